@@ -1,0 +1,23 @@
+"""The one kind of error a user is meant to read."""
+
+
+class AumError(Exception):
+    """Something a person can mend: what is wrong and what to do about it.
+
+    Args:
+        problem: what is wrong and where (name the file, key or value).
+        fix: the command, setting or action that mends it.
+        exit_code: 2 for a mistake in the call (default), 1 when an input or the machine failed.
+    """
+
+    def __init__(self, problem: str, fix: str = "", exit_code: int = 2):
+        super().__init__(problem)
+        self.problem = problem
+        self.fix = fix
+        self.exit_code = exit_code
+
+    def __str__(self) -> str:
+        return f"{self.problem}\n  fix: {self.fix}" if self.fix else self.problem
+
+    def __reduce__(self):  # Exception's own keeps only the first argument: loader workers would lose the fix
+        return type(self), (self.problem, self.fix, self.exit_code)
