@@ -1,0 +1,192 @@
+"""Typed configuration: one frozen class per concept, unknown keys refused, every default in one place.
+
+Imports no torch, so that the command line can check a recipe before anything heavy is loaded.
+"""
+
+import math
+from enum import StrEnum
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+
+class Direction(StrEnum):
+    """How a block reads the sequence (paper, figure 1 a, b, c): which convolutions and scans it has."""
+
+    FO_FO = "Fo-Fo"
+    FO_BI = "Fo-Bi"
+    BI_BI = "Bi-Bi"
+
+
+class ClsPosition(StrEnum):
+    """Where the classification token stands among the patch tokens (paper, section 2.2)."""
+
+    HEAD = "head"
+    MID = "mid"
+    END = "end"
+
+
+class Frozen(BaseModel):
+    """Base of all configuration: immutable, strict about unknown keys and about types."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+Positive = Annotated[int, Field(gt=0)]
+PositiveFloat = Annotated[float, Field(gt=0)]
+Fraction = Annotated[float, Field(ge=0, le=1)]
+
+
+class FrontendConfig(Frozen):
+    """Waveform -> log-mel spectrogram, as Kaldi computes it."""
+
+    sample_rate_hz: Positive = Field(16000, description="every clip is resampled to this rate")
+    n_mels: Positive = Field(128, description="mel filters from low_hz to half the sample rate")
+    frames: Positive = Field(1024, description="frames per clip; shorter clips are padded, longer ones cut")
+    window_ms: PositiveFloat = Field(25.0, description="Hann window")
+    hop_ms: PositiveFloat = Field(10.0, description="from one frame to the next")
+    low_hz: Annotated[float, Field(ge=0)] = Field(20.0, description="lower edge of the first filter")
+    mean: float = Field(-4.2677393, description="subtracted from the log energies (default: AudioSet)")
+    std: PositiveFloat = Field(4.5689974, description="then divided by twice this")
+
+    @property
+    def window_samples(self) -> int:
+        return int(self.sample_rate_hz * self.window_ms * 0.001)
+
+    @property
+    def hop_samples(self) -> int:
+        return int(self.sample_rate_hz * self.hop_ms * 0.001)
+
+    @property
+    def clip_samples(self) -> int:
+        """The fewest samples that fill all frames."""
+        return self.window_samples + (self.frames - 1) * self.hop_samples
+
+    @property
+    def clip_s(self) -> float:
+        return self.clip_samples / self.sample_rate_hz
+
+    @model_validator(mode="after")
+    def _check(self) -> "FrontendConfig":
+        if self.hop_samples < 1 or self.window_samples < 2:
+            raise ValueError(f"window_ms {self.window_ms} and hop_ms {self.hop_ms} are less than a sample "
+                             f"at {self.sample_rate_hz} Hz")
+        if self.low_hz >= self.sample_rate_hz / 2:
+            raise ValueError(f"low_hz {self.low_hz} is not below half the sample rate {self.sample_rate_hz}")
+        return self
+
+
+SIZES: dict[str, dict[str, Any]] = {
+    "nano": {"width": 128, "depth": 6},   # ours, for CPUs
+    "tiny": {"width": 192, "depth": 24},
+    "small": {"width": 384, "depth": 24},
+    "base": {"width": 768, "depth": 24},
+}
+
+
+class AudioMambaConfig(Frozen):
+    """An Audio Mamba: patches of a spectrogram through a stack of Mamba blocks."""
+
+    architecture: Literal["aum"] = "aum"
+    size: Literal["nano", "tiny", "small", "base"] | None = Field(None, description="sets width and depth")
+    width: Positive = Field(768, description="embedding width d")
+    depth: Positive = Field(24, description="number of blocks")
+    direction: Direction = Direction.FO_BI
+    cls_position: ClsPosition = ClsPosition.MID
+    n_classes: Positive = 527
+    n_mels: Positive = 128
+    frames: Positive = 1024
+    patch_mels: Positive = 16
+    patch_frames: Positive = 16
+    state_size: Positive = Field(16, description="n: size of the state per channel")
+    conv_kernel: Positive = Field(4, description="taps of the causal convolution")
+    expand: Positive = Field(2, description="inner width e = expand * width")
+    norm_eps: PositiveFloat = 1e-5
+    drop_path: Fraction = Field(0.0, description="stochastic depth at the last block")
+    published_gate_gradient: bool = Field(
+        False, description="Fo-Bi: leave the reversed direction out of the gate's gradient, as the published code does")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _expand_size(cls, values: Any) -> Any:
+        if isinstance(values, dict) and values.get("size") in SIZES:
+            return {**SIZES[values["size"]], **values}
+        return values
+
+    @model_validator(mode="after")
+    def _check(self) -> "AudioMambaConfig":
+        for axis, whole, patch in (("n_mels", self.n_mels, self.patch_mels), ("frames", self.frames, self.patch_frames)):
+            if whole % patch:
+                raise ValueError(f"{axis} {whole} is not a multiple of the patch's {patch}: nothing may be cut silently")
+        return self
+
+    @property
+    def inner_width(self) -> int:
+        return self.expand * self.width
+
+    @property
+    def dt_rank(self) -> int:
+        return math.ceil(self.width / 16)
+
+    @property
+    def grid(self) -> tuple[int, int]:
+        """Patches along (mels, frames)."""
+        return self.n_mels // self.patch_mels, self.frames // self.patch_frames
+
+    @property
+    def n_patches(self) -> int:
+        return self.grid[0] * self.grid[1]
+
+
+class AugmentConfig(Frozen):
+    """What training does to a clip before the model sees it; zero switches a thing off."""
+
+    shift_s: Annotated[float, Field(ge=0)] = Field(0.0, description="random time shift, up to this much each way")
+    mixup: Fraction = Field(0.0, description="share of clips that are mixed with another (Beta(10, 10))")
+    freq_mask: Annotated[int, Field(ge=0)] = Field(0, description="SpecAugment: widest mel band set to zero")
+    time_mask: Annotated[int, Field(ge=0)] = Field(0, description="SpecAugment: longest run of frames set to zero")
+    speed: Annotated[float, Field(ge=0, lt=1)] = Field(
+        0.0, description="resampled by a factor in 1 / (1 + speed) .. 1 + speed: pitch, formants and tempo together")
+    tempo: Annotated[float, Field(ge=0, lt=1)] = Field(0.0, description="stretched in time likewise, pitch kept")
+    warp: Annotated[float, Field(ge=0, lt=1)] = Field(
+        0.0, description="frequency axis scaled likewise, tempo kept: another vocal tract or a smaller bell")
+    gain_db: Annotated[float, Field(ge=0)] = Field(0.0, description="random gain, up to this much each way")
+    noise_snr_db: float | None = Field(None, description="coloured noise down to this signal-to-noise ratio")
+    band: Fraction = Field(0.0, description="share of clips filtered as by a telephone or a small loudspeaker")
+    reverb: Fraction = Field(0.0, description="share of clips played in a synthetic room")
+
+
+class TrainConfig(Frozen):
+    """How a model is trained."""
+
+    epochs: Positive = 20
+    batch_size: Positive = 64
+    optimizer: Literal["adam", "adamw"] = "adamw"
+    lr: PositiveFloat = Field(1e-3, description="peak learning rate")
+    weight_decay: Annotated[float, Field(ge=0)] = 0.05
+    betas: tuple[Fraction, Fraction] = (0.9, 0.999)
+    warmup_epochs: Annotated[float, Field(ge=0)] = Field(1.0, description="linear rise of the learning rate from zero")
+    schedule: Literal["constant", "cosine", "steps"] = "cosine"
+    decay_start: Positive = Field(2, description="steps: epochs before the first decay")
+    decay_every: Positive = Field(1, description="steps: epochs from one decay to the next")
+    decay_factor: PositiveFloat = Field(0.5, description="steps: the learning rate is multiplied by this")
+    loss: Literal["cross_entropy", "bce", "auto"] = Field(
+        "auto", description="auto: bce where a clip can have several labels, else cross_entropy")
+    label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    clip_grad: Annotated[float, Field(ge=0)] = Field(1.0, description="largest norm of the gradient; 0 for no limit")
+    ema: Annotated[float, Field(ge=0, lt=1)] = Field(
+        0.0, description="decay per step of the averaged weights that are evaluated and saved; 0 for none")
+    workers: Annotated[int, Field(ge=0)] = Field(0, description="processes that decode audio; 0: in the main one")
+
+
+class DataConfig(Frozen):
+    """Which prepared corpus, and which of its splits serve for what."""
+
+    corpus: str | None = Field(None, description="data/<corpus> is used where --data is not given")
+    train: str = "train"
+    val: str = Field("val", description="chooses the best epoch; never the test split")
+    test: str = "test"
+    hold_out: str = Field("", description="train and validate without the clips whose group has this name; test on them")
+    fit: tuple[Literal["sample_rate", "clip_length", "normalisation"], ...] = Field(
+        (), description="frontend values that are measured on the training split instead of being read from the recipe")
+    cache_mb: Annotated[int, Field(ge=0)] = Field(1024, description="decoded clips kept in memory, up to this much")
