@@ -1,0 +1,1 @@
+"""Tensors in, tensors out: the frontend, the models and their kernels."""

@@ -1,0 +1,145 @@
+/* C kernels for processors: selective scan, causal convolution and normalisation, forward and backward.
+ *
+ * Plain C ABI, no torch headers: cpu.py fills one `problem` and calls one of the six functions at the end.
+ * cpu_simd.h holds the bodies; it is included once per instruction set, and the widest that the machine has
+ * is chosen at run time. Every function returns 0, or one of the codes below.
+ *
+ * Axes: b batch, l tokens, e channels, n states, k taps. Tensors (b, l, e) have any row stride and unit
+ * channel stride. Sums over channels or tokens are always taken in an order that depends on the shape
+ * alone, so results are the same bit for bit for any number of threads.
+ */
+
+#include <math.h>
+#include <stdint.h>
+#include <stdlib.h>
+#include <string.h>
+
+#ifdef _OPENMP
+#include <omp.h>
+#endif
+
+enum { DONE = 0, OUT_OF_MEMORY = 1, NOT_A_DECAY = 2 };
+
+typedef struct { const float *data; int64_t batch, row; } view;  /* (b, l, *), strides in floats */
+
+typedef struct {
+    int64_t b, l, e, n, slots;      /* slots: fixed groups of channels, each with its own dB and dC */
+    int64_t threads;
+    int64_t softplus, reverse;      /* reverse: of the only direction, where A_b is null */
+    int64_t published_gate;         /* the gate's gradient misses the reversed direction */
+    view u, delta, z, B, C, grad;   /* z.data may be null */
+    const float *A, *A_b, *D, *bias;            /* (e, n), (e, n) or null, (e) or null, (e) or null */
+    float *out;                                 /* (b, l, e) */
+    float *du, *ddelta, *dz;                    /* (b, l, e) */
+    float *dB, *dC;                             /* (b, slots, l, n) */
+    float *dA, *dA_b;                           /* (b, e, n) */
+    float *dD, *dbias;                          /* (b, e) */
+} scan_problem;
+
+typedef struct {
+    int64_t b, l, e, k, threads, reverse;
+    view x, grad;
+    const float *weight, *bias;     /* (k, e), (e) or null */
+    float *out, *dx;                /* (b, l, e) */
+    float *dweight, *dbias;         /* (b, k, e), (b, e) */
+} conv_problem;
+
+typedef struct {
+    int64_t rows, d, width, threads, blocks;    /* d: row stride, width padded with zeros; blocks of ROWS rows */
+    float eps;
+    const float *x, *residual, *weight;         /* (rows, d), (rows, d) or null, (d) */
+    const float *grad, *grad_sum;               /* (rows, d), (rows, d) or null */
+    float *out, *sum;                           /* (rows, d) */
+    float *dx, *dweight;                        /* (rows, d), (blocks, d) */
+} norm_problem;
+
+#define BLOCK 16      /* channels of one task: a cache line of floats */
+#define CHUNK 16      /* tokens whose states the backward pass keeps at a time: fits the first-level cache */
+#define ROWS 64       /* rows of one task of the convolution and the normalisation */
+#define MOST_STATES 256
+#define MOST_TAPS 16
+#define INLINE static inline __attribute__((always_inline))
+
+/* Kernels smaller than this many multiplications are not worth waking a thread. */
+static int worth_threads(int64_t work, int64_t threads) { return work < 200000 ? 1 : (int)threads; }
+
+#if defined(__x86_64__) && defined(__GNUC__)
+#define X86 1
+#endif
+
+#ifdef X86
+#ifdef __clang__
+#pragma clang attribute push(__attribute__((target("avx512f,avx512dq,avx512bw,avx512vl,avx2,fma"))), apply_to = function)
+#else
+#pragma GCC push_options
+#pragma GCC target("avx512f,avx512dq,avx512bw,avx512vl,avx2,fma,prefer-vector-width=512")
+#endif
+#define W 16
+#define NAME(x) x##_avx512
+#include "cpu_simd.h"
+#undef W
+#undef NAME
+#ifdef __clang__
+#pragma clang attribute pop
+#pragma clang attribute push(__attribute__((target("avx2,fma"))), apply_to = function)
+#else
+#pragma GCC pop_options
+#pragma GCC push_options
+#pragma GCC target("avx2,fma")
+#endif
+#define W 8
+#define NAME(x) x##_avx2
+#include "cpu_simd.h"
+#undef W
+#undef NAME
+#ifdef __clang__
+#pragma clang attribute pop
+#else
+#pragma GCC pop_options
+#endif
+#endif
+
+#define W 4
+#define NAME(x) x##_baseline
+#include "cpu_simd.h"
+
+/* 0 baseline, 1 AVX2, 2 AVX-512; `aum_limit_isa` lowers it, for tests. */
+static int isa_limit = 2;
+void aum_limit_isa(int limit) { isa_limit = limit; }
+
+int aum_isa(void) {
+    int best = 0;
+#ifdef X86
+    __builtin_cpu_init();
+    if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) best = 1;
+    if (best && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512dq")
+        && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl")) best = 2;
+#endif
+    return best < isa_limit ? best : isa_limit;
+}
+
+int aum_has_threads(void) {
+#ifdef _OPENMP
+    return 1;
+#else
+    return 0;
+#endif
+}
+
+#ifdef X86
+#define DISPATCH(function, problem)                                  \
+    switch (aum_isa()) {                                             \
+    case 2: return function##_avx512(problem);                       \
+    case 1: return function##_avx2(problem);                         \
+    default: return function##_baseline(problem);                    \
+    }
+#else
+#define DISPATCH(function, problem) return function##_baseline(problem);
+#endif
+
+int aum_scan(const scan_problem *p) { DISPATCH(scan, p) }
+int aum_scan_backward(const scan_problem *p) { DISPATCH(scan_backward, p) }
+int aum_conv(const conv_problem *p) { DISPATCH(conv, p) }
+int aum_conv_backward(const conv_problem *p) { DISPATCH(conv_backward, p) }
+int aum_norm(const norm_problem *p) { DISPATCH(norm, p) }
+int aum_norm_backward(const norm_problem *p) { DISPATCH(norm_backward, p) }

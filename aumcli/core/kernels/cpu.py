@@ -1,0 +1,221 @@
+"""The C kernels (cpu.c) as torch operators for float32 tensors on the CPU; other dtypes are converted and back."""
+
+import ctypes
+import importlib.machinery
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from aumcli.core.kernels import operators
+
+_int, _pointer = ctypes.c_int64, ctypes.c_void_p
+_SLOTS = 32  # groups of channels with their own dB and dC over a batch: bounds memory, still feeds many threads
+_ROWS = 64   # ROWS of cpu.c
+_BLOCK = 16  # BLOCK of cpu.c
+
+
+class _View(ctypes.Structure):
+    _fields_ = [("data", _pointer), ("batch", _int), ("row", _int)]
+
+
+def _fields(kind, names: str) -> list[tuple[str, type]]:
+    return [(name, kind) for name in names.split()]
+
+
+class _ScanProblem(ctypes.Structure):
+    _fields_ = [*_fields(_int, "b l e n slots threads softplus reverse published_gate"),
+                *_fields(_View, "u delta z B C grad"),
+                *_fields(_pointer, "A A_b D bias out du ddelta dz dB dC dA dA_b dD dbias")]
+
+
+class _ConvProblem(ctypes.Structure):
+    _fields_ = [*_fields(_int, "b l e k threads reverse"), *_fields(_View, "x grad"),
+                *_fields(_pointer, "weight bias out dx dweight dbias")]
+
+
+class _NormProblem(ctypes.Structure):
+    _fields_ = [*_fields(_int, "rows d width threads blocks"), ("eps", ctypes.c_float),
+                *_fields(_pointer, "x residual weight grad grad_sum out sum dx dweight")]
+
+
+def _load() -> ctypes.CDLL | None:
+    for suffix in importlib.machinery.EXTENSION_SUFFIXES:
+        path = Path(__file__).with_name(f"_cpu{suffix}")
+        if path.exists():
+            return ctypes.CDLL(str(path))  # after torch: its OpenMP threads serve us too
+    return None
+
+
+library = _load()
+
+
+def why_not() -> str:
+    """Why the C kernels can't run here; empty where they can."""
+    if library is None:
+        return ("the C kernel was not compiled when aumcli was installed; install a C compiler (gcc or clang), then "
+                "run: pip install --force-reinstall --no-deps aumcli")
+    return ""
+
+
+def instruction_set() -> str:
+    """The instruction set that the kernels chose on this processor."""
+    return ("baseline", "AVX2", "AVX-512")[library.aum_isa()]
+
+
+def has_threads() -> bool:
+    """Whether the kernels were compiled with OpenMP."""
+    return bool(library.aum_has_threads())
+
+
+def _run(function, problem: ctypes.Structure) -> None:
+    code = function(ctypes.byref(problem))
+    if code == 1:
+        raise MemoryError("no memory for the scan's scratch space")
+    if code == 2:
+        raise ValueError("the cpu scan needs decays, A <= 0 and delta >= 0 after its bias and softplus, and A without NaN; "
+                         "backend='torch' takes other values")
+
+
+def _rows(x: Tensor | None) -> Tensor | None:
+    """x as float32 with unit channel stride, copied only where that is not so already."""
+    if x is None:
+        return None
+    x = x.float()
+    return x if x.stride(-1) == 1 or x.shape[-1] == 1 else x.contiguous()
+
+
+def _flat(x: Tensor | None) -> Tensor | None:
+    return None if x is None else x.float().contiguous()
+
+
+def _view(x: Tensor | None) -> _View:
+    return _View() if x is None else _View(x.data_ptr(), x.stride(0), x.stride(1))
+
+
+def _address(x: Tensor | None) -> int | None:
+    return None if x is None else x.data_ptr()
+
+
+def _empty(like: Tensor, *shape: int) -> Tensor:
+    return torch.empty(shape or like.shape, dtype=torch.float32)
+
+
+def _scan_problem(u, delta, A, A_b, B, C, D, z, bias, softplus, reverse, published_gate) -> _ScanProblem:
+    b, l, e = u.shape
+    if A.shape[1] > 256:
+        raise ValueError(f"the cpu scan holds at most 256 states per channel, not {A.shape[1]}")
+    return _ScanProblem(
+        b=b, l=l, e=e, n=A.shape[1], threads=torch.get_num_threads(), softplus=softplus, reverse=reverse,
+        published_gate=published_gate, u=_view(u), delta=_view(delta), z=_view(z), B=_view(B), C=_view(C),
+        A=_address(A), A_b=_address(A_b), D=_address(D), bias=_address(bias))
+
+
+def _prepare(u, delta, A, A_b, B, C, D, z, bias) -> tuple[Tensor | None, ...]:
+    return (_rows(u), _rows(delta), _flat(A), _flat(A_b), _rows(B), _rows(C), _flat(D), _rows(z), _flat(bias))
+
+
+def _scan(u, delta, A, A_b, B, C, D, z, bias, softplus, reverse, published_gate) -> Tensor:
+    tensors = _prepare(u, delta, A, A_b, B, C, D, z, bias)
+    problem = _scan_problem(*tensors, softplus, reverse, published_gate)
+    out = _empty(u)
+    problem.out = out.data_ptr()
+    if u.numel():
+        _run(library.aum_scan, problem)
+    return out.to(u.dtype)
+
+
+def _scan_backward(grad, u, delta, A, A_b, B, C, D, z, bias, softplus, reverse, published_gate) -> tuple[Tensor, ...]:
+    tensors = _prepare(u, delta, A, A_b, B, C, D, z, bias)
+    problem = _scan_problem(*tensors, softplus, reverse, published_gate)
+    grad = _rows(grad)
+    b, l, e = u.shape
+    n, blocks = A.shape[1], -(-e // _BLOCK)
+    problem.grad, problem.slots = _view(grad), min(blocks, max(1, _SLOTS // b))
+    du, ddelta = _empty(u), _empty(u)
+    dz = _empty(u, 0) if z is None else _empty(u)
+    dB, dC = (torch.zeros(b, problem.slots, l, n) for _ in range(2))
+    dA, dA_b = _empty(u, b, e, n), _empty(u, b, e, n) if A_b is not None else _empty(u, b, 0)
+    dD, dbias = (_empty(u, b, 0) if x is None else _empty(u, b, e) for x in (D, bias))
+    for name, x in dict(du=du, ddelta=ddelta, dz=dz, dB=dB, dC=dC, dA=dA, dA_b=dA_b, dD=dD, dbias=dbias).items():
+        setattr(problem, name, x.data_ptr())
+    if u.numel():
+        _run(library.aum_scan_backward, problem)
+    grads = (du, ddelta, dA.sum(0), dA_b.sum(0), dB.sum(1), dC.sum(1), dD.sum(0), dz, dbias.sum(0))
+    inputs = (u, delta, A, A_b, B, C, D, z, bias)
+    return tuple(g if x is None else g.to(x.dtype) for g, x in zip(grads, inputs))
+
+
+def _padded(x: Tensor | None, width: int) -> Tensor | None:
+    """x with its last axis padded with zeros to `width`; the conv and norm kernels want whole vectors."""
+    if x is None or x.shape[-1] == width:
+        return x
+    return torch.nn.functional.pad(x, (0, width - x.shape[-1]))
+
+
+def _whole(width: int) -> int:
+    return -(-width // _BLOCK) * _BLOCK
+
+
+def _conv_problem(x, weight, bias, reverse) -> tuple[_ConvProblem, list[Tensor | None]]:
+    b, l, e = x.shape
+    if weight.shape[1] > 16:
+        raise ValueError(f"the cpu convolution has at most 16 taps, not {weight.shape[1]}")
+    wide = _whole(e)
+    held = [_padded(_rows(x), wide), _padded(_flat(weight.t()), wide), _padded(_flat(bias), wide)]
+    problem = _ConvProblem(b=b, l=l, e=wide, k=weight.shape[1], threads=torch.get_num_threads(), reverse=reverse,
+                           x=_view(held[0]), weight=_address(held[1]), bias=_address(held[2]))
+    return problem, held
+
+
+def _conv(x, weight, bias, reverse) -> Tensor:
+    problem, held = _conv_problem(x, weight, bias, reverse)
+    out = _empty(x, problem.b, problem.l, problem.e)
+    problem.out = out.data_ptr()
+    if x.numel():
+        _run(library.aum_conv, problem)
+    return out[..., : x.shape[2]].to(x.dtype).contiguous()
+
+
+def _conv_backward(grad, x, weight, bias, reverse) -> tuple[Tensor, Tensor, Tensor]:
+    problem, held = _conv_problem(x, weight, bias, reverse)
+    b, l, e = x.shape
+    grad = _padded(_rows(grad), problem.e)
+    dx, dweight, dbias = _empty(x, b, l, problem.e), _empty(x, b, problem.k, problem.e), _empty(x, b, problem.e)
+    problem.grad = _view(grad)
+    problem.dx, problem.dweight, problem.dbias = dx.data_ptr(), dweight.data_ptr(), dbias.data_ptr()
+    if x.numel():
+        _run(library.aum_conv_backward, problem)
+    dbias = dbias.sum(0)[:e].to(x.dtype) if bias is not None else dbias.new_empty(0)
+    return dx[..., :e].to(x.dtype).contiguous(), dweight.sum(0)[:, :e].t().to(weight.dtype).contiguous(), dbias
+
+
+def _norm(x, residual, weight, eps) -> tuple[Tensor, Tensor]:
+    width, wide = x.shape[-1], _whole(x.shape[-1])
+    held = [_padded(_flat(t), wide) for t in (x, residual, weight)]
+    out, total = (_empty(x, *x.shape[:-1], wide) for _ in range(2))
+    rows = x.numel() // width
+    problem = _NormProblem(rows=rows, d=wide, width=width, threads=torch.get_num_threads(), blocks=-(-rows // _ROWS),
+                           eps=eps, x=_address(held[0]), residual=_address(held[1]), weight=_address(held[2]),
+                           out=out.data_ptr(), sum=total.data_ptr())
+    _run(library.aum_norm, problem)
+    return out[..., :width].contiguous(), total[..., :width].contiguous()
+
+
+def _norm_backward(grad, grad_sum, total, weight, eps) -> tuple[Tensor, Tensor]:
+    width, wide = total.shape[-1], _whole(total.shape[-1])
+    held = [_padded(_flat(t), wide) for t in (grad, grad_sum, total, weight)]
+    rows = total.numel() // width
+    blocks = -(-rows // _ROWS)
+    dx, dweight = _empty(total, *total.shape[:-1], wide), _empty(total, blocks, wide)
+    problem = _NormProblem(rows=rows, d=wide, width=width, threads=torch.get_num_threads(), blocks=blocks, eps=eps,
+                           grad=_address(held[0]), grad_sum=_address(held[1]), x=_address(held[2]),
+                           weight=_address(held[3]), dx=dx.data_ptr(), dweight=dweight.data_ptr())
+    _run(library.aum_norm_backward, problem)
+    return dx[..., :width].contiguous(), dweight.sum(0)[:width].to(weight.dtype)
+
+
+if library is not None:
+    for _name, _function in dict(scan=_scan, scan_backward=_scan_backward, conv=_conv, conv_backward=_conv_backward,
+                                 norm=_norm, norm_backward=_norm_backward).items():
+        operators.implement(_name, "CPU", _function)

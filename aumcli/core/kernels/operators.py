@@ -1,0 +1,120 @@
+"""The kernels as torch operators: one schema each, so that autograd, torch.compile and autocast see one call.
+
+A device's module (cpu.py, triton_*.py) registers its implementation of the forward and the backward operator.
+"""
+
+import torch
+from torch import Tensor
+
+_library = torch.library.Library("aumcli", "DEF")
+_library.define(
+    "scan(Tensor u, Tensor delta, Tensor A, Tensor? A_b, Tensor B, Tensor C, Tensor? D, Tensor? z, Tensor? delta_bias,"
+    " bool softplus, bool reverse, bool published_gate) -> Tensor")
+_library.define(
+    "scan_backward(Tensor grad, Tensor u, Tensor delta, Tensor A, Tensor? A_b, Tensor B, Tensor C, Tensor? D, Tensor? z,"
+    " Tensor? delta_bias, bool softplus, bool reverse, bool published_gate)"
+    " -> (Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor)")
+_library.define("conv(Tensor x, Tensor weight, Tensor? bias, bool reverse) -> Tensor")
+_library.define("conv_backward(Tensor grad, Tensor x, Tensor weight, Tensor? bias, bool reverse) -> (Tensor, Tensor, Tensor)")
+_library.define("norm(Tensor x, Tensor? residual, Tensor weight, float eps) -> (Tensor, Tensor)")
+_library.define("norm_backward(Tensor grad, Tensor? grad_sum, Tensor sum, Tensor weight, float eps) -> (Tensor, Tensor)")
+
+
+def implement(name: str, device: str, function) -> None:
+    """Register `function` as operator `aumcli::name` on a device type ("CPU", "CUDA")."""
+    _library.impl(name, function, device)
+
+
+def _like(x: Tensor) -> Tensor:
+    """An uninitialised contiguous tensor of x's shape and dtype."""
+    return torch.empty_like(x, memory_format=torch.contiguous_format)
+
+
+def _like_or_none(x: Tensor | None, like: Tensor) -> Tensor:
+    return like.new_empty(0) if x is None else _like(x)
+
+
+@torch.library.register_fake("aumcli::scan")
+def _(u, delta, A, A_b, B, C, D, z, delta_bias, softplus, reverse, published_gate):
+    return _like(u)
+
+
+@torch.library.register_fake("aumcli::scan_backward")
+def _(grad, u, delta, A, A_b, B, C, D, z, delta_bias, softplus, reverse, published_gate):
+    return tuple(_like_or_none(x, u) for x in (u, delta, A, A_b, B, C, D, z, delta_bias))
+
+
+@torch.library.register_fake("aumcli::conv")
+def _(x, weight, bias, reverse):
+    return _like(x)
+
+
+@torch.library.register_fake("aumcli::conv_backward")
+def _(grad, x, weight, bias, reverse):
+    return _like(x), _like(weight), _like_or_none(bias, x)
+
+
+@torch.library.register_fake("aumcli::norm")
+def _(x, residual, weight, eps):
+    return _like(x), _like(x)
+
+
+@torch.library.register_fake("aumcli::norm_backward")
+def _(grad, grad_sum, sum, weight, eps):
+    return _like(sum), _like(weight)
+
+
+def _scan_context(ctx, inputs, output) -> None:
+    ctx.save_for_backward(*inputs[:9])
+    ctx.flags = inputs[9:]
+
+
+def _scan_backward(ctx, grad: Tensor):
+    inputs = ctx.saved_tensors
+    grads = torch.ops.aumcli.scan_backward(grad, *inputs, *ctx.flags)
+    return *(None if x is None else g for x, g in zip(inputs, grads)), None, None, None
+
+
+def _conv_context(ctx, inputs, output) -> None:
+    ctx.save_for_backward(*inputs[:3])
+    ctx.reverse = inputs[3]
+
+
+def _conv_backward(ctx, grad: Tensor):
+    x, weight, bias = ctx.saved_tensors
+    dx, dweight, dbias = torch.ops.aumcli.conv_backward(grad, x, weight, bias, ctx.reverse)
+    return dx, dweight, None if bias is None else dbias, None
+
+
+def _norm_context(ctx, inputs, output) -> None:
+    ctx.save_for_backward(output[1], inputs[2])
+    ctx.eps, ctx.has_residual = inputs[3], inputs[1] is not None
+    ctx.set_materialize_grads(False)
+
+
+def _norm_backward(ctx, grad: Tensor | None, grad_sum: Tensor | None):
+    sum, weight = ctx.saved_tensors
+    if grad is None:  # the normalised output was not used: only the residual stream carries a gradient
+        return grad_sum, grad_sum if ctx.has_residual else None, None, None
+    dx, dweight = torch.ops.aumcli.norm_backward(grad, grad_sum, sum, weight, ctx.eps)
+    return dx, dx if ctx.has_residual else None, dweight, None
+
+
+torch.library.register_autograd("aumcli::scan", _scan_backward, setup_context=_scan_context)
+torch.library.register_autograd("aumcli::conv", _conv_backward, setup_context=_conv_context)
+torch.library.register_autograd("aumcli::norm", _norm_backward, setup_context=_norm_context)
+
+
+def scan(u, delta, A, A_b, B, C, D, z, delta_bias, softplus, reverse, published_gate) -> Tensor:
+    """The scan operator: one direction where A_b is None, else both (see `aumcli.core.kernels`)."""
+    return torch.ops.aumcli.scan(u, delta, A, A_b, B, C, D, z, delta_bias, softplus, reverse, published_gate)
+
+
+def conv(x, weight, bias, reverse) -> Tensor:
+    """The causal convolution operator with SiLU."""
+    return torch.ops.aumcli.conv(x, weight, bias, reverse)
+
+
+def norm(x, residual, weight, eps) -> tuple[Tensor, Tensor]:
+    """The add and RMS norm operator: (normalised, sum)."""
+    return torch.ops.aumcli.norm(x, residual, weight, eps)

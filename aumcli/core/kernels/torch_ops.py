@@ -1,0 +1,107 @@
+"""The scan in plain tensor operations: any device, no compiler, memory linear in the length.
+
+The sequence is cut into chunks. Inside one, the recurrence is solved for all tokens at once by doubling
+(Hillis and Steele 1986), which multiplies decays in 0..1 and so cannot overflow, unlike the usual
+cumulative-sum form. Only the state at each chunk's start is kept; the backward pass solves a chunk again.
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+CHUNK = 32  # tokens solved together: fewer cost more launches, more cost memory and log2 more work
+
+
+def _solve_chunk(u: Tensor, delta: Tensor, A: Tensor, B: Tensor, C: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
+    """Scan one chunk: u, delta (b, t, e); B, C (b, t, n); state (b, e, n) -> y (b, t, e), next state."""
+    decay = torch.exp(delta[..., None] * A)                                     # (b, t, e, n)
+    h = (delta * u)[..., None] * B[:, :, None, :]                               # (b, t, e, n)
+    step = 1
+    while step < h.shape[1]:
+        h = torch.cat([h[:, :step], h[:, step:] + decay[:, step:] * h[:, :-step]], dim=1)
+        decay = torch.cat([decay[:, :step], decay[:, step:] * decay[:, :-step]], dim=1)
+        step *= 2
+    h = h + decay * state[:, None]
+    return torch.einsum("bten,btn->bte", h, C), h[:, -1]
+
+
+class _ChunkedScan(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, u: Tensor, delta: Tensor, A: Tensor, B: Tensor, C: Tensor, chunk: int) -> Tensor:
+        state = u.new_zeros(u.shape[0], u.shape[2], A.shape[1])                 # (b, e, n)
+        starts, outputs = [], []
+        for pieces in zip(*(x.split(chunk, dim=1) for x in (u, delta, B, C))):
+            starts.append(state)
+            y, state = _solve_chunk(pieces[0], pieces[1], A, pieces[2], pieces[3], state)
+            outputs.append(y)
+        ctx.save_for_backward(u, delta, A, B, C, torch.stack(starts))
+        ctx.chunk = chunk
+        return torch.cat(outputs, dim=1)                                        # (b, l, e)
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx, grad_y: Tensor):
+        u, delta, A, B, C, starts = ctx.saved_tensors
+        grad_A, grad_state = torch.zeros_like(A), torch.zeros_like(starts[0])
+        grads: list[tuple[Tensor, ...]] = []
+        split = [x.split(ctx.chunk, dim=1) for x in (u, delta, B, C, grad_y)]
+        for i in range(len(starts) - 1, -1, -1):
+            inputs = [x.detach().requires_grad_() for x in (split[0][i], split[1][i], A, split[2][i], split[3][i],
+                                                            starts[i])]
+            with torch.enable_grad():
+                y, state = _solve_chunk(*inputs)
+            du, ddelta, dA, dB, dC, grad_state = torch.autograd.grad((y, state), inputs, (split[4][i], grad_state))
+            grad_A = grad_A + dA
+            grads.append((du, ddelta, dB, dC))
+        du, ddelta, dB, dC = (torch.cat(x[::-1], dim=1) for x in zip(*grads))
+        return du, ddelta, grad_A, dB, dC, None
+
+
+def _scan(u: Tensor, delta: Tensor, A: Tensor, B: Tensor, C: Tensor, reverse: bool) -> Tensor:
+    if reverse:
+        u, delta, B, C = (x.flip(1) for x in (u, delta, B, C))
+    y = _ChunkedScan.apply(u, delta, A, B, C, CHUNK)
+    return y.flip(1) if reverse else y
+
+
+def _step_size(delta: Tensor, delta_bias: Tensor | None, delta_softplus: bool) -> Tensor:
+    delta = delta if delta_bias is None else delta + delta_bias
+    return F.softplus(delta) if delta_softplus else delta
+
+
+def selective_scan(
+    u: Tensor, delta: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor | None, z: Tensor | None,
+    delta_bias: Tensor | None, delta_softplus: bool, reverse: bool,
+) -> Tensor:
+    """See `aumcli.core.kernels.selective_scan`."""
+    y = _scan(u, _step_size(delta, delta_bias, delta_softplus), A, B, C, reverse)
+    if D is not None:
+        y = y + D * u
+    return y if z is None else y * F.silu(z)
+
+
+def bidirectional_scan(
+    u: Tensor, delta: Tensor, A: Tensor, A_b: Tensor, B: Tensor, C: Tensor, D: Tensor, z: Tensor,
+    delta_bias: Tensor, published_gate_gradient: bool,
+) -> Tensor:
+    """See `aumcli.core.kernels.bidirectional_scan`."""
+    delta = _step_size(delta, delta_bias, True)
+    skip = D * u
+    y, y_b = _scan(u, delta, A, B, C, False) + skip, _scan(u, delta, A_b, B, C, True) + skip
+    if published_gate_gradient:
+        return y * F.silu(z) + y_b * F.silu(z.detach())
+    return (y + y_b) * F.silu(z)
+
+
+def causal_conv1d(x: Tensor, weight: Tensor, bias: Tensor | None, reverse: bool) -> Tensor:
+    """See `aumcli.core.kernels.causal_conv1d`."""
+    taps = weight.shape[1]
+    kernel = weight.flip(1) if reverse else weight
+    padded = F.pad(x.transpose(1, 2), (0, taps - 1) if reverse else (taps - 1, 0))  # (b, e, l + taps - 1)
+    return F.silu(F.conv1d(padded, kernel[:, None], bias, groups=x.shape[2]).transpose(1, 2))
+
+
+def add_rms_norm(x: Tensor, residual: Tensor | None, weight: Tensor, eps: float) -> tuple[Tensor, Tensor]:
+    """See `aumcli.core.kernels.add_rms_norm`."""
+    residual = x if residual is None else residual + x
+    return F.rms_norm(residual, weight.shape, weight, eps), residual
