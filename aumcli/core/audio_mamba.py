@@ -1,0 +1,101 @@
+"""Audio Mamba: patch tokens with a classification token through a stack of Mamba blocks (paper, section 2)."""
+
+import torch
+from torch import Tensor, nn
+
+from aumcli.config import AudioMambaConfig
+from aumcli.core.kernels import add_rms_norm
+from aumcli.core.mixer import Mixer
+from aumcli.core.patches import PatchEmbed, PositionEmbedding, place_cls
+
+
+class RMSNorm(nn.Module):
+    """Add to the residual stream, then normalise; the weight only, no bias."""
+
+    def __init__(self, width: int, eps: float, backend: str):
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(width))
+        self.eps, self.backend = eps, backend
+
+    def forward(self, x: Tensor, residual: Tensor | None) -> tuple[Tensor, Tensor]:
+        """Return the normalised sum and the sum: (b, l, d) each."""
+        return add_rms_norm(x, residual, self.weight, self.eps, backend=self.backend)
+
+
+class Block(nn.Module):
+    """Add, norm, mixer: the mixer's output joins the residual stream at the next block's start."""
+
+    def __init__(self, config: AudioMambaConfig, backend: str):
+        super().__init__()
+        self.norm = RMSNorm(config.width, config.norm_eps, backend)
+        self.mixer = Mixer(config, backend)
+
+    def forward(self, x: Tensor, residual: Tensor | None) -> tuple[Tensor, Tensor]:
+        """Map the last output and the stream, (b, l, d) each, to the next pair."""
+        x, residual = self.norm(x, residual)
+        return self.mixer(x), residual
+
+
+class AudioMamba(nn.Module):
+    """Classify log-mel spectrograms with a bidirectional state space model.
+
+    Parameter names are the published ones. The gradient of Fo-Bi's gate is the true one unless the config asks for
+    the published one.
+
+    Args:
+        config: sizes, direction and the classification token's position.
+        backend: kernel backend, "auto" or one of `aumcli.core.kernels.BACKENDS`.
+    """
+
+    def __init__(self, config: AudioMambaConfig, backend: str = "auto"):
+        super().__init__()
+        self.config = config
+        self.patch_embed = PatchEmbed(config)
+        self.cls_token = nn.Parameter(torch.zeros(1, 1, config.width))
+        self.pos_embed = PositionEmbedding(config.n_patches, config.width)
+        self.layers = nn.ModuleList(Block(config, backend) for _ in range(config.depth))
+        self.norm_f = RMSNorm(config.width, config.norm_eps, backend)
+        self.head = nn.Linear(config.width, config.n_classes)
+        # the published rates are shifted by one: a block drops the output of the block before it
+        self.drop_rates = torch.linspace(0, config.drop_path, config.depth).tolist()
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Draw the published initial values."""
+        for tensor in (self.cls_token, self.pos_embed.pos_embed, self.head.weight):
+            nn.init.trunc_normal_(tensor, std=0.02)
+        nn.init.zeros_(self.head.bias)
+        fan_in = self.patch_embed.proj.weight[0].numel()
+        # LeCun normal cut at two standard deviations; 0.8796 is the standard deviation that the cut leaves
+        std = fan_in**-0.5 / 0.87962566103423978
+        nn.init.trunc_normal_(self.patch_embed.proj.weight, std=std, a=-2 * std, b=2 * std)
+        nn.init.zeros_(self.patch_embed.proj.bias)
+        for block in self.layers:
+            block.mixer.reset_parameters(len(self.layers))
+
+    def forward_features(self, features: Tensor) -> Tensor:
+        """Encode features (b, frames, mels) to the classification token after the last norm, (b, d)."""
+        if features.ndim != 3 or features.shape[1:] != (self.config.frames, self.config.n_mels):
+            raise ValueError(f"the model takes features (batch, {self.config.frames} frames, {self.config.n_mels} mels), "
+                             f"not {tuple(features.shape)}")
+        positions = self.pos_embed.pos_embed                                                           # (1, 1 + l, d)
+        tokens = self.patch_embed(features) + positions[:, 1:]
+        x, index = place_cls(tokens, self.cls_token + positions[:, :1], self.config.cls_position)      # (b, l + 1, d)
+        residual = None
+        for i, block in enumerate(self.layers):
+            x, residual = block(self._drop(x, self.drop_rates[i - 1] if i else 0.0), residual)
+        x = self._drop(x, self.config.drop_path)
+        # the other tokens' last norm would be thrown away
+        x, _ = self.norm_f(x[:, index : index + 1], residual[:, index : index + 1])
+        return x[:, 0]
+
+    def _drop(self, x: Tensor, rate: float) -> Tensor:
+        """Stochastic depth: drop a clip's x (b, l, d) with this probability and scale up the rest, in training only."""
+        if not self.training or rate == 0:
+            return x
+        keep = torch.rand(len(x), 1, 1, device=x.device) >= rate
+        return x * (keep / (1 - rate)).to(x.dtype)
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Map normalised log-mel features (b, frames, mels) to logits (b, classes)."""
+        return self.head(self.forward_features(features))

@@ -1,0 +1,93 @@
+"""The Mamba mixer in the paper's three kinds (figure 1): Fo-Fo, Fo-Bi and Bi-Bi."""
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from aumcli.config import AudioMambaConfig, Direction
+from aumcli.core.kernels import bidirectional_scan, causal_conv1d, selective_scan
+
+DT_MIN, DT_MAX, DT_FLOOR = 1e-3, 1e-1, 1e-4  # the step sizes that a fresh model starts from
+
+
+class Mixer(nn.Module):
+    """Mix tokens along the sequence: input projection, causal convolution, selective scan, gate, output projection.
+
+    Fo-Fo scans forward. Fo-Bi convolves once and scans the result in both directions, which share all but A; the
+    two are added. Bi-Bi has a second convolution and scan of its own for the reversed sequence; the two are averaged.
+
+    Args:
+        config: widths and direction.
+        backend: kernel backend (see `aumcli.core.kernels`).
+    """
+
+    def __init__(self, config: AudioMambaConfig, backend: str = "auto"):
+        super().__init__()
+        self.direction, self.backend = config.direction, backend
+        self.published_gate_gradient = config.published_gate_gradient
+        self.splits = (config.dt_rank, config.state_size, config.state_size)
+        self.in_proj = nn.Linear(config.width, 2 * config.inner_width, bias=False)
+        self._add_branch(config, "")
+        if config.direction is Direction.FO_BI:
+            self.A_b_log = nn.Parameter(_initial_A_log(config))
+        if config.direction is Direction.BI_BI:
+            self._add_branch(config, "_b")
+        self.out_proj = nn.Linear(config.inner_width, config.width, bias=False)
+
+    def _add_branch(self, config: AudioMambaConfig, suffix: str) -> None:
+        """Add one direction's parameters under the published names."""
+        e, k = config.inner_width, config.conv_kernel
+        setattr(self, f"conv1d{suffix}", nn.Conv1d(e, e, k, groups=e, padding=k - 1))
+        setattr(self, f"x_proj{suffix}", nn.Linear(e, sum(self.splits), bias=False))
+        setattr(self, f"dt_proj{suffix}", nn.Linear(config.dt_rank, e))
+        setattr(self, "A_b_log" if suffix else "A_log", nn.Parameter(_initial_A_log(config)))
+        setattr(self, f"D{suffix}", nn.Parameter(torch.ones(e)))
+
+    def reset_parameters(self, depth: int) -> None:
+        """Draw the published initial values (depth: number of blocks, by whose root out_proj is divided)."""
+        for suffix in ("", "_b") if self.direction is Direction.BI_BI else ("",):
+            dt_proj = getattr(self, f"dt_proj{suffix}")
+            bound = dt_proj.in_features**-0.5
+            nn.init.uniform_(dt_proj.weight, -bound, bound)
+            low, high = math.log(DT_MIN), math.log(DT_MAX)
+            dt = torch.exp(torch.rand_like(dt_proj.bias) * (high - low) + low).clamp(min=DT_FLOOR)     # (e)
+            with torch.no_grad():
+                # the inverse of softplus; the published code leaves the reversed branch's bias at zero
+                dt_proj.bias.copy_(torch.zeros_like(dt) if suffix else dt + torch.log(-torch.expm1(-dt)))
+        nn.init.kaiming_uniform_(self.out_proj.weight, a=math.sqrt(5))
+        with torch.no_grad():
+            self.out_proj.weight /= math.sqrt(depth)
+
+    def _branch(self, x: Tensor, suffix: str, reverse: bool) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Convolve and project one direction: x (b, l, e) -> u, delta (b, l, e), B, C (b, l, n)."""
+        conv, x_proj, dt_proj = (getattr(self, f"{name}{suffix}") for name in ("conv1d", "x_proj", "dt_proj"))
+        u = causal_conv1d(x, conv.weight[:, 0], conv.bias, reverse=reverse, backend=self.backend)
+        dt, B, C = x_proj(u).split(self.splits, dim=-1)
+        return u, F.linear(dt, dt_proj.weight), B, C  # dt_proj's bias enters inside the scan, before softplus
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        """Map tokens (b, l, d) to (b, l, d)."""
+        x, z = self.in_proj(tokens).chunk(2, dim=-1)                                                   # (b, l, e) each
+        u, delta, B, C = self._branch(x, "", reverse=False)
+        A = -torch.exp(self.A_log.float())                                                             # (e, n)
+        bias = self.dt_proj.bias.float()
+        if self.direction is Direction.FO_BI:
+            A_b = -torch.exp(self.A_b_log.float())
+            y = bidirectional_scan(u, delta, A, A_b, B, C, self.D.float(), z, bias, backend=self.backend,
+                                   published_gate_gradient=self.published_gate_gradient)
+        else:
+            y = selective_scan(u, delta, A, B, C, self.D.float(), z, bias, backend=self.backend)
+        if self.direction is Direction.BI_BI:
+            u, delta, B, C = self._branch(x, "_b", reverse=True)
+            A_b = -torch.exp(self.A_b_log.float())
+            y_b = selective_scan(u, delta, A_b, B, C, self.D_b.float(), z, self.dt_proj_b.bias.float(), reverse=True,
+                                 backend=self.backend)
+            y = (y + y_b) / 2
+        return self.out_proj(y)
+
+
+def _initial_A_log(config: AudioMambaConfig) -> Tensor:
+    """log(1 .. n) for every channel, (e, n)."""
+    return torch.log(torch.arange(1, config.state_size + 1, dtype=torch.float32)).repeat(config.inner_width, 1)

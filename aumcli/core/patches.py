@@ -1,0 +1,73 @@
+"""Spectrogram patches as tokens: the embedding, the classification token's place, the positions' resize."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from aumcli.config import AudioMambaConfig, ClsPosition
+
+
+class PatchEmbed(nn.Module):
+    """Cut a spectrogram into patches and project each to a token, lowest mels first (frequency-major order)."""
+
+    def __init__(self, config: AudioMambaConfig):
+        super().__init__()
+        patch = (config.patch_mels, config.patch_frames)
+        self.proj = nn.Conv2d(1, config.width, kernel_size=patch, stride=patch)
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Map features (b, frames, mels) to tokens (b, l, d), token f * T' + t for patch (f, t)."""
+        b, frames, mels = features.shape
+        height, width = self.proj.kernel_size
+        # stride equals kernel, so the convolution is one matrix product; as such it is far faster on CPUs
+        patches = features.reshape(b, frames // width, width, mels // height, height)
+        patches = patches.permute(0, 3, 1, 4, 2).flatten(3).flatten(1, 2)       # (b, l, height * width)
+        return F.linear(patches, self.proj.weight.flatten(1), self.proj.bias)
+
+
+class PositionEmbedding(nn.Module):
+    """Learned positions, stored prefix first: row 0 belongs to the classification token wherever it stands."""
+
+    def __init__(self, n_patches: int, width: int):
+        super().__init__()
+        self.pos_embed = nn.Parameter(torch.zeros(1, 1 + n_patches, width))
+
+
+def cls_index(n_patches: int, position: ClsPosition) -> int:
+    """Index of the classification token among n_patches + 1 tokens: head 0, mid n // 2, end n."""
+    return {ClsPosition.HEAD: 0, ClsPosition.MID: n_patches // 2, ClsPosition.END: n_patches}[position]
+
+
+def place_cls(tokens: Tensor, cls: Tensor, position: ClsPosition) -> tuple[Tensor, int]:
+    """Insert the classification token among the patch tokens (paper, section 2.2).
+
+    Args:
+        tokens: patch embeddings, (b, l, d).
+        cls: the learned token, (1, 1, d).
+        position: head, mid or end.
+
+    Returns:
+        The longer sequence, (b, l + 1, d), and the index at which the token stands.
+    """
+    index = cls_index(tokens.shape[1], position)
+    cls = cls.expand(len(tokens), -1, -1)                                                              # (b, 1, d)
+    return torch.cat([tokens[:, :index], cls, tokens[:, index:]], dim=1), index
+
+
+def resize_positions(pos_embed: Tensor, old_grid: tuple[int, int], new_grid: tuple[int, int]) -> Tensor:
+    """Resize learned positions to another patch grid; the prefix rows stay as they are.
+
+    Args:
+        pos_embed: (1, prefix + f * t, d), patches in frequency-major order.
+        old_grid, new_grid: patches along (mels, frames).
+
+    Returns:
+        (1, prefix + f' * t', d). Source: the authors' load of AuM weights: bilinear with antialiasing.
+    """
+    if old_grid == new_grid:
+        return pos_embed
+    n = old_grid[0] * old_grid[1]
+    prefix, rows = pos_embed[:, :-n], pos_embed[:, -n:]
+    image = rows.reshape(1, *old_grid, -1).permute(0, 3, 1, 2)                                         # (1, d, f, t)
+    image = F.interpolate(image, new_grid, mode="bilinear", antialias=True, align_corners=False)
+    return torch.cat([prefix, image.flatten(2).transpose(1, 2)], dim=1)
