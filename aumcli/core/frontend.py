@@ -14,6 +14,7 @@ from aumcli.config import FrontendConfig
 
 PRE_EMPHASIS = 0.97
 ENERGY_FLOOR = 1.1920928955078125e-07  # float32's epsilon: Kaldi's floor before the logarithm
+_TOGETHER = 16  # clips per pass: larger ones leave the processor's caches
 
 
 def mel(hz: Tensor | float) -> Tensor | float:
@@ -26,18 +27,28 @@ def mel_filters(n_mels: int, fft_size: int, sample_rate_hz: int, low_hz: float) 
 
     Args:
         n_mels: number of filters between low_hz and half the sample rate.
-        fft_size: points of the FFT; bin 0 .. fft_size / 2, the last one weighs nothing (as in Kaldi).
+        fft_size: points of the FFT; the bin at half the sample rate weighs nothing (as in Kaldi) and is left out.
         sample_rate_hz: Hz.
         low_hz: Hz.
 
     Returns:
-        (fft_size / 2 + 1, n_mels), float32. A filter narrower than an FFT bin may be empty.
+        (fft_size / 2, n_mels), float32. A filter narrower than an FFT bin may be empty.
     """
     bins = mel(torch.arange(fft_size // 2, dtype=torch.float64) * (sample_rate_hz / fft_size))[:, None]  # (bins, 1)
     edges = torch.linspace(mel(low_hz), mel(sample_rate_hz / 2), n_mels + 2, dtype=torch.float64)
     left, centre, right = edges[:-2], edges[1:-1], edges[2:]
     rise, fall = (bins - left) / (centre - left), (right - bins) / (right - centre)
-    return F.pad(torch.minimum(rise, fall).clamp(min=0), (0, 0, 0, 1)).float()
+    return torch.minimum(rise, fall).clamp(min=0).float()
+
+
+def _bands(filters: Tensor) -> list[tuple[slice, int, int]]:
+    """Four groups of neighbouring filters, each with its range of bins: half the products of the whole matrix."""
+    groups = []
+    for some in torch.arange(filters.shape[1]).tensor_split(4):
+        mels = slice(int(some[0]), int(some[-1]) + 1) if len(some) else slice(0, 0)
+        bins = filters[:, mels].any(1).nonzero()
+        groups.append((mels, int(bins[0]), int(bins[-1]) + 1) if len(bins) else (mels, 0, 1))
+    return groups
 
 
 class LogMel(nn.Module):
@@ -51,8 +62,9 @@ class LogMel(nn.Module):
         super().__init__()
         self.config = config
         self.fft_size = 1 << (config.window_samples - 1).bit_length()
-        window = torch.hann_window(config.window_samples, periodic=False)
+        window = F.pad(torch.hann_window(config.window_samples, periodic=False), (0, self.fft_size - config.window_samples))
         filters = mel_filters(config.n_mels, self.fft_size, config.sample_rate_hz, config.low_hz)
+        self._bands = _bands(filters)
         self.register_buffer("window", window, persistent=False)
         self.register_buffer("filters", filters, persistent=False)
 
@@ -71,20 +83,28 @@ class LogMel(nn.Module):
         Returns:
             (b, frames, mels); frames beyond a clip's own `n_frames` mean nothing.
         """
-        size, hop = self.config.window_samples, self.config.hop_samples
+        hop = self.config.hop_samples
         lengths = torch.full(waveforms.shape[:1], waveforms.shape[1], device=waveforms.device) if lengths is None else lengths
         inside = torch.arange(waveforms.shape[1], device=waveforms.device) < lengths[:, None]          # (b, samples)
         mean = (waveforms * inside).sum(1, keepdim=True) / lengths[:, None].clamp(min=1)
         waveforms = torch.where(inside, waveforms - mean, 0.0)  # mean removed first, so that padding is silence
-        if waveforms.shape[1] < size:
-            waveforms = F.pad(waveforms, (0, size - waveforms.shape[1]))
-        frames = waveforms.unfold(1, size, hop)                                                        # (b, t, size)
-        frames = frames - frames.mean(-1, keepdim=True)
-        before = torch.cat([frames[..., :1], frames[..., :-1]], dim=-1)  # the first sample against itself
-        frames = (frames - PRE_EMPHASIS * before) * self.window
-        spectrum = torch.fft.rfft(frames, n=self.fft_size)                                             # (b, t, bins)
-        power = spectrum.real.square() + spectrum.imag.square()
-        return (power @ self.filters).clamp(min=ENERGY_FLOOR).log()                                    # (b, t, mels)
+        n_frames = self.n_frames(waveforms.shape[1])
+        waveforms = F.pad(waveforms, (1, max(0, (n_frames - 1) * hop + self.fft_size - waveforms.shape[1])))
+        return torch.cat([self._energies(some, n_frames) for some in waveforms.split(_TOGETHER)])      # (b, t, mels)
+
+    def _energies(self, waveforms: Tensor, n_frames: int) -> Tensor:
+        """Log-mel energies of waveforms (b, 1 + samples) with one sample before and zeros enough behind."""
+        size, hop = self.config.window_samples, self.config.hop_samples
+        # Beside a loud tone the quiet bins hold little but rounding errors, so Kaldi's order of operations is kept:
+        # subtract the frame's mean, pre-emphasise, window. A frame's first sample, which Kaldi pre-emphasises
+        # against itself and not the one before, needs no care: there the window is zero.
+        means = waveforms[:, 1:].unfold(1, size, hop)[:, :n_frames].mean(-1, keepdim=True)            # (b, t, 1)
+        frames = waveforms.unfold(1, self.fft_size + 1, hop)[:, :n_frames] - means                     # (b, t, 1 + fft)
+        frames = (frames[..., :-1] * -PRE_EMPHASIS).add_(frames[..., 1:]).mul_(self.window)            # (b, t, fft)
+        spectrum = torch.fft.rfft(frames)[..., :-1]                                                    # (b, t, bins)
+        power = spectrum.real.square().addcmul_(spectrum.imag, spectrum.imag)
+        mels = [power[..., low:high] @ self.filters[low:high, some] for some, low, high in self._bands]
+        return torch.cat(mels, dim=-1).clamp_(min=ENERGY_FLOOR).log_()
 
     def fit(self, energies: Tensor, n_frames: Tensor) -> Tensor:
         """Cut to the config's length, and pad with zeros where a clip has ended, as the published pipeline does.
