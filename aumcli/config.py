@@ -190,3 +190,22 @@ class DataConfig(Frozen):
     fit: tuple[Literal["sample_rate", "clip_length", "normalisation"], ...] = Field(
         (), description="frontend values that are measured on the training split instead of being read from the recipe")
     cache_mb: Annotated[int, Field(ge=0)] = Field(1024, description="decoded clips kept in memory, up to this much")
+
+
+class ModelConfig(Frozen):
+    """config.json of a model directory: all that evaluation and prediction need besides the weights."""
+
+    format: Literal[1] = Field(1, description="version of this file's layout")
+    model: AudioMambaConfig
+    frontend: FrontendConfig
+    labels: tuple[str, ...]
+    activation: Literal["softmax", "sigmoid"] = Field(description="how logits become scores: as the model was trained")
+    provenance: dict[str, Any] = Field(default_factory=dict, description="recipe, data, seed, versions, scores")
+
+    @model_validator(mode="after")
+    def _check_labels(self) -> "ModelConfig":
+        if len(self.labels) != self.model.n_classes:
+            raise ValueError(f"{len(self.labels)} labels for {self.model.n_classes} classes")
+        if (self.model.n_mels, self.model.frames) != (self.frontend.n_mels, self.frontend.frames):
+            raise ValueError("model and frontend disagree about the spectrogram's size")
+        return self

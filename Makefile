@@ -1,0 +1,29 @@
+# Each target sets everything up in .venv on a machine that has Python and pip.
+PYTHON ?= python3
+AUM = .venv/bin/aum
+SOURCES = pyproject.toml setup.py $(wildcard aumcli/core/kernels/*.c aumcli/core/kernels/*.h)
+
+.PHONY: demo test clean
+
+demo: .venv/installed
+	$(AUM) prepare synth
+	$(AUM) train --recipe synth
+	$(AUM) eval runs/synth
+	$(AUM) predict data/synth/test --model runs/synth
+
+test: .venv/tested
+	.venv/bin/python -m pytest
+
+.venv/bin/python:
+	$(PYTHON) -m venv .venv
+
+.venv/installed: .venv/bin/python $(SOURCES)
+	.venv/bin/python -m pip install --quiet --editable .
+	touch $@
+
+.venv/tested: .venv/installed
+	.venv/bin/python -m pip install --quiet --editable '.[test]'
+	touch $@
+
+clean:
+	rm -rf .venv build *.egg-info aumcli/core/kernels/_cpu*.so

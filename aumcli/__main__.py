@@ -1,0 +1,5 @@
+"""`python -m aumcli` is `aum`."""
+
+from aumcli.cli import main
+
+main()

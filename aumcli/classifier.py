@@ -1,0 +1,174 @@
+"""A model with its frontend and labels: from a sound to named scores, the same for validation, eval and predict."""
+
+import os
+from collections.abc import Sequence
+from importlib import resources
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from aumcli.config import ModelConfig
+from aumcli.core.audio_mamba import AudioMamba
+from aumcli.core.frontend import LogMel
+from aumcli.core.kernels import choose_backend
+from aumcli.data.audio import load_audio
+from aumcli.errors import AumError
+from aumcli.weights import CONFIG, read_model
+
+
+class Classifier:
+    """A network together with what it takes to use it.
+
+    Args:
+        network: the model; moved to `device`.
+        config: its configuration, with labels, frontend and activation.
+        source: where it came from, for people.
+        device: "cpu", "cuda", "cuda:1", "mps" or "auto".
+    """
+
+    def __init__(self, network: AudioMamba, config: ModelConfig, source: str, device: str | torch.device = "cpu"):
+        self.device = pick_device(device)
+        self.network = network.to(self.device)
+        self.frontend = LogMel(config.frontend).to(self.device)
+        self.config, self.source = config, source
+
+    @property
+    def labels(self) -> list[str]:
+        """Names of the classes, by index."""
+        return list(self.config.labels)
+
+    @property
+    def backend(self) -> str:
+        """The kernel backend that this model's calls run."""
+        return choose_backend(self.network.norm_f.backend, self.device, torch.float32)
+
+    def logits(self, features: Tensor) -> Tensor:
+        """Map normalised log-mel features (b, frames, mels) to logits (b, classes)."""
+        return self._forward(self.network, features)
+
+    def embed(self, features: Tensor) -> Tensor:
+        """Map normalised log-mel features (b, frames, mels) to classification tokens after the last norm, (b, d)."""
+        return self._forward(self.network.forward_features, features)
+
+    def _forward(self, function, features: Tensor) -> Tensor:
+        self.network.eval()
+        with torch.inference_mode():
+            return function(features.to(self.device))
+
+    def windows(self, waveform: np.ndarray) -> list[np.ndarray]:
+        """Cut a waveform (samples,) into the windows that are scored.
+
+        A clip of at most the model's length is one window. A longer one is covered by windows that overlap by half;
+        the last ends with the clip, so that nothing is left out.
+        """
+        size = self.config.frontend.clip_samples
+        starts = list(range(0, max(1, len(waveform) - size + 1), max(1, size // 2)))
+        if starts[-1] + size < len(waveform):
+            starts.append(len(waveform) - size)
+        return [waveform[start : start + size] for start in starts]
+
+    def score_windows(self, windows: Sequence[np.ndarray]) -> np.ndarray:
+        """Score windows (at most clip_samples each) as one batch: (windows, classes) probabilities, float32."""
+        lengths = torch.tensor([len(window) for window in windows])
+        batch = torch.zeros(len(windows), int(lengths.max()))
+        for row, window in zip(batch, windows):
+            row[: len(window)] = torch.from_numpy(window)
+        with torch.inference_mode():
+            logits = self.logits(self.frontend(batch.to(self.device), lengths.to(self.device))).float()
+        scores = logits.softmax(-1) if self.config.activation == "softmax" else logits.sigmoid()
+        return scores.cpu().numpy()
+
+    def score(self, waveforms: Sequence[np.ndarray]) -> np.ndarray:
+        """Score clips of any length at the model's sample rate, windows averaged: (clips, classes), float32."""
+        cut = [self.windows(waveform) for waveform in waveforms]
+        scores = self.score_windows([window for windows in cut for window in windows])
+        ends = np.cumsum([len(windows) for windows in cut])
+        return np.stack([part.mean(0) for part in np.split(scores, ends[:-1])])
+
+    def predict(self, path: Path | str, top: int = 5) -> list[tuple[str, float]]:
+        """Give the likeliest labels of a sound file, best first: [(label, score)], at most `top`."""
+        waveform, _ = load_audio(path, self.config.frontend.sample_rate_hz)
+        return self.best(self.score([waveform])[0], top)
+
+    def best(self, scores: np.ndarray, top: int) -> list[tuple[str, float]]:
+        """The `top` likeliest labels with their scores, best first."""
+        order = np.argsort(-scores, kind="stable")[:top]
+        return [(self.config.labels[i], float(scores[i])) for i in order]
+
+
+def pick_device(name: str | torch.device) -> torch.device:
+    """Turn a device's name into a device; "auto" takes a GPU where there is one.
+
+    Raises:
+        AumError: no such device here.
+    """
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+    try:
+        device = torch.device(name)
+        torch.empty(1, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise AumError(f"can't use device {name}: {str(error).splitlines()[0]}", fix="--device cpu works everywhere") from error
+    return device
+
+
+def load_model(model: Path | str, device: str = "cpu", backend: str = "auto") -> Classifier:
+    """Load a model to use it.
+
+    Args:
+        model: a run (its best weights are taken), a model directory, or the name of a packaged model.
+        device: see `Classifier`.
+        backend: kernel backend, see `aumcli.core.kernels`.
+
+    Raises:
+        AumError: there is no such model, it is damaged, or the device or backend can't be used.
+    """
+    folder = find_model(model)
+    network, config = read_model(folder, backend)
+    classifier = Classifier(network, config, str(model), device)
+    classifier.backend  # a named backend that can't run is said now, not at the first clip
+    return classifier
+
+
+def find_model(model: Path | str) -> Path:
+    """Folder of a run's best weights, of a model directory or of a packaged model."""
+    folder = Path(model)
+    for candidate in (folder / "best", folder):
+        if (candidate / CONFIG).is_file():
+            return candidate
+    packaged = _packaged() / str(model)
+    if str(model) in packaged_models():
+        return packaged
+    if folder.is_dir():
+        raise AumError(f"{model} is no run and no model directory: it has neither best/{CONFIG} nor {CONFIG}",
+                       fix="name a run (runs/NAME) or a model directory; a run without best/ has not finished an epoch")
+    raise AumError(f"there is no model {model}",
+                   fix=f"name a run (runs/NAME), a model directory, or a packaged model: {', '.join(packaged_models()) or 'none'}")
+
+
+def packaged_models() -> list[str]:
+    """Names of the models that come with aumcli."""
+    root = _packaged()
+    return sorted(path.name for path in root.iterdir() if (path / CONFIG).is_file()) if root.is_dir() else []
+
+
+def _packaged() -> Path:
+    return Path(str(resources.files("aumcli"))) / "models"
+
+
+def default_model() -> tuple[Path, str]:
+    """The model that is used where none was named, and why: AUM_MODEL, else the newest run, else the packaged one.
+
+    Raises:
+        AumError: there is none of them.
+    """
+    if os.environ.get("AUM_MODEL"):
+        return Path(os.environ["AUM_MODEL"]), "from the environment variable AUM_MODEL"
+    runs = [path.parent.parent for path in Path("runs").glob(f"*/best/{CONFIG}")]
+    if runs:
+        return max(runs, key=lambda run: (run / "best" / CONFIG).stat().st_mtime), "the newest run"
+    if packaged_models():
+        return Path(packaged_models()[0]), "the packaged model"
+    raise AumError("there is no model to use", fix="train one (aum train), or name one with --model")

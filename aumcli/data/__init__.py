@@ -1,0 +1,1 @@
+"""From files to waveforms: decoding, prepared corpora, augmentation and batches."""

@@ -1,0 +1,283 @@
+"""Sound files to waveforms: decode, mix to mono, resample; and everything that can be wrong with a sound file."""
+
+import math
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import soundfile
+
+from aumcli.data.containers import checked_source, convert_fix, mp3_samples
+from aumcli.errors import AumError
+
+READABLE_SUFFIXES = frozenset({".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".aiff", ".aif", ".aifc", ".au",
+                               ".snd", ".caf", ".w64", ".rf64"})
+CONVERT_SUFFIXES = frozenset({".m4a", ".aac", ".mp4", ".wma", ".webm", ".mka", ".mkv", ".mov", ".avi", ".3gp", ".amr",
+                              ".ape", ".wv", ".ac3"})
+AUDIO_SUFFIXES = READABLE_SUFFIXES | CONVERT_SUFFIXES   # the latter are found too, so that an error can name them
+
+SILENCE = 1e-6              # full scale is 1; one step of 16 bit is 3e-5
+ROUNDING_S = 0.001          # annotations round times to the millisecond, sometimes to past the file's end
+BLOCK_S = 30.0              # files are checked in blocks of this length
+MPEG_FRAME_SAMPLES = 1152
+LARGEST_KERNEL = 2**24      # numbers; torchaudio's filter bank for 44101 -> 16000 Hz would hold 7e8
+
+
+@dataclass(frozen=True)
+class AudioInfo:
+    """What a file, or a slice of it, holds: length in seconds, rate in Hz and channels as stored."""
+
+    duration_s: float
+    sample_rate_hz: int
+    channels: int
+
+
+def load_audio(path: Path | str, sample_rate_hz: int | None = None, start_s: float | None = None,
+               stop_s: float | None = None) -> tuple[np.ndarray, int]:
+    """Decode a sound file, or a slice of it, to mono.
+
+    Args:
+        path: a file that libsndfile reads (wav, flac, ogg, mp3, aiff, ...) at any rate with any number of channels.
+        sample_rate_hz: the rate to resample to; None for the file's own.
+        start_s: first second of the slice; None for the beginning.
+        stop_s: end of the slice in seconds; None for the end of the file.
+
+    Returns:
+        The mean of the channels, (samples,) float32 in -1..1, and its rate in Hz.
+
+    Raises:
+        AumError: the file is missing, empty, no audio, truncated or not finite, or the slice lies outside it.
+    """
+    path = Path(path)
+    with _opened(path) as sound:
+        first, last = _span(path, sound, start_s, stop_s)
+        waveform = _mono(np.concatenate([*_blocks(path, sound, first, last)]))    # (samples,)
+        rate_hz = sound.samplerate
+    if sample_rate_hz is None:
+        return waveform, rate_hz
+    return resample(waveform, rate_hz, sample_rate_hz), sample_rate_hz
+
+
+def audio_info(path: Path | str) -> AudioInfo:
+    """Read a sound file's length, rate and channels from its header.
+
+    Args:
+        path: the file.
+
+    Returns:
+        The header's values; the sound itself is not decoded.
+
+    Raises:
+        AumError: the file is missing, empty, no audio or visibly truncated.
+    """
+    path = Path(path)
+    with _opened(path) as sound:
+        _, last = _span(path, sound, None, None)
+        return AudioInfo(last / sound.samplerate, sound.samplerate, sound.channels)
+
+
+def check_clip(path: Path | str, start_s: float | None = None, stop_s: float | None = None) -> AudioInfo:
+    """Decode a clip once, in blocks, to know that it can be used.
+
+    Args:
+        path: the file.
+        start_s: first second of the clip; None for the beginning.
+        stop_s: end of the clip in seconds; None for the end of the file.
+
+    Returns:
+        The clip's length, and the file's rate and channels.
+
+    Raises:
+        AumError: whatever `load_audio` would raise, or that the clip is silent.
+    """
+    path = Path(path)
+    lowest, highest = math.inf, -math.inf
+    with _opened(path) as sound:
+        first, last = _span(path, sound, start_s, stop_s)
+        for block in _blocks(path, sound, first, last):
+            waveform = _mono(block)                                                     # (samples,)
+            lowest, highest = min(lowest, float(waveform.min())), max(highest, float(waveform.max()))
+        info = AudioInfo((last - first) / sound.samplerate, sound.samplerate, sound.channels)
+    if highest - lowest < SILENCE:
+        what = "the mean of its channels" if info.channels > 1 else "it"
+        raise AumError(f"{path}{_slice_text(start_s, stop_s)} is silent: {what} never changes",
+                       fix="remove it, or record it again", exit_code=1)
+    return info
+
+
+def resample(waveform: np.ndarray, rate_hz: int, to_hz: int) -> np.ndarray:
+    """Change the sample rate by windowed-sinc interpolation.
+
+    Args:
+        waveform: (samples,) float32.
+        rate_hz: its rate in Hz.
+        to_hz: the rate wanted, in Hz.
+
+    Returns:
+        (ceil(samples * to_hz / rate_hz),) float32; the waveform itself where the rates are equal.
+
+    Source: torchaudio.functional.resample with its defaults.
+    """
+    if rate_hz == to_hz:
+        return waveform
+    common = math.gcd(rate_hz, to_hz)
+    if (rate_hz // common) * (to_hz // common) > LARGEST_KERNEL:
+        return _resample_rare(waveform, rate_hz // common, to_hz // common)
+    import torch
+    import torchaudio.functional
+
+    return torchaudio.functional.resample(torch.from_numpy(waveform), rate_hz, to_hz).numpy()
+
+
+def _resample_rare(waveform: np.ndarray, old: int, new: int) -> np.ndarray:
+    """torchaudio's formula, summed directly, for rates with so small a common divisor that its table is too large.
+
+    Args:
+        waveform: (samples,) float32.
+        old, new: the rates, divided by their greatest common divisor.
+
+    Returns:
+        (ceil(samples * new / old),) float32.
+    """
+    zeros, cutoff = 6, 0.99 * min(old, new) / old               # zero crossings each side; share of the old Nyquist
+    width = math.ceil(zeros / cutoff)
+    padded = np.pad(waveform, (width, width + 1))
+    taps = np.arange(-width, width + 2)
+    result = np.empty(-(-len(waveform) * new // old), dtype=np.float32)
+    for begin in range(0, len(result), 8192):
+        index = np.arange(begin, min(begin + 8192, len(result)), dtype=np.int64)
+        whole, part = np.divmod(index * old, new)               # the place between old samples, without rounding
+        t = np.clip((taps - part[:, None] / new) * cutoff, -zeros, zeros)               # (block, taps)
+        kernel = np.sinc(t) * np.cos(t * (np.pi / 2 / zeros)) ** 2 * cutoff
+        rows = np.lib.stride_tricks.sliding_window_view(padded, len(taps))[whole]       # (block, taps)
+        result[index] = (kernel * rows).sum(axis=1)
+    return result
+
+
+def find_audio(folder: Path | str) -> list[Path]:
+    """List the sound files below a folder.
+
+    Args:
+        folder: searched with all its sub-folders; links are followed, each folder is entered once.
+
+    Returns:
+        Paths, sorted, whose suffix in any case is in AUDIO_SUFFIXES; hidden files and folders (macOS writes `._name`)
+        are passed over.
+
+    Raises:
+        AumError: the folder doesn't exist.
+    """
+    return [path for path in find_files(folder) if path.suffix.lower() in AUDIO_SUFFIXES]
+
+
+def find_files(folder: Path | str) -> list[Path]:
+    """List all files below a folder that are not hidden, sorted; links are followed, each folder is entered once."""
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise AumError(f"{folder} is not a folder", fix="name an existing folder with sound files", exit_code=1)
+    found, entered = [], set()
+    for here, folders, names in os.walk(folder, onerror=_unreadable_folder, followlinks=True):
+        entered.add(os.path.realpath(here))
+        folders[:] = sorted(name for name in folders if not name.startswith(".")
+                            and os.path.realpath(os.path.join(here, name)) not in entered)
+        found += [Path(here, name) for name in names if not name.startswith(".")]
+    return sorted(found)
+
+
+def _unreadable_folder(error: OSError) -> None:
+    raise AumError(f"can't list {error.filename}: {error.strerror}", fix="change its permissions or move it away",
+                   exit_code=1) from error
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[soundfile.SoundFile]:
+    """Open a sound file, or say what it is instead."""
+    try:
+        if path.is_dir():
+            raise AumError(f"{path} is a folder, not a sound file", fix="name the files in it", exit_code=1)
+        if path.stat().st_size == 0:
+            raise AumError(f"{path} is empty (0 bytes)", fix="copy or download it again, or remove it", exit_code=1)
+        sound = soundfile.SoundFile(checked_source(path))
+    except FileNotFoundError as error:
+        raise AumError(f"{path} doesn't exist", fix="check the path; if the file was moved, run aum prepare again",
+                       exit_code=1) from error
+    except OSError as error:
+        raise AumError(f"can't read {path}: {error.strerror or error}", fix="check its permissions and the disk",
+                       exit_code=1) from error
+    except (soundfile.LibsndfileError, TypeError) as error:     # TypeError: headerless .raw, whose rate is unknown
+        raise _unknown_format(path) from error
+    with sound:
+        yield sound
+
+
+def _unknown_format(path: Path) -> AumError:
+    suffix = path.suffix.lower()
+    if suffix in CONVERT_SUFFIXES or path.read_bytes()[4:8] == b"ftyp":    # the latter: MP4 under another name
+        return AumError(f"{path} is in a format that can't be read here ({suffix or 'mp4'})", fix=convert_fix(path),
+                        exit_code=1)
+    return AumError(f"{path} is not audio, or damaged at its beginning",
+                    fix="remove it; if it does play elsewhere, " + convert_fix(path), exit_code=1)
+
+
+def _slice_text(start_s: float | None, stop_s: float | None) -> str:
+    if start_s is None and stop_s is None:
+        return ""
+    return f" from {start_s or 0:g} s to {'its end' if stop_s is None else f'{stop_s:g} s'}"
+
+
+def _span(path: Path, sound: soundfile.SoundFile, start_s: float | None, stop_s: float | None) -> tuple[int, int]:
+    """First sample and the one after the last of a slice, which must lie inside the file."""
+    rate_hz, samples = sound.samplerate, sound.frames
+    if samples == 0:
+        raise AumError(f"{path} has 0 samples", fix="remove it, or record it again", exit_code=1)
+    if samples > 2**60:                                         # FLAC written to a pipe
+        raise AumError(f"{path} doesn't say how long it is", fix=convert_fix(path), exit_code=1)
+    first = 0.0 if start_s is None else start_s * rate_hz
+    last = float(samples) if stop_s is None else stop_s * rate_hz
+    if not (0 <= first < last <= samples + ROUNDING_S * rate_hz) or round(first) >= samples:
+        raise AumError(f"{path}: the slice{_slice_text(start_s, stop_s) or ' of it'} doesn't lie inside the file, "
+                       f"which lasts {samples / rate_hz:.3f} s", fix="correct its start and stop", exit_code=1)
+    first, last = round(first), min(round(last), samples)
+    return first, max(last, first + 1)                          # a slice shorter than a sample is that sample
+
+
+def _blocks(path: Path, sound: soundfile.SoundFile, first: int, last: int) -> Iterator[np.ndarray]:
+    """Decode samples `first` to `last`; every block is (samples, channels) float32, finite and complete."""
+    begin, unsure = first, _mp3_unsure(path, sound)
+    step = max(1, int(BLOCK_S * sound.samplerate))
+    try:
+        sound.seek(first)
+        while first < last:
+            block = sound.read(min(step, last - first), dtype="float32", always_2d=True)
+            if not len(block):
+                break
+            if not np.isfinite(block).all():
+                raise AumError(f"{path} has samples that are not numbers (NaN or infinity)",
+                               fix="export it again, or remove it", exit_code=1)
+            first += len(block)
+            yield block
+    except soundfile.LibsndfileError as error:
+        raise AumError(f"{path} is damaged or truncated: decoding fails after {first / sound.samplerate:.3f} s of "
+                       f"{sound.frames / sound.samplerate:.3f} s", fix="copy or download it again, or remove it",
+                       exit_code=1) from error
+    if first < last and (first == begin or not unsure):
+        raise AumError(f"{path} is truncated: its header promises {sound.frames / sound.samplerate:.3f} s, the sound "
+                       f"ends after {first / sound.samplerate:.3f} s", fix="copy or download it again, or remove it",
+                       exit_code=1)
+
+
+def _mp3_unsure(path: Path, sound: soundfile.SoundFile) -> bool:
+    """Whether this is an MP3 without an index, whose header can't promise a length; refuse it where the guess is off."""
+    samples = mp3_samples(path) if sound.format == "MP3" else None
+    if samples is not None and sound.frames < samples - 2 * MPEG_FRAME_SAMPLES:
+        raise AumError(f"{path} has a variable bit rate and no index: only {sound.frames / sound.samplerate:.3f} s of "
+                       f"{samples / sound.samplerate:.3f} s would be decoded", fix=convert_fix(path), exit_code=1)
+    return samples is not None
+
+
+def _mono(block: np.ndarray) -> np.ndarray:
+    """Mean of the channels: (samples, channels) -> (samples,), float32."""
+    return block[:, 0].copy() if block.shape[1] == 1 else block.mean(axis=1, dtype=np.float32)

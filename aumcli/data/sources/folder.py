@@ -1,0 +1,215 @@
+"""One's own sounds: a folder with one sub-folder per class, or with train, val and test holding those.
+
+The files stay where they are. Without split folders, the split of a file follows from its content alone: the files of a
+class are ranked by a hash, so the same sounds give the same splits on any machine and under any name, and identical files
+never stand on both sides.
+"""
+
+import hashlib
+import math
+import os
+from collections import defaultdict
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+
+from aumcli.data.audio import AUDIO_SUFFIXES, find_files
+from aumcli.data.manifest import Clip, Label
+from aumcli.data.sources import Index, LeftOut, Request, listed, progress
+from aumcli.errors import AumError
+
+SHARES = (80.0, 10.0, 10.0)             # percent of train, val, test
+SPLITS = ("train", "val", "test")
+SPLIT_FOLDERS = {"train": "train", "training": "train", "val": "val", "valid": "val", "validation": "val", "dev": "val",
+                 "test": "test", "testing": "test", "eval": "test", "evaluation": "test"}
+LAYOUT = "expected is one sub-folder per class, at least two: DIR/dog/1.wav, DIR/cat/2.flac, ..."
+OWN_FILES = ("manifest.csv", "labels.csv", "report.json")
+
+
+def index(request: Request) -> Index:
+    """List the sounds of a folder, labelled by sub-folder.
+
+    Args:
+        request: `source` is the folder.
+
+    Returns:
+        Its clips; where there are no split folders, `arrange` chooses the splits.
+
+    Raises:
+        AumError: the layout is another, a class is empty, or a name can't be written as UTF-8.
+    """
+    root = request.source
+    if root is None:
+        raise AumError("which folder? None was given", fix="aum prepare folder DIR")
+    root = Path(os.path.abspath(root))
+    if not root.is_dir():
+        raise AumError(f"{root} is not a folder", fix="aum prepare folder DIR; " + LAYOUT)
+    if request.out != root and request.out.is_relative_to(root):
+        raise AumError(f"{request.out} lies inside {root} and would look like a class", fix="choose another --out")
+    parents = _split_folders(root)
+    if parents and request.shares:
+        raise AumError(f"--split can't be used with {root}: it has split folders ({', '.join(parents)})",
+                       fix="leave --split out, or point at a folder without them")
+    clips, left_out, warnings = [], [], []
+    for split, parent in (parents or {"": root}).items():
+        more_clips, more_left_out, more_warnings = _class_folders(parent, split)
+        clips, left_out, warnings = clips + more_clips, left_out + more_left_out, warnings + more_warnings
+    classes = sorted({clip.labels[0] for clip in clips})
+    if len(classes) < 2:
+        raise AumError(f"{root} has {len(classes)} class folders with sounds{': ' + classes[0] if classes else ''}",
+                       fix=LAYOUT)
+    shares = dict(zip(SPLITS, request.shares or SHARES))
+    carved = [split for split in SPLITS[1:] if split not in parents and shares[split] > 0]
+    if parents and carved:
+        warnings.append(f"{root} has no folder for {' and '.join(carved)}: taken from train, "
+                        + ", ".join(f"{shares[split]:g} % for {split}" for split in carved))
+    labels = [Label(place, name, name) for place, name in enumerate(classes)]
+    arrange = partial(_arrange, shares={split: shares[split] / 100 for split in carved}, classes=classes,
+                      seed=request.seed)
+    return Index(clips, labels, str(root), left_out, warnings, arrange)
+
+
+def _sub_folders(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
+
+
+def _split_folders(root: Path) -> dict[str, Path]:
+    """Split -> folder, if the sub-folders are splits; empty if they are classes."""
+    folders = _sub_folders(root)
+    if not folders:
+        raise AumError(f"{root} has no sub-folders", fix=LAYOUT)
+    splits = defaultdict(list)
+    for folder in folders:
+        splits[SPLIT_FOLDERS.get(folder.name.lower())].append(folder)
+    others = splits.pop(None, [])
+    if "train" not in splits or not _sub_folders(splits["train"][0]):
+        return {}                               # a class may be called train: those, or dogs that one trains
+    if others and len(splits) == 1:
+        return {}
+    if others:
+        raise AumError(f"{root} has split folders ({listed(path.name for path in sum(splits.values(), []))}) beside "
+                       f"others ({listed(path.name for path in others)})", fix="move the others away")
+    for split, same in splits.items():
+        if len(same) > 1:
+            raise AumError(f"{root} has several folders for {split}: {listed(path.name for path in same)}",
+                           fix="keep one of them, or put their classes together")
+    return {split: splits[split][0] for split in SPLITS if split in splits}
+
+
+def _class_folders(parent: Path, split: str) -> tuple[list[Clip], list[LeftOut], list[str]]:
+    """Clips of the class folders in `parent`, sounds that can't be labelled, and warnings about other files."""
+    clips, left_out, other, warnings = [], [], [], []
+    beside = sorted(path for path in parent.iterdir() if not path.name.startswith(".") and not path.is_dir())
+    for path in beside:
+        if path.suffix.lower() in AUDIO_SUFFIXES:
+            left_out.append(LeftOut(printable(path), "lies beside the class folders, so it has no class",
+                                    "move it into the folder of its class"))
+        elif path.name not in OWN_FILES:
+            other.append(path)
+    for folder in _sub_folders(parent):
+        files = find_files(folder)
+        sounds = [path for path in files if path.suffix.lower() in AUDIO_SUFFIXES]
+        other += [path for path in files if path.suffix.lower() not in AUDIO_SUFFIXES]
+        _check_class(folder, sounds, split)
+        for path in sounds:
+            if printable(path) != str(path):
+                left_out.append(LeftOut(printable(path), "its name is not UTF-8", "rename it"))
+            else:
+                clips.append(Clip(path, labels=(folder.name,), split=split))
+    if other:
+        warnings.append(f"{len(other)} files in {parent} are not sounds and were passed over: "
+                        + listed(printable(path.relative_to(parent)) for path in other))
+    return clips, left_out, warnings
+
+
+def _check_class(folder: Path, sounds: list[Path], split: str) -> None:
+    if printable(folder) != str(folder) or ";" in folder.name or folder.name != folder.name.strip():
+        raise AumError(f"{printable(folder)} can't be the name of a class: it is not UTF-8, contains ';' or begins or "
+                       "ends with a space", fix="rename the folder")
+    if not sounds and not split:
+        raise AumError(f"the class folder {folder} holds no sounds",
+                       fix=f"put sounds there ({', '.join(sorted(AUDIO_SUFFIXES))}), or move it away")
+
+
+def printable(path: Path) -> str:
+    """The path as text; bytes that are not UTF-8 become question marks."""
+    return os.fsencode(path).decode("utf-8", "replace")
+
+
+def _arrange(clips: list[Clip], left_out: list[LeftOut], shares: dict[str, float], classes: list[str],
+             seed: int) -> tuple[list[Clip], list[str]]:
+    """Give splits to the usable clips: those without one, and those of train where val or test have no folder.
+
+    Args:
+        clips: usable clips; split "" or the one of the folder.
+        left_out: what could not be used, to tell why a class is empty.
+        shares: split -> share of the class that it shall get; train gets the rest.
+        classes: every class.
+        seed: another seed gives other splits.
+
+    Returns:
+        The clips with their splits, and warnings.
+    """
+    content = {clip.path: hashlib.sha256(clip.path.read_bytes()).hexdigest()
+               for clip in progress(clips, "comparing", len(clips))}
+    in_classes = defaultdict(set)               # content -> classes: a sound in two of them must not be tested on
+    for clip in clips:
+        in_classes[content[clip.path]].add(clip.labels[0])
+    chosen: dict[str, str] = {}                 # content -> split
+    for name in classes:
+        own = {content[clip.path] for clip in clips if clip.labels[0] == name and clip.split in ("", "train")}
+        if not own:
+            raise _no_train(name, clips, left_out)
+        single = [digest for digest in own if len(in_classes[digest]) == 1]
+        single.sort(key=lambda digest: hashlib.sha256(f"{seed}:{digest}".encode()).digest())
+        for split, count in _counts(len(single), shares).items():
+            chosen |= dict.fromkeys(single[:count], split)
+            single = single[count:]
+    arranged = [replace(clip, split=chosen.get(content[clip.path], "train")) if clip.split in ("", "train") else clip
+                for clip in clips]
+    return arranged, _duplicates(arranged, content) + _thin(arranged, classes, shares)
+
+
+def _counts(sounds: int, shares: dict[str, float]) -> dict[str, int]:
+    """How many of a class's different sounds each split but train gets: by share, at least one each if all can have one."""
+    least = 1 if sounds > len(shares) else 0
+    counts = {split: max(least, math.floor(sounds * share + 0.5)) for split, share in shares.items()}
+    while counts and sum(counts.values()) >= max(sounds, 1) and max(counts.values()):
+        counts[max(counts, key=counts.get)] -= 1                # one must remain for train
+    return counts
+
+
+def _no_train(name: str, clips: list[Clip], left_out: list[LeftOut]) -> AumError:
+    if any(clip.labels[0] == name for clip in clips):
+        return AumError(f"class {name!r} has no sound to train on: it only occurs in other splits",
+                        fix="add sounds to its train folder, or remove the class from the other splits")
+    own = [item.reason for item in left_out if name in Path(item.path).parts]
+    return AumError(f"no sound of class {name!r} can be used: {listed(own)}", fix="repair them, or remove the class",
+                    exit_code=1)
+
+
+def _duplicates(clips: list[Clip], content: dict[Path, str]) -> list[str]:
+    """Warnings about files with the same content: doubled, under several classes, or in several splits."""
+    same = defaultdict(list)
+    for clip in clips:
+        same[content[clip.path]].append(clip)
+    same = [group for group in same.values() if len(group) > 1]
+    warnings = []
+    for what, doubled in (
+            ("in one class and split, where they count more than once", [
+                group for group in same if len({(clip.labels, clip.split) for clip in group}) == 1]),
+            ("under different classes", [group for group in same if len({clip.labels for clip in group}) > 1]),
+            ("in different splits, so the figures of one tell less", [
+                group for group in same if len({clip.split for clip in group}) > 1])):
+        if doubled:
+            warnings.append(f"{len(doubled)} sounds occur several times {what}: "
+                            + listed((" = ".join(str(clip.path) for clip in group) for group in doubled), 3))
+    return warnings
+
+
+def _thin(clips: list[Clip], classes: list[str], shares: dict[str, float]) -> list[str]:
+    """Warnings about classes that have no clip in a split which should have some."""
+    have = {(clip.labels[0], clip.split) for clip in clips}
+    wanted = dict.fromkeys([*shares, *(clip.split for clip in clips)])
+    lacking = {split: [name for name in classes if (name, split) not in have] for split in wanted}
+    return [f"{len(names)} classes have no clip in {split}: {listed(names)}" for split, names in lacking.items() if names]

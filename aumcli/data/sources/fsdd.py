@@ -1,0 +1,136 @@
+"""Free Spoken Digit Dataset: 3000 recordings of the digits 0 to 9 by six speakers, 8 kHz.
+
+Source: https://github.com/Jakobovski/free-spoken-digit-dataset, CC BY-SA 4.0. Test split as its README defines it:
+recordings 0 to 4 of each speaker and digit. We take 5 to 9 for validation.
+"""
+
+import hashlib
+import os
+import re
+import shutil
+import tarfile
+import zipfile
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+
+from aumcli.data.manifest import Clip, Label
+from aumcli.data.sources import Index, Request, download, listed, unwritable
+from aumcli.errors import AumError
+
+COMMIT = "26eb9aaf76e81b692f806f9140c2d2777410d7a1"
+URL = f"https://github.com/Jakobovski/free-spoken-digit-dataset/archive/{COMMIT}.tar.gz"
+DIGEST = "TODO"
+DIGITS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
+SPEAKERS = ("george", "jackson", "lucas", "nicolas", "theo", "yweweler")
+TAKES = 50                              # recordings of each digit by each speaker
+TEST_TAKES, VAL_TAKES = range(0, 5), range(5, 10)
+NAMES = [f"{digit}_{speaker}_{take}.wav" for digit in range(10) for speaker in SPEAKERS for take in range(TAKES)]
+
+_MEMBER = re.compile(r"(?:^|/)recordings/([0-9]_[a-z]+_[0-9]+\.wav)$")
+_DAMAGED = (tarfile.TarError, zipfile.BadZipFile, zlib.error, EOFError)
+
+
+def index(request: Request) -> Index:
+    """List the recordings, taken from `request.source` (archive or folder) or downloaded; all are verified.
+
+    Args:
+        request: `source` is the archive from GitHub (.tar.gz or .zip) or a folder with the recordings.
+
+    Returns:
+        3000 clips; the group is the speaker.
+
+    Raises:
+        AumError: no network, or the recordings are not the published ones.
+    """
+    request.refuse(split="its test split is defined by its authors", seed="nothing in it is random")
+    source, own = request.source, request.out / "recordings"
+    if source is None:
+        origin = URL
+        if not (own.is_dir() and content_digest(own) == DIGEST):
+            _fetch(request.out)
+        folder = own
+    elif source.is_dir():
+        origin = str(source)
+        folder = source / "recordings" if (source / "recordings").is_dir() else source
+        _verify(folder, origin)
+    else:
+        origin, folder = str(source), own
+        _take(source, own)
+    labels = [Label(index, name, name) for index, name in enumerate(DIGITS)]
+    return Index([_clip(folder, name) for name in NAMES], labels, origin)
+
+
+def content_digest(folder: Path) -> str:
+    """SHA-256 over names and contents of the recordings in a folder, by name: archives differ by the day, this doesn't."""
+    whole = hashlib.sha256()
+    for name in sorted(NAMES):
+        path = folder / name
+        if path.is_file():
+            whole.update(f"{name} {hashlib.sha256(path.read_bytes()).hexdigest()}\n".encode())
+    return whole.hexdigest()
+
+
+def _clip(folder: Path, name: str) -> Clip:
+    digit, speaker, take = name.removesuffix(".wav").split("_")
+    split = "test" if int(take) in TEST_TAKES else "val" if int(take) in VAL_TAKES else "train"
+    return Clip(Path(os.path.abspath(folder / name)), labels=(DIGITS[int(digit)],), split=split, group=speaker)
+
+
+def _fetch(out: Path) -> None:
+    """Download the archive and unpack it; an archive that turns out wrong is removed, or it would be met again."""
+    archive = out / f"fsdd-{COMMIT[:7]}.tar.gz"
+    if not archive.exists():
+        download(URL, archive)
+    try:
+        _take(archive, out / "recordings")
+    finally:
+        archive.unlink()
+
+
+def _take(archive: Path, folder: Path) -> None:
+    """Unpack the recordings of an archive, verify them, and only then put them at `folder`."""
+    partial = folder.with_name(f".{folder.name}.part")
+    try:
+        shutil.rmtree(partial, ignore_errors=True)
+        partial.mkdir(parents=True)
+        for name, data in _members(archive):
+            (partial / name).write_bytes(data)
+        _verify(partial, str(archive))
+        shutil.rmtree(folder, ignore_errors=True)
+        partial.rename(folder)
+    except OSError as error:
+        raise unwritable(folder, error) from error
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+
+
+def _members(archive: Path) -> Iterator[tuple[str, bytes]]:
+    """Give names and contents of the recordings. Nothing else is unpacked and no folder of a member's name is used, so
+    that no member can write outside."""
+    if not archive.exists():
+        raise AumError(f"{archive} doesn't exist", fix="name the FSDD archive or its folder with --source, or leave "
+                       "--source out to download it")
+    try:
+        if zipfile.is_zipfile(archive):
+            with zipfile.ZipFile(archive) as packed:
+                for name in packed.namelist():
+                    if match := _MEMBER.search(name):
+                        yield match[1], packed.read(name)
+        else:
+            with tarfile.open(archive) as packed:
+                for member in packed:
+                    if (match := _MEMBER.search(member.name)) and member.isfile():
+                        yield match[1], packed.extractfile(member).read()
+    except _DAMAGED as error:
+        raise AumError(f"{archive} is no archive, or damaged: {error}", fix="download it again", exit_code=1) from error
+
+
+def _verify(folder: Path, origin: str) -> None:
+    missing = [name for name in NAMES if not (folder / name).is_file()]
+    if missing:
+        raise AumError(f"{origin} lacks {len(missing)} of the {len(NAMES)} recordings of FSDD: {listed(missing)}",
+                       fix=f"take the archive {URL}", exit_code=1)
+    if content_digest(folder) != DIGEST:
+        raise AumError(f"the recordings in {origin} are not those of FSDD at commit {COMMIT[:7]}: at least one differs",
+                       fix=f"take the archive {URL}", exit_code=1)

@@ -1,0 +1,184 @@
+"""How good scores are: accuracy, mAP, AUC, d-prime, and precision, recall and F1 of every class."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+
+import numpy as np
+
+from aumcli.errors import AumError
+
+
+@dataclass(frozen=True)
+class ClassMetrics:
+    """One class against all others; NaN where a figure is not defined (no clip of the class, none predicted)."""
+
+    label: str
+    support: int                 # clips that have this label
+    predicted: int               # clips that were given it
+    precision: float
+    recall: float
+    f1: float
+    average_precision: float
+    roc_auc: float
+
+
+@dataclass(frozen=True)
+class Metrics:
+    """What `evaluate_scores` found; None where a figure is not defined for this kind of data."""
+
+    clips: int
+    classes: int
+    multi_label: bool
+    accuracy: float | None       # None for multi-label data
+    top5_accuracy: float | None  # None for multi-label data and for five classes or fewer
+    macro_f1: float              # over the classes that some clip has
+    mean_average_precision: float
+    mean_auc: float
+    d_prime: float               # infinite where mean_auc is 1
+    ranked_classes: int          # classes behind the last three: those with both a positive and a negative clip
+    left_out_classes: int        # the other classes
+    per_class: tuple[ClassMetrics, ...]
+    confusion: np.ndarray | None  # (true class, predicted class) int64 clips; None for multi-label data
+
+    def to_dict(self) -> dict:
+        """Give the metrics as JSON can hold them.
+
+        Returns:
+            A dictionary of plain values. NaN and infinity become None: a d_prime of None beside a mean_auc of 1.0 is
+            infinite, beside a mean_auc of None it is undefined. `confusion` becomes, for each true label, the
+            predicted labels with their clips, zeros left away; most frequent first.
+        """
+        values = {field.name: _plain(getattr(self, field.name)) for field in fields(self)}
+        values["per_class"] = [{f.name: _plain(getattr(row, f.name)) for f in fields(row)} for row in self.per_class]
+        if self.confusion is not None:
+            labels = [row.label for row in self.per_class]
+            values["confusion"] = {
+                label: {labels[j]: int(row[j]) for j in np.argsort(-row, kind="stable") if row[j]}
+                for label, row in zip(labels, self.confusion, strict=True)}
+        return values
+
+
+def evaluate_scores(scores: np.ndarray, targets: np.ndarray, label_names: Sequence[str],
+                    threshold: float = 0.5) -> Metrics:
+    """Compare scores with the truth.
+
+    Args:
+        scores: one score per clip and class, higher is likelier, (clips, classes) float: logits or probabilities.
+        targets: class index of each clip, (clips,) int; or, for multi-label data, (clips, classes) of 0 and 1. The
+            shape decides, so that a split whose clips happen to have one label each is judged like the others.
+        label_names: the classes' names, all different.
+        threshold: multi-label data only: a label counts as predicted from this score on. It moves precision, recall
+            and F1 and nothing else; pass 0.0 for logits.
+
+    Returns:
+        The metrics. Equal highest scores count as the class with the lowest index.
+
+    Raises:
+        AumError: no clips, shapes that don't fit, targets that are no classes, or a score that is not finite.
+
+    Source: d-prime is sqrt(2) times the normal quantile of the mean AUC, as in the AST and AuM code (d_prime in
+        utilities/stats.py).
+    """
+    scores, targets = np.asarray(scores), np.asarray(targets)
+    _check(scores, targets, label_names)
+    clips, classes = scores.shape
+    multi_label = targets.ndim == 2
+    if multi_label:
+        positive, predicted = targets.astype(bool), scores >= threshold                  # (clips, classes) bool
+    else:
+        predicted_index = scores.argmax(axis=1)                                          # (clips,)
+        targets, index = targets.astype(np.int64), np.arange(classes)                    # small types overflow below
+        positive, predicted = targets[:, None] == index, predicted_index[:, None] == index
+    average_precision, auc = _ranking(scores, positive)
+    per_class = _per_class(label_names, positive, predicted, average_precision, auc)
+    ranked = int(np.isfinite(auc).sum())
+    mean_auc = _mean(auc)
+    confusion = None
+    if not multi_label:
+        confusion = np.bincount(targets * classes + predicted_index, minlength=classes**2).reshape(classes, classes)
+    return Metrics(
+        clips=clips, classes=classes, multi_label=multi_label,
+        accuracy=None if multi_label else float((predicted_index == targets).mean()),
+        top5_accuracy=None if multi_label or classes <= 5 else _top_accuracy(scores, targets, 5),
+        macro_f1=_mean(np.array([row.f1 for row in per_class if row.support])),
+        mean_average_precision=_mean(average_precision), mean_auc=mean_auc, d_prime=d_prime(mean_auc),
+        ranked_classes=ranked, left_out_classes=classes - ranked, per_class=per_class, confusion=confusion)
+
+
+def d_prime(auc: float) -> float:
+    """Give the distance between two unit normal distributions that would have this AUC.
+
+    Args:
+        auc: area under the ROC curve, 0..1.
+
+    Returns:
+        sqrt(2) * ppf(auc): 0 at 0.5, infinite at 1, NaN for NaN.
+    """
+    from scipy.special import ndtri
+    return float(math.sqrt(2) * ndtri(auc))
+
+
+def _check(scores: np.ndarray, targets: np.ndarray, label_names: Sequence[str]) -> None:
+    """Refuse what can't be judged, naming the first offender."""
+    if scores.ndim != 2 or not scores.size:
+        raise AumError(f"scores have the shape {scores.shape}; (clips, classes) with at least one clip is needed",
+                       fix="check that the split has clips: see report.json beside the manifest")
+    clips, classes = scores.shape
+    if len(label_names) != classes or len(set(label_names)) != classes:
+        raise AumError(f"{len(set(label_names))} different label names for {classes} classes",
+                       fix="give labels.csv one name per class, all different")
+    if targets.shape not in ((clips,), (clips, classes)):
+        raise AumError(f"targets have the shape {targets.shape}, scores {scores.shape}",
+                       fix=f"pass ({clips},) class indices or ({clips}, {classes}) zeros and ones")
+    whole = np.issubdtype(targets.dtype, np.integer)
+    if targets.ndim == 1 and not (whole and np.all((0 <= targets) & (targets < classes))):
+        raise AumError(f"targets are not class indices 0..{classes - 1}",
+                       fix="pass integers; for several labels per clip, zeros and ones")
+    if targets.ndim == 2 and not np.isin(targets, (0, 1)).all():
+        raise AumError("multi-label targets hold something other than 0 and 1",
+                       fix="evaluate without mixup or smoothing")
+    bad = np.flatnonzero(~np.isfinite(scores).all(axis=1))
+    if len(bad):
+        raise AumError(f"{len(bad)} of {clips} clips have scores that are not finite, the first is clip {bad[0]}",
+                       fix="the model diverged: lower train.lr, or set train.clip_grad, and train again", exit_code=1)
+
+
+def _ranking(scores: np.ndarray, positive: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Average precision and ROC AUC of each class, (classes,) each; NaN without both a positive and a negative clip."""
+    from sklearn.metrics import average_precision_score, roc_auc_score
+    support = positive.sum(axis=0)
+    precision, auc = np.full(len(support), np.nan), np.full(len(support), np.nan)
+    for i in np.flatnonzero((support > 0) & (support < len(scores))):
+        precision[i] = average_precision_score(positive[:, i], scores[:, i])
+        auc[i] = roc_auc_score(positive[:, i], scores[:, i])
+    return precision, auc
+
+
+def _per_class(label_names: Sequence[str], positive: np.ndarray, predicted: np.ndarray, average_precision: np.ndarray,
+               auc: np.ndarray) -> tuple[ClassMetrics, ...]:
+    """Count hits of each class; (clips, classes) bool in, one row per class out."""
+    hits, support, given = (each.sum(axis=0) for each in (positive & predicted, positive, predicted))
+    with np.errstate(invalid="ignore"):                                                  # 0 / 0 is NaN: not defined
+        columns = (hits / given, hits / support, 2 * hits / (support + given), average_precision, auc)
+    return tuple(ClassMetrics(str(label), int(support[i]), int(given[i]), *(float(column[i]) for column in columns))
+                 for i, label in enumerate(label_names))
+
+
+def _top_accuracy(scores: np.ndarray, targets: np.ndarray, top: int) -> float:
+    """Share of clips whose true class is among the `top` best; ties are ordered by index, as argmax does."""
+    own = np.take_along_axis(scores, targets[:, None], axis=1)                           # (clips, 1)
+    earlier = np.arange(scores.shape[1]) < targets[:, None]
+    rank = ((scores > own) | ((scores == own) & earlier)).sum(axis=1)
+    return float((rank < top).mean())
+
+
+def _mean(values: np.ndarray) -> float:
+    """Mean of the defined values; NaN when there are none."""
+    values = values[np.isfinite(values)]
+    return float(values.mean()) if len(values) else math.nan
+
+
+def _plain(value: object) -> object:
+    """A value that JSON can hold: None for NaN and infinity."""
+    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -1,0 +1,149 @@
+"""Recipes: a TOML file that states only what differs from the defaults -> one checked, frozen `Recipe`."""
+
+import difflib
+import tomllib
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, Field, ValidationError, model_validator
+
+from aumcli.config import AudioMambaConfig, AugmentConfig, DataConfig, FrontendConfig, Frozen, TrainConfig
+from aumcli.errors import AumError
+
+
+class Recipe(Frozen):
+    """Everything that decides what training computes, except the data itself."""
+
+    seed: int = Field(0, ge=0, description="decides every random draw")
+    data: DataConfig = DataConfig()
+    frontend: FrontendConfig = FrontendConfig()
+    model: AudioMambaConfig = AudioMambaConfig()
+    augment: AugmentConfig = AugmentConfig()
+    train: TrainConfig = TrainConfig()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _share_sizes(cls, values: Any) -> Any:
+        """The spectrogram's size is said once, in the frontend; the model's follows."""
+        frontend = values.get("frontend", {})
+        frontend = frontend.model_dump() if isinstance(frontend, BaseModel) else frontend
+        model = values.get("model", {})
+        if isinstance(frontend, dict) and isinstance(model, dict):
+            sizes = {key: frontend.get(key, FrontendConfig.model_fields[key].default) for key in ("n_mels", "frames")}
+            values = {**values, "model": {**model, **sizes}}
+        return values
+
+    def with_values(self, **sections: dict[str, Any]) -> "Recipe":
+        """Copy with some values of some sections replaced and everything checked again."""
+        values = self.model_dump()
+        for section, changes in sections.items():
+            values[section] |= changes
+        return _validated(values, "the fitted recipe")
+
+
+def recipe_names() -> list[str]:
+    """Names of the recipes that come with aumcli."""
+    return sorted(path.name.removesuffix(".toml") for path in _shipped().iterdir() if path.name.endswith(".toml"))
+
+
+def load_recipe(name: str | Path, overrides: list[str] | None = None) -> Recipe:
+    """Read a recipe and apply overrides.
+
+    Args:
+        name: a shipped recipe's name, or the path of a .toml file.
+        overrides: "section.key=value" strings, the value as in TOML (bare words are taken as strings).
+
+    Raises:
+        AumError: no such recipe, or a list of all unknown keys and wrong values.
+    """
+    values = _read(str(name), seen=())
+    for override in overrides or []:
+        _merge(values, _parse_override(override))
+    return _validated(values, f"recipe {name}")
+
+
+def dump_recipe(recipe: Recipe) -> str:
+    """Write a recipe as TOML, every value spelt out."""
+    import tomli_w
+
+    values = recipe.model_dump(mode="json", exclude_none=True)
+    # the frontend says these two; the section order puts plain values first, as TOML wants them
+    values["model"] = {key: value for key, value in values["model"].items() if key not in ("n_mels", "frames", "size")}
+    return tomli_w.dumps(values)
+
+
+def _shipped():
+    return resources.files("aumcli.recipes")
+
+
+def _read(name: str, seen: tuple[str, ...]) -> dict[str, Any]:
+    """Read one TOML file and what it extends, as one nested dictionary."""
+    if name in seen:
+        raise AumError(f"recipe {name} extends itself: {' -> '.join((*seen, name))}", fix="break the circle")
+    is_file = name.endswith(".toml")
+    source = Path(name) if is_file else _shipped().joinpath(f"{name}.toml")
+    if not source.is_file():
+        close = difflib.get_close_matches(name, recipe_names(), 1)
+        hint = f"did you mean {close[0]}? " if close else ""
+        raise AumError(f"there is no recipe {name}", fix=f"{hint}choose one of: {', '.join(recipe_names())}, or a .toml file")
+    try:
+        values = tomllib.loads(source.read_text(encoding="utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise AumError(f"recipe {name} is not valid TOML: {error}", fix="mend that line") from error
+    base = values.pop("extends", None)
+    if base is None:
+        return values
+    if is_file and str(base).endswith(".toml"):
+        base = str(source.parent / base)
+    merged = _read(str(base), (*seen, name))
+    _merge(merged, values)
+    return merged
+
+
+def _merge(into: dict[str, Any], values: dict[str, Any]) -> None:
+    for key, value in values.items():
+        if isinstance(value, dict) and isinstance(into.get(key), dict):
+            _merge(into[key], value)
+        else:
+            into[key] = value
+
+
+def _parse_override(text: str) -> dict[str, Any]:
+    key, equals, value = text.partition("=")
+    if not equals or not key.strip():
+        raise AumError(f"--set {text} is not key=value", fix="write for example --set train.epochs=5")
+    try:
+        parsed = tomllib.loads(f"value = {value}")["value"]
+    except tomllib.TOMLDecodeError:
+        parsed = value.strip()
+    for part in reversed(key.strip().split(".")):
+        parsed = {part: parsed}
+    return parsed
+
+
+def _validated(values: dict[str, Any], where: str) -> Recipe:
+    try:
+        return Recipe.model_validate(values)
+    except ValidationError as error:
+        lines = [_explain(item) for item in error.errors()]
+        raise AumError(f"{where} has {len(lines)} mistake{'s' if len(lines) > 1 else ''}:\n  " + "\n  ".join(lines),
+                       fix="mend the recipe or the --set value; `aum info NAME` shows a recipe with all its keys") from error
+
+
+def _explain(item: Any) -> str:
+    """One line about one of pydantic's errors: the key, what is wrong, and a guess at what was meant."""
+    key = ".".join(str(part) for part in item["loc"])
+    if item["type"] == "extra_forbidden":
+        fields = _fields_at(item["loc"][:-1])
+        close = difflib.get_close_matches(str(item["loc"][-1]), fields, 1)
+        return f"{key}: unknown key" + (f", did you mean {close[0]}?" if close else f"; known: {', '.join(fields)}")
+    message = item["msg"].removeprefix("Value error, ")
+    return f"{key}: {message[:1].lower()}{message[1:]}, not {item['input']!r}" if item["type"] != "value_error" else f"{key}: {message}"
+
+
+def _fields_at(location: tuple[Any, ...]) -> list[str]:
+    model: Any = Recipe
+    for part in location:
+        model = model.model_fields[part].annotation
+    return list(model.model_fields)

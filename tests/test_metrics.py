@@ -1,0 +1,126 @@
+"""Metrics against values worked out by hand and against scikit-learn's own averages."""
+
+import json
+import math
+
+import numpy as np
+import pytest
+
+from aumcli.errors import AumError
+from aumcli.metrics import d_prime, evaluate_scores
+
+LABELS = ["one", "two", "three"]
+
+
+def one_hot_scores(predicted, classes=3):
+    return np.eye(classes)[predicted]
+
+
+def test_accuracy_and_confusion_by_hand():
+    targets = np.array([0, 0, 0, 1, 1, 2])
+    metrics = evaluate_scores(one_hot_scores([0, 0, 1, 1, 1, 0]), targets, LABELS)
+    assert metrics.accuracy == pytest.approx(4 / 6)
+    assert metrics.confusion.tolist() == [[2, 1, 0], [0, 2, 0], [1, 0, 0]]
+    one, two, three = metrics.per_class
+    assert (one.precision, one.recall, one.f1) == pytest.approx((2 / 3, 2 / 3, 2 / 3))
+    assert (two.precision, two.recall, two.f1) == pytest.approx((2 / 3, 1.0, 0.8))
+    assert (three.support, three.predicted, three.recall, three.f1) == (1, 0, 0.0, 0.0)
+    assert math.isnan(three.precision)                       # never predicted: 0 / 0
+    assert metrics.macro_f1 == pytest.approx((2 / 3 + 0.8 + 0) / 3)
+
+
+def test_small_integer_types_do_not_overflow():
+    targets = np.arange(100, dtype=np.uint8)
+    metrics = evaluate_scores(np.eye(100), targets, [str(i) for i in range(100)])
+    assert np.array_equal(metrics.confusion, np.eye(100))
+
+
+def test_rankings_agree_with_sklearn():
+    from sklearn.metrics import average_precision_score, roc_auc_score
+    rng = np.random.default_rng(0)
+    targets = (rng.random((200, 6)) < 0.2).astype(np.int64)
+    scores = rng.normal(size=(200, 6)) + targets
+    metrics = evaluate_scores(scores, targets, list("abcdef"))
+    assert metrics.mean_average_precision == pytest.approx(average_precision_score(targets, scores, average="macro"))
+    assert metrics.mean_auc == pytest.approx(roc_auc_score(targets, scores, average="macro"))
+    assert metrics.accuracy is None and metrics.top5_accuracy is None and metrics.confusion is None
+
+
+def test_average_precision_by_hand():
+    # ranks of the positives of class a: 1 and 3, so AP = (1/1 + 2/3) / 2; of 2 x 2 pairs 3 are in order
+    scores = np.array([[0.9, 0.1], [0.8, 0.2], [0.7, 0.3], [0.6, 0.4]])
+    metrics = evaluate_scores(scores, np.array([0, 1, 0, 1]), ["a", "b"])
+    assert metrics.per_class[0].average_precision == pytest.approx(5 / 6)
+    assert metrics.per_class[0].roc_auc == pytest.approx(3 / 4)
+
+
+def test_classes_without_both_kinds_of_clip_are_left_out_and_counted():
+    targets = np.array([[1, 1, 0], [1, 0, 0]])               # the first has no negative, the last no positive clip
+    metrics = evaluate_scores(np.array([[0.9, 0.8, 0.1], [0.9, 0.2, 0.7]]), targets, LABELS)
+    assert (metrics.ranked_classes, metrics.left_out_classes) == (1, 2)
+    assert metrics.mean_average_precision == metrics.mean_auc == 1.0
+    assert [math.isnan(row.roc_auc) for row in metrics.per_class] == [True, False, True]
+    assert metrics.macro_f1 == pytest.approx(1.0)            # "three" has no clip and does not count
+
+
+def test_one_class_only_leaves_nothing_to_rank():
+    metrics = evaluate_scores(one_hot_scores([0, 0]), np.array([0, 0]), LABELS)
+    assert metrics.accuracy == 1.0 and metrics.ranked_classes == 0
+    assert metrics.to_dict()["mean_average_precision"] is None and metrics.to_dict()["d_prime"] is None
+
+
+def test_top5_orders_ties_like_argmax():
+    scores = np.zeros((7, 7))                                # all equal: the first five classes are the top five
+    metrics = evaluate_scores(scores, np.arange(7), list("abcdefg"))
+    assert metrics.accuracy == pytest.approx(1 / 7)
+    assert metrics.top5_accuracy == pytest.approx(5 / 7)
+    assert evaluate_scores(np.zeros((5, 5)), np.arange(5), list("abcde")).top5_accuracy is None
+
+
+def test_d_prime():
+    assert d_prime(0.5) == 0.0
+    assert d_prime(0.9) == pytest.approx(1.8124, abs=1e-4)   # sqrt(2) * 1.28155
+    assert d_prime(1.0) == math.inf and math.isnan(d_prime(math.nan))
+
+
+def test_the_threshold_moves_precision_and_not_the_ranking():
+    targets = np.array([[1, 0], [0, 1], [1, 1]])
+    logits = np.array([[2.0, -1.0], [-1.0, 0.2], [0.3, 1.0]])
+    low, high = (evaluate_scores(logits, targets, ["a", "b"], threshold=t) for t in (0.0, 0.5))
+    assert (low.per_class[0].recall, high.per_class[0].recall) == (1.0, 0.5)
+    assert low.mean_auc == high.mean_auc == 1.0
+
+
+def test_dictionary_is_strict_json_and_says_infinity_with_care():
+    metrics = evaluate_scores(one_hot_scores([0, 1, 2, 1]), np.array([0, 1, 2, 1]), LABELS)
+    assert metrics.d_prime == math.inf
+    values = json.loads(json.dumps(metrics.to_dict(), allow_nan=False))
+    assert values["mean_auc"] == 1.0 and values["d_prime"] is None
+    assert values["clips"] == 4 and values["multi_label"] is False
+    assert values["confusion"] == {"one": {"one": 1}, "two": {"two": 2}, "three": {"three": 1}}
+    assert values["per_class"][1] == {"label": "two", "support": 2, "predicted": 2, "precision": 1.0, "recall": 1.0,
+                                      "f1": 1.0, "average_precision": 1.0, "roc_auc": 1.0}
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_scores_that_are_not_finite_are_refused(value):
+    scores = one_hot_scores([0, 1, 2])
+    scores[1, 2] = value
+    with pytest.raises(AumError, match="1 of 3 clips .* clip 1"):
+        evaluate_scores(scores, np.array([0, 1, 2]), LABELS)
+
+
+@pytest.mark.parametrize(("scores", "targets", "labels", "problem"), [
+    (np.zeros((0, 3)), np.zeros(0, int), LABELS, "at least one clip"),
+    (np.zeros(3), np.zeros(3, int), LABELS, "shape"),
+    (np.zeros((2, 3)), np.zeros(3, int), LABELS, "targets have the shape"),
+    (np.zeros((2, 3)), np.array([0, 3]), LABELS, "not class indices"),
+    (np.zeros((2, 3)), np.array([0, -1]), LABELS, "not class indices"),
+    (np.zeros((2, 3)), np.array([0.0, 1.0]), LABELS, "not class indices"),
+    (np.zeros((2, 3)), np.full((2, 3), 0.5), LABELS, "other than 0 and 1"),
+    (np.zeros((2, 3)), np.array([0, 1]), ["a", "b"], "label names"),
+    (np.zeros((2, 3)), np.array([0, 1]), ["a", "b", "a"], "2 different label names"),
+])
+def test_what_does_not_fit_is_refused(scores, targets, labels, problem):
+    with pytest.raises(AumError, match=problem):
+        evaluate_scores(scores, targets, labels)
