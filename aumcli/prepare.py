@@ -97,14 +97,15 @@ def parse_shares(text: str | None) -> tuple[float, float, float] | None:
         shares = tuple(float(part) for part in text.split("/"))
     except ValueError:
         shares = ()
-    if len(shares) != 3 or not all(0 <= share <= 100 for share in shares) or abs(sum(shares) - 100) > 1e-6 or not shares[0]:
+    in_range = len(shares) == 3 and shares[0] > 0 and min(shares) >= 0          # NaN is neither
+    if not in_range or not abs(sum(shares) - 100) < 1e-6:
         raise AumError(f"split {text!r} is not three percentages that add up to 100, the first above 0",
                        fix="for train, val and test: --split 80/10/10")
     return shares
 
 
 def _open_all(index: Index) -> tuple[list[Clip], list[AudioInfo], list[LeftOut]]:
-    """Open every clip once; give the usable ones, what is known of each, and the others. Order doesn't depend on threads."""
+    """Open every clip once; give the usable ones, what is known of each, and the others, in the index's order."""
     usable, infos, left_out = [], [], list(index.left_out)
     with ThreadPoolExecutor(os.cpu_count()) as threads:         # libsndfile decodes outside Python's lock
         def results():

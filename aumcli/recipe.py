@@ -74,7 +74,9 @@ def dump_recipe(recipe: Recipe) -> str:
 
 
 def _shipped():
-    return resources.files("aumcli.recipes")
+    installed = resources.files("aumcli") / "recipes"
+    # in a checkout they lie beside the package; the wheel has them inside
+    return installed if installed.is_dir() else Path(str(installed)).parents[1] / "recipes"
 
 
 def _read(name: str, seen: tuple[str, ...]) -> dict[str, Any]:

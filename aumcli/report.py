@@ -39,14 +39,15 @@ def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[Any]
     from rich.text import Text
     console = _console(file)
     terminal = console.is_terminal
-    table = Table(title=Text(title, style="bold") if title else None, title_justify="left",
-                  box=box.SIMPLE_HEAD if terminal else None, pad_edge=False)
+    table = Table(box=box.SIMPLE_HEAD if terminal else None, pad_edge=False)
     for i, name in enumerate(columns):
         numbers = any(_is_number(row[i]) for row in rows) and all(row[i] is None or _is_number(row[i]) for row in rows)
         table.add_column(Text(name), justify="right" if numbers else "left", overflow="fold",
                          no_wrap=numbers or not terminal)
     for row in rows:
         table.add_row(*(Text(_cell(value)) for value in row))    # Text: a label like "[b]" is no markup
+    if title:
+        console.print(Text(title, style="bold"))                 # apart: rich would fold it to the table's width
     console.print(table)
 
 
@@ -144,7 +145,7 @@ def plot_curves(history: Sequence[Mapping[str, Any]], path: Path | str, title: s
             best = max(defined, key=lambda i: values[i])                     # the first of equals, as training keeps it
             right.axvline(epochs[best], color="#888888", ls=":", lw=1)
             right.plot(epochs[best], values[best], "*", color=ORANGE, ms=10,
-                       label=f"best: {values[best]:.2f} at epoch {epochs[best]}")
+                       label=f"best: {values[best]:.2f} % at epoch {epochs[best]}")
             right.legend(loc="lower right")
         for axes in (left, right):
             axes.xaxis.set_major_locator(MaxNLocator(integer=True))
@@ -193,12 +194,14 @@ def plot_confusion(matrix: "np.ndarray", label_names: Sequence[str], path: Path 
         axes.set_xticks(range(classes), names, rotation=90, fontsize=font)
         axes.set_yticks(range(classes), names, fontsize=font)
         axes.tick_params(length=0 if classes > COUNTS_UP_TO else 3)
-        bar = figure.colorbar(image, ax=axes, shrink=min(1, 6 / side), aspect=25, pad=0.02)
+        height = min(1, 6 / side)
+        bar = figure.colorbar(image, cax=axes.inset_axes((1 + 0.15 / side, 0.5 - height / 2, 0.2 / side, height)))
         bar.set_label("share of the true class (%)", fontsize=9 * scale)
         bar.ax.tick_params(labelsize=8 * scale)
         if classes <= COUNTS_UP_TO:
+            digits = len(str(matrix.max()))
             for i, j in np.argwhere(matrix > 0):
-                axes.text(j, i, f"{matrix[i, j]}", ha="center", va="center", fontsize=8 if matrix[i, j] < 1000 else 6.5,
+                axes.text(j, i, f"{matrix[i, j]}", ha="center", va="center", fontsize=min(8, 30 / digits),
                           color="white" if share[i, j] > 55 else "black")
         _save(figure, path)
 
@@ -234,7 +237,8 @@ def _cpu_model() -> str:
     except OSError:
         pass                                                                               # no Linux
     if sys.platform == "darwin":
-        return subprocess.run(["sysctl", "-n", "machdep.cpu.brand_string"], capture_output=True, text=True).stdout.strip()
+        brand = subprocess.run(["sysctl", "-n", "machdep.cpu.brand_string"], capture_output=True, text=True)
+        return brand.stdout.strip() or platform.machine()
     return platform.processor() or platform.machine()
 
 

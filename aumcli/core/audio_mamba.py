@@ -57,7 +57,7 @@ class AudioMamba(nn.Module):
         self.norm_f = RMSNorm(config.width, config.norm_eps, backend)
         self.head = nn.Linear(config.width, config.n_classes)
         # the published rates are shifted by one: a block drops the output of the block before it
-        self.drop_rates = torch.linspace(0, config.drop_path, config.depth).tolist()
+        self.drop_rates = [config.drop_path * i / max(1, config.depth - 1) for i in range(config.depth)]
         self.reset_parameters()
 
     def reset_parameters(self) -> None:

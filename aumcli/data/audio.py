@@ -270,7 +270,7 @@ def _blocks(path: Path, sound: soundfile.SoundFile, first: int, last: int) -> It
 
 
 def _mp3_unsure(path: Path, sound: soundfile.SoundFile) -> bool:
-    """Whether this is an MP3 without an index, whose header can't promise a length; refuse it where the guess is off."""
+    """Whether this is an MP3 without an index, whose header only guesses its length; refuse it if the guess is off."""
     samples = mp3_samples(path) if sound.format == "MP3" else None
     if samples is not None and sound.frames < samples - 2 * MPEG_FRAME_SAMPLES:
         raise AumError(f"{path} has a variable bit rate and no index: only {sound.frames / sound.samplerate:.3f} s of "

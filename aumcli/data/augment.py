@@ -138,6 +138,8 @@ def warp_features(features: Tensor, n_frames: Tensor, config: AugmentConfig, fro
 def mask_features(features: Tensor, config: AugmentConfig, generator: Generator) -> Tensor:
     """Write 0.0 into one mel band and one run of frames of every clip (SpecAugment), before normalisation.
 
+    As in torchaudio, start and width are rounded down apart, so that a mask stops short of the very last mel or frame.
+
     Args:
         features: log energies after padding, (b, frames, mels) float32; not written to.
         config: freq_mask and time_mask, the widest masks in mels and frames.
@@ -170,13 +172,13 @@ def _change_speed(waveforms: Tensor, lengths: Tensor, factor: Tensor) -> tuple[T
     size = _fft_size(samples + 64)
     spectrum = torch.fft.rfft(torch.nn.functional.pad(waveforms, (1, 0)), size)          # (b, size // 2 + 1)
     frequency = torch.linspace(0, 1, spectrum.shape[1], device=device)                   # as a part of Nyquist
-    spectrum = spectrum * ((1 - frequency * factor[:, None]) / 0.05).clamp(0, 1)         # no more than fits afterwards
-    dense = OVERSAMPLING * torch.fft.irfft(spectrum, OVERSAMPLING * size)                # (b, OVERSAMPLING size)
+    spectrum *= ((1 - frequency * factor[:, None]) / 0.05).clamp_(0, 1).mul_(OVERSAMPLING)    # what fits afterwards
+    dense = torch.fft.irfft(spectrum, OVERSAMPLING * size)                               # (b, OVERSAMPLING size)
     # fixed point: float32 could not tell neighbouring samples of a long clip apart, and not every device has float64
     step = (OVERSAMPLING * 2**24 * factor).round().long()[:, None]                       # (b, 1)
     position = torch.arange(samples, device=device) * step                               # (b, samples)
-    part = (position & (2**24 - 1)).to(waveforms.dtype) / 2**24                          # [0, 1) after `whole`
-    whole = (position >> 24).clamp(max=OVERSAMPLING * samples)                           # beyond: silenced below
+    whole = (position >> 24).clamp_(max=OVERSAMPLING * samples)                          # beyond: silenced below
+    part = position.bitwise_and_(2**24 - 1).to(waveforms.dtype).div_(2**24)              # [0, 1) after `whole`
     before, here, after, later = (dense[:, OVERSAMPLING + tap:].gather(1, whole) for tap in (-1, 0, 1, 2))
     cubic = (later - before).div_(3).add_(here).sub_(after).div_(2)                      # in place: half the time
     square = (before + after).div_(2).sub_(here)

@@ -261,7 +261,8 @@ def _read_clips(path: Path, known: set[str]) -> list[Clip]:
             name, start, stop, labels, split = [row[place] for place in places]
             if (labels, split) not in seen:
                 ids = tuple(labels.split(";")) if labels else ()
-                seen[labels, split] = (ids, sys.intern(split), _clip_problems(Clip(path, None, None, ids, split), known))
+                example = Clip(path, labels=ids, split=split)
+                seen[labels, split] = ids, sys.intern(split), _clip_problems(example, known)
             ids, split, wrong = seen[labels, split]
             start_s, stop_s, wrong_slice = _slice(start, stop) if start or stop else (None, None, [])
             if wrong or wrong_slice or not name:

@@ -17,20 +17,37 @@ INLINE vf NAME(select)(vi mask, vf a, vf b) { return (vf)((mask & (vi)a) | (~mas
 #define splat NAME(splat)
 #define select NAME(select)
 
-/* 2^x for x <= 127, relative error below 1.1e-7; below -126 it gives 2^-126. NaN stays NaN or stays large. */
+#if defined(X86) && !defined(__clang__) && W == 8
+#define ATLEAST(low, x) __builtin_ia32_maxps256(low, x)         /* gives x where x is NaN */
+#elif defined(X86) && !defined(__clang__) && W == 4
+#define ATLEAST(low, x) __builtin_ia32_maxps(low, x)
+#else
+#define ATLEAST(low, x) select(low > x, low, x)
+#endif
+
+/* x = 2^x for x <= 127, relative error below 1.1e-7; below -126 it gives 2^-126. NaN stays NaN.
+ * `count` vectors go in lockstep: one alone would wait for itself, and a scheduler holds too few to find others. */
+INLINE void NAME(exp2s)(vf *x, const int count) {
+    const vf magic = splat(12582912.0f);                        /* 1.5 * 2^23: rounds to an integer in the mantissa */
+    vf rounded[4], p[4];
+#define EACH for (int j = 0; j < count; j++)
+    EACH x[j] = ATLEAST(splat(-126.0f), x[j]);
+    EACH rounded[j] = x[j] + magic;
+    EACH x[j] = x[j] - (rounded[j] - magic);                    /* -0.5 .. 0.5 */
+    EACH p[j] = x[j] * 1.535336195e-4f + 1.339887440e-3f;
+    EACH p[j] = p[j] * x[j] + 9.618437357e-3f;
+    EACH p[j] = p[j] * x[j] + 5.550332471e-2f;
+    EACH p[j] = p[j] * x[j] + 2.402264791e-1f;
+    EACH p[j] = p[j] * x[j] + 6.931472029e-1f;
+    EACH p[j] = p[j] * x[j] + 1.0f;
+    EACH x[j] = (vf)((vi)p[j] + ((vi)rounded[j] << 23));
+#undef EACH
+}
+#undef ATLEAST
+
 INLINE vf NAME(exp2v)(vf x) {
-    const vf low = splat(-126.0f), magic = splat(12582912.0f);  /* 1.5 * 2^23: rounds to an integer in the mantissa */
-    x = select(low > x, low, x);
-    const vf rounded = x + magic;
-    const vf f = x - (rounded - magic);                         /* -0.5 .. 0.5 */
-    vf p = splat(1.535336195e-4f);
-    p = p * f + 1.339887440e-3f;
-    p = p * f + 9.618437357e-3f;
-    p = p * f + 5.550332471e-2f;
-    p = p * f + 2.402264791e-1f;
-    p = p * f + 6.931472029e-1f;
-    p = p * f + 1.0f;
-    return (vf)((vi)p + ((vi)rounded << 23));
+    NAME(exp2s)(&x, 1);
+    return x;
 }
 #define exp2v NAME(exp2v)
 
@@ -165,6 +182,27 @@ INLINE int NAME(stage_A)(const float *A, int64_t n, int64_t c, int m, float *out
     return fine;
 }
 
+#define TOGETHER (W == 16 ? 4 : W == 8 ? 2 : 1)                 /* states whose exponentials go in lockstep */
+
+/* Decays of `count` states from k on, for one token: exp2(step * A). */
+INLINE void NAME(decay)(const float *A, const vf *step, int64_t k, const int count, vf *decays) {
+    for (int j = 0; j < count; j++)
+        for (int v = 0; v < NV; v++) decays[j * NV + v] = step[v] * load(A + (k + j) * BLOCK + v * W);
+    NAME(exp2s)(decays, count * NV);
+}
+
+/* Take `count` states one token further and add what they say to `sum`. */
+INLINE void NAME(advance)(const float *A, const vf *step, const vf *input, const float *B, const float *C, int64_t k,
+                          const int count, vf h[][NV], vf *sum) {
+    vf decays[4];
+    NAME(decay)(A, step, k, count, decays);
+    for (int j = 0; j < count; j++)
+        for (int v = 0; v < NV; v++) {
+            h[k + j][v] = decays[j * NV + v] * h[k + j][v] + input[v] * B[k + j];
+            sum[v] += h[k + j][v] * C[k + j];
+        }
+}
+
 /* Scan one block in one direction, adding C h to y (l, BLOCK); keeps the state before every CHUNK tokens if asked. */
 INLINE void NAME(scan_block)(const scan_problem *p, int64_t i, int reverse, const float *A, const float *dt,
                              const float *x, float *y, float *kept, const int64_t n) {
@@ -183,12 +221,9 @@ INLINE void NAME(scan_block)(const scan_problem *p, int64_t i, int reverse, cons
             input[v] = load(x + t * BLOCK + v * W);
             sum[v] = load(y + t * BLOCK + v * W);
         }
-        for (int64_t k = 0; k < n; k++)
-            for (int v = 0; v < NV; v++) {
-                const vf decay = exp2v(step[v] * load(A + k * BLOCK + v * W));
-                h[k][v] = decay * h[k][v] + input[v] * B[k];
-                sum[v] += h[k][v] * C[k];
-            }
+        int64_t k = 0;
+        for (; k + TOGETHER <= n; k += TOGETHER) NAME(advance)(A, step, input, B, C, k, TOGETHER, h, sum);
+        for (; k < n; k++) NAME(advance)(A, step, input, B, C, k, 1, h, sum);
         for (int v = 0; v < NV; v++) store(y + t * BLOCK + v * W, sum[v]);
     }
 }
@@ -242,6 +277,20 @@ INLINE void NAME(add_sums)(vf *sums, float *row, int64_t n) {
     for (; k < n; k++) for (int lane = 0; lane < W; lane++) row[k] += sums[k][lane];
 }
 
+/* Take `count` states one token further, keeping their decays and what they carry over from their past. */
+INLINE void NAME(recall)(const float *A, const vf *step, const vf *input, const float *B, int64_t k, const int count,
+                         vf h[][NV], float *decays, float *carried) {
+    vf decay[4];
+    NAME(decay)(A, step, k, count, decay);
+    for (int j = 0; j < count; j++)
+        for (int v = 0; v < NV; v++) {
+            const vf carry = decay[j * NV + v] * h[k + j][v];
+            store(decays + (k + j) * BLOCK + v * W, decay[j * NV + v]);
+            store(carried + (k + j) * BLOCK + v * W, carry);
+            h[k + j][v] = carry + input[v] * B[k + j];
+        }
+}
+
 /* Gradients of one block in one direction: adds to dx, ddt (l, BLOCK), to dB, dC (l, n), and to dA (n, BLOCK). */
 INLINE void NAME(unscan_block)(const scan_problem *p, int64_t i, int reverse, const float *A, const float *dt,
                                const float *x, const float *dy, const float *kept, float *decays, float *carried,
@@ -256,13 +305,10 @@ INLINE void NAME(unscan_block)(const scan_problem *p, int64_t i, int reverse, co
             const float *B = p->B.data + i * p->B.batch + t * p->B.row;
             vf step[NV], input[NV];
             for (int v = 0; v < NV; v++) { step[v] = load(dt + t * BLOCK + v * W); input[v] = load(x + t * BLOCK + v * W); }
-            for (int64_t k = 0; k < n; k++)
-                for (int v = 0; v < NV; v++) {
-                    const vf decay = exp2v(step[v] * load(A + k * BLOCK + v * W)), carry = decay * h[k][v];
-                    store(decays + at + k * BLOCK + v * W, decay);
-                    store(carried + at + k * BLOCK + v * W, carry);
-                    h[k][v] = carry + input[v] * B[k];
-                }
+            int64_t k = 0;
+            for (; k + TOGETHER <= n; k += TOGETHER)
+                NAME(recall)(A, step, input, B, k, TOGETHER, h, decays + at, carried + at);
+            for (; k < n; k++) NAME(recall)(A, step, input, B, k, 1, h, decays + at, carried + at);
         }
         for (int64_t s = to - 1; s >= from; s--) {
             const int64_t t = reverse ? p->l - 1 - s : s, at = (s - from) * n * BLOCK;
@@ -514,6 +560,7 @@ static int NAME(norm_backward)(const norm_problem *p) {
 #undef vi
 #undef vu
 #undef NV
+#undef TOGETHER
 #undef load
 #undef store
 #undef splat

@@ -1,12 +1,13 @@
 """Corpora that `aum prepare` knows: every module in this package is one, under its own name.
 
-A module `<corpus>.py` defines `index(request: Request) -> Index`: it takes or fetches the files and says which clips there
-are and what they are called. It opens no sound file to judge it; `aumcli.prepare` does that, the same way for all.
+A module `<corpus>.py` defines `index(request: Request) -> Index`: it takes or fetches the files and says which clips
+there are and what they are called. It judges no sound file; `aumcli.prepare` opens them all, the same way for all.
 """
 
 import http.client
 import importlib
 import pkgutil
+import shutil
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterable
@@ -105,6 +106,26 @@ def listed(names: Iterable[object], most: int = 5) -> str:
     names = [str(name) for name in names]
     more = f" and {len(names) - most} more" if len(names) > most else ""
     return ", ".join(names[:most]) + more
+
+
+def replace_folder(new: Path, old: Path, own: Callable[[str], bool]) -> None:
+    """Put a finished folder where an earlier run may have left one.
+
+    Args:
+        new: is moved to `old`.
+        old: is removed first, if it is there.
+        own: whether a file of that name in `old` is ours to remove.
+
+    Raises:
+        AumError: `old` holds something that no run of ours has put there; it is left alone.
+    """
+    foreign = sorted(path.name for path in old.iterdir() if not own(path.name)) if old.is_dir() else []
+    if foreign:
+        raise AumError(f"{old} would be replaced, but holds files from elsewhere: {listed(foreign)}",
+                       fix="move them away, or choose another folder with --out")
+    if old.is_dir():
+        shutil.rmtree(old)
+    new.rename(old)
 
 
 def unwritable(path: Path, error: OSError) -> AumError:

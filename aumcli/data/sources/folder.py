@@ -1,8 +1,8 @@
 """One's own sounds: a folder with one sub-folder per class, or with train, val and test holding those.
 
-The files stay where they are. Without split folders, the split of a file follows from its content alone: the files of a
-class are ranked by a hash, so the same sounds give the same splits on any machine and under any name, and identical files
-never stand on both sides.
+The files stay where they are. Without split folders, the split of a file follows from its content: the sounds of a
+class are ranked by a hash, so the same sounds give the same splits on any machine and under any name, and identical
+files never stand on both sides.
 """
 
 import hashlib
@@ -171,7 +171,7 @@ def _arrange(clips: list[Clip], left_out: list[LeftOut], shares: dict[str, float
 
 
 def _counts(sounds: int, shares: dict[str, float]) -> dict[str, int]:
-    """How many of a class's different sounds each split but train gets: by share, at least one each if all can have one."""
+    """How many of a class's different sounds go to val and test: by share, at least one each if all can have one."""
     least = 1 if sounds > len(shares) else 0
     counts = {split: max(least, math.floor(sounds * share + 0.5)) for split, share in shares.items()}
     while counts and sum(counts.values()) >= max(sounds, 1) and max(counts.values()):
@@ -212,4 +212,5 @@ def _thin(clips: list[Clip], classes: list[str], shares: dict[str, float]) -> li
     have = {(clip.labels[0], clip.split) for clip in clips}
     wanted = dict.fromkeys([*shares, *(clip.split for clip in clips)])
     lacking = {split: [name for name in classes if (name, split) not in have] for split in wanted}
-    return [f"{len(names)} classes have no clip in {split}: {listed(names)}" for split, names in lacking.items() if names]
+    return [f"{len(names)} classes have no clip in {split}: {listed(names)}"
+            for split, names in lacking.items() if names]

@@ -15,12 +15,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from aumcli.data.manifest import Clip, Label
-from aumcli.data.sources import Index, Request, download, listed, unwritable
+from aumcli.data.sources import Index, Request, download, listed, replace_folder, unwritable
 from aumcli.errors import AumError
 
 COMMIT = "26eb9aaf76e81b692f806f9140c2d2777410d7a1"
 URL = f"https://github.com/Jakobovski/free-spoken-digit-dataset/archive/{COMMIT}.tar.gz"
-DIGEST = "TODO"
+DIGEST = "dbd573d7cafe79c4b49f65718115e1304e24e067fa39eff18a660dc6cb9c360f"     # of content_digest()
 DIGITS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
 SPEAKERS = ("george", "jackson", "lucas", "nicolas", "theo", "yweweler")
 TAKES = 50                              # recordings of each digit by each speaker
@@ -62,7 +62,7 @@ def index(request: Request) -> Index:
 
 
 def content_digest(folder: Path) -> str:
-    """SHA-256 over names and contents of the recordings in a folder, by name: archives differ by the day, this doesn't."""
+    """SHA-256 over names and contents of the recordings in a folder: GitHub's archives aren't stable, these are."""
     whole = hashlib.sha256()
     for name in sorted(NAMES):
         path = folder / name
@@ -97,8 +97,7 @@ def _take(archive: Path, folder: Path) -> None:
         for name, data in _members(archive):
             (partial / name).write_bytes(data)
         _verify(partial, str(archive))
-        shutil.rmtree(folder, ignore_errors=True)
-        partial.rename(folder)
+        replace_folder(partial, folder, set(NAMES).__contains__)
     except OSError as error:
         raise unwritable(folder, error) from error
     finally:

@@ -5,6 +5,7 @@ drawn alike for all, so that what tells them apart for sure is how a sound moves
 spectrum gets a part right, a model that listens to the course of the sound nearly everything.
 """
 
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -13,18 +14,19 @@ import numpy as np
 import soundfile
 
 from aumcli.data.manifest import Clip, Label
-from aumcli.data.sources import Index, Request, progress, unwritable
+from aumcli.data.sources import Index, Request, progress, replace_folder, unwritable
 
 SAMPLE_RATE_HZ = 16000
 SAMPLES = 16000
 CLIPS_PER_KIND = {"train": 200, "val": 25, "test": 50}
 PEAK_DB = (-26.0, -2.0)                 # relative to full scale
-SNR_DB = (0.0, 25.0)                    # background noise, against the loudest tenth of the sound
+SNR_DB = (2.0, 25.0)                    # background noise, against the loudest tenth of the sound
 BURST_SHARE = 0.3                       # of the clips have a short burst of noise besides
 PITCH_HZ = {                            # of tones and of struck things; every range overlaps several others
-    "siren": (400, 1300), "bell": (500, 2000), "drum": (60, 240), "rain": (1200, 4500), "engine": (120, 500),
-    "whistle": (900, 3200), "knock": (250, 1000), "chirp": (1500, 4500), "alarm": (700, 2500), "hum": (100, 400)}
+    "siren": (400, 1300), "bell": (500, 2000), "drum": (60, 200), "rain": (1500, 4500), "engine": (120, 420),
+    "whistle": (900, 3200), "knock": (300, 1000), "chirp": (1500, 4500), "alarm": (700, 2500), "hum": (100, 400)}
 TIME_S = np.arange(SAMPLES) / SAMPLE_RATE_HZ
+OCTAVES = np.log2(np.maximum(np.arange(SAMPLES // 2 + 1), 50) / 1000)     # of each FFT bin, from 1 kHz
 
 Rng = np.random.Generator
 
@@ -42,8 +44,9 @@ def index(request: Request) -> Index:
         AumError: the folder can't be written.
     """
     request.refuse(source="its sounds are generated", split="its splits are generated, 200 / 25 / 50 clips per kind")
-    clips, partial, folder = [], request.out / ".audio.part", request.out / "audio"
-    todo = [(kind, split, number) for split, count in CLIPS_PER_KIND.items() for kind in KINDS for number in range(count)]
+    clips, partial = [], request.out / ".generating.part"
+    todo = [(kind, split, number)
+            for split, count in CLIPS_PER_KIND.items() for kind in KINDS for number in range(count)]
     try:
         shutil.rmtree(partial, ignore_errors=True)
         for split in CLIPS_PER_KIND:
@@ -51,11 +54,13 @@ def index(request: Request) -> Index:
         for kind, split, number in progress(todo, "generating", len(todo)):
             name = Path(split, f"{kind}-{number:03d}.wav")
             soundfile.write(partial / name, synthesise(kind, split, number, request.seed), SAMPLE_RATE_HZ, "PCM_16")
-            clips.append(Clip(folder / name, labels=(kind,), split=split))
-        shutil.rmtree(folder, ignore_errors=True)
-        partial.rename(folder)
-    except (OSError, soundfile.LibsndfileError) as error:
-        raise unwritable(folder, error if isinstance(error, OSError) else OSError(str(error))) from error
+            clips.append(Clip(request.out / name, labels=(kind,), split=split))
+        for split in CLIPS_PER_KIND:                            # all or nothing: an interrupted run leaves the old ones
+            replace_folder(partial / split, request.out / split, _OWN_NAME.fullmatch)
+    except OSError as error:
+        raise unwritable(request.out, error) from error
+    except soundfile.LibsndfileError as error:
+        raise unwritable(request.out, OSError(str(error))) from error
     finally:
         shutil.rmtree(partial, ignore_errors=True)
     labels = [Label(place, kind, kind) for place, kind in enumerate(KINDS)]
@@ -76,7 +81,7 @@ def synthesise(kind: str, split: str, number: int, seed: int = 0) -> np.ndarray:
     """
     rng = np.random.default_rng([seed, list(KINDS).index(kind), list(CLIPS_PER_KIND).index(split), number])
     sound = _coloured(KINDS[kind](rng), rng)
-    level = np.sqrt(np.mean(np.sort(sound ** 2)[-SAMPLES // 10:]))
+    level = np.sqrt(np.mean(np.partition(sound ** 2, -SAMPLES // 10)[-SAMPLES // 10:]))
     noise = _noise(rng)
     mix = sound + noise * level * 10 ** (-rng.uniform(*SNR_DB) / 20)
     if rng.random() < BURST_SHARE:
@@ -85,21 +90,20 @@ def synthesise(kind: str, split: str, number: int, seed: int = 0) -> np.ndarray:
     return np.rint(mix / np.abs(mix).max() * peak * 32767).astype(np.int16)
 
 
-def _noise(rng: Rng) -> np.ndarray:
-    """Noise of a random colour, white to brown, with mean square 1: (samples,)."""
-    spectrum = np.fft.rfft(rng.standard_normal(SAMPLES))
+def _noise(rng: Rng, samples: int = SAMPLES) -> np.ndarray:
+    """Noise of a random colour, white to pink and darker, with mean square 1: (samples,)."""
+    spectrum = np.fft.rfft(rng.standard_normal(samples))
     spectrum[1:] *= np.arange(1, len(spectrum)) ** -rng.uniform(0, 1)
     spectrum[0] = 0
-    noise = np.fft.irfft(spectrum, SAMPLES)
+    noise = np.fft.irfft(spectrum, samples)
     return noise / np.sqrt(np.mean(noise ** 2))
 
 
 def _coloured(sound: np.ndarray, rng: Rng) -> np.ndarray:
     """The sound in some room through some microphone: a tilt and a few broad ripples over the octaves."""
-    octaves = np.log2(np.maximum(np.arange(SAMPLES // 2 + 1), 50) / 1000)
-    gain_db = rng.uniform(-4, 4) * octaves
+    gain_db = rng.uniform(-3, 3) * OCTAVES
     for _ in range(3):
-        gain_db += rng.uniform(0, 6) * np.cos(2 * np.pi * (octaves * rng.uniform(0.2, 0.8) + rng.random()))
+        gain_db += rng.uniform(0, 3) * np.cos(2 * np.pi * (OCTAVES * rng.uniform(0.2, 0.8) + rng.random()))
     return np.fft.irfft(np.fft.rfft(sound) * 10 ** (gain_db / 20), SAMPLES)
 
 
@@ -108,12 +112,18 @@ def _window(start_s: float, length_s: float, edge_s: float = 0.008) -> np.ndarra
     return np.clip((TIME_S - start_s) / edge_s, 0, 1) * np.clip((start_s + length_s - TIME_S) / edge_s, 0, 1)
 
 
-def _tone(pitch_hz: float | np.ndarray, rng: Rng) -> np.ndarray:
-    """A tone whose pitch may change over time, with overtones of random strength below 7 kHz: (samples,)."""
-    phase = 2 * np.pi * np.cumsum(np.broadcast_to(pitch_hz, SAMPLES)) / SAMPLE_RATE_HZ + rng.uniform(0, 2 * np.pi)
-    falloff, top = rng.uniform(0.3, 2.5), float(np.max(pitch_hz))
-    return sum(rng.uniform(0.3, 1) * order ** -falloff * np.sin(order * phase)
-               for order in range(1, 9) if order * top < 7000)
+def _tone(pitch_hz: float | np.ndarray, rng: Rng, samples: int = SAMPLES) -> np.ndarray:
+    """A tone whose pitch may change over time, with up to seven random overtones below 7 kHz: (samples,)."""
+    turns = np.cumsum(np.broadcast_to(pitch_hz, samples)) / SAMPLE_RATE_HZ + rng.random()
+    falloff, top_hz = rng.uniform(0.3, 2.5), float(np.max(pitch_hz))
+    strength = rng.uniform(0.3, 1, 8) * np.arange(1.0, 9) ** -falloff
+    below, now, twice = 0.0, np.sin(2 * np.pi * turns), 2 * np.cos(2 * np.pi * turns)
+    tone = strength[0] * now
+    for order in range(2, 9):
+        if order * top_hz < 7000:
+            below, now = now, twice * now - below               # sin(k x), cheaper than a sine each
+            tone += strength[order - 1] * now
+    return tone
 
 
 def _pitch(kind: str, rng: Rng) -> float:
@@ -122,16 +132,19 @@ def _pitch(kind: str, rng: Rng) -> float:
 
 
 def _at(starts_s: np.ndarray, gains: np.ndarray, sound: np.ndarray) -> np.ndarray:
-    """Repeat a short sound at the given times: (samples,)."""
-    pulses = np.zeros(2 * SAMPLES)
-    np.add.at(pulses, (starts_s * SAMPLE_RATE_HZ).astype(int), gains)
-    return np.fft.irfft(np.fft.rfft(pulses) * np.fft.rfft(sound, 2 * SAMPLES), 2 * SAMPLES)[:SAMPLES]
+    """Repeat a sound at the given times, each in 0..1, until the clip ends: (samples,)."""
+    clip = np.zeros(SAMPLES)
+    for start, gain in zip((starts_s * SAMPLE_RATE_HZ).astype(int), gains):
+        clip[start:start + len(sound)] += gain * sound[:SAMPLES - start]
+    return clip
 
 
 def _thud(kind: str, rng: Rng, decay_s: float) -> np.ndarray:
-    """A dying resonance with some noise: what is heard when one thing hits another, (samples,)."""
-    body = _tone(_pitch(kind, rng), rng) + rng.uniform(0.2, 0.7) * _noise(rng)
-    return body * np.exp(-TIME_S / decay_s)
+    """What is heard when one thing hits another, a dying resonance with some noise, until 100 dB down: (samples,)."""
+    samples = int(12 * decay_s * SAMPLE_RATE_HZ)
+    tone = _tone(_pitch(kind, rng), rng, samples)
+    noise = _noise(rng, 2 ** samples.bit_length())[:samples]    # such lengths are transformed fast
+    return (tone + rng.uniform(0.2, 0.7) * noise) * np.exp(-np.arange(samples) / (decay_s * SAMPLE_RATE_HZ))
 
 
 def _siren(rng: Rng) -> np.ndarray:
@@ -144,8 +157,9 @@ def _bell(rng: Rng) -> np.ndarray:
     """One or two strokes that ring out, with overtones off the harmonic row."""
     pitch_hz = _pitch("bell", rng)
     decay_s = rng.uniform(0.15, 0.5)
-    stroke = sum(rng.uniform(0.3, 1) * np.exp(-TIME_S / decay_s * ratio ** 0.5) * np.sin(2 * np.pi * ratio * pitch_hz * TIME_S)
-                 for ratio in (0.5, 1, 1.19, 1.56, 2, 2.51, 3.01) if ratio * pitch_hz < 7000)
+    partials = [np.exp(-TIME_S / decay_s * ratio ** 0.5) * np.sin(2 * np.pi * ratio * pitch_hz * TIME_S)
+                for ratio in (0.5, 1, 1.19, 1.56, 2, 2.51, 3.01) if ratio * pitch_hz < 7000]
+    stroke = rng.uniform(0.3, 1, len(partials)) @ partials
     first_s = rng.uniform(0, 0.35)
     starts_s = np.array([first_s, first_s + rng.uniform(0.25, 0.4)])[:rng.integers(1, 3)]
     return _at(starts_s, rng.uniform(0.6, 1, len(starts_s)), stroke)
@@ -153,16 +167,14 @@ def _bell(rng: Rng) -> np.ndarray:
 
 def _drum(rng: Rng) -> np.ndarray:
     """Two to four beats that boom."""
-    count = rng.integers(2, 5)
-    gap_s = rng.uniform(0.2, 0.3)
-    starts_s = rng.uniform(0, max(0.01, 0.9 - gap_s * (count - 1))) + gap_s * np.arange(count)
-    return _at(starts_s[starts_s < 0.97], rng.uniform(0.6, 1, np.sum(starts_s < 0.97)), _thud("drum", rng, rng.uniform(0.05, 0.1)))
+    count, gap_s = rng.integers(2, 5), rng.uniform(0.2, 0.3)
+    starts_s = rng.uniform(0, 0.95 - gap_s * (count - 1)) + gap_s * np.arange(count)
+    return _at(starts_s, rng.uniform(0.6, 1, count), _thud("drum", rng, rng.uniform(0.05, 0.1)))
 
 
 def _knock(rng: Rng) -> np.ndarray:
     """Three to six dry raps."""
-    count = rng.integers(3, 7)
-    gap_s = rng.uniform(0.08, 0.15)
+    count, gap_s = rng.integers(3, 7), rng.uniform(0.08, 0.15)
     starts_s = rng.uniform(0, 0.95 - gap_s * (count - 1)) + gap_s * np.arange(count)
     return _at(starts_s, rng.uniform(0.6, 1, count), _thud("knock", rng, rng.uniform(0.004, 0.012)))
 
@@ -217,3 +229,4 @@ def _hum(rng: Rng) -> np.ndarray:
 KINDS: dict[str, Callable[[Rng], np.ndarray]] = {
     "siren": _siren, "bell": _bell, "drum": _drum, "rain": _rain, "engine": _engine, "whistle": _whistle,
     "knock": _knock, "chirp": _chirp, "alarm": _alarm, "hum": _hum}
+_OWN_NAME = re.compile(rf"({'|'.join(KINDS)})-\d{{3}}\.wav")

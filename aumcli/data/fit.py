@@ -1,0 +1,82 @@
+"""Fitting a recipe to data: sample rate, clip length and normalisation measured on the training split."""
+
+import math
+from collections import Counter
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+
+from aumcli.core.frontend import LogMel
+from aumcli.data.audio import audio_info
+from aumcli.data.dataset import Waveforms
+from aumcli.data.manifest import Clip
+from aumcli.recipe import Recipe
+
+HIGHEST_RATE_HZ = 16000    # the published rate; what lies above 8 kHz is rarely worth twice the work
+COVERED = 0.95             # share of the training clips that fit into one model input whole
+SHORTEST_S, LONGEST_S = 0.5, 10.0
+MEASURED_CLIPS = 2000      # normalisation is a mean over millions of values: more clips don't change it
+
+
+def fit_recipe(recipe: Recipe, clips: Sequence[Clip], n_classes: int, multi_label: bool) -> Recipe:
+    """Replace what the recipe leaves to the data by measured values.
+
+    Args:
+        recipe: its `data.fit` names the frontend values to measure.
+        clips: the training split.
+        n_classes: labels of the corpus.
+        multi_label: whether a clip may have several labels.
+
+    Returns:
+        A recipe with every value concrete: `data.fit` empty, `train.loss` decided.
+
+    Raises:
+        AumError: a clip can't be read, or the values don't go together.
+    """
+    frontend: dict[str, object] = {}
+    if {"sample_rate", "clip_length"} & set(recipe.data.fit):
+        durations, rates = _headers(clips)
+        if "sample_rate" in recipe.data.fit:
+            frontend["sample_rate_hz"] = min(HIGHEST_RATE_HZ, Counter(rates).most_common(1)[0][0])
+        if "clip_length" in recipe.data.fit:
+            clip_s = min(LONGEST_S, max(SHORTEST_S, float(np.quantile(durations, COVERED))))
+            patch = recipe.model.patch_frames
+            frames = math.ceil(1000 * clip_s / recipe.frontend.hop_ms)
+            frontend["frames"] = patch * math.ceil(frames / patch)
+    loss = recipe.train.loss if recipe.train.loss != "auto" else "bce" if multi_label else "cross_entropy"
+    recipe = recipe.with_values(frontend=frontend, model={"n_classes": n_classes}, train={"loss": loss})
+    if "normalisation" in recipe.data.fit:
+        mean, std = measure_normalisation(recipe, clips)
+        recipe = recipe.with_values(frontend={"mean": mean, "std": std})
+    return recipe.with_values(data={"fit": ()})
+
+
+def measure_normalisation(recipe: Recipe, clips: Sequence[Clip]) -> tuple[float, float]:
+    """Mean and standard deviation of the log-mel energies of clips, padding left out.
+
+    Of more than MEASURED_CLIPS clips, that many evenly spaced ones are measured.
+    """
+    clips = [clips[i] for i in np.linspace(0, len(clips) - 1, min(len(clips), MEASURED_CLIPS)).astype(int)]
+    logmel = LogMel(recipe.frontend)
+    waveforms = Waveforms(clips, recipe.frontend.sample_rate_hz, cache_mb=0)
+    count, total, squares = 0, 0.0, 0.0
+    for i in range(len(waveforms)):
+        energies = logmel.energies(torch.from_numpy(waveforms[i])[None]).double()
+        count += energies.numel()
+        total += float(energies.sum())
+        squares += float(energies.square().sum())
+    mean = total / count
+    # six digits are plenty, and keep the last bits of a sum from changing a recipe
+    return round(mean, 6), round(math.sqrt(max(squares / count - mean**2, 1e-6)), 6)
+
+
+def _headers(clips: Sequence[Clip]) -> tuple[list[float], list[int]]:
+    """Durations in s and sample rates in Hz of clips, from their files' headers."""
+    durations, rates = [], []
+    for clip in clips:
+        info = audio_info(clip.path)
+        stop_s = info.duration_s if clip.stop_s is None else clip.stop_s
+        durations.append(stop_s - (clip.start_s or 0.0))
+        rates.append(info.sample_rate_hz)
+    return durations, rates

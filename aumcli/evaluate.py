@@ -1,0 +1,115 @@
+"""aum eval: score a split and say how good the scores are."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from aumcli.classifier import Classifier, load_model
+from aumcli.data.dataset import Waveforms
+from aumcli.data.manifest import Clip, Manifest, read_manifest
+from aumcli.errors import AumError
+from aumcli.files import write_json
+from aumcli.metrics import Metrics, evaluate_scores
+from aumcli.report import environment, plot_confusion
+
+BATCH_CLIPS = 64
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Metrics of a model on a split, with what one needs to know to trust them."""
+
+    model: str
+    data: str
+    split: str
+    metrics: Metrics
+    provenance: dict[str, object]
+
+
+def evaluate(model: Path | str, data: Path | str | None = None, split: str = "test", out: Path | str | None = None,
+             device: str = "cpu") -> Evaluation:
+    """Evaluate a model on a split of prepared data.
+
+    Args:
+        model: a run, a model directory or a packaged model's name.
+        data: a prepared folder; None: the one that the model was trained on.
+        split: train, val, test or another of the data's splits. A run that held a group out means that group by "test".
+        out: folder for `eval-<split>.json` and `confusion-<split>.png`; None: nothing is written.
+        device: where to compute.
+
+    Returns:
+        The metrics.
+
+    Raises:
+        AumError: the model, the data or the split doesn't exist, their labels differ, or a clip can't be read.
+    """
+    classifier = load_model(model, device)
+    folder = Path(data or _trained_on(classifier))
+    manifest = read_manifest(folder)
+    check_labels(classifier, manifest)
+    clips = split_clips(manifest, split, classifier.config.provenance.get("hold_out", ""))
+    manifest.check_files(clips)
+    scores = np.concatenate(list(score_clips(classifier, clips)))
+    targets = manifest.targets(clips)
+    metrics = evaluate_scores(scores, targets if manifest.multi_label else targets.argmax(1), classifier.labels)
+    result = Evaluation(str(model), str(folder), split, metrics, {
+        "clips": metrics.clips, "seed": classifier.config.provenance.get("seed"), "backend": classifier.backend,
+        "device": str(classifier.device), "dtype": "float32", "environment": environment()})
+    if out is not None:
+        write_evaluation(result, Path(out))
+    return result
+
+
+def split_clips(manifest: Manifest, split: str, hold_out: str) -> list[Clip]:
+    """Clips of a split; where a group was held out from training, all of its clips are the test split and no other's."""
+    if not hold_out:
+        return manifest.split(split)
+    groups = {clip.group for clip in manifest.clips}
+    if hold_out not in groups:
+        raise AumError(f"{manifest.folder} has no group {hold_out!r} to hold out",
+                       fix=f"data.hold_out can be one of: {', '.join(sorted(groups - {''})) or 'none, this corpus has no groups'}")
+    if split == "test":
+        return [clip for clip in manifest.clips if clip.group == hold_out]
+    return [clip for clip in manifest.split(split) if clip.group != hold_out]
+
+
+def score_clips(classifier: Classifier, clips: Sequence[Clip], waveforms: Waveforms | None = None) -> Iterator[np.ndarray]:
+    """Score clips batch by batch in their order: (at most BATCH_CLIPS, classes) float32 each."""
+    config = classifier.config.frontend
+    waveforms = waveforms or Waveforms(clips, config.sample_rate_hz, cache_mb=0)
+    for start in range(0, len(clips), BATCH_CLIPS):
+        yield classifier.score([waveforms[i] for i in range(start, min(start + BATCH_CLIPS, len(clips)))])
+
+
+def check_labels(classifier: Classifier, manifest: Manifest) -> None:
+    """Refuse data whose classes are not the model's."""
+    if manifest.label_names != classifier.labels:
+        missing = [name for name in manifest.label_names if name not in classifier.labels]
+        what = f"{missing[0]!r} is no class of the model" if missing else "they are other classes, or in another order"
+        raise AumError(f"the labels of {manifest.folder} ({len(manifest.labels)}) are not those of {classifier.source} "
+                       f"({len(classifier.labels)}): {what}", fix="evaluate on data prepared with the model's labels")
+
+
+def write_evaluation(result: Evaluation, out: Path) -> None:
+    """Write eval-<split>.json and, for data with one label per clip, confusion-<split>.png."""
+    write_json(out / f"eval-{result.split}.json", as_json(result))
+    if result.metrics.confusion is not None:
+        labels = [row.label for row in result.metrics.per_class]
+        plot_confusion(result.metrics.confusion, labels, out / f"confusion-{result.split}.png",
+                       f"{Path(result.model).name} on {Path(result.data).name}, {result.split} split: accuracy "
+                       f"{100 * result.metrics.accuracy:.2f} %, {result.metrics.clips} clips")
+
+
+def as_json(result: Evaluation) -> dict[str, object]:
+    """The evaluation as plain values."""
+    return {"model": result.model, "data": result.data, "split": result.split, **result.provenance,
+            "metrics": result.metrics.to_dict()}
+
+
+def _trained_on(classifier: Classifier) -> str:
+    data = classifier.config.provenance.get("data")
+    if not data:
+        raise AumError(f"{classifier.source} doesn't say on which data it was trained", fix="name the data with --data")
+    return str(data)

@@ -1,0 +1,163 @@
+"""aum prepare from end to end: the manifest, the report, and what happens to bad files."""
+
+import json
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+
+from aumcli.data import sources
+from aumcli.data.manifest import Clip, Label, read_manifest
+from aumcli.data.sources import Index, synth
+from aumcli.errors import AumError
+from aumcli.prepare import parse_shares, prepare
+
+ARCHIVE = Path(os.environ.get("AUM_SHARED", Path(__file__).resolve().parents[2] / "shared")) / "data" / "fsdd.tar.gz"
+
+
+@pytest.fixture
+def pets(tmp_path):
+    rng = np.random.default_rng(0)
+    for name in ("cat", "dog"):
+        (tmp_path / "pets" / name).mkdir(parents=True)
+        for number in range(10):
+            soundfile.write(tmp_path / "pets" / name / f"{number}.wav", 0.1 * rng.standard_normal(800), 8000)
+    return tmp_path / "pets"
+
+
+def spoil(pets):
+    """Four unusable files: cut, empty, silent, text."""
+    cut = pets / "cat" / "0.wav"
+    cut.write_bytes(cut.read_bytes()[:500])
+    (pets / "cat" / "1.wav").write_bytes(b"")
+    soundfile.write(pets / "dog" / "2.wav", np.zeros(800), 8000)
+    (pets / "dog" / "text.WAV").write_text("hello")
+
+
+def test_folder_end_to_end(pets, tmp_path):
+    report = prepare("folder", tmp_path / "out", source=pets, split="60/20/20", seed=3)
+    manifest = read_manifest(tmp_path / "out")
+    assert manifest.label_names == ["cat", "dog"]
+    assert {name: len(manifest.split(name)) for name in manifest.split_names} == {"train": 12, "val": 4, "test": 4}
+    assert {clip.path for clip in manifest.clips} == set(pets.rglob("*.wav"))
+    manifest.check_files(manifest.clips)
+    assert report.splits["train"] == {"clips": 12, "seconds": 1.2}
+    assert report.classes["dog"]["val"] == {"clips": 2, "seconds": 0.2}
+    assert (report.left_out, report.warnings, report.sample_rates_hz) == ([], [], {"8000": 20})
+    assert (report.longest_s, report.shortest_s, report.multi_label) == (0.1, 0.1, False)
+    stored = json.loads((tmp_path / "out" / "report.json").read_text())
+    assert stored["seed"] == 3 and stored["split"] == [60, 20, 20] and stored["origin"] == str(pets)
+    assert stored["version"] and stored["splits"] == report.splits
+
+
+def test_same_call_same_bytes(pets, tmp_path):
+    files = ("manifest.csv", "labels.csv")
+    prepare("folder", tmp_path / "1", source=pets)
+    prepare("folder", tmp_path / "2", source=pets)
+    assert all((tmp_path / "1" / name).read_bytes() == (tmp_path / "2" / name).read_bytes() for name in files)
+
+
+def test_default_folder(pets, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    report = prepare("folder", source="pets/")
+    assert report.folder == str(tmp_path / "data" / "pets")
+    assert len(read_manifest("data/pets").clips) == 20
+
+
+def test_sounds_that_lie_in_the_data_folder_themselves(pets):
+    prepare("folder", pets, source=pets)
+    prepare("folder", pets, source=pets)                                               # its own files are no sounds
+    assert "\ncat/0.wav,,,cat," in (pets / "manifest.csv").read_text()
+
+
+def test_bad_files_are_left_out_and_named(pets, tmp_path):
+    spoil(pets)
+    report = prepare("folder", tmp_path / "out", source=pets)
+    assert {Path(item.path).name: item.reason.split(" ", 1)[1][:12] for item in report.left_out} == {
+        "0.wav": "is truncated", "1.wav": "is empty (0 ", "2.wav": "is silent: i", "text.WAV": "is not audio"}
+    assert all(item.fix for item in report.left_out)
+    assert len(read_manifest(tmp_path / "out").clips) == 17
+    assert len(json.loads((tmp_path / "out" / "report.json").read_text())["left_out"]) == 4
+
+
+def test_strict_lists_all_and_writes_nothing(pets, tmp_path):
+    spoil(pets)
+    with pytest.raises(AumError) as caught:
+        prepare("folder", tmp_path / "out", source=pets, strict=True)
+    for word in ("4 clips", "cat/0.wav", "cat/1.wav", "dog/2.wav", "text.WAV"):
+        assert word in caught.value.problem
+    assert caught.value.exit_code == 1 and not (tmp_path / "out").exists()
+
+
+def test_class_without_usable_sound(pets, tmp_path):
+    for path in (pets / "cat").iterdir():
+        path.write_bytes(b"")
+    with pytest.raises(AumError, match="no sound of class 'cat' can be used: .*0 bytes.* and 5 more"):
+        prepare("folder", tmp_path / "out", source=pets)
+    for path in (pets / "dog").iterdir():
+        path.write_bytes(b"")
+    with pytest.raises(AumError, match="nothing is left of folder: .*0 bytes"):
+        prepare("folder", tmp_path / "out", source=pets)
+
+
+def test_slices_groups_and_several_labels(pets, tmp_path, monkeypatch):
+    """A source with slices, as EPIC-SOUNDS or AudioSet would be: bad slices are found one by one."""
+    path = pets / "cat" / "0.wav"
+    clips = [Clip(path, 0.0, 0.05, ("a", "b"), "train", "ann"), Clip(path, 0.05, 0.5, ("a",), "train", "bob"),
+             Clip(path, 0.05, None, ("b",), "test", "bob"), Clip(pets / "gone.wav", None, None, ("a",), "test")]
+    labels = [Label(0, "a", "Alpha"), Label(1, "b", "Beta"), Label(2, "c", "Gamma")]
+
+    class Source:
+        index = staticmethod(lambda request: Index(clips, labels, "made up"))
+
+    monkeypatch.setattr(sources, "load", lambda corpus: Source)
+    report = prepare("made_up", tmp_path / "out")
+    assert read_manifest(tmp_path / "out").clips == [clips[0], clips[2]]
+    assert [(item.start_s, item.stop_s) for item in report.left_out] == [(0.05, 0.5), (None, None)]
+    assert "doesn't lie inside" in report.left_out[0].reason and "doesn't exist" in report.left_out[1].reason
+    assert report.multi_label and report.classes["Beta"] == {
+        "train": {"clips": 1, "seconds": 0.05}, "test": {"clips": 1, "seconds": 0.05}}
+    assert report.warnings == ["1 classes have no clip in train: Gamma"]
+
+
+def test_synth_end_to_end(tmp_path, monkeypatch, capfd):
+    monkeypatch.setattr(synth, "CLIPS_PER_KIND", {"train": 4, "val": 1, "test": 2})
+    report = prepare("synth", tmp_path / "synth")
+    assert report.splits == {"train": {"clips": 40, "seconds": 40.0}, "val": {"clips": 10, "seconds": 10.0},
+                             "test": {"clips": 20, "seconds": 20.0}}
+    assert report.left_out == [] and report.sample_rates_hz == {"16000": 70}
+    assert "\ntrain/siren-000.wav,,,siren,train," in (tmp_path / "synth" / "manifest.csv").read_text()
+    assert capfd.readouterr() == ("", "")                                              # no bar without a terminal
+
+
+@pytest.mark.skipif(not ARCHIVE.exists(), reason=f"{ARCHIVE} is not here: set AUM_SHARED")
+def test_fsdd_end_to_end(tmp_path):
+    report = prepare("fsdd", tmp_path / "fsdd", source=ARCHIVE)
+    assert {name: cell["clips"] for name, cell in report.splits.items()} == {"train": 2400, "val": 300, "test": 300}
+    assert report.left_out == [] and report.warnings == [] and report.sample_rates_hz == {"8000": 3000}
+    assert {clip.group for clip in read_manifest(tmp_path / "fsdd").clips} == {
+        "george", "jackson", "lucas", "nicolas", "theo", "yweweler"}
+
+
+@pytest.mark.parametrize("text, shares", [("80/10/10", (80, 10, 10)), ("70/30/0", (70, 30, 0)), (None, None),
+                                          ("33.4/33.3/33.3", (33.4, 33.3, 33.3))])
+def test_shares(text, shares):
+    assert parse_shares(text) == shares
+
+
+@pytest.mark.parametrize("text", ["80/20", "80/10/20", "0/50/50", "a/b/c", "", "110/-5/-5", "nan/50/50", "80,10,10"])
+def test_wrong_shares(text):
+    with pytest.raises(AumError, match="three percentages") as caught:
+        parse_shares(text)
+    assert caught.value.exit_code == 2 and "80/10/10" in caught.value.fix
+
+
+def test_mistakes_in_the_call(tmp_path):
+    with pytest.raises(AumError, match="unknown corpus 'fsd'") as caught:
+        prepare("fsd", tmp_path)
+    assert caught.value.exit_code == 2
+    with pytest.raises(AumError, match="negative"):
+        prepare("synth", tmp_path, seed=-1)
+    assert list(tmp_path.iterdir()) == []
