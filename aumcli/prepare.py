@@ -10,7 +10,7 @@ from pathlib import Path
 
 from aumcli.data import sources
 from aumcli.data.audio import AudioInfo, check_clip
-from aumcli.data.manifest import Clip, Label, write_manifest
+from aumcli.data.manifest import Clip, write_manifest
 from aumcli.data.sources import Index, LeftOut, Request
 from aumcli.errors import AumError
 

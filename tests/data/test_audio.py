@@ -87,8 +87,8 @@ def test_resamples_as_torchaudio_does(rate_hz):
     expected = torchaudio.functional.resample(torch.from_numpy(sound), rate_hz, RATE_HZ).numpy()
     np.testing.assert_array_equal(resample(sound, rate_hz, RATE_HZ), expected)
     rare = _resample_rare(sound, rate_hz // 25, RATE_HZ // 25)             # same ratio
-    # torchaudio rounds phases to float32: 6e-8 of a period of up to 640 samples, so 4e-5 of a sample
-    np.testing.assert_allclose(rare, expected, atol=5e-5)
+    # torchaudio rounds phases to float32: 3e-8 of up to 441 samples, so a tap is off by up to 4e-5; samples reach 4
+    np.testing.assert_allclose(rare, expected, atol=2e-4)
 
 
 @pytest.mark.parametrize("rate_hz", [16001, 44101])
