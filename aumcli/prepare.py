@@ -13,6 +13,7 @@ from aumcli.data.audio import AudioInfo, check_clip
 from aumcli.data.manifest import Clip, write_manifest
 from aumcli.data.sources import Index, LeftOut, Request
 from aumcli.errors import AumError
+from aumcli.progress import progress
 
 DATA = Path("data")
 BATCH_CLIPS = 4096                      # so many are handed to the threads at a time: AudioSet has 2e6 clips
@@ -112,7 +113,7 @@ def _open_all(index: Index) -> tuple[list[Clip], list[AudioInfo], list[LeftOut]]
             for begin in range(0, len(index.clips), BATCH_CLIPS):
                 yield from threads.map(_try_clip, index.clips[begin:begin + BATCH_CLIPS])
 
-        checked = sources.progress(results(), "opening", len(index.clips))
+        checked = progress(results(), "opening", len(index.clips))
         for clip, result in zip(index.clips, checked, strict=True):
             if isinstance(result, AudioInfo):
                 usable.append(clip)

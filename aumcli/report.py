@@ -11,11 +11,13 @@ from aumcli.files import atomic_path
 from aumcli.metrics import Metrics
 
 if TYPE_CHECKING:
+    from aumcli.prepare import PrepareReport
     import numpy as np
     from matplotlib.figure import Figure
 
 PIPE_COLUMNS = 100_000           # width where the output is no terminal: a program reads it, nothing may wrap
 COUNTS_UP_TO = 20                # classes up to which a confusion matrix has its counts written in
+LEFT_OUT_SHOWN = 10              # files that aum prepare left out, in the terminal; report.json has all
 LABEL_CHARACTERS = 40            # longer class names end in an ellipsis on a plot's axes
 BLUE, ORANGE, GREEN = "#0072B2", "#D55E00", "#009E73"      # Okabe and Ito 2008: told apart with any colour vision
 STYLE = {"font.family": "DejaVu Sans", "font.size": 9, "axes.titlesize": 10, "axes.spines.top": False,
@@ -88,6 +90,25 @@ def print_classes(metrics: Metrics, limit: int = 20, where: str = "report.json",
                  for row in rows[:limit]], file)
     if len(rows) > limit:
         _console(file).print(f"... and {len(rows) - limit:,} more, see {where}", highlight=False, markup=False)
+
+
+def print_prepared(report: "PrepareReport", file: TextIO | None = None) -> None:
+    """Print what `aum prepare` found: clips and minutes per split, warnings, what was left out, and the next command.
+
+    Args:
+        report: what `aumcli.prepare.prepare` returned.
+        file: where to print; standard output by default.
+    """
+    rows = [(name, cell["clips"], f"{cell['seconds'] / 60:.1f}") for name, cell in report.splits.items()]
+    print_table(f"{report.corpus}, {len(report.classes)} classes, in {report.folder}", ("split", "clips", "minutes"), rows, file)
+    console = _console(file)
+    for warning in report.warnings:
+        console.print(f"warning: {warning}", highlight=False, markup=False)
+    for item in report.left_out[:LEFT_OUT_SHOWN]:
+        name = "" if item.path in item.reason else f"{item.path}: "
+        console.print(f"left out: {name}{item.reason} (fix: {item.fix})", highlight=False, markup=False)
+    if report.left_out:
+        console.print(f"{len(report.left_out)} files were left out; all of them are in {report.folder}/report.json", highlight=False)
 
 
 def print_predictions(predictions: Sequence[tuple], file: TextIO | None = None) -> None:

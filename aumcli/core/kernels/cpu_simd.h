@@ -261,6 +261,7 @@ static int NAME(scan)(const scan_problem *p) {
                 if (!NAME(stage_A)(direction ? p->A_b : p->A, p->n, c, m, A)) { code = NOT_A_DECAY; break; }
                 const int reverse = direction ? 1 : (int)p->reverse;
                 if (p->n == 16) NAME(scan_block)(p, i, reverse, A, dt, x, y, NULL, 16);
+                else if (p->n == 8) NAME(scan_block)(p, i, reverse, A, dt, x, y, NULL, 8);
                 else NAME(scan_block)(p, i, reverse, A, dt, x, y, NULL, p->n);
             }
             NAME(gate)(p, i, c, m, y, p->A_b ? 2.0f : 1.0f);
@@ -417,6 +418,7 @@ static int NAME(scan_backward)(const scan_problem *p) {
                     if (d && p->published_gate) NAME(ungate)(p, i, c, m, y, skips_gate, skips, dy);
                     const int reverse = d ? 1 : (int)p->reverse;
                     if (n == 16) NAME(scan_block)(p, i, reverse, A[d], dt, x, y, kept[d], 16);
+                    else if (n == 8) NAME(scan_block)(p, i, reverse, A[d], dt, x, y, kept[d], 8);
                     else NAME(scan_block)(p, i, reverse, A[d], dt, x, y, kept[d], n);
                 }
                 if (directions == 1 || !p->published_gate) NAME(ungate)(p, i, c, m, y, skips_gate, skips, dy);
@@ -425,6 +427,7 @@ static int NAME(scan_backward)(const scan_problem *p) {
                     const int reverse = d ? 1 : (int)p->reverse;
                     memset(dA, 0, sizeof(float) * n * BLOCK);
                     if (n == 16) NAME(unscan_block)(p, i, reverse, A[d], dt, x, dy, kept[d], decays, carried, dx, ddt, dB, dC, dA, 16);
+                    else if (n == 8) NAME(unscan_block)(p, i, reverse, A[d], dt, x, dy, kept[d], decays, carried, dx, ddt, dB, dC, dA, 8);
                     else NAME(unscan_block)(p, i, reverse, A[d], dt, x, dy, kept[d], decays, carried, dx, ddt, dB, dC, dA, n);
                     float *out = (d ? p->dA_b : p->dA) + (i * p->e + c) * n;
                     for (int j = 0; j < m; j++) for (int64_t k = 0; k < n; k++) out[j * n + k] = dA[k * BLOCK + j];

@@ -17,6 +17,7 @@ from types import ModuleType
 
 from aumcli.data.manifest import Clip, Label
 from aumcli.errors import AumError
+from aumcli.progress import progress
 
 CHUNK_BYTES = 2**18
 TIMEOUT_S = 30
@@ -92,13 +93,6 @@ def load(corpus: str) -> ModuleType:
         raise AumError(f"unknown corpus {corpus!r}; known are {', '.join(names())}",
                        fix="for your own sounds: aum prepare folder DIR, with one sub-folder per class")
     return importlib.import_module(f"{__name__}.{corpus}")
-
-
-def progress(items: Iterable, what: str, total: int | None = None, unit: str = "clip") -> Iterable:
-    """Show a progress bar if the terminal is one and the work takes over two seconds."""
-    from tqdm import tqdm
-
-    return tqdm(items, desc=what, total=total, unit=unit, delay=2, disable=None, leave=False)
 
 
 def listed(names: Iterable[object], most: int = 5) -> str:

@@ -15,8 +15,9 @@ from pathlib import Path
 
 from aumcli.data.audio import AUDIO_SUFFIXES, find_files
 from aumcli.data.manifest import Clip, Label
-from aumcli.data.sources import Index, LeftOut, Request, listed, progress
+from aumcli.data.sources import Index, LeftOut, Request, listed
 from aumcli.errors import AumError
+from aumcli.progress import progress
 
 SHARES = (80.0, 10.0, 10.0)             # percent of train, val, test
 SPLITS = ("train", "val", "test")

@@ -14,7 +14,8 @@ import numpy as np
 import soundfile
 
 from aumcli.data.manifest import Clip, Label
-from aumcli.data.sources import Index, Request, progress, replace_folder, unwritable
+from aumcli.data.sources import Index, Request, replace_folder, unwritable
+from aumcli.progress import progress
 
 SAMPLE_RATE_HZ = 16000
 SAMPLES = 16000

@@ -1,0 +1,174 @@
+"""The `aum` command: one short function per subcommand. Heavy imports stay inside them, so that --help is quick."""
+
+import json
+import sys
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from aumcli.errors import AumError
+
+app = typer.Typer(
+    name="aum", no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False,
+    help="Audio classification with Audio Mamba: prepare data, train, evaluate, predict.")
+
+Device = Annotated[str, typer.Option(help="cpu, cuda, mps or auto (a GPU where there is one)")]
+Json = Annotated[bool, typer.Option("--json", help="print the result as JSON")]
+
+
+class Format(StrEnum):
+    """What `aum predict` prints."""
+
+    TABLE = "table"
+    JSON = "json"
+
+
+@app.command()
+def prepare(
+    corpus: Annotated[str, typer.Argument(help="synth, fsdd or folder")],
+    folder: Annotated[Path | None, typer.Argument(help="for `folder`: your sounds, one sub-folder per class")] = None,
+    out: Annotated[Path | None, typer.Option(help="where to  [default: data/CORPUS]")] = None,
+    source: Annotated[Path | None, typer.Option(help="archive or folder to take the corpus from, instead of downloading")] = None,
+    split: Annotated[str | None, typer.Option(help="percent of train/val/test, such as 80/10/10")] = None,
+    seed: Annotated[int, typer.Option(help="chooses among random splits or sounds")] = 0,
+    strict: Annotated[bool, typer.Option(help="stop at unusable files instead of leaving them out")] = False,
+    as_json: Json = False,
+) -> None:
+    """Download or take a corpus, open every clip once, and index it: writes data/CORPUS/."""
+    from dataclasses import asdict
+
+    from aumcli.prepare import prepare as prepare_corpus
+    from aumcli.report import print_prepared
+
+    if folder is not None and source is not None:
+        raise AumError("both a folder and --source were given", fix="give one of them")
+    report = prepare_corpus(corpus, out, source=folder or source, split=split, seed=seed, strict=strict)
+    _print_json(asdict(report)) if as_json else print_prepared(report)
+    raise typer.Exit(1 if report.left_out else 0)
+
+
+@app.command()
+def train(
+    recipe: Annotated[str, typer.Option(help="a recipe's name (aum info recipes) or a .toml file")] = "quickstart",
+    data: Annotated[Path | None, typer.Option(help="prepared data  [default: data/<the recipe's corpus>]")] = None,
+    out: Annotated[Path | None, typer.Option(help="the run's folder  [default: runs/<recipe or data>]")] = None,
+    set_: Annotated[list[str] | None, typer.Option("--set", help="change a value: --set train.epochs=5; repeatable")] = None,
+    seed: Annotated[int | None, typer.Option(help="decides every random draw  [default: the recipe's, 0]")] = None,
+    resume: Annotated[bool, typer.Option(help="go on after the last finished epoch of the run in --out")] = False,
+    device: Device = "cpu",
+) -> None:
+    """Train a model on prepared data: writes runs/NAME/."""
+    from aumcli.recipe import load_recipe
+
+    overrides = (set_ or []) + ([] if seed is None else [f"seed={seed}"])
+    loaded = load_recipe(recipe, overrides)  # before torch: a mistake in a recipe is said at once
+    if resume and overrides:
+        raise AumError("--resume goes on with the run's own recipe, so --set and --seed can't change it",
+                       fix="leave them out, or start a new run with another --out")
+    name = data.resolve().name if data and recipe == "quickstart" else Path(recipe).stem
+    out = out or Path("runs") / name
+    from aumcli.train import train as run_training
+
+    try:
+        run_training(loaded, out, data, resume=resume, device=device, say=typer.echo)
+    except KeyboardInterrupt:
+        raise AumError("stopped; the finished epochs are kept", fix=f"go on with the same command and --resume --out {out}",
+                       exit_code=130) from None
+    typer.echo(f"{out}: the model is in {out}/best; curves.png and report.json show how it went. Next:\n"
+               f"  aum eval {out}\n  aum predict CLIP.wav --model {out}")
+
+
+@app.command("eval")
+def evaluate(
+    model: Annotated[Path, typer.Argument(help="a run, a model directory or a packaged model")],
+    data: Annotated[Path | None, typer.Option(help="prepared data  [default: what the model was trained on]")] = None,
+    split: Annotated[str, typer.Option(help="train, val, test or another split of the data")] = "test",
+    out: Annotated[Path | None, typer.Option(help="folder for the JSON and the confusion plot  [default: the run, if it is one]")] = None,
+    json_file: Annotated[Path | None, typer.Option("--json", help="also write the result to this file; - prints it")] = None,
+    device: Device = "cpu",
+) -> None:
+    """Say how good a model is on a split: accuracy, mAP, AUC, d-prime, a table of classes and a confusion plot."""
+    from aumcli.evaluate import as_json, evaluate as run_evaluation
+    from aumcli.files import write_json
+    from aumcli.report import print_classes, print_metrics
+
+    out = out or (model if (model / "best").is_dir() else None)
+    result = run_evaluation(model, data, split, out, device)
+    if str(json_file) == "-":
+        return _print_json(as_json(result))
+    if json_file:
+        write_json(json_file, as_json(result))
+    print_metrics(result.metrics, f"{model} on {result.data}, {split} split")
+    print_classes(result.metrics, where=f"eval-{split}.json")
+    if out is not None:
+        typer.echo(f"{out}: wrote eval-{split}.json" + (f" and confusion-{split}.png" if result.metrics.confusion is not None else ""))
+
+
+@app.command()
+def predict(
+    clips: Annotated[list[Path], typer.Argument(help="sound files and folders of them")],
+    model: Annotated[Path | None, typer.Option(help="a run, a model directory or a packaged model  [default: AUM_MODEL, "
+                                               "else the newest run, else the packaged model]")] = None,
+    top: Annotated[int, typer.Option(min=1, help="labels per clip")] = 3,
+    format: Annotated[Format, typer.Option(help="what to print")] = Format.TABLE,
+    out: Annotated[Path | None, typer.Option(help="write the JSON to this file instead")] = None,
+    device: Device = "cpu",
+) -> None:
+    """Label sound files: any format, rate and length."""
+    from aumcli.classifier import default_model, load_model
+    from aumcli.files import write_json
+    from aumcli.predict import find_clips, predict_files
+    from aumcli.progress import progress
+    from aumcli.report import print_predictions
+
+    found = find_clips(clips)
+    path, why = (model, "named by --model") if model else default_model()
+    typer.echo(f"model {path} ({why})", err=True)
+    classifier = load_model(path, device)
+    results = list(progress(predict_files(classifier, found, top), "predicting", len(found)))
+    failed = [result for result in results if result.problem]
+    document = {"model": str(path), "backend": classifier.backend, "device": str(classifier.device), "dtype": "float32",
+                "clips": [result.to_dict() for result in results if not result.problem],
+                "failed": [result.to_dict() for result in failed]}
+    if out is not None:
+        write_json(out, document)
+    elif format is Format.JSON:
+        _print_json(document)
+    elif len(failed) < len(results):
+        print_predictions([(r.path, None, None, list(r.labels)) for r in results if not r.problem])
+    for result in failed:
+        _print_error(AumError(result.problem, result.fix))
+    raise typer.Exit(1 if failed else 0)
+
+
+@app.command()
+def info(name: Annotated[str | None, typer.Argument(help="`recipes`, a recipe, a run or a model")] = None) -> None:
+    """Show what is installed and which kernels can run; with a name, the recipes, one recipe or one model."""
+    from aumcli import info as facts
+    from aumcli.report import print_table
+
+    if name is None:
+        print_table("", ("what", "value"), facts.installed())
+    elif name == "recipes":
+        print_table("recipes", ("name", "corpus", "model", "training"), facts.recipes())
+    else:
+        typer.echo(facts.about(name))
+
+
+def _print_json(value: object) -> None:
+    typer.echo(json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False))
+
+
+def _print_error(error: AumError) -> None:
+    typer.echo(f"error: {error.problem}" + (f"\n  fix: {error.fix}" if error.fix else ""), err=True)
+
+
+def main() -> None:
+    """Run the command line; a mistake of the user's is one message, not a stack trace."""
+    try:
+        app()
+    except AumError as error:
+        _print_error(error)
+        sys.exit(error.exit_code)
