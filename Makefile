@@ -9,10 +9,10 @@ demo: .venv/installed
 	$(AUM) prepare synth
 	$(AUM) train --recipe synth
 	$(AUM) eval runs/synth
-	$(AUM) predict data/synth/test --model runs/synth
+	$(AUM) predict $(foreach kind,bell drum rain siren whistle,data/synth/test/$(kind)-000.wav) --model runs/synth
 
 test: .venv/tested
-	.venv/bin/python -m pytest
+	.venv/bin/python -m pytest $(PYTEST_ARGS)
 
 .venv/bin/python:
 	$(PYTHON) -m venv .venv

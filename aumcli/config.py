@@ -77,7 +77,7 @@ class FrontendConfig(Frozen):
 
 
 SIZES: dict[str, dict[str, Any]] = {
-    "nano": {"width": 128, "depth": 6},   # ours, for CPUs
+    "nano": {"width": 128, "depth": 6, "state_size": 8},  # ours, for CPUs: the scan costs as much as the products
     "tiny": {"width": 192, "depth": 24},
     "small": {"width": 384, "depth": 24},
     "base": {"width": 768, "depth": 24},
@@ -88,7 +88,7 @@ class AudioMambaConfig(Frozen):
     """An Audio Mamba: patches of a spectrogram through a stack of Mamba blocks."""
 
     architecture: Literal["aum"] = "aum"
-    size: Literal["nano", "tiny", "small", "base"] | None = Field(None, description="sets width and depth")
+    size: Literal["nano", "tiny", "small", "base"] | None = Field(None, description="sets width, depth and state_size")
     width: Positive = Field(768, description="embedding width d")
     depth: Positive = Field(24, description="number of blocks")
     direction: Direction = Direction.FO_BI

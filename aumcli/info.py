@@ -1,7 +1,5 @@
 """aum info: what is installed, which kernels can run and why the others can't, recipes and model directories."""
 
-from pathlib import Path
-
 from aumcli.classifier import default_model, find_model, packaged_models
 from aumcli.config import AudioMambaConfig
 from aumcli.core.kernels import available_backends, choose_backend, cpu
@@ -54,7 +52,8 @@ def about(name: str) -> str:
     if name in recipe_names() or name.endswith(".toml"):
         return dump_recipe(load_recipe(name))
     try:
-        return read_config(find_model(Path(name))).model_dump_json(indent=2)
+        folder = find_model(name)
     except AumError as error:
         raise AumError(f"{name} is neither a recipe nor a model",
                        fix=f"`aum info recipes` lists the recipes; packaged models: {', '.join(packaged_models()) or 'none'}") from error
+    return read_config(folder).model_dump_json(indent=2)

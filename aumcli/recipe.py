@@ -1,6 +1,7 @@
 """Recipes: a TOML file that states only what differs from the defaults -> one checked, frozen `Recipe`."""
 
 import difflib
+import os
 import tomllib
 from importlib import resources
 from pathlib import Path
@@ -10,6 +11,8 @@ from pydantic import BaseModel, Field, ValidationError, model_validator
 
 from aumcli.config import AudioMambaConfig, AugmentConfig, DataConfig, FrontendConfig, Frozen, TrainConfig
 from aumcli.errors import AumError
+
+SHARED = ("n_mels", "frames")   # the spectrogram's size: the frontend says it, the model follows
 
 
 class Recipe(Frozen):
@@ -30,13 +33,22 @@ class Recipe(Frozen):
         frontend = frontend.model_dump() if isinstance(frontend, BaseModel) else frontend
         model = values.get("model", {})
         if isinstance(frontend, dict) and isinstance(model, dict):
-            sizes = {key: frontend.get(key, FrontendConfig.model_fields[key].default) for key in ("n_mels", "frames")}
-            values = {**values, "model": {**model, **sizes}}
+            sizes = {key: frontend.get(key, FrontendConfig.model_fields[key].default) for key in SHARED}
+            values = {**values, "model": {**sizes, **model}}
         return values
+
+    @model_validator(mode="after")
+    def _check_sizes(self) -> "Recipe":
+        for key in SHARED:
+            if getattr(self.model, key) != getattr(self.frontend, key):
+                raise ValueError(f"model.{key} {getattr(self.model, key)} differs from frontend.{key} "
+                                 f"{getattr(self.frontend, key)}; say it in the frontend only, the model follows")
+        return self
 
     def with_values(self, **sections: dict[str, Any]) -> "Recipe":
         """Copy with some values of some sections replaced and everything checked again."""
         values = self.model_dump()
+        values["model"] = {key: value for key, value in values["model"].items() if key not in SHARED}
         for section, changes in sections.items():
             values[section] |= changes
         return _validated(values, "the fitted recipe")
@@ -68,8 +80,7 @@ def dump_recipe(recipe: Recipe) -> str:
     import tomli_w
 
     values = recipe.model_dump(mode="json", exclude_none=True)
-    # the frontend says these two; the section order puts plain values first, as TOML wants them
-    values["model"] = {key: value for key, value in values["model"].items() if key not in ("n_mels", "frames", "size")}
+    values["model"] = {key: value for key, value in values["model"].items() if key not in SHARED}
     return tomli_w.dumps(values)
 
 
@@ -81,9 +92,10 @@ def _shipped():
 
 def _read(name: str, seen: tuple[str, ...]) -> dict[str, Any]:
     """Read one TOML file and what it extends, as one nested dictionary."""
+    is_file = name.endswith(".toml")
+    name = os.path.normpath(name) if is_file else name  # one name for a file, or a circle of folders would never close
     if name in seen:
         raise AumError(f"recipe {name} extends itself: {' -> '.join((*seen, name))}", fix="break the circle")
-    is_file = name.endswith(".toml")
     source = Path(name) if is_file else _shipped().joinpath(f"{name}.toml")
     if not source.is_file():
         close = difflib.get_close_matches(name, recipe_names(), 1)
@@ -93,6 +105,8 @@ def _read(name: str, seen: tuple[str, ...]) -> dict[str, Any]:
         values = tomllib.loads(source.read_text(encoding="utf-8"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise AumError(f"recipe {name} is not valid TOML: {error}", fix="mend that line") from error
+    except OSError as error:
+        raise AumError(f"can't read recipe {name}: {error.strerror or error}", fix="check its permissions") from error
     base = values.pop("extends", None)
     if base is None:
         return values
@@ -128,7 +142,11 @@ def _validated(values: dict[str, Any], where: str) -> Recipe:
     try:
         return Recipe.model_validate(values)
     except ValidationError as error:
-        lines = [_explain(item) for item in error.errors()]
+        items = error.errors()
+        wrong = {item["loc"] for item in items}
+        # a wrong size is the frontend's mistake; the model only repeats it
+        lines = [_explain(item) for item in items
+                 if item["loc"][:1] != ("model",) or ("frontend", *item["loc"][1:]) not in wrong]
         raise AumError(f"{where} has {len(lines)} mistake{'s' if len(lines) > 1 else ''}:\n  " + "\n  ".join(lines),
                        fix="mend the recipe or the --set value; `aum info NAME` shows a recipe with all its keys") from error
 
@@ -141,7 +159,9 @@ def _explain(item: Any) -> str:
         close = difflib.get_close_matches(str(item["loc"][-1]), fields, 1)
         return f"{key}: unknown key" + (f", did you mean {close[0]}?" if close else f"; known: {', '.join(fields)}")
     message = item["msg"].removeprefix("Value error, ")
-    return f"{key}: {message[:1].lower()}{message[1:]}, not {item['input']!r}" if item["type"] != "value_error" else f"{key}: {message}"
+    if item["type"] == "value_error":
+        return f"{key}: {message}" if key else message
+    return f"{key}: {message[:1].lower()}{message[1:]}, not {item['input']!r}"
 
 
 def _fields_at(location: tuple[Any, ...]) -> list[str]:

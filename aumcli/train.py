@@ -5,6 +5,7 @@ along, so a run that was killed and resumed computes exactly what it would have 
 """
 
 import csv
+import io
 import math
 import time
 from dataclasses import dataclass
@@ -276,8 +277,10 @@ def _save(run: Run, best: bool) -> None:
     config = run.classifier.config.model_copy(update={"provenance": run.classifier.config.provenance | figures})
     for name in ("best", "last") if best else ("last",):
         save_model(run.out / name, run.classifier.network.state_dict(), config)
+    buffer = io.BytesIO()  # torch.save hides a full disk behind a RuntimeError
+    torch.save(state, buffer)
     with atomic_path(run.out / "last" / STATE) as temporary:  # last: --resume believes that all before it was written
-        torch.save(state, temporary)
+        temporary.write_bytes(buffer.getbuffer())
 
 
 def _read_state(out: Path, resume: bool) -> dict | None:

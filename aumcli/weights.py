@@ -59,10 +59,10 @@ def read_model(folder: Path | str, backend: str = "auto") -> tuple[AudioMamba, M
     except (OSError, SafetensorError) as error:
         raise AumError(f"can't read {folder / WEIGHTS}: {error}", fix="copy the model directory again, or train again",
                        exit_code=1) from error
-    with torch.device("meta"):  # no random numbers are drawn for weights that are about to be replaced
-        network = AudioMamba(config.model, backend)
+    with torch.random.fork_rng(devices=[]):  # the draws for weights that are about to be replaced are nobody's
+        network = AudioMamba(config.model, backend)  # (building on the meta device would import torch's compiler: 2 s)
     try:
-        network.load_state_dict({name: x.float() for name, x in tensors.items()}, assign=True)
+        network.load_state_dict({name: x.float() for name, x in tensors.items()})
     except RuntimeError as error:
         raise AumError(f"{folder / WEIGHTS} doesn't fit {CONFIG}: {error}",
                        fix="the two files come from different models; copy the whole directory again") from error
