@@ -3,7 +3,7 @@ PYTHON ?= python3
 AUM = .venv/bin/aum
 SOURCES = pyproject.toml setup.py $(wildcard aumcli/core/kernels/*.c aumcli/core/kernels/*.h)
 
-.PHONY: demo test clean
+.PHONY: demo test digits clean
 
 demo: .venv/installed
 	$(AUM) prepare synth
@@ -24,6 +24,13 @@ test: .venv/tested
 .venv/tested: .venv/installed
 	.venv/bin/python -m pip install --quiet --editable '.[test]'
 	touch $@
+
+# The packaged model; FSDD=archive.tar.gz takes a copy of the corpus instead of downloading it.
+digits: .venv/installed
+	$(AUM) prepare fsdd $(if $(FSDD),--source $(FSDD))
+	$(AUM) train --recipe digits
+	.venv/bin/python -c "import torch; from aumcli.weights import *; network, config = read_model('runs/digits/best'); \
+	    save_model('aumcli/models/digits', network.state_dict(), config, torch.float16)"
 
 clean:
 	rm -rf .venv build *.egg-info aumcli/core/kernels/_cpu*.so

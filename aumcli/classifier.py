@@ -108,7 +108,7 @@ def pick_device(name: str | torch.device) -> torch.device:
         name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
     try:
         device = torch.device(name)
-        torch.empty(1, device=device)
+        torch.ones(1, device=device).item()  # read back: "meta" is a device that holds no numbers
     except (RuntimeError, AssertionError) as error:
         raise AumError(f"can't use device {name}: {str(error).splitlines()[0]}", fix="--device cpu works everywhere") from error
     return device

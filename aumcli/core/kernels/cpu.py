@@ -53,8 +53,8 @@ library = _load()
 def why_not() -> str:
     """Why the C kernels can't run here; empty where they can."""
     if library is None:
-        return ("the C kernel was not compiled when aumcli was installed; install a C compiler (gcc or clang), then "
-                "run: pip install --force-reinstall --no-deps aumcli")
+        return ("the C kernel was not compiled when aumcli was installed; install a C compiler (gcc or clang) and "
+                "install aumcli again: in its checkout, pip install --force-reinstall --no-deps .")
     return ""
 
 
