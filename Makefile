@@ -7,9 +7,10 @@ SOURCES = pyproject.toml setup.py $(wildcard aumcli/core/kernels/*.c aumcli/core
 
 demo: .venv/installed
 	$(AUM) prepare synth
-	$(AUM) train --recipe synth
-	$(AUM) eval runs/synth
-	$(AUM) predict $(foreach kind,bell drum rain siren whistle,data/synth/test/$(kind)-000.wav) --model runs/synth
+	rm -rf runs/demo
+	$(AUM) train --recipe synth --out runs/demo
+	$(AUM) eval runs/demo
+	$(AUM) predict $(foreach kind,bell drum rain siren whistle,data/synth/test/$(kind)-000.wav) --model runs/demo
 
 test: .venv/tested
 	.venv/bin/python -m pytest $(PYTEST_ARGS)

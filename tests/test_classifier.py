@@ -17,6 +17,7 @@ from aumcli.errors import AumError
 from aumcli.weights import read_model
 
 pytest_plugins = ["aum_fixtures"]
+pytestmark = pytest.mark.usefixtures("on_one_thread")
 
 
 @pytest.fixture(scope="module")

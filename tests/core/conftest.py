@@ -40,7 +40,7 @@ def threads():
 def draw_scan():
     """Draw the scan's inputs as the model makes them: chunks and splits of wider tensors, so rows are strided."""
 
-    def draw(b: int, l: int, e: int, n: int, dtype=torch.float32, seed: int = 0, spread: float = 1.0) -> dict:
+    def draw(b: int, l: int, e: int, n: int, dtype=torch.float32, seed: int = 0) -> dict:
         generator = torch.Generator().manual_seed(seed)
 
         def normal(*shape):
@@ -48,7 +48,7 @@ def draw_scan():
 
         u, z = normal(b, l, 2 * e).chunk(2, dim=-1)                             # (b, l, e) each, row stride 2e
         _, B, C = normal(b, l, 3 + 2 * n).split([3, n, n], dim=-1)              # (b, l, n) each, row stride 3 + 2n
-        delta = normal(b, 2 * l, e)[:, ::2] * spread - 2.0                      # (b, l, e); steps of 0.02 to 2
+        delta = (normal(b, 2 * l, e) - 2.0)[:, ::2]                             # (b, l, e), row stride 2e; steps of 0.02 to 2
         wide = torch.float64 if dtype == torch.float64 else torch.float32       # the model keeps these in float32
         rates = torch.arange(1.0, n + 1, dtype=torch.float64).float().to(wide)
         A, A_b = (-rates * torch.exp(0.3 * normal(e, n).to(wide)) for _ in range(2))
@@ -67,7 +67,8 @@ def gradients():
         outputs = function(**leaves)
         outputs = outputs if isinstance(outputs, tuple) else (outputs,)
         generator = torch.Generator().manual_seed(seed)
-        cotangents = [torch.randn(x.shape, generator=generator, dtype=torch.float64).float().to(x.dtype) for x in outputs]
+        # the cotangents are bfloat16 values, so that they are the same in every type
+        cotangents = [torch.randn(x.shape, generator=generator).bfloat16().to(x.dtype) for x in outputs]
         named = {k: x for k, x in leaves.items() if x is not None}
         grads = torch.autograd.grad(outputs, list(named.values()), cotangents)
         return tuple(x.detach() for x in outputs), dict(zip(named, grads))
@@ -81,8 +82,8 @@ def error():
 
     def relative(got: torch.Tensor, truth: torch.Tensor) -> float:
         assert got.shape == truth.shape
-        distance, size = (got.double() - truth.double()).norm(), truth.double().norm()
-        return float(distance / size) if size else float(distance)
+        distance, size = (got.detach().double() - truth.detach().double()).norm(), truth.detach().double().norm()
+        return float(distance / size if size else distance)
 
     return relative
 

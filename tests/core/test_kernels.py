@@ -13,7 +13,7 @@ import itertools
 import pytest
 import torch
 
-from aumcli.core.kernels import add_rms_norm, bidirectional_scan, causal_conv1d, selective_scan
+from aumcli.core.kernels import add_rms_norm, available_backends, bidirectional_scan, causal_conv1d, selective_scan
 
 # (b, l, e, n): lengths about the chunks of 16 and 32 tokens, widths that are no multiple of 16, states of 16, 8, 5
 SHAPES = [(2, 1, 5, 16), (2, 2, 24, 8), (3, 3, 1, 5), (2, 15, 40, 16), (1, 16, 24, 5), (2, 17, 16, 8), (1, 31, 5, 5),
@@ -28,8 +28,6 @@ OUTPUT, GRADIENT = {torch.float64: 1e-12, torch.float32: 2e-6, torch.bfloat16: 2
                 ids=["torch-float64", "torch-float32", "cpu-float32"])
 def case(request) -> tuple[str, torch.dtype]:
     """A backend and a type that it computes in."""
-    from aumcli.core.kernels import available_backends
-
     if reason := available_backends()[request.param[0]]:
         pytest.skip(reason)
     return request.param

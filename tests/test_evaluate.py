@@ -1,0 +1,129 @@
+"""aum eval: what it reports, what it writes, and what it refuses."""
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+from tiny import CLASSES, sound, sounds
+
+from aumcli.classifier import load_model
+from aumcli.data.manifest import Clip, Label, read_manifest, write_manifest
+from aumcli.errors import AumError
+from aumcli.evaluate import as_json, evaluate
+from aumcli.prepare import prepare
+
+pytest_plugins = ["aum_fixtures"]
+pytestmark = pytest.mark.usefixtures("on_one_thread")
+
+
+def problem(*args, **kwargs) -> AumError:
+    with pytest.raises(AumError) as caught:
+        evaluate(*args, **kwargs)
+    assert caught.value.fix
+    return caught.value
+
+
+def test_figures_are_those_of_predict(trained, corpus):
+    result = evaluate(trained, corpus)
+    model, clips = load_model(trained), read_manifest(corpus).split("test")
+    right = [model.predict(clip.path, top=1)[0][0] == clip.labels[0] for clip in clips]
+    assert result.metrics.clips == len(clips) == 6
+    assert result.metrics.accuracy == np.mean(right)
+    assert {row.label: row.support for row in result.metrics.per_class} == dict.fromkeys(CLASSES, 2)
+
+
+def test_provenance_and_json(trained, corpus):
+    result = evaluate(trained)                                              # the run knows its data
+    document = json.loads(json.dumps(as_json(result), allow_nan=False))
+    assert document["model"] == str(trained) and document["data"] == str(corpus) and document["split"] == "test"
+    assert document["clips"] == 6 and document["seed"] == 0 and document["device"] == "cpu" and document["dtype"] == "float32"
+    assert document["backend"] == load_model(trained).backend
+    assert {"aumcli", "torch", "python", "cpu", "threads"} <= set(document["environment"])
+    metrics = document["metrics"]
+    assert {"accuracy", "macro_f1", "mean_average_precision", "mean_auc", "d_prime", "per_class", "confusion"} <= set(metrics)
+    assert metrics["clips"] == 6 and sum(sum(row.values()) for row in metrics["confusion"].values()) == 6
+
+
+def test_each_split_and_files(trained, corpus, tmp_path):
+    before = sorted(trained.rglob("*"))
+    for split, clips in (("train", 18), ("val", 6), ("test", 6)):
+        result = evaluate(trained, corpus, split, out=tmp_path / "out")
+        assert result.metrics.clips == clips
+        assert json.loads((tmp_path / "out" / f"eval-{split}.json").read_text()) == json.loads(json.dumps(as_json(result)))
+        assert (tmp_path / "out" / f"confusion-{split}.png").read_bytes().startswith(b"\x89PNG")
+    assert sorted(trained.rglob("*")) == before                            # nothing is written where nobody asked
+
+
+def test_validation_gives_what_training_reported(trained, corpus):
+    report = json.loads((trained / "report.json").read_text())
+    assert as_json(evaluate(trained, corpus, "val"))["metrics"] == report["metrics"]
+
+
+def test_the_last_epoch_and_the_model_directory(trained, corpus):
+    assert evaluate(trained / "last", corpus).metrics.clips == 6
+    assert as_json(evaluate(trained / "best", corpus))["metrics"] == as_json(evaluate(trained, corpus))["metrics"]
+
+
+def test_slices_of_long_files(trained, tmp_path):
+    path = sound(tmp_path / "long.wav", CLASSES["low"], seconds=3)
+    clips = [Clip(path, start, start + 0.5, ("low",), "test") for start in (0.0, 1.0, 2.0)]
+    write_manifest(tmp_path / "data", clips, [Label(i, name, name) for i, name in enumerate(CLASSES)], {})
+    assert evaluate(trained, tmp_path / "data").metrics.clips == 3
+
+
+def test_a_split_with_one_clip(trained, tmp_path, corpus):
+    manifest = read_manifest(corpus)
+    write_manifest(tmp_path / "data", manifest.split("test")[:1], manifest.labels, {})
+    document = as_json(evaluate(trained, tmp_path / "data"))
+    json.dumps(document, allow_nan=False)
+    assert document["metrics"]["mean_average_precision"] is None           # undefined, and said so
+
+
+def test_missing_split(trained, corpus):
+    error = problem(trained, corpus, "dev")
+    assert error.exit_code == 2 and "no split 'dev'; it has " in error.problem
+    assert all(split in error.problem for split in ("train", "val", "test"))
+
+
+@pytest.mark.parametrize("names, said", [
+    (("high", "hiss", "zip"), "'zip' is no class of the model"), (("low", "high", "hiss"), "another order"),
+    (("high", "low"), "other classes")])
+def test_other_labels(trained, tmp_path, names, said):
+    clips = [Clip(sound(tmp_path / f"{name}.wav", 300.0), labels=(name,), split="test") for name in names]
+    write_manifest(tmp_path / "data", clips, [Label(i, name, name) for i, name in enumerate(names)], {})
+    error = problem(trained, tmp_path / "data")
+    assert error.exit_code == 2 and said in error.problem and str(tmp_path / "data") in error.problem
+
+
+def test_missing_files_are_named_with_their_rows(trained, tmp_path):
+    prepare("folder", tmp_path / "data", source=sounds(tmp_path / "sounds", 10), split="60/20/20")
+    manifest = read_manifest(tmp_path / "data")
+    gone = manifest.split("test")[1]
+    gone.path.unlink()
+    error = problem(trained, tmp_path / "data")
+    assert error.exit_code == 1 and str(gone.path) in error.problem and f"row {manifest.clips.index(gone) + 2}" in error.problem
+    assert evaluate(trained, tmp_path / "data", "val").metrics.clips == 6   # the other splits are whole
+
+
+def test_a_clip_that_cannot_be_read(trained, tmp_path):
+    prepare("folder", tmp_path / "data", source=sounds(tmp_path / "sounds", 10), split="60/20/20")
+    bad = read_manifest(tmp_path / "data").split("test")[0].path
+    bad.write_bytes(bad.read_bytes()[:500])
+    error = problem(trained, tmp_path / "data")
+    assert error.exit_code == 1 and f"{bad} is truncated" in error.problem
+
+
+def test_data_that_are_gone(trained, tmp_path):
+    assert "not a prepared corpus" in problem(trained, tmp_path / "nowhere").problem
+    run = shutil.copytree(trained / "best", tmp_path / "model")
+    config = json.loads((run / "config.json").read_text())
+    config["provenance"] = {}
+    (run / "config.json").write_text(json.dumps(config))
+    assert "doesn't say on which data" in problem(run).problem
+
+
+def test_an_unwritable_folder(trained, corpus, tmp_path):
+    (tmp_path / "file").write_text("no folder")
+    error = problem(trained, corpus, out=tmp_path / "file" / "out")
+    assert error.exit_code == 2 and "can't write" in error.problem

@@ -1,0 +1,117 @@
+"""aum predict from Python: order, folders, bad files among good ones."""
+
+import json
+
+import numpy as np
+import pytest
+import soundfile
+from tiny import CLASSES, RATE_HZ, sound
+
+from aumcli import predict as module
+from aumcli.classifier import load_model
+from aumcli.errors import AumError
+from aumcli.predict import find_clips, predict_files
+
+pytest_plugins = ["aum_fixtures"]
+pytestmark = pytest.mark.usefixtures("on_one_thread")
+
+
+@pytest.fixture(scope="module")
+def model(trained):
+    return load_model(trained)
+
+
+def test_as_classifier_predicts(model, clips):
+    paths = sorted(clips.iterdir())
+    for path, prediction in zip(paths, predict_files(model, paths, top=3), strict=True):
+        expected = model.predict(path, top=3)
+        assert prediction.path == str(path) and prediction.problem == "" and prediction.windows == 1
+        assert [label for label, _ in prediction.labels] == [label for label, _ in expected]
+        assert np.allclose([score for _, score in prediction.labels], [score for _, score in expected], atol=1e-5)
+        assert prediction.labels[0][0] == path.stem
+        assert prediction.duration_s == 0.5
+
+
+def test_order_is_kept_across_batches_and_bad_files(model, tmp_path, monkeypatch):
+    monkeypatch.setattr(module, "BATCH_WINDOWS", 4)
+    names, paths = [*CLASSES], []
+    for number in range(11):
+        path = tmp_path / f"{number}.wav"
+        if number in (0, 4, 5, 10):
+            path.write_text("no sound")
+        else:
+            sound(path, CLASSES[names[number % 3]], seconds=(0.5, 1.7)[number % 2], seed=number)
+        paths.append(path)
+    results = list(predict_files(model, paths, top=1))
+    assert [result.path for result in results] == list(map(str, paths))
+    assert [bool(result.problem) for result in results] == [number in (0, 4, 5, 10) for number in range(11)]
+    for number, result in enumerate(results):
+        if not result.problem:
+            assert result.labels[0][0] == names[number % 3]
+            assert np.isclose(result.labels[0][1], model.predict(paths[number], top=1)[0][1], atol=1e-5)
+            assert (result.windows > 1) == (number % 2 == 1)
+
+
+def test_all_bad_and_none(model, tmp_path):
+    (tmp_path / "a.wav").write_bytes(b"")
+    (result,) = predict_files(model, [tmp_path / "a.wav"])
+    assert "is empty (0 bytes)" in result.problem and result.fix and not result.labels
+    assert list(predict_files(model, [])) == []
+
+
+def test_results_come_while_the_rest_waits(model, tmp_path, monkeypatch):
+    """A long list isn't decoded as a whole before the first answer."""
+    monkeypatch.setattr(module, "BATCH_WINDOWS", 2)
+    taken = []
+
+    def paths():
+        for number in range(6):
+            taken.append(number)
+            yield sound(tmp_path / f"{number}.wav", 300.0)
+
+    next(predict_files(model, paths()))
+    assert len(taken) == 2
+
+
+def test_folders_are_searched_at_any_depth(tmp_path):
+    expected = [sound(tmp_path / name, 300.0) for name in ("a.wav", "b/c/d.wav", "b/e.wav")]
+    (tmp_path / "b" / "F.WAV").write_bytes(expected[0].read_bytes())
+    (tmp_path / "b" / "notes.txt").write_text("no sound")
+    (tmp_path / "b" / "._a.wav").write_text("hidden")
+    assert find_clips([tmp_path]) == sorted([*expected, tmp_path / "b" / "F.WAV"])
+    other = tmp_path / "b" / "notes.txt"
+    assert find_clips([other, tmp_path / "b", expected[0]])[0] == other     # what is named is tried, whatever its suffix
+    assert find_clips([expected[2], expected[0]]) == [expected[2], expected[0]]
+
+
+def test_a_folder_without_sounds(tmp_path):
+    (tmp_path / "notes.txt").write_text("no sound")
+    with pytest.raises(AumError, match="holds no sound files") as caught:
+        find_clips([tmp_path])
+    assert caught.value.exit_code == 2
+
+
+def test_formats_rates_and_channels(model, tmp_path):
+    t = np.arange(48000) / 48000
+    wave = 0.3 * np.sin(2 * np.pi * 300 * t) + 0.03 * np.random.default_rng(0).standard_normal(48000)
+    for name in ("a.wav", "b.flac", "c.ogg", "d.mp3"):
+        soundfile.write(tmp_path / name, np.stack([wave, wave], 1), 48000)
+    results = list(predict_files(model, sorted(tmp_path.iterdir()), top=1))
+    assert [result.labels[0][0] for result in results] == ["low"] * 4
+    assert all(abs(result.duration_s - 1) < 0.1 for result in results)
+
+
+def test_three_samples_are_padded(model, tmp_path):
+    soundfile.write(tmp_path / "a.wav", np.array([0.1, -0.1, 0.2]), RATE_HZ)
+    (result,) = predict_files(model, [tmp_path / "a.wav"])
+    assert not result.problem and result.windows == 1 and len(result.labels) == 3
+    assert all(np.isfinite(score) for _, score in result.labels)
+
+
+def test_plain_values(model, clips, tmp_path):
+    (tmp_path / "bad.wav").write_text("no sound")
+    good, bad = (each.to_dict() for each in predict_files(model, [clips / "low.wav", tmp_path / "bad.wav"], top=2))
+    assert json.loads(json.dumps(good, allow_nan=False)) == good
+    assert good["path"] == str(clips / "low.wav") and good["duration_s"] == 0.5 and good["windows"] == 1
+    assert [set(row) for row in good["labels"]] == [{"label", "score"}] * 2
+    assert set(bad) == {"path", "problem", "fix"} and "bad.wav" in bad["problem"]
