@@ -118,12 +118,14 @@ def predict(
 ) -> None:
     """Label sound files: any format, rate and length."""
     from aumcli.classifier import default_model, load_model
-    from aumcli.files import write_json
+    from aumcli.files import check_writable, write_json
     from aumcli.predict import find_clips, predict_files
     from aumcli.progress import progress
     from aumcli.report import print_predictions
 
     found = find_clips(clips)
+    if out is not None:
+        check_writable(out)
     path, why = (model, "named by --model") if model else default_model()
     typer.echo(f"model {path} ({why})", err=True)
     classifier = load_model(path, device)

@@ -32,9 +32,13 @@ class Frozen(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
-Positive = Annotated[int, Field(gt=0)]
-PositiveFloat = Annotated[float, Field(gt=0)]
-Fraction = Annotated[float, Field(ge=0, le=1)]
+Positive = Annotated[int, Field(gt=0, strict=True)]
+PositiveFloat = Annotated[float, Field(gt=0, strict=True)]
+Fraction = Annotated[float, Field(ge=0, le=1, strict=True)]
+NotNegative = Annotated[float, Field(ge=0, strict=True)]
+Count = Annotated[int, Field(ge=0, strict=True)]
+Extent = Annotated[float, Field(ge=0, lt=1, strict=True)]
+Flag = Annotated[bool, Field(strict=True)]
 
 
 class FrontendConfig(Frozen):
@@ -45,8 +49,8 @@ class FrontendConfig(Frozen):
     frames: Positive = Field(1024, description="frames per clip; shorter clips are padded, longer ones cut")
     window_ms: PositiveFloat = Field(25.0, description="Hann window")
     hop_ms: PositiveFloat = Field(10.0, description="from one frame to the next")
-    low_hz: Annotated[float, Field(ge=0)] = Field(20.0, description="lower edge of the first filter")
-    mean: float = Field(-4.2677393, description="subtracted from the log energies (default: AudioSet)")
+    low_hz: NotNegative = Field(20.0, description="lower edge of the first filter")
+    mean: float = Field(-4.2677393, strict=True, description="subtracted from the log energies (default: AudioSet)")
     std: PositiveFloat = Field(4.5689974, description="then divided by twice this")
 
     @property
@@ -103,7 +107,7 @@ class AudioMambaConfig(Frozen):
     expand: Positive = Field(2, description="inner width e = expand * width")
     norm_eps: PositiveFloat = 1e-5
     drop_path: Fraction = Field(0.0, description="stochastic depth at the last block")
-    published_gate_gradient: bool = Field(
+    published_gate_gradient: Flag = Field(
         False, description="Fo-Bi: leave the reversed direction out of the gate's gradient, as the published code does")
 
     @model_validator(mode="before")
@@ -141,17 +145,17 @@ class AudioMambaConfig(Frozen):
 class AugmentConfig(Frozen):
     """What training does to a clip before the model sees it; zero switches a thing off."""
 
-    shift_s: Annotated[float, Field(ge=0)] = Field(0.0, description="random time shift, up to this much each way")
+    shift_s: NotNegative = Field(0.0, description="random time shift, up to this much each way")
     mixup: Fraction = Field(0.0, description="share of clips that are mixed with another (Beta(10, 10))")
-    freq_mask: Annotated[int, Field(ge=0)] = Field(0, description="SpecAugment: widest mel band set to zero")
-    time_mask: Annotated[int, Field(ge=0)] = Field(0, description="SpecAugment: longest run of frames set to zero")
-    speed: Annotated[float, Field(ge=0, lt=1)] = Field(
+    freq_mask: Count = Field(0, description="SpecAugment: widest mel band set to zero")
+    time_mask: Count = Field(0, description="SpecAugment: longest run of frames set to zero")
+    speed: Extent = Field(
         0.0, description="resampled by a factor in 1 / (1 + speed) .. 1 + speed: pitch, formants and tempo together")
-    tempo: Annotated[float, Field(ge=0, lt=1)] = Field(0.0, description="stretched in time likewise, pitch kept")
-    warp: Annotated[float, Field(ge=0, lt=1)] = Field(
+    tempo: Extent = Field(0.0, description="stretched in time likewise, pitch kept")
+    warp: Extent = Field(
         0.0, description="frequency axis scaled likewise, tempo kept: another vocal tract or a smaller bell")
-    gain_db: Annotated[float, Field(ge=0)] = Field(0.0, description="random gain, up to this much each way")
-    noise_snr_db: float | None = Field(None, description="coloured noise down to this signal-to-noise ratio")
+    gain_db: NotNegative = Field(0.0, description="random gain, up to this much each way")
+    noise_snr_db: float | None = Field(None, strict=True, description="coloured noise down to this signal-to-noise ratio")
     band: Fraction = Field(0.0, description="share of clips filtered as by a telephone or a small loudspeaker")
     reverb: Fraction = Field(0.0, description="share of clips played in a synthetic room")
 
@@ -163,20 +167,20 @@ class TrainConfig(Frozen):
     batch_size: Positive = 64
     optimizer: Literal["adam", "adamw"] = "adamw"
     lr: PositiveFloat = Field(1e-3, description="peak learning rate")
-    weight_decay: Annotated[float, Field(ge=0)] = 0.05
+    weight_decay: NotNegative = 0.05
     betas: tuple[Fraction, Fraction] = (0.9, 0.999)
-    warmup_epochs: Annotated[float, Field(ge=0)] = Field(1.0, description="linear rise of the learning rate from zero")
+    warmup_epochs: NotNegative = Field(1.0, description="linear rise of the learning rate from zero")
     schedule: Literal["constant", "cosine", "steps"] = "cosine"
     decay_start: Positive = Field(2, description="steps: epochs before the first decay")
     decay_every: Positive = Field(1, description="steps: epochs from one decay to the next")
     decay_factor: PositiveFloat = Field(0.5, description="steps: the learning rate is multiplied by this")
     loss: Literal["cross_entropy", "bce", "auto"] = Field(
         "auto", description="auto: bce where a clip can have several labels, else cross_entropy")
-    label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0
-    clip_grad: Annotated[float, Field(ge=0)] = Field(1.0, description="largest norm of the gradient; 0 for no limit")
-    ema: Annotated[float, Field(ge=0, lt=1)] = Field(
+    label_smoothing: Extent = 0.0
+    clip_grad: NotNegative = Field(1.0, description="largest norm of the gradient; 0 for no limit")
+    ema: Extent = Field(
         0.0, description="decay per step of the averaged weights that are evaluated and saved; 0 for none")
-    workers: Annotated[int, Field(ge=0)] = Field(0, description="processes that decode audio; 0: in the main one")
+    workers: Count = Field(0, description="processes that decode audio; 0: in the main one")
 
 
 class DataConfig(Frozen):
@@ -185,11 +189,10 @@ class DataConfig(Frozen):
     corpus: str | None = Field(None, description="data/<corpus> is used where --data is not given")
     train: str = "train"
     val: str = Field("val", description="chooses the best epoch; never the test split")
-    test: str = "test"
-    hold_out: str = Field("", description="train and validate without the clips whose group has this name; test on them")
+    hold_out: str = Field("", coerce_numbers_to_str=True, description="train and validate without the clips whose group has this name; test on them")
     fit: tuple[Literal["sample_rate", "clip_length", "normalisation"], ...] = Field(
         (), description="frontend values that are measured on the training split instead of being read from the recipe")
-    cache_mb: Annotated[int, Field(ge=0)] = Field(1024, description="decoded clips kept in memory, up to this much")
+    cache_mb: Count = Field(1024, description="decoded clips kept in memory, up to this much")
 
 
 class ModelConfig(Frozen):

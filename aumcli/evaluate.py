@@ -72,7 +72,11 @@ def split_clips(manifest: Manifest, split: str, hold_out: str) -> list[Clip]:
                        fix=f"data.hold_out can be one of: {', '.join(sorted(groups - {''})) or 'none, this corpus has no groups'}")
     if split == "test":
         return [clip for clip in manifest.clips if clip.group == hold_out]
-    return [clip for clip in manifest.split(split) if clip.group != hold_out]
+    clips = [clip for clip in manifest.split(split) if clip.group != hold_out]
+    if not clips:
+        raise AumError(f"without the group {hold_out!r} nothing is left of the split {split!r} of {manifest.folder}",
+                       fix="hold out another group, or prepare the corpus with more groups in each split")
+    return clips
 
 
 def score_clips(classifier: Classifier, clips: Sequence[Clip], waveforms: Waveforms | None = None) -> Iterator[np.ndarray]:

@@ -37,6 +37,18 @@ def atomic_path(path: Path | str) -> Iterator[Path]:
         temporary.unlink(missing_ok=True) if path.parent.is_dir() else None
 
 
+def check_writable(path: Path | str) -> None:
+    """Raise the AumError that writing `path` would raise, before the work whose result it shall hold."""
+    path = Path(path)
+    probe = path.with_name(f".{path.name}.{os.getpid()}.probe")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        probe.touch()
+        probe.unlink()
+    except OSError as error:
+        raise _disk_error(path, error) from error
+
+
 def write_text(path: Path | str, text: str) -> None:
     """Write `text` as UTF-8 to `path`, atomically (see `atomic_path`)."""
     with atomic_path(path) as temporary:

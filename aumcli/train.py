@@ -49,7 +49,7 @@ class Run:
     optimizer: torch.optim.Optimizer
     train: Waveforms
     val: Waveforms
-    history: list[dict[str, float]]
+    history: list[dict[str, float | None]]  # a row per epoch; None where a figure is undefined
     progress: bool
 
     @property
@@ -89,10 +89,10 @@ def train(recipe: Recipe, out: Path | str, data: Path | str | None = None, *, re
         row = {"epoch": epoch + 1, "train_loss": train_loss, **_validate(run), "lr": _learning_rate(settings, epoch + 1.0),
                "seconds": round(time.perf_counter() - started, 2)}
         run.history.append(row)
-        best = max(run.history, key=lambda each: each[run.metric]) is row
+        best = max(run.history, key=lambda each: -1.0 if each[run.metric] is None else each[run.metric]) is row
         _save(run, best)
         say(f"epoch {row['epoch']:>3}/{settings.epochs}  loss {row['train_loss']:.4f}  val loss {row['val_loss']:.4f}  "
-            f"{run.metric[4:]} {100 * row[run.metric]:.2f} %{' *' if best else '  '}  {row['seconds']:.1f} s")
+            f"{run.metric[4:]} {_percent(row[run.metric])}{' *' if best else '  '}  {row['seconds']:.1f} s")
     _finish(run)
     return run.out
 
@@ -231,7 +231,7 @@ def _check_finite(run: Run, epoch: int, step: int, batch: list[int], loss: Tenso
         files = ", ".join(str(run.train.clips[i].path.name) for i in batch[:5])
         raise AumError(f"the loss or its gradient is no number at epoch {epoch + 1}, step {step + 1} (loss {loss.item()}, "
                        f"gradient norm {norm.item()}, learning rate {run.optimizer.param_groups[0]['lr']:.3g}, clips {files}, ...)",
-                       fix=f"lower train.lr; {run.out / 'last'} holds the last good epoch", exit_code=1)
+                       fix="lower train.lr" + (f"; {run.out / 'last'} holds the last good epoch" if epoch else ""), exit_code=1)
 
 
 def _average(run: Run, step: int) -> None:
@@ -250,7 +250,11 @@ def _metrics(run: Run, scores: np.ndarray, targets: np.ndarray):
     return evaluate_scores(scores, targets if run.manifest.multi_label else targets.argmax(1), run.classifier.labels)
 
 
-def _validate(run: Run) -> dict[str, float]:
+def _percent(value: float | None) -> str:
+    return "undefined" if value is None else f"{100 * value:.2f} %"
+
+
+def _validate(run: Run) -> dict[str, float | None]:
     scores, targets = _scores(run)
     probabilities = torch.from_numpy(scores).double().clamp(1e-12, 1 - 1e-12)
     truth = torch.from_numpy(targets).double()
@@ -259,7 +263,8 @@ def _validate(run: Run) -> dict[str, float]:
     else:
         loss = -(truth * probabilities.log()).sum(1).mean()
     metrics = _metrics(run, scores, targets)
-    figures = {"val_loss": loss.item(), "val_map": metrics.mean_average_precision}
+    mean_ap = metrics.mean_average_precision
+    figures = {"val_loss": loss.item(), "val_map": None if math.isnan(mean_ap) else mean_ap}  # no class can be ranked
     return figures if run.manifest.multi_label else {**figures, "val_accuracy": metrics.accuracy}
 
 

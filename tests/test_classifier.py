@@ -152,7 +152,6 @@ def test_load_run_model_directory_and_packaged_name(trained, tmp_path, monkeypat
     assert "packaged model: tones" in problem(load_model, "tnoes")
 
 
-@pytest.mark.xfail(strict=True, raises=ImportError, reason="aumcli/__init__.py imports load_model from weights, it is in classifier")
 def test_the_public_name(trained, clips):
     assert aumcli.load_model(trained).predict(clips / "low.wav", top=1)[0][0] == "low"
 

@@ -105,12 +105,9 @@ VERSIONS = {("AudioMambaConfig", "architecture"), ("ModelConfig", "format")}    
 READ = {node.attr for tree in TREES.values() for node in ast.walk(tree)
         if isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Load)}
 FIELDS = [(each.__name__, field) for each in CONFIGS for field in each.model_fields]
-UNREAD = {("DataConfig", "test"): "data.test is read nowhere: evaluate.split_clips and aum eval say 'test' themselves"}
 
 
-@pytest.mark.parametrize("owner, field", [
-    pytest.param(*each, marks=pytest.mark.xfail(reason=UNREAD[each], strict=True)) if each in UNREAD else each
-    for each in FIELDS])
+@pytest.mark.parametrize("owner, field", FIELDS)
 def test_every_setting_is_read(owner, field):
     """A setting that nothing reads promises what it doesn't do. Properties in config.py count as readers."""
     assert field in READ or (owner, field) in VERSIONS, f"{owner}.{field} is read nowhere"

@@ -124,7 +124,6 @@ def test_one_mistake(override, expected):
     assert "1 mistake:" in text and expected in text
 
 
-@pytest.mark.xfail(strict=True, reason="config.py's Frozen says it is strict about types, but true becomes 1 and \"7\" 7")
 @pytest.mark.parametrize("override", ["train.epochs=true", 'train.epochs="7"', 'train.lr="0.1"', "augment.mixup=true",
                                       "model.published_gate_gradient=1"])
 def test_a_wrong_type_is_not_bent_into_the_right_one(override):

@@ -9,6 +9,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from aumcli.data.audio import load_audio
 from aumcli.data.manifest import Clip
+from aumcli.errors import AumError
 
 
 def stream_seed(*keys: int) -> int:
@@ -52,9 +53,30 @@ def epoch_batches(clips: int, batch_size: int, seed: int, epoch: int) -> list[li
 
 
 def load_batches(waveforms: Waveforms, batches: list[list[int]], workers: int) -> Iterator[list[np.ndarray]]:
-    """Decode batches in order, in `workers` processes (0: here). The result doesn't depend on their number."""
-    loader = DataLoader(waveforms, batch_sampler=batches, collate_fn=list, num_workers=workers)
-    return iter(loader)
+    """Decode batches in order, in `workers` processes (0: here). The result doesn't depend on their number.
+
+    Raises:
+        AumError: a clip can't be read; it names the file.
+    """
+    loader = DataLoader(_Reported(waveforms), batch_sampler=batches, collate_fn=list, num_workers=workers)
+    for batch in loader:
+        for item in batch:
+            if isinstance(item, AumError):
+                raise item
+        yield batch
+
+
+class _Reported(Dataset):
+    """Clips, or the errors they raised: a worker process can pass an error on whole only as a value."""
+
+    def __init__(self, waveforms: Waveforms):
+        self.waveforms = waveforms
+
+    def __getitem__(self, index: int) -> np.ndarray | AumError:
+        try:
+            return self.waveforms[index]
+        except AumError as error:
+            return error
 
 
 def crop_and_pad(waveforms: Sequence[np.ndarray], samples: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:

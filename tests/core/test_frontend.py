@@ -179,16 +179,13 @@ def _seconds(function) -> float:
 def test_a_batch_is_five_times_as_fast_as_kaldi(record_property):
     clips = torch.stack(_clips(10, *[16000] * 64))
     frontend = LogMel(FrontendConfig(frames=98))
-    ratios = []
+    ours, theirs = [], []
     with torch.no_grad():
-        for attempt in range(3):  # a neighbour may hold a processor for seconds: up to three times five repeats
-            ours, theirs = [], []
-            for repeat in range(6):  # interleaved, so that both meet the same neighbours; the first is a warm-up
-                theirs.append(_seconds(lambda: [_kaldi(clip[None]) for clip in clips]))
-                ours.append(_seconds(lambda: frontend(clips)))
-            ratios.append(statistics.median(theirs[1:]) / statistics.median(ours[1:]))
-            if ratios[-1] >= 5:
-                break
-    record_property("times_as_fast_as_kaldi", ratios)
-    print(f"{ratios} times as fast as kaldi.fbank, {1e3 * statistics.median(ours[1:]):.1f} ms for 64 s of sound")
-    assert max(ratios) >= 5, ratios
+        # Interleaved, so that both meet the same neighbours; medians, so that a few stalls don't count; one try, because
+        # the best of several would count the stalls of the slower side. The first repeat is a warm-up.
+        for repeat in range(10):
+            theirs.append(_seconds(lambda: [_kaldi(clip[None]) for clip in clips]))
+            ours.append(_seconds(lambda: frontend(clips)))
+    theirs_s, ours_s = statistics.median(theirs[1:]), statistics.median(ours[1:])
+    record_property("times_as_fast_as_kaldi", theirs_s / ours_s)
+    assert theirs_s / ours_s >= 5, f"{1e3 * theirs_s:.1f} ms for kaldi.fbank, {1e3 * ours_s:.1f} ms for LogMel, 64 s of sound"

@@ -229,10 +229,7 @@ def test_shapes_that_do_not_fit_are_refused_or_broadcast(backend, draw_scan, err
         got = selective_scan(**tensors, backend=backend)
     except (ValueError, RuntimeError, AumError):
         return
-    try:
-        want = selective_scan(**tensors, backend="reference")
-    except (RuntimeError, IndexError) as problem:
-        pytest.fail(f"{backend} gives a result where the shapes don't fit: {problem}")
+    want = selective_scan(**tensors, backend="reference")  # raises where even broadcasting can't make the shapes fit
     assert error(got, want) < 2e-6
 
 
