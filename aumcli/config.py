@@ -106,7 +106,7 @@ class AudioMambaConfig(Frozen):
     conv_kernel: Positive = Field(4, description="taps of the causal convolution")
     expand: Positive = Field(2, description="inner width e = expand * width")
     norm_eps: PositiveFloat = 1e-5
-    drop_path: Fraction = Field(0.0, description="stochastic depth at the last block")
+    drop_path: Extent = Field(0.0, description="stochastic depth at the last block")
     published_gate_gradient: Flag = Field(
         False, description="Fo-Bi: leave the reversed direction out of the gate's gradient, as the published code does")
 
@@ -155,6 +155,8 @@ class AugmentConfig(Frozen):
     warp: Extent = Field(
         0.0, description="frequency axis scaled likewise, tempo kept: another vocal tract or a smaller bell")
     gain_db: NotNegative = Field(0.0, description="random gain, up to this much each way")
+    eq_db: NotNegative = Field(0.0, description="random frequency response, a smooth curve of up to this much each way: "
+                                             "another microphone, another room")
     noise_snr_db: float | None = Field(None, strict=True, description="coloured noise down to this signal-to-noise ratio")
     band: Fraction = Field(0.0, description="share of clips filtered as by a telephone or a small loudspeaker")
     reverb: Fraction = Field(0.0, description="share of clips played in a synthetic room")

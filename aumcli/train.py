@@ -20,7 +20,7 @@ from aumcli.classifier import Classifier, pick_device
 from aumcli.config import AugmentConfig, ModelConfig, TrainConfig
 from aumcli.core.audio_mamba import AudioMamba
 from aumcli.core.frontend import LogMel
-from aumcli.data.augment import augment_waveforms, mask_features, mixup_waveforms, warp_features
+from aumcli.data.augment import augment_waveforms, equalise_features, mask_features, mixup_waveforms, warp_features
 from aumcli.data.dataset import Waveforms, crop_and_pad, epoch_batches, load_batches, stream_seed
 from aumcli.data.fit import fit_recipe
 from aumcli.data.manifest import Manifest, read_manifest
@@ -215,6 +215,7 @@ def make_batch(frontend: LogMel, waveforms: list[np.ndarray], targets: Tensor, a
         batch, targets = mixup_waveforms(batch, lengths, targets, augment.mixup, generator)
         batch, lengths = batch[:, : config.clip_samples], lengths.clamp(max=config.clip_samples)
         energies, n_frames = warp_features(frontend.energies(batch, lengths), frontend.n_frames(lengths), augment, config, generator)
+        energies = equalise_features(energies, augment, generator)
         features = mask_features(frontend.fit(energies, n_frames), augment, generator)
         return frontend.normalise(features), targets
 

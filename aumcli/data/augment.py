@@ -18,6 +18,7 @@ LOW_PASS = (0.3, 0.9)            # range of its upper edge, as a part of the Nyq
 RT60_S = (0.1, 0.6)              # range of the time in which a room's sound decays by 60 dB
 DIRECT_DB = (0.0, 15.0)          # range of the energy of the direct sound over that of the room
 SNR_SPAN_DB = 30.0               # noise_snr_db is the worst signal-to-noise ratio, this much more the best
+EQ_POINTS = 5                    # of a random frequency response: smooth enough for a microphone's
 NOISY = 0.7                      # share of clips that get noise
 SETTLE_S = 0.05                  # room for the filters' ringing, so that the Fourier transform's wrap-around is silent
 OVERSAMPLING = 2                 # of a clip that is resampled, so that a short polynomial can interpolate it
@@ -133,6 +134,25 @@ def warp_features(features: Tensor, n_frames: Tensor, config: AugmentConfig, fro
         source = (1127 * torch.log1p(centre_hz / factor / 700) - low) / step - 1         # (b, mels), in filters
         features = _interpolate(features, source.clamp(0, mels - 1), dim=2)
     return features, n_frames
+
+
+def equalise_features(features: Tensor, config: AugmentConfig, generator: Generator) -> Tensor:
+    """Give every clip a frequency response: a curve through EQ_POINTS random levels, equally spaced along the mels.
+
+    Args:
+        features: raw log energies, (b, frames, mels) float32; not written to.
+        config: eq_db is read.
+        generator: the only source of chance.
+
+    Returns:
+        The changed features, (b, frames, mels).
+    """
+    chance = torch.rand(len(features), 1, EQ_POINTS, generator=generator, device=generator.device).to(features.device)
+    if not config.eq_db:
+        return features
+    levels = (2 * chance - 1) * (config.eq_db * math.log(10) / 10)                       # dB to natural log of energy
+    curve = torch.nn.functional.interpolate(levels, features.shape[2], mode="linear", align_corners=True)
+    return features + curve                                                              # (b, 1, mels) on all frames
 
 
 def mask_features(features: Tensor, config: AugmentConfig, generator: Generator) -> Tensor:

@@ -4,6 +4,8 @@ Backends: `reference` (plain loops), `torch` (tensor operations, any device), `c
 `mamba_ssm`. `auto` takes the fastest that can run and is proven equal; a named one runs or raises with the reason.
 """
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
@@ -63,11 +65,13 @@ def selective_scan(
     Raises:
         AumError: the backend is unknown or can't run here.
     """
-    chosen = choose_backend(backend, u.device, u.dtype)
+    _check_scan(u, delta, A, B, C, D, z, delta_bias)
+    chosen = _fitting(backend, u, A.shape[1] <= cpu.MOST_STATES)
     if chosen == "cpu":
         return operators.scan(u, delta, A, None, B, C, D, z, delta_bias, delta_softplus, reverse, False)
-    module = reference if chosen == "reference" else torch_ops
-    return module.selective_scan(*_wide(u, delta, A, B, C, D, z, delta_bias), delta_softplus, reverse).to(u.dtype)
+    with _full_precision(u):
+        y = _MODULES[chosen].selective_scan(*_wide(u, delta, A, B, C, D, z, delta_bias), delta_softplus, reverse)
+    return y.to(u.dtype)
 
 
 def bidirectional_scan(
@@ -82,11 +86,14 @@ def bidirectional_scan(
 
     The rest as in `selective_scan`; D u counts twice, once for each direction.
     """
-    chosen = choose_backend(backend, u.device, u.dtype)
+    _check_scan(u, delta, A, B, C, D, z, delta_bias)
+    _check_shape("A_b", A_b, A.shape)
+    chosen = _fitting(backend, u, A.shape[1] <= cpu.MOST_STATES)
     if chosen == "cpu":
         return operators.scan(u, delta, A, A_b, B, C, D, z, delta_bias, True, False, published_gate_gradient)
-    module = reference if chosen == "reference" else torch_ops
-    return module.bidirectional_scan(*_wide(u, delta, A, A_b, B, C, D, z, delta_bias), published_gate_gradient).to(u.dtype)
+    with _full_precision(u):
+        y = _MODULES[chosen].bidirectional_scan(*_wide(u, delta, A, A_b, B, C, D, z, delta_bias), published_gate_gradient)
+    return y.to(u.dtype)
 
 
 def causal_conv1d(
@@ -104,11 +111,14 @@ def causal_conv1d(
     Returns:
         (b, l, e), in x's dtype.
     """
-    chosen = choose_backend(backend, x.device, x.dtype)
+    _check_shape("x", x, (None, None, None))
+    _check_shape("weight", weight, (x.shape[2], None))
+    _check_shape("bias", bias, x.shape[2:])
+    chosen = _fitting(backend, x, weight.shape[1] <= cpu.MOST_TAPS)
     if chosen == "cpu":
         return operators.conv(x, weight, bias, reverse)
-    module = reference if chosen == "reference" else torch_ops
-    return module.causal_conv1d(*_wide(x, weight, bias), reverse).to(x.dtype)
+    with _full_precision(x):
+        return _MODULES[chosen].causal_conv1d(*_wide(x, weight, bias), reverse).to(x.dtype)
 
 
 def add_rms_norm(
@@ -125,11 +135,47 @@ def add_rms_norm(
     Returns:
         (normalised, stream): (b, l, d) each, both at least float32.
     """
+    _check_shape("residual", residual, x.shape)
+    _check_shape("weight", weight, x.shape[-1:])
     chosen = choose_backend(backend, x.device, x.dtype)
     if chosen == "cpu":
         return operators.norm(x, residual, weight, eps)
-    module = reference if chosen == "reference" else torch_ops
-    return module.add_rms_norm(*_wide(x, residual, weight), eps)
+    with _full_precision(x):
+        return _MODULES[chosen].add_rms_norm(*_wide(x, residual, weight), eps)
+
+
+_MODULES = {"reference": reference, "torch": torch_ops}
+
+
+def _fitting(backend: str, x: Tensor, fits_cpu: bool) -> str:
+    """The backend to run; `auto` passes over the C kernels where a size is beyond them."""
+    chosen = choose_backend(backend, x.device, x.dtype)
+    return "torch" if backend == "auto" and chosen == "cpu" and not fits_cpu else chosen
+
+
+def _full_precision(x: Tensor) -> torch.autocast:
+    """Autocast would round inside the tensor operations; the state stays float32 in every backend."""
+    return torch.autocast(x.device.type, enabled=False)
+
+
+def _check_shape(name: str, x: Tensor | None, shape: Sequence[int | None]) -> None:
+    """Refuse a tensor whose shape differs (None: any size): a kernel would read beyond its end."""
+    if x is not None and (x.ndim != len(shape) or any(want not in (None, have) for want, have in zip(shape, x.shape))):
+        raise ValueError(f"{name} has shape {tuple(x.shape)}, not {tuple('any' if want is None else want for want in shape)}")
+
+
+def _check_scan(u: Tensor, delta: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor | None, z: Tensor | None,
+                delta_bias: Tensor | None) -> None:
+    _check_shape("u", u, (None, None, None))
+    _check_shape("A", A, (u.shape[2], None))
+    if u.shape[1] == 0:
+        raise ValueError("u has no tokens")
+    for name, x in (("delta", delta), ("z", z)):
+        _check_shape(name, x, u.shape)
+    for name, x in (("B", B), ("C", C)):
+        _check_shape(name, x, (*u.shape[:2], A.shape[1]))
+    for name, x in (("D", D), ("delta_bias", delta_bias)):
+        _check_shape(name, x, u.shape[2:])
 
 
 def _wide(*tensors: Tensor | None) -> tuple[Tensor | None, ...]:

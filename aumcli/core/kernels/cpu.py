@@ -13,6 +13,7 @@ _int, _pointer = ctypes.c_int64, ctypes.c_void_p
 _SLOTS = 32  # groups of channels with their own dB and dC over a batch: bounds memory, still feeds many threads
 _ROWS = 64   # ROWS of cpu.c
 _BLOCK = 16  # BLOCK of cpu.c
+MOST_STATES, MOST_TAPS = 256, 16  # as in cpu.c
 
 
 class _View(ctypes.Structure):
@@ -103,8 +104,8 @@ def _empty(like: Tensor, *shape: int) -> Tensor:
 
 def _scan_problem(u, delta, A, A_b, B, C, D, z, bias, softplus, reverse, published_gate) -> _ScanProblem:
     b, l, e = u.shape
-    if A.shape[1] > 256:
-        raise ValueError(f"the cpu scan holds at most 256 states per channel, not {A.shape[1]}")
+    if A.shape[1] > MOST_STATES:
+        raise ValueError(f"the cpu scan holds at most {MOST_STATES} states per channel, not {A.shape[1]}")
     return _ScanProblem(
         b=b, l=l, e=e, n=A.shape[1], threads=torch.get_num_threads(), softplus=softplus, reverse=reverse,
         published_gate=published_gate, u=_view(u), delta=_view(delta), z=_view(z), B=_view(B), C=_view(C),
@@ -159,8 +160,8 @@ def _whole(width: int) -> int:
 
 def _conv_problem(x, weight, bias, reverse) -> tuple[_ConvProblem, list[Tensor | None]]:
     b, l, e = x.shape
-    if weight.shape[1] > 16:
-        raise ValueError(f"the cpu convolution has at most 16 taps, not {weight.shape[1]}")
+    if weight.shape[1] > MOST_TAPS:
+        raise ValueError(f"the cpu convolution has at most {MOST_TAPS} taps, not {weight.shape[1]}")
     wide = _whole(e)
     held = [_padded(_rows(x), wide), _padded(_flat(weight.t()), wide), _padded(_flat(bias), wide)]
     problem = _ConvProblem(b=b, l=l, e=wide, k=weight.shape[1], threads=torch.get_num_threads(), reverse=reverse,
@@ -186,7 +187,7 @@ def _conv_backward(grad, x, weight, bias, reverse) -> tuple[Tensor, Tensor, Tens
     problem.dx, problem.dweight, problem.dbias = dx.data_ptr(), dweight.data_ptr(), dbias.data_ptr()
     if x.numel():
         _run(library.aum_conv_backward, problem)
-    dbias = dbias.sum(0)[:e].to(x.dtype) if bias is not None else dbias.new_empty(0)
+    dbias = dbias.sum(0)[:e].to(bias.dtype) if bias is not None else dbias.new_empty(0)
     return dx[..., :e].to(x.dtype).contiguous(), dweight.sum(0)[:, :e].t().to(weight.dtype).contiguous(), dbias
 
 

@@ -31,7 +31,7 @@ def _like(x: Tensor) -> Tensor:
 
 
 def _like_or_none(x: Tensor | None, like: Tensor) -> Tensor:
-    return like.new_empty(0) if x is None else _like(x)
+    return like.new_empty(0, dtype=torch.float32) if x is None else _like(x)
 
 
 @torch.library.register_fake("aumcli::scan")
@@ -56,7 +56,7 @@ def _(grad, x, weight, bias, reverse):
 
 @torch.library.register_fake("aumcli::norm")
 def _(x, residual, weight, eps):
-    return _like(x), _like(x)
+    return tuple(torch.empty(x.shape, dtype=torch.float32, device=x.device) for _ in range(2))
 
 
 @torch.library.register_fake("aumcli::norm_backward")
@@ -100,6 +100,12 @@ def _norm_backward(ctx, grad: Tensor | None, grad_sum: Tensor | None):
     return dx, dx if ctx.has_residual else None, dweight, None
 
 
+def _no_second_derivative(ctx, *grads):
+    raise RuntimeError("the kernels have no second derivatives; use backend='reference' for them")
+
+
+for _name in ("scan_backward", "conv_backward", "norm_backward"):
+    torch.library.register_autograd(f"aumcli::{_name}", _no_second_derivative)
 torch.library.register_autograd("aumcli::scan", _scan_backward, setup_context=_scan_context)
 torch.library.register_autograd("aumcli::conv", _conv_backward, setup_context=_conv_context)
 torch.library.register_autograd("aumcli::norm", _norm_backward, setup_context=_norm_context)
