@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from aumcli.config import FrontendConfig
+from aumcli.core.kernels import log_mel, windowed_frames
 
 PRE_EMPHASIS = 0.97
 ENERGY_FLOOR = 1.1920928955078125e-07  # float32's epsilon: Kaldi's floor before the logarithm
@@ -41,16 +42,6 @@ def mel_filters(n_mels: int, fft_size: int, sample_rate_hz: int, low_hz: float) 
     return torch.minimum(rise, fall).clamp(min=0).float()
 
 
-def _bands(filters: Tensor) -> list[tuple[slice, int, int]]:
-    """Four groups of neighbouring filters, each with its range of bins: half the products of the whole matrix."""
-    groups = []
-    for some in torch.arange(filters.shape[1]).tensor_split(4):
-        mels = slice(int(some[0]), int(some[-1]) + 1) if len(some) else slice(0, 0)
-        bins = filters[:, mels].any(1).nonzero()
-        groups.append((mels, int(bins[0]), int(bins[-1]) + 1) if len(bins) else (mels, 0, 1))
-    return groups
-
-
 class LogMel(nn.Module):
     """The frontend: waveforms of one sample rate to normalised log-mel spectrograms of one length.
 
@@ -62,9 +53,8 @@ class LogMel(nn.Module):
         super().__init__()
         self.config = config
         self.fft_size = 1 << (config.window_samples - 1).bit_length()
-        window = F.pad(torch.hann_window(config.window_samples, periodic=False), (0, self.fft_size - config.window_samples))
+        window = torch.hann_window(config.window_samples, periodic=False)
         filters = mel_filters(config.n_mels, self.fft_size, config.sample_rate_hz, config.low_hz)
-        self._bands = _bands(filters)
         self.register_buffer("window", window, persistent=False)
         self.register_buffer("filters", filters, persistent=False)
 
@@ -94,17 +84,8 @@ class LogMel(nn.Module):
 
     def _energies(self, waveforms: Tensor, n_frames: int) -> Tensor:
         """Log-mel energies of waveforms (b, 1 + samples) with one sample before and zeros enough behind."""
-        size, hop = self.config.window_samples, self.config.hop_samples
-        # Beside a loud tone the quiet bins hold little but rounding errors, so Kaldi's order of operations is kept:
-        # subtract the frame's mean, pre-emphasise, window. A frame's first sample, which Kaldi pre-emphasises
-        # against itself and not the one before, needs no care: there the window is zero.
-        means = waveforms[:, 1:].unfold(1, size, hop)[:, :n_frames].mean(-1, keepdim=True)            # (b, t, 1)
-        frames = waveforms.unfold(1, self.fft_size + 1, hop)[:, :n_frames] - means                     # (b, t, 1 + fft)
-        frames = (frames[..., :-1] * -PRE_EMPHASIS).add_(frames[..., 1:]).mul_(self.window)            # (b, t, fft)
-        spectrum = torch.fft.rfft(frames)[..., :-1]                                                    # (b, t, bins)
-        power = spectrum.real.square().addcmul_(spectrum.imag, spectrum.imag)
-        mels = [power[..., low:high] @ self.filters[low:high, some] for some, low, high in self._bands]
-        return torch.cat(mels, dim=-1).clamp_(min=ENERGY_FLOOR).log_()
+        frames = windowed_frames(waveforms, self.window, self.config.hop_samples, n_frames, self.fft_size, PRE_EMPHASIS)
+        return log_mel(torch.fft.rfft(frames), self.filters, ENERGY_FLOOR)                             # (b, t, mels)
 
     def fit(self, energies: Tensor, n_frames: Tensor) -> Tensor:
         """Cut to the config's length, and pad with zeros where a clip has ended, as the published pipeline does.

@@ -144,6 +144,56 @@ def add_rms_norm(
         return _MODULES[chosen].add_rms_norm(*_wide(x, residual, weight), eps)
 
 
+def windowed_frames(
+    waveforms: Tensor, window: Tensor, hop: int, n_frames: int, fft_size: int, pre_emphasis: float, backend: str = "auto",
+) -> Tensor:
+    """Cut waveforms into frames; subtract each one's mean, pre-emphasise, window, pad with zeros.
+
+    Beside a loud tone the quiet bins of a spectrum hold little but rounding errors, so every backend rounds in Kaldi's
+    order. A frame's first sample, which Kaldi pre-emphasises against itself, meets a Hann window's zero.
+
+    Args:
+        waveforms: (b, 1 + samples), float32: one sample stands before the first frame.
+        window: (size), with a zero at its beginning.
+        hop: samples from one frame to the next; n_frames: frames of each waveform.
+        fft_size: length of a padded frame.
+        pre_emphasis: share of the sample before that is subtracted.
+        backend: see the module; where a gradient is wanted, `auto` takes torch.
+
+    Returns:
+        (b, n_frames, fft_size).
+    """
+    if (n_frames - 1) * hop + len(window) + 1 > waveforms.shape[1] or len(window) > fft_size:
+        raise ValueError(f"{n_frames} frames don't fit into {waveforms.shape[1]} samples")
+    module = cpu if _without_gradient(backend, waveforms) == "cpu" else torch_ops
+    return module.windowed_frames(waveforms, window, hop, n_frames, fft_size, pre_emphasis)
+
+
+def log_mel(spectrum: Tensor, filters: Tensor, floor: float, backend: str = "auto") -> Tensor:
+    """Turn spectra into log-mel energies: log(max(|spectrum|^2 filters, floor)).
+
+    Args:
+        spectrum: (b, t, bins + 1), complex64; the last bin is left out.
+        filters: (bins, mels).
+        floor: least energy.
+        backend: see the module; where a gradient is wanted, `auto` takes torch.
+
+    Returns:
+        (b, t, mels).
+    """
+    _check_shape("filters", filters, (spectrum.shape[-1] - 1, None))
+    module = cpu if _without_gradient(backend, spectrum) == "cpu" else torch_ops
+    return module.log_mel(spectrum, filters, floor)
+
+
+def _without_gradient(backend: str, x: Tensor) -> str:
+    """The backend of a kernel whose C version has no backward pass."""
+    wants_gradient = x.requires_grad and torch.is_grad_enabled()
+    if backend == "auto" and (wants_gradient or x.dtype not in (torch.float32, torch.complex64)):
+        return "torch"
+    return choose_backend(backend, x.device, torch.float32)
+
+
 _MODULES = {"reference": reference, "torch": torch_ops}
 
 

@@ -1,6 +1,6 @@
 /* C kernels for processors: selective scan, causal convolution and normalisation, forward and backward.
  *
- * Plain C ABI, no torch headers: cpu.py fills one `problem` and calls one of the six functions at the end.
+ * Plain C ABI, no torch headers: cpu.py fills one `problem` and calls one of the functions at the end.
  * cpu_simd.h holds the bodies; it is included once per instruction set, and the widest that the machine has
  * is chosen at run time. Every function returns 0, or one of the codes below.
  *
@@ -53,11 +53,35 @@ typedef struct {
     float *dx, *dweight;                        /* (rows, d), (blocks, d) */
 } norm_problem;
 
+typedef struct {
+    int64_t b, samples, frames, size, hop, fft, threads;
+    float pre_emphasis;
+    const float *waveforms, *means, *window;    /* (b, samples): one sample before the first frame; (b, frames); (size) */
+    float *out;                                 /* (b, frames, fft) */
+} frame_problem;
+
+typedef struct {
+    int64_t frames, bins, mels, threads;
+    float floor;
+    const float *spectrum;                      /* (frames, bins + 1) complex; the last bin is left out */
+    const float *filters;                       /* (mels, bins) */
+    const int64_t *first, *end;                 /* (mels): the bins where a filter is not zero */
+    float *out;                                 /* (frames, mels) */
+} mel_problem;
+
 #define BLOCK 16      /* channels of one task: a cache line of floats */
 #define CHUNK 16      /* tokens whose states the backward pass keeps at a time: fits the first-level cache */
 #define ROWS 64       /* rows of one task of the convolution and the normalisation */
 #define MOST_STATES 256
 #define MOST_TAPS 16
+/* Keep the compiler from fusing the rounding of `x` into what follows. */
+#if defined(__x86_64__)
+#define ROUNDED(x) __asm__("" : "+x"(x))
+#elif defined(__aarch64__)
+#define ROUNDED(x) __asm__("" : "+w"(x))
+#else
+#define ROUNDED(x) __asm__("" : "+m"(x))
+#endif
 #define INLINE static inline __attribute__((always_inline))
 
 /* Kernels smaller than this many multiplications are not worth waking a thread. */
@@ -142,4 +166,6 @@ int aum_scan_backward(const scan_problem *p) { DISPATCH(scan_backward, p) }
 int aum_conv(const conv_problem *p) { DISPATCH(conv, p) }
 int aum_conv_backward(const conv_problem *p) { DISPATCH(conv_backward, p) }
 int aum_norm(const norm_problem *p) { DISPATCH(norm, p) }
+int aum_frames(const frame_problem *p) { DISPATCH(frames, p) }
+int aum_log_mel(const mel_problem *p) { DISPATCH(log_mel, p) }
 int aum_norm_backward(const norm_problem *p) { DISPATCH(norm_backward, p) }

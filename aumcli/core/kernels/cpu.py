@@ -40,6 +40,16 @@ class _NormProblem(ctypes.Structure):
                 *_fields(_pointer, "x residual weight grad grad_sum out sum dx dweight")]
 
 
+class _FrameProblem(ctypes.Structure):
+    _fields_ = [*_fields(_int, "b samples frames size hop fft threads"), ("pre_emphasis", ctypes.c_float),
+                *_fields(_pointer, "waveforms means window out")]
+
+
+class _MelProblem(ctypes.Structure):
+    _fields_ = [*_fields(_int, "frames bins mels threads"), ("floor", ctypes.c_float),
+                *_fields(_pointer, "spectrum filters first end out")]
+
+
 def _load() -> ctypes.CDLL | None:
     for suffix in importlib.machinery.EXTENSION_SUFFIXES:
         path = Path(__file__).with_name(f"_cpu{suffix}")
@@ -72,7 +82,7 @@ def has_threads() -> bool:
 def _run(function, problem: ctypes.Structure) -> None:
     code = function(ctypes.byref(problem))
     if code == 1:
-        raise MemoryError("no memory for the scan's scratch space")
+        raise MemoryError("no memory for a kernel's scratch space")
     if code == 2:
         raise ValueError("the cpu scan needs decays, A <= 0 and delta >= 0 after its bias and softplus, and A without NaN; "
                          "backend='torch' takes other values")
@@ -214,6 +224,34 @@ def _norm_backward(grad, grad_sum, total, weight, eps) -> tuple[Tensor, Tensor]:
                            weight=_address(held[3]), dx=dx.data_ptr(), dweight=dweight.data_ptr())
     _run(library.aum_norm_backward, problem)
     return dx[..., :width].contiguous(), dweight.sum(0)[:width].to(weight.dtype)
+
+
+def windowed_frames(waveforms: Tensor, window: Tensor, hop: int, n_frames: int, fft_size: int, pre_emphasis: float) -> Tensor:
+    """See `aumcli.core.kernels.windowed_frames`."""
+    waveforms, window = waveforms.contiguous(), window.contiguous()
+    # torch's mean, to its last bit: a mean summed in another order shows in the quiet bins
+    means = waveforms[:, 1:].unfold(1, len(window), hop)[:, :n_frames].mean(-1).contiguous()            # (b, t)
+    out = _empty(waveforms, len(waveforms), n_frames, fft_size)
+    problem = _FrameProblem(b=len(waveforms), samples=waveforms.shape[1], frames=n_frames, size=len(window), hop=hop,
+                            fft=fft_size, threads=torch.get_num_threads(), pre_emphasis=pre_emphasis,
+                            waveforms=_address(waveforms), means=_address(means), window=_address(window), out=_address(out))
+    _run(library.aum_frames, problem)
+    return out
+
+
+def log_mel(spectrum: Tensor, filters: Tensor, floor: float) -> Tensor:
+    """See `aumcli.core.kernels.log_mel`."""
+    spectrum, by_mel = spectrum.contiguous(), filters.t().contiguous()                  # (b, t, bins + 1), (mels, bins)
+    bins, mels = filters.shape
+    used = by_mel != 0
+    first = used.to(torch.uint8).argmax(1)                                              # (mels)
+    end = torch.where(used.any(1), bins - used.flip(1).to(torch.uint8).argmax(1), 0)
+    out = _empty(spectrum, *spectrum.shape[:-1], mels)
+    problem = _MelProblem(frames=spectrum[..., 0].numel(), bins=bins, mels=mels, threads=torch.get_num_threads(), floor=floor,
+                          spectrum=_address(spectrum), filters=_address(by_mel), first=_address(first), end=_address(end),
+                          out=_address(out))
+    _run(library.aum_log_mel, problem)
+    return out
 
 
 if library is not None:

@@ -105,3 +105,19 @@ def add_rms_norm(x: Tensor, residual: Tensor | None, weight: Tensor, eps: float)
     """See `aumcli.core.kernels.add_rms_norm`."""
     residual = x if residual is None else residual + x
     return F.rms_norm(residual, weight.shape, weight, eps), residual
+
+
+def windowed_frames(waveforms: Tensor, window: Tensor, hop: int, n_frames: int, fft_size: int, pre_emphasis: float) -> Tensor:
+    """See `aumcli.core.kernels.windowed_frames`."""
+    size = len(window)
+    means = waveforms[:, 1:].unfold(1, size, hop)[:, :n_frames].mean(-1, keepdim=True)                 # (b, t, 1)
+    frames = waveforms.unfold(1, size + 1, hop)[:, :n_frames] - means                                  # (b, t, 1 + size)
+    frames = (frames[..., :-1] * -pre_emphasis).add_(frames[..., 1:]).mul_(window)                     # (b, t, size)
+    return F.pad(frames, (0, fft_size - size))
+
+
+def log_mel(spectrum: Tensor, filters: Tensor, floor: float) -> Tensor:
+    """See `aumcli.core.kernels.log_mel`."""
+    spectrum = spectrum[..., :-1]                                                                      # (b, t, bins)
+    power = spectrum.real.square().addcmul_(spectrum.imag, spectrum.imag)
+    return (power @ filters).clamp_(min=floor).log_()
