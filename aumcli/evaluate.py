@@ -102,8 +102,7 @@ def write_evaluation(result: Evaluation, out: Path) -> None:
     if result.metrics.confusion is not None:
         labels = [row.label for row in result.metrics.per_class]
         plot_confusion(result.metrics.confusion, labels, out / f"confusion-{result.split}.png",
-                       f"{Path(result.model).name} on {Path(result.data).name}, {result.split} split: accuracy "
-                       f"{100 * result.metrics.accuracy:.2f} %, {result.metrics.clips} clips")
+                       f"{Path(result.model).name} on {Path(result.data).name}, {result.split} split")
 
 
 def as_json(result: Evaluation) -> dict[str, object]:

@@ -321,7 +321,7 @@ def _finish(run: Run) -> None:
     plot_curves(run.history, run.out / "curves.png", run.out.name, run.metric)
     if metrics.confusion is not None:
         plot_confusion(metrics.confusion, run.classifier.labels, run.out / "confusion-val.png",
-                       f"{run.out.name}, validation split: accuracy {100 * metrics.accuracy:.2f} %, {metrics.clips} clips")
+                       f"{run.out.name}, validation split")
     write_json(run.out / "report.json", {
         "recipe": run.recipe.model_dump(mode="json"), "data": str(run.data), "epochs": run.history, "split": run.recipe.data.val,
         "clips": metrics.clips, "seed": run.recipe.seed, "backend": run.classifier.backend,

@@ -289,3 +289,13 @@ def test_a_gpu_gets_the_same_clips_from_a_cpu_generator():
     there, lengths_there = augment_waveforms(clips.cuda(), lengths.cuda(), EVERYTHING, RATE, seeded())
     assert torch.equal(lengths_here, lengths_there.cpu())
     assert torch.allclose(here, there.cpu(), atol=1e-4)                           # different Fourier transforms
+
+
+def test_equalise_adds_one_smooth_curve_to_all_frames():
+    features = torch.randn(4, 10, 64, generator=torch.Generator().manual_seed(0))
+    changed = augment.equalise_features(features, AugmentConfig(eq_db=8.0), torch.Generator().manual_seed(1)) - features
+    assert torch.allclose(changed, changed[:, :1].expand_as(changed), atol=1e-5)
+    decibels = changed[:, 0] * 10 / math.log(10)
+    assert 2 < decibels.abs().max() <= 8.0001 and not torch.allclose(decibels[0], decibels[1])
+    assert decibels.diff(dim=1).abs().max() <= 16 / (63 / 4) + 1e-4  # from one extreme to the other between two points
+    assert augment.equalise_features(features, AugmentConfig(), torch.Generator()) is features
