@@ -73,18 +73,20 @@ class LogMel(nn.Module):
         Returns:
             (b, frames, mels); frames beyond a clip's own `n_frames` mean nothing.
         """
-        hop = self.config.hop_samples
-        lengths = torch.full(waveforms.shape[:1], waveforms.shape[1], device=waveforms.device) if lengths is None else lengths
-        inside = torch.arange(waveforms.shape[1], device=waveforms.device) < lengths[:, None]          # (b, samples)
-        mean = (waveforms * inside).sum(1, keepdim=True) / lengths[:, None].clamp(min=1)
-        waveforms = torch.where(inside, waveforms - mean, 0.0)  # mean removed first, so that padding is silence
-        n_frames = self.n_frames(waveforms.shape[1])
-        waveforms = F.pad(waveforms, (1, max(0, (n_frames - 1) * hop + self.fft_size - waveforms.shape[1])))
-        return torch.cat([self._energies(some, n_frames) for some in waveforms.split(_TOGETHER)])      # (b, t, mels)
+        groups = zip(waveforms.split(_TOGETHER), [None] * len(waveforms) if lengths is None else lengths.split(_TOGETHER))
+        return torch.cat([self._energies(some, lengths) for some, lengths in groups])                  # (b, t, mels)
 
-    def _energies(self, waveforms: Tensor, n_frames: int) -> Tensor:
-        """Log-mel energies of waveforms (b, 1 + samples) with one sample before and zeros enough behind."""
-        frames = windowed_frames(waveforms, self.window, self.config.hop_samples, n_frames, self.fft_size, PRE_EMPHASIS)
+    def _energies(self, waveforms: Tensor, lengths: Tensor | None) -> Tensor:
+        """Log-mel energies of a few waveforms."""
+        hop, n_frames = self.config.hop_samples, self.n_frames(waveforms.shape[1])
+        if lengths is None:
+            waveforms = waveforms - waveforms.mean(1, keepdim=True)
+        else:
+            inside = torch.arange(waveforms.shape[1], device=waveforms.device) < lengths[:, None]      # (b, samples)
+            mean = torch.where(inside, waveforms, 0.0).sum(1, keepdim=True) / lengths[:, None].clamp(min=1)
+            waveforms = torch.where(inside, waveforms - mean, 0.0)  # mean removed first, so that padding is silence
+        waveforms = F.pad(waveforms, (1, max(0, (n_frames - 1) * hop + self.fft_size - waveforms.shape[1])))
+        frames = windowed_frames(waveforms, self.window, hop, n_frames, self.fft_size, PRE_EMPHASIS)
         return log_mel(torch.fft.rfft(frames), self.filters, ENERGY_FLOOR)                             # (b, t, mels)
 
     def fit(self, energies: Tensor, n_frames: Tensor) -> Tensor:
@@ -106,7 +108,7 @@ class LogMel(nn.Module):
 
     def normalise(self, energies: Tensor) -> Tensor:
         """Map log energies to (x - mean) / (2 std)."""
-        return (energies - self.config.mean) / (2 * self.config.std)
+        return energies.sub(self.config.mean).div_(2 * self.config.std)
 
     def forward(self, waveforms: Tensor, lengths: Tensor | None = None) -> Tensor:
         """Turn waveforms (b, samples) into model inputs (b, config.frames, mels); see `energies` for the arguments."""

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import torch
 from torch import Tensor
+from torch.utils.weak import WeakTensorKeyDictionary
 
 from aumcli.core.kernels import operators
 
@@ -239,17 +240,25 @@ def windowed_frames(waveforms: Tensor, window: Tensor, hop: int, n_frames: int, 
     return out
 
 
+_by_mel = WeakTensorKeyDictionary()  # filters -> their transpose and ranges of bins: the same for every batch
+
+
+def _filter_rows(filters: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Filters (bins, mels) as rows (mels, bins), with the first bin of each that counts and the one after the last."""
+    if filters not in _by_mel:
+        rows = filters.t().contiguous()
+        used = (rows != 0).to(torch.uint8)
+        _by_mel[filters] = rows, used.argmax(1), torch.where(used.any(1).bool(), len(filters) - used.flip(1).argmax(1), 0)
+    return _by_mel[filters]
+
+
 def log_mel(spectrum: Tensor, filters: Tensor, floor: float) -> Tensor:
     """See `aumcli.core.kernels.log_mel`."""
-    spectrum, by_mel = spectrum.contiguous(), filters.t().contiguous()                  # (b, t, bins + 1), (mels, bins)
-    bins, mels = filters.shape
-    used = by_mel != 0
-    first = used.to(torch.uint8).argmax(1)                                              # (mels)
-    end = torch.where(used.any(1), bins - used.flip(1).to(torch.uint8).argmax(1), 0)
-    out = _empty(spectrum, *spectrum.shape[:-1], mels)
-    problem = _MelProblem(frames=spectrum[..., 0].numel(), bins=bins, mels=mels, threads=torch.get_num_threads(), floor=floor,
-                          spectrum=_address(spectrum), filters=_address(by_mel), first=_address(first), end=_address(end),
-                          out=_address(out))
+    spectrum, (rows, first, end) = spectrum.contiguous(), _filter_rows(filters)         # (b, t, bins + 1)
+    out = _empty(spectrum, *spectrum.shape[:-1], len(rows))
+    problem = _MelProblem(frames=spectrum[..., 0].numel(), bins=rows.shape[1], mels=len(rows), threads=torch.get_num_threads(),
+                          floor=floor, spectrum=_address(spectrum), filters=_address(rows), first=_address(first),
+                          end=_address(end), out=_address(out))
     _run(library.aum_log_mel, problem)
     return out
 
