@@ -112,6 +112,8 @@ class LogMel(nn.Module):
 
     def forward(self, waveforms: Tensor, lengths: Tensor | None = None) -> Tensor:
         """Turn waveforms (b, samples) into model inputs (b, config.frames, mels); see `energies` for the arguments."""
-        if lengths is None:
-            lengths = torch.full(waveforms.shape[:1], waveforms.shape[1], device=waveforms.device)
-        return self.normalise(self.fit(self.energies(waveforms, lengths), self.n_frames(lengths)))
+        energies = self.energies(waveforms, lengths)
+        if lengths is None and energies.shape[1] >= self.config.frames:  # no clip ends early: nothing to pad
+            return self.normalise(energies[:, : self.config.frames])
+        n_frames = energies.new_full(energies.shape[:1], energies.shape[1]) if lengths is None else self.n_frames(lengths)
+        return self.normalise(self.fit(energies, n_frames))
