@@ -15,7 +15,7 @@ from aumcli.core.kernels import log_mel, windowed_frames
 
 PRE_EMPHASIS = 0.97
 ENERGY_FLOOR = 1.1920928955078125e-07  # float32's epsilon: Kaldi's floor before the logarithm
-_TOGETHER = 16  # clips per pass: larger ones leave the processor's caches
+_TOGETHER = 8  # clips per pass: more leave the caches, and take memory that malloc fetches anew each time
 
 
 def mel(hz: Tensor | float) -> Tensor | float:
@@ -73,12 +73,20 @@ class LogMel(nn.Module):
         Returns:
             (b, frames, mels); frames beyond a clip's own `n_frames` mean nothing.
         """
-        groups = zip(waveforms.split(_TOGETHER), [None] * len(waveforms) if lengths is None else lengths.split(_TOGETHER))
-        return torch.cat([self._energies(some, lengths) for some, lengths in groups])                  # (b, t, mels)
+        out = waveforms.new_empty(len(waveforms), self.n_frames(waveforms.shape[1]), self.config.n_mels)
+        return self._fill(out, waveforms, lengths)
 
-    def _energies(self, waveforms: Tensor, lengths: Tensor | None) -> Tensor:
-        """Log-mel energies of a few waveforms."""
-        hop, n_frames = self.config.hop_samples, self.n_frames(waveforms.shape[1])
+    def _fill(self, out: Tensor, waveforms: Tensor, lengths: Tensor | None) -> Tensor:
+        """Write log-mel energies into `out` (b, frames, mels), as many frames as it has or the waveforms give."""
+        n_frames = min(out.shape[1], self.n_frames(waveforms.shape[1]))
+        for i in range(0, len(waveforms), _TOGETHER):
+            some = slice(i, i + _TOGETHER)
+            out[some, :n_frames] = self._energies(waveforms[some], None if lengths is None else lengths[some], n_frames)
+        return out
+
+    def _energies(self, waveforms: Tensor, lengths: Tensor | None, n_frames: int) -> Tensor:
+        """The first n_frames log-mel energies of a few waveforms."""
+        hop = self.config.hop_samples
         if lengths is None:
             waveforms = waveforms - waveforms.mean(1, keepdim=True)
         else:
@@ -112,8 +120,9 @@ class LogMel(nn.Module):
 
     def forward(self, waveforms: Tensor, lengths: Tensor | None = None) -> Tensor:
         """Turn waveforms (b, samples) into model inputs (b, config.frames, mels); see `energies` for the arguments."""
-        energies = self.energies(waveforms, lengths)
-        if lengths is None and energies.shape[1] >= self.config.frames:  # no clip ends early: nothing to pad
-            return self.normalise(energies[:, : self.config.frames])
-        n_frames = energies.new_full(energies.shape[:1], energies.shape[1]) if lengths is None else self.n_frames(lengths)
-        return self.normalise(self.fit(energies, n_frames))
+        features = waveforms.new_zeros(len(waveforms), self.config.frames, self.config.n_mels)
+        self._fill(features, waveforms, lengths)
+        if lengths is not None:
+            ended = torch.arange(self.config.frames, device=features.device) >= self.n_frames(lengths)[:, None]  # (b, frames)
+            features.masked_fill_(ended[..., None], 0.0)
+        return features.sub_(self.config.mean).div_(2 * self.config.std)

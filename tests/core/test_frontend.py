@@ -176,7 +176,6 @@ def _seconds(function) -> float:
     return time.perf_counter() - start
 
 
-@pytest.mark.xfail(reason="not reached yet: 3.3 to 5 times was measured for the whole frontend; the bound stays")
 def test_a_batch_is_five_times_as_fast_as_kaldi(record_property):
     clips = torch.stack(_clips(10, *[16000] * 64))
     frontend = LogMel(FrontendConfig(frames=98))
