@@ -1,5 +1,6 @@
 """Sound files to waveforms: decode, mix to mono, resample; and everything that can be wrong with a sound file."""
 
+import functools
 import math
 import os
 from collections.abc import Iterator
@@ -23,7 +24,8 @@ SILENCE = 1e-6              # full scale is 1; one step of 16 bit is 3e-5
 ROUNDING_S = 0.001          # annotations round times to the millisecond, sometimes to past the file's end
 BLOCK_S = 30.0              # files are checked in blocks of this length
 MPEG_FRAME_SAMPLES = 1152
-LARGEST_KERNEL = 2**24      # numbers; torchaudio's filter bank for 44101 -> 16000 Hz would hold 7e8
+ZERO_CROSSINGS = 6          # of the resampling filter, on each side
+RESAMPLE_BLOCK = 8192       # samples resampled at a time
 
 
 @dataclass(frozen=True)
@@ -119,42 +121,39 @@ def resample(waveform: np.ndarray, rate_hz: int, to_hz: int) -> np.ndarray:
     Returns:
         (ceil(samples * to_hz / rate_hz),) float32; the waveform itself where the rates are equal.
 
-    Source: torchaudio.functional.resample with its defaults.
+    Source: the formula of torchaudio.functional.resample with its defaults (Hann window over 6 zero crossings, cutoff at
+    0.99 of the lower Nyquist frequency), with phases in float64, where torchaudio rounds them to float32.
     """
     if rate_hz == to_hz:
         return waveform
     common = math.gcd(rate_hz, to_hz)
-    if (rate_hz // common) * (to_hz // common) > LARGEST_KERNEL:
-        return _resample_rare(waveform, rate_hz // common, to_hz // common)
-    import torch
-    import torchaudio.functional
-
-    return torchaudio.functional.resample(torch.from_numpy(waveform), rate_hz, to_hz).numpy()
-
-
-def _resample_rare(waveform: np.ndarray, old: int, new: int) -> np.ndarray:
-    """torchaudio's formula, summed directly, for rates with so small a common divisor that its table is too large.
-
-    Args:
-        waveform: (samples,) float32.
-        old, new: the rates, divided by their greatest common divisor.
-
-    Returns:
-        (ceil(samples * new / old),) float32.
-    """
-    zeros, cutoff = 6, 0.99 * min(old, new) / old               # zero crossings each side; share of the old Nyquist
-    width = math.ceil(zeros / cutoff)
-    padded = np.pad(waveform, (width, width + 1))
-    taps = np.arange(-width, width + 2)
+    old, new = rate_hz // common, to_hz // common
+    width = math.ceil(ZERO_CROSSINGS / _cutoff(old, new))
+    windows = np.lib.stride_tricks.sliding_window_view(np.pad(waveform, (width, width + 1)), 2 * width + 2)
     result = np.empty(-(-len(waveform) * new // old), dtype=np.float32)
-    for begin in range(0, len(result), 8192):
-        index = np.arange(begin, min(begin + 8192, len(result)), dtype=np.int64)
-        whole, part = np.divmod(index * old, new)               # the place between old samples, without rounding
-        t = np.clip((taps - part[:, None] / new) * cutoff, -zeros, zeros)               # (block, taps)
-        kernel = np.sinc(t) * np.cos(t * (np.pi / 2 / zeros)) ** 2 * cutoff
-        rows = np.lib.stride_tricks.sliding_window_view(padded, len(taps))[whole]       # (block, taps)
-        result[index] = (kernel * rows).sum(axis=1)
+    # Phases repeat after `new` samples, so whole rounds of them share one filter bank, if it is of a sensible size
+    block = max(1, RESAMPLE_BLOCK // new) * new if new <= RESAMPLE_BLOCK else RESAMPLE_BLOCK
+    for begin in range(0, len(result), block):
+        end = min(begin + block, len(result))
+        filters = _filters(old, new, 0 if new <= RESAMPLE_BLOCK else begin, block)      # (block, taps)
+        result[begin:end] = np.einsum("it,it->i", windows[np.arange(begin, end) * old // new], filters[:end - begin])
     return result
+
+
+@functools.lru_cache(maxsize=8)
+def _filters(old: int, new: int, begin: int, count: int) -> np.ndarray:
+    """Interpolation filters, (count, taps) float32, of the samples `begin` onwards of a signal resampled by new / old."""
+    cutoff = _cutoff(old, new)
+    width = math.ceil(ZERO_CROSSINGS / cutoff)
+    phase = np.arange(begin, begin + count, dtype=np.int64) * old % new / new    # place after the old sample before it
+    t = np.clip((np.arange(-width, width + 2) - phase[:, None]) * cutoff, -ZERO_CROSSINGS, ZERO_CROSSINGS)
+    window = np.cos(t * (np.pi / 2 / ZERO_CROSSINGS)) ** 2
+    return (np.sinc(t) * window * cutoff).astype(np.float32)
+
+
+def _cutoff(old: int, new: int) -> float:
+    """The pass band's end as a share of the old Nyquist frequency."""
+    return 0.99 * min(old, new) / old
 
 
 def find_audio(folder: Path | str) -> list[Path]:

@@ -6,14 +6,15 @@ import time
 import numpy as np
 import pytest
 import torch
-from torchaudio.compliance import kaldi
+from rivals import import_torchaudio
 
 from aumcli.config import FrontendConfig
 from aumcli.core.frontend import ENERGY_FLOOR, LogMel
 
-# float32 against float32 in another order of operations: torchaudio itself is 8e-4 off its float64 result, in quiet
-# bins beside a loud tone (golden/README.md)
-TOLERANCE, MEAN_TOLERANCE = 1e-3, 5e-5
+kaldi = import_torchaudio("compliance.kaldi")
+
+TOLERANCE, MEAN_TOLERANCE = 1e-3, 5e-5          # of log energy
+ROUNDING = 2.0 ** -24                           # of float32, relative
 FLOOR = float(np.log(np.float32(ENERGY_FLOOR)))
 
 
@@ -21,6 +22,17 @@ def _kaldi(waveform: torch.Tensor, rate: int = 16000, n_mels: int = 128) -> torc
     """The published call: waveform (1, samples), mean removed -> (frames, mels)."""
     return kaldi.fbank(waveform - waveform.mean(), htk_compat=True, sample_frequency=rate, use_energy=False,
                        window_type="hanning", num_mel_bins=n_mels, dither=0.0, frame_shift=10)
+
+
+def _excess(difference: torch.Tensor, log_energies: torch.Tensor) -> torch.Tensor:
+    """Difference of log energies (t, mels) as a share of what float32 allows, in units of TOLERANCE.
+
+    An FFT rounds relative to the frame's strongest bin: in a bin 1e-11 of its energy one rounding is 4e-2 of the log
+    energy. How it falls depends on the processor: torchaudio's own features of a recorded chirp differ by 1e-2 between two.
+    """
+    strongest = log_energies.amax(1, keepdim=True)                               # (t, 1)
+    allowed = TOLERANCE + 2 * ROUNDING * torch.exp((strongest - log_energies) / 2)
+    return difference.abs() / allowed * TOLERANCE
 
 
 def _clips(seed: int, *samples: int) -> list[torch.Tensor]:
@@ -52,9 +64,10 @@ def test_recorded_features(golden, name):
     frontend, waveform = LogMel(config), torch.from_numpy(recorded["waveform"])
     features, want = frontend(waveform)[0], torch.from_numpy(recorded["features"])
     assert frontend.n_frames(waveform.shape[1]) == int(recorded["n_frames"])
-    difference = (features - want).abs() * 2 * config.std                       # in log energy
-    assert difference.max() <= TOLERANCE
-    assert difference.mean() <= MEAN_TOLERANCE
+    scale = 2 * config.std
+    excess = _excess((features - want) * scale, want * scale)                   # the mean cancels
+    assert excess.max() <= TOLERANCE
+    assert excess.mean() <= MEAN_TOLERANCE
 
 
 @pytest.mark.parametrize("rate, n_mels", [(16000, 128), (16000, 64), (8000, 128), (44100, 128), (22050, 80)])
@@ -90,9 +103,8 @@ def test_a_batch_equals_its_clips_one_by_one():
     frontend = LogMel(FrontendConfig(frames=80))
     together = frontend(batch, lengths)
     for i, clip in enumerate(clips):
-        # the mean is summed over another length; 1e-4 of log energy is seen only in near-empty bins
-        alone = frontend(clip[None])[0]
-        assert ((together[i] - alone).abs() * 2 * 4.5689974).max() <= TOLERANCE
+        alone, scale = frontend(clip[None])[0], 2 * frontend.config.std         # the mean is summed over another length
+        assert _excess((together[i] - alone) * scale, alone * scale).max() <= TOLERANCE
     assert torch.equal(together, frontend(batch, lengths))
 
 
