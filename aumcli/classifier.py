@@ -10,9 +10,7 @@ import torch
 from torch import Tensor
 
 from aumcli.config import ModelConfig
-from aumcli.core.audio_mamba import AudioMamba
 from aumcli.core.frontend import LogMel
-from aumcli.core.kernels import choose_backend
 from aumcli.data.audio import load_audio
 from aumcli.errors import AumError
 from aumcli.weights import CONFIG, read_model
@@ -28,7 +26,7 @@ class Classifier:
         device: "cpu", "cuda", "cuda:1", "mps" or "auto".
     """
 
-    def __init__(self, network: AudioMamba, config: ModelConfig, source: str, device: str | torch.device = "cpu"):
+    def __init__(self, network: torch.nn.Module, config: ModelConfig, source: str, device: str | torch.device = "cpu"):
         self.device = pick_device(device)
         self.network = network.to(self.device)
         self.frontend = LogMel(config.frontend).to(self.device)
@@ -42,7 +40,7 @@ class Classifier:
     @property
     def backend(self) -> str:
         """The kernel backend that this model's calls run."""
-        return choose_backend(self.network.norm_f.backend, self.device, torch.float32)
+        return self.network.backend_on(self.device)
 
     def logits(self, features: Tensor) -> Tensor:
         """Map normalised log-mel features (b, frames, mels) to logits (b, classes)."""

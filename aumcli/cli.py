@@ -12,7 +12,7 @@ from aumcli.errors import AumError
 
 app = typer.Typer(
     name="aum", no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False,
-    help="Audio classification with Audio Mamba: prepare data, train, evaluate, predict.")
+    help="Audio classification with Audio Mamba: prepare data, train, evaluate, predict, compare.")
 
 Device = Annotated[str, typer.Option(help="cpu, cuda, mps or auto (a GPU where there is one)")]
 Json = Annotated[bool, typer.Option("--json", help="print the result as JSON")]
@@ -143,6 +143,57 @@ def predict(
     for result in failed:
         _print_error(AumError(result.problem, result.fix))
     raise typer.Exit(1 if failed else 0)
+
+
+@app.command()
+def bench(
+    models: Annotated[str, typer.Option(help="what to compare: aum or ast, a size, and -eager for attention without a fused "
+                                             "kernel")] = "aum-base,ast-base",
+    max_tokens: Annotated[int, typer.Option(help="measure up to so many patches per clip")] = 2048,
+    min_tokens: Annotated[int, typer.Option(help="start with so many, then double")] = 512,
+    mode: Annotated[str, typer.Option(help="inference or training")] = "inference",
+    dtype: Annotated[str, typer.Option(help="float32 or bfloat16")] = "float32",
+    batch: Annotated[int, typer.Option(min=1, help="clips at a time")] = 1,
+    repeats: Annotated[int, typer.Option(min=1, help="timed runs per point")] = 7,
+    budget: Annotated[float, typer.Option(help="seconds per point, after three runs")] = 60.0,
+    out: Annotated[Path | None, typer.Option(help="folder for bench.json, with every sample")] = None,
+    device: Device = "cpu",
+) -> None:
+    """Time AuM beside AST on this machine, by number of tokens: a second at 10 ms per frame has 50."""
+    from aumcli.bench import bench as run_bench
+    from aumcli.report import bench_header, bench_line
+
+    names = models.split(",")
+    for number, points in enumerate(run_bench(names, max_tokens, min_tokens, mode, dtype, device, batch, repeats, budget, out)):
+        setting = points[0].setting
+        if number == 0:
+            typer.echo(f"{mode}, {dtype}, {device}, batch {batch}, {setting.threads} threads, seed {setting.seed}; medians of up to {repeats}\n"
+                       + bench_header(names))
+        typer.echo(bench_line(points))
+    if out is not None:
+        typer.echo(f"{out}: wrote bench.json")
+
+
+@app.command()
+def ablate(
+    recipe: Annotated[str, typer.Option(help="a recipe's name or a .toml file")] = "quickstart",
+    data: Annotated[Path | None, typer.Option(help="prepared data  [default: data/<the recipe's corpus>]")] = None,
+    grid: Annotated[list[str] | None, typer.Option(help="an axis: --grid model.cls_position=head,mid,end; repeatable  "
+                                                   "[default: the paper's Table 2, directions by CLS positions]")] = None,
+    seeds: Annotated[int, typer.Option(min=1, help="runs per cell")] = 3,
+    set_: Annotated[list[str] | None, typer.Option("--set", help="change a value in all cells; repeatable")] = None,
+    out: Annotated[Path | None, typer.Option(help="folder for the runs and the table  [default: ablations/<recipe>]")] = None,
+    device: Device = "cpu",
+) -> None:
+    """Train and test a grid of variants; the same command again goes on where it stopped."""
+    from aumcli.ablate import TABLE_2, ablate as run_ablation, table
+    from aumcli.report import print_table
+
+    out = out or Path("ablations") / Path(recipe).stem
+    cells = run_ablation(recipe, out, data, grid or TABLE_2, seeds, set_ or [], device, say=typer.echo)
+    print_table(f"{recipe}, test split, {seeds} seeds", *table(cells))
+    typer.echo(f"{out}: wrote ablation.json and ablation.md")
+    raise typer.Exit(1 if any(cell.failures for cell in cells) else 0)
 
 
 @app.command()

@@ -5,9 +5,9 @@ Imports no torch, so that the command line can check a recipe before anything he
 
 import math
 from enum import StrEnum
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, model_validator
 
 
 class Direction(StrEnum):
@@ -80,49 +80,76 @@ class FrontendConfig(Frozen):
         return self
 
 
-SIZES: dict[str, dict[str, Any]] = {
-    "nano": {"width": 128, "depth": 6, "state_size": 8},  # ours, for CPUs: the scan costs as much as the products
-    "tiny": {"width": 192, "depth": 24},
-    "small": {"width": 384, "depth": 24},
-    "base": {"width": 768, "depth": 24},
-}
+class NetworkConfig(Frozen):
+    """What every architecture has: patches of a spectrogram through a stack of blocks."""
 
+    SIZES: ClassVar[dict[str, dict[str, int]]] = {}
 
-class AudioMambaConfig(Frozen):
-    """An Audio Mamba: patches of a spectrogram through a stack of Mamba blocks."""
-
-    architecture: Literal["aum"] = "aum"
-    size: Literal["nano", "tiny", "small", "base"] | None = Field(None, description="sets width, depth and state_size")
+    size: Literal["nano", "tiny", "small", "base"] | None = Field(None, description="sets width, depth and the like")
     width: Positive = Field(768, description="embedding width d")
     depth: Positive = Field(24, description="number of blocks")
-    direction: Direction = Direction.FO_BI
-    cls_position: ClsPosition = ClsPosition.MID
     n_classes: Positive = 527
     n_mels: Positive = 128
     frames: Positive = 1024
     patch_mels: Positive = 16
     patch_frames: Positive = 16
-    state_size: Positive = Field(16, description="n: size of the state per channel")
-    conv_kernel: Positive = Field(4, description="taps of the causal convolution")
-    expand: Positive = Field(2, description="inner width e = expand * width")
-    norm_eps: PositiveFloat = 1e-5
+    overlap: Count = Field(0, description="mels, and frames, that neighbouring patches share")
     drop_path: Extent = Field(0.0, description="stochastic depth at the last block")
-    published_gate_gradient: Flag = Field(
-        False, description="Fo-Bi: leave the reversed direction out of the gate's gradient, as the published code does")
 
     @model_validator(mode="before")
     @classmethod
     def _expand_size(cls, values: Any) -> Any:
-        if isinstance(values, dict) and values.get("size") in SIZES:
-            return {**SIZES[values["size"]], **values}
+        if isinstance(values, dict) and values.get("size") in cls.SIZES:
+            return {**cls.SIZES[values["size"]], **values}
         return values
 
     @model_validator(mode="after")
-    def _check(self) -> "AudioMambaConfig":
+    def _check_patches(self) -> "NetworkConfig":
         for axis, whole, patch in (("n_mels", self.n_mels, self.patch_mels), ("frames", self.frames, self.patch_frames)):
-            if whole % patch:
+            if self.overlap >= patch or patch > whole:
+                raise ValueError(f"patches of {patch} with overlap {self.overlap} don't fit {axis} {whole}")
+            if not self.overlap and whole % patch:
                 raise ValueError(f"{axis} {whole} is not a multiple of the patch's {patch}: nothing may be cut silently")
         return self
+
+    @property
+    def grid(self) -> tuple[int, int]:
+        """Patches along (mels, frames)."""
+        return (1 + (self.n_mels - self.patch_mels) // (self.patch_mels - self.overlap),
+                1 + (self.frames - self.patch_frames) // (self.patch_frames - self.overlap))
+
+    @property
+    def n_patches(self) -> int:
+        return self.grid[0] * self.grid[1]
+
+    def describe(self) -> str:
+        """One line about the network."""
+        return f"{self.size or ''} {self._kind()}, {self.width} x {self.depth}".strip()
+
+
+class AudioMambaConfig(NetworkConfig):
+    """An Audio Mamba (AuM)."""
+
+    SIZES: ClassVar = {
+        "nano": {"width": 128, "depth": 6, "state_size": 8},  # ours, for CPUs: the scan costs as much as the products
+        "tiny": {"width": 192, "depth": 24},
+        "small": {"width": 384, "depth": 24},
+        "base": {"width": 768, "depth": 24},
+    }
+
+    architecture: Literal["aum"] = "aum"
+    overlap: Literal[0] = 0
+    direction: Direction = Direction.FO_BI
+    cls_position: ClsPosition = ClsPosition.MID
+    state_size: Positive = Field(16, description="n: size of the state per channel")
+    conv_kernel: Positive = Field(4, description="taps of the causal convolution")
+    expand: Positive = Field(2, description="inner width e = expand * width")
+    norm_eps: PositiveFloat = 1e-5
+    published_gate_gradient: Flag = Field(
+        False, description="Fo-Bi: leave the reversed direction out of the gate's gradient, as the published code does")
+
+    def _kind(self) -> str:
+        return f"AuM {self.direction}, CLS {self.cls_position}"
 
     @property
     def inner_width(self) -> int:
@@ -132,14 +159,44 @@ class AudioMambaConfig(Frozen):
     def dt_rank(self) -> int:
         return math.ceil(self.width / 16)
 
-    @property
-    def grid(self) -> tuple[int, int]:
-        """Patches along (mels, frames)."""
-        return self.n_mels // self.patch_mels, self.frames // self.patch_frames
 
-    @property
-    def n_patches(self) -> int:
-        return self.grid[0] * self.grid[1]
+class SpectrogramTransformerConfig(NetworkConfig):
+    """An Audio Spectrogram Transformer (AST); each size has about as many parameters as the Audio Mamba of its name."""
+
+    SIZES: ClassVar = {
+        "nano": {"width": 128, "depth": 3, "heads": 4},  # ours
+        "tiny": {"width": 192, "depth": 12, "heads": 3},
+        "small": {"width": 384, "depth": 12, "heads": 6},
+        "base": {"width": 768, "depth": 12, "heads": 12},
+    }
+
+    architecture: Literal["ast"] = "ast"
+    depth: Positive = Field(12, description="number of blocks")
+    heads: Positive = Field(12, description="attention heads per block")
+    mlp_width: Positive | None = Field(None, description="inner width of the perceptron; none: four times the width")
+    distilled: Flag = Field(False, description="a second token; the mean of both is classified, as in DeiT")
+    norm_eps: PositiveFloat = Field(1e-6, description="of the blocks and the last norm")
+    head_norm_eps: PositiveFloat = Field(1e-5, description="of the norm before the head")
+
+    @model_validator(mode="after")
+    def _check_heads(self) -> "SpectrogramTransformerConfig":
+        if self.width % self.heads:
+            raise ValueError(f"width {self.width} is not a multiple of heads {self.heads}")
+        return self
+
+    def _kind(self) -> str:
+        return f"AST, {self.heads} heads"
+
+
+ARCHITECTURES: dict[str, type[NetworkConfig]] = {"aum": AudioMambaConfig, "ast": SpectrogramTransformerConfig}
+
+
+def _architecture(values: Any) -> Any:
+    return values.get("architecture", "aum") if isinstance(values, dict) else getattr(values, "architecture", "aum")
+
+
+Network = Annotated[Annotated[AudioMambaConfig, Tag("aum")] | Annotated[SpectrogramTransformerConfig, Tag("ast")],
+                    Discriminator(_architecture)]
 
 
 class AugmentConfig(Frozen):
@@ -201,7 +258,7 @@ class ModelConfig(Frozen):
     """config.json of a model directory: all that evaluation and prediction need besides the weights."""
 
     format: Literal[1] = Field(1, description="version of this file's layout")
-    model: AudioMambaConfig
+    model: Network
     frontend: FrontendConfig
     labels: tuple[str, ...]
     activation: Literal["softmax", "sigmoid"] = Field(description="how logits become scores: as the model was trained")

@@ -1,7 +1,6 @@
 """aum info: what is installed, which kernels can run and why the others can't, recipes and model directories."""
 
 from aumcli.classifier import default_model, find_model, packaged_models
-from aumcli.config import AudioMambaConfig
 from aumcli.core.kernels import available_backends, choose_backend, cpu
 from aumcli.errors import AumError
 from aumcli.recipe import dump_recipe, load_recipe, recipe_names
@@ -37,14 +36,9 @@ def recipes() -> list[tuple[str, str, str, str]]:
     rows = []
     for name in recipe_names():
         recipe = load_recipe(name)
-        rows.append((name, recipe.data.corpus or "any", describe(recipe.model),
+        rows.append((name, recipe.data.corpus or "any", recipe.model.describe(),
                      f"{recipe.train.epochs} epochs, batch {recipe.train.batch_size}, {recipe.train.optimizer} {recipe.train.lr:g}"))
     return rows
-
-
-def describe(model: AudioMambaConfig) -> str:
-    """One line about a model."""
-    return f"AuM {model.size or ''} {model.direction}, CLS {model.cls_position}, {model.width} x {model.depth}".replace("  ", " ")
 
 
 def about(name: str) -> str:

@@ -9,7 +9,9 @@ from typing import Any
 
 from pydantic import BaseModel, Field, ValidationError, model_validator
 
-from aumcli.config import AudioMambaConfig, AugmentConfig, DataConfig, FrontendConfig, Frozen, TrainConfig
+from aumcli.config import (
+    ARCHITECTURES, AudioMambaConfig, AugmentConfig, DataConfig, FrontendConfig, Frozen, Network, TrainConfig,
+)
 from aumcli.errors import AumError
 
 SHARED = ("n_mels", "frames")   # the spectrogram's size: the frontend says it, the model follows
@@ -21,7 +23,7 @@ class Recipe(Frozen):
     seed: int = Field(0, ge=0, description="decides every random draw")
     data: DataConfig = DataConfig()
     frontend: FrontendConfig = FrontendConfig()
-    model: AudioMambaConfig = AudioMambaConfig()
+    model: Network = AudioMambaConfig()
     augment: AugmentConfig = AugmentConfig()
     train: TrainConfig = TrainConfig()
 
@@ -146,14 +148,16 @@ def _validated(values: dict[str, Any], where: str) -> Recipe:
         wrong = {item["loc"] for item in items}
         # a wrong size is the frontend's mistake; the model only repeats it
         lines = [_explain(item) for item in items
-                 if item["loc"][:1] != ("model",) or ("frontend", *item["loc"][1:]) not in wrong]
+                 if item["loc"][:1] != ("model",) or ("frontend", *item["loc"][2:]) not in wrong]
         raise AumError(f"{where} has {len(lines)} mistake{'s' if len(lines) > 1 else ''}:\n  " + "\n  ".join(lines),
                        fix="mend the recipe or the --set value; `aum info NAME` shows a recipe with all its keys") from error
 
 
 def _explain(item: Any) -> str:
     """One line about one of pydantic's errors: the key, what is wrong, and a guess at what was meant."""
-    key = ".".join(str(part) for part in item["loc"])
+    key = ".".join(str(part) for part in item["loc"] if part not in ARCHITECTURES)
+    if item["type"] == "union_tag_invalid":
+        return f"{key}.architecture: should be one of {', '.join(ARCHITECTURES)}, not {item['input']['architecture']!r}"
     if item["type"] == "extra_forbidden":
         fields = _fields_at(item["loc"][:-1])
         close = difflib.get_close_matches(str(item["loc"][-1]), fields, 1)
@@ -167,5 +171,5 @@ def _explain(item: Any) -> str:
 def _fields_at(location: tuple[Any, ...]) -> list[str]:
     model: Any = Recipe
     for part in location:
-        model = model.model_fields[part].annotation
+        model = ARCHITECTURES.get(part) or model.model_fields[part].annotation
     return list(model.model_fields)

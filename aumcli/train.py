@@ -18,7 +18,7 @@ from torch import Tensor
 
 from aumcli.classifier import Classifier, pick_device
 from aumcli.config import AugmentConfig, ModelConfig, TrainConfig
-from aumcli.core.audio_mamba import AudioMamba
+from aumcli.core import build_network
 from aumcli.core.frontend import LogMel
 from aumcli.data.augment import augment_waveforms, equalise_features, mask_features, mixup_waveforms, warp_features
 from aumcli.data.dataset import Waveforms, crop_and_pad, epoch_batches, load_batches, stream_seed
@@ -45,7 +45,7 @@ class Run:
     out: Path
     manifest: Manifest
     classifier: Classifier          # the weights that are evaluated and saved: averaged ones where the recipe asks
-    network: AudioMamba             # the weights that are trained
+    network: torch.nn.Module             # the weights that are trained
     optimizer: torch.optim.Optimizer
     train: Waveforms
     val: Waveforms
@@ -114,9 +114,9 @@ def _start(recipe: Recipe, out: Path, data: Path | str | None, resume: bool, dev
     torch.use_deterministic_algorithms(True)
     torch.utils.deterministic.fill_uninitialized_memory = False  # a debugging aid that costs a pass over every tensor
     torch.manual_seed(stream_seed(recipe.seed, WEIGHTS_PURPOSE))
-    network, averaged = AudioMamba(recipe.model), None
+    network, averaged = build_network(recipe.model), None
     if recipe.train.ema:
-        averaged = AudioMamba(recipe.model).requires_grad_(False)
+        averaged = build_network(recipe.model).requires_grad_(False)
         averaged.load_state_dict(network.state_dict())
     place = pick_device(device)
     config = ModelConfig(
@@ -132,7 +132,7 @@ def _start(recipe: Recipe, out: Path, data: Path | str | None, resume: bool, dev
         _restore(run, state)
     parameters = sum(x.numel() for x in network.parameters())
     say(f"{folder}: {len(train_clips)} training and {len(val_clips)} validation clips, {len(manifest.labels)} classes; "
-        f"{recipe.model.direction} {recipe.model.width} wide, {recipe.model.depth} blocks, {parameters:,} parameters; "
+        f"{recipe.model.describe()}, {parameters:,} parameters; "
         f"{run.classifier.backend} backend on {place}, {torch.get_num_threads()} threads, seed {recipe.seed}")
     if state is not None:
         say(f"going on after epoch {len(run.history)} of {recipe.train.epochs}")
@@ -140,11 +140,11 @@ def _start(recipe: Recipe, out: Path, data: Path | str | None, resume: bool, dev
     return run
 
 
-def _optimizer(network: AudioMamba, settings: TrainConfig) -> torch.optim.Optimizer:
+def _optimizer(network: torch.nn.Module, settings: TrainConfig) -> torch.optim.Optimizer:
     """Adam with the decay in the gradient, as published, or AdamW, which spares gains, biases, positions and A."""
     kind = torch.optim.Adam if settings.optimizer == "adam" else torch.optim.AdamW
     spared = {name for name, x in network.named_parameters()
-              if settings.optimizer == "adamw" and (x.ndim < 2 or name.endswith("_log") or name in ("cls_token", "pos_embed.pos_embed"))}
+              if settings.optimizer == "adamw" and (x.ndim < 2 or name.endswith(("_log", "_token", "pos_embed")))}
     groups = [{"params": [x for name, x in network.named_parameters() if (name in spared) is without],
                "weight_decay": 0.0 if without else settings.weight_decay} for without in (False, True)]
     return kind([group for group in groups if group["params"]], lr=settings.lr, betas=settings.betas, fused=True)

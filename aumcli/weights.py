@@ -5,10 +5,10 @@ from pathlib import Path
 
 import torch
 from pydantic import ValidationError
-from torch import Tensor
+from torch import Tensor, nn
 
 from aumcli.config import ModelConfig
-from aumcli.core.audio_mamba import AudioMamba
+from aumcli.core import build_network
 from aumcli.errors import AumError
 from aumcli.files import atomic_path, write_json
 
@@ -36,7 +36,7 @@ def save_model(folder: Path | str, tensors: dict[str, Tensor], config: ModelConf
     write_json(folder / CONFIG, config.model_dump(mode="json", exclude_none=True))
 
 
-def read_model(folder: Path | str, backend: str = "auto") -> tuple[AudioMamba, ModelConfig]:
+def read_model(folder: Path | str, backend: str = "auto") -> tuple[nn.Module, ModelConfig]:
     """Read a model directory.
 
     Args:
@@ -60,7 +60,7 @@ def read_model(folder: Path | str, backend: str = "auto") -> tuple[AudioMamba, M
         raise AumError(f"can't read {folder / WEIGHTS}: {error}", fix="copy the model directory again, or train again",
                        exit_code=1) from error
     with torch.random.fork_rng(devices=[]):  # the draws for weights that are about to be replaced are nobody's
-        network = AudioMamba(config.model, backend)  # (building on the meta device would import torch's compiler: 2 s)
+        network = build_network(config.model, backend)  # (building on the meta device would import torch's compiler: 2 s)
     try:
         network.load_state_dict({name: x.float() for name, x in tensors.items()})
     except RuntimeError as error:

@@ -4,9 +4,17 @@ import torch
 from torch import Tensor, nn
 
 from aumcli.config import AudioMambaConfig
-from aumcli.core.kernels import add_rms_norm
+from aumcli.core.kernels import add_rms_norm, choose_backend
 from aumcli.core.mixer import Mixer
-from aumcli.core.patches import PatchEmbed, PositionEmbedding, place_cls
+from aumcli.core.patches import PatchEmbed, PositionEmbedding, check_features, place_cls
+
+
+def drop_path(x: Tensor, rate: float, training: bool) -> Tensor:
+    """Stochastic depth: drop a clip's x (b, l, d) with this probability and scale up the rest, in training only."""
+    if not training or rate == 0:
+        return x
+    keep = torch.rand(len(x), 1, 1, device=x.device) >= rate
+    return x * (keep / (1 - rate)).to(x.dtype)
 
 
 class RMSNorm(nn.Module):
@@ -75,27 +83,22 @@ class AudioMamba(nn.Module):
 
     def forward_features(self, features: Tensor) -> Tensor:
         """Encode features (b, frames, mels) to the classification token after the last norm, (b, d)."""
-        if features.ndim != 3 or features.shape[1:] != (self.config.frames, self.config.n_mels):
-            raise ValueError(f"the model takes features (batch, {self.config.frames} frames, {self.config.n_mels} mels), "
-                             f"not {tuple(features.shape)}")
+        check_features(features, self.config)
         positions = self.pos_embed.pos_embed                                                           # (1, 1 + l, d)
         tokens = self.patch_embed(features) + positions[:, 1:]
         x, index = place_cls(tokens, self.cls_token + positions[:, :1], self.config.cls_position)      # (b, l + 1, d)
         residual = None
         for i, block in enumerate(self.layers):
-            x, residual = block(self._drop(x, self.drop_rates[i - 1] if i else 0.0), residual)
-        x = self._drop(x, self.config.drop_path)
+            x, residual = block(drop_path(x, self.drop_rates[i - 1] if i else 0.0, self.training), residual)
+        x = drop_path(x, self.config.drop_path, self.training)
         # the other tokens' last norm would be thrown away
         x, _ = self.norm_f(x[:, index : index + 1], residual[:, index : index + 1])
         return x[:, 0]
 
-    def _drop(self, x: Tensor, rate: float) -> Tensor:
-        """Stochastic depth: drop a clip's x (b, l, d) with this probability and scale up the rest, in training only."""
-        if not self.training or rate == 0:
-            return x
-        keep = torch.rand(len(x), 1, 1, device=x.device) >= rate
-        return x * (keep / (1 - rate)).to(x.dtype)
-
     def forward(self, features: Tensor) -> Tensor:
         """Map normalised log-mel features (b, frames, mels) to logits (b, classes)."""
         return self.head(self.forward_features(features))
+
+    def backend_on(self, device: torch.device) -> str:
+        """Name of the kernel backend that runs on a device."""
+        return choose_backend(self.norm_f.backend, device, torch.float32)

@@ -4,19 +4,28 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from aumcli.config import AudioMambaConfig, ClsPosition
+from aumcli.config import ClsPosition, NetworkConfig
+
+
+def check_features(features: Tensor, config: NetworkConfig) -> None:
+    """Refuse features that are not (b, frames, mels) of the model's size."""
+    if features.ndim != 3 or features.shape[1:] != (config.frames, config.n_mels):
+        raise ValueError(f"the model takes features (batch, {config.frames} frames, {config.n_mels} mels), "
+                         f"not {tuple(features.shape)}")
 
 
 class PatchEmbed(nn.Module):
     """Cut a spectrogram into patches and project each to a token, lowest mels first (frequency-major order)."""
 
-    def __init__(self, config: AudioMambaConfig):
+    def __init__(self, config: NetworkConfig):
         super().__init__()
         patch = (config.patch_mels, config.patch_frames)
-        self.proj = nn.Conv2d(1, config.width, kernel_size=patch, stride=patch)
+        self.proj = nn.Conv2d(1, config.width, kernel_size=patch, stride=tuple(size - config.overlap for size in patch))
 
     def forward(self, features: Tensor) -> Tensor:
         """Map features (b, frames, mels) to tokens (b, l, d), token f * T' + t for patch (f, t)."""
+        if self.proj.stride != self.proj.kernel_size:
+            return self.proj(features.transpose(1, 2)[:, None]).flatten(2).transpose(1, 2)
         b, frames, mels = features.shape
         height, width = self.proj.kernel_size
         # stride equals kernel, so the convolution is one matrix product; as such it is far faster on CPUs
