@@ -69,8 +69,13 @@ typedef struct {
     float *out;                                 /* (frames, mels) */
 } mel_problem;
 
+#define LOG2E 1.44269504088896340736f
+#define LN2 0.69314718055994530942f
 #define BLOCK 16      /* channels of one task: a cache line of floats */
 #define CHUNK 16      /* tokens whose states the backward pass keeps at a time: fits the first-level cache */
+#define SPAN 32       /* tokens that the forward pass takes through all channels of a task: fits the second-level cache */
+#define WIDEST 64     /* blocks of channels in a task of the forward pass */
+#define AHEAD 2      /* rows that are fetched before their turn: each begins on another page, where no prefetcher looks */
 #define ROWS 64       /* rows of one task of the convolution and the normalisation */
 #define MOST_STATES 256
 #define MOST_TAPS 16
@@ -87,11 +92,42 @@ typedef struct {
 /* Kernels smaller than this many multiplications are not worth waking a thread. */
 static int worth_threads(int64_t work, int64_t threads) { return work < 200000 ? 1 : (int)threads; }
 
+/* Floats to set aside for an array of `size`, so that arrays side by side don't begin at the same place of a page: a load
+ * has to wait for an earlier store to an address that looks the same in its last 12 bits. */
+static int64_t apart(int64_t size) { return (size + 1023) / 1024 * 1024 + 160; }
+
+#define KEEP (16 << 20) /* floats of scratch space that a thread may keep */
+
+/* Scratch space of this thread, aligned to cache lines; null if there is no memory. It is kept for the next call: fresh
+ * memory costs a page fault for every 4096 bytes. */
+static float *scratch_space(int64_t floats) {
+    static _Thread_local float *kept;
+    static _Thread_local int64_t size;
+    if (floats > size || size > KEEP) {
+        free(kept);
+        size = (floats + 15) / 16 * 16;
+        kept = aligned_alloc(64, sizeof(float) * size);
+        if (!kept) size = 0;
+    }
+    return kept;
+}
+
+/* Floats of scratch space that scanning `count` blocks of channels takes. */
+static int64_t scan_scratch(int64_t count, int64_t n) { return 3 * apart(count * SPAN * BLOCK) + 2 * apart(count * n * BLOCK); }
+
 #if defined(__x86_64__) && defined(__GNUC__)
 #define X86 1
 #endif
 
 #ifdef X86
+#include <immintrin.h>
+
+static const float exp2_of_32nds[32] = {
+    1.0f, 1.02189715f, 1.04427378f, 1.0671404f, 1.09050773f, 1.11438674f, 1.13878863f, 1.16372486f,
+    1.18920712f, 1.21524736f, 1.24185781f, 1.26905096f, 1.29683955f, 1.32523664f, 1.35425555f, 1.38390988f,
+    1.41421356f, 1.44518081f, 1.47682615f, 1.50916443f, 1.54221083f, 1.57598085f, 1.61049033f, 1.64575548f,
+    1.68179283f, 1.7186193f, 1.75625216f, 1.79470908f, 1.83400809f, 1.87416763f, 1.91520656f, 1.95714412f};
+
 #ifdef __clang__
 #pragma clang attribute push(__attribute__((target("avx512f,avx512dq,avx512bw,avx512vl,avx2,fma"))), apply_to = function)
 #else

@@ -11,7 +11,7 @@ from torch.utils.weak import WeakTensorKeyDictionary
 from aumcli.core.kernels import operators
 
 _int, _pointer = ctypes.c_int64, ctypes.c_void_p
-_SLOTS = 32  # groups of channels with their own dB and dC over a batch: bounds memory, still feeds many threads
+_SLOTS = 16  # groups of channels with their own dB and dC over a batch: bounds memory, still feeds many threads
 _ROWS = 64   # ROWS of cpu.c
 _BLOCK = 16  # BLOCK of cpu.c
 MOST_STATES, MOST_TAPS = 256, 16  # as in cpu.c
@@ -144,18 +144,18 @@ def _scan_backward(grad, u, delta, A, A_b, B, C, D, z, bias, softplus, reverse, 
     b, l, e = u.shape
     n, blocks = A.shape[1], -(-e // _BLOCK)
     problem.grad, problem.slots = _view(grad), min(blocks, max(1, _SLOTS // b))
-    du, ddelta = _empty(u), _empty(u)
+    out, du, ddelta = _empty(u), _empty(u), _empty(u)
     dz = _empty(u, 0) if z is None else _empty(u)
     dB, dC = (torch.zeros(b, problem.slots, l, n) for _ in range(2))
     dA, dA_b = _empty(u, b, e, n), _empty(u, b, e, n) if A_b is not None else _empty(u, b, 0)
     dD, dbias = (_empty(u, b, 0) if x is None else _empty(u, b, e) for x in (D, bias))
-    for name, x in dict(du=du, ddelta=ddelta, dz=dz, dB=dB, dC=dC, dA=dA, dA_b=dA_b, dD=dD, dbias=dbias).items():
+    for name, x in dict(out=out, du=du, ddelta=ddelta, dz=dz, dB=dB, dC=dC, dA=dA, dA_b=dA_b, dD=dD, dbias=dbias).items():
         setattr(problem, name, x.data_ptr())
     if u.numel():
         _run(library.aum_scan_backward, problem)
     grads = (du, ddelta, dA.sum(0), dA_b.sum(0), dB.sum(1), dC.sum(1), dD.sum(0), dz, dbias.sum(0))
     inputs = (u, delta, A, A_b, B, C, D, z, bias)
-    return tuple(g if x is None else g.to(x.dtype) for g, x in zip(grads, inputs))
+    return *(g if x is None else g.to(x.dtype) for g, x in zip(grads, inputs)), out.to(u.dtype)
 
 
 def _padded(x: Tensor | None, width: int) -> Tensor | None:

@@ -17,12 +17,19 @@ INLINE vf NAME(select)(vi mask, vf a, vf b) { return (vf)((mask & (vi)a) | (~mas
 #define splat NAME(splat)
 #define select NAME(select)
 
-#if defined(X86) && !defined(__clang__) && W == 8
-#define ATLEAST(low, x) __builtin_ia32_maxps256(low, x)         /* gives x where x is NaN */
-#elif defined(X86) && !defined(__clang__) && W == 4
-#define ATLEAST(low, x) __builtin_ia32_maxps(low, x)
+/* The larger and the smaller of two; where x is NaN, NaN and `high`. */
+#if defined(X86) && W == 16
+#define ATLEAST(low, x) ((vf)_mm512_max_ps((__m512)(low), (__m512)(x)))
+#define LESSER(x, high) ((vf)_mm512_min_ps((__m512)(x), (__m512)(high)))
+#elif defined(X86) && W == 8
+#define ATLEAST(low, x) ((vf)_mm256_max_ps((__m256)(low), (__m256)(x)))
+#define LESSER(x, high) ((vf)_mm256_min_ps((__m256)(x), (__m256)(high)))
+#elif defined(X86)
+#define ATLEAST(low, x) ((vf)_mm_max_ps((__m128)(low), (__m128)(x)))
+#define LESSER(x, high) ((vf)_mm_min_ps((__m128)(x), (__m128)(high)))
 #else
-#define ATLEAST(low, x) select(low > x, low, x)
+#define ATLEAST(low, x) select((low) > (x), low, x)
+#define LESSER(x, high) select((x) < (high), x, high)
 #endif
 
 /* x = 2^x for x <= 127, relative error below 1.1e-7; below -126 it gives 2^-126. NaN stays NaN.
@@ -43,37 +50,62 @@ INLINE void NAME(exp2s)(vf *x, const int count) {
     EACH x[j] = (vf)((vi)p[j] + ((vi)rounded[j] << 23));
 #undef EACH
 }
-#undef ATLEAST
 
-INLINE vf NAME(exp2v)(vf x) {
+#if defined(X86) && W == 16
+#define TABLE_EXP2
+/* 2^(a b), relative error below 1.2e-7, 0 below 2^-149. With t = a b rounded to 1/32 and r the rest: the whole part of t
+ * by scalef, its fraction from a table of 32 in two registers, 2^r by a parabola: 8 instructions. NaN stays NaN. */
+INLINE vf NAME(exp2_product)(vf a, vf b) {
+    const __m512 magic = _mm512_set1_ps(393216.0f), low = _mm512_loadu_ps(exp2_of_32nds),  /* 1.5 * 2^23 / 32 */
+                 high = _mm512_loadu_ps(exp2_of_32nds + 16);
+    const __m512 shifted = _mm512_fmadd_ps((__m512)a, (__m512)b, magic);
+    const __m512 t = _mm512_sub_ps(shifted, magic);
+    const __m512 r = _mm512_fmsub_ps((__m512)a, (__m512)b, t);                              /* -1/64 .. 1/64 */
+    const __m512 fraction = _mm512_permutex2var_ps(low, _mm512_castps_si512(shifted), high);
+    const __m512 q = _mm512_fmadd_ps(r, _mm512_set1_ps(0.2402265f), _mm512_set1_ps(0.69315734f));
+    return (vf)_mm512_scalef_ps(_mm512_fmadd_ps(_mm512_mul_ps(r, fraction), q, fraction), t);
+}
+#endif
+
+/* exp(x) for x <= 87. */
+INLINE vf NAME(exponential)(vf x) {
+#ifdef TABLE_EXP2
+    return NAME(exp2_product)(x, splat(LOG2E));
+#else
+    x *= LOG2E;
     NAME(exp2s)(&x, 1);
     return x;
+#endif
 }
-#define exp2v NAME(exp2v)
+#define exponential NAME(exponential)
 
-#define LOG2E 1.44269504088896340736f
-#define LN2 0.69314718055994530942f
-
-/* log(1 + exp(x)) without overflow: max(x, 0) + log1p(exp(-|x|)), the logarithm by its atanh series. */
+/* log(1 + exp(x)) without overflow: max(x, 0) + log1p(w) with w = exp(-|x|), by a minimax polynomial of log1p(w) / w,
+ * relative error below 4e-8 (a division would take as long as all the rest). */
 INLINE vf NAME(softplus)(vf x) {
-    const vf zero = splat(0.0f);
-    const vf magnitude = select(x < zero, -x, x);
-    const vf w = exp2v(magnitude * -LOG2E);                     /* 0 .. 1 */
-    const vf s = w / (w + 2.0f), s2 = s * s;                    /* 0 .. 1/3; the series ends below 2e-8 */
-    vf p = splat(1.0f / 13);
-    p = p * s2 + 1.0f / 11;
-    p = p * s2 + 1.0f / 9;
-    p = p * s2 + 1.0f / 7;
-    p = p * s2 + 1.0f / 5;
-    p = p * s2 + 1.0f / 3;
-    p = p * s2 + 1.0f;
-    return select(x > zero, x, x - x) + 2.0f * s * p;           /* x - x: NaN stays NaN */
+    const vf w = exponential((vf)((vi)x | INT32_MIN));          /* of -|x|: 0 .. 1 */
+    vf p = w * 5.232687903e-3f - 2.950521329e-2f;
+    p = p * w + 7.822591037e-2f;
+    p = p * w - 1.366324227e-1f;
+    p = p * w + 1.910600511e-1f;
+    p = p * w - 2.484298179e-1f;
+    p = p * w + 3.331909675e-1f;
+    p = p * w - 4.999949314e-1f;
+    p = p * w + 9.999999699e-1f;
+    return ATLEAST(splat(0.0f), x) + w * p;
+}
+
+/* 1 / x for 1 <= x. */
+INLINE vf NAME(reciprocal)(vf x) {
+#ifdef TABLE_EXP2
+    const vf guess = (vf)_mm512_rcp14_ps((__m512)x);            /* 14 bits, and one step of Newton's */
+    return guess * (2.0f - x * guess);
+#else
+    return 1.0f / x;
+#endif
 }
 
 INLINE vf NAME(sigmoid)(vf x) {
-    const vf cap = splat(87.0f);                                /* exp(87) is still finite */
-    const vf a = select(-x > cap, cap, -x);
-    return 1.0f / (1.0f + exp2v(a * LOG2E)) + (x - x);          /* x - x: NaN stays NaN */
+    return NAME(reciprocal)(1.0f + exponential(-ATLEAST(splat(-87.0f), x)));   /* exp(87) is still finite */
 }
 #define softplusv NAME(softplus)
 #define sigmoidv NAME(sigmoid)
@@ -150,23 +182,37 @@ INLINE void NAME(store_row)(float *p, int m, const vf *row) {
 #define load_row NAME(load_row)
 #define store_row NAME(store_row)
 
-/* Step sizes dt and inputs x = dt * u of one block of channels, (l, BLOCK) each; 0 if a step is negative. */
-INLINE int NAME(stage)(const scan_problem *p, int64_t i, int64_t c, int m, float *dt, float *x) {
-    vf bias[NV] = {{0}}, u[NV], d[NV];
-    vi negative = {0};
-    if (p->bias) load_row(p->bias + c, m, bias);
-    for (int64_t t = 0; t < p->l; t++) {
-        load_row(p->delta.data + i * p->delta.batch + t * p->delta.row + c, m, d);
-        load_row(p->u.data + i * p->u.batch + t * p->u.row + c, m, u);
-        for (int v = 0; v < NV; v++) {
-            d[v] += bias[v];
-            if (p->softplus) d[v] = softplusv(d[v]);
-            negative |= d[v] < splat(0.0f);
-            store(dt + t * BLOCK + v * W, d[v]);
-            store(x + t * BLOCK + v * W, d[v] * u[v]);
+/* Channels of block g, counted from channel c. */
+INLINE int NAME(channels)(const scan_problem *p, int64_t c, int64_t g) {
+    const int64_t left = p->e - c - g * BLOCK;
+    return left < BLOCK ? (int)left : BLOCK;
+}
+
+/* Step sizes dt and inputs x = dt * u of tokens from .. to and `count` blocks of channels from c on: (tokens, BLOCK) for
+ * each block. Whole rows are read, since finding one takes longer than reading it. 0 if a step is negative. */
+INLINE int NAME(stage)(const scan_problem *p, int64_t i, int64_t from, int64_t to, int64_t c, int64_t count, float *dt, float *x) {
+    const int64_t size = (to - from) * BLOCK, delta_row = p->delta.row, u_row = p->u.row;   /* locals: stores might change p's */
+    const float *delta = p->delta.data + i * p->delta.batch + from * delta_row + c, *bias = p->bias ? p->bias + c : NULL;
+    const float *u = p->u.data + i * p->u.batch + from * u_row + c;
+    const int softplus = (int)p->softplus, last = NAME(channels)(p, c, count - 1);
+    vf biases[NV] = {{0}}, us[NV], d[NV], least = splat(0.0f);
+    for (int64_t t = from; t < to; t++, delta += delta_row, u += u_row, dt += BLOCK, x += BLOCK)
+        for (int64_t g = 0; g < count; g++) {
+            const int m = g == count - 1 ? last : BLOCK;
+            __builtin_prefetch(delta + g * BLOCK + AHEAD * delta_row);
+            __builtin_prefetch(u + g * BLOCK + AHEAD * u_row);
+            if (bias) load_row(bias + g * BLOCK, m, biases);
+            load_row(delta + g * BLOCK, m, d);
+            load_row(u + g * BLOCK, m, us);
+            for (int v = 0; v < NV; v++) {
+                d[v] += biases[v];
+                if (softplus) d[v] = softplusv(d[v]);
+                else least = LESSER(d[v], least);
+                store(dt + g * size + v * W, d[v]);
+                store(x + g * size + v * W, d[v] * us[v]);
+            }
         }
-    }
-    for (int lane = 0; lane < W; lane++) if (negative[lane]) return 0;
+    for (int lane = 0; lane < W; lane++) if (least[lane] < 0.0f) return 0;
     return 1;
 }
 
@@ -182,264 +228,375 @@ INLINE int NAME(stage_A)(const float *A, int64_t n, int64_t c, int m, float *out
     return fine;
 }
 
-#define TOGETHER (W == 16 ? 4 : W == 8 ? 2 : 1)                 /* states whose exponentials go in lockstep */
+#define TOGETHER (W == 16 ? 4 : W == 8 ? 2 : 1)                 /* states that go in lockstep */
 
-/* Decays of `count` states from k on, for one token: exp2(step * A). */
-INLINE void NAME(decay)(const float *A, const vf *step, int64_t k, const int count, vf *decays) {
+/* Decays of `count` states for one token: exp2(step * A). */
+INLINE void NAME(decay)(vf A[][NV], const vf *step, const int count, vf decays[][NV]) {
     for (int j = 0; j < count; j++)
-        for (int v = 0; v < NV; v++) decays[j * NV + v] = step[v] * load(A + (k + j) * BLOCK + v * W);
-    NAME(exp2s)(decays, count * NV);
+        for (int v = 0; v < NV; v++)
+#ifdef TABLE_EXP2
+            decays[j][v] = NAME(exp2_product)(step[v], A[j][v]);
+#else
+            decays[j][v] = step[v] * A[j][v];
+    NAME(exp2s)(decays[0], count * NV);
+#endif
 }
 
-/* Take `count` states one token further and add what they say to `sum`. */
-INLINE void NAME(advance)(const float *A, const vf *step, const vf *input, const float *B, const float *C, int64_t k,
-                          const int count, vf h[][NV], vf *sum) {
-    vf decays[4];
-    NAME(decay)(A, step, k, count, decays);
-    for (int j = 0; j < count; j++)
-        for (int v = 0; v < NV; v++) {
-            h[k + j][v] = decays[j * NV + v] * h[k + j][v] + input[v] * B[k + j];
-            sum[v] += h[k + j][v] * C[k + j];
+/* Add the sums over the lanes of each state's row, (n, BLOCK), to n floats. */
+INLINE void NAME(add_sums)(const float *sums, float *row, int64_t n) {
+    vf rows[W];
+    for (int64_t k = 0; k < n; k += W) {
+        const int some = n - k < W ? (int)(n - k) : W;
+        for (int j = 0; j < W; j++) {
+            rows[j] = splat(0.0f);
+            if (j < some) for (int v = 0; v < NV; v++) rows[j] += load(sums + (k + j) * BLOCK + v * W);
         }
-}
-
-/* Scan one block in one direction, adding C h to y (l, BLOCK); keeps the state before every CHUNK tokens if asked. */
-INLINE void NAME(scan_block)(const scan_problem *p, int64_t i, int reverse, const float *A, const float *dt,
-                             const float *x, float *y, float *kept, const int64_t n) {
-    vf h[MOST_STATES][NV];
-    for (int64_t k = 0; k < n; k++) for (int v = 0; v < NV; v++) h[k][v] = splat(0.0f);
-    for (int64_t s = 0; s < p->l; s++) {
-        const int64_t t = reverse ? p->l - 1 - s : s;
-        if (kept && s % CHUNK == 0)
-            for (int64_t k = 0; k < n; k++)
-                for (int v = 0; v < NV; v++) store(kept + ((s / CHUNK) * n + k) * BLOCK + v * W, h[k][v]);
-        const float *B = p->B.data + i * p->B.batch + t * p->B.row;
-        const float *C = p->C.data + i * p->C.batch + t * p->C.row;
-        vf step[NV], input[NV], sum[NV];
-        for (int v = 0; v < NV; v++) {
-            step[v] = load(dt + t * BLOCK + v * W);
-            input[v] = load(x + t * BLOCK + v * W);
-            sum[v] = load(y + t * BLOCK + v * W);
-        }
-        int64_t k = 0;
-        for (; k + TOGETHER <= n; k += TOGETHER) NAME(advance)(A, step, input, B, C, k, TOGETHER, h, sum);
-        for (; k < n; k++) NAME(advance)(A, step, input, B, C, k, 1, h, sum);
-        for (int v = 0; v < NV; v++) store(y + t * BLOCK + v * W, sum[v]);
+        const vf total = NAME(sum_lanes)(rows);
+        if (some == W) store(row + k, load(row + k) + total);
+        else for (int j = 0; j < some; j++) row[k + j] += total[j];
     }
 }
 
-/* Turn y into (y + skip D u) silu(z) and write it out. */
-INLINE void NAME(gate)(const scan_problem *p, int64_t i, int64_t c, int m, const float *y, float skips) {
-    vf D[NV] = {{0}}, u[NV], z[NV], out[NV];
-    if (p->D) load_row(p->D + c, m, D);
-    for (int64_t t = 0; t < p->l; t++) {
-        load_row(p->u.data + i * p->u.batch + t * p->u.row + c, m, u);
-        if (p->z.data) load_row(p->z.data + i * p->z.batch + t * p->z.row + c, m, z);
+#define EACH_STATE for (int j = 0; j < count; j++) for (int v = 0; v < NV; v++)
+#define AT(array, k) ((array) + (k) * BLOCK + v * W)             /* lanes of vector v of state k in an array (n, BLOCK) */
+
+/* Scan tokens from .. to of one block in one direction with the `count` states from k on, adding C h to y (tokens, BLOCK).
+ * `states` (n, BLOCK) holds the state before and after; `kept`, if asked for, the one before each CHUNK of tokens. */
+INLINE void NAME(scan_states)(const scan_problem *p, int64_t i, int reverse, int64_t from, int64_t to, const float *A,
+                              const float *dt, const float *x, float *y, float *states, float *kept, int64_t k, const int count) {
+    const int64_t n = p->n, B_row = p->B.row, C_row = p->C.row, way = reverse ? -1 : 1;
+    const float *B = p->B.data + i * p->B.batch + k, *C = p->C.data + i * p->C.batch + k;
+    vf h[TOGETHER][NV], rates[TOGETHER][NV], decays[TOGETHER][NV], step[NV], input[NV], sum[NV];
+    EACH_STATE { h[j][v] = load(AT(states, k + j)); rates[j][v] = load(AT(A, k + j)); }
+    for (int64_t t = reverse ? to - 1 : from; t >= from && t < to; t += way) {
+        const int64_t at = (t - from) * BLOCK;
+        if (kept && (reverse ? t == to - 1 || t % CHUNK == CHUNK - 1 : t % CHUNK == 0))
+            EACH_STATE store(AT(kept, t / CHUNK * n + k + j), h[j][v]);
         for (int v = 0; v < NV; v++) {
-            out[v] = load(y + t * BLOCK + v * W) + skips * D[v] * u[v];
-            if (p->z.data) out[v] *= z[v] * sigmoidv(z[v]);
+            step[v] = load(dt + at + v * W);
+            input[v] = load(x + at + v * W);
+            sum[v] = load(y + at + v * W);
         }
-        store_row(p->out + (i * p->l + t) * p->e + c, m, out);
+        NAME(decay)(rates, step, count, decays);
+        EACH_STATE {
+            h[j][v] = decays[j][v] * h[j][v] + input[v] * B[t * B_row + j];
+            sum[v] += h[j][v] * C[t * C_row + j];
+        }
+        for (int v = 0; v < NV; v++) store(y + at + v * W, sum[v]);
     }
+    EACH_STATE store(AT(states, k + j), h[j][v]);
+}
+
+static void NAME(scan_tokens)(const scan_problem *p, int64_t i, int reverse, int64_t from, int64_t to, const float *A,
+                              const float *dt, const float *x, float *y, float *states, float *kept) {
+    int64_t k = 0;
+    for (; k + TOGETHER <= p->n; k += TOGETHER) NAME(scan_states)(p, i, reverse, from, to, A, dt, x, y, states, kept, k, TOGETHER);
+    for (; k < p->n; k++) NAME(scan_states)(p, i, reverse, from, to, A, dt, x, y, states, kept, k, 1);
+}
+
+/* Write y of tokens from .. to and `count` blocks out: added to what is there if `more`; then, if `last`, as
+ * (y + skip D u) silu(z). In the backward pass dz is computed here too: from all of y, or where the published gradient is
+ * wanted from the first direction's, at its end (`gated`). */
+INLINE void NAME(finish)(const scan_problem *p, int64_t i, int64_t from, int64_t to, int64_t c, int64_t count, const float *y,
+                         const int more, const int last, const int gated, const float skips) {
+    const int64_t size = (to - from) * BLOCK, u_row = p->u.row, z_row = p->z.row, grad_row = p->grad.row, e = p->e;
+    const float *u = p->u.data + i * p->u.batch + from * u_row + c, *D = p->D ? p->D + c : NULL;
+    const float *z = p->z.data ? p->z.data + i * p->z.batch + from * z_row + c : NULL;
+    const float *grad = gated ? p->grad.data + i * p->grad.batch + from * grad_row + c : NULL;
+    float *out = p->out + (i * p->l + from) * e + c, *dz = gated ? p->dz + (i * p->l + from) * e + c : NULL;
+    const float skips_gated = p->published_gate ? 1.0f : skips;
+    const int tail = NAME(channels)(p, c, count - 1);
+    for (int64_t t = from; t < to; t++, u += u_row, out += e, y += BLOCK) {
+        for (int64_t g = 0; g < count; g++) {
+            const int m = g == count - 1 ? tail : BLOCK;
+            vf skip[NV] = {{0}}, us[NV], zs[NV] = {{0}}, row[NV], before[NV], grads[NV];
+            for (int v = 0; v < NV; v++) row[v] = load(y + g * size + v * W);
+            if (more) {
+                load_row(out + g * BLOCK, m, before);
+                for (int v = 0; v < NV; v++) row[v] += before[v];
+            }
+            if (D && (last || gated)) {
+                load_row(D + g * BLOCK, m, skip);
+                load_row(u + g * BLOCK, m, us);
+                for (int v = 0; v < NV; v++) skip[v] *= us[v];
+            }
+            if (z && (last || gated)) {
+                __builtin_prefetch(z + g * BLOCK + AHEAD * z_row);
+                load_row(z + g * BLOCK, m, zs);
+                vf slope[NV];
+                for (int v = 0; v < NV; v++) {
+                    const vf s = sigmoidv(zs[v]);
+                    slope[v] = s * (1.0f + zs[v] * (1.0f - s));
+                    zs[v] *= s;
+                }
+                if (gated) {
+                    load_row(grad + g * BLOCK, m, grads);
+                    for (int v = 0; v < NV; v++) grads[v] *= (row[v] + skips_gated * skip[v]) * slope[v];
+                    store_row(dz + g * BLOCK, m, grads);
+                }
+            }
+            if (last) for (int v = 0; v < NV; v++) row[v] += skips * skip[v];
+            if (last && z) for (int v = 0; v < NV; v++) row[v] *= zs[v];
+            store_row(out + g * BLOCK, m, row);
+        }
+        if (z) z += z_row;
+        if (gated) { grad += grad_row; dz += e; }
+    }
+}
+
+/* Scan `count` blocks of channels from c on, SPAN tokens at a time, in one direction after the other. With `kept`, for the
+ * backward pass: the states before each chunk, (direction, block, chunk, n, BLOCK), and dz. */
+static int NAME(scan_channels)(const scan_problem *p, int64_t i, int64_t c, int64_t count, float *scratch, float *kept) {
+    const int64_t n = p->n, spans = (p->l + SPAN - 1) / SPAN, kept_size = (p->l + CHUNK - 1) / CHUNK * n * BLOCK;
+    float *dt = scratch, *x = dt + apart(count * SPAN * BLOCK), *y = x + apart(count * SPAN * BLOCK);
+    float *A = y + apart(count * SPAN * BLOCK), *states = A + apart(count * n * BLOCK);
+    for (int direction = 0; direction < (p->A_b ? 2 : 1); direction++) {
+        const int reverse = direction ? 1 : (int)p->reverse, last = direction || !p->A_b;
+        const int gated = kept && p->z.data && (p->published_gate ? !direction : last);
+        for (int64_t g = 0; g < count; g++)
+            if (!NAME(stage_A)(direction ? p->A_b : p->A, n, c + g * BLOCK, NAME(channels)(p, c, g), A + g * n * BLOCK)) return NOT_A_DECAY;
+        memset(states, 0, sizeof(float) * count * n * BLOCK);
+        for (int64_t s = 0; s < spans; s++) {
+            const int64_t from = (reverse ? spans - 1 - s : s) * SPAN, to = from + SPAN < p->l ? from + SPAN : p->l;
+            const int64_t size = (to - from) * BLOCK;
+            if (!NAME(stage)(p, i, from, to, c, count, dt, x)) return NOT_A_DECAY;
+            memset(y, 0, sizeof(float) * count * size);
+            for (int64_t g = 0; g < count; g++)
+                NAME(scan_tokens)(p, i, reverse, from, to, A + g * n * BLOCK, dt + g * size, x + g * size, y + g * size,
+                                  states + g * n * BLOCK, kept ? kept + (direction * count + g) * kept_size : NULL);
+            NAME(finish)(p, i, from, to, c, count, y, direction, last, gated, p->A_b ? 2.0f : 1.0f);
+        }
+    }
+    return DONE;
 }
 
 static int NAME(scan)(const scan_problem *p) {
-    const int64_t blocks = (p->e + BLOCK - 1) / BLOCK, size = p->l * BLOCK;
+    const int64_t blocks = (p->e + BLOCK - 1) / BLOCK, threads = worth_threads(p->b * p->l * p->e * p->n, p->threads);
+    int64_t parts = (2 * threads + p->b - 1) / p->b;                /* of a batch element's channels: two tasks a thread */
+    if ((blocks + parts - 1) / parts > WIDEST) parts = (blocks + WIDEST - 1) / WIDEST;
+    if (parts > blocks) parts = blocks;
+    const int64_t widest = (blocks + parts - 1) / parts;
     int code = DONE;
-    #pragma omp parallel num_threads(worth_threads(p->b * p->l * p->e * p->n, p->threads)) reduction(max : code)
+    #pragma omp parallel num_threads(threads) reduction(max : code)
     {
-        float *scratch = malloc(sizeof(float) * (3 * size + p->n * BLOCK));
+        float *scratch = scratch_space(scan_scratch(widest, p->n));
         #pragma omp for schedule(dynamic)
-        for (int64_t task = 0; task < p->b * blocks; task++) {
-            if (!scratch) { code = OUT_OF_MEMORY; continue; }
-            float *dt = scratch, *x = dt + size, *y = x + size, *A = y + size;
-            const int64_t i = task / blocks, c = task % blocks * BLOCK;
-            const int m = p->e - c < BLOCK ? (int)(p->e - c) : BLOCK;
-            if (!NAME(stage)(p, i, c, m, dt, x)) { code = NOT_A_DECAY; continue; }
-            memset(y, 0, sizeof(float) * size);
-            for (int direction = 0; direction < (p->A_b ? 2 : 1); direction++) {
-                if (!NAME(stage_A)(direction ? p->A_b : p->A, p->n, c, m, A)) { code = NOT_A_DECAY; break; }
-                const int reverse = direction ? 1 : (int)p->reverse;
-                if (p->n == 16) NAME(scan_block)(p, i, reverse, A, dt, x, y, NULL, 16);
-                else if (p->n == 8) NAME(scan_block)(p, i, reverse, A, dt, x, y, NULL, 8);
-                else NAME(scan_block)(p, i, reverse, A, dt, x, y, NULL, p->n);
-            }
-            NAME(gate)(p, i, c, m, y, p->A_b ? 2.0f : 1.0f);
+        for (int64_t task = 0; task < p->b * parts; task++) {
+            const int64_t part = task % parts, first = part * blocks / parts, count = (part + 1) * blocks / parts - first;
+            const int done = scratch ? NAME(scan_channels)(p, task / parts, first * BLOCK, count, scratch, NULL) : OUT_OF_MEMORY;
+            code = done > code ? done : code;
         }
-        free(scratch);
     }
     return code;
 }
 
-/* Add each state's gradient of B and C, summed over the block's channels, to rows of n floats. */
-INLINE void NAME(add_sums)(vf *sums, float *row, int64_t n) {
+/* Take `count` states from k on through tokens from .. to again, keeping each token's decays and states, (tokens, n, BLOCK). */
+INLINE void NAME(recall)(const scan_problem *p, int64_t i, int reverse, int64_t from, int64_t to, const float *A, const float *dt,
+                         const float *x, const float *start, float *decays, float *states, int64_t k, const int count) {
+    const int64_t n = p->n, B_row = p->B.row, way = reverse ? -1 : 1;
+    const float *B = p->B.data + i * p->B.batch + k;
+    vf h[TOGETHER][NV], rates[TOGETHER][NV], decay[TOGETHER][NV], step[NV], input[NV];
+    EACH_STATE { h[j][v] = load(AT(start, k + j)); rates[j][v] = load(AT(A, k + j)); }
+    for (int64_t t = reverse ? to - 1 : from; t >= from && t < to; t += way) {
+        for (int v = 0; v < NV; v++) {
+            step[v] = load(dt + (t - from) * BLOCK + v * W);
+            input[v] = load(x + (t - from) * BLOCK + v * W);
+        }
+        NAME(decay)(rates, step, count, decay);
+        EACH_STATE {
+            h[j][v] = decay[j][v] * h[j][v] + input[v] * B[t * B_row + j];
+            store(AT(decays, (t - from) * n + k + j), decay[j][v]);
+            store(AT(states, (t - from) * n + k + j), h[j][v]);
+        }
+    }
+}
+
+/* Gradients of tokens from .. to with `count` states from k on, against the direction of the scan. `g` (n, BLOCK) is the
+ * gradient of the state after and before. Adds to dx, ddt (tokens, BLOCK), dA (n, BLOCK), and to sums_B, sums_C
+ * (tokens, n, BLOCK), whose lanes are yet to be summed. With g' = decay g: dL / d(dt A) = g' h before. */
+INLINE void NAME(unscan_states)(const scan_problem *p, int64_t i, int reverse, int64_t from, int64_t to, const float *A,
+                                const float *dt, const float *x, const float *dy, const float *start, const float *decays,
+                                const float *states, float *g, float *dx, float *ddt, float *dA, float *sums_B, float *sums_C,
+                                int64_t k, const int count) {
+    const int64_t n = p->n, B_row = p->B.row, C_row = p->C.row, way = reverse ? 1 : -1;
+    const float *B = p->B.data + i * p->B.batch + k, *C = p->C.data + i * p->C.batch + k;
+    vf grads[TOGETHER][NV], rates[TOGETHER][NV], to_A[TOGETHER][NV], step[NV], input[NV], out[NV], to_x[NV], to_dt[NV];
+    EACH_STATE {
+        grads[j][v] = load(AT(g, k + j));
+        rates[j][v] = load(AT(A, k + j)) * LN2;
+        to_A[j][v] = load(AT(dA, k + j));
+    }
+    for (int64_t t = reverse ? from : to - 1; t >= from && t < to; t += way) {
+        const int64_t at = (t - from) * BLOCK, past = t + way;
+        const float *before = past >= from && past < to ? states + (past - from) * n * BLOCK : start;
+        for (int v = 0; v < NV; v++) {
+            step[v] = load(dt + at + v * W);
+            input[v] = load(x + at + v * W);
+            out[v] = load(dy + at + v * W);
+            to_x[v] = load(dx + at + v * W);
+            to_dt[v] = load(ddt + at + v * W);
+        }
+        EACH_STATE {
+            const int64_t here = (t - from) * n + k + j;
+            const vf grad = grads[j][v] + out[v] * C[t * C_row + j];
+            store(AT(sums_C, here), load(AT(sums_C, here)) + out[v] * load(AT(states, here)));
+            store(AT(sums_B, here), load(AT(sums_B, here)) + grad * input[v]);
+            to_x[v] += grad * B[t * B_row + j];
+            grads[j][v] = grad * load(AT(decays, here));
+            const vf through = grads[j][v] * load(AT(before, k + j));
+            to_dt[v] += through * rates[j][v];
+            to_A[j][v] += through * step[v];
+        }
+        for (int v = 0; v < NV; v++) { store(dx + at + v * W, to_x[v]); store(ddt + at + v * W, to_dt[v]); }
+    }
+    EACH_STATE { store(AT(g, k + j), grads[j][v]); store(AT(dA, k + j), to_A[j][v]); }
+}
+
+static void NAME(unscan_tokens)(const scan_problem *p, int64_t i, int reverse, int64_t from, int64_t to, const float *A,
+                                const float *dt, const float *x, const float *dy, const float *start, float *decays, float *states,
+                                float *g, float *dx, float *ddt, float *dA, float *sums_B, float *sums_C) {
+#define GROUP(count)                                                                                       \
+    NAME(recall)(p, i, reverse, from, to, A, dt, x, start, decays, states, k, count);                      \
+    NAME(unscan_states)(p, i, reverse, from, to, A, dt, x, dy, start, decays, states, g, dx, ddt, dA, sums_B, sums_C, k, count);
     int64_t k = 0;
-    for (; k + W <= n; k += W) store(row + k, load(row + k) + NAME(sum_lanes)(sums + k));
-    for (; k < n; k++) for (int lane = 0; lane < W; lane++) row[k] += sums[k][lane];
+    for (; k + TOGETHER <= p->n; k += TOGETHER) { GROUP(TOGETHER) }
+    for (; k < p->n; k++) { GROUP(1) }
+#undef GROUP
 }
 
-/* Take `count` states one token further, keeping their decays and what they carry over from their past. */
-INLINE void NAME(recall)(const float *A, const vf *step, const vf *input, const float *B, int64_t k, const int count,
-                         vf h[][NV], float *decays, float *carried) {
-    vf decay[4];
-    NAME(decay)(A, step, k, count, decay);
-    for (int j = 0; j < count; j++)
-        for (int v = 0; v < NV; v++) {
-            const vf carry = decay[j * NV + v] * h[k + j][v];
-            store(decays + (k + j) * BLOCK + v * W, decay[j * NV + v]);
-            store(carried + (k + j) * BLOCK + v * W, carry);
-            h[k + j][v] = carry + input[v] * B[k + j];
-        }
-}
-
-/* Gradients of one block in one direction: adds to dx, ddt (l, BLOCK), to dB, dC (l, n), and to dA (n, BLOCK). */
-INLINE void NAME(unscan_block)(const scan_problem *p, int64_t i, int reverse, const float *A, const float *dt,
-                               const float *x, const float *dy, const float *kept, float *decays, float *carried,
-                               float *dx, float *ddt, float *dB, float *dC, float *dA, const int64_t n) {
-    vf g[MOST_STATES][NV], h[MOST_STATES][NV], sumB[MOST_STATES], sumC[MOST_STATES];
-    for (int64_t k = 0; k < n; k++) for (int v = 0; v < NV; v++) g[k][v] = splat(0.0f);
-    for (int64_t chunk = (p->l - 1) / CHUNK; chunk >= 0; chunk--) {
-        const int64_t from = chunk * CHUNK, to = from + CHUNK < p->l ? from + CHUNK : p->l;
-        for (int64_t k = 0; k < n; k++) for (int v = 0; v < NV; v++) h[k][v] = load(kept + (chunk * n + k) * BLOCK + v * W);
-        for (int64_t s = from; s < to; s++) {       /* the decays, and what each state carries over from its past */
-            const int64_t t = reverse ? p->l - 1 - s : s, at = (s - from) * n * BLOCK;
-            const float *B = p->B.data + i * p->B.batch + t * p->B.row;
-            vf step[NV], input[NV];
-            for (int v = 0; v < NV; v++) { step[v] = load(dt + t * BLOCK + v * W); input[v] = load(x + t * BLOCK + v * W); }
-            int64_t k = 0;
-            for (; k + TOGETHER <= n; k += TOGETHER)
-                NAME(recall)(A, step, input, B, k, TOGETHER, h, decays + at, carried + at);
-            for (; k < n; k++) NAME(recall)(A, step, input, B, k, 1, h, decays + at, carried + at);
-        }
-        for (int64_t s = to - 1; s >= from; s--) {
-            const int64_t t = reverse ? p->l - 1 - s : s, at = (s - from) * n * BLOCK;
-            const float *B = p->B.data + i * p->B.batch + t * p->B.row;
-            const float *C = p->C.data + i * p->C.batch + t * p->C.row;
-            vf step[NV], input[NV], out[NV], to_x[NV], to_dt[NV];
-            for (int v = 0; v < NV; v++) {
-                step[v] = load(dt + t * BLOCK + v * W);
-                input[v] = load(x + t * BLOCK + v * W);
-                out[v] = load(dy + t * BLOCK + v * W);
-                to_x[v] = load(dx + t * BLOCK + v * W);
-                to_dt[v] = load(ddt + t * BLOCK + v * W);
+/* The gradient of y before the gate, dy = grad silu(z), of tokens from .. to and `count` blocks: (tokens, BLOCK) each. */
+INLINE void NAME(stage_dy)(const scan_problem *p, int64_t i, int64_t from, int64_t to, int64_t c, int64_t count, float *dy) {
+    const int64_t size = (to - from) * BLOCK, grad_row = p->grad.row, z_row = p->z.row;
+    const float *grad = p->grad.data + i * p->grad.batch + from * grad_row + c;
+    const float *z = p->z.data ? p->z.data + i * p->z.batch + from * z_row + c : NULL;
+    const int tail = NAME(channels)(p, c, count - 1);
+    vf grads[NV], zs[NV];
+    for (int64_t t = from; t < to; t++, grad += grad_row, dy += BLOCK) {
+        for (int64_t g = 0; g < count; g++) {
+            const int m = g == count - 1 ? tail : BLOCK;
+            load_row(grad + g * BLOCK, m, grads);
+            if (z) {
+                load_row(z + g * BLOCK, m, zs);
+                for (int v = 0; v < NV; v++) grads[v] *= zs[v] * sigmoidv(zs[v]);
             }
-            for (int64_t k = 0; k < n; k++) {
-                vf for_B = splat(0.0f), for_C = splat(0.0f);
+            for (int v = 0; v < NV; v++) store(dy + g * size + v * W, grads[v]);
+        }
+        if (z) z += z_row;
+    }
+}
+
+/* From dx and ddt of one direction to du and ddelta: added to what is there if `more`; if `last`, with the skip's share and
+ * the slope of softplus, and with the sums over tokens dD and dbias, (count, BLOCK) each. */
+INLINE void NAME(unstage)(const scan_problem *p, int64_t i, int64_t from, int64_t to, int64_t c, int64_t count, const float *dt,
+                          const float *dy, const float *dx, const float *ddt, float *dD, float *dbias, const int more,
+                          const int last) {
+    const int64_t size = (to - from) * BLOCK, u_row = p->u.row, delta_row = p->delta.row, e = p->e;
+    const float *u = p->u.data + i * p->u.batch + from * u_row + c, *delta = p->delta.data + i * p->delta.batch + from * delta_row + c;
+    const float *D = p->D ? p->D + c : NULL, *bias = p->bias ? p->bias + c : NULL, skips = p->A_b ? 2.0f : 1.0f;
+    float *du = p->du + (i * p->l + from) * e + c, *ddelta = p->ddelta + (i * p->l + from) * e + c;
+    const int tail = NAME(channels)(p, c, count - 1), softplus = (int)p->softplus;
+    for (int64_t t = from; t < to; t++, u += u_row, delta += delta_row, du += e, ddelta += e)
+        for (int64_t g = 0; g < count; g++) {
+            const int m = g == count - 1 ? tail : BLOCK;
+            vf us[NV], raw[NV] = {{0}}, Ds[NV] = {{0}}, biases[NV] = {{0}}, to_u[NV], to_delta[NV], before[NV];
+            load_row(u + g * BLOCK, m, us);
+            for (int v = 0; v < NV; v++) {
+                const int64_t at = g * size + (t - from) * BLOCK + v * W;
+                to_u[v] = load(dx + at) * load(dt + at);
+                to_delta[v] = load(ddt + at) + load(dx + at) * us[v];
+            }
+            if (more) {
+                load_row(du + g * BLOCK, m, before);
+                for (int v = 0; v < NV; v++) to_u[v] += before[v];
+                load_row(ddelta + g * BLOCK, m, before);
+                for (int v = 0; v < NV; v++) to_delta[v] += before[v];
+            }
+            if (last) {
+                if (D) load_row(D + g * BLOCK, m, Ds);
+                if (bias) load_row(bias + g * BLOCK, m, biases);
+                if (softplus) load_row(delta + g * BLOCK, m, raw);
                 for (int v = 0; v < NV; v++) {
-                    const vf carry = load(carried + at + k * BLOCK + v * W);
-                    const vf grad = g[k][v] + out[v] * C[k];
-                    const vf through = grad * carry;            /* dL / d(dt A) */
-                    for_C += out[v] * (carry + input[v] * B[k]);
-                    for_B += grad * input[v];
-                    to_x[v] += grad * B[k];
-                    to_dt[v] += through * (load(A + k * BLOCK + v * W) * LN2);
-                    store(dA + k * BLOCK + v * W, load(dA + k * BLOCK + v * W) + through * step[v]);
-                    g[k][v] = grad * load(decays + at + k * BLOCK + v * W);
+                    const vf back = skips * load(dy + g * size + (t - from) * BLOCK + v * W);
+                    if (softplus) to_delta[v] *= sigmoidv(raw[v] + biases[v]);
+                    to_u[v] += Ds[v] * back;
+                    store(AT(dD, g), load(AT(dD, g)) + back * us[v]);
+                    store(AT(dbias, g), load(AT(dbias, g)) + to_delta[v]);
                 }
-                sumB[k] = for_B;
-                sumC[k] = for_C;
             }
-            NAME(add_sums)(sumB, dB + t * n, n);
-            NAME(add_sums)(sumC, dC + t * n, n);
-            for (int v = 0; v < NV; v++) { store(dx + t * BLOCK + v * W, to_x[v]); store(ddt + t * BLOCK + v * W, to_dt[v]); }
+            store_row(du + g * BLOCK, m, to_u);
+            store_row(ddelta + g * BLOCK, m, to_delta);
         }
-    }
 }
 
-/* dz, and dy = the gradient of y before the gate; y holds both directions, y_gate those that dz may see. */
-INLINE void NAME(ungate)(const scan_problem *p, int64_t i, int64_t c, int m, const float *y_gate, float skips_gate,
-                         float skips, float *dy) {
-    vf D[NV] = {{0}}, dD[NV] = {{0}}, u[NV], z[NV], grad[NV], dz[NV];
-    if (p->D) load_row(p->D + c, m, D);
-    for (int64_t t = 0; t < p->l; t++) {
-        load_row(p->u.data + i * p->u.batch + t * p->u.row + c, m, u);
-        load_row(p->grad.data + i * p->grad.batch + t * p->grad.row + c, m, grad);
-        if (p->z.data) {
-            load_row(p->z.data + i * p->z.batch + t * p->z.row + c, m, z);
-            for (int v = 0; v < NV; v++) {
-                const vf s = sigmoidv(z[v]), whole = load(y_gate + t * BLOCK + v * W) + skips_gate * D[v] * u[v];
-                dz[v] = grad[v] * whole * s * (1.0f + z[v] * (1.0f - s));
-                grad[v] *= z[v] * s;
+/* Gradients of `count` blocks of channels from c on: forward again, then CHUNK tokens at a time against each direction. */
+static int NAME(unscan_channels)(const scan_problem *p, int64_t i, int64_t c, int64_t count, float *scratch, float *dB, float *dC) {
+    const int64_t n = p->n, chunks = (p->l + CHUNK - 1) / CHUNK, directions = p->A_b ? 2 : 1;
+    const int64_t rows = apart(count * CHUNK * BLOCK), states_size = apart(CHUNK * n * BLOCK), rates = apart(count * n * BLOCK);
+    float *kept = scratch + scan_scratch(count, n);
+    const int done = NAME(scan_channels)(p, i, c, count, scratch, kept);
+    if (done != DONE) return done;
+    float *dt = kept + apart(directions * count * chunks * n * BLOCK), *x = dt + rows, *dy = x + rows, *dx = dy + rows, *ddt = dx + rows;
+    float *decays = ddt + rows, *states = decays + states_size, *sums_B = states + states_size, *sums_C = sums_B + states_size;
+    float *A = sums_C + states_size, *dA = A + rates, *g = dA + rates, *dD = g + rates, *dbias = dD + apart(count * BLOCK);
+    memset(dD, 0, sizeof(float) * 2 * apart(count * BLOCK));
+    for (int direction = 0; direction < directions; direction++) {
+        const int reverse = direction ? 1 : (int)p->reverse;
+        for (int64_t block = 0; block < count; block++)
+            NAME(stage_A)(direction ? p->A_b : p->A, n, c + block * BLOCK, NAME(channels)(p, c, block), A + block * n * BLOCK);
+        memset(dA, 0, sizeof(float) * 2 * rates);                   /* and g */
+        for (int64_t s = 0; s < chunks; s++) {
+            const int64_t chunk = reverse ? s : chunks - 1 - s, from = chunk * CHUNK, to = from + CHUNK < p->l ? from + CHUNK : p->l;
+            const int64_t size = (to - from) * BLOCK;
+            NAME(stage)(p, i, from, to, c, count, dt, x);
+            NAME(stage_dy)(p, i, from, to, c, count, dy);
+            memset(dx, 0, sizeof(float) * 2 * rows);                /* and ddt */
+            memset(sums_B, 0, sizeof(float) * 2 * states_size);     /* and sums_C */
+            for (int64_t block = 0; block < count; block++) {
+                const float *start = kept + ((direction * count + block) * chunks + chunk) * n * BLOCK;
+                const int64_t at = block * size, rate = block * n * BLOCK;
+                NAME(unscan_tokens)(p, i, reverse, from, to, A + rate, dt + at, x + at, dy + at, start, decays, states,
+                                    g + rate, dx + at, ddt + at, dA + rate, sums_B, sums_C);
             }
-            store_row(p->dz + (i * p->l + t) * p->e + c, m, dz);
+            NAME(unstage)(p, i, from, to, c, count, dt, dy, dx, ddt, dD, dbias, direction, direction == directions - 1);
+            for (int64_t t = from; t < to; t++) {
+                NAME(add_sums)(sums_B + (t - from) * n * BLOCK, dB + t * n, n);
+                NAME(add_sums)(sums_C + (t - from) * n * BLOCK, dC + t * n, n);
+            }
         }
-        for (int v = 0; v < NV; v++) { dD[v] += skips * grad[v] * u[v]; store(dy + t * BLOCK + v * W, grad[v]); }
+        float *out = (direction ? p->dA_b : p->dA) + (i * p->e + c) * n;
+        for (int64_t block = 0; block < count; block++)
+            for (int j = 0; j < NAME(channels)(p, c, block); j++)
+                for (int64_t k = 0; k < n; k++) out[(block * BLOCK + j) * n + k] = dA[(block * n + k) * BLOCK + j];
     }
-    if (p->D) store_row(p->dD + i * p->e + c, m, dD);
-}
-
-/* From dx and ddt to du, ddelta and the bias's gradient. */
-INLINE void NAME(unstage)(const scan_problem *p, int64_t i, int64_t c, int m, float skips, const float *dt,
-                          const float *dy, const float *dx, const float *ddt) {
-    vf D[NV] = {{0}}, bias[NV] = {{0}}, dbias[NV] = {{0}}, u[NV], raw[NV] = {{0}}, du[NV], dd[NV];
-    if (p->D) load_row(p->D + c, m, D);
-    if (p->bias) load_row(p->bias + c, m, bias);
-    for (int64_t t = 0; t < p->l; t++) {
-        load_row(p->u.data + i * p->u.batch + t * p->u.row + c, m, u);
-        if (p->softplus) load_row(p->delta.data + i * p->delta.batch + t * p->delta.row + c, m, raw);
-        for (int v = 0; v < NV; v++) {
-            const int64_t at = t * BLOCK + v * W;
-            du[v] = load(dx + at) * load(dt + at) + skips * D[v] * load(dy + at);
-            dd[v] = load(ddt + at) + load(dx + at) * u[v];
-            if (p->softplus) dd[v] *= sigmoidv(raw[v] + bias[v]);
-            dbias[v] += dd[v];
-        }
-        store_row(p->du + (i * p->l + t) * p->e + c, m, du);
-        store_row(p->ddelta + (i * p->l + t) * p->e + c, m, dd);
+    for (int64_t block = 0; block < count; block++) {
+        const size_t bytes = sizeof(float) * NAME(channels)(p, c, block);
+        if (p->D) memcpy(p->dD + i * p->e + c + block * BLOCK, dD + block * BLOCK, bytes);
+        if (p->bias) memcpy(p->dbias + i * p->e + c + block * BLOCK, dbias + block * BLOCK, bytes);
     }
-    if (p->bias) store_row(p->dbias + i * p->e + c, m, dbias);
+    return DONE;
 }
 
 static int NAME(scan_backward)(const scan_problem *p) {
-    const int64_t blocks = (p->e + BLOCK - 1) / BLOCK, size = p->l * BLOCK, n = p->n;
-    const int64_t states = (p->l + CHUNK - 1) / CHUNK * n * BLOCK;
-    const int directions = p->A_b ? 2 : 1;
-    const float skips = (float)directions, skips_gate = p->published_gate ? 1.0f : skips;
+    const int64_t blocks = (p->e + BLOCK - 1) / BLOCK, n = p->n, widest = (blocks + p->slots - 1) / p->slots;
+    const int64_t kept = apart((p->A_b ? 2 : 1) * widest * ((p->l + CHUNK - 1) / CHUNK) * n * BLOCK);
+    const int64_t scratch_size = scan_scratch(widest, n) + kept + 5 * apart(widest * CHUNK * BLOCK) + 4 * apart(CHUNK * n * BLOCK)
+                                 + 3 * apart(widest * n * BLOCK) + 2 * apart(widest * BLOCK);
     int code = DONE;
-    #pragma omp parallel num_threads(worth_threads(p->b * p->l * p->e * p->n, p->threads)) reduction(max : code)
+    #pragma omp parallel num_threads(worth_threads(p->b * p->l * p->e * n, p->threads)) reduction(max : code)
     {
-        float *scratch = malloc(sizeof(float) * (6 * size + 2 * (states + n * BLOCK) + (2 * CHUNK + 1) * n * BLOCK));
+        float *scratch = scratch_space(scratch_size);
         #pragma omp for schedule(dynamic)
         for (int64_t task = 0; task < p->b * p->slots; task++) {
-            if (!scratch) { code = OUT_OF_MEMORY; continue; }
-            float *dt = scratch, *x = dt + size, *y = x + size, *dy = y + size, *dx = dy + size, *ddt = dx + size;
-            float *kept[2] = {ddt + size, ddt + size + states}, *A[2] = {kept[1] + states, kept[1] + states + n * BLOCK};
-            float *dA = A[1] + n * BLOCK, *decays = dA + n * BLOCK, *carried = decays + CHUNK * n * BLOCK;
-            const int64_t i = task / p->slots, slot = task % p->slots;
-            float *dB = p->dB + task * p->l * n, *dC = p->dC + task * p->l * n;
-            for (int64_t block = slot * blocks / p->slots; block < (slot + 1) * blocks / p->slots; block++) {
-                const int64_t c = block * BLOCK;
-                const int m = p->e - c < BLOCK ? (int)(p->e - c) : BLOCK;
-                if (!NAME(stage)(p, i, c, m, dt, x)) { code = NOT_A_DECAY; break; }
-                for (int d = 0; d < directions; d++)
-                    if (!NAME(stage_A)(d ? p->A_b : p->A, n, c, m, A[d])) code = NOT_A_DECAY;
-                memset(y, 0, sizeof(float) * size);
-                for (int d = 0; d < directions; d++) {
-                    if (d && p->published_gate) NAME(ungate)(p, i, c, m, y, skips_gate, skips, dy);
-                    const int reverse = d ? 1 : (int)p->reverse;
-                    if (n == 16) NAME(scan_block)(p, i, reverse, A[d], dt, x, y, kept[d], 16);
-                    else if (n == 8) NAME(scan_block)(p, i, reverse, A[d], dt, x, y, kept[d], 8);
-                    else NAME(scan_block)(p, i, reverse, A[d], dt, x, y, kept[d], n);
-                }
-                if (directions == 1 || !p->published_gate) NAME(ungate)(p, i, c, m, y, skips_gate, skips, dy);
-                memset(dx, 0, sizeof(float) * 2 * size);
-                for (int d = 0; d < directions; d++) {
-                    const int reverse = d ? 1 : (int)p->reverse;
-                    memset(dA, 0, sizeof(float) * n * BLOCK);
-                    if (n == 16) NAME(unscan_block)(p, i, reverse, A[d], dt, x, dy, kept[d], decays, carried, dx, ddt, dB, dC, dA, 16);
-                    else if (n == 8) NAME(unscan_block)(p, i, reverse, A[d], dt, x, dy, kept[d], decays, carried, dx, ddt, dB, dC, dA, 8);
-                    else NAME(unscan_block)(p, i, reverse, A[d], dt, x, dy, kept[d], decays, carried, dx, ddt, dB, dC, dA, n);
-                    float *out = (d ? p->dA_b : p->dA) + (i * p->e + c) * n;
-                    for (int j = 0; j < m; j++) for (int64_t k = 0; k < n; k++) out[j * n + k] = dA[k * BLOCK + j];
-                }
-                NAME(unstage)(p, i, c, m, skips, dt, dy, dx, ddt);
-            }
+            const int64_t slot = task % p->slots, first = slot * blocks / p->slots, count = (slot + 1) * blocks / p->slots - first;
+            const int done = scratch ? NAME(unscan_channels)(p, task / p->slots, first * BLOCK, count, scratch,
+                                                             p->dB + task * p->l * n, p->dC + task * p->l * n) : OUT_OF_MEMORY;
+            code = done > code ? done : code;
         }
-        free(scratch);
     }
     return code;
 }
-
+#undef EACH_STATE
+#undef AT
 /* The convolution before SiLU at token t, channels c .. c+W: weight (k, e); the last tap meets the token itself. */
 INLINE vf NAME(taps)(const conv_problem *p, const float *x, int64_t t, int64_t c, const int64_t k) {
     vf sum = p->bias ? load(p->bias + c) : splat(0.0f);
@@ -604,7 +761,7 @@ static int NAME(log_mel)(const mel_problem *p) {
     int code = DONE;
     #pragma omp parallel num_threads(worth_threads(p->frames * p->bins, p->threads)) reduction(max : code)
     {
-        float *power = malloc(sizeof(float) * W * (p->bins + p->mels)), *mels = power + W * p->bins;
+        float *power = scratch_space(W * (p->bins + p->mels)), *mels = power + W * p->bins;
         #pragma omp for schedule(static)
         for (int64_t group = 0; group < (p->frames + W - 1) / W; group++) {
             if (!power) { code = OUT_OF_MEMORY; continue; }
@@ -622,7 +779,6 @@ static int NAME(log_mel)(const mel_problem *p) {
             for (int lane = 0; lane < W && group * W + lane < p->frames; lane++)
                 for (int64_t k = 0; k < p->mels; k++) p->out[(group * W + lane) * p->mels + k] = mels[k * W + lane];
         }
-        free(power);
     }
     return code;
 }
@@ -632,11 +788,14 @@ static int NAME(log_mel)(const mel_problem *p) {
 #undef vu
 #undef NV
 #undef TOGETHER
+#undef TABLE_EXP2
 #undef load
 #undef store
 #undef splat
 #undef select
-#undef exp2v
+#undef exponential
+#undef ATLEAST
+#undef LESSER
 #undef softplusv
 #undef sigmoidv
 #undef load_row

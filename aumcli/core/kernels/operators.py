@@ -13,7 +13,7 @@ _library.define(
 _library.define(
     "scan_backward(Tensor grad, Tensor u, Tensor delta, Tensor A, Tensor? A_b, Tensor B, Tensor C, Tensor? D, Tensor? z,"
     " Tensor? delta_bias, bool softplus, bool reverse, bool published_gate)"
-    " -> (Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor)")
+    " -> (Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor)")  # the last: y, a by-product
 _library.define("conv(Tensor x, Tensor weight, Tensor? bias, bool reverse) -> Tensor")
 _library.define("conv_backward(Tensor grad, Tensor x, Tensor weight, Tensor? bias, bool reverse) -> (Tensor, Tensor, Tensor)")
 _library.define("norm(Tensor x, Tensor? residual, Tensor weight, float eps) -> (Tensor, Tensor)")
@@ -41,7 +41,7 @@ def _(u, delta, A, A_b, B, C, D, z, delta_bias, softplus, reverse, published_gat
 
 @torch.library.register_fake("aumcli::scan_backward")
 def _(grad, u, delta, A, A_b, B, C, D, z, delta_bias, softplus, reverse, published_gate):
-    return tuple(_like_or_none(x, u) for x in (u, delta, A, A_b, B, C, D, z, delta_bias))
+    return *(_like_or_none(x, u) for x in (u, delta, A, A_b, B, C, D, z, delta_bias)), _like(u)
 
 
 @torch.library.register_fake("aumcli::conv")
@@ -71,7 +71,7 @@ def _scan_context(ctx, inputs, output) -> None:
 
 def _scan_backward(ctx, grad: Tensor):
     inputs = ctx.saved_tensors
-    grads = torch.ops.aumcli.scan_backward(grad, *inputs, *ctx.flags)
+    *grads, _ = torch.ops.aumcli.scan_backward(grad, *inputs, *ctx.flags)
     return *(None if x is None else g for x, g in zip(inputs, grads)), None, None, None
 
 
