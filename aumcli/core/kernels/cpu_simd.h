@@ -188,15 +188,15 @@ INLINE int NAME(channels)(const scan_problem *p, int64_t c, int64_t g) {
     return left < BLOCK ? (int)left : BLOCK;
 }
 
-/* Step sizes dt and inputs x = dt * u of tokens from .. to and `count` blocks of channels from c on: (tokens, BLOCK) for
+/* Step sizes dt and inputs x = dt * u of tokens from .. to and `count` blocks of channels from c on: (tokens, 2, BLOCK) for
  * each block. Whole rows are read, since finding one takes longer than reading it. 0 if a step is negative. */
-INLINE int NAME(stage)(const scan_problem *p, int64_t i, int64_t from, int64_t to, int64_t c, int64_t count, float *dt, float *x) {
-    const int64_t size = (to - from) * BLOCK, delta_row = p->delta.row, u_row = p->u.row;   /* locals: stores might change p's */
+INLINE int NAME(stage)(const scan_problem *p, int64_t i, int64_t from, int64_t to, int64_t c, int64_t count, float *steps) {
+    const int64_t size = (to - from) * 2 * BLOCK, delta_row = p->delta.row, u_row = p->u.row;   /* locals: stores might change p's */
     const float *delta = p->delta.data + i * p->delta.batch + from * delta_row + c, *bias = p->bias ? p->bias + c : NULL;
     const float *u = p->u.data + i * p->u.batch + from * u_row + c;
     const int softplus = (int)p->softplus, last = NAME(channels)(p, c, count - 1);
     vf biases[NV] = {{0}}, us[NV], d[NV], least = splat(0.0f);
-    for (int64_t t = from; t < to; t++, delta += delta_row, u += u_row, dt += BLOCK, x += BLOCK)
+    for (int64_t t = from; t < to; t++, delta += delta_row, u += u_row, steps += 2 * BLOCK)
         for (int64_t g = 0; g < count; g++) {
             const int m = g == count - 1 ? last : BLOCK;
             __builtin_prefetch(delta + g * BLOCK + AHEAD * delta_row);
@@ -208,8 +208,8 @@ INLINE int NAME(stage)(const scan_problem *p, int64_t i, int64_t from, int64_t t
                 d[v] += biases[v];
                 if (softplus) d[v] = softplusv(d[v]);
                 else least = LESSER(d[v], least);
-                store(dt + g * size + v * W, d[v]);
-                store(x + g * size + v * W, d[v] * us[v]);
+                store(steps + g * size + v * W, d[v]);
+                store(steps + g * size + BLOCK + v * W, d[v] * us[v]);
             }
         }
     for (int lane = 0; lane < W; lane++) if (least[lane] < 0.0f) return 0;
@@ -242,28 +242,13 @@ INLINE void NAME(decay)(vf A[][NV], const vf *step, const int count, vf decays[]
 #endif
 }
 
-/* Add the sums over the lanes of each state's row, (n, BLOCK), to n floats. */
-INLINE void NAME(add_sums)(const float *sums, float *row, int64_t n) {
-    vf rows[W];
-    for (int64_t k = 0; k < n; k += W) {
-        const int some = n - k < W ? (int)(n - k) : W;
-        for (int j = 0; j < W; j++) {
-            rows[j] = splat(0.0f);
-            if (j < some) for (int v = 0; v < NV; v++) rows[j] += load(sums + (k + j) * BLOCK + v * W);
-        }
-        const vf total = NAME(sum_lanes)(rows);
-        if (some == W) store(row + k, load(row + k) + total);
-        else for (int j = 0; j < some; j++) row[k + j] += total[j];
-    }
-}
-
 #define EACH_STATE for (int j = 0; j < count; j++) for (int v = 0; v < NV; v++)
 #define AT(array, k) ((array) + (k) * BLOCK + v * W)             /* lanes of vector v of state k in an array (n, BLOCK) */
 
 /* Scan tokens from .. to of one block in one direction with the `count` states from k on, adding C h to y (tokens, BLOCK).
  * `states` (n, BLOCK) holds the state before and after; `kept`, if asked for, the one before each CHUNK of tokens. */
 INLINE void NAME(scan_states)(const scan_problem *p, int64_t i, int reverse, int64_t from, int64_t to, const float *A,
-                              const float *dt, const float *x, float *y, float *states, float *kept, int64_t k, const int count) {
+                              const float *steps, float *y, float *states, float *kept, int64_t k, const int count) {
     const int64_t n = p->n, B_row = p->B.row, C_row = p->C.row, way = reverse ? -1 : 1;
     const float *B = p->B.data + i * p->B.batch + k, *C = p->C.data + i * p->C.batch + k;
     vf h[TOGETHER][NV], rates[TOGETHER][NV], decays[TOGETHER][NV], step[NV], input[NV], sum[NV];
@@ -273,8 +258,8 @@ INLINE void NAME(scan_states)(const scan_problem *p, int64_t i, int reverse, int
         if (kept && (reverse ? t == to - 1 || t % CHUNK == CHUNK - 1 : t % CHUNK == 0))
             EACH_STATE store(AT(kept, t / CHUNK * n + k + j), h[j][v]);
         for (int v = 0; v < NV; v++) {
-            step[v] = load(dt + at + v * W);
-            input[v] = load(x + at + v * W);
+            step[v] = load(steps + 2 * at + v * W);
+            input[v] = load(steps + 2 * at + BLOCK + v * W);
             sum[v] = load(y + at + v * W);
         }
         NAME(decay)(rates, step, count, decays);
@@ -288,10 +273,10 @@ INLINE void NAME(scan_states)(const scan_problem *p, int64_t i, int reverse, int
 }
 
 static void NAME(scan_tokens)(const scan_problem *p, int64_t i, int reverse, int64_t from, int64_t to, const float *A,
-                              const float *dt, const float *x, float *y, float *states, float *kept) {
+                              const float *steps, float *y, float *states, float *kept) {
     int64_t k = 0;
-    for (; k + TOGETHER <= p->n; k += TOGETHER) NAME(scan_states)(p, i, reverse, from, to, A, dt, x, y, states, kept, k, TOGETHER);
-    for (; k < p->n; k++) NAME(scan_states)(p, i, reverse, from, to, A, dt, x, y, states, kept, k, 1);
+    for (; k + TOGETHER <= p->n; k += TOGETHER) NAME(scan_states)(p, i, reverse, from, to, A, steps, y, states, kept, k, TOGETHER);
+    for (; k < p->n; k++) NAME(scan_states)(p, i, reverse, from, to, A, steps, y, states, kept, k, 1);
 }
 
 /* Write y of tokens from .. to and `count` blocks out: added to what is there if `more`; then, if `last`, as
@@ -348,7 +333,7 @@ INLINE void NAME(finish)(const scan_problem *p, int64_t i, int64_t from, int64_t
  * backward pass: the states before each chunk, (direction, block, chunk, n, BLOCK), and dz. */
 static int NAME(scan_channels)(const scan_problem *p, int64_t i, int64_t c, int64_t count, float *scratch, float *kept) {
     const int64_t n = p->n, spans = (p->l + SPAN - 1) / SPAN, kept_size = (p->l + CHUNK - 1) / CHUNK * n * BLOCK;
-    float *dt = scratch, *x = dt + apart(count * SPAN * BLOCK), *y = x + apart(count * SPAN * BLOCK);
+    float *steps = scratch, *y = steps + apart(2 * count * SPAN * BLOCK);
     float *A = y + apart(count * SPAN * BLOCK), *states = A + apart(count * n * BLOCK);
     for (int direction = 0; direction < (p->A_b ? 2 : 1); direction++) {
         const int reverse = direction ? 1 : (int)p->reverse, last = direction || !p->A_b;
@@ -359,10 +344,10 @@ static int NAME(scan_channels)(const scan_problem *p, int64_t i, int64_t c, int6
         for (int64_t s = 0; s < spans; s++) {
             const int64_t from = (reverse ? spans - 1 - s : s) * SPAN, to = from + SPAN < p->l ? from + SPAN : p->l;
             const int64_t size = (to - from) * BLOCK;
-            if (!NAME(stage)(p, i, from, to, c, count, dt, x)) return NOT_A_DECAY;
+            if (!NAME(stage)(p, i, from, to, c, count, steps)) return NOT_A_DECAY;
             memset(y, 0, sizeof(float) * count * size);
             for (int64_t g = 0; g < count; g++)
-                NAME(scan_tokens)(p, i, reverse, from, to, A + g * n * BLOCK, dt + g * size, x + g * size, y + g * size,
+                NAME(scan_tokens)(p, i, reverse, from, to, A + g * n * BLOCK, steps + 2 * g * size, y + g * size,
                                   states + g * n * BLOCK, kept ? kept + (direction * count + g) * kept_size : NULL);
             NAME(finish)(p, i, from, to, c, count, y, direction, last, gated, p->A_b ? 2.0f : 1.0f);
         }
@@ -390,78 +375,73 @@ static int NAME(scan)(const scan_problem *p) {
     return code;
 }
 
-/* Take `count` states from k on through tokens from .. to again, keeping each token's decays and states, (tokens, n, BLOCK). */
-INLINE void NAME(recall)(const scan_problem *p, int64_t i, int reverse, int64_t from, int64_t to, const float *A, const float *dt,
-                         const float *x, const float *start, float *decays, float *states, int64_t k, const int count) {
-    const int64_t n = p->n, B_row = p->B.row, way = reverse ? -1 : 1;
-    const float *B = p->B.data + i * p->B.batch + k;
-    vf h[TOGETHER][NV], rates[TOGETHER][NV], decay[TOGETHER][NV], step[NV], input[NV];
+/* Gradients of one block in one direction, tokens from .. to, with the `count` states from k on. First the scan again from
+ * the states at `start` (n, BLOCK), keeping each token's decays and states; then against its direction. `g` (n, BLOCK) is
+ * the gradient of the state after and before. Adds to dx, ddt (tokens, 2, BLOCK), dA (n, BLOCK), and to the gradients of
+ * B and C, (2, tokens, count, BLOCK), whose lanes are yet to be summed. With g' = decay g: dL / d(dt A) = g' h before. */
+INLINE void NAME(unscan_states)(const scan_problem *p, int64_t i, int reverse, int64_t from, int64_t to, const float *A,
+                                const float *steps, const float *dy, const float *start, float *g, float *dx, float *dA,
+                                float *recalled, float *sums, int64_t k, const int count) {
+    const int64_t B_row = p->B.row, C_row = p->C.row, tokens = to - from, line = count * BLOCK, for_C = tokens * line;
+    const float *B = p->B.data + i * p->B.batch + from * B_row + k, *C = p->C.data + i * p->C.batch + from * C_row + k;
+    vf h[TOGETHER][NV], rates[TOGETHER][NV], decay[TOGETHER][NV], step[NV], input[NV], out[NV], to_x[NV], to_dt[NV];
     EACH_STATE { h[j][v] = load(AT(start, k + j)); rates[j][v] = load(AT(A, k + j)); }
-    for (int64_t t = reverse ? to - 1 : from; t >= from && t < to; t += way) {
+    float *at = recalled;                                           /* (tokens in the scan's order, 2, count, BLOCK) */
+    for (int64_t s = 0; s < tokens; s++, at += 2 * line) {
+        const int64_t t = reverse ? tokens - 1 - s : s;
         for (int v = 0; v < NV; v++) {
-            step[v] = load(dt + (t - from) * BLOCK + v * W);
-            input[v] = load(x + (t - from) * BLOCK + v * W);
+            step[v] = load(steps + t * 2 * BLOCK + v * W);
+            input[v] = load(steps + t * 2 * BLOCK + BLOCK + v * W);
         }
         NAME(decay)(rates, step, count, decay);
         EACH_STATE {
+            store(AT(at, j), h[j][v]);
+            store(AT(at + line, j), decay[j][v]);
             h[j][v] = decay[j][v] * h[j][v] + input[v] * B[t * B_row + j];
-            store(AT(decays, (t - from) * n + k + j), decay[j][v]);
-            store(AT(states, (t - from) * n + k + j), h[j][v]);
         }
     }
-}
-
-/* Gradients of tokens from .. to with `count` states from k on, against the direction of the scan. `g` (n, BLOCK) is the
- * gradient of the state after and before. Adds to dx, ddt (tokens, BLOCK), dA (n, BLOCK), and to sums_B, sums_C
- * (tokens, n, BLOCK), whose lanes are yet to be summed. With g' = decay g: dL / d(dt A) = g' h before. */
-INLINE void NAME(unscan_states)(const scan_problem *p, int64_t i, int reverse, int64_t from, int64_t to, const float *A,
-                                const float *dt, const float *x, const float *dy, const float *start, const float *decays,
-                                const float *states, float *g, float *dx, float *ddt, float *dA, float *sums_B, float *sums_C,
-                                int64_t k, const int count) {
-    const int64_t n = p->n, B_row = p->B.row, C_row = p->C.row, way = reverse ? 1 : -1;
-    const float *B = p->B.data + i * p->B.batch + k, *C = p->C.data + i * p->C.batch + k;
-    vf grads[TOGETHER][NV], rates[TOGETHER][NV], to_A[TOGETHER][NV], step[NV], input[NV], out[NV], to_x[NV], to_dt[NV];
-    EACH_STATE {
-        grads[j][v] = load(AT(g, k + j));
-        rates[j][v] = load(AT(A, k + j)) * LN2;
-        to_A[j][v] = load(AT(dA, k + j));
-    }
-    for (int64_t t = reverse ? from : to - 1; t >= from && t < to; t += way) {
-        const int64_t at = (t - from) * BLOCK, past = t + way;
-        const float *before = past >= from && past < to ? states + (past - from) * n * BLOCK : start;
+    vf grads[TOGETHER][NV], to_A[TOGETHER][NV];
+    EACH_STATE { grads[j][v] = load(AT(g, k + j)); rates[j][v] *= LN2; to_A[j][v] = load(AT(dA, k + j)); }
+    for (int64_t s = tokens - 1; s >= 0; s--) {
+        const int64_t t = reverse ? tokens - 1 - s : s;
+        at -= 2 * line;
         for (int v = 0; v < NV; v++) {
-            step[v] = load(dt + at + v * W);
-            input[v] = load(x + at + v * W);
-            out[v] = load(dy + at + v * W);
-            to_x[v] = load(dx + at + v * W);
-            to_dt[v] = load(ddt + at + v * W);
+            step[v] = load(steps + t * 2 * BLOCK + v * W);
+            input[v] = load(steps + t * 2 * BLOCK + BLOCK + v * W);
+            out[v] = load(dy + t * BLOCK + v * W);
+            to_x[v] = load(dx + t * 2 * BLOCK + v * W);
+            to_dt[v] = load(dx + t * 2 * BLOCK + BLOCK + v * W);
         }
+        float *sum = sums + t * line;
         EACH_STATE {
-            const int64_t here = (t - from) * n + k + j;
             const vf grad = grads[j][v] + out[v] * C[t * C_row + j];
-            store(AT(sums_C, here), load(AT(sums_C, here)) + out[v] * load(AT(states, here)));
-            store(AT(sums_B, here), load(AT(sums_B, here)) + grad * input[v]);
+            store(AT(sum, j), load(AT(sum, j)) + grad * input[v]);
+            store(AT(sum + for_C, j), load(AT(sum + for_C, j)) + out[v] * h[j][v]);
             to_x[v] += grad * B[t * B_row + j];
-            grads[j][v] = grad * load(AT(decays, here));
-            const vf through = grads[j][v] * load(AT(before, k + j));
+            grads[j][v] = grad * load(AT(at + line, j));
+            h[j][v] = load(AT(at, j));                              /* before */
+            const vf through = grads[j][v] * h[j][v];
             to_dt[v] += through * rates[j][v];
             to_A[j][v] += through * step[v];
         }
-        for (int v = 0; v < NV; v++) { store(dx + at + v * W, to_x[v]); store(ddt + at + v * W, to_dt[v]); }
+        for (int v = 0; v < NV; v++) { store(dx + t * 2 * BLOCK + v * W, to_x[v]); store(dx + t * 2 * BLOCK + BLOCK + v * W, to_dt[v]); }
     }
     EACH_STATE { store(AT(g, k + j), grads[j][v]); store(AT(dA, k + j), to_A[j][v]); }
 }
 
-static void NAME(unscan_tokens)(const scan_problem *p, int64_t i, int reverse, int64_t from, int64_t to, const float *A,
-                                const float *dt, const float *x, const float *dy, const float *start, float *decays, float *states,
-                                float *g, float *dx, float *ddt, float *dA, float *sums_B, float *sums_C) {
-#define GROUP(count)                                                                                       \
-    NAME(recall)(p, i, reverse, from, to, A, dt, x, start, decays, states, k, count);                      \
-    NAME(unscan_states)(p, i, reverse, from, to, A, dt, x, dy, start, decays, states, g, dx, ddt, dA, sums_B, sums_C, k, count);
-    int64_t k = 0;
-    for (; k + TOGETHER <= p->n; k += TOGETHER) { GROUP(TOGETHER) }
-    for (; k < p->n; k++) { GROUP(1) }
-#undef GROUP
+/* Add the sums over lanes of (tokens, count, BLOCK) to the first `count` floats of rows of n; count divides W. */
+INLINE void NAME(add_sums)(const float *sums, int64_t tokens, const int count, float *to, int64_t n) {
+    for (int64_t t = 0; t < tokens; t += W / count) {
+        vf lanes[W];
+        for (int j = 0; j < W; j++) {
+            lanes[j] = splat(0.0f);
+            if (t + j / count < tokens) for (int v = 0; v < NV; v++) lanes[j] += load(sums + (t * count + j) * BLOCK + v * W);
+        }
+        float total[W];
+        store(total, NAME(sum_lanes)(lanes));
+        for (int j = 0; j < W / count && t + j < tokens; j++)
+            for (int l = 0; l < count; l++) to[(t + j) * n + l] += total[j * count + l];
+    }
 }
 
 /* The gradient of y before the gate, dy = grad silu(z), of tokens from .. to and `count` blocks: (tokens, BLOCK) each. */
@@ -474,8 +454,10 @@ INLINE void NAME(stage_dy)(const scan_problem *p, int64_t i, int64_t from, int64
     for (int64_t t = from; t < to; t++, grad += grad_row, dy += BLOCK) {
         for (int64_t g = 0; g < count; g++) {
             const int m = g == count - 1 ? tail : BLOCK;
+            __builtin_prefetch(grad + g * BLOCK + AHEAD * grad_row);
             load_row(grad + g * BLOCK, m, grads);
             if (z) {
+                __builtin_prefetch(z + g * BLOCK + AHEAD * z_row);
                 load_row(z + g * BLOCK, m, zs);
                 for (int v = 0; v < NV; v++) grads[v] *= zs[v] * sigmoidv(zs[v]);
             }
@@ -485,10 +467,10 @@ INLINE void NAME(stage_dy)(const scan_problem *p, int64_t i, int64_t from, int64
     }
 }
 
-/* From dx and ddt of one direction to du and ddelta: added to what is there if `more`; if `last`, with the skip's share and
+/* From dx and ddt, (tokens, 2, BLOCK), of one direction to du and ddelta: added to what is there if `more`; if `last`, with the skip's share and
  * the slope of softplus, and with the sums over tokens dD and dbias, (count, BLOCK) each. */
-INLINE void NAME(unstage)(const scan_problem *p, int64_t i, int64_t from, int64_t to, int64_t c, int64_t count, const float *dt,
-                          const float *dy, const float *dx, const float *ddt, float *dD, float *dbias, const int more,
+INLINE void NAME(unstage)(const scan_problem *p, int64_t i, int64_t from, int64_t to, int64_t c, int64_t count, const float *steps,
+                          const float *dy, const float *dx, float *dD, float *dbias, const int more,
                           const int last) {
     const int64_t size = (to - from) * BLOCK, u_row = p->u.row, delta_row = p->delta.row, e = p->e;
     const float *u = p->u.data + i * p->u.batch + from * u_row + c, *delta = p->delta.data + i * p->delta.batch + from * delta_row + c;
@@ -499,11 +481,16 @@ INLINE void NAME(unstage)(const scan_problem *p, int64_t i, int64_t from, int64_
         for (int64_t g = 0; g < count; g++) {
             const int m = g == count - 1 ? tail : BLOCK;
             vf us[NV], raw[NV] = {{0}}, Ds[NV] = {{0}}, biases[NV] = {{0}}, to_u[NV], to_delta[NV], before[NV];
+            __builtin_prefetch(u + g * BLOCK + AHEAD * u_row);
+            __builtin_prefetch(delta + g * BLOCK + AHEAD * delta_row);
+            __builtin_prefetch(du + g * BLOCK + AHEAD * e, 1);
+            __builtin_prefetch(ddelta + g * BLOCK + AHEAD * e, 1);
             load_row(u + g * BLOCK, m, us);
             for (int v = 0; v < NV; v++) {
                 const int64_t at = g * size + (t - from) * BLOCK + v * W;
-                to_u[v] = load(dx + at) * load(dt + at);
-                to_delta[v] = load(ddt + at) + load(dx + at) * us[v];
+                const vf to_x = load(dx + 2 * at - v * W), to_dt = load(dx + 2 * at - v * W + BLOCK);
+                to_u[v] = to_x * load(steps + 2 * at - v * W);
+                to_delta[v] = to_dt + to_x * us[v];
             }
             if (more) {
                 load_row(du + g * BLOCK, m, before);
@@ -531,13 +518,13 @@ INLINE void NAME(unstage)(const scan_problem *p, int64_t i, int64_t from, int64_
 /* Gradients of `count` blocks of channels from c on: forward again, then CHUNK tokens at a time against each direction. */
 static int NAME(unscan_channels)(const scan_problem *p, int64_t i, int64_t c, int64_t count, float *scratch, float *dB, float *dC) {
     const int64_t n = p->n, chunks = (p->l + CHUNK - 1) / CHUNK, directions = p->A_b ? 2 : 1;
-    const int64_t rows = apart(count * CHUNK * BLOCK), states_size = apart(CHUNK * n * BLOCK), rates = apart(count * n * BLOCK);
+    const int64_t rows = apart(count * CHUNK * BLOCK), pairs = apart(CHUNK * TOGETHER * 2 * BLOCK), rates = apart(count * n * BLOCK);
     float *kept = scratch + scan_scratch(count, n);
     const int done = NAME(scan_channels)(p, i, c, count, scratch, kept);
     if (done != DONE) return done;
-    float *dt = kept + apart(directions * count * chunks * n * BLOCK), *x = dt + rows, *dy = x + rows, *dx = dy + rows, *ddt = dx + rows;
-    float *decays = ddt + rows, *states = decays + states_size, *sums_B = states + states_size, *sums_C = sums_B + states_size;
-    float *A = sums_C + states_size, *dA = A + rates, *g = dA + rates, *dD = g + rates, *dbias = dD + apart(count * BLOCK);
+    float *steps = kept + apart(directions * count * chunks * n * BLOCK), *dy = steps + 2 * rows, *dx = dy + rows;
+    float *recalled = dx + 2 * rows, *sums = recalled + pairs;
+    float *A = sums + pairs, *dA = A + rates, *g = dA + rates, *dD = g + rates, *dbias = dD + apart(count * BLOCK);
     memset(dD, 0, sizeof(float) * 2 * apart(count * BLOCK));
     for (int direction = 0; direction < directions; direction++) {
         const int reverse = direction ? 1 : (int)p->reverse;
@@ -547,21 +534,29 @@ static int NAME(unscan_channels)(const scan_problem *p, int64_t i, int64_t c, in
         for (int64_t s = 0; s < chunks; s++) {
             const int64_t chunk = reverse ? s : chunks - 1 - s, from = chunk * CHUNK, to = from + CHUNK < p->l ? from + CHUNK : p->l;
             const int64_t size = (to - from) * BLOCK;
-            NAME(stage)(p, i, from, to, c, count, dt, x);
+            NAME(stage)(p, i, from, to, c, count, steps);
             NAME(stage_dy)(p, i, from, to, c, count, dy);
             memset(dx, 0, sizeof(float) * 2 * rows);                /* and ddt */
-            memset(sums_B, 0, sizeof(float) * 2 * states_size);     /* and sums_C */
-            for (int64_t block = 0; block < count; block++) {
-                const float *start = kept + ((direction * count + block) * chunks + chunk) * n * BLOCK;
-                const int64_t at = block * size, rate = block * n * BLOCK;
-                NAME(unscan_tokens)(p, i, reverse, from, to, A + rate, dt + at, x + at, dy + at, start, decays, states,
-                                    g + rate, dx + at, ddt + at, dA + rate, sums_B, sums_C);
+            for (int64_t k = 0; k < n;) {                           /* all blocks, so that their sums are summed over lanes but once */
+                const int64_t some = n - k >= TOGETHER ? TOGETHER : 1;
+                memset(sums, 0, sizeof(float) * CHUNK * some * 2 * BLOCK);
+                for (int64_t block = 0; block < count; block++) {
+                    const float *start = kept + ((direction * count + block) * chunks + chunk) * n * BLOCK;
+                    const int64_t at = block * size, rate = block * n * BLOCK;
+                    if (some == 1) NAME(unscan_states)(p, i, reverse, from, to, A + rate, steps + 2 * at, dy + at, start, g + rate,
+                                                       dx + 2 * at, dA + rate, recalled, sums, k, 1);
+                    else NAME(unscan_states)(p, i, reverse, from, to, A + rate, steps + 2 * at, dy + at, start, g + rate,
+                                             dx + 2 * at, dA + rate, recalled, sums, k, TOGETHER);
+                }
+                for (int which = 0; which < 2; which++) {
+                    const float *sum = sums + which * some * size;
+                    float *into = (which ? dC : dB) + from * n + k;
+                    if (some == 1) NAME(add_sums)(sum, to - from, 1, into, n);
+                    else NAME(add_sums)(sum, to - from, TOGETHER, into, n);
+                }
+                k += some;
             }
-            NAME(unstage)(p, i, from, to, c, count, dt, dy, dx, ddt, dD, dbias, direction, direction == directions - 1);
-            for (int64_t t = from; t < to; t++) {
-                NAME(add_sums)(sums_B + (t - from) * n * BLOCK, dB + t * n, n);
-                NAME(add_sums)(sums_C + (t - from) * n * BLOCK, dC + t * n, n);
-            }
+            NAME(unstage)(p, i, from, to, c, count, steps, dy, dx, dD, dbias, direction, direction == directions - 1);
         }
         float *out = (direction ? p->dA_b : p->dA) + (i * p->e + c) * n;
         for (int64_t block = 0; block < count; block++)
@@ -579,7 +574,7 @@ static int NAME(unscan_channels)(const scan_problem *p, int64_t i, int64_t c, in
 static int NAME(scan_backward)(const scan_problem *p) {
     const int64_t blocks = (p->e + BLOCK - 1) / BLOCK, n = p->n, widest = (blocks + p->slots - 1) / p->slots;
     const int64_t kept = apart((p->A_b ? 2 : 1) * widest * ((p->l + CHUNK - 1) / CHUNK) * n * BLOCK);
-    const int64_t scratch_size = scan_scratch(widest, n) + kept + 5 * apart(widest * CHUNK * BLOCK) + 4 * apart(CHUNK * n * BLOCK)
+    const int64_t scratch_size = scan_scratch(widest, n) + kept + 5 * apart(widest * CHUNK * BLOCK) + 2 * apart(CHUNK * TOGETHER * 2 * BLOCK)
                                  + 3 * apart(widest * n * BLOCK) + 2 * apart(widest * BLOCK);
     int code = DONE;
     #pragma omp parallel num_threads(worth_threads(p->b * p->l * p->e * n, p->threads)) reduction(max : code)
