@@ -15,6 +15,7 @@ from pathlib import Path
 from aumcli.config import ARCHITECTURES, NetworkConfig
 from aumcli.errors import AumError
 from aumcli.files import check_writable, write_json
+from aumcli.memory import keep_memory
 from aumcli.report import environment
 
 SCHEMA = 1
@@ -159,6 +160,7 @@ def _work(pipe, setting: Setting) -> None:
     """The worker's process: build the model, then do one timed run for each message."""
     if sys.platform == "linux":  # if memory runs out, this is the process to end
         Path("/proc/self/oom_score_adj").write_text("1000", encoding="ascii")
+    keep_memory()
     import torch
 
     torch.set_num_threads(setting.threads)

@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from aumcli.errors import AumError
+from aumcli.memory import keep_memory
 
 app = typer.Typer(
     name="aum", no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False,
@@ -220,6 +221,7 @@ def _print_error(error: AumError) -> None:
 
 def main() -> None:
     """Run the command line; a mistake of the user's is one message, not a stack trace."""
+    keep_memory()
     try:
         app()
     except AumError as error:

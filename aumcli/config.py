@@ -239,6 +239,9 @@ class TrainConfig(Frozen):
     clip_grad: NotNegative = Field(1.0, description="largest norm of the gradient; 0 for no limit")
     ema: Extent = Field(
         0.0, description="decay per step of the averaged weights that are evaluated and saved; 0 for none")
+    recompute: Literal["cheap", "block"] = Field(
+        "cheap", description="what the backward pass computes again instead of keeping it: what is cheap, or whole blocks, "
+                             "for least memory")
     workers: Count = Field(0, description="processes that decode audio; 0: in the main one")
 
 

@@ -115,6 +115,7 @@ def _start(recipe: Recipe, out: Path, data: Path | str | None, resume: bool, dev
     torch.utils.deterministic.fill_uninitialized_memory = False  # a debugging aid that costs a pass over every tensor
     torch.manual_seed(stream_seed(recipe.seed, WEIGHTS_PURPOSE))
     network, averaged = build_network(recipe.model), None
+    network.recompute = recipe.train.recompute
     if recipe.train.ema:
         averaged = build_network(recipe.model).requires_grad_(False)
         averaged.load_state_dict(network.state_dict())

@@ -2,11 +2,13 @@
 
 import torch
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from aumcli.config import AudioMambaConfig
-from aumcli.core.kernels import add_rms_norm, choose_backend
+from aumcli.core.kernels import add_rms_norm, choose_backend, cpu
 from aumcli.core.mixer import Mixer
 from aumcli.core.patches import PatchEmbed, PositionEmbedding, check_features, place_cls
+from aumcli.core.recompute import run_block
 
 
 def drop_path(x: Tensor, rate: float, training: bool) -> Tensor:
@@ -26,8 +28,9 @@ class RMSNorm(nn.Module):
         self.eps, self.backend = eps, backend
 
     def forward(self, x: Tensor, residual: Tensor | None) -> tuple[Tensor, Tensor]:
-        """Return the normalised sum and the sum: (b, l, d) each."""
-        return add_rms_norm(x, residual, self.weight, self.eps, backend=self.backend)
+        """Return the normalised sum in the weight's type, and the sum in at least float32: (b, l, d) each."""
+        x, residual = add_rms_norm(x, residual, self.weight, self.eps, backend=self.backend)
+        return x.to(self.weight.dtype), residual
 
 
 class Block(nn.Module):
@@ -38,10 +41,22 @@ class Block(nn.Module):
         self.norm = RMSNorm(config.width, config.norm_eps, backend)
         self.mixer = Mixer(config, backend)
 
-    def forward(self, x: Tensor, residual: Tensor | None) -> tuple[Tensor, Tensor]:
-        """Map the last output and the stream, (b, l, d) each, to the next pair."""
+    def forward(self, x: Tensor, residual: Tensor | None, recompute: str = "cheap") -> tuple[Tensor, Tensor]:
+        """Map the last output and the stream, (b, l, d) each, to the next pair; `recompute` as in `AudioMamba`."""
+        if torch.is_grad_enabled() and not torch.compiler.is_compiling() and self._has_operators(x):
+            return run_block(self, x, residual, keep_projection=recompute != "block")
+        if torch.is_grad_enabled() and recompute == "block":
+            return checkpoint(self._run, x, residual, use_reentrant=False)
+        return self._run(x, residual)
+
+    def _run(self, x: Tensor, residual: Tensor | None) -> tuple[Tensor, Tensor]:
         x, residual = self.norm(x, residual)
         return self.mixer(x), residual
+
+    def _has_operators(self, x: Tensor) -> bool:
+        """Whether every kernel of this block runs as an operator with a backward operator of its own."""
+        return (choose_backend(self.norm.backend, x.device, x.dtype) == "cpu" and self.mixer.A_log.shape[1] <= cpu.MOST_STATES
+                and self.mixer.conv1d.kernel_size[0] <= cpu.MOST_TAPS)
 
 
 class AudioMamba(nn.Module):
@@ -53,7 +68,13 @@ class AudioMamba(nn.Module):
     Args:
         config: sizes, direction and the classification token's position.
         backend: kernel backend, "auto" or one of `aumcli.core.kernels.BACKENDS`.
+
+    Attributes:
+        recompute: what training computes again in the backward pass instead of keeping it: "cheap", all but the matrix
+            products, or "block", everything between two blocks' residual streams.
     """
+
+    recompute = "cheap"
 
     def __init__(self, config: AudioMambaConfig, backend: str = "auto"):
         super().__init__()
@@ -89,7 +110,7 @@ class AudioMamba(nn.Module):
         x, index = place_cls(tokens, self.cls_token + positions[:, :1], self.config.cls_position)      # (b, l + 1, d)
         residual = None
         for i, block in enumerate(self.layers):
-            x, residual = block(drop_path(x, self.drop_rates[i - 1] if i else 0.0, self.training), residual)
+            x, residual = block(drop_path(x, self.drop_rates[i - 1] if i else 0.0, self.training), residual, self.recompute)
         x = drop_path(x, self.config.drop_path, self.training)
         # the other tokens' last norm would be thrown away
         x, _ = self.norm_f(x[:, index : index + 1], residual[:, index : index + 1])

@@ -47,7 +47,7 @@ class Mixer(nn.Module):
 
     def reset_parameters(self, depth: int) -> None:
         """Draw the published initial values (depth: number of blocks, by whose root out_proj is divided)."""
-        for suffix in ("", "_b") if self.direction is Direction.BI_BI else ("",):
+        for suffix, _ in self.branches:
             dt_proj = getattr(self, f"dt_proj{suffix}")
             bound = dt_proj.in_features**-0.5
             nn.init.uniform_(dt_proj.weight, -bound, bound)
@@ -60,31 +60,46 @@ class Mixer(nn.Module):
         with torch.no_grad():
             self.out_proj.weight /= math.sqrt(depth)
 
-    def _branch(self, x: Tensor, suffix: str, reverse: bool) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Convolve and project one direction: x (b, l, e) -> u, delta (b, l, e), B, C (b, l, n)."""
-        conv, x_proj, dt_proj = (getattr(self, f"{name}{suffix}") for name in ("conv1d", "x_proj", "dt_proj"))
-        u = causal_conv1d(x, conv.weight[:, 0], conv.bias, reverse=reverse, backend=self.backend)
-        dt, B, C = x_proj(u).split(self.splits, dim=-1)
-        return u, F.linear(dt, dt_proj.weight), B, C  # dt_proj's bias enters inside the scan, before softplus
+    @property
+    def branches(self) -> tuple[tuple[str, bool], ...]:
+        """Suffix of the parameters' names of each branch, and whether it runs from the last token to the first."""
+        return (("", False), ("_b", True)) if self.direction is Direction.BI_BI else (("", False),)
+
+    def convolve(self, x: Tensor, suffix: str, reverse: bool) -> Tensor:
+        """Convolve one branch's input (b, l, e) causally, in its direction."""
+        conv = getattr(self, f"conv1d{suffix}")
+        return causal_conv1d(x, conv.weight[:, 0], conv.bias, reverse=reverse, backend=self.backend)
+
+    def project(self, u: Tensor, suffix: str) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Project one branch's convolved input u (b, l, e) to dt (b, l, r), delta (b, l, e), B, C (b, l, n)."""
+        dt, B, C = getattr(self, f"x_proj{suffix}")(u).split(self.splits, dim=-1)
+        # dt_proj's bias enters inside the scan, before softplus
+        return dt, F.linear(dt, getattr(self, f"dt_proj{suffix}").weight), B, C
+
+    def rates(self, suffix: str) -> tuple[Tensor, Tensor | None, Tensor, Tensor]:
+        """One branch's A, the A of its reversed direction where it has one, (e, n); D and the bias of delta, (e)."""
+        A_log = self.A_b_log if suffix else self.A_log
+        A_b = -torch.exp(self.A_b_log.float()) if self.direction is Direction.FO_BI else None
+        return -torch.exp(A_log.float()), A_b, getattr(self, f"D{suffix}").float(), getattr(self, f"dt_proj{suffix}").bias.float()
 
     def forward(self, tokens: Tensor) -> Tensor:
         """Map tokens (b, l, d) to (b, l, d)."""
-        x, z = self.in_proj(tokens).chunk(2, dim=-1)                                                   # (b, l, e) each
-        u, delta, B, C = self._branch(x, "", reverse=False)
-        A = -torch.exp(self.A_log.float())                                                             # (e, n)
-        bias = self.dt_proj.bias.float()
-        if self.direction is Direction.FO_BI:
-            A_b = -torch.exp(self.A_b_log.float())
-            y = bidirectional_scan(u, delta, A, A_b, B, C, self.D.float(), z, bias, backend=self.backend,
-                                   published_gate_gradient=self.published_gate_gradient)
-        else:
-            y = selective_scan(u, delta, A, B, C, self.D.float(), z, bias, backend=self.backend)
-        if self.direction is Direction.BI_BI:
-            u, delta, B, C = self._branch(x, "_b", reverse=True)
-            A_b = -torch.exp(self.A_b_log.float())
-            y_b = selective_scan(u, delta, A_b, B, C, self.D_b.float(), z, self.dt_proj_b.bias.float(), reverse=True,
-                                 backend=self.backend)
-            y = (y + y_b) / 2
+        return self.mix(self.in_proj(tokens))
+
+    def mix(self, projected: Tensor) -> Tensor:
+        """Map what in_proj gave, inputs and gates (b, l, 2 e), to (b, l, d)."""
+        x, z = projected.chunk(2, dim=-1)                                                              # (b, l, e) each
+        y = None
+        for suffix, reverse in self.branches:
+            u = self.convolve(x, suffix, reverse)
+            _, delta, B, C = self.project(u, suffix)
+            A, A_b, D, bias = self.rates(suffix)
+            if A_b is not None:
+                y = bidirectional_scan(u, delta, A, A_b, B, C, D, z, bias, backend=self.backend,
+                                       published_gate_gradient=self.published_gate_gradient)
+            else:
+                one = selective_scan(u, delta, A, B, C, D, z, bias, reverse=reverse, backend=self.backend)
+                y = one if y is None else (y + one) / 2
         return self.out_proj(y)
 
 

@@ -3,6 +3,7 @@
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from aumcli.config import SpectrogramTransformerConfig
 from aumcli.core.audio_mamba import drop_path
@@ -75,12 +76,13 @@ class Encoder(nn.Module):
         self.blocks = nn.ModuleList(TransformerBlock(config, backend, drop) for drop in drops)
         self.norm = nn.LayerNorm(config.width, config.norm_eps)
 
-    def forward(self, features: Tensor) -> Tensor:
+    def forward(self, features: Tensor, recompute: str) -> Tensor:
         """Encode features (b, frames, mels) to the class tokens after the last norm, (b, 1 or 2, d)."""
         prefix = [token.expand(len(features), -1, -1) for token in (self.cls_token, self.dist_token) if token is not None]
         x = torch.cat([*prefix, self.patch_embed(features)], dim=1) + self.pos_embed
         for block in self.blocks:
-            x = block(x)
+            again = recompute == "block" and torch.is_grad_enabled()
+            x = checkpoint(block, x, use_reentrant=False) if again else block(x)
         return self.norm(x[:, : self.prefix])
 
 
@@ -91,9 +93,14 @@ class SpectrogramTransformer(nn.Module):
         config: sizes.
         backend: "sdpa" (torch's fused attention), "eager" (the attention matrix in memory) or "auto", which is sdpa.
 
+    Attributes:
+        recompute: "block" for training that computes each block again in the backward pass, else "cheap".
+
     Raises:
         ValueError: no such attention.
     """
+
+    recompute = "cheap"
 
     def __init__(self, config: SpectrogramTransformerConfig, backend: str = "auto"):
         super().__init__()
@@ -116,7 +123,7 @@ class SpectrogramTransformer(nn.Module):
     def forward_features(self, features: Tensor) -> Tensor:
         """Encode features (b, frames, mels) to the class token after the last norm, the mean of both if distilled, (b, d)."""
         check_features(features, self.config)
-        return self.v(features).mean(1)
+        return self.v(features, self.recompute).mean(1)
 
     def forward(self, features: Tensor) -> Tensor:
         """Map normalised log-mel features (b, frames, mels) to logits (b, classes)."""
