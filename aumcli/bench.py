@@ -36,6 +36,7 @@ class Setting:
     batch: int
     threads: int
     seed: int = 0
+    recompute: str = "cheap"  # see `aumcli.config.TrainConfig`
 
 
 @dataclass
@@ -195,6 +196,7 @@ def _prepare(setting: Setting):
     device, dtype = torch.device(setting.device), getattr(torch, setting.dtype)
     features = torch.randn(setting.batch, config.frames, config.n_mels).to(device)
     network = build_network(config, backend).to(device)
+    network.recompute = setting.recompute
     synchronise = torch.cuda.synchronize if device.type == "cuda" else lambda: None
     name = network.backend_on(device)
     if setting.mode == "inference":

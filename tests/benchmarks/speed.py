@@ -1,5 +1,10 @@
-"""What is fast compared to what: python tests/benchmarks/speed.py. Ratios of medians, the two sides taken in turn."""
+"""How fast ours is beside others' on this machine: python tests/benchmarks/speed.py [section ...] [--max-tokens N].
 
+Each line compares two things that were run in turn in one process: medians, the median of the pairwise ratios and the
+span of its middle half. Sections: frontend, kernels, others, models, training, bfloat16, memory; all where none is named.
+"""
+
+import argparse
 import statistics
 import sys
 import time
@@ -7,20 +12,27 @@ from collections.abc import Callable
 from pathlib import Path
 
 import torch
+import torch.nn.functional as F
+from torch import nn
 
-from aumcli.config import AudioMambaConfig, FrontendConfig
+from aumcli.bench import Setting, measure, network_config
+from aumcli.config import AudioMambaConfig, Direction, FrontendConfig
+from aumcli.core import build_network
 from aumcli.core.frontend import LogMel
-from aumcli.core.kernels import bidirectional_scan
+from aumcli.core.kernels import bidirectional_scan, causal_conv1d, operators
 from aumcli.core.mixer import Mixer
+from aumcli.memory import keep_memory
+from aumcli.report import environment
 
 sys.path.append(str(Path(__file__).resolve().parents[1] / "fixtures"))
-from rivals import import_torchaudio
+from rivals import hugging_face_ast, hugging_face_mixer, import_torchaudio, mambapy_scan
 
-kaldi = import_torchaudio("compliance.kaldi")
+Compared = tuple[float, float, float, float, float]
+BASE_TOKENS = 513
 
 
-def compare(ours: Callable[[], object], theirs: Callable[[], object], repeats: int = 21) -> tuple[float, float, float]:
-    """Medians in ms of two functions called in turn, and the median of the pairwise ratio ours / theirs."""
+def compare(ours: Callable[[], object], theirs: Callable[[], object], repeats: int = 21) -> Compared:
+    """Medians in ms of two functions called in turn; the pairwise ratio theirs / ours: median and quartiles."""
     times: tuple[list[float], list[float]] = ([], [])
     for repeat in range(repeats + 2):
         for function, taken in zip((ours, theirs), times):
@@ -28,46 +40,167 @@ def compare(ours: Callable[[], object], theirs: Callable[[], object], repeats: i
             function()
             if repeat > 1:  # the first two warm up
                 taken.append(1000 * (time.perf_counter() - start))
-    ratio = statistics.median(a / b for a, b in zip(*times))
-    return statistics.median(times[0]), statistics.median(times[1]), ratio
+    ratios = [b / a for a, b in zip(*times)]
+    low, middle, high = statistics.quantiles(ratios, n=4)
+    return statistics.median(times[0]), statistics.median(times[1]), middle, low, high
+
+
+def show(what: str, compared: Compared) -> None:
+    """Print one comparison."""
+    ours, theirs, ratio, low, high = compared
+    print(f"{what:<62} {ours:>9.2f} {theirs:>9.2f} ms  {ratio:>7.2f} ({low:.2f} .. {high:.2f})", flush=True)
 
 
 @torch.inference_mode()
-def scan_against_products() -> tuple[float, float, float]:
-    """The Fo-Bi scan of one AuM-base block at 513 tokens against that block's four matrix products."""
-    config = AudioMambaConfig(size="base")
-    b, l, e, n = 1, 513, config.inner_width, config.state_size
-    mixer, generator = Mixer(config), torch.Generator().manual_seed(0)
-    tokens, u, delta, z = (torch.randn(b, l, width, generator=generator) for width in (config.width, e, e, e))
-    dt, B, C = (torch.randn(b, l, width, generator=generator) for width in (config.dt_rank, n, n))
-    A = -torch.exp(mixer.A_log)
-
-    def products() -> None:
-        mixer.in_proj(tokens), mixer.x_proj(u), torch.nn.functional.linear(dt, mixer.dt_proj.weight), mixer.out_proj(u)
-
-    return compare(lambda: bidirectional_scan(u, delta - 4, A, A, B, C, mixer.D, z, mixer.dt_proj.bias), products)
-
-
-@torch.inference_mode()
-def frontend_against_kaldi() -> tuple[float, float, float]:
+def frontend(arguments: argparse.Namespace) -> None:
     """The frontend against torchaudio's Kaldi filter banks on 64 one-second clips at 16 kHz."""
+    kaldi = import_torchaudio("compliance.kaldi")
     waveforms = torch.randn(64, 16000, generator=torch.Generator().manual_seed(0)) * 0.1
-    frontend = LogMel(FrontendConfig(frames=98))
+    ours = LogMel(FrontendConfig(frames=98))
 
     def theirs() -> None:
         for waveform in waveforms:
             kaldi.fbank(waveform[None] - waveform.mean(), htk_compat=True, sample_frequency=16000, use_energy=False,
                         window_type="hanning", num_mel_bins=128, dither=0.0, frame_shift=10)
 
-    return compare(lambda: frontend(waveforms), theirs)
+    show("frontend | torchaudio's kaldi.fbank, 64 s of sound", compare(lambda: ours(waveforms), theirs))
+
+
+def block_inputs(l: int = BASE_TOKENS) -> tuple[Mixer, list[torch.Tensor]]:
+    """A base mixer, and u, delta, A, A_b, B, C, D, z, bias of its scan with values as in a fresh model."""
+    config = AudioMambaConfig(size="base")
+    mixer, generator = Mixer(config), torch.Generator().manual_seed(0)
+    u, delta, z = (torch.randn(1, l, config.inner_width, generator=generator) for _ in range(3))
+    B, C = (torch.randn(1, l, config.state_size, generator=generator) for _ in range(2))
+    A, A_b, D, bias = (x.detach() for x in mixer.rates(""))
+    return mixer, [u, delta - 4, A, A_b, B, C, D, z, bias]
+
+
+@torch.no_grad()
+def kernels(arguments: argparse.Namespace) -> None:
+    """The kernels of one base block at 513 tokens against its four matrix products, and against each other."""
+    mixer, scan = block_inputs()
+    tokens, dt = torch.randn(1, BASE_TOKENS, 768), torch.randn(1, BASE_TOKENS, 48)
+    grad, x = torch.randn_like(scan[0]), torch.randn(1, BASE_TOKENS, 3072).chunk(2, -1)[0]
+
+    def products() -> None:
+        mixer.in_proj(tokens), mixer.x_proj(scan[0]), F.linear(dt, mixer.dt_proj.weight), mixer.out_proj(scan[0])
+
+    forward = lambda: bidirectional_scan(*scan)                                                    # noqa: E731
+    show("Fo-Bi scan | the block's matrix products", compare(forward, products))
+    show("Fo-Bi scan | its backward", compare(forward, lambda: torch.ops.aumcli.scan_backward(grad, *scan, True, False, False)))
+    one, two = ([*scan[:2], *(a[:, :n].contiguous() for a in scan[2:4]), *(b[..., :n].contiguous() for b in scan[4:6]), *scan[6:]]
+                for n in (8, 16))
+    show("Fo-Bi scan with 8 states | with 16: the rest are exponentials", compare(lambda: bidirectional_scan(*one), lambda: bidirectional_scan(*two)))
+    show("convolution and SiLU | the block's matrix products", compare(
+        lambda: causal_conv1d(x, mixer.conv1d.weight[:, 0], mixer.conv1d.bias), products))
+    show("add and RMS norm | the block's matrix products", compare(
+        lambda: operators.norm(tokens, tokens, torch.ones(768), 1e-5), products))
+
+
+def others(arguments: argparse.Namespace) -> None:
+    """Forward and backward against what else computes a Mamba on CPUs."""
+    mixer, scan = block_inputs()
+    leaves = [x.clone().requires_grad_() for x in scan]
+    grad = torch.randn_like(scan[0])
+
+    def with_gradients(function: Callable) -> Callable[[], object]:
+        return lambda: torch.autograd.grad(function(*leaves), leaves, grad)
+
+    show("Fo-Bi scan and gradients | mambapy's pscan, twice", compare(with_gradients(bidirectional_scan), with_gradients(mambapy_scan), 5))
+    ours, theirs = Mixer(AudioMambaConfig(size="base", direction=Direction.FO_FO)), hugging_face_mixer(768)
+    tokens = torch.randn(1, BASE_TOKENS, 768)
+    run = lambda network: network(tokens).sum().backward()                                         # noqa: E731
+    show("Fo-Fo mixer and gradients | transformers' Mamba, sequential", compare(lambda: run(ours), lambda: run(theirs), 5))
+
+
+def _models(tokens: int) -> tuple[nn.Module, nn.Module, torch.Tensor]:
+    config, _ = network_config("aum-base", tokens)
+    return build_network(config), hugging_face_ast(tokens), torch.randn(1, 2 * tokens, 128)
+
+
+def _lengths(arguments: argparse.Namespace, most: int) -> list[int]:
+    return [tokens for tokens in (512, 1024, 2048, 4096, 8192) if tokens <= min(most, arguments.max_tokens)]
+
+
+def _inference(arguments: argparse.Namespace, dtype: torch.dtype) -> None:
+    for tokens in _lengths(arguments, 8192):
+        aum, ast, features = (each.to(dtype) for each in _models(tokens))
+        aum.eval(), ast.eval()
+        repeats = 9 if tokens < 4096 else 5
+        with torch.inference_mode():
+            show(f"AuM-B | AST-B of transformers, {tokens} tokens, {dtype}".replace("torch.", ""), compare(
+                lambda: aum(features), lambda: ast(features).logits, repeats))
+            if dtype == torch.float32:
+                show(f"AuM-B | its matrix products alone, {tokens} tokens", compare(lambda: aum(features), _products_of(aum), repeats))
+
+
+def _products_of(aum: nn.Module) -> Callable[[], None]:
+    """Run the matrix products of all blocks, with each block's own weights, and nothing else."""
+    l, config = aum.config.n_patches + 1, aum.config
+    tokens, inner, dt = (torch.randn(1, l, width) for width in (config.width, config.inner_width, config.dt_rank))
+
+    def run() -> None:
+        for block in aum.layers:
+            mixer = block.mixer
+            mixer.in_proj(tokens), mixer.x_proj(inner), F.linear(dt, mixer.dt_proj.weight), mixer.out_proj(inner)
+
+    return run
+
+
+def models(arguments: argparse.Namespace) -> None:
+    """Whole models, inference in float32."""
+    _inference(arguments, torch.float32)
+
+
+def bfloat16(arguments: argparse.Namespace) -> None:
+    """Whole models, inference in bfloat16: weights and all; the scan's state stays float32."""
+    _inference(arguments, torch.bfloat16)
+
+
+def training(arguments: argparse.Namespace) -> None:
+    """A training step of whole models, forward and backward, in float32."""
+    for tokens in _lengths(arguments, 4096):
+        aum, ast, features = _models(tokens)
+        aum.train(), ast.train()
+
+        def step(network: nn.Module, of=lambda out: out) -> None:
+            network.zero_grad(set_to_none=True)
+            F.cross_entropy(of(network(features)), torch.zeros(1, dtype=torch.long)).backward()
+
+        show(f"AuM-B | AST-B of transformers, training, {tokens} tokens", compare(
+            lambda: step(aum), lambda: step(ast, lambda out: out.logits), 5))
+
+
+def memory(arguments: argparse.Namespace) -> None:
+    """Bytes per token that training keeps for the backward pass, and the peak of a process that trains AuM-B."""
+    for tokens in _lengths(arguments, 8192):
+        models = ["aum-base", "aum-base"] + ["ast-base"] * (tokens <= 4096)
+        recompute = ["cheap", "block", "cheap"]
+        points = [measure([Setting(model, tokens, "training", "float32", "cpu", 1, torch.get_num_threads(), recompute=again)], 1, 1.0)[0]
+                  for model, again in zip(models, recompute)]
+        print(f"{tokens} tokens: " + "; ".join(
+            f"{point.setting.model} {point.setting.recompute}: " + (point.failure or f"{point.saved_bytes / tokens / 1024:.0f} KiB kept per token, "
+            f"peak {point.peak_bytes / 2**30:.2f} GiB") for point in points), flush=True)
+
+
+SECTIONS = {function.__name__: function for function in (frontend, kernels, others, models, bfloat16, training, memory)}
 
 
 def main() -> None:
-    """Print every comparison."""
-    print(f"{torch.get_num_threads()} threads, float32, medians of 21")
-    for function in (scan_against_products, frontend_against_kaldi):
-        ours, theirs, ratio = function()
-        print(f"{function.__name__}: {ours:.2f} ms against {theirs:.2f} ms, ratio {ratio:.3f} ({1 / ratio:.1f} times)")
+    """Print the comparisons that were asked for."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("sections", nargs="*", help=f"any of {', '.join(SECTIONS)}")
+    parser.add_argument("--max-tokens", type=int, default=8192)
+    arguments = parser.parse_args()
+    if unknown := set(arguments.sections) - set(SECTIONS):
+        parser.error(f"no section {', '.join(sorted(unknown))}")
+    keep_memory()
+    torch.manual_seed(0)
+    print(f"{environment()['cpu']}, torch {torch.__version__}, {torch.get_num_threads()} threads, float32 unless said, batch 1, seed 0\n"
+          f"{'ours | theirs':<62} {'ours':>9} {'theirs':>9}     times faster (middle half)")
+    for name in arguments.sections or SECTIONS:
+        SECTIONS[name](arguments)
 
 
 if __name__ == "__main__":

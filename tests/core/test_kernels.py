@@ -17,7 +17,7 @@ from aumcli.core.kernels import add_rms_norm, available_backends, bidirectional_
 
 # (b, l, e, n): lengths about the chunks of 16 and 32 tokens, widths that are no multiple of 16, states of 16, 8, 5
 SHAPES = [(2, 1, 5, 16), (2, 2, 24, 8), (3, 3, 1, 5), (2, 15, 40, 16), (1, 16, 24, 5), (2, 17, 16, 8), (1, 31, 5, 5),
-          (2, 63, 24, 16), (1, 500, 5, 16), (1, 513, 40, 8)]
+          (2, 63, 24, 16), (1, 500, 5, 16), (1, 513, 40, 8), (1, 4097, 17, 5)]
 SHORT, MEDIUM = (2, 17, 24, 5), (1, 100, 40, 16)
 OPTIONS = ("D", "z", "delta_bias", "delta_softplus")
 OUTPUT, GRADIENT = {torch.float64: 1e-12, torch.float32: 2e-6, torch.bfloat16: 2**-8}, \

@@ -20,7 +20,7 @@
 
 enum { DONE = 0, OUT_OF_MEMORY = 1, NOT_A_DECAY = 2 };
 
-typedef struct { const float *data; int64_t batch, row; } view;  /* (b, l, *), strides in floats */
+typedef struct { const void *data; int64_t batch, row, half; } view;     /* (b, l, *), strides in numbers; half: bfloat16, else float */
 
 typedef struct {
     int64_t b, l, e, n, slots;      /* slots: fixed groups of channels, each with its own dB and dC */
@@ -29,7 +29,9 @@ typedef struct {
     int64_t published_gate;         /* the gate's gradient misses the reversed direction */
     view u, delta, z, B, C, grad;   /* z.data may be null */
     const float *A, *A_b, *D, *bias;            /* (e, n), (e, n) or null, (e) or null, (e) or null */
-    float *out;                                 /* (b, l, e) */
+    void *out;                                  /* (b, l, e), bfloat16 if half_out */
+    float *partial;                             /* (b, l, e): the first direction's y where out is bfloat16, else out */
+    int64_t half_out;
     float *du, *ddelta, *dz;                    /* (b, l, e) */
     float *dB, *dC;                             /* (b, slots, l, n) */
     float *dA, *dA_b;                           /* (b, e, n) */
@@ -40,16 +42,20 @@ typedef struct {
     int64_t b, l, e, k, threads, reverse;
     view x, grad;
     const float *weight, *bias;     /* (k, e), (e) or null */
-    float *out, *dx;                /* (b, l, e) */
+    void *out;                      /* (b, l, e), bfloat16 if x is */
+    float *dx;                      /* (b, l, e) */
     float *dweight, *dbias;         /* (b, k, e), (b, e) */
 } conv_problem;
 
 typedef struct {
     int64_t rows, d, width, threads, blocks;    /* d: row stride, width padded with zeros; blocks of ROWS rows */
     float eps;
-    const float *x, *residual, *weight;         /* (rows, d), (rows, d) or null, (d) */
+    int64_t half_x, half_out;                   /* bfloat16, else float */
+    const void *x;                              /* (rows, d) */
+    const float *residual, *weight;             /* (rows, d) or null, (d) */
     const float *grad, *grad_sum;               /* (rows, d), (rows, d) or null */
-    float *out, *sum;                           /* (rows, d) */
+    void *out;                                  /* (rows, d) */
+    float *sum;                                 /* (rows, d) */
     float *dx, *dweight;                        /* (rows, d), (blocks, d) */
 } norm_problem;
 
@@ -111,6 +117,9 @@ static float *scratch_space(int64_t floats) {
     }
     return kept;
 }
+
+/* The number at `index` of an array of floats, or of bfloat16 numbers if `half`. */
+static inline const void *at(const void *data, int64_t half, int64_t index) { return (const char *)data + (half ? 2 : 4) * index; }
 
 /* Floats of scratch space that scanning `count` blocks of channels takes. */
 static int64_t scan_scratch(int64_t count, int64_t n) { return 3 * apart(count * SPAN * BLOCK) + 2 * apart(count * n * BLOCK); }

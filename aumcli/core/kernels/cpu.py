@@ -17,18 +17,19 @@ _BLOCK = 16  # BLOCK of cpu.c
 MOST_STATES, MOST_TAPS = 256, 16  # as in cpu.c
 
 
-class _View(ctypes.Structure):
-    _fields_ = [("data", _pointer), ("batch", _int), ("row", _int)]
-
-
 def _fields(kind, names: str) -> list[tuple[str, type]]:
     return [(name, kind) for name in names.split()]
+
+
+class _View(ctypes.Structure):
+    _fields_ = [("data", _pointer), *_fields(_int, "batch row half")]
 
 
 class _ScanProblem(ctypes.Structure):
     _fields_ = [*_fields(_int, "b l e n slots threads softplus reverse published_gate"),
                 *_fields(_View, "u delta z B C grad"),
-                *_fields(_pointer, "A A_b D bias out du ddelta dz dB dC dA dA_b dD dbias")]
+                *_fields(_pointer, "A A_b D bias out partial"), ("half_out", _int),
+                *_fields(_pointer, "du ddelta dz dB dC dA dA_b dD dbias")]
 
 
 class _ConvProblem(ctypes.Structure):
@@ -37,7 +38,7 @@ class _ConvProblem(ctypes.Structure):
 
 
 class _NormProblem(ctypes.Structure):
-    _fields_ = [*_fields(_int, "rows d width threads blocks"), ("eps", ctypes.c_float),
+    _fields_ = [*_fields(_int, "rows d width threads blocks"), ("eps", ctypes.c_float), *_fields(_int, "half_x half_out"),
                 *_fields(_pointer, "x residual weight grad grad_sum out sum dx dweight")]
 
 
@@ -89,11 +90,11 @@ def _run(function, problem: ctypes.Structure) -> None:
                          "backend='torch' takes other values")
 
 
-def _rows(x: Tensor | None) -> Tensor | None:
-    """x as float32 with unit channel stride, copied only where that is not so already."""
+def _rows(x: Tensor | None, half: bool = False) -> Tensor | None:
+    """x as float32, or as bfloat16 if it is that and may be, with unit channel stride; copied only where need be."""
     if x is None:
         return None
-    x = x.float()
+    x = x if half and x.dtype == torch.bfloat16 else x.float()
     return x if x.stride(-1) == 1 or x.shape[-1] == 1 else x.contiguous()
 
 
@@ -102,15 +103,15 @@ def _flat(x: Tensor | None) -> Tensor | None:
 
 
 def _view(x: Tensor | None) -> _View:
-    return _View() if x is None else _View(x.data_ptr(), x.stride(0), x.stride(1))
+    return _View() if x is None else _View(x.data_ptr(), x.stride(0), x.stride(1), x.dtype == torch.bfloat16)
 
 
 def _address(x: Tensor | None) -> int | None:
     return None if x is None else x.data_ptr()
 
 
-def _empty(like: Tensor, *shape: int) -> Tensor:
-    return torch.empty(shape or like.shape, dtype=torch.float32)
+def _empty(like: Tensor, *shape: int, half: bool = False) -> Tensor:
+    return torch.empty(shape or like.shape, dtype=torch.bfloat16 if half else torch.float32)
 
 
 def _scan_problem(u, delta, A, A_b, B, C, D, z, bias, softplus, reverse, published_gate) -> _ScanProblem:
@@ -124,14 +125,16 @@ def _scan_problem(u, delta, A, A_b, B, C, D, z, bias, softplus, reverse, publish
 
 
 def _prepare(u, delta, A, A_b, B, C, D, z, bias) -> tuple[Tensor | None, ...]:
-    return (_rows(u), _rows(delta), _flat(A), _flat(A_b), _rows(B), _rows(C), _flat(D), _rows(z), _flat(bias))
+    return (_rows(u, True), _rows(delta, True), _flat(A), _flat(A_b), _rows(B), _rows(C), _flat(D), _rows(z, True), _flat(bias))
 
 
 def _scan(u, delta, A, A_b, B, C, D, z, bias, softplus, reverse, published_gate) -> Tensor:
     tensors = _prepare(u, delta, A, A_b, B, C, D, z, bias)
     problem = _scan_problem(*tensors, softplus, reverse, published_gate)
-    out = _empty(u)
-    problem.out = out.data_ptr()
+    half = u.dtype == torch.bfloat16
+    out = _empty(u, half=half)
+    partial = _empty(u) if half and A_b is not None else out   # rounded once, not once for each direction
+    problem.out, problem.partial, problem.half_out = out.data_ptr(), partial.data_ptr(), half
     if u.numel():
         _run(library.aum_scan, problem)
     return out.to(u.dtype)
@@ -151,6 +154,7 @@ def _scan_backward(grad, u, delta, A, A_b, B, C, D, z, bias, softplus, reverse, 
     dD, dbias = (_empty(u, b, 0) if x is None else _empty(u, b, e) for x in (D, bias))
     for name, x in dict(out=out, du=du, ddelta=ddelta, dz=dz, dB=dB, dC=dC, dA=dA, dA_b=dA_b, dD=dD, dbias=dbias).items():
         setattr(problem, name, x.data_ptr())
+    problem.partial = problem.out
     if u.numel():
         _run(library.aum_scan_backward, problem)
     grads = (du, ddelta, dA.sum(0), dA_b.sum(0), dB.sum(1), dC.sum(1), dD.sum(0), dz, dbias.sum(0))
@@ -169,20 +173,21 @@ def _whole(width: int) -> int:
     return -(-width // _BLOCK) * _BLOCK
 
 
-def _conv_problem(x, weight, bias, reverse) -> tuple[_ConvProblem, list[Tensor | None]]:
+def _conv_problem(x, weight, bias, reverse, half=False) -> tuple[_ConvProblem, list[Tensor | None]]:
     b, l, e = x.shape
     if weight.shape[1] > MOST_TAPS:
         raise ValueError(f"the cpu convolution has at most {MOST_TAPS} taps, not {weight.shape[1]}")
     wide = _whole(e)
-    held = [_padded(_rows(x), wide), _padded(_flat(weight.t()), wide), _padded(_flat(bias), wide)]
+    held = [_padded(_rows(x, half), wide), _padded(_flat(weight.t()), wide), _padded(_flat(bias), wide)]
     problem = _ConvProblem(b=b, l=l, e=wide, k=weight.shape[1], threads=torch.get_num_threads(), reverse=reverse,
                            x=_view(held[0]), weight=_address(held[1]), bias=_address(held[2]))
     return problem, held
 
 
 def _conv(x, weight, bias, reverse) -> Tensor:
-    problem, held = _conv_problem(x, weight, bias, reverse)
-    out = _empty(x, problem.b, problem.l, problem.e)
+    half = x.dtype == torch.bfloat16
+    problem, held = _conv_problem(x, weight, bias, reverse, half)
+    out = _empty(x, problem.b, problem.l, problem.e, half=half)
     problem.out = out.data_ptr()
     if x.numel():
         _run(library.aum_conv, problem)
@@ -204,11 +209,12 @@ def _conv_backward(grad, x, weight, bias, reverse) -> tuple[Tensor, Tensor, Tens
 
 def _norm(x, residual, weight, eps) -> tuple[Tensor, Tensor]:
     width, wide = x.shape[-1], _whole(x.shape[-1])
-    held = [_padded(_flat(t), wide) for t in (x, residual, weight)]
-    out, total = (_empty(x, *x.shape[:-1], wide) for _ in range(2))
+    half_x, half_out = x.dtype == torch.bfloat16, weight.dtype == torch.bfloat16
+    held = [_padded(t, wide) for t in (x.contiguous() if half_x else _flat(x), _flat(residual), _flat(weight))]
+    out, total = (_empty(x, *x.shape[:-1], wide, half=half) for half in (half_out, False))
     rows = x.numel() // width
     problem = _NormProblem(rows=rows, d=wide, width=width, threads=torch.get_num_threads(), blocks=-(-rows // _ROWS),
-                           eps=eps, x=_address(held[0]), residual=_address(held[1]), weight=_address(held[2]),
+                           eps=eps, half_x=half_x, half_out=half_out, x=_address(held[0]), residual=_address(held[1]), weight=_address(held[2]),
                            out=out.data_ptr(), sum=total.data_ptr())
     _run(library.aum_norm, problem)
     return out[..., :width].contiguous(), total[..., :width].contiguous()

@@ -12,6 +12,18 @@ INLINE vf NAME(load)(const float *p) { return *(const vu *)p; }
 INLINE void NAME(store)(float *p, vf x) { *(vu *)p = x; }
 INLINE vf NAME(splat)(float x) { return x - (vf){0}; }
 INLINE vf NAME(select)(vi mask, vf a, vf b) { return (vf)((mask & (vi)a) | (~mask & (vi)b)); }
+
+typedef uint16_t NAME(vh) __attribute__((vector_size(2 * W), aligned(2), may_alias));
+typedef uint32_t NAME(vw) __attribute__((vector_size(4 * W)));
+INLINE vf NAME(widen)(const uint16_t *p) { return (vf)(__builtin_convertvector(*(const NAME(vh) *)p, NAME(vw)) << 16); }
+
+/* To bfloat16, rounded to nearest, ties to even; NaN stays NaN. */
+INLINE void NAME(narrow)(uint16_t *p, vf x) {
+    const NAME(vw) bits = (NAME(vw))x, rounded = (bits + 0x7fffu + ((bits >> 16) & 1)) >> 16;
+    const NAME(vw) nan = (NAME(vw))(x != x);
+    *(NAME(vh) *)p = __builtin_convertvector((nan & 0x7fc0u) | (~nan & rounded), NAME(vh));
+}
+
 #define load NAME(load)
 #define store NAME(store)
 #define splat NAME(splat)
@@ -188,22 +200,49 @@ INLINE int NAME(channels)(const scan_problem *p, int64_t c, int64_t g) {
     return left < BLOCK ? (int)left : BLOCK;
 }
 
+/* The same from floats, or from bfloat16 numbers if `half`: the upper halves of floats. */
+INLINE void NAME(read_row)(const void *p, int64_t half, int m, vf *row) {
+    if (!half) {
+        load_row(p, m, row);
+    } else if (m == BLOCK) {
+        for (int v = 0; v < NV; v++) row[v] = NAME(widen)((const uint16_t *)p + v * W);
+    } else {
+        uint16_t padded[BLOCK] = {0};
+        memcpy(padded, p, sizeof(uint16_t) * m);
+        for (int v = 0; v < NV; v++) row[v] = NAME(widen)(padded + v * W);
+    }
+}
+
+INLINE void NAME(write_row)(void *p, int64_t half, int m, const vf *row) {
+    if (!half) {
+        store_row(p, m, row);
+    } else {
+        uint16_t padded[BLOCK];
+        for (int v = 0; v < NV; v++) NAME(narrow)(m == BLOCK ? (uint16_t *)p + v * W : padded + v * W, row[v]);
+        if (m < BLOCK) memcpy(p, padded, sizeof(uint16_t) * m);
+    }
+}
+#define read_row NAME(read_row)
+#define write_row NAME(write_row)
+
 /* Step sizes dt and inputs x = dt * u of tokens from .. to and `count` blocks of channels from c on: (tokens, 2, BLOCK) for
  * each block. Whole rows are read, since finding one takes longer than reading it. 0 if a step is negative. */
 INLINE int NAME(stage)(const scan_problem *p, int64_t i, int64_t from, int64_t to, int64_t c, int64_t count, float *steps) {
-    const int64_t size = (to - from) * 2 * BLOCK, delta_row = p->delta.row, u_row = p->u.row;   /* locals: stores might change p's */
-    const float *delta = p->delta.data + i * p->delta.batch + from * delta_row + c, *bias = p->bias ? p->bias + c : NULL;
-    const float *u = p->u.data + i * p->u.batch + from * u_row + c;
+    const int64_t size = (to - from) * 2 * BLOCK;
+    const view d_in = p->delta, u_in = p->u;                        /* locals: for all the compiler knows, stores change p's */
+    const float *bias = p->bias ? p->bias + c : NULL;
     const int softplus = (int)p->softplus, last = NAME(channels)(p, c, count - 1);
     vf biases[NV] = {{0}}, us[NV], d[NV], least = splat(0.0f);
-    for (int64_t t = from; t < to; t++, delta += delta_row, u += u_row, steps += 2 * BLOCK)
+    for (int64_t t = from; t < to; t++, steps += 2 * BLOCK)
         for (int64_t g = 0; g < count; g++) {
             const int m = g == count - 1 ? last : BLOCK;
-            __builtin_prefetch(delta + g * BLOCK + AHEAD * delta_row);
-            __builtin_prefetch(u + g * BLOCK + AHEAD * u_row);
+            const void *delta = at(d_in.data, d_in.half, i * d_in.batch + t * d_in.row + c + g * BLOCK);
+            const void *u = at(u_in.data, u_in.half, i * u_in.batch + t * u_in.row + c + g * BLOCK);
+            __builtin_prefetch(at(delta, d_in.half, AHEAD * d_in.row));
+            __builtin_prefetch(at(u, u_in.half, AHEAD * u_in.row));
             if (bias) load_row(bias + g * BLOCK, m, biases);
-            load_row(delta + g * BLOCK, m, d);
-            load_row(u + g * BLOCK, m, us);
+            read_row(delta, d_in.half, m, d);
+            read_row(u, u_in.half, m, us);
             for (int v = 0; v < NV; v++) {
                 d[v] += biases[v];
                 if (softplus) d[v] = softplusv(d[v]);
@@ -250,7 +289,7 @@ INLINE void NAME(decay)(vf A[][NV], const vf *step, const int count, vf decays[]
 INLINE void NAME(scan_states)(const scan_problem *p, int64_t i, int reverse, int64_t from, int64_t to, const float *A,
                               const float *steps, float *y, float *states, float *kept, int64_t k, const int count) {
     const int64_t n = p->n, B_row = p->B.row, C_row = p->C.row, way = reverse ? -1 : 1;
-    const float *B = p->B.data + i * p->B.batch + k, *C = p->C.data + i * p->C.batch + k;
+    const float *B = (const float *)p->B.data + i * p->B.batch + k, *C = (const float *)p->C.data + i * p->C.batch + k;
     vf h[TOGETHER][NV], rates[TOGETHER][NV], decays[TOGETHER][NV], step[NV], input[NV], sum[NV];
     EACH_STATE { h[j][v] = load(AT(states, k + j)); rates[j][v] = load(AT(A, k + j)); }
     for (int64_t t = reverse ? to - 1 : from; t >= from && t < to; t += way) {
@@ -284,30 +323,29 @@ static void NAME(scan_tokens)(const scan_problem *p, int64_t i, int reverse, int
  * wanted from the first direction's, at its end (`gated`). */
 INLINE void NAME(finish)(const scan_problem *p, int64_t i, int64_t from, int64_t to, int64_t c, int64_t count, const float *y,
                          const int more, const int last, const int gated, const float skips) {
-    const int64_t size = (to - from) * BLOCK, u_row = p->u.row, z_row = p->z.row, grad_row = p->grad.row, e = p->e;
-    const float *u = p->u.data + i * p->u.batch + from * u_row + c, *D = p->D ? p->D + c : NULL;
-    const float *z = p->z.data ? p->z.data + i * p->z.batch + from * z_row + c : NULL;
-    const float *grad = gated ? p->grad.data + i * p->grad.batch + from * grad_row + c : NULL;
-    float *out = p->out + (i * p->l + from) * e + c, *dz = gated ? p->dz + (i * p->l + from) * e + c : NULL;
-    const float skips_gated = p->published_gate ? 1.0f : skips;
-    const int tail = NAME(channels)(p, c, count - 1);
-    for (int64_t t = from; t < to; t++, u += u_row, out += e, y += BLOCK) {
+    const int64_t size = (to - from) * BLOCK, half_out = last && p->half_out;
+    const view u_in = p->u, z_in = p->z, grad_in = p->grad;
+    const float *D = p->D ? p->D + c : NULL, skips_gated = p->published_gate ? 1.0f : skips;
+    const int tail = NAME(channels)(p, c, count - 1), skip_used = D && (last || gated), gate_used = z_in.data && (last || gated);
+    for (int64_t t = from; t < to; t++, y += BLOCK) {
+        const int64_t row_at = (i * p->l + t) * p->e + c;
         for (int64_t g = 0; g < count; g++) {
             const int m = g == count - 1 ? tail : BLOCK;
             vf skip[NV] = {{0}}, us[NV], zs[NV] = {{0}}, row[NV], before[NV], grads[NV];
             for (int v = 0; v < NV; v++) row[v] = load(y + g * size + v * W);
             if (more) {
-                load_row(out + g * BLOCK, m, before);
+                load_row(p->partial + row_at + g * BLOCK, m, before);
                 for (int v = 0; v < NV; v++) row[v] += before[v];
             }
-            if (D && (last || gated)) {
+            if (skip_used) {
                 load_row(D + g * BLOCK, m, skip);
-                load_row(u + g * BLOCK, m, us);
+                read_row(at(u_in.data, u_in.half, i * u_in.batch + t * u_in.row + c + g * BLOCK), u_in.half, m, us);
                 for (int v = 0; v < NV; v++) skip[v] *= us[v];
             }
-            if (z && (last || gated)) {
-                __builtin_prefetch(z + g * BLOCK + AHEAD * z_row);
-                load_row(z + g * BLOCK, m, zs);
+            if (gate_used) {
+                const void *z = at(z_in.data, z_in.half, i * z_in.batch + t * z_in.row + c + g * BLOCK);
+                __builtin_prefetch(at(z, z_in.half, AHEAD * z_in.row));
+                read_row(z, z_in.half, m, zs);
                 vf slope[NV];
                 for (int v = 0; v < NV; v++) {
                     const vf s = sigmoidv(zs[v]);
@@ -315,17 +353,16 @@ INLINE void NAME(finish)(const scan_problem *p, int64_t i, int64_t from, int64_t
                     zs[v] *= s;
                 }
                 if (gated) {
-                    load_row(grad + g * BLOCK, m, grads);
+                    load_row((const float *)grad_in.data + i * grad_in.batch + t * grad_in.row + c + g * BLOCK, m, grads);
                     for (int v = 0; v < NV; v++) grads[v] *= (row[v] + skips_gated * skip[v]) * slope[v];
-                    store_row(dz + g * BLOCK, m, grads);
+                    store_row(p->dz + row_at + g * BLOCK, m, grads);
                 }
             }
             if (last) for (int v = 0; v < NV; v++) row[v] += skips * skip[v];
-            if (last && z) for (int v = 0; v < NV; v++) row[v] *= zs[v];
-            store_row(out + g * BLOCK, m, row);
+            if (last && gate_used) for (int v = 0; v < NV; v++) row[v] *= zs[v];
+            void *out = last ? p->out : p->partial;
+            write_row((char *)out + (half_out ? 2 : 4) * (row_at + g * BLOCK), half_out, m, row);
         }
-        if (z) z += z_row;
-        if (gated) { grad += grad_row; dz += e; }
     }
 }
 
@@ -383,7 +420,7 @@ INLINE void NAME(unscan_states)(const scan_problem *p, int64_t i, int reverse, i
                                 const float *steps, const float *dy, const float *start, float *g, float *dx, float *dA,
                                 float *recalled, float *sums, int64_t k, const int count) {
     const int64_t B_row = p->B.row, C_row = p->C.row, tokens = to - from, line = count * BLOCK, for_C = tokens * line;
-    const float *B = p->B.data + i * p->B.batch + from * B_row + k, *C = p->C.data + i * p->C.batch + from * C_row + k;
+    const float *B = (const float *)p->B.data + i * p->B.batch + from * B_row + k, *C = (const float *)p->C.data + i * p->C.batch + from * C_row + k;
     vf h[TOGETHER][NV], rates[TOGETHER][NV], decay[TOGETHER][NV], step[NV], input[NV], out[NV], to_x[NV], to_dt[NV];
     EACH_STATE { h[j][v] = load(AT(start, k + j)); rates[j][v] = load(AT(A, k + j)); }
     float *at = recalled;                                           /* (tokens in the scan's order, 2, count, BLOCK) */
@@ -446,25 +483,24 @@ INLINE void NAME(add_sums)(const float *sums, int64_t tokens, const int count, f
 
 /* The gradient of y before the gate, dy = grad silu(z), of tokens from .. to and `count` blocks: (tokens, BLOCK) each. */
 INLINE void NAME(stage_dy)(const scan_problem *p, int64_t i, int64_t from, int64_t to, int64_t c, int64_t count, float *dy) {
-    const int64_t size = (to - from) * BLOCK, grad_row = p->grad.row, z_row = p->z.row;
-    const float *grad = p->grad.data + i * p->grad.batch + from * grad_row + c;
-    const float *z = p->z.data ? p->z.data + i * p->z.batch + from * z_row + c : NULL;
+    const int64_t size = (to - from) * BLOCK;
+    const view z_in = p->z, grad_in = p->grad;
     const int tail = NAME(channels)(p, c, count - 1);
     vf grads[NV], zs[NV];
-    for (int64_t t = from; t < to; t++, grad += grad_row, dy += BLOCK) {
+    for (int64_t t = from; t < to; t++, dy += BLOCK)
         for (int64_t g = 0; g < count; g++) {
             const int m = g == count - 1 ? tail : BLOCK;
-            __builtin_prefetch(grad + g * BLOCK + AHEAD * grad_row);
-            load_row(grad + g * BLOCK, m, grads);
-            if (z) {
-                __builtin_prefetch(z + g * BLOCK + AHEAD * z_row);
-                load_row(z + g * BLOCK, m, zs);
+            const float *grad = (const float *)grad_in.data + i * grad_in.batch + t * grad_in.row + c + g * BLOCK;
+            __builtin_prefetch(grad + AHEAD * grad_in.row);
+            load_row(grad, m, grads);
+            if (z_in.data) {
+                const void *z = at(z_in.data, z_in.half, i * z_in.batch + t * z_in.row + c + g * BLOCK);
+                __builtin_prefetch(at(z, z_in.half, AHEAD * z_in.row));
+                read_row(z, z_in.half, m, zs);
                 for (int v = 0; v < NV; v++) grads[v] *= zs[v] * sigmoidv(zs[v]);
             }
             for (int v = 0; v < NV; v++) store(dy + g * size + v * W, grads[v]);
         }
-        if (z) z += z_row;
-    }
 }
 
 /* From dx and ddt, (tokens, 2, BLOCK), of one direction to du and ddelta: added to what is there if `more`; if `last`, with the skip's share and
@@ -472,24 +508,26 @@ INLINE void NAME(stage_dy)(const scan_problem *p, int64_t i, int64_t from, int64
 INLINE void NAME(unstage)(const scan_problem *p, int64_t i, int64_t from, int64_t to, int64_t c, int64_t count, const float *steps,
                           const float *dy, const float *dx, float *dD, float *dbias, const int more,
                           const int last) {
-    const int64_t size = (to - from) * BLOCK, u_row = p->u.row, delta_row = p->delta.row, e = p->e;
-    const float *u = p->u.data + i * p->u.batch + from * u_row + c, *delta = p->delta.data + i * p->delta.batch + from * delta_row + c;
+    const int64_t size = (to - from) * BLOCK, e = p->e;
+    const view u_in = p->u, d_in = p->delta;
     const float *D = p->D ? p->D + c : NULL, *bias = p->bias ? p->bias + c : NULL, skips = p->A_b ? 2.0f : 1.0f;
     float *du = p->du + (i * p->l + from) * e + c, *ddelta = p->ddelta + (i * p->l + from) * e + c;
     const int tail = NAME(channels)(p, c, count - 1), softplus = (int)p->softplus;
-    for (int64_t t = from; t < to; t++, u += u_row, delta += delta_row, du += e, ddelta += e)
+    for (int64_t t = from; t < to; t++, du += e, ddelta += e)
         for (int64_t g = 0; g < count; g++) {
             const int m = g == count - 1 ? tail : BLOCK;
             vf us[NV], raw[NV] = {{0}}, Ds[NV] = {{0}}, biases[NV] = {{0}}, to_u[NV], to_delta[NV], before[NV];
-            __builtin_prefetch(u + g * BLOCK + AHEAD * u_row);
-            __builtin_prefetch(delta + g * BLOCK + AHEAD * delta_row);
+            const void *u = at(u_in.data, u_in.half, i * u_in.batch + t * u_in.row + c + g * BLOCK);
+            const void *delta = at(d_in.data, d_in.half, i * d_in.batch + t * d_in.row + c + g * BLOCK);
+            __builtin_prefetch(at(u, u_in.half, AHEAD * u_in.row));
+            __builtin_prefetch(at(delta, d_in.half, AHEAD * d_in.row));
             __builtin_prefetch(du + g * BLOCK + AHEAD * e, 1);
             __builtin_prefetch(ddelta + g * BLOCK + AHEAD * e, 1);
-            load_row(u + g * BLOCK, m, us);
+            read_row(u, u_in.half, m, us);
             for (int v = 0; v < NV; v++) {
-                const int64_t at = g * size + (t - from) * BLOCK + v * W;
-                const vf to_x = load(dx + 2 * at - v * W), to_dt = load(dx + 2 * at - v * W + BLOCK);
-                to_u[v] = to_x * load(steps + 2 * at - v * W);
+                const int64_t here = 2 * (g * size + (t - from) * BLOCK) + v * W;
+                const vf to_x = load(dx + here), to_dt = load(dx + here + BLOCK);
+                to_u[v] = to_x * load(steps + here);
                 to_delta[v] = to_dt + to_x * us[v];
             }
             if (more) {
@@ -501,7 +539,7 @@ INLINE void NAME(unstage)(const scan_problem *p, int64_t i, int64_t from, int64_
             if (last) {
                 if (D) load_row(D + g * BLOCK, m, Ds);
                 if (bias) load_row(bias + g * BLOCK, m, biases);
-                if (softplus) load_row(delta + g * BLOCK, m, raw);
+                if (softplus) read_row(delta, d_in.half, m, raw);
                 for (int v = 0; v < NV; v++) {
                     const vf back = skips * load(dy + g * size + (t - from) * BLOCK + v * W);
                     if (softplus) to_delta[v] *= sigmoidv(raw[v] + biases[v]);
@@ -593,11 +631,13 @@ static int NAME(scan_backward)(const scan_problem *p) {
 #undef EACH_STATE
 #undef AT
 /* The convolution before SiLU at token t, channels c .. c+W: weight (k, e); the last tap meets the token itself. */
-INLINE vf NAME(taps)(const conv_problem *p, const float *x, int64_t t, int64_t c, const int64_t k) {
+INLINE vf NAME(taps)(const conv_problem *p, const void *x, const int half, int64_t t, int64_t c, const int64_t k) {
     vf sum = p->bias ? load(p->bias + c) : splat(0.0f);
     for (int64_t j = 0; j < k; j++) {
         const int64_t from = p->reverse ? t + k - 1 - j : t - k + 1 + j;
-        if (from >= 0 && from < p->l) sum += load(x + from * p->x.row + c) * load(p->weight + j * p->e + c);
+        if (from < 0 || from >= p->l) continue;
+        const void *input = at(x, half, from * p->x.row + c);
+        sum += (half ? NAME(widen)(input) : load(input)) * load(p->weight + j * p->e + c);
     }
     return sum;
 }
@@ -607,11 +647,17 @@ static int NAME(conv)(const conv_problem *p) {
     #pragma omp parallel for schedule(static) num_threads(worth_threads(p->b * p->l * p->e * p->k, p->threads))
     for (int64_t task = 0; task < p->b * chunks; task++) {
         const int64_t i = task / chunks, from = task % chunks * ROWS, to = from + ROWS < p->l ? from + ROWS : p->l;
-        const float *x = p->x.data + i * p->x.batch;
+        const void *x = at(p->x.data, p->x.half, i * p->x.batch);
         for (int64_t t = from; t < to; t++)
             for (int64_t c = 0; c < p->e; c += W) {
-                const vf s = p->k == 4 ? NAME(taps)(p, x, t, c, 4) : NAME(taps)(p, x, t, c, p->k);
-                store(p->out + (i * p->l + t) * p->e + c, s * sigmoidv(s));
+                const int64_t into = (i * p->l + t) * p->e + c;
+                if (p->x.half) {
+                    const vf s = p->k == 4 ? NAME(taps)(p, x, 1, t, c, 4) : NAME(taps)(p, x, 1, t, c, p->k);
+                    NAME(narrow)((uint16_t *)p->out + into, s * sigmoidv(s));
+                } else {
+                    const vf s = p->k == 4 ? NAME(taps)(p, x, 0, t, c, 4) : NAME(taps)(p, x, 0, t, c, p->k);
+                    store((float *)p->out + into, s * sigmoidv(s));
+                }
             }
     }
     return DONE;
@@ -619,7 +665,7 @@ static int NAME(conv)(const conv_problem *p) {
 
 /* Gradients for one batch element and W channels, tokens in the order of time (reverse: backwards). */
 INLINE void NAME(unconv_lane)(const conv_problem *p, int64_t i, int64_t c, const int64_t k) {
-    const float *x = p->x.data + i * p->x.batch, *grad = p->grad.data + i * p->grad.batch;
+    const float *x = (const float *)p->x.data + i * p->x.batch, *grad = (const float *)p->grad.data + i * p->grad.batch;
     vf dw[MOST_TAPS], weight[MOST_TAPS], dbias = splat(0.0f), recent[MOST_TAPS];   /* recent[j]: ds at token s - j */
     for (int64_t j = 0; j < k; j++) { dw[j] = recent[j] = splat(0.0f); weight[j] = load(p->weight + j * p->e + c); }
     for (int64_t s = 0; s < p->l + k - 1; s++) {                /* s runs on: the last inputs meet no later token */
@@ -627,7 +673,7 @@ INLINE void NAME(unconv_lane)(const conv_problem *p, int64_t i, int64_t c, const
         recent[0] = splat(0.0f);
         if (s < p->l) {
             const int64_t t = p->reverse ? p->l - 1 - s : s;
-            const vf y = NAME(taps)(p, x, t, c, k), sig = sigmoidv(y);
+            const vf y = NAME(taps)(p, x, 0, t, c, k), sig = sigmoidv(y);
             const vf ds = load(grad + t * p->grad.row + c) * sig * (1.0f + y * (1.0f - sig));
             recent[0] = ds;
             dbias += ds;
@@ -669,16 +715,21 @@ static int NAME(norm)(const norm_problem *p) {
     #pragma omp parallel for schedule(static) num_threads(worth_threads(p->rows * p->d, p->threads))
     for (int64_t block = 0; block < p->blocks; block++)
         for (int64_t r = block * ROWS; r < p->rows && r < (block + 1) * ROWS; r++) {
-            const float *x = p->x + r * p->d;
-            float *sum = p->sum + r * p->d, *out = p->out + r * p->d;
+            float *sum = p->sum + r * p->d;
             vf squares = splat(0.0f);
             for (int64_t c = 0; c < p->d; c += W) {
-                const vf s = p->residual ? load(x + c) + load(p->residual + r * p->d + c) : load(x + c);
+                const void *x = at(p->x, p->half_x, r * p->d + c);
+                vf s = p->half_x ? NAME(widen)(x) : load(x);
+                if (p->residual) s += load(p->residual + r * p->d + c);
                 squares += s * s;
                 store(sum + c, s);
             }
             const float scale = 1.0f / sqrtf(NAME(total)(squares) / p->width + p->eps);
-            for (int64_t c = 0; c < p->d; c += W) store(out + c, load(sum + c) * scale * load(p->weight + c));
+            for (int64_t c = 0; c < p->d; c += W) {
+                const vf out = load(sum + c) * scale * load(p->weight + c);
+                if (p->half_out) NAME(narrow)((uint16_t *)p->out + r * p->d + c, out);
+                else store((float *)p->out + r * p->d + c, out);
+            }
         }
     return DONE;
 }
@@ -690,7 +741,7 @@ static int NAME(norm_backward)(const norm_problem *p) {
         float *dweight = p->dweight + block * p->d;
         for (int64_t c = 0; c < p->d; c++) dweight[c] = 0.0f;
         for (int64_t row = block * ROWS; row < p->rows && row < (block + 1) * ROWS; row++) {
-            const float *sum = p->x + row * p->d, *grad = p->grad + row * p->d;
+            const float *sum = (const float *)p->x + row * p->d, *grad = p->grad + row * p->d;
             vf squares = splat(0.0f), dots = splat(0.0f);
             for (int64_t c = 0; c < p->d; c += W) {
                 const vf s = load(sum + c);
@@ -793,6 +844,8 @@ static int NAME(log_mel)(const mel_problem *p) {
 #undef LESSER
 #undef softplusv
 #undef sigmoidv
+#undef read_row
+#undef write_row
 #undef load_row
 #undef store_row
 #undef SHUFFLE

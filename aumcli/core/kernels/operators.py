@@ -56,7 +56,8 @@ def _(grad, x, weight, bias, reverse):
 
 @torch.library.register_fake("aumcli::norm")
 def _(x, residual, weight, eps):
-    return tuple(torch.empty(x.shape, dtype=torch.float32, device=x.device) for _ in range(2))
+    half = weight.dtype if weight.dtype == torch.bfloat16 else torch.float32
+    return tuple(torch.empty(x.shape, dtype=dtype, device=x.device) for dtype in (half, torch.float32))
 
 
 @torch.library.register_fake("aumcli::norm_backward")
