@@ -243,6 +243,8 @@ def _prepare(setting: Setting):
 
 def _peak_bytes() -> int:
     """The most memory that this process ever held."""
+    if sys.platform == "linux":  # getrusage would count the parent's, from before the program was loaded
+        return _status("VmHWM")
     import resource
 
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
@@ -251,8 +253,12 @@ def _peak_bytes() -> int:
 
 def _resident_bytes() -> int:
     """The memory that this process holds now, or held at most where the system doesn't say."""
-    if sys.platform != "linux":
-        return _peak_bytes()
-    import resource
+    return _status("VmRSS") if sys.platform == "linux" else _peak_bytes()
 
-    return int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1]) * resource.getpagesize()
+
+def _status(key: str) -> int:
+    """A size from Linux's table about this process, in bytes."""
+    for line in Path("/proc/self/status").read_text(encoding="ascii", errors="replace").splitlines():
+        if line.startswith(f"{key}:"):
+            return 1024 * int(line.split()[1])
+    raise RuntimeError(f"/proc/self/status has no {key}")

@@ -630,16 +630,27 @@ static int NAME(scan_backward)(const scan_problem *p) {
 }
 #undef EACH_STATE
 #undef AT
-/* The convolution before SiLU at token t, channels c .. c+W: weight (k, e); the last tap meets the token itself. */
-INLINE vf NAME(taps)(const conv_problem *p, const void *x, const int half, int64_t t, int64_t c, const int64_t k) {
+/* The convolution before SiLU at token t, channels c .. c+W: weight (k, e); the last tap meets the token itself. `inside`:
+ * no tap reaches beyond the sequence. */
+INLINE vf NAME(taps)(const conv_problem *p, const void *x, const int half, const int inside, int64_t t, int64_t c, const int64_t k) {
     vf sum = p->bias ? load(p->bias + c) : splat(0.0f);
     for (int64_t j = 0; j < k; j++) {
         const int64_t from = p->reverse ? t + k - 1 - j : t - k + 1 + j;
-        if (from < 0 || from >= p->l) continue;
+        if (!inside && (from < 0 || from >= p->l)) continue;
         const void *input = at(x, half, from * p->x.row + c);
         sum += (half ? NAME(widen)(input) : load(input)) * load(p->weight + j * p->e + c);
     }
     return sum;
+}
+
+INLINE void NAME(conv_row)(const conv_problem *p, int64_t i, int64_t t, const int half, const int inside, const int64_t k) {
+    const conv_problem q = *p;                                      /* a copy: for all the compiler knows, stores change *p */
+    const void *x = at(q.x.data, half, i * q.x.batch);
+    for (int64_t c = 0; c < q.e; c += W) {
+        const vf s = NAME(taps)(&q, x, half, inside, t, c, k), y = s * sigmoidv(s);
+        if (half) NAME(narrow)((uint16_t *)q.out + (i * q.l + t) * q.e + c, y);
+        else store((float *)q.out + (i * q.l + t) * q.e + c, y);
+    }
 }
 
 static int NAME(conv)(const conv_problem *p) {
@@ -647,18 +658,11 @@ static int NAME(conv)(const conv_problem *p) {
     #pragma omp parallel for schedule(static) num_threads(worth_threads(p->b * p->l * p->e * p->k, p->threads))
     for (int64_t task = 0; task < p->b * chunks; task++) {
         const int64_t i = task / chunks, from = task % chunks * ROWS, to = from + ROWS < p->l ? from + ROWS : p->l;
-        const void *x = at(p->x.data, p->x.half, i * p->x.batch);
         for (int64_t t = from; t < to; t++)
-            for (int64_t c = 0; c < p->e; c += W) {
-                const int64_t into = (i * p->l + t) * p->e + c;
-                if (p->x.half) {
-                    const vf s = p->k == 4 ? NAME(taps)(p, x, 1, t, c, 4) : NAME(taps)(p, x, 1, t, c, p->k);
-                    NAME(narrow)((uint16_t *)p->out + into, s * sigmoidv(s));
-                } else {
-                    const vf s = p->k == 4 ? NAME(taps)(p, x, 0, t, c, 4) : NAME(taps)(p, x, 0, t, c, p->k);
-                    store((float *)p->out + into, s * sigmoidv(s));
-                }
-            }
+            if (p->k == 4 && t >= 3 && t < p->l - 3) {
+                if (p->x.half) NAME(conv_row)(p, i, t, 1, 1, 4);
+                else NAME(conv_row)(p, i, t, 0, 1, 4);
+            } else NAME(conv_row)(p, i, t, (int)p->x.half, 0, p->k);
     }
     return DONE;
 }
@@ -673,7 +677,7 @@ INLINE void NAME(unconv_lane)(const conv_problem *p, int64_t i, int64_t c, const
         recent[0] = splat(0.0f);
         if (s < p->l) {
             const int64_t t = p->reverse ? p->l - 1 - s : s;
-            const vf y = NAME(taps)(p, x, 0, t, c, k), sig = sigmoidv(y);
+            const vf y = NAME(taps)(p, x, 0, 0, t, c, k), sig = sigmoidv(y);
             const vf ds = load(grad + t * p->grad.row + c) * sig * (1.0f + y * (1.0f - sig));
             recent[0] = ds;
             dbias += ds;
