@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from aumcli.errors import AumError
-from aumcli.evaluate import as_json, evaluate
+from aumcli.evaluate import evaluate
 from aumcli.files import write_json, write_text
 from aumcli.recipe import dump_recipe, load_recipe
 from aumcli.report import markdown_table
@@ -110,7 +110,7 @@ def _score(folder: Path, recipe, data: Path | str | None, device: str, say) -> f
             train(recipe, folder, data, resume=(folder / "last" / "state.pt").is_file(), device=device, say=say)
         evaluate(folder, data, "test", folder, device)
     figures = json.loads(result.read_text(encoding="utf-8"))["metrics"]
-    return figures["mean_average_precision"] if figures["accuracy"] is None else figures["accuracy"]
+    return figures["mean_average_precision" if figures["multi_label"] else "accuracy"]
 
 
 def _as_json(cell: Cell) -> dict[str, object]:

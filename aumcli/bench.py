@@ -213,9 +213,12 @@ def _prepare(setting: Setting):
     weights = {x.untyped_storage().data_ptr() for x in network.parameters()}
     counted: list[int] = []
 
-    def step() -> int:
+    def loss_of_batch():
         with torch.autocast(device.type, dtype, enabled=dtype != torch.float32):
-            loss = F.cross_entropy(network(features), targets)
+            return F.cross_entropy(network(features), targets)
+
+    def step() -> int:
+        loss = loss_of_batch()
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         optimizer.step()
@@ -232,8 +235,7 @@ def _prepare(setting: Setting):
             return x
 
         with torch.autograd.graph.saved_tensors_hooks(keep, lambda x: x):
-            with torch.autocast(device.type, dtype, enabled=dtype != torch.float32):
-                loss = F.cross_entropy(network(features), targets)
+            loss = loss_of_batch()
         counted.append(sum(kept.values()))
         del loss
         return counted[0]

@@ -10,8 +10,6 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from aumcli.core.kernels import operators
-
 
 def run_block(block: nn.Module, x: Tensor, residual: Tensor | None, keep_projection: bool) -> tuple[Tensor, Tensor]:
     """Run a block (norm, mixer) so that its backward pass recomputes what it can.
@@ -60,9 +58,8 @@ class _Block(torch.autograd.Function):
         return None, None, grad_x.to(ctx.x_dtype), grad_x if ctx.has_residual else None, *weights
 
 
-def _unmix(mixer: nn.Module, projected: Tensor, grad_y: Tensor) -> tuple[dict[str, Tensor], tuple[Tensor, Tensor], Tensor]:
-    """Gradients of a mixer between its two projections: by parameter name, and of both halves of `projected`, inputs and gates
-    (b, l, e); and y, which was computed again."""
+def _unmix(mixer: nn.Module, projected: Tensor, grad_y: Tensor) -> tuple[dict[str, Tensor], Tensor, Tensor]:
+    """Gradients of a mixer between its two projections: by parameter name, and of `projected`; and y, computed again."""
     x, z = projected.chunk(2, dim=-1)
     grads: dict[str, Tensor] = {}
     share = 1 / len(mixer.branches)  # the branches' outputs are averaged
