@@ -5,6 +5,9 @@ from pathlib import Path
 
 import pytest
 
+if os.environ.get("TRITON_INTERPRET") == "1":
+    import interpreter  # noqa: F401  before aumcli.core.kernels looks whether Triton interprets
+
 REPOSITORY = Path(__file__).resolve().parents[1]
 
 

@@ -5,7 +5,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from aumcli.config import AudioMambaConfig
-from aumcli.core.kernels import add_rms_norm, choose_backend, cpu
+from aumcli.core.kernels import OPERATORS, add_rms_norm, choose_backend, cpu
 from aumcli.core.mixer import Mixer
 from aumcli.core.patches import PatchEmbed, PositionEmbedding, check_features, place_cls
 from aumcli.core.recompute import run_block
@@ -55,7 +55,7 @@ class Block(nn.Module):
 
     def _has_operators(self, x: Tensor) -> bool:
         """Whether every kernel of this block runs as an operator with a backward operator of its own."""
-        return (choose_backend(self.norm.backend, x.device, x.dtype) == "cpu" and self.mixer.A_log.shape[1] <= cpu.MOST_STATES
+        return (choose_backend(self.norm.backend, x.device, x.dtype) in OPERATORS and self.mixer.A_log.shape[1] <= cpu.MOST_STATES
                 and self.mixer.conv1d.kernel_size[0] <= cpu.MOST_TAPS)
 
 

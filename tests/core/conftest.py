@@ -13,7 +13,11 @@ from aumcli.core.kernels import available_backends
 SCAN_TENSORS = ("u", "delta", "A", "A_b", "B", "C", "D", "z", "delta_bias")
 
 
-@pytest.fixture(params=["torch", "cpu"])
+# with TRITON_INTERPRET=1 (see test_triton.py) the Triton kernels run on the CPU, in place of those in C
+OPERATORS = "cpu" if available_backends()["triton"] else "triton"
+
+
+@pytest.fixture(params=["torch", OPERATORS])
 def backend(request) -> str:
     """Each backend that is tested against the reference; skipped with its own reason where it can't run."""
     if reason := available_backends()[request.param]:

@@ -4,23 +4,32 @@ Backends: `reference` (plain loops), `torch` (tensor operations, any device), `c
 `mamba_ssm`. `auto` takes the fastest that can run and is proven equal; a named one runs or raises with the reason.
 """
 
-from collections.abc import Sequence
+import importlib
+import importlib.util
+import sys
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
 
-from aumcli.core.kernels import cpu, operators, reference, torch_ops
+from aumcli.core.kernels import cpu, mamba_ssm, operators, reference, torch_ops
 from aumcli.errors import AumError
 
 BACKENDS = ("reference", "torch", "cpu", "triton", "mamba_ssm")
+OPERATORS = ("cpu", "triton")  # the backends that implement `operators`, each on its device
+# whoever imports Triton with its interpreter on, before this, has the Triton kernels run on CPU tensors, to test them
+_INTERPRETED = "triton" in sys.modules and sys.modules["triton"].knobs.runtime.interpret
 
 
 def available_backends(device: str = "cpu") -> dict[str, str]:
     """Tell for each backend why it can't run on a device ("cpu", "cuda", "mps"); an empty reason means that it can."""
-    not_yet = "not part of this version: GPUs run the torch backend"
-    return {"reference": "", "torch": "",
-            "cpu": cpu.why_not() if device == "cpu" else f"the C kernels run on the CPU, not on {device}",
-            "triton": not_yet, "mamba_ssm": not_yet}
+    c, triton, mamba = f"the C kernels run on the CPU, not on {device}", f"it runs on a GPU, not on {device}", mamba_ssm.why_not()
+    if device == "cpu":
+        c, triton = ("Triton's interpreter has taken its place", "") if _INTERPRETED else (cpu.why_not(), triton)
+    if device == "cuda":
+        triton = "" if importlib.util.find_spec("triton") else "Triton is not installed; for Linux: pip install triton"
+    return {"reference": "", "torch": "", "cpu": c, "triton": triton,
+            "mamba_ssm": mamba if device == "cuda" else f"it runs on a GPU, not on {device}"}
 
 
 def choose_backend(backend: str, device: torch.device, dtype: torch.dtype) -> str:
@@ -30,13 +39,14 @@ def choose_backend(backend: str, device: torch.device, dtype: torch.dtype) -> st
         AumError: an unknown backend, or a named one that can't run here.
     """
     if backend == "auto":
-        # float64 asks for more precision than the C kernels hold, so they are no equal there
-        return "cpu" if device.type == "cpu" and dtype != torch.float64 and cpu.library is not None else "torch"
+        # float64 asks for more precision than the operators hold, so they are no equal there
+        operator = {"cpu": "cpu", "cuda": "triton"}.get(device.type)
+        return "torch" if operator is None or dtype == torch.float64 or available_backends(device.type)[operator] else operator
     if backend not in BACKENDS:
         raise AumError(f"there is no kernel backend {backend!r}", fix=f"choose one of: auto, {', '.join(BACKENDS)}")
     reason = available_backends(device.type)[backend]
-    if not reason and backend == "cpu" and dtype == torch.float64:
-        reason = "the C kernels compute in float32 and would lose float64's precision"
+    if not reason and backend in (*OPERATORS, "mamba_ssm") and dtype == torch.float64:
+        reason = "it computes in float32 and would lose float64's precision"
     if reason:
         raise AumError(f"the kernel backend {backend!r} can't run here: {reason}", fix="use backend 'auto' or 'torch'")
     return backend
@@ -67,7 +77,7 @@ def selective_scan(
     """
     _check_scan(u, delta, A, B, C, D, z, delta_bias)
     chosen = _fitting(backend, u, A.shape[1] <= cpu.MOST_STATES)
-    if chosen == "cpu":
+    if chosen in OPERATORS:
         return operators.scan(u, delta, A, None, B, C, D, z, delta_bias, delta_softplus, reverse, False)
     with _full_precision(u):
         y = _MODULES[chosen].selective_scan(*_wide(u, delta, A, B, C, D, z, delta_bias), delta_softplus, reverse)
@@ -89,7 +99,7 @@ def bidirectional_scan(
     _check_scan(u, delta, A, B, C, D, z, delta_bias)
     _check_shape("A_b", A_b, A.shape)
     chosen = _fitting(backend, u, A.shape[1] <= cpu.MOST_STATES)
-    if chosen == "cpu":
+    if chosen in OPERATORS:
         return operators.scan(u, delta, A, A_b, B, C, D, z, delta_bias, True, False, published_gate_gradient)
     with _full_precision(u):
         y = _MODULES[chosen].bidirectional_scan(*_wide(u, delta, A, A_b, B, C, D, z, delta_bias), published_gate_gradient)
@@ -115,7 +125,7 @@ def causal_conv1d(
     _check_shape("weight", weight, (x.shape[2], None))
     _check_shape("bias", bias, x.shape[2:])
     chosen = _fitting(backend, x, weight.shape[1] <= cpu.MOST_TAPS)
-    if chosen == "cpu":
+    if chosen in OPERATORS:
         return operators.conv(x, weight, bias, reverse)
     with _full_precision(x):
         return _MODULES[chosen].causal_conv1d(*_wide(x, weight, bias), reverse).to(x.dtype)
@@ -138,7 +148,7 @@ def add_rms_norm(
     _check_shape("residual", residual, x.shape)
     _check_shape("weight", weight, x.shape[-1:])
     chosen = choose_backend(backend, x.device, x.dtype)
-    if chosen == "cpu":
+    if chosen in OPERATORS:
         return operators.norm(x, residual, weight, eps)
     with _full_precision(x):
         return _MODULES[chosen].add_rms_norm(*_wide(x, residual, weight), eps)
@@ -194,13 +204,25 @@ def _without_gradient(backend: str, x: Tensor) -> str:
     return choose_backend(backend, x.device, torch.float32)
 
 
-_MODULES = {"reference": reference, "torch": torch_ops}
+_MODULES = {"reference": reference, "torch": torch_ops, "mamba_ssm": mamba_ssm}
 
 
-def _fitting(backend: str, x: Tensor, fits_cpu: bool) -> str:
-    """The backend to run; `auto` passes over the C kernels where a size is beyond them."""
+def _late(module: str, name: str) -> Callable:
+    """A function of a module that is imported with the first call: Triton takes its time."""
+    return lambda *args: getattr(importlib.import_module(module), name)(*args)
+
+
+for _name in operators.NAMES:
+    operators.implement(_name, "CPU" if _INTERPRETED else "CUDA",
+                        _late(f"aumcli.core.kernels.triton_{_name.removesuffix('_backward')}", _name))
+    if cpu.library is not None and not _INTERPRETED:
+        operators.implement(_name, "CPU", getattr(cpu, _name))
+
+
+def _fitting(backend: str, x: Tensor, fits_operators: bool) -> str:
+    """The backend to run; `auto` passes over the operators where a size is beyond them."""
     chosen = choose_backend(backend, x.device, x.dtype)
-    return "torch" if backend == "auto" and chosen == "cpu" and not fits_cpu else chosen
+    return "torch" if backend == "auto" and chosen in OPERATORS and not fits_operators else chosen
 
 
 def _full_precision(x: Tensor) -> torch.autocast:

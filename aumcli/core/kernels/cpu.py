@@ -128,7 +128,7 @@ def _prepare(u, delta, A, A_b, B, C, D, z, bias) -> tuple[Tensor | None, ...]:
     return (_rows(u, True), _rows(delta, True), _flat(A), _flat(A_b), _rows(B), _rows(C), _flat(D), _rows(z, True), _flat(bias))
 
 
-def _scan(u, delta, A, A_b, B, C, D, z, bias, softplus, reverse, published_gate) -> Tensor:
+def scan(u, delta, A, A_b, B, C, D, z, bias, softplus, reverse, published_gate) -> Tensor:
     tensors = _prepare(u, delta, A, A_b, B, C, D, z, bias)
     problem = _scan_problem(*tensors, softplus, reverse, published_gate)
     half = u.dtype == torch.bfloat16
@@ -140,7 +140,7 @@ def _scan(u, delta, A, A_b, B, C, D, z, bias, softplus, reverse, published_gate)
     return out.to(u.dtype)
 
 
-def _scan_backward(grad, u, delta, A, A_b, B, C, D, z, bias, softplus, reverse, published_gate) -> tuple[Tensor, ...]:
+def scan_backward(grad, u, delta, A, A_b, B, C, D, z, bias, softplus, reverse, published_gate) -> tuple[Tensor, ...]:
     tensors = _prepare(u, delta, A, A_b, B, C, D, z, bias)
     problem = _scan_problem(*tensors, softplus, reverse, published_gate)
     grad = _rows(grad)
@@ -184,7 +184,7 @@ def _conv_problem(x, weight, bias, reverse, half=False) -> tuple[_ConvProblem, l
     return problem, held
 
 
-def _conv(x, weight, bias, reverse) -> Tensor:
+def conv(x, weight, bias, reverse) -> Tensor:
     half = x.dtype == torch.bfloat16
     problem, held = _conv_problem(x, weight, bias, reverse, half)
     out = _empty(x, problem.b, problem.l, problem.e, half=half)
@@ -194,7 +194,7 @@ def _conv(x, weight, bias, reverse) -> Tensor:
     return out[..., : x.shape[2]].to(x.dtype).contiguous()
 
 
-def _conv_backward(grad, x, weight, bias, reverse) -> tuple[Tensor, Tensor, Tensor]:
+def conv_backward(grad, x, weight, bias, reverse) -> tuple[Tensor, Tensor, Tensor]:
     problem, held = _conv_problem(x, weight, bias, reverse)
     b, l, e = x.shape
     grad = _padded(_rows(grad), problem.e)
@@ -207,7 +207,7 @@ def _conv_backward(grad, x, weight, bias, reverse) -> tuple[Tensor, Tensor, Tens
     return dx[..., :e].to(x.dtype).contiguous(), dweight.sum(0)[:, :e].t().to(weight.dtype).contiguous(), dbias
 
 
-def _norm(x, residual, weight, eps) -> tuple[Tensor, Tensor]:
+def norm(x, residual, weight, eps) -> tuple[Tensor, Tensor]:
     width, wide = x.shape[-1], _whole(x.shape[-1])
     half_x, half_out = x.dtype == torch.bfloat16, weight.dtype == torch.bfloat16
     held = [_padded(t, wide) for t in (x.contiguous() if half_x else _flat(x), _flat(residual), _flat(weight))]
@@ -220,7 +220,7 @@ def _norm(x, residual, weight, eps) -> tuple[Tensor, Tensor]:
     return out[..., :width].contiguous(), total[..., :width].contiguous()
 
 
-def _norm_backward(grad, grad_sum, total, weight, eps) -> tuple[Tensor, Tensor]:
+def norm_backward(grad, grad_sum, total, weight, eps) -> tuple[Tensor, Tensor]:
     width, wide = total.shape[-1], _whole(total.shape[-1])
     held = [_padded(_flat(t), wide) for t in (grad, grad_sum, total, weight)]
     rows = total.numel() // width
@@ -267,9 +267,3 @@ def log_mel(spectrum: Tensor, filters: Tensor, floor: float) -> Tensor:
                           end=_address(end), out=_address(out))
     _run(library.aum_log_mel, problem)
     return out
-
-
-if library is not None:
-    for _name, _function in dict(scan=_scan, scan_backward=_scan_backward, conv=_conv, conv_backward=_conv_backward,
-                                 norm=_norm, norm_backward=_norm_backward).items():
-        operators.implement(_name, "CPU", _function)

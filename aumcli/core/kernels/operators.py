@@ -1,11 +1,12 @@
 """The kernels as torch operators: one schema each, so that autograd, torch.compile and autocast see one call.
 
-A device's module (cpu.py, triton_*.py) registers its implementation of the forward and the backward operator.
+cpu.py and triton_*.py implement each, forward and backward, under its name; `aumcli.core.kernels` registers them.
 """
 
 import torch
 from torch import Tensor
 
+NAMES = ("scan", "scan_backward", "conv", "conv_backward", "norm", "norm_backward")
 _library = torch.library.Library("aumcli", "DEF")
 _library.define(
     "scan(Tensor u, Tensor delta, Tensor A, Tensor? A_b, Tensor B, Tensor C, Tensor? D, Tensor? z, Tensor? delta_bias,"
