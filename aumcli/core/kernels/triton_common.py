@@ -5,6 +5,8 @@ import contextlib
 import torch
 from torch import Tensor
 
+OPTIONS = {"enable_fp_fusion": True}  # of every launch: multiply and add in one instruction, the default until Triton 3.10
+
 
 def on_device(x: Tensor) -> contextlib.AbstractContextManager:
     """Launch on the tensor's own GPU, which need not be the current one."""

@@ -5,7 +5,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from aumcli.core.kernels.triton_common import any_of, flat, on_device, strided
+from aumcli.core.kernels.triton_common import OPTIONS, any_of, flat, on_device, strided
 
 TILE, WIDTH = 16, 64   # tokens and channels of a program
 
@@ -78,7 +78,7 @@ def conv(x, weight, bias, reverse) -> Tensor:
             (b, l, e), x = x.shape, strided(x)
             tiles, strips = triton.cdiv(l, TILE), triton.cdiv(e, WIDTH)
             _forward[(strips * tiles * b,)](x, flat(weight), any_of(flat(bias), x), out, l, e, *x.stride()[:2], tiles, strips,
-                                            reverse=reverse, has_bias=bias is not None, K=weight.shape[1], T=TILE, E=WIDTH)
+                                            reverse=reverse, has_bias=bias is not None, K=weight.shape[1], T=TILE, E=WIDTH, **OPTIONS)
     return out
 
 
@@ -94,5 +94,5 @@ def conv_backward(grad, x, weight, bias, reverse) -> tuple[Tensor, Tensor, Tenso
             x, grad = strided(x), strided(grad)
             _backward[(strips * tiles * b,)](
                 grad, x, flat(weight), any_of(flat(bias), x), dx, dweight, dbias, l, e, *x.stride()[:2], *grad.stride()[:2],
-                tiles, strips, reverse=reverse, has_bias=bias is not None, K=k, T=TILE, E=WIDTH)
+                tiles, strips, reverse=reverse, has_bias=bias is not None, K=k, T=TILE, E=WIDTH, **OPTIONS)
     return dx, dweight.sum(0).to(weight.dtype), dbias if bias is None else dbias.sum(0).to(bias.dtype)

@@ -5,7 +5,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from aumcli.core.kernels.triton_common import any_of, flat, on_device
+from aumcli.core.kernels.triton_common import OPTIONS, any_of, flat, on_device
 
 ROWS = 16  # of a program in the backward pass: each leaves one part of the weight's gradient
 
@@ -59,7 +59,7 @@ def norm(x, residual, weight, eps) -> tuple[Tensor, Tensor]:
         with on_device(x):
             x, residual = x.contiguous(), flat(residual)
             _forward[(x.numel() // d,)](x, any_of(residual, x), flat(weight), out, total, d, eps,
-                                        has_residual=residual is not None, D=triton.next_power_of_2(d), num_warps=_warps(d))
+                                        has_residual=residual is not None, D=triton.next_power_of_2(d), num_warps=_warps(d), **OPTIONS)
     return out, total
 
 
@@ -74,5 +74,5 @@ def norm_backward(grad, grad_sum, total, weight, eps) -> tuple[Tensor, Tensor]:
         with on_device(total):
             grad, grad_sum, total = grad.contiguous(), flat(grad_sum), total.contiguous()
             _backward[(parts,)](grad, any_of(grad_sum, total), total, flat(weight), dx, dweight, rows, d, eps,
-                                has_grad_sum=grad_sum is not None, R=ROWS, D=triton.next_power_of_2(d), num_warps=_warps(d))
+                                has_grad_sum=grad_sum is not None, R=ROWS, D=triton.next_power_of_2(d), num_warps=_warps(d), **OPTIONS)
     return dx, dweight.sum(0).to(weight.dtype)

@@ -15,7 +15,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from aumcli.core.kernels.triton_common import any_of, flat, on_device, strided
+from aumcli.core.kernels.triton_common import OPTIONS, any_of, flat, on_device, strided
 
 LOG2_E = tl.constexpr(1.4426950408889634)
 WIDTH = 64         # channels of a program that walks tokens: two warps, one channel a thread
@@ -324,10 +324,10 @@ class _Launch:
         _ends[(strips * chunks * self.b, self.ways)](
             self.u, self.delta, any_of(self.z, some), self.B, self.C, any_of(grad, some), self.A, any_of(self.A_b, some),
             any_of(self.bias, some), ends, totals, *self.sizes, *self.strides(self.B, self.C, grad), chunks, length, strips,
-            **self.flags, adjoint=adjoint, **self.has, N=self.N, E=WIDTH, num_warps=2)
+            **self.flags, adjoint=adjoint, **self.has, N=self.N, E=WIDTH, num_warps=2, **OPTIONS)
         _carry[(strips * self.b, self.ways)](
             ends, totals, self.A, any_of(self.A_b, some), self.e, self.n, chunks, self.b, strips,
-            **self.flags, adjoint=adjoint, N=self.N, E=WIDTH, num_warps=2)
+            **self.flags, adjoint=adjoint, N=self.N, E=WIDTH, num_warps=2, **OPTIONS)
         return ends, totals
 
 
@@ -348,7 +348,7 @@ def scan(u, delta, A, A_b, B, C, D, z, bias, softplus, reverse, published_gate) 
             launch.u, launch.delta, any_of(launch.z, some), launch.B, launch.C, launch.A, any_of(launch.A_b, some),
             any_of(launch.D, some), any_of(launch.bias, some), any_of(starts, some), partial, out, *launch.sizes,
             *launch.strides(launch.B, launch.C), chunks, length, strips, **launch.flags, has_start=starts is not None, has_D=D is not None,
-            **launch.has, N=launch.N, E=WIDTH, num_warps=2)
+            **launch.has, N=launch.N, E=WIDTH, num_warps=2, **OPTIONS)
     return out
 
 
@@ -374,7 +374,7 @@ def scan_backward(grad, u, delta, A, A_b, B, C, D, z, bias, softplus, reverse, p
                 launch.u, launch.delta, any_of(launch.z, some), B, C, grad, launch.A, any_of(launch.A_b, some),
                 any_of(launch.D, some), any_of(launch.bias, some), states, adjoints, du, ddelta, dz, out, dA, dB, dC, dD,
                 *launch.sizes, *launch.strides(grad), chunks, strips, b, **launch.flags, published=published_gate,
-                has_D=D is not None, **launch.has, T=TILE, E=TILE_WIDTH, num_warps=1)
+                has_D=D is not None, **launch.has, T=TILE, E=TILE_WIDTH, num_warps=1, **OPTIONS)
     dbias = new(0) if bias is None else ddelta.sum((0, 1)).to(bias.dtype)
     rates = [x.sum(0).t().to(A.dtype) for x in dA]
     # A's gradient lies (e, n) in memory, as every operator's result does
