@@ -21,8 +21,8 @@ LOG2_E = tl.constexpr(1.4426950408889634)
 WIDTH = 64         # channels of a program that walks tokens: two warps, one channel a thread
 TILE_WIDTH = 16    # channels of a program that holds a tile of tokens: one warp, without a barrier
 TILE = 16          # tokens of a chunk in the backward pass: what fits into a warp's registers
-FILL = 2048        # programs that fill a large GPU: a sequence is cut until there are that many
-SHORTEST = 64      # tokens of a chunk in the forward pass: below, carrying states costs more than it gives
+FILL = 1024        # programs that fill a large GPU: a sequence is cut until there are that many
+SHORTEST = 80      # tokens of a chunk in the forward pass: below, carrying states costs more than it gives
 
 
 @triton.jit
@@ -291,7 +291,7 @@ def _gradients(u, delta, z, B, C, grad, A, A_b, D, bias, states, adjoints, du, d
 def chunk_length(b: int, l: int, e: int) -> int:
     """Tokens of a chunk in the forward pass: the whole sequence where batch and width fill a GPU without cutting."""
     rows = b * triton.cdiv(e, WIDTH)
-    chunks = min(triton.cdiv(l, SHORTEST), triton.cdiv(FILL, rows))
+    chunks = min(l // SHORTEST, triton.cdiv(FILL, rows))
     return triton.cdiv(l, chunks) if chunks > 1 else l
 
 
