@@ -1,12 +1,17 @@
 """The door to the kernels: which backend runs, what it refuses, and what torch's machinery sees of it."""
 
+import subprocess
+import sys
+import types
+
 import pytest
 import torch
 
 from aumcli.config import AudioMambaConfig, Direction
 from aumcli.core.audio_mamba import AudioMamba
 from aumcli.core.kernels import (
-    BACKENDS, add_rms_norm, available_backends, bidirectional_scan, causal_conv1d, choose_backend, cpu, selective_scan,
+    BACKENDS, add_rms_norm, available_backends, bidirectional_scan, causal_conv1d, choose_backend, cpu, mamba_ssm, reference,
+    selective_scan,
 )
 from aumcli.errors import AumError
 
@@ -250,3 +255,57 @@ def test_second_derivatives_are_refused_not_wrong(backend, draw_scan):
     grad, = torch.autograd.grad(y.square().sum(), leaves["u"], create_graph=True)
     with pytest.raises(RuntimeError):
         grad.square().sum().backward()
+
+
+def test_without_triton_everything_runs_on_the_cpu_and_gpus_get_tensor_operations():
+    script = """
+import sys
+sys.modules["triton"] = None  # what an import of it finds on macOS and Windows
+import torch
+from aumcli.core.kernels import available_backends, bidirectional_scan, choose_backend
+u, B = torch.ones(1, 5, 4), torch.ones(1, 5, 2)
+bidirectional_scan(u, u, -torch.ones(4, 2), -torch.ones(4, 2), B, B, u[0, 0], u, u[0, 0])
+print(available_backends("cuda")["triton"], choose_backend("auto", torch.device("cuda"), torch.float32))
+"""
+    run = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert run.returncode == 0, run.stderr
+    assert "pip install triton" in run.stdout and run.stdout.endswith(" torch\n")
+
+
+def test_a_gpu_gets_triton_and_float64_tensor_operations():
+    if reason := available_backends("cuda")["triton"]:
+        pytest.skip(reason)
+    cuda = torch.device("cuda")
+    assert [choose_backend("auto", cuda, dtype) for dtype in (torch.float32, torch.bfloat16, torch.float64)] == ["triton", "triton", "torch"]
+
+
+@pytest.fixture
+def packages(monkeypatch):
+    """Stand-ins for mamba-ssm and causal-conv1d: the plain loops, called the way those packages are, (b, e, l)."""
+    turn = lambda x: None if x is None else x.transpose(1, 2)
+
+    def scan(u, delta, A, B, C, D=None, z=None, delta_bias=None, delta_softplus=False):
+        assert all(x is None or x.is_contiguous() for x in (u, delta, B, C, z))
+        return turn(reference.selective_scan(turn(u), turn(delta), A, turn(B), turn(C), D, turn(z), delta_bias, delta_softplus, False))
+
+    def convolve(x, weight, bias=None, activation=None):
+        assert activation == "silu" and weight.is_contiguous()
+        return turn(reference.causal_conv1d(turn(x), weight, bias, False))
+
+    for name in ("mamba_ssm", "mamba_ssm.ops"):
+        monkeypatch.setitem(sys.modules, name, types.ModuleType(name))
+    monkeypatch.setitem(sys.modules, "mamba_ssm.ops.selective_scan_interface", types.SimpleNamespace(selective_scan_fn=scan))
+    monkeypatch.setitem(sys.modules, "causal_conv1d", types.SimpleNamespace(causal_conv1d_fn=convolve))
+
+
+@pytest.mark.parametrize("reverse", [False, True], ids=["forward", "reverse"])
+def test_the_adapter_turns_and_flips_for_mamba_ssm(packages, draw_scan, gradients, error, reverse):
+    tensors = draw_scan(2, 9, 6, 3)
+    A_b = tensors.pop("A_b")
+    run = lambda module: gradients(lambda **x: module.selective_scan(**x, delta_softplus=True, reverse=reverse), tensors)
+    both = lambda module: gradients(lambda **x: module.bidirectional_scan(**x, published_gate_gradient=reverse), tensors | {"A_b": A_b})
+    for one in (run, both):
+        (y, grads), (truth, true_grads) = one(mamba_ssm), one(reference)
+        assert error(y[0], truth[0]) < 1e-6 and all(error(grads[k], true_grads[k]) < 1e-6 for k in true_grads)
+    x, weight = tensors["u"], torch.randn(6, 4, generator=torch.Generator().manual_seed(0))
+    assert error(mamba_ssm.causal_conv1d(x, weight, None, reverse), reference.causal_conv1d(x, weight, None, reverse)) < 1e-6

@@ -18,7 +18,7 @@ from aumcli.errors import AumError
 BACKENDS = ("reference", "torch", "cpu", "triton", "mamba_ssm")
 OPERATORS = ("cpu", "triton")  # the backends that implement `operators`, each on its device
 # whoever imports Triton with its interpreter on, before this, has the Triton kernels run on CPU tensors, to test them
-_INTERPRETED = "triton" in sys.modules and sys.modules["triton"].knobs.runtime.interpret
+_INTERPRETED = bool(sys.modules.get("triton")) and sys.modules["triton"].knobs.runtime.interpret
 
 
 def available_backends(device: str = "cpu") -> dict[str, str]:
