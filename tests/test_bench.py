@@ -56,7 +56,7 @@ def _killed_if_aum(pipe, setting, work=module._work):
 
 
 def test_memory_that_can_not_be_had_is_a_mark():
-    point, = measure([Setting("ast-nano-eager", 200_000, "inference", "float32", "cpu", 64, 1)], 1, 10)
+    point, = measure([Setting("ast-nano-eager", 200_000, "inference", "float32", "cpu", 1, 1)], 1, 10)
     assert point.failure == "out of memory"
 
 

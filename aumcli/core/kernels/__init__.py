@@ -4,6 +4,7 @@ Backends: `reference` (plain loops), `torch` (tensor operations, any device), `c
 `mamba_ssm`. `auto` takes the fastest that can run and is proven equal; a named one runs or raises with the reason.
 """
 
+import functools
 import importlib
 import importlib.util
 import sys
@@ -23,13 +24,25 @@ _INTERPRETED = bool(sys.modules.get("triton")) and sys.modules["triton"].knobs.r
 
 def available_backends(device: str = "cpu") -> dict[str, str]:
     """Tell for each backend why it can't run on a device ("cpu", "cuda", "mps"); an empty reason means that it can."""
-    c, triton, mamba = f"the C kernels run on the CPU, not on {device}", f"it runs on a GPU, not on {device}", mamba_ssm.why_not()
-    if device == "cpu":
-        c, triton = ("Triton's interpreter has taken its place", "") if _INTERPRETED else (cpu.why_not(), triton)
-    if device == "cuda":
-        triton = "" if importlib.util.find_spec("triton") else "Triton is not installed; for Linux: pip install triton"
-    return {"reference": "", "torch": "", "cpu": c, "triton": triton,
-            "mamba_ssm": mamba if device == "cuda" else f"it runs on a GPU, not on {device}"}
+    return {name: _why_not(name, device) for name in BACKENDS}
+
+
+def _why_not(backend: str, device: str) -> str:
+    """Why a backend can't run on a device; asked with every call of a kernel, so it has to be quick."""
+    if backend == "cpu":
+        if device != "cpu":
+            return f"the C kernels run on the CPU, not on {device}"
+        return "Triton's interpreter has taken its place" if _INTERPRETED else cpu.why_not()
+    if backend == "triton" and not (_INTERPRETED and device == "cpu"):
+        return _why_not_triton() if device == "cuda" else f"it runs on a GPU, not on {device}"
+    if backend == "mamba_ssm":
+        return mamba_ssm.why_not() if device == "cuda" else f"it runs on a GPU, not on {device}"
+    return ""
+
+
+@functools.cache
+def _why_not_triton() -> str:
+    return "" if importlib.util.find_spec("triton") else "Triton is not installed; for Linux: pip install triton"
 
 
 def choose_backend(backend: str, device: torch.device, dtype: torch.dtype) -> str:
@@ -41,10 +54,10 @@ def choose_backend(backend: str, device: torch.device, dtype: torch.dtype) -> st
     if backend == "auto":
         # float64 asks for more precision than the operators hold, so they are no equal there
         operator = {"cpu": "cpu", "cuda": "triton"}.get(device.type)
-        return "torch" if operator is None or dtype == torch.float64 or available_backends(device.type)[operator] else operator
+        return "torch" if operator is None or dtype == torch.float64 or _why_not(operator, device.type) else operator
     if backend not in BACKENDS:
         raise AumError(f"there is no kernel backend {backend!r}", fix=f"choose one of: auto, {', '.join(BACKENDS)}")
-    reason = available_backends(device.type)[backend]
+    reason = _why_not(backend, device.type)
     if not reason and backend in (*OPERATORS, "mamba_ssm") and dtype == torch.float64:
         reason = "it computes in float32 and would lose float64's precision"
     if reason:

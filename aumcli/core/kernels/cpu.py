@@ -129,6 +129,7 @@ def _prepare(u, delta, A, A_b, B, C, D, z, bias) -> tuple[Tensor | None, ...]:
 
 
 def scan(u, delta, A, A_b, B, C, D, z, bias, softplus, reverse, published_gate) -> Tensor:
+    """The operator `scan` (see `aumcli.core.kernels.operators`)."""
     tensors = _prepare(u, delta, A, A_b, B, C, D, z, bias)
     problem = _scan_problem(*tensors, softplus, reverse, published_gate)
     half = u.dtype == torch.bfloat16
@@ -141,6 +142,7 @@ def scan(u, delta, A, A_b, B, C, D, z, bias, softplus, reverse, published_gate) 
 
 
 def scan_backward(grad, u, delta, A, A_b, B, C, D, z, bias, softplus, reverse, published_gate) -> tuple[Tensor, ...]:
+    """The operator `scan_backward`."""
     tensors = _prepare(u, delta, A, A_b, B, C, D, z, bias)
     problem = _scan_problem(*tensors, softplus, reverse, published_gate)
     grad = _rows(grad)
@@ -185,6 +187,7 @@ def _conv_problem(x, weight, bias, reverse, half=False) -> tuple[_ConvProblem, l
 
 
 def conv(x, weight, bias, reverse) -> Tensor:
+    """The operator `conv`."""
     half = x.dtype == torch.bfloat16
     problem, held = _conv_problem(x, weight, bias, reverse, half)
     out = _empty(x, problem.b, problem.l, problem.e, half=half)
@@ -195,6 +198,7 @@ def conv(x, weight, bias, reverse) -> Tensor:
 
 
 def conv_backward(grad, x, weight, bias, reverse) -> tuple[Tensor, Tensor, Tensor]:
+    """The operator `conv_backward`."""
     problem, held = _conv_problem(x, weight, bias, reverse)
     b, l, e = x.shape
     grad = _padded(_rows(grad), problem.e)
@@ -208,6 +212,7 @@ def conv_backward(grad, x, weight, bias, reverse) -> tuple[Tensor, Tensor, Tenso
 
 
 def norm(x, residual, weight, eps) -> tuple[Tensor, Tensor]:
+    """The operator `norm`."""
     width, wide = x.shape[-1], _whole(x.shape[-1])
     half_x, half_out = x.dtype == torch.bfloat16, weight.dtype == torch.bfloat16
     held = [_padded(t, wide) for t in (x.contiguous() if half_x else _flat(x), _flat(residual), _flat(weight))]
@@ -221,6 +226,7 @@ def norm(x, residual, weight, eps) -> tuple[Tensor, Tensor]:
 
 
 def norm_backward(grad, grad_sum, total, weight, eps) -> tuple[Tensor, Tensor]:
+    """The operator `norm_backward`."""
     width, wide = total.shape[-1], _whole(total.shape[-1])
     held = [_padded(_flat(t), wide) for t in (grad, grad_sum, total, weight)]
     rows = total.numel() // width

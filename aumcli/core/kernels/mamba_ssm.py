@@ -1,5 +1,6 @@
 """Adapter to the optional CUDA packages mamba-ssm and causal-conv1d, whose kernels want (b, e, l) and run forward only."""
 
+import functools
 import importlib.util
 
 import torch
@@ -8,6 +9,7 @@ from torch import Tensor
 from aumcli.core.kernels import torch_ops
 
 
+@functools.cache
 def why_not() -> str:
     """Why the packages can't run here; empty where they can."""
     missing = [name for name in ("mamba_ssm", "causal_conv1d") if importlib.util.find_spec(name) is None]
