@@ -198,6 +198,23 @@ def ablate(
 
 
 @app.command()
+def convert(
+    source: Annotated[Path, typer.Argument(help="the authors' .pth of an AuM or AST")],
+    out: Annotated[Path, typer.Argument(help="model directory to write")],
+    cls_position: Annotated[str, typer.Option(help="where an AuM has its class token: head, mid or end")] = "mid",
+    labels: Annotated[Path | None, typer.Option(help="table of class names, such as class_labels_indices.csv")] = None,
+    frames: Annotated[int | None, typer.Option(help="frames of the spectrogram  [default: 1024 if it fits]")] = None,
+    heads: Annotated[int | None, typer.Option(help="attention heads of an AST  [default: width / 64]")] = None,
+    activation: Annotated[str | None, typer.Option(help="softmax or sigmoid  [default: sigmoid for 527 classes]")] = None,
+) -> None:
+    """Turn a published checkpoint into a model directory; sizes and direction are read off its tensors."""
+    from aumcli.convert import convert as run
+    from aumcli.report import print_table
+
+    print_table("", ("what", "value"), run(source, out, cls_position, labels, frames, heads, activation))
+
+
+@app.command()
 def info(name: Annotated[str | None, typer.Argument(help="`recipes`, a recipe, a run or a model")] = None) -> None:
     """Show what is installed and which kernels can run; with a name, the recipes, one recipe or one model."""
     from aumcli import info as facts
