@@ -2,8 +2,8 @@
 
 The sequence is cut into chunks so that one long clip fills a GPU too. `_ends` runs every chunk from a zero state, `_carry`
 hands the states from chunk to chunk, and `_outputs` or `_gradients` runs every chunk again from its right state. Nothing
-is flipped or transposed: a program takes a strip of channels and walks over tokens in either direction. Sums over channels
-and chunks are written in parts and added in a fixed order, so that the same input gives the same bits.
+is flipped, and nothing as large as u is transposed: a program takes a strip of channels and walks over tokens in either
+direction. Sums over channels and chunks are written in parts and added in a fixed order: the same input, the same bits.
 
 Tiles are (n, e) in the kernels that walk token by token: a thread owns a channel and holds all of its states, and a sum
 over states stays within the thread. Where every state of a chunk is needed at once, in `_gradients`, they are (t, e), state
@@ -187,7 +187,7 @@ def _tile(pointer, batch, stride_b, stride_t, ts, es, mask):
 @triton.jit
 def _direction(x, step, x_before, step_after, dy, y, dx, dstep, rates, B, C, states, adjoints, dA, dB, dC,
                batch, place, parts, first, l, e, n, es, strip, way, ways,
-               backwards: tl.constexpr, add_y: tl.constexpr, T: tl.constexpr):
+               backwards: tl.constexpr, T: tl.constexpr):
     """One direction's share of a tile's gradients; x is delta u, before and after mean the direction's own order of tokens."""
     rows = tl.arange(0, T)
     inside, held_rows = es < e, l - first
@@ -212,8 +212,7 @@ def _direction(x, step, x_before, step_after, dy, y, dx, dstep, rates, B, C, sta
         after = tl.where(final[:, None], 0.0, tl.exp2((rate * LOG2_E)[None, :] * step_after))
         wanted = leave[:, None] * dy + tl.where(final[:, None], adjoint[None, :], 0.0)
         _, wanted = tl.associative_scan((after, wanted), 0, _compose, reverse=not backwards)
-        if add_y:
-            y += leave[:, None] * held
+        y += leave[:, None] * held
         dx += enter[:, None] * wanted
         flow = wanted * brought
         dstep += rate[None, :] * flow
@@ -258,14 +257,14 @@ def _gradients(u, delta, z, B, C, grad, A, A_b, D, bias, states, adjoints, du, d
     if both or not reverse:
         y, dx, dstep = _direction(
             step * value, step, earlier * _tile(u, batch, u_b, u_t, ts - 1, es, past), later, dy, y, dx, dstep, A, B, C, states, adjoints,
-            dA, dB, dC, batch, place, parts, first, l, e, n, es, strip, 0, ways, False, True, T)
+            dA, dB, dC, batch, place, parts, first, l, e, n, es, strip, 0, ways, False, T)
     gated = y  # what z's gradient sees
     if both or reverse:
         way = 1 if both else 0
         y, dx, dstep = _direction(
             step * value, step, later * _tile(u, batch, u_b, u_t, ts + 1, es, future), earlier, dy, y, dx, dstep, A_b if both else A, B, C,
             states, adjoints, dA, dB, dC, batch, place + way * places, parts, first, l, e, n, es, strip,
-            way, ways, True, True, T)
+            way, ways, True, T)
         if not published:
             gated = y
     skipped = skip[None, :] * value
