@@ -70,7 +70,7 @@ class Comparison:
     model: str
     rival: str
     ratios: dict[int, float]          # by tokens: the rival's time over the model's; above 1 the model is ahead
-    crossings: tuple[tuple[float, bool], ...]   # tokens, and whether the model is ahead beyond them
+    crossings: tuple[float, ...]      # tokens at which the other one takes the lead
     clip_s_per_token: float
 
     def sentence(self) -> str:
@@ -78,20 +78,16 @@ class Comparison:
         if not self.ratios:
             return f"{self.model} and {self.rival}: at no length did both run."
         shortest, longest = min(self.ratios), max(self.ratios)
-        lead = f"{self.model} is {self._words(longest)} {self.rival} at {longest:,} tokens"
+        end = f"{self.model} is {self.ratios[longest]:.2f} times as fast as {self.rival} at {longest:,} tokens"
+        leader, other = (self.model, self.rival) if self.ratios[shortest] > 1 else (self.rival, self.model)
         if not self.crossings:
-            ahead = self.model if self.ratios[longest] > 1 else self.rival
-            behind = self.rival if ahead == self.model else self.model
             where = "at the one length measured" if shortest == longest else f"at every length measured, {shortest:,} to {longest:,} tokens"
-            return f"{ahead} is faster than {behind} {where}: no crossover there; {lead}."
-        parts = [f"{self.model if ahead else self.rival} is ahead from {tokens:,.0f} tokens ({tokens * self.clip_s_per_token:.1f} s) on"
-                 for tokens, ahead in self.crossings]
-        first = self.rival if self.crossings[0][1] else self.model
-        return f"{first} is faster up to there, then {', then '.join(parts)}; {lead}."
-
-    def _words(self, tokens: int) -> str:
-        ratio = self.ratios[tokens]
-        return f"{ratio:.2f} times as fast as"
+            return f"{leader} is faster than {other} {where}: no crossover there; {end}."
+        text = f"{leader} is faster"
+        for tokens in self.crossings:
+            leader, other = other, leader
+            text += f" up to {tokens:,.0f} tokens ({tokens * self.clip_s_per_token:.1f} s), then {leader}"
+        return f"{text}; {end}."
 
 
 def comparisons(points: Sequence[Point]) -> Iterator[Comparison]:
@@ -108,10 +104,10 @@ def comparisons(points: Sequence[Point]) -> Iterator[Comparison]:
         yield Comparison(ours_name, name, ratios, tuple(_crossings(ratios)), some.clip_s / some.setting.tokens)
 
 
-def _crossings(ratios: dict[int, float]) -> Iterator[tuple[float, bool]]:
+def _crossings(ratios: dict[int, float]) -> Iterator[float]:
     lengths = list(ratios)
     for left, right in zip(lengths, lengths[1:]):
         a, b = math.log(ratios[left]), math.log(ratios[right])
         if (a > 0) != (b > 0):
             share = a / (a - b)
-            yield math.exp(math.log(left) + share * (math.log(right) - math.log(left))), b > 0
+            yield math.exp(math.log(left) + share * (math.log(right) - math.log(left)))

@@ -45,7 +45,7 @@ def plot_results(results: Sequence[Result], path: Path | str) -> None:
         for row, key in zip(panels, keys):
             for axes, of_memory in zip(row, (False, True)):
                 _panel(axes, results, key, looks, of_memory)
-        handles = _legend(looks, [result.machine for result in results], any(p.failure for r in results for p in r.points))
+        handles = _legend(looks, [result.machine for result in results], {p.failure for r in results for p in r.points} - {""})
         figure.legend(handles=handles, loc="outside lower center", ncols=3, fontsize=8, handlelength=2.6)
         save_figure(figure, path)
 
@@ -110,7 +110,8 @@ def _curve(axes: "Axes", points: Sequence[Point], look: dict, dashes, of_memory:
             mark = "x" if point.failure == OUT_OF_MEMORY else "1"
             axes.plot([tokens], [height], mark, transform=axes.get_xaxis_transform(), color=look["color"], ms=6, mew=1.8, clip_on=False)
             if mark == "x":
-                axes.annotate("OOM", (tokens, height), xycoords=axes.get_xaxis_transform(), xytext=(-6, 0), textcoords="offset points",
+                size = look["label"].rpartition(", ")[2]
+                axes.annotate(f"{size} OOM", (tokens, height), xycoords=axes.get_xaxis_transform(), xytext=(-6, 0), textcoords="offset points",
                               ha="right", va="center", fontsize=7, color=look["color"])
 
 
@@ -139,13 +140,14 @@ def _seconds_axis(axes: "Axes", points: Sequence[Point], lengths: Sequence[int])
         top.spines["top"].set_visible(True)
 
 
-def _legend(looks: dict[str, dict], machines: Sequence[str], failures: bool) -> "list[Line2D]":
-    """An entry for each model, each machine where there are several, and the cross."""
+def _legend(looks: dict[str, dict], machines: Sequence[str], failures: set[str]) -> "list[Line2D]":
+    """An entry for each model, each machine where there are several, and each mark that occurs."""
     from matplotlib.lines import Line2D
 
     handles = [Line2D([], [], **look) for look in looks.values()]
     if len(machines) > 1:
         handles += [Line2D([], [], color="black", ls=dashes, label=machine) for machine, dashes in zip(machines, DASHES * len(machines))]
-    if failures:
-        handles.append(Line2D([], [], color="black", ls="", marker="x", mew=1.8, label="out of memory (the other mark: could not run)"))
+    for mark, label, some in (("x", OUT_OF_MEMORY, OUT_OF_MEMORY in failures), ("1", "could not run", failures - {OUT_OF_MEMORY})):
+        if some:
+            handles.append(Line2D([], [], color="black", ls="", marker=mark, mew=1.8, label=label))
     return handles
