@@ -93,7 +93,7 @@ def evaluate(
     model: Annotated[Path, typer.Argument(help="a run, a model directory or a packaged model")],
     data: Annotated[Path | None, typer.Option(help="prepared data  [default: what the model was trained on]")] = None,
     split: Annotated[str, typer.Option(help="train, val, test or another split of the data")] = "test",
-    out: Annotated[Path | None, typer.Option(help="folder for the JSON and the confusion plot  [default: the run, if it is one]")] = None,
+    out: Annotated[Path | None, typer.Option(help="folder for the JSON, the scores and the confusion plot  [default: the run, if it is one]")] = None,
     json_file: Annotated[Path | None, typer.Option("--json", help="also write the result to this file; - prints it")] = None,
     device: Device = "cpu",
 ) -> None:
@@ -111,7 +111,8 @@ def evaluate(
     print_metrics(result.metrics, f"{model} on {result.data}, {split} split")
     print_classes(result.metrics, where=f"eval-{split}.json")
     if out is not None:
-        typer.echo(f"{out}: wrote eval-{split}.json" + (f" and confusion-{split}.png" if result.metrics.confusion is not None else ""))
+        plot = f", confusion-{split}.png" if result.metrics.confusion is not None else ""
+        typer.echo(f"{out}: wrote eval-{split}.json{plot} and scores-{split}.npz, the scores of each clip")
 
 
 @app.command()
@@ -197,20 +198,27 @@ def ablate(
     data: Annotated[Path | None, typer.Option(help="prepared data  [default: data/<the recipe's corpus>]")] = None,
     grid: Annotated[list[str] | None, typer.Option(help="an axis: --grid model.cls_position=head,mid,end; repeatable  "
                                                    "[default: the paper's Table 2, directions by CLS positions]")] = None,
+    models: Annotated[str | None, typer.Option(help="compare architectures with equal parameters: aum,ast")] = None,
     seeds: Annotated[int, typer.Option(min=1, help="runs per cell")] = 3,
     set_: Annotated[list[str] | None, typer.Option("--set", help="change a value in all cells; repeatable")] = None,
-    out: Annotated[Path | None, typer.Option(help="folder for the runs and the table  [default: ablations/<recipe>]")] = None,
+    out: Annotated[Path | None, typer.Option(help="folder for the runs and the tables  [default: ablations/<recipe>]")] = None,
+    jobs: Annotated[int | None, typer.Option(min=1, help="runs at a time  [default: what keeps the processors busy; on a GPU, 1]")] = None,
+    threads: Annotated[int, typer.Option(min=1, help="threads of each run, however many run at a time: they decide how sums round")] = 1,
     device: Device = "cpu",
 ) -> None:
     """Train and test a grid of variants; the same command again goes on where it stopped."""
-    from aumcli.ablate import TABLE_2, ablate as run_ablation, table
-    from aumcli.report import print_table
+    from aumcli.ablate import TABLE_2, ablate as run_ablation, print_ablation
 
     out = out or Path("ablations") / Path(recipe).stem
-    cells = run_ablation(recipe, out, data, grid or TABLE_2, seeds, set_ or [], device, say=typer.echo)
-    print_table(f"{recipe}, test split, {seeds} seeds", *table(cells))
-    typer.echo(f"{out}: wrote ablation.json and ablation.md")
-    raise typer.Exit(1 if any(cell.failures for cell in cells) else 0)
+    architectures = models.split(",") if models else []
+    try:
+        result = run_ablation(recipe, out, data, grid or ([] if models else TABLE_2), seeds, set_ or [], device, architectures, jobs,
+                              threads, say=typer.echo)
+    except KeyboardInterrupt:
+        raise AumError("stopped; finished runs are kept", fix="the same command goes on", exit_code=130) from None
+    print_ablation(result)
+    typer.echo(f"{out}: wrote ablation.md, .json, .csv, .tex" + (" and .png" if len(result.axes) == 2 else ""))
+    raise typer.Exit(1 if any(cell.failures for cell in result.cells) else 0)
 
 
 @app.command()
