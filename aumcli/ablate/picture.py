@@ -10,7 +10,8 @@ from aumcli.report import STYLE, save_figure
 def plot_heat_map(result: Ablation, path: Path | str) -> None:
     """Draw a cell for each variant, its mean and standard deviation written in, the best of a row bold, the best of all framed.
 
-    The colours span the scores without outliers below them, such as a variant at chance, which would make the others all alike.
+    The colours span the scores without outliers below them, such as a variant at chance, which would make the others all alike;
+    those have a colour of their own.
 
     Args:
         result: has two axes: the first down, the second across.
@@ -31,7 +32,7 @@ def plot_heat_map(result: Ablation, path: Path | str) -> None:
     with rc_context({**STYLE, "axes.grid": False, "axes.spines.left": False, "axes.spines.bottom": False}):
         figure = Figure(figsize=(1.8 + 1.15 * means.shape[1], 1.2 + 0.62 * means.shape[0]), layout="constrained")
         axes = figure.subplots()
-        image = axes.imshow(means, cmap=colormaps["Blues"].with_extremes(bad="#e4e4e4"), vmin=low, vmax=high, aspect="auto")
+        image = axes.imshow(means, cmap=colormaps["Blues"].with_extremes(bad="#e4e4e4", under="#f6e3d3"), vmin=low, vmax=high, aspect="auto")
         for i, row in enumerate(rows):
             for j, cell in enumerate(row):
                 rank, shade = result.rank(cell), (means[i, j] - low) / (high - low)
