@@ -16,6 +16,7 @@ from aumcli.worker import Worker
 
 PLANNED = "planned.toml"      # a run's recipe before it was fitted to the data
 RESULT = "eval-test.json"
+FILES = ("report.json", RESULT, SCORES.format("test"))        # of a finished run
 FITTED = {"frontend": ("sample_rate_hz", "frames", "mean", "std"), "model": ("n_classes",), "data": ("fit",), "train": ("loss",)}
 
 
@@ -33,9 +34,22 @@ def run_plans(plans: Sequence[Plan], data: Path | str | None, device: str, jobs:
     Yields:
         Each run as it ends, and why it failed, "" where it didn't.
     """
-    if jobs == 1:
-        yield from _one_by_one(plans, data, device, threads, say)
-        return
+    waiting = []
+    for plan in plans:
+        try:
+            _check_recipe(plan)
+        except AumError as error:
+            yield plan, error.problem
+            continue
+        if all((plan.folder / name).is_file() for name in FILES):
+            yield plan, ""
+        else:
+            waiting.append(plan)
+    jobs = min(jobs, len(waiting))
+    yield from (_at_once(waiting, data, device, jobs, threads, say) if jobs > 1 else _one_by_one(waiting, data, device, threads, say))
+
+
+def _at_once(plans: Sequence[Plan], data: Path | str | None, device: str, jobs: int, threads: int, say) -> Iterator[tuple[Plan, str]]:
     workers: list[Worker] = []
 
     def run(plan: Plan) -> str:
@@ -45,7 +59,7 @@ def run_plans(plans: Sequence[Plan], data: Path | str | None, device: str, jobs:
         except AumError as error:
             return error.problem
 
-    say(f"{jobs} runs at a time, {threads} thread{'s' if threads > 1 else ''} each")
+    say(f"{len(plans)} runs to do, {jobs} at a time, {threads} thread{'s' if threads > 1 else ''} each")
     with ThreadPoolExecutor(jobs) as pool:
         futures = {pool.submit(run, plan): plan for plan in plans}
         try:
@@ -92,13 +106,12 @@ def finish(plan: Plan, data: Path | str | None, device: str, say, progress: bool
         AumError: the folder holds a run of another recipe, or training or testing failed.
     """
     folder = plan.folder
-    _check_recipe(plan)
     if not (folder / PLANNED).is_file():
         write_text(folder / PLANNED, dump_recipe(plan.recipe))
-    if not (folder / "report.json").is_file():
+    if not (folder / FILES[0]).is_file():
         say(plan.name)
         train(plan.recipe, folder, data, resume=(folder / "last" / "state.pt").is_file(), device=device, progress=progress, say=say)
-    if not ((folder / RESULT).is_file() and (folder / SCORES.format("test")).is_file()):
+    if not all((folder / name).is_file() for name in FILES[1:]):
         evaluate(folder, data, "test", folder, device)
 
 

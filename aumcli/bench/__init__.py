@@ -3,9 +3,9 @@
 Each model has a process of its own, so that running out of memory ends that one only; the processes work in turn.
 """
 
-from aumcli.bench.compare import compare
-from aumcli.bench.components import component_lines, components
-from aumcli.bench.kernels import kernel_lines, kernels
+from aumcli.bench.machines import compare
+from aumcli.bench.breakdown import component_lines, components
+from aumcli.bench.backends import kernel_lines, kernels
 from aumcli.bench.point import Point, Setting, measure
 from aumcli.bench.results import Result, read_results
 from aumcli.bench.sweep import MODELS, Sweep, bench

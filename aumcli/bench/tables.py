@@ -8,7 +8,7 @@ from aumcli.bench.results import Result
 from aumcli.bench.turns import Rules
 from aumcli.report import markdown_table
 
-HEADING = f"{'tokens':>6} {'sound':>8}  {'model':<16}{'median':>12} {'error':>7} {'peak':>10} {'kept':>10}{'x AuM':>7}"
+HEADING = f"{'tokens':>6} {'sound':>8}  {'model':<16}{'median':>11} {'error':>7} {'peak':>9} {'kept':>9}{'x AuM':>7}"
 NOTES = ("error: standard error of the median. x AuM: the time over that of the AuM of this size (else of the first model); "
          "above 1, AuM is ahead. peak: {peak}. kept: bytes kept for the backward pass, without the weights.")
 PEAKS = {"cpu": "what the process grew by while computing, without the weights", "gpu": "memory allocated on the GPU, weights and all"}
@@ -40,8 +40,8 @@ def _lines(row: Sequence[Point]) -> Iterator[str]:
             yield f"{start}  {point.failure}"
             continue
         ratio = ratios.get(name)
-        yield (f"{start}{milliseconds(point.median_ms):>12} {100 * point.relative_error:>5.1f} % {_size(point.peak_bytes):>10} "
-               f"{_size(point.saved_bytes):>10}{'' if ratio is None else f'{ratio:.2f}':>7}")
+        yield (f"{start}{milliseconds(point.median_ms):>11} {100 * point.relative_error:>5.1f} % {_size(point.peak_bytes):>9} "
+               f"{_size(point.saved_bytes):>9}{'' if ratio is None else f'{ratio:.2f}':>7}").rstrip()
 
 
 def conclusions(points: Sequence[Point]) -> Iterator[str]:
@@ -170,4 +170,6 @@ def milliseconds(ms: float) -> str:
 
 
 def _size(size: int | None) -> str:
-    return "-" if size is None else f"{size / 2**20:,.1f} MiB" if size < 2**30 else f"{size / 2**30:,.2f} GiB"
+    if size is None:
+        return "-"
+    return f"{size / 2**30:,.2f} GiB" if size >= 2**30 else f"{size / 2**20:,.0f} MiB" if size >= 100 * 2**20 else f"{size / 2**20:.1f} MiB"
