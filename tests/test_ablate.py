@@ -70,7 +70,6 @@ def test_several_jobs_give_the_same_runs_and_take_what_is_there(recipe, corpus, 
     before, out = finished
     shutil.copytree(out, tmp_path, dirs_exist_ok=True)
     (tmp_path / "head" / "seed-1" / "report.json").unlink()       # as if killed after the last epoch
-    (tmp_path / "head" / "seed-0" / "scores-test.npz").unlink()   # as an older version left it
     shutil.rmtree(tmp_path / "mid" / "seed-1")
     after = ablate(recipe, tmp_path, corpus, GRID, 2, SHORT, jobs=2, say=lambda text: None)
     assert after.cells == before.cells and after.comparison == before.comparison
@@ -79,16 +78,20 @@ def test_several_jobs_give_the_same_runs_and_take_what_is_there(recipe, corpus, 
         assert (tmp_path / run / "scores-test.npz").is_file()
 
 
-def test_a_run_of_aum_train_is_taken_if_its_recipe_is_the_same(recipe, corpus, finished, tmp_path):
-    _, out = finished
-    shutil.copytree(out / "mid" / "seed-0", tmp_path / "mid" / "seed-0")
-    (tmp_path / "mid" / "seed-0" / "planned.toml").unlink()
-    assert not quietly(recipe, tmp_path, corpus, ["model.cls_position=mid"], 1, SHORT).cells[0].failures
-    cell, = quietly(recipe, tmp_path, corpus, ["model.cls_position=mid"], 1, ["train.epochs=2"]).cells
-    assert "another recipe" in cell.failures[0]
-    (tmp_path / "mid" / "seed-0" / "planned.toml").unlink()
-    cell, = quietly(recipe, tmp_path, corpus, ["model.cls_position=mid"], 1, ["train.epochs=2"]).cells
-    assert "another recipe" in cell.failures[0]
+def test_a_finished_run_is_taken_only_if_its_recipe_is_the_same(recipe, corpus, finished, tmp_path):
+    before, out = finished
+    run = tmp_path / "mid" / "seed-0"
+    shutil.copytree(out / "mid" / "seed-0", run)
+
+    def once(*overrides):
+        cell, = quietly(recipe, tmp_path, corpus, ["model.cls_position=mid"], 1, overrides).cells
+        return cell
+
+    assert "another recipe" in once("train.epochs=2").failures[0]
+    (run / "planned.toml").unlink()                               # as aum train leaves a run
+    (run / "scores-test.npz").unlink()                            # as an older version does
+    assert "another recipe" in once("train.epochs=2").failures[0]
+    assert once(*SHORT).scores == {0: before.cells[1].scores[0]} and (run / "scores-test.npz").is_file()
 
 
 def test_a_failed_cell_is_reported_and_the_rest_done(aum, recipe, corpus, tmp_path):
