@@ -124,7 +124,7 @@ def _round_ticks(axes: "Axes") -> None:
     low, high = axes.get_ylim()
     steps = (1, 2, 5) if math.log10(high / low) < 2.5 else (1, 3) if math.log10(high / low) < 4 else (1,)
     axes.yaxis.set_major_locator(LogLocator(subs=steps, numticks=20))
-    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}" if value >= 1 else f"{value:g}"))
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}" if value >= 10 else f"{value:.3g}"))
     axes.yaxis.set_minor_formatter(NullFormatter())
 
 
@@ -147,7 +147,7 @@ def _legend(looks: dict[str, dict], machines: Sequence[str], failures: set[str])
     handles = [Line2D([], [], **look) for look in looks.values()]
     if len(machines) > 1:
         handles += [Line2D([], [], color="black", ls=dashes, label=machine) for machine, dashes in zip(machines, DASHES * len(machines))]
-    for mark, label, some in (("x", OUT_OF_MEMORY, OUT_OF_MEMORY in failures), ("1", "could not run", failures - {OUT_OF_MEMORY})):
+    for mark, label, some in (("x", OUT_OF_MEMORY, OUT_OF_MEMORY in failures), ("1", "not measured (see bench.md)", failures - {OUT_OF_MEMORY})):
         if some:
             handles.append(Line2D([], [], color="black", ls="", marker=mark, mew=1.8, label=label))
     return handles

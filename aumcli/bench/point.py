@@ -113,7 +113,7 @@ def timed(run: Callable, device: str) -> tuple[float, object]:
     """Milliseconds that a call takes, the device's work included, and what it returns."""
     import torch
 
-    synchronise = torch.cuda.synchronize if device.startswith("cuda") else lambda: None
+    synchronise = getattr(torch, device.partition(":")[0]).synchronize        # of torch.cpu, torch.cuda or torch.mps
     synchronise()
     start = time.perf_counter()
     result = run()
