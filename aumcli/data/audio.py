@@ -3,6 +3,7 @@
 import functools
 import math
 import os
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -12,6 +13,7 @@ import numpy as np
 import soundfile
 
 from aumcli.data.containers import checked_source, convert_fix, mp3_samples
+from aumcli.data.hdf5 import Hdf5Sound, container, open_hdf5
 from aumcli.errors import AumError
 
 READABLE_SUFFIXES = frozenset({".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".aiff", ".aif", ".aifc", ".au",
@@ -42,7 +44,8 @@ def load_audio(path: Path | str, sample_rate_hz: int | None = None, start_s: flo
     """Decode a sound file, or a slice of it, to mono.
 
     Args:
-        path: a file that libsndfile reads (wav, flac, ogg, mp3, aiff, ...) at any rate with any number of channels.
+        path: a file that libsndfile reads (wav, flac, ogg, mp3, aiff, ...) at any rate with any number of channels, or a
+            data set in an HDF5 file (see `aumcli.data.hdf5`).
         sample_rate_hz: the rate to resample to; None for the file's own.
         start_s: first second of the slice; None for the beginning.
         stop_s: end of the slice in seconds; None for the end of the file.
@@ -174,16 +177,19 @@ def find_audio(folder: Path | str) -> list[Path]:
 
 def find_files(folder: Path | str) -> list[Path]:
     """List all files below a folder that are not hidden, sorted; links are followed, each folder is entered once."""
-    folder = Path(folder)
-    if not folder.is_dir():
+    return sorted(map(Path, walk_files(folder)))
+
+
+def walk_files(folder: Path | str) -> Iterator[str]:
+    """Give what `find_files` lists one by one, folder by folder: AudioSet has 2 million."""
+    if not os.path.isdir(folder):
         raise AumError(f"{folder} is not a folder", fix="name an existing folder with sound files", exit_code=1)
-    found, entered = [], set()
+    entered = set()
     for here, folders, names in os.walk(folder, onerror=_unreadable_folder, followlinks=True):
         entered.add(os.path.realpath(here))
         folders[:] = sorted(name for name in folders if not name.startswith(".")
                             and os.path.realpath(os.path.join(here, name)) not in entered)
-        found += [Path(here, name) for name in names if not name.startswith(".")]
-    return sorted(found)
+        yield from (os.path.join(here, name) for name in sorted(names) if not name.startswith("."))
 
 
 def _unreadable_folder(error: OSError) -> None:
@@ -192,14 +198,16 @@ def _unreadable_folder(error: OSError) -> None:
 
 
 @contextmanager
-def _opened(path: Path) -> Iterator[soundfile.SoundFile]:
+def _opened(path: Path) -> Iterator[soundfile.SoundFile | Hdf5Sound]:
     """Open a sound file, or say what it is instead."""
+    file, name = container(path)
     try:
-        if path.is_dir():
+        status = file.stat()
+        if stat.S_ISDIR(status.st_mode):
             raise AumError(f"{path} is a folder, not a sound file", fix="name the files in it", exit_code=1)
-        if path.stat().st_size == 0:
-            raise AumError(f"{path} is empty (0 bytes)", fix="copy or download it again, or remove it", exit_code=1)
-        sound = soundfile.SoundFile(checked_source(path))
+        if status.st_size == 0:
+            raise AumError(f"{file} is empty (0 bytes)", fix="copy or download it again, or remove it", exit_code=1)
+        sound = open_hdf5(file, name) if name else soundfile.SoundFile(checked_source(path))
     except FileNotFoundError as error:
         raise AumError(f"{path} doesn't exist", fix="check the path; if the file was moved, run aum prepare again",
                        exit_code=1) from error
@@ -208,8 +216,8 @@ def _opened(path: Path) -> Iterator[soundfile.SoundFile]:
                        exit_code=1) from error
     except (soundfile.LibsndfileError, TypeError) as error:     # TypeError: headerless .raw, whose rate is unknown
         raise _unknown_format(path) from error
-    with sound:
-        yield sound
+    with sound as opened:
+        yield opened
 
 
 def _unknown_format(path: Path) -> AumError:
