@@ -59,15 +59,17 @@ def read_parquet(csv_path: Path) -> Clips | None:
     try:
         if (parquet.read_schema(path).metadata or {}).get(DIGEST) != _digest(csv_path):
             return None
-        table = parquet.read_table(path).combine_chunks()
-        columns = {name: table.column(name) for name in ("path", "start_s", "stop_s", "labels", "split", "group")}
+        with parquet.ParquetFile(path) as file:
+            def column(name):                           # one at a time: arrow's copy of it is dropped again
+                return file.read(columns=[name]).column(name)
+
+            codes, values = zip(*(_coded(column(name)) for name in ("labels", "split")))
+            seconds = [column(name).fill_null(float("nan")).to_numpy() for name in ("start_s", "stop_s")]
+            names, groups = (column(name).to_pylist() for name in ("path", "group"))
     except (pyarrow.ArrowException, KeyError):
         return None                                     # manifest.csv, which people can read, has the same rows
-    codes, values = zip(*(_coded(columns[name]) for name in ("labels", "split")))
     sets = [tuple(text.split(";")) if text else () for text in values[0]]
-    seconds = [columns[name].fill_null(float("nan")).to_numpy() for name in ("start_s", "stop_s")]
-    return Clips.of_columns(csv_path.parent, columns["path"].to_pylist(), *seconds, columns["group"].to_pylist(), codes,
-                            (sets, values[1]))
+    return Clips.of_columns(csv_path.parent, names, *seconds, groups, codes, (sets, values[1]))
 
 
 def _coded(column) -> tuple[np.ndarray, list[str]]:
