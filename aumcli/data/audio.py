@@ -1,6 +1,7 @@
 """Sound files to waveforms: decode, mix to mono, resample; and everything that can be wrong with a sound file."""
 
 import functools
+import io
 import math
 import os
 import stat
@@ -64,6 +65,33 @@ def load_audio(path: Path | str, sample_rate_hz: int | None = None, start_s: flo
     if sample_rate_hz is None:
         return waveform, rate_hz
     return resample(waveform, rate_hz, sample_rate_hz), sample_rate_hz
+
+
+def decode_audio(data: bytes, name: str) -> tuple[np.ndarray, int]:
+    """Decode the content of a sound file that `load_audio` can read, as it would.
+
+    Args:
+        data: the content.
+        name: what to call it in errors.
+
+    Returns:
+        The mean of the channels, (samples,) float32 in -1..1, and its rate in Hz.
+
+    Raises:
+        AumError: it is damaged.
+    """
+    try:
+        with soundfile.SoundFile(io.BytesIO(data)) as sound:
+            _, last = _span(Path(name), sound, None, None)
+            return _mono(np.concatenate([*_blocks(Path(name), sound, 0, last)])), sound.samplerate      # (samples,)
+    except soundfile.LibsndfileError as error:
+        raise AumError(f"{name} is damaged at its beginning", fix="write it again", exit_code=1) from error
+
+
+def file_content(path: Path | str) -> bytes:
+    """The content of a sound file, whole; the size of one that was written to a pipe is filled in."""
+    source = checked_source(Path(path))
+    return source.getvalue() if isinstance(source, io.BytesIO) else Path(path).read_bytes()
 
 
 def audio_info(path: Path | str) -> AudioInfo:
@@ -278,7 +306,9 @@ def _blocks(path: Path, sound: soundfile.SoundFile, first: int, last: int) -> It
 
 def _mp3_unsure(path: Path, sound: soundfile.SoundFile) -> bool:
     """Whether this is an MP3 without an index, whose header only guesses its length; refuse it if the guess is off."""
-    samples = mp3_samples(path) if sound.format == "MP3" else None
+    samples = None
+    if sound.format == "MP3":
+        samples = mp3_samples(sound.name if isinstance(sound.name, io.BytesIO) else path)
     if samples is not None and sound.frames < samples - 2 * MPEG_FRAME_SAMPLES:
         raise AumError(f"{path} has a variable bit rate and no index: only {sound.frames / sound.samplerate:.3f} s of "
                        f"{samples / sound.samplerate:.3f} s would be decoded", fix=convert_fix(path), exit_code=1)

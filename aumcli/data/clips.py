@@ -87,8 +87,12 @@ class Clips(Sequence):
 
     def of_split(self, name: str) -> "Clips":
         """The part that belongs to a split."""
+        return self.take(np.flatnonzero(self.is_of_split(name)))
+
+    def is_of_split(self, name: str) -> np.ndarray:
+        """Which clips belong to a split: (clips,) bool."""
         code = self._values[1].index(name) if name in self._values[1] else -1
-        return self.take(np.flatnonzero(self._column(1) == code))
+        return self._column(1) == code
 
     @property
     def splits(self) -> list[str]:

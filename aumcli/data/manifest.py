@@ -148,13 +148,14 @@ def write_manifest(folder: Path | str, clips: Sequence[Clip], labels: Sequence[L
     written = Clips()
     with csv_writer(folder / "manifest.csv", CLIP_COLUMNS) as writer:
         for clip in clips:
-            path, start_s, stop_s, *rest = _clip_row(clip, folder)
+            path, start_s, stop_s, *rest = clip_row(clip, folder)
             writer.writerow((path, start_s, stop_s, *rest))
             written.append(path, clip.start_s, clip.stop_s, clip.labels, clip.split, clip.group)
     write_parquet(folder / "manifest.csv", written)
 
 
-def _clip_row(clip: Clip, folder: Path) -> tuple[str, ...]:
+def clip_row(clip: Clip, folder: Path) -> tuple[str, ...]:
+    """A clip as a row of manifest.csv in `folder`: its path relative where it lies below, else absolute."""
     path = Path(os.path.abspath(clip.path))
     path = path.relative_to(folder) if path.is_relative_to(folder) else path
     seconds = ("" if value is None else repr(float(value)) for value in (clip.start_s, clip.stop_s))
