@@ -19,6 +19,7 @@ from aumcli.progress import progress
 
 CHUNK_BYTES = 2**18
 TIMEOUT_S = 30
+TAIL_BYTES = 2**24                      # of zeros behind the last member; nobody writes so many
 DAMAGED = (tarfile.TarError, zipfile.BadZipFile, gzip.BadGzipFile, zlib.error, EOFError, NotImplementedError)
 
 
@@ -131,6 +132,8 @@ def unpack(archive: Path, folder: Path, rename: Callable[[str], str | None], lim
                 shutil.copyfileobj(file, out, CHUNK_BYTES)
         verify(partial)
         replace_folder(partial, folder, own)
+    except DAMAGED as error:
+        raise AumError(f"{archive} is no archive, or damaged: {error}", fix="download it again", exit_code=1) from error
     except OSError as error:
         raise unwritable(folder, error) from error
     finally:
@@ -139,23 +142,20 @@ def unpack(archive: Path, folder: Path, rename: Callable[[str], str | None], lim
 
 def members(archive: Path, rename: Callable[[str], str | None], limit_bytes: int) -> Iterator[tuple[str, BinaryIO]]:
     """Give the new name and the opened content of each wanted file in an archive; see `unpack`."""
-    try:
-        total = 0
-        for name, size, plain, opened in (_zip if zipfile.is_zipfile(archive) else _tar)(archive):
-            total += size
-            if total > limit_bytes:
-                raise AumError(f"{archive} would unpack to more than {limit_bytes / 2**30:.1f} GiB: it is another archive",
-                               fix="take the archive that its publisher offers", exit_code=1)
-            new = rename(_inside(archive, name))
-            if new is None:
-                continue
-            if not plain:
-                raise AumError(f"{archive}: {name} is a link or a device, not a file", fix="take the archive that its "
-                               "publisher offers", exit_code=1)
-            with opened() as file:
-                yield _inside(archive, new), file
-    except DAMAGED as error:
-        raise AumError(f"{archive} is no archive, or damaged: {error}", fix="download it again", exit_code=1) from error
+    total = 0
+    for name, size, plain, opened in (_zip if zipfile.is_zipfile(archive) else _tar)(archive):
+        total += size
+        if total > limit_bytes:
+            raise AumError(f"{archive} would unpack to more than {limit_bytes / 2**30:.1f} GiB: it is another archive",
+                           fix="take the archive that its publisher offers", exit_code=1)
+        new = rename(_inside(archive, name))
+        if new is None:
+            continue
+        if not plain:
+            raise AumError(f"{archive}: {name} is a link or a device, not a file",
+                           fix="take the archive that its publisher offers", exit_code=1)
+        with opened() as file:
+            yield _inside(archive, new), file
 
 
 def _inside(archive: Path, name: str) -> str:
@@ -181,6 +181,9 @@ def _tar(archive: Path) -> Iterator[tuple[str, int, bool, Callable]]:
             if not member.isdir():
                 yield member.name, member.size, member.isreg(), lambda member=member: packed.extractfile(member)
             packed.members.clear()                              # it keeps all of them: Speech Commands has 105,829
+        for _ in range(TAIL_BYTES // CHUNK_BYTES):              # the compressor's checksum stands behind tar's own end
+            if not packed.fileobj.read(CHUNK_BYTES):
+                break
 
 
 def replace_folder(new: Path, old: Path, own: Callable[[str], bool]) -> None:
