@@ -8,13 +8,12 @@ from aumcli.errors import AumError
 
 _RECONSTRUCT = {(f"numpy.{core}.multiarray", name) for core in ("core", "_core") for name in ("_reconstruct", "scalar")}
 _BUFFER = {(f"numpy.{core}.numeric", "_frombuffer") for core in ("core", "_core")}
+# DataFrame and its indexes by their names in pandas 1 to 3. Arrow's arrays are not among them: they trust the lengths they are told.
 ALLOWED = _RECONSTRUCT | _BUFFER | {
-    ("numpy", "ndarray"), ("numpy", "dtype"), ("builtins", "slice"), ("pandas.core.frame", "DataFrame"),
+    ("numpy", "ndarray"), ("numpy", "dtype"), ("builtins", "slice"), ("pandas", "DataFrame"), ("pandas.core.frame", "DataFrame"),
     ("pandas.core.internals.managers", "BlockManager"), ("pandas._libs.internals", "_unpickle_block"),
-    ("pandas.core.indexes.base", "_new_Index"), ("pandas.core.indexes.base", "Index"),
-    ("pandas.core.indexes.range", "RangeIndex"), ("pandas.core.indexes.numeric", "Int64Index"),
-    ("pandas._libs.arrays", "__pyx_unpickle_NDArrayBacked"), ("pandas.core.arrays.string_", "StringArray"),
-    ("pandas.core.arrays.string_", "StringDtype"), ("pandas", "StringDtype")}
+    ("pandas.core.indexes.base", "_new_Index"), ("pandas", "Index"), ("pandas.core.indexes.base", "Index"), ("pandas", "RangeIndex"),
+    ("pandas.core.indexes.range", "RangeIndex"), ("pandas.core.indexes.numeric", "Int64Index")}
 MOVED = {("pandas.core.indexes.numeric", "Int64Index"): ("pandas.core.indexes.base", "Index")}
 
 
