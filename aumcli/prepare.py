@@ -13,16 +13,14 @@ import numpy as np
 from aumcli.data import sources
 from aumcli.data.audio import AudioInfo
 from aumcli.data.clips import Clip, Clips
-from aumcli.data.fit import MEASURED_CLIPS, measure_normalisation
 from aumcli.data.journal import Journal
-from aumcli.data.manifest import CLIP_COLUMNS, clip_row, write_manifest
+from aumcli.data.manifest import write_clips, write_manifest
 from aumcli.data.opening import open_clips
 from aumcli.data.shards import write_shards
 from aumcli.data.sources import Index, LeftOut, Request
-from aumcli.data.tables import csv_writer, listed
+from aumcli.data.tables import listed
 from aumcli.errors import AumError
 from aumcli.progress import progress
-from aumcli.recipe import Recipe
 
 DATA = Path("data")
 OWN_NAMES = ("folder", "csv", "ast-json")           # data of one's own: prepared under its own name, not the corpus's
@@ -184,7 +182,10 @@ def _finish(request: Request, index: Index, clips: Clips, found: _Found, strict:
         warnings += leaks(what, found.clips, identity)
     report = _report(request, index, clips, found, warnings)
     write_manifest(request.out, found.clips, index.labels, asdict(report))
-    _write_missing(request.out, index.missing)
+    if index.missing:
+        write_clips(request.out / MISSING, index.missing.columns())
+    else:
+        (request.out / MISSING).unlink(missing_ok=True)         # of an earlier call
     return report
 
 
@@ -199,11 +200,11 @@ def leaks(what: str, clips: Iterable[Clip], identity) -> list[str]:
     Returns:
         Nothing, or one sentence.
     """
-    splits: dict[str, str | tuple[str, ...]] = {}
+    splits: dict[str, tuple[str, ...]] = {}
     for clip in clips:
         name = identity(clip)
-        known = splits.setdefault(name, (clip.split,))
-        if name and clip.split not in known:
+        known = splits.setdefault(name, (clip.split,)) if name else (clip.split,)
+        if clip.split not in known:
             splits[name] = (*known, clip.split)
     shared = {name: found for name, found in splits.items() if len(found) > 1}
     if not shared:
@@ -224,19 +225,10 @@ def _reason(item: LeftOut) -> str:
     return item.reason if item.path in item.reason else f"{item.path}: {item.reason}"
 
 
-def _strict_error(left_out: list[LeftOut], missing: Sequence[Clip]) -> AumError:
-    lines = [f"  {_reason(item)} ({item.fix})" for item in left_out] + [f"  {clip.path}: no such file" for clip in missing]
+def _strict_error(left_out: list[LeftOut], missing: Clips) -> AumError:
+    lines = [f"  {_reason(item)} ({item.fix})" for item in left_out] + [f"  {path}: no such file" for path in missing.paths()]
     return AumError(f"{len(lines)} clips can't be used and no manifest was written:\n" + "\n".join(lines),
                     fix="repair or remove them, or leave --strict out to prepare the rest", exit_code=1)
-
-
-def _write_missing(out: Path, missing: Sequence[Clip]) -> None:
-    """missing.csv: the clips without a file, in the manifest's columns; none where nothing is missing."""
-    if not missing:
-        (out / MISSING).unlink(missing_ok=True)
-        return
-    with csv_writer(out / MISSING, CLIP_COLUMNS) as writer:
-        writer.writerows((str(clip.path), *clip_row(clip, out)[1:]) for clip in missing)
 
 
 def _report(request: Request, index: Index, clips: Clips, found: _Found, warnings: list[str]) -> PrepareReport:
@@ -249,17 +241,16 @@ def _report(request: Request, index: Index, clips: Clips, found: _Found, warning
             cell = table.setdefault(clip.split, {"clips": 0, "seconds": 0.0})
             cell["clips"] += 1
             cell["seconds"] += duration_s
-    for clip in index.missing:
-        for label in clip.labels:
-            cell = classes[names[label]].setdefault(clip.split, {"clips": 0, "seconds": 0.0})
-            cell["missing"] = cell.get("missing", 0) + 1
+    absent = {split: index.missing.of_split(split).columns()["labels"] for split in index.missing.splits}
+    for split, joined in absent.items():
+        for label, count in Counter(label for labels in joined for label in labels.split(";")).items():
+            classes[names[label]].setdefault(split, {"clips": 0, "seconds": 0.0})["missing"] = count
     for table in (splits, *classes.values()):
         for cell in table.values():
             cell["seconds"] = round(cell["seconds"], 3)
     untrained = [name for name, table in classes.items() if not table.get("train", {}).get("clips")]
     if untrained:
         warnings = [*warnings, f"{len(untrained)} classes have no clip in train: {listed(untrained)}"]
-    absent = Counter(clip.split for clip in index.missing)
     rates = Counter(found.sample_rates_hz)
     return PrepareReport(
         corpus=request.corpus, folder=str(request.out), origin=index.origin, version=metadata.version("aumcli"),
@@ -267,12 +258,15 @@ def _report(request: Request, index: Index, clips: Clips, found: _Found, warning
         multi_label=any(len(labels) > 1 for labels in found.clips.label_sets), splits=splits, classes=classes,
         sample_rates_hz={str(rate): rates[rate] for rate in sorted(rates)}, longest_s=round(max(found.durations_s), 3),
         shortest_s=round(min(found.durations_s), 6), normalisation=_normalisation(found), left_out=found.left_out,
-        missing={split: {"listed": len(clips.of_split(split)) + count, "missing": count} for split, count in absent.items()},
+        missing={split: {"listed": len(clips.of_split(split)) + len(rows), "missing": len(rows)} for split, rows in absent.items()},
         warnings=warnings)
 
 
 def _normalisation(found: _Found) -> dict[str, float]:
     """Mean and standard deviation of the training split at the default frontend, from a bounded, evenly spaced sample."""
+    from aumcli.data.fit import MEASURED_CLIPS, measure_normalisation       # torch: late, so that mistakes are told at once
+    from aumcli.recipe import Recipe
+
     rows = np.flatnonzero(found.clips.is_of_split("train"))
     if not len(rows):
         return {}

@@ -112,10 +112,10 @@ class Clips(Sequence):
     def columns(self) -> dict[str, list]:
         """All as columns: path (as text), start_s, stop_s, labels (ids joined by ";"), split and group."""
         rows = range(len(self._paths)) if self._rows is None else self._rows.tolist()
-        (sets, splits), joined = self._codes, [";".join(labels) for labels in self._values[0]]
+        codes, joined = [self._column(which).tolist() for which in (0, 1)], [";".join(labels) for labels in self._values[0]]
         return {"path": [*self.paths()], "start_s": [_second(self._starts[row]) for row in rows],
-                "stop_s": [_second(self._stops[row]) for row in rows], "labels": [joined[sets[row]] for row in rows],
-                "split": [self._values[1][splits[row]] for row in rows], "group": [self._groups[row] for row in rows]}
+                "stop_s": [_second(self._stops[row]) for row in rows], "labels": [joined[code] for code in codes[0]],
+                "split": [self._values[1][code] for code in codes[1]], "group": [self._groups[row] for row in rows]}
 
     @classmethod
     def of_columns(cls, folder: Path, path: list[str], start_s: np.ndarray, stop_s: np.ndarray, group: list[str],

@@ -1,7 +1,7 @@
 """A prepared corpus on disk: manifest.csv (one row per clip), labels.csv (one row per class) and report.json."""
 
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -136,30 +136,27 @@ def write_manifest(folder: Path | str, clips: Sequence[Clip], labels: Sequence[L
         AumError: the labels contradict each other, a clip has an unknown label or no split, or there is no clip.
     """
     folder = Path(os.path.abspath(folder))
-    problems = label_problems(labels)
+    problems, clips = label_problems(labels), Clips.of(clips)
     known = {label.id for label in labels}
-    for clip in clips:
-        problems += [f"{clip.path}: {problem}" for problem in _label_set_problems(clip.labels, clip.split, known)]
+    wrong = {(ids, split): _label_set_problems(ids, split, known) for ids in clips.label_sets for split in clips.splits}
+    if any(wrong.values()):
+        problems += [f"{clip.path}: {problem}" for clip in clips for problem in wrong[clip.labels, clip.split]]
     raise_problems(folder / "manifest.csv", problems or ([] if clips else ["there are no clips"]),
-                    fix="correct the corpus; nothing was written")
+                   fix="correct the corpus; nothing was written")
     with csv_writer(folder / "labels.csv", LABEL_COLUMNS) as writer:
         writer.writerows((label.index, label.id, label.name) for label in labels)
     write_json(folder / "report.json", report)
-    written = Clips()
-    with csv_writer(folder / "manifest.csv", CLIP_COLUMNS) as writer:
-        for clip in clips:
-            path, start_s, stop_s, *rest = clip_row(clip, folder)
-            writer.writerow((path, start_s, stop_s, *rest))
-            written.append(path, clip.start_s, clip.stop_s, clip.labels, clip.split, clip.group)
-    write_parquet(folder / "manifest.csv", written)
+    columns = clips.columns()
+    below = os.path.join(folder, "")
+    columns["path"] = [path.removeprefix(below) for path in map(os.path.abspath, columns["path"])]
+    write_clips(folder / "manifest.csv", columns)
+    write_parquet(folder / "manifest.csv", columns)
 
 
-def clip_row(clip: Clip, folder: Path) -> tuple[str, ...]:
-    """A clip as a row of manifest.csv in `folder`: its path relative where it lies below, else absolute."""
-    path = Path(os.path.abspath(clip.path))
-    path = path.relative_to(folder) if path.is_relative_to(folder) else path
-    seconds = ("" if value is None else repr(float(value)) for value in (clip.start_s, clip.stop_s))
-    return (path.as_posix(), *seconds, ";".join(clip.labels), clip.split, clip.group)
+def write_clips(path: Path, columns: Mapping[str, Sequence]) -> None:
+    """Write clips, given as `Clips.columns` does, as a CSV file in the manifest's form."""
+    with csv_writer(path, CLIP_COLUMNS) as writer:
+        writer.writerows(zip(*(columns[name] for name in CLIP_COLUMNS)))
 
 
 def _label_set_problems(labels: tuple[str, ...], split: str, known: set[str]) -> list[str]:

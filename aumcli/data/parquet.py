@@ -5,6 +5,7 @@ long as that fits: whoever edits manifest.csv gets what he wrote.
 """
 
 import hashlib
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -15,12 +16,12 @@ from aumcli.files import atomic_path
 DIGEST = b"manifest.csv sha256"
 
 
-def write_parquet(csv_path: Path, clips: Clips) -> bool:
+def write_parquet(csv_path: Path, columns: Mapping[str, Sequence]) -> bool:
     """Write manifest.parquet beside a finished manifest.csv; where pyarrow is missing, remove an older one.
 
     Args:
         csv_path: manifest.csv.
-        clips: the clips in it, paths as they stand there.
+        columns: what is in it, as `Clips.columns` gives it, paths as they stand there.
 
     Returns:
         Whether it was written.
@@ -32,7 +33,7 @@ def write_parquet(csv_path: Path, clips: Clips) -> bool:
     import pyarrow
     from pyarrow import parquet
 
-    table = pyarrow.table(clips.columns(), schema=pyarrow.schema([
+    table = pyarrow.table(dict(columns), schema=pyarrow.schema([
         ("path", pyarrow.string()), ("start_s", pyarrow.float64()), ("stop_s", pyarrow.float64()),
         ("labels", pyarrow.string()), ("split", pyarrow.string()), ("group", pyarrow.string())],
         metadata={DIGEST: _digest(csv_path)}))

@@ -13,8 +13,8 @@ manifest.csv counted from 0. Rows of a split are shuffled once (by the corpus's 
 - `KEY.SUFFIX`: the sound. The clip's own file, byte for byte, where the clip is a whole file that libsndfile reads (wav, flac,
   ogg, mp3, ...); of a slice, or a sound in an HDF5 file, its mono samples as .flac, or as .wav (32-bit float) where FLAC's 24
   bits would change them. Either way decoding gives the samples that `aumcli.data.audio.load_audio` gives, to the bit.
-- `KEY.json`: {"labels": [ids], "split", "group", "path", "start_s", "stop_s", "sample_rate_hz", "samples", "sha256"}; path,
-  start and stop tell where the sound was taken from; sha256 is that of the sound's member.
+- `KEY.json`: {"labels": [ids], "split", "group", "path", "start_s", "stop_s", "sample_rate_hz", "sha256"}; path, start and
+  stop tell where the sound was taken from; sha256 is that of the sound's member.
 
 shards.json: {"format": 1, "manifest_sha256", "labels": [ids by index], "splits": {split: clips}, "sample_rates_hz": {rate: clips},
 "shards": [{"name", "split", "clips", "bytes", "sha256", "sample_rates_hz": {rate: clips}}, ...]}, shards in reading order.
@@ -37,7 +37,7 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 import soundfile
 
-from aumcli.data.audio import READABLE_SUFFIXES, decode_audio, file_content, load_audio
+from aumcli.data.audio import READABLE_SUFFIXES, audio_info, decode_audio, file_content, load_audio
 from aumcli.data.clips import Clip, Clips
 from aumcli.data.fetch import TIMEOUT_S, check_space, digest
 from aumcli.data.hdf5 import container
@@ -122,7 +122,7 @@ def write_shards(folder: Path, clips: Clips, labels: Sequence[Label], seed: int,
 
 def _write_split(folder: Path, clips: Clips, split: str, order: np.ndarray, threads: ThreadPoolExecutor,
                  journal: Journal) -> Iterator[Shard]:
-    """Write the shards of one split, one after the other."""
+    """Write the shards of one split, one after the other; `order` has its rows as they shall stand."""
     identity = hashlib.sha256("\n".join(map(clip_key, clips.take(order))).encode() + order.tobytes())
     first, number = 0, 0
     bar = iter(progress(order, f"sharding {split}", len(order)))
@@ -173,13 +173,15 @@ def encode_clip(clip: Clip) -> tuple[str, bytes, dict[str, object]]:
     Raises:
         AumError: the clip can't be read.
     """
-    waveform, rate_hz = load_audio(clip.path, None, clip.start_s, clip.stop_s)                  # (samples,)
     suffix = clip.path.suffix.lower()
-    whole = clip.start_s is None and clip.stop_s is None and container(clip.path)[1] is None and suffix in READABLE_SUFFIXES
-    suffix, sound = (suffix[1:], file_content(clip.path)) if whole else _exact(waveform, rate_hz)
+    if clip.start_s is None and clip.stop_s is None and container(clip.path)[1] is None and suffix in READABLE_SUFFIXES:
+        suffix, sound, rate_hz = suffix[1:], file_content(clip.path), audio_info(clip.path).sample_rate_hz
+    else:
+        waveform, rate_hz = load_audio(clip.path, None, clip.start_s, clip.stop_s)              # (samples,)
+        suffix, sound = _exact(waveform, rate_hz)
     return suffix, sound, {
         "labels": clip.labels, "split": clip.split, "group": clip.group, "path": clip.path.as_posix(), "start_s": clip.start_s,
-        "stop_s": clip.stop_s, "sample_rate_hz": rate_hz, "samples": len(waveform), "sha256": hashlib.sha256(sound).hexdigest()}
+        "stop_s": clip.stop_s, "sample_rate_hz": rate_hz, "sha256": hashlib.sha256(sound).hexdigest()}
 
 
 def _exact(waveform: np.ndarray, rate_hz: int) -> tuple[str, bytes]:

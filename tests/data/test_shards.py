@@ -79,7 +79,7 @@ def test_the_layout_is_the_documented_one(tmp_path):
     keys = [int(name[:9]) for name in names[::2]]
     assert sorted(keys) == list(range(15)) and keys != sorted(keys)                    # shuffled, once and for all
     assert names[0] == f"{keys[0]:09d}.flac" and names[1] == f"{keys[0]:09d}.json"
-    assert set(about) == {"labels", "split", "group", "path", "start_s", "stop_s", "sample_rate_hz", "samples", "sha256"}
+    assert set(about) == {"labels", "split", "group", "path", "start_s", "stop_s", "sample_rate_hz", "sha256"}
     before = {path.name: path.read_bytes() for path in (out / "shards").iterdir()}
     prepare("csv", out, source=tmp_path / "x" / "t.csv", shards=True, workers=1)
     assert {path.name: path.read_bytes() for path in (out / "shards").iterdir()} == before     # whatever the workers

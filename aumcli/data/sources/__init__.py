@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from types import ModuleType
 
-from aumcli.data.clips import Clip
+from aumcli.data.clips import Clip, Clips
 from aumcli.data.tables import Label, listed, read_labels
 from aumcli.errors import AumError
 
@@ -114,7 +114,7 @@ class Index:
         labels: the classes.
         origin: where all comes from, for people.
         left_out: files that can't be clips.
-        missing: clips that the corpus's tables list and that have no file.
+        missing: clips that the corpus's tables list and that have no file; their paths are what the tables call them.
         warnings: what else should be known.
         identities: what -> the identity of a clip in this respect, such as speaker -> its group; splits shouldn't share any.
         longest_s: clips of the corpus last no longer, None where they may; one that does is no such clip.
@@ -126,7 +126,7 @@ class Index:
     labels: list[Label]
     origin: str
     left_out: list[LeftOut] = field(default_factory=list)
-    missing: Sequence[Clip] = ()
+    missing: Clips = field(default_factory=Clips)
     warnings: list[str] = field(default_factory=list)
     identities: Mapping[str, Callable[[Clip], str]] = field(default_factory=dict)
     longest_s: float | None = None

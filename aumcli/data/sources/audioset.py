@@ -91,6 +91,6 @@ def percent(request: Request, name: str, text: str) -> float:
 
 def with_val(segment: Segment, val: float, seed: int) -> Segment:
     """The segment; as validation, if it is for training and its video falls into that many percent."""
-    if segment.split != "train" or shared_out(segment.video, (100 - val, val, 0), seed) == "train":
+    if not val or segment.split != "train" or shared_out(segment.video, (100 - val, val, 0), seed) == "train":
         return segment
     return replace(segment, split="val")

@@ -48,7 +48,7 @@ def index(request: Request) -> Index:
     audio = find_videos(request.sounds)
     if not audio:
         raise AumError(f"{request.sounds} has no audio of a video", fix=GET.format(folder=request.sounds), exit_code=1)
-    clips, missing, left_out, names = Clips(), [], [], {}
+    clips, missing, left_out, names = Clips(), Clips(), [], {}
     for split, path in paths.items():
         for row in [] if path is None else read_annotations(path):
             _add_class(names, row, path)
@@ -57,7 +57,7 @@ def index(request: Request) -> Index:
             if problem:
                 left_out.append(LeftOut(f"{path} {row['annotation_id']}", problem, FIX, start_s, stop_s))
             elif video not in audio:
-                missing.append(Clip(Path(video), start_s, stop_s, labels, split, row["participant_id"]))
+                missing.append(video, start_s, stop_s, labels, split, row["participant_id"])
             else:
                 clips.append(audio[video], start_s, stop_s, labels, split, row["participant_id"])
     labels = [Label(place, names[index], names[index]) for place, index in enumerate(sorted(names))]

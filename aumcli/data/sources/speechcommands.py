@@ -8,7 +8,7 @@ import os
 from pathlib import Path
 
 from aumcli.data.audio import walk_files
-from aumcli.data.clips import Clip, Clips
+from aumcli.data.clips import Clips
 from aumcli.data.fetch import check_space, download, unpack
 from aumcli.data.sources import Index, LeftOut, Request, labels_for
 from aumcli.errors import AumError
@@ -61,7 +61,8 @@ def _fetch(out: Path) -> None:
 
 
 def _take(archive: Path, folder: Path) -> None:
-    check_space(folder, UNPACKED_BYTES if archive.stat().st_size == SIZE else 0, f"unpacking {archive}") if archive.exists() else None
+    if archive.is_file() and archive.stat().st_size == SIZE:
+        check_space(folder.parent, UNPACKED_BYTES, f"unpacking {archive}")
     unpack(archive, folder, lambda name: name.removeprefix("./"), UNPACKED_BYTES, lambda name: True, _check_lists)
 
 
@@ -73,8 +74,8 @@ def _check_lists(folder: Path) -> None:
 
 
 def _listed(request: Request, folder: Path, origin: str) -> Index:
-    splits = {line.strip(): split for split, name in LISTS.items() for line in open(folder / name, encoding="utf-8") if line.strip()}
-    clips, left_out, found = Clips(), [], set()
+    splits = {line: split for split, name in LISTS.items() for line in (folder / name).read_text(encoding="utf-8").split()}
+    clips, missing, left_out, found = Clips(), Clips(), [], set()
     for path in walk_files(folder):
         name = Path(path).relative_to(folder).as_posix()
         word, _, file = name.rpartition("/")
@@ -86,9 +87,11 @@ def _listed(request: Request, folder: Path, origin: str) -> Index:
             continue
         found.add(name)
         clips.append(path, None, None, (word,), splits.get(name, "train"), speaker)
-    missing = [Clip(folder / name, labels=(name.split("/")[0],), split=split) for name, split in splits.items() if name not in found]
+    for name, split in splits.items():
+        if name not in found:
+            missing.append(name, None, None, (name.split("/")[0],), split, name.rpartition("/")[2].partition("_nohash_")[0])
     classes = {labels[0] for labels in clips.label_sets}
-    return Index(clips, labels_for(request, classes | {clip.labels[0] for clip in missing}), origin, left_out, missing,
+    return Index(clips, labels_for(request, classes | {labels[0] for labels in missing.label_sets}), origin, left_out, missing,
                  _differences(clips, classes), {"speaker": lambda clip: clip.group})
 
 

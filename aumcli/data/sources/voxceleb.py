@@ -7,7 +7,7 @@ import os
 import re
 from pathlib import Path
 
-from aumcli.data.clips import Clip, Clips
+from aumcli.data.clips import Clips
 from aumcli.data.sources import SPLITS, Index, Request
 from aumcli.data.tables import Label, raise_problems
 from aumcli.errors import AumError
@@ -38,12 +38,12 @@ def index(request: Request) -> Index:
     rows = read_split(request.table([TABLE], GET))
     root = Path(os.path.abspath(request.sounds))
     folders = [str(root / part) for part in FOLDERS if (root / part).is_dir()]
-    clips, missing = Clips(), []
+    clips, missing = Clips(), Clips()
     for split, name, video in rows:
         speaker = name[:7]
         path = next((path for path in (os.path.join(folder, name) for folder in folders) if os.path.exists(path)), None)
         if path is None:
-            missing.append(Clip(Path(name), labels=(speaker,), split=split, group=f"{speaker}/{video}"))
+            missing.append(name, None, None, (speaker,), split, f"{speaker}/{video}")
         else:
             clips.append(path, None, None, (speaker,), split, f"{speaker}/{video}")
     if not clips:

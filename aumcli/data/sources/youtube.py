@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from aumcli.data.audio import AUDIO_SUFFIXES, walk_files
-from aumcli.data.clips import Clip, Clips
+from aumcli.data.clips import Clips
 from aumcli.data.sources import LeftOut
 from aumcli.data.tables import listed
 
@@ -40,7 +40,7 @@ def parse_name(stem: str) -> tuple[str, float | None] | None:
     return match and (match[1], None if match[2] is None else float(match[2]))
 
 
-def find_clips(folder: Path, segments: Iterable[Segment]) -> tuple[Clips, list[Clip], list[LeftOut], list[str]]:
+def find_clips(folder: Path, segments: Iterable[Segment]) -> tuple[Clips, Clips, list[LeftOut], list[str]]:
     """Find the files of segments.
 
     Args:
@@ -70,11 +70,11 @@ def find_clips(folder: Path, segments: Iterable[Segment]) -> tuple[Clips, list[C
             doubled.append(path)
         else:
             files[segment.video, segment.start_s] = path
-    clips, missing = Clips(), []
+    clips, missing = Clips(), Clips()
     for segment in (each for rows in wanted.values() for each in rows):
         path = files.get((segment.video, segment.start_s))
         if path is None:
-            missing.append(Clip(Path(segment.video), segment.start_s, None, segment.labels, segment.split, segment.video))
+            missing.append(segment.video, segment.start_s, None, segment.labels, segment.split, segment.video)
         else:
             clips.append(path, None, None, segment.labels, segment.split, segment.video)
     warnings = [f"{foreign} sounds belong to no row of the tables"] if foreign else []
