@@ -2,6 +2,7 @@
 
 import json
 import pickle
+import re
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -19,6 +20,8 @@ from aumcli.data.sources import epic_sounds, esc50, load, names, speechcommands,
 from aumcli.data.tables import read_labels
 from aumcli.errors import AumError
 from aumcli.prepare import prepare
+
+pytest_plugins = ["aum_fixtures"]
 
 
 @pytest.fixture
@@ -45,6 +48,13 @@ def test_every_corpus_has_a_source():
     assert set(names()) == {"synth", "fsdd", "folder", "speechcommands", "audioset", "as20k", "vggsound", "voxceleb", "epic_sounds",
                             "esc50", "csv", "ast-json"}
     assert all(callable(load(name).index) for name in names())
+
+
+def test_every_corpus_is_named_by_help_and_errors(aum):
+    help, error = aum("prepare", "--help"), aum("prepare", "nope")
+    assert (help.code, error.code) == (0, 2)
+    for name in names():
+        assert re.search(rf"\b{name}\b", help.out) and re.search(rf"\b{name}\b", error.err)
 
 
 @pytest.mark.parametrize("name, words", [
