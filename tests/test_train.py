@@ -381,7 +381,7 @@ def test_the_losses():
 
 def test_a_single_validation_clip(corpus, tmp_path):
     manifest = read_manifest(corpus)
-    clips = [clip for clip in manifest.clips if clip.split != "val"] + manifest.split("val")[:1]
+    clips = [*(clip for clip in manifest.clips if clip.split != "val"), *manifest.split("val")[:1]]
     write_manifest(tmp_path / "data", clips, manifest.labels, {})
     run = quietly(tiny("train.epochs=1"), tmp_path / "run", tmp_path / "data")
     assert json.loads((run / "report.json").read_text())["clips"] == 1
