@@ -26,6 +26,13 @@ class Format(StrEnum):
     JSON = "json"
 
 
+class To(StrEnum):
+    """What `aum convert` writes."""
+
+    MODEL = "model"
+    TRANSFORMERS = "transformers"
+
+
 @app.command()
 def prepare(
     corpus: Annotated[str, typer.Argument(help="synth, fsdd or folder")],
@@ -199,19 +206,21 @@ def ablate(
 
 @app.command()
 def convert(
-    source: Annotated[Path, typer.Argument(help="the authors' .pth of an AuM or AST")],
-    out: Annotated[Path, typer.Argument(help="model directory to write")],
-    cls_position: Annotated[str, typer.Option(help="where an AuM has its class token: head, mid or end")] = "mid",
+    source: Annotated[Path, typer.Argument(help="the authors' AuM or AST, a ViM or DeiT of ImageNet, an AST of transformers, a model")],
+    out: Annotated[Path, typer.Argument(help="directory to write")],
+    to: Annotated[To, typer.Option(help="what to write")] = To.MODEL,
+    cls_position: Annotated[str, typer.Option(help="where an AuM or ViM has its class token: head, mid or end")] = "mid",
     labels: Annotated[Path | None, typer.Option(help="table of class names, such as class_labels_indices.csv")] = None,
-    frames: Annotated[int | None, typer.Option(help="frames of the spectrogram  [default: 1024 if it fits]")] = None,
+    new_head: Annotated[bool, typer.Option("--new-head", help="draw a head for other classes, to be trained")] = False,
+    frames: Annotated[int | None, typer.Option(help="frames of the spectrogram; positions are resized to them  [default: the checkpoint's]")] = None,
     heads: Annotated[int | None, typer.Option(help="attention heads of an AST  [default: width / 64]")] = None,
     activation: Annotated[str | None, typer.Option(help="softmax or sigmoid  [default: sigmoid for 527 classes]")] = None,
 ) -> None:
-    """Turn a published checkpoint into a model directory; sizes and direction are read off its tensors."""
+    """Turn somebody's checkpoint into a model directory; sizes and direction are read off its tensors."""
     from aumcli.convert import convert as run
     from aumcli.report import print_table
 
-    print_table("", ("what", "value"), run(source, out, cls_position, labels, frames, heads, activation))
+    print_table("", ("what", "value"), run(source, out, cls_position, labels, new_head, frames, heads, activation, to))
 
 
 @app.command()
