@@ -1,10 +1,14 @@
-"""aum convert: a published checkpoint becomes a model directory that every other command takes."""
+"""aum convert: a published checkpoint becomes a model directory that every other command takes; a model becomes one file, or
+goes to the hub and comes back."""
 
 import csv
 from pathlib import Path
 
+from aumcli.classifier import find_model, load_model
 from aumcli.errors import AumError
-from aumcli.weights import CONFIG, import_checkpoint, save_model, transformers_ast
+from aumcli.export import SUFFIXES, export_model
+from aumcli.hub import copy_model, hub_name, push
+from aumcli.weights import CONFIG, import_checkpoint, read_model, save_model, transformers_ast
 
 
 def read_labels(path: Path | str) -> list[str]:
@@ -39,8 +43,17 @@ def convert(
     Raises:
         AumError: the checkpoint is not one that is known, or damaged, or `out` already holds a model.
     """
+    if Path(out).suffix in SUFFIXES:
+        return export_model(load_model(source), out)
+    if target := hub_name(out):
+        return push(find_model(source), *target)
     if (Path(out) / CONFIG).exists():
         raise AumError(f"{out} already holds a model", fix="name another folder, or remove this one first")
+    if hub_name(source):
+        folder = find_model(source)
+        _, config = read_model(folder)  # refuses what is damaged before anything is written
+        copy_model(folder, out)
+        return [("model", config.model.describe()), ("classes", str(len(config.labels))), ("written to", str(out))]
     names = None if labels is None else read_labels(labels)
     imported = import_checkpoint(source, cls_position=cls_position, labels=names, new_head=new_head, frames=frames, heads=heads,
                                  activation=activation)

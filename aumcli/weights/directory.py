@@ -55,8 +55,11 @@ def read_model(folder: Path | str, backend: str = "auto") -> tuple[nn.Module, Mo
     folder = Path(folder)
     path, config = folder / WEIGHTS, read_config(folder)
     _check_shapes(path, safetensors_shapes(path), config.model)
-    tensors = {name: x.float() for name, x in read_safetensors(path).items()}
-    check_finite(path, tensors)
+    stored = read_safetensors(path)
+    if whole := [name for name, x in stored.items() if not x.is_floating_point()]:
+        raise AumError(f"{path} doesn't fit {CONFIG}: {whole[0]} holds no floating point numbers", fix="copy the whole directory again")
+    check_finite(path, stored)
+    tensors = {name: x.float() for name, x in stored.items()}
     with torch.random.fork_rng(devices=[]):  # the draws for weights that are about to be replaced are nobody's
         network = build_network(config.model, backend)
     network.load_state_dict(tensors)
