@@ -43,16 +43,20 @@ def convert(
     Raises:
         AumError: the checkpoint is not one that is known, or damaged, or `out` already holds a model.
     """
-    if Path(out).suffix in SUFFIXES:
-        return export_model(load_model(source), out)
-    if target := hub_name(out):
-        return push(find_model(source), *target)
+    plain = cls_position == "mid" and to == "model" and not any((labels, new_head, frames, heads, activation))
+    target = hub_name(out)
+    if target or Path(out).suffix in SUFFIXES:
+        if not plain:
+            raise AumError(f"{out} is written of a model as it is; the options are for model directories",
+                           fix="convert into a directory with them first, and that directory then without")
+        return push(find_model(source), *target) if target else export_model(load_model(source), out)
     if (Path(out) / CONFIG).exists():
         raise AumError(f"{out} already holds a model", fix="name another folder, or remove this one first")
-    if hub_name(source):
-        folder = find_model(source)
-        _, config = read_model(folder)  # refuses what is damaged before anything is written
-        copy_model(folder, out)
+    fetched = hub_name(source) is not None
+    source = find_model(source) if fetched else source
+    if fetched and plain:
+        _, config = read_model(source)  # refuses what is damaged before anything is written
+        copy_model(source, out)
         return [("model", config.model.describe()), ("classes", str(len(config.labels))), ("written to", str(out))]
     names = None if labels is None else read_labels(labels)
     imported = import_checkpoint(source, cls_position=cls_position, labels=names, new_head=new_head, frames=frames, heads=heads,

@@ -144,6 +144,8 @@ def test_the_document_from_sound_to_scores(tmp_path, aum, clips, monkeypatch):
     code = re.search(r"```python\n(.*?)```", DOCUMENT.read_text(encoding="utf-8"), re.DOTALL)[1]
     assert "aumcli" not in code
     monkeypatch.chdir(tmp_path)
+    refused = aum("convert", tmp_path / "model", tmp_path / "other.onnx", "--frames", 128)
+    assert refused.code == 2 and "options" in refused.err and not (tmp_path / "other.onnx").exists()
     clip, names = str(next(clips.glob("*.wav"))), {}
     exec(code.replace("clip.wav", clip), names)
     ours = dict(aumcli.load_model(tmp_path / "model").predict(clip, 3))
