@@ -42,16 +42,20 @@ Flag = Annotated[bool, Field(strict=True)]
 
 
 class FrontendConfig(Frozen):
-    """Waveform -> log-mel spectrogram, as Kaldi computes it."""
+    """Waveform -> log-mel spectrogram, as Kaldi or the EPIC-SOUNDS pipeline computes it."""
 
+    kind: Literal["kaldi", "epic_sounds"] = Field(
+        "kaldi", description="kaldi: log energies of whole windows, zeros behind a short clip; epic_sounds: log magnitudes of "
+                             "centred frames, the last one repeated")
     sample_rate_hz: Positive = Field(16000, description="every clip is resampled to this rate")
     n_mels: Positive = Field(128, description="mel filters from low_hz to half the sample rate")
     frames: Positive = Field(1024, description="frames per clip; shorter clips are padded, longer ones cut")
     window_ms: PositiveFloat = Field(25.0, description="Hann window")
     hop_ms: PositiveFloat = Field(10.0, description="from one frame to the next")
+    fft_size: Positive | None = Field(None, description="points of the FFT; none: the next power of two from the window on")
     low_hz: NotNegative = Field(20.0, description="lower edge of the first filter")
     mean: float = Field(-4.2677393, strict=True, description="subtracted from the log energies (default: AudioSet)")
-    std: PositiveFloat = Field(4.5689974, description="then divided by twice this")
+    std: PositiveFloat = Field(4.5689974, description="then divided by twice this; mean 0, std 0.5: not normalised")
 
     @property
     def window_samples(self) -> int:
@@ -62,9 +66,15 @@ class FrontendConfig(Frozen):
         return int(self.sample_rate_hz * self.hop_ms * 0.001)
 
     @property
+    def fft_points(self) -> int:
+        """Points of the FFT."""
+        return self.fft_size or 1 << (self.window_samples - 1).bit_length()
+
+    @property
     def clip_samples(self) -> int:
         """The fewest samples that fill all frames."""
-        return self.window_samples + (self.frames - 1) * self.hop_samples
+        hops = (self.frames - 1) * self.hop_samples
+        return hops + self.window_samples if self.kind == "kaldi" else max(1, hops)
 
     @property
     def clip_s(self) -> float:
@@ -75,6 +85,8 @@ class FrontendConfig(Frozen):
         if self.hop_samples < 1 or self.window_samples < 2:
             raise ValueError(f"window_ms {self.window_ms} and hop_ms {self.hop_ms} are less than a sample "
                              f"at {self.sample_rate_hz} Hz")
+        if self.fft_points < self.window_samples or self.fft_points % 2:
+            raise ValueError(f"fft_size {self.fft_points} is odd or less than the window's {self.window_samples} samples")
         if self.low_hz >= self.sample_rate_hz / 2:
             raise ValueError(f"low_hz {self.low_hz} is not below half the sample rate {self.sample_rate_hz}")
         return self
