@@ -218,6 +218,11 @@ class AugmentConfig(Frozen):
     mixup: Fraction = Field(0.0, description="share of clips that are mixed with another (Beta(10, 10))")
     freq_mask: Count = Field(0, description="SpecAugment: widest mel band set to zero")
     time_mask: Count = Field(0, description="SpecAugment: longest run of frames set to zero")
+    masking: Literal["torchaudio", "epic_sounds"] = Field(
+        "torchaudio", description="torchaudio: one mask along each axis, set to zero; epic_sounds: two, set to the "
+                                  "spectrogram's mean, shorter on average")
+    feature_noise: NotNegative = Field(0.0, description="uniform noise on the normalised features, from 0 up to this much")
+    roll: Count = Field(0, description="frames rolled around, by up to this many each way")
     speed: Extent = Field(
         0.0, description="resampled by a factor in 1 / (1 + speed) .. 1 + speed: pitch, formants and tempo together")
     tempo: Extent = Field(0.0, description="stretched in time likewise, pitch kept")
@@ -241,6 +246,7 @@ class TrainConfig(Frozen):
     weight_decay: NotNegative = 0.05
     betas: tuple[Fraction, Fraction] = (0.9, 0.999)
     warmup_epochs: NotNegative = Field(1.0, description="linear rise of the learning rate from zero")
+    warmup_steps: Count = Field(0, description="the same in steps; where not 0, it counts instead of warmup_epochs")
     schedule: Literal["constant", "cosine", "steps"] = "cosine"
     decay_start: Positive = Field(2, description="steps: epochs before the first decay")
     decay_every: Positive = Field(1, description="steps: epochs from one decay to the next")
@@ -251,6 +257,10 @@ class TrainConfig(Frozen):
     clip_grad: NotNegative = Field(1.0, description="largest norm of the gradient; 0 for no limit")
     ema: Extent = Field(
         0.0, description="decay per step of the averaged weights that are evaluated and saved; 0 for none")
+    init: str | None = Field(None, description="a checkpoint, a run or a model to start from instead of fresh weights")
+    pretrained: str = Field("", description="which checkpoint `init` has to name; without it nothing is trained")
+    dtype: Literal["float32", "bfloat16"] = Field(
+        "float32", description="of the products in a step: bfloat16 means autocast; weights and validation stay float32")
     recompute: Literal["cheap", "block"] = Field(
         "cheap", description="what the backward pass computes again instead of keeping it: what is cheap, or whole blocks, "
                              "for least memory")
@@ -263,6 +273,12 @@ class DataConfig(Frozen):
     corpus: str | None = Field(None, description="data/<corpus> is used where --data is not given")
     train: str = "train"
     val: str = Field("val", description="chooses the best epoch; never the test split")
+    val_share: Extent = Field(
+        0.0, description="for corpora without a split for that: this share of `train` is kept out of training and chooses the "
+                         "epoch instead of `val`")
+    train_clips: Positive | None = Field(None, description="clips of the whole corpus' training split, for the plan")
+    sampling: Literal["shuffle", "balanced"] = Field(
+        "shuffle", description="balanced: as many clips per epoch, drawn with replacement, those of rare labels oftener")
     hold_out: str = Field("", coerce_numbers_to_str=True, description="train and validate without the clips whose group has this name; test on them")
     fit: tuple[Literal["sample_rate", "clip_length", "normalisation"], ...] = Field(
         (), description="frontend values that are measured on the training split instead of being read from the recipe")

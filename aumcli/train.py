@@ -17,20 +17,20 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from aumcli.classifier import Classifier, pick_device
-from aumcli.config import AugmentConfig, ModelConfig, TrainConfig
+from aumcli.config import ModelConfig, TrainConfig
 from aumcli.core import build_network
-from aumcli.core.frontend import LogMel
-from aumcli.data.augment import augment_waveforms, equalise_features, mask_features, mixup_waveforms, warp_features
-from aumcli.data.dataset import Waveforms, crop_and_pad, epoch_batches, load_batches, stream_seed
+from aumcli.data.batch import make_batch
+from aumcli.data.dataset import Waveforms, balanced_weights, epoch_batches, load_batches, stream_seed
 from aumcli.data.fit import fit_recipe
 from aumcli.data.manifest import Manifest, read_manifest
+from aumcli.data.splits import training_splits
 from aumcli.errors import AumError
-from aumcli.evaluate import score_clips, split_clips
+from aumcli.evaluate import score_clips
 from aumcli.files import atomic_path, write_json, write_text
 from aumcli.metrics import evaluate_scores
 from aumcli.recipe import Recipe, dump_recipe
 from aumcli.report import environment, plot_confusion, plot_curves
-from aumcli.weights import save_model
+from aumcli.weights import initialise, save_model
 
 WEIGHTS_PURPOSE, BATCH_PURPOSE, MODEL_PURPOSE = 1, 2, 3  # what a stream of random numbers is for
 STATE = "state.pt"
@@ -49,6 +49,7 @@ class Run:
     optimizer: torch.optim.Optimizer
     train: Waveforms
     val: Waveforms
+    sample_weights: np.ndarray | None    # how likely each training clip is drawn; None: each once per epoch
     history: list[dict[str, float | None]]  # a row per epoch; None where a figure is undefined
     progress: bool
 
@@ -86,7 +87,7 @@ def train(recipe: Recipe, out: Path | str, data: Path | str | None = None, *, re
     for epoch in range(len(run.history), settings.epochs):
         started = time.perf_counter()
         train_loss = _train_epoch(run, epoch)
-        row = {"epoch": epoch + 1, "train_loss": train_loss, **_validate(run), "lr": _learning_rate(settings, epoch + 1.0),
+        row = {"epoch": epoch + 1, "train_loss": train_loss, **_validate(run), "lr": _learning_rate(settings, epoch + 1.0, run.steps_per_epoch),
                "seconds": round(time.perf_counter() - started, 2)}
         run.history.append(row)
         best = max(run.history, key=lambda each: -1.0 if each[run.metric] is None else each[run.metric]) is row
@@ -107,38 +108,48 @@ def _start(recipe: Recipe, out: Path, data: Path | str | None, resume: bool, dev
         raise AumError("the recipe names no corpus and no data was given", fix="name prepared data with --data")
     folder = Path(data or Path("data") / recipe.data.corpus)
     manifest = read_manifest(folder)
-    train_clips, val_clips = (split_clips(manifest, name, recipe.data.hold_out) for name in (recipe.data.train, recipe.data.val))
+    train_clips, val_clips = training_splits(manifest, recipe.data)
     manifest.check_files([*train_clips, *val_clips])
     if state is None:
         recipe = fit_recipe(recipe, train_clips, len(manifest.labels), manifest.multi_label)
-    torch.use_deterministic_algorithms(True)
-    torch.utils.deterministic.fill_uninitialized_memory = False  # a debugging aid that costs a pass over every tensor
-    torch.manual_seed(stream_seed(recipe.seed, WEIGHTS_PURPOSE))
-    network, averaged = build_network(recipe.model), None
-    network.recompute = recipe.train.recompute
-    if recipe.train.ema:
-        averaged = build_network(recipe.model).requires_grad_(False)
-        averaged.load_state_dict(network.state_dict())
     place = pick_device(device)
     config = ModelConfig(
         model=recipe.model, frontend=recipe.frontend, labels=tuple(manifest.label_names),
         activation="sigmoid" if recipe.train.loss == "bce" else "softmax",
         provenance={"data": str(folder), "seed": recipe.seed, "hold_out": recipe.data.hold_out, "clips": len(train_clips)})
+    network, averaged, notes = _networks(recipe, config, fresh=state is None)
     network.to(place)
     classifier = Classifier(averaged or network, config, str(out), place)
     rate, cache = recipe.frontend.sample_rate_hz, recipe.data.cache_mb
     run = Run(recipe, folder, out, manifest, classifier, network, _optimizer(network, recipe.train),
-              Waveforms(train_clips, rate, cache), Waveforms(val_clips, rate, cache), [], progress)
+              Waveforms(train_clips, rate, cache), Waveforms(val_clips, rate, cache),
+              balanced_weights(train_clips) if recipe.data.sampling == "balanced" else None, [], progress)
     if state is not None:
         _restore(run, state)
     parameters = sum(x.numel() for x in network.parameters())
     say(f"{folder}: {len(train_clips)} training and {len(val_clips)} validation clips, {len(manifest.labels)} classes; "
         f"{recipe.model.describe()}, {parameters:,} parameters; "
         f"{run.classifier.backend} backend on {place}, {torch.get_num_threads()} threads, seed {recipe.seed}")
+    for line in notes:
+        say(line)
     if state is not None:
         say(f"going on after epoch {len(run.history)} of {recipe.train.epochs}")
     write_text(out / "recipe.toml", dump_recipe(recipe))
     return run
+
+
+def _networks(recipe: Recipe, config: ModelConfig, fresh: bool) -> tuple[torch.nn.Module, torch.nn.Module | None, list[str]]:
+    """The network to train, its averaged twin where the recipe asks for one, and what there is to say about their start."""
+    torch.use_deterministic_algorithms(True)
+    torch.utils.deterministic.fill_uninitialized_memory = False  # a debugging aid that costs a pass over every tensor
+    torch.manual_seed(stream_seed(recipe.seed, WEIGHTS_PURPOSE))
+    network, averaged = build_network(recipe.model), None
+    network.recompute = recipe.train.recompute
+    notes = initialise(network, config, recipe.train.init) if recipe.train.init and fresh else []
+    if recipe.train.ema:
+        averaged = build_network(recipe.model).requires_grad_(False)
+        averaged.load_state_dict(network.state_dict())
+    return network, averaged, notes
 
 
 def _optimizer(network: torch.nn.Module, settings: TrainConfig) -> torch.optim.Optimizer:
@@ -151,12 +162,13 @@ def _optimizer(network: torch.nn.Module, settings: TrainConfig) -> torch.optim.O
     return kind([group for group in groups if group["params"]], lr=settings.lr, betas=settings.betas, fused=True)
 
 
-def _learning_rate(settings: TrainConfig, epochs: float) -> float:
+def _learning_rate(settings: TrainConfig, epochs: float, steps_per_epoch: int = 1) -> float:
     """The learning rate after so many epochs."""
-    if epochs < settings.warmup_epochs:
-        return settings.lr * epochs / settings.warmup_epochs
+    warmup = settings.warmup_steps / steps_per_epoch or settings.warmup_epochs
+    if epochs < warmup:
+        return settings.lr * epochs / warmup
     if settings.schedule == "cosine":
-        done = (epochs - settings.warmup_epochs) / max(settings.epochs - settings.warmup_epochs, 1e-9)
+        done = (epochs - warmup) / max(settings.epochs - warmup, 1e-9)
         return settings.lr * 0.5 * (1 + math.cos(math.pi * min(1.0, done)))
     if settings.schedule == "steps" and epochs >= settings.decay_start:
         return settings.lr * settings.decay_factor ** (1 + int((epochs - settings.decay_start) / settings.decay_every))
@@ -168,19 +180,21 @@ def _train_epoch(run: Run, epoch: int) -> float:
     from tqdm import tqdm
 
     settings, seed = run.recipe.train, run.recipe.seed
-    batches = epoch_batches(len(run.train), settings.batch_size, seed, epoch)
+    batches = epoch_batches(len(run.train), settings.batch_size, seed, epoch, run.sample_weights)
     run.network.train()
     total, seen = 0.0, 0
     bar = tqdm(load_batches(run.train, batches, settings.workers), total=len(batches), unit="batch", leave=False, delay=2,
                desc=f"epoch {epoch + 1}/{settings.epochs}", disable=None if run.progress else True)
+    place, first = run.classifier.device.type, int(settings.schedule != "steps")  # MultiStepLR decays after an epoch's last step
     for step, waveforms in enumerate(bar):
         for group in run.optimizer.param_groups:
-            group["lr"] = _learning_rate(settings, epoch + (step + 1) / len(batches))
+            group["lr"] = _learning_rate(settings, epoch + (step + first) / len(batches), len(batches))
         generator = torch.Generator().manual_seed(stream_seed(seed, epoch, step, BATCH_PURPOSE))
         targets = torch.from_numpy(run.manifest.targets([run.train.clips[i] for i in batches[step]]))
         features, targets = make_batch(run.classifier.frontend, waveforms, targets, run.recipe.augment, generator)
         torch.manual_seed(stream_seed(seed, epoch, step, MODEL_PURPOSE))  # stochastic depth draws from here
-        loss = loss_of(run.network(features), targets, settings)
+        with torch.autocast(place, torch.bfloat16, enabled=settings.dtype == "bfloat16"):
+            loss = loss_of(run.network(features), targets, settings)
         run.optimizer.zero_grad(set_to_none=True)
         loss.backward()
         norm = torch.nn.utils.clip_grad_norm_(run.network.parameters(), settings.clip_grad or math.inf)
@@ -191,34 +205,6 @@ def _train_epoch(run: Run, epoch: int) -> float:
         seen += len(waveforms)
         bar.set_postfix_str(f"loss {total / seen:.4f}", refresh=False)
     return total / seen
-
-
-def make_batch(frontend: LogMel, waveforms: list[np.ndarray], targets: Tensor, augment: AugmentConfig,
-               generator: torch.Generator) -> tuple[Tensor, Tensor]:
-    """Turn clips into augmented, normalised features on the frontend's device.
-
-    Args:
-        frontend: the model's.
-        waveforms: (samples,) float32 each.
-        targets: (b, classes) float32.
-        augment: what to do to them.
-        generator: decides every random choice.
-
-    Returns:
-        Features (b, frames, mels) and targets (b, classes), which mixing may have changed.
-    """
-    config, device = frontend.config, frontend.window.device
-    with torch.no_grad():
-        # half as much again, so that a clip that is played faster still fills the input
-        batch, lengths = crop_and_pad(waveforms, int(config.clip_samples * (1 + augment.speed)), generator)
-        batch, lengths, targets = batch.to(device), lengths.to(device), targets.to(device)
-        batch, lengths = augment_waveforms(batch, lengths, augment, config.sample_rate_hz, generator)
-        batch, targets = mixup_waveforms(batch, lengths, targets, augment.mixup, generator)
-        batch, lengths = batch[:, : config.clip_samples], lengths.clamp(max=config.clip_samples)
-        energies, n_frames = warp_features(frontend.energies(batch, lengths), frontend.n_frames(lengths), augment, config, generator)
-        energies = equalise_features(energies, augment, generator)
-        features = mask_features(frontend.fit(energies, n_frames), augment, generator)
-        return frontend.normalise(features), targets
 
 
 def loss_of(logits: Tensor, targets: Tensor, settings: TrainConfig) -> Tensor:
