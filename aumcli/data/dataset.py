@@ -75,18 +75,13 @@ def balanced_weights(clips: Sequence[Clip]) -> np.ndarray:
     return weights / weights.sum()
 
 
-def load_batches(waveforms: Waveforms, batches: list[list[int]], workers: int) -> Iterator[list[np.ndarray]]:
-    """Decode batches in order, in `workers` processes (0: here). The result doesn't depend on their number.
+def load_batches(waveforms: Waveforms, batches: list[list[int]], workers: int) -> Iterator[list[np.ndarray | AumError]]:
+    """Decode batches in order, in `workers` processes (0: here), which work ahead. The result doesn't depend on their number.
 
-    Raises:
-        AumError: a clip can't be read; it names the file.
+    Yields:
+        For each clip its waveform, or why it can't be read.
     """
-    loader = DataLoader(_Reported(waveforms), batch_sampler=batches, collate_fn=list, num_workers=workers)
-    for batch in loader:
-        for item in batch:
-            if isinstance(item, AumError):
-                raise item
-        yield batch
+    yield from DataLoader(_Reported(waveforms), batch_sampler=batches, collate_fn=list, num_workers=workers)
 
 
 class _Reported(Dataset):
