@@ -22,12 +22,13 @@ from aumcli.core import build_network
 from aumcli.data.batch import make_batch
 from aumcli.data.dataset import Waveforms, balanced_weights, epoch_batches, load_batches, stream_seed
 from aumcli.data.fit import fit_recipe
-from aumcli.data.manifest import Manifest, read_manifest
-from aumcli.data.splits import training_splits
+from aumcli.data.manifest import Manifest
+from aumcli.data.splits import corpus_folder, open_corpus, training_splits
 from aumcli.errors import AumError
 from aumcli.evaluate import score_clips
 from aumcli.files import atomic_path, write_json, write_text
 from aumcli.metrics import evaluate_scores
+from aumcli.plan import settings_rows
 from aumcli.recipe import Recipe, dump_recipe
 from aumcli.report import environment, plot_confusion, plot_curves
 from aumcli.weights import initialise, save_model
@@ -87,7 +88,8 @@ def train(recipe: Recipe, out: Path | str, data: Path | str | None = None, *, re
     for epoch in range(len(run.history), settings.epochs):
         started = time.perf_counter()
         train_loss = _train_epoch(run, epoch)
-        row = {"epoch": epoch + 1, "train_loss": train_loss, **_validate(run), "lr": _learning_rate(settings, epoch + 1.0, run.steps_per_epoch),
+        row = {"epoch": epoch + 1, "train_loss": train_loss, **_validate(run),
+               "lr": _learning_rate(settings, epoch + 1.0, run.steps_per_epoch),
                "seconds": round(time.perf_counter() - started, 2)}
         run.history.append(row)
         best = max(run.history, key=lambda each: -1.0 if each[run.metric] is None else each[run.metric]) is row
@@ -104,10 +106,10 @@ def _start(recipe: Recipe, out: Path, data: Path | str | None, resume: bool, dev
     if state is not None:
         recipe = Recipe.model_validate(state["recipe"])
         data = data or state["data"]
-    if data is None and recipe.data.corpus is None:
-        raise AumError("the recipe names no corpus and no data was given", fix="name prepared data with --data")
-    folder = Path(data or Path("data") / recipe.data.corpus)
-    manifest = read_manifest(folder)
+    elif recipe.train.pretrained and not recipe.train.init:
+        raise AumError(f"this recipe starts from weights that were not given: {recipe.train.pretrained}",
+                       fix="fetch them and name them with --init PATH; --set train.pretrained= trains from scratch")
+    folder, manifest = corpus_folder(recipe, data), open_corpus(recipe, data)
     train_clips, val_clips = training_splits(manifest, recipe.data)
     manifest.check_files([*train_clips, *val_clips])
     if state is None:
@@ -130,7 +132,7 @@ def _start(recipe: Recipe, out: Path, data: Path | str | None, resume: bool, dev
     say(f"{folder}: {len(train_clips)} training and {len(val_clips)} validation clips, {len(manifest.labels)} classes; "
         f"{recipe.model.describe()}, {parameters:,} parameters; "
         f"{run.classifier.backend} backend on {place}, {torch.get_num_threads()} threads, seed {recipe.seed}")
-    for line in notes:
+    for line in [*notes, *(f"{what:<10}  {value}" for what, value in settings_rows(recipe, len(train_clips)))]:
         say(line)
     if state is not None:
         say(f"going on after epoch {len(run.history)} of {recipe.train.epochs}")
