@@ -64,7 +64,9 @@ def train(
     data: Annotated[Path | None, typer.Option(help="prepared data  [default: data/<the recipe's corpus>]")] = None,
     out: Annotated[Path | None, typer.Option(help="the run's folder  [default: runs/<recipe or data>]")] = None,
     set_: Annotated[list[str] | None, typer.Option("--set", help="change a value: --set train.epochs=5; repeatable")] = None,
+    init: Annotated[Path | None, typer.Option(help="start from a checkpoint, a run or a model instead of fresh weights")] = None,
     seed: Annotated[int | None, typer.Option(help="decides every random draw  [default: the recipe's, 0]")] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="say what would happen and what it needs; write nothing")] = False,
     resume: Annotated[bool, typer.Option(help="go on where the run in --out was saved last")] = False,
     device: Device = "cpu",
     devices: Annotated[int, typer.Option(min=1, help="train on so many GPUs, or in so many processes on the CPU")] = 1,
@@ -72,11 +74,16 @@ def train(
     """Train a model on prepared data: writes runs/NAME/."""
     from aumcli.recipe import load_recipe
 
-    overrides = (set_ or []) + ([] if seed is None else [f"seed={seed}"])
+    given = {"seed": seed, "train.init": init and str(init)}
+    overrides = (set_ or []) + [f"{key}={json.dumps(value)}" for key, value in given.items() if value is not None]
     loaded = load_recipe(recipe, overrides)  # before torch: a mistake in a recipe is said at once
     if resume and overrides:
-        raise AumError("--resume goes on with the run's own recipe, so --set and --seed can't change it",
+        raise AumError("--resume goes on with the run's own recipe, so --set, --seed and --init can't change it",
                        fix="leave them out, or start a new run with another --out")
+    if dry_run:
+        from aumcli.plan import dry_run as plan
+
+        return typer.echo("\n".join(f"{what:<10}  {value}" for what, value in plan(loaded, data)))
     name = data.resolve().name if data and recipe == "quickstart" else Path(recipe).stem
     out = out or Path("runs") / name
     if devices > 1:
@@ -231,17 +238,24 @@ def convert(
 
 
 @app.command()
-def info(name: Annotated[str | None, typer.Argument(help="`recipes`, a recipe, a run or a model")] = None) -> None:
+def info(
+    name: Annotated[str | None, typer.Argument(help="`recipes`, a recipe, a run or a model")] = None,
+    as_json: Json = False,
+) -> None:
     """Show what is installed and which kernels can run; with a name, the recipes, one recipe or one model."""
     from aumcli import info as facts
+    from aumcli.recipe import Recipe, dump_recipe
     from aumcli.report import print_table
 
     if name is None:
-        print_table("", ("what", "value"), facts.installed())
+        rows = facts.installed()
+        _print_json(dict(rows)) if as_json else print_table("", ("what", "value"), rows)
     elif name == "recipes":
-        print_table("recipes", ("name", "corpus", "model", "training"), facts.recipes())
+        _print_json(facts.recipes()) if as_json else typer.echo("\n".join(facts.recipe_lines()))
     else:
-        typer.echo(facts.about(name))
+        shown = facts.about(name)
+        as_toml = isinstance(shown, Recipe) and not as_json
+        typer.echo(dump_recipe(shown)) if as_toml else _print_json(shown.model_dump(mode="json"))
 
 
 def _without(arguments: list[str], option: str) -> list[str]:

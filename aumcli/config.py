@@ -259,7 +259,7 @@ class TrainConfig(Frozen):
     clip_grad: NotNegative = Field(1.0, description="largest norm of the gradient; 0 for no limit")
     ema: Extent = Field(
         0.0, description="decay per step of the averaged weights that are evaluated and saved; 0 for none")
-    init: str | None = Field(None, description="a checkpoint, a run or a model to start from instead of fresh weights")
+    init: str = Field("", description="a checkpoint, a run or a model to start from instead of fresh weights")
     pretrained: str = Field("", description="which checkpoint `init` has to name; without it nothing is trained")
     dtype: Literal["float32", "bfloat16", "float16"] = Field(
         "float32", description="of the products in a step: bfloat16 means autocast, float16 autocast with a scaled loss, for GPUs "

@@ -2,10 +2,12 @@
 
 import hashlib
 from collections import defaultdict
+from pathlib import Path
 
 from aumcli.config import DataConfig
-from aumcli.data.manifest import Clip, Manifest
+from aumcli.data.manifest import Clip, Manifest, read_manifest
 from aumcli.errors import AumError
+from aumcli.recipe import Recipe
 
 
 def split_clips(manifest: Manifest, split: str, hold_out: str) -> list[Clip]:
@@ -23,6 +25,30 @@ def split_clips(manifest: Manifest, split: str, hold_out: str) -> list[Clip]:
         raise AumError(f"without the group {hold_out!r} nothing is left of the split {split!r} of {manifest.folder}",
                        fix="hold out another group, or prepare the corpus with more groups in each split")
     return clips
+
+
+def corpus_folder(recipe: Recipe, data: Path | str | None) -> Path:
+    """The prepared folder that a training reads: `data`, else data/<the recipe's corpus>.
+
+    Raises:
+        AumError: neither is given.
+    """
+    if data is None and recipe.data.corpus is None:
+        raise AumError("the recipe names no corpus and no data was given", fix="name prepared data with --data")
+    return Path(data or Path("data") / recipe.data.corpus)
+
+
+def open_corpus(recipe: Recipe, data: Path | str | None) -> Manifest:
+    """Read the corpus that a training is about.
+
+    Raises:
+        AumError: it is not prepared, or its manifest is wrong.
+    """
+    folder = corpus_folder(recipe, data)
+    if data is None and not (folder / "manifest.csv").exists():
+        raise AumError(f"{folder} is not a prepared corpus: it has no manifest.csv",
+                       fix=f"run `aum prepare {recipe.data.corpus}`, or name a prepared folder with --data")
+    return read_manifest(folder)
 
 
 def training_splits(manifest: Manifest, config: DataConfig) -> tuple[list[Clip], list[Clip]]:

@@ -145,7 +145,7 @@ def _step(run: Run, number: int, batch: list[int], waveforms: list[np.ndarray | 
         targets = torch.from_numpy(run.manifest.targets([run.train.clips[clip] for clip, _ in good]))
         features, targets = make_batch(run.classifier.frontend, [item for _, item in good], targets, run.recipe.augment, generator)
         torch.manual_seed(stream_seed(*stream, MODEL_PURPOSE))  # stochastic depth draws from here
-        with torch.autocast(device.type, _autocast_type(settings), enabled=settings.dtype != "float32"):
+        with torch.autocast(device.type, getattr(torch, settings.dtype), enabled=settings.dtype != "float32"):
             part_loss = loss_of(run.network(features), targets, settings) * (len(good) / len(batch))
         run.scaler.scale(part_loss).backward()
         loss, seen = loss + part_loss.item(), seen + len(good)
@@ -189,10 +189,6 @@ def _count_bad_files(run: Run, bad: list[AumError], failed: int, say) -> None:
         raise bad[0] if bad else AumError("another process could not read a clip", fix="see its message", exit_code=1)
     for error in bad:
         say(f"left out, {run.bad_files} of at most {run.recipe.data.bad_files}: {error.problem}")
-
-
-def _autocast_type(settings: TrainConfig) -> torch.dtype:
-    return torch.float16 if settings.dtype == "float16" else torch.bfloat16
 
 
 def loss_of(logits: Tensor, targets: Tensor, settings: TrainConfig) -> Tensor:

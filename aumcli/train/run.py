@@ -13,9 +13,10 @@ from aumcli.config import ModelConfig
 from aumcli.core import build_network
 from aumcli.data.dataset import Waveforms, balanced_weights, stream_seed
 from aumcli.data.fit import fit_recipe
-from aumcli.data.manifest import Clip, Manifest, read_manifest
-from aumcli.data.splits import training_splits
+from aumcli.data.manifest import Clip, Manifest
+from aumcli.data.splits import corpus_folder, open_corpus, training_splits
 from aumcli.errors import AumError
+from aumcli.plan import settings_rows
 from aumcli.recipe import Recipe
 from aumcli.train.optim import make_optimizer
 from aumcli.train.team import Team
@@ -92,10 +93,10 @@ def build(recipe: Recipe, out: Path, data: Path | str | None, device: torch.devi
     Raises:
         AumError: the data or the recipe is unusable.
     """
-    if data is None and recipe.data.corpus is None:
-        raise AumError("the recipe names no corpus and no data was given", fix="name prepared data with --data")
-    folder = Path(data or Path("data") / recipe.data.corpus)
-    manifest = read_manifest(folder)
+    if fresh and recipe.train.pretrained and not recipe.train.init:
+        raise AumError(f"this recipe starts from weights that were not given: {recipe.train.pretrained}",
+                       fix="fetch them and name them with --init PATH; --set train.pretrained= trains from scratch")
+    folder, manifest = corpus_folder(recipe, data), open_corpus(recipe, data)
     train_clips, val_clips = training_splits(manifest, recipe.data)
     manifest.check_files([*train_clips, *val_clips])
     if fresh:
@@ -119,7 +120,8 @@ def build(recipe: Recipe, out: Path, data: Path | str | None, device: torch.devi
         f"{folder}: {len(train_clips)} training and {len(val_clips)} validation clips, {len(manifest.labels)} classes; "
         f"{recipe.model.describe()}, {parameters:,} parameters" + (f", {trained:,} trained" if trained < parameters else "") + "; "
         f"{classifier.backend} backend on {device}, {torch.get_num_threads()} threads, seed {recipe.seed}"
-        + (f"; {team.size} processes, each batch in {recipe.train.parts} parts" if team.size > 1 else ""), *notes]
+        + (f"; {team.size} processes, each batch in {recipe.train.parts} parts" if team.size > 1 else ""), *notes,
+        *(f"{what:<10}  {value}" for what, value in settings_rows(recipe, len(train_clips)))]
 
 
 def _share_out(recipe: Recipe, team: Team) -> Recipe:
