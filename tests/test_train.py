@@ -464,7 +464,7 @@ def test_weights_that_diverge_in_an_epochs_last_step_are_not_kept(corpus, tmp_pa
 # batches and schedules
 
 ALL = AugmentConfig(shift_s=0.2, mixup=1.0, freq_mask=8, time_mask=8, speed=0.3, tempo=0.3, warp=0.2, gain_db=12,
-                    noise_snr_db=0.0, band=1.0, reverb=1.0)
+                    noise_snr_db=0.0, band=1.0, reverb=1.0, masking="epic_sounds", feature_noise=0.1, roll=5)
 FRONTEND = FrontendConfig(sample_rate_hz=RATE_HZ, n_mels=32, frames=48)
 
 
@@ -533,6 +533,48 @@ def test_steps():
 def test_any_warm_up_goes_with_any_schedule(schedule, warmup_epochs):
     values = rates(np.linspace(0.01, 10, 50), schedule=schedule, warmup_epochs=warmup_epochs)
     assert all(0 <= value <= 1 for value in values)
+
+
+def test_a_warm_up_in_steps_counts_instead_of_one_in_epochs():
+    settings = TrainConfig(lr=1.0, epochs=10, warmup_steps=30, warmup_epochs=7, schedule="constant")
+    assert [_learning_rate(settings, epochs, 20) for epochs in (0.05, 0.75, 1.5, 2, 9)] == pytest.approx([1 / 30, 0.5, 1, 1, 1])
+
+
+def test_steps_decay_after_an_epochs_last_step(corpus, tmp_path, monkeypatch):
+    """As MultiStepLR, which is asked after each epoch; and the warm-up begins at zero, as published."""
+    seen, step = [], torch.optim.Adam.step
+    monkeypatch.setattr(torch.optim.Adam, "step", lambda self: seen.append(self.param_groups[0]["lr"]) or step(self))
+    quietly(tiny("train.optimizer=adam", "train.schedule=steps", "train.warmup_steps=4", "train.decay_start=2", "train.lr=0.01"),
+            tmp_path / "run", corpus)
+    assert seen == pytest.approx([0, 0.0025, 0.005, 0.0075, 0.01] + 5 * [0.01] + 5 * [0.005] + 5 * [0.0025])     # 5 steps an epoch
+
+
+def test_bfloat16_trains_nearly_the_same(reference, corpus, tmp_path):
+    run = quietly(tiny("train.dtype=bfloat16"), tmp_path / "run", corpus)
+    assert weights(run) != weights(reference)
+    assert load_model(run).network.head.weight.dtype == torch.float32
+    losses = [[float(row["train_loss"]) for row in history(each)] for each in (run, reference)]
+    assert losses[0] == pytest.approx(losses[1], rel=0.05)
+
+
+PUBLISHED = ("data.val_share=0.2", "data.sampling=balanced", "augment.feature_noise=0.1", "augment.roll=3", "augment.masking=epic_sounds",
+             "train.optimizer=adam", "train.weight_decay=5e-7", "train.betas=[0.95, 0.999]", "train.schedule=steps", "train.warmup_steps=3",
+             "train.loss=bce", "train.clip_grad=0", "train.ema=0", "train.epochs=2")
+
+
+def test_the_published_pieces_together_resumed(corpus, tmp_path):
+    said = []
+    whole = quietly(tiny(*PUBLISHED), tmp_path / "whole", corpus, say=said.append)
+    assert "14 training and 4 validation clips" in said[0]                                  # of 18
+    assert any("kept out of training" in text for text in said) and any(text.endswith("balanced") for text in said)
+    assert json.loads((whole / "report.json").read_text())["clips"] == 4
+    with pytest.raises(Stop):
+        def say(text):
+            if text.startswith("epoch   1/"):
+                raise Stop
+        quietly(tiny(*PUBLISHED), tmp_path / "run", corpus, say=say)
+    quietly(tiny(), tmp_path / "run", corpus, resume=True)
+    assert_same_run(tmp_path / "run", whole)
 
 
 def test_the_schedule_is_what_the_optimizer_gets(reference):

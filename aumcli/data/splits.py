@@ -1,7 +1,7 @@
 """Which clips of a corpus are trained on, which choose the epoch, which are tested."""
 
 import hashlib
-from collections import defaultdict
+from collections import Counter
 from pathlib import Path
 
 from aumcli.config import DataConfig
@@ -68,19 +68,21 @@ def training_splits(manifest: Manifest, config: DataConfig) -> tuple[list[Clip],
     clips = split_clips(manifest, config.train, config.hold_out)
     if not config.val_share:
         return clips, split_clips(manifest, config.val, config.hold_out)
-    groups: dict[str, list[Clip]] = defaultdict(list)
-    for clip in clips:
-        groups[clip.group or clip.path.name].append(clip)
-    order = sorted(groups, key=lambda name: hashlib.sha256(name.encode()).digest())
+    sizes = Counter(map(_group, clips))
+    order = sorted(sizes, key=lambda name: hashlib.sha256(name.encode()).digest())
     if len(order) < 2:
         raise AumError(f"the split {config.train!r} of {manifest.folder} is one group: no share of it can be kept out of training",
                        fix="prepare more sounds, or name a validation split: --set data.val_share=0 --set data.val=NAME")
     kept: set[str] = set()
     count = 0
     for name in order[:-1]:
-        if kept and count >= config.val_share * len(clips):
+        if count >= config.val_share * len(clips):
             break
         kept.add(name)
-        count += len(groups[name])
-    here = [clip for clip in clips if (clip.group or clip.path.name) in kept]
-    return [clip for clip in clips if (clip.group or clip.path.name) not in kept], here
+        count += sizes[name]
+    return [clip for clip in clips if _group(clip) not in kept], [clip for clip in clips if _group(clip) in kept]
+
+
+def _group(clip: Clip) -> str:
+    """Who or what was recorded; where that is unknown, the file, by a name that doesn't depend on where the corpus lies."""
+    return clip.group or f"{clip.path.parent.name}/{clip.path.name}"
