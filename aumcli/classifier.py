@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from aumcli.config import ModelConfig
-from aumcli.core.frontend import LogMel
+from aumcli.core.frontend import build_frontend
 from aumcli.data.audio import load_audio
 from aumcli.errors import AumError
 from aumcli.hub import hub_name, pull
@@ -30,8 +30,12 @@ class Classifier:
     def __init__(self, network: torch.nn.Module, config: ModelConfig, source: str, device: str | torch.device = "cpu"):
         self.device = pick_device(device)
         self.network = network.to(self.device)
-        self.frontend = LogMel(config.frontend).to(self.device)
+        self.frontend = build_frontend(config.frontend).to(self.device)
         self.config, self.source = config, source
+
+    def with_network(self, network: torch.nn.Module) -> "Classifier":
+        """The same with another network of the same configuration."""
+        return Classifier(network, self.config, self.source, self.device)
 
     @property
     def labels(self) -> list[str]:

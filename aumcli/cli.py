@@ -1,6 +1,7 @@
 """The `aum` command: one short function per subcommand. Heavy imports stay inside them, so that --help is quick."""
 
 import json
+import os
 import sys
 from enum import StrEnum
 from pathlib import Path
@@ -63,29 +64,42 @@ def train(
     data: Annotated[Path | None, typer.Option(help="prepared data  [default: data/<the recipe's corpus>]")] = None,
     out: Annotated[Path | None, typer.Option(help="the run's folder  [default: runs/<recipe or data>]")] = None,
     set_: Annotated[list[str] | None, typer.Option("--set", help="change a value: --set train.epochs=5; repeatable")] = None,
+    init: Annotated[Path | None, typer.Option(help="start from a checkpoint, a run or a model instead of fresh weights")] = None,
     seed: Annotated[int | None, typer.Option(help="decides every random draw  [default: the recipe's, 0]")] = None,
-    resume: Annotated[bool, typer.Option(help="go on after the last finished epoch of the run in --out")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="say what would happen and what it needs; write nothing")] = False,
+    resume: Annotated[bool, typer.Option(help="go on where the run in --out was saved last")] = False,
     device: Device = "cpu",
+    devices: Annotated[int, typer.Option(min=1, help="train on so many GPUs, or in so many processes on the CPU")] = 1,
 ) -> None:
     """Train a model on prepared data: writes runs/NAME/."""
     from aumcli.recipe import load_recipe
 
-    overrides = (set_ or []) + ([] if seed is None else [f"seed={seed}"])
+    given = {"seed": seed, "train.init": init and str(init)}
+    overrides = (set_ or []) + [f"{key}={json.dumps(value)}" for key, value in given.items() if value is not None]
     loaded = load_recipe(recipe, overrides)  # before torch: a mistake in a recipe is said at once
     if resume and overrides:
-        raise AumError("--resume goes on with the run's own recipe, so --set and --seed can't change it",
+        raise AumError("--resume goes on with the run's own recipe, so --set, --seed and --init can't change it",
                        fix="leave them out, or start a new run with another --out")
+    if dry_run:
+        from aumcli.plan import dry_run as plan
+
+        return typer.echo("\n".join(f"{what:<10}  {value}" for what, value in plan(loaded, data)))
     name = data.resolve().name if data and recipe == "quickstart" else Path(recipe).stem
     out = out or Path("runs") / name
+    if devices > 1:
+        from aumcli.train.team import launch
+
+        raise typer.Exit(launch(devices, _without(sys.argv[1:], "--devices")))
     from aumcli.train import train as run_training
 
     try:
         run_training(loaded, out, data, resume=resume, device=device, say=typer.echo)
     except KeyboardInterrupt:
-        raise AumError("stopped; the finished epochs are kept", fix=f"go on with the same command and --resume --out {out}",
+        raise AumError("stopped at once; what was saved is kept", fix=f"go on with aum train --resume --out {out}",
                        exit_code=130) from None
-    typer.echo(f"{out}: the model is in {out}/best; curves.png and report.json show how it went. Next:\n"
-               f"  aum eval {out}\n  aum predict CLIP.wav --model {out}")
+    if os.environ.get("RANK", "0") == "0":  # one of several processes speaks
+        typer.echo(f"{out}: the model is in {out}/best; report.md and curves.png show how it went. Next:\n"
+                   f"  aum eval {out}\n  aum predict CLIP.wav --model {out}")
 
 
 @app.command("eval")
@@ -224,17 +238,32 @@ def convert(
 
 
 @app.command()
-def info(name: Annotated[str | None, typer.Argument(help="`recipes`, a recipe, a run or a model")] = None) -> None:
+def info(
+    name: Annotated[str | None, typer.Argument(help="`recipes`, a recipe, a run or a model")] = None,
+    as_json: Json = False,
+) -> None:
     """Show what is installed and which kernels can run; with a name, the recipes, one recipe or one model."""
     from aumcli import info as facts
+    from aumcli.recipe import Recipe, dump_recipe
     from aumcli.report import print_table
 
     if name is None:
-        print_table("", ("what", "value"), facts.installed())
+        rows = facts.installed()
+        _print_json(dict(rows)) if as_json else print_table("", ("what", "value"), rows)
     elif name == "recipes":
-        print_table("recipes", ("name", "corpus", "model", "training"), facts.recipes())
+        _print_json(facts.recipes()) if as_json else typer.echo("\n".join(facts.recipe_lines()))
     else:
-        typer.echo(facts.about(name))
+        shown = facts.about(name)
+        as_toml = isinstance(shown, Recipe) and not as_json
+        typer.echo(dump_recipe(shown)) if as_toml else _print_json(shown.model_dump(mode="json"))
+
+
+def _without(arguments: list[str], option: str) -> list[str]:
+    """Arguments of a call without an option and its value."""
+    kept = [text for text in arguments if not text.startswith(f"{option}=")]
+    while option in kept:
+        del kept[kept.index(option) : kept.index(option) + 2]
+    return kept
 
 
 def _print_json(value: object) -> None:

@@ -1,5 +1,6 @@
 """From a manifest's clips to batches of waveforms, in an order that depends on the seed and the epoch alone."""
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 
 import numpy as np
@@ -46,24 +47,41 @@ class Waveforms(Dataset):
         return waveform
 
 
-def epoch_batches(clips: int, batch_size: int, seed: int, epoch: int) -> list[list[int]]:
-    """Shuffle clip indices into batches; the last one may be smaller, and no clip is left out."""
-    order = np.random.default_rng(stream_seed(seed, epoch)).permutation(clips).tolist()
+def epoch_batches(clips: int, batch_size: int, seed: int, epoch: int, weights: np.ndarray | None = None) -> list[list[int]]:
+    """Shuffle clip indices into batches; the last one may be smaller.
+
+    Args:
+        clips: how many there are.
+        batch_size: of all batches but the last.
+        seed, epoch: decide the order.
+        weights: draw as many clips with these probabilities (clips,), with replacement; None: each clip once.
+    """
+    random = np.random.default_rng(stream_seed(seed, epoch))
+    order = random.permutation(clips) if weights is None else random.choice(clips, clips, p=weights)
+    order = order.tolist()
     return [order[i : i + batch_size] for i in range(0, clips, batch_size)]
 
 
-def load_batches(waveforms: Waveforms, batches: list[list[int]], workers: int) -> Iterator[list[np.ndarray]]:
-    """Decode batches in order, in `workers` processes (0: here). The result doesn't depend on their number.
+def balanced_weights(clips: Sequence[Clip]) -> np.ndarray:
+    """How likely each clip is drawn in balanced sampling: the sum over its labels of 1 / (count of the label + 0.01).
 
-    Raises:
-        AumError: a clip can't be read; it names the file.
+    Returns:
+        (clips,) float64, sum 1.
+
+    Source: gen_weight_file.py in the AST authors' code.
     """
-    loader = DataLoader(_Reported(waveforms), batch_sampler=batches, collate_fn=list, num_workers=workers)
-    for batch in loader:
-        for item in batch:
-            if isinstance(item, AumError):
-                raise item
-        yield batch
+    counts = Counter(label for clip in clips for label in clip.labels)
+    weights = np.array([sum(1 / (counts[label] + 0.01) for label in clip.labels) for clip in clips])
+    return weights / weights.sum()
+
+
+def load_batches(waveforms: Waveforms, batches: list[list[int]], workers: int) -> Iterator[list[np.ndarray | AumError]]:
+    """Decode batches in order, in `workers` processes (0: here), which work ahead. The result doesn't depend on their number.
+
+    Yields:
+        For each clip its waveform, or why it can't be read.
+    """
+    yield from DataLoader(_Reported(waveforms), batch_sampler=batches, collate_fn=list, num_workers=workers)
 
 
 class _Reported(Dataset):

@@ -101,7 +101,8 @@ def read_config(folder: Path | str) -> ModelConfig:
         raise AumError(f"can't read {path}: {error.strerror}", fix="check its permissions and where it leads, if it is a link") from error
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
-        raise AumError(f"{path} is damaged or from another version: {'.'.join(map(str, first['loc']))}: {first['msg']}",
+        where = ".".join(map(str, first["loc"]))
+        raise AumError(f"{path} is damaged or from another version: {where and where + ': '}{first['msg']}",
                        fix="copy the model directory again") from error
     except (ValueError, RecursionError) as error:
         raise AumError(f"{path} is damaged or from another version: {error}", fix="copy the model directory again") from error

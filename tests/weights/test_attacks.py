@@ -86,6 +86,7 @@ ATTACKS = {
     "frames": (lambda f: rewrite(f, model__frames=16 * HUGE, frontend__frames=16 * HUGE), "doesn't fit"),
     "sample rate": (lambda f: rewrite(f, frontend__sample_rate_hz=HUGE), "too much memory"),
     "window": (lambda f: rewrite(f, frontend__window_ms=1e12), "too much memory"),
+    "FFT": (lambda f: rewrite(f, frontend__fft_size=HUGE), "too much memory"),
     "another architecture": (lambda f: instead(f, "config.json", lambda path: path.write_text(json.dumps({
         "format": 1, "model": {"architecture": "ast", "width": 16, "depth": 2, "heads": 4, "mlp_width": HUGE, "n_classes": 3, "n_mels": 32,
                                "frames": 48}, "frontend": {"n_mels": 32, "frames": 48}, "labels": list("abc"),
@@ -94,7 +95,6 @@ ATTACKS = {
     "nested JSON": (lambda f: (f / "config.json").write_text("[" * 10**6), "config.json is damaged"),
     "an endless number": (lambda f: (f / "config.json").write_text("9" * 10**6), "config.json is damaged"),
     "a million wrong labels": (lambda f: rewrite(f, labels=[1] * 10**6), "labels.0"),
-    "many unknown keys": (lambda f: rewrite(f, **{f"key{i}": 0 for i in range(2 * 10**5)}), "config.json is damaged"),
     "a link to an endless device": (lambda f: instead(f, "model.safetensors", lambda p: p.symlink_to("/dev/zero")), "no regular file"),
     "a link to itself": (lambda f: instead(f, "model.safetensors", lambda p: p.symlink_to(p)), "can't read"),
     "a link to nothing": (lambda f: instead(f, "model.safetensors", lambda p: p.symlink_to("nowhere")), "does not exist"),
@@ -103,6 +103,8 @@ ATTACKS = {
     "a config that is an endless device": (lambda f: instead(f, "config.json", lambda p: p.symlink_to("/dev/zero")), "no regular file"),
     "a config that is a pipe": (lambda f: instead(f, "config.json", os.mkfifo), "no regular file"),
     "a config linked to itself": (lambda f: instead(f, "config.json", lambda p: p.symlink_to(p)), "can't read"),
+    # last, since a peak hides what later attacks take below it
+    "many unknown keys": (lambda f: rewrite(f, **{f"key{i}": 0 for i in range(2 * 10**5)}), "config.json is damaged"),
 }
 READ = """
 import json, resource, sys
