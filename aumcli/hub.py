@@ -99,7 +99,9 @@ def copy_model(folder: Path | str, out: Path | str) -> None:
             shutil.copyfile(Path(folder) / name, temporary)
 
 
-def model_card(config: ModelConfig, repo_id: str, parameters: int, scores: dict[str, dict[str, float]], licence: str | None = None) -> str:
+def model_card(
+    config: ModelConfig, repo_id: str, parameters: int, scores: dict[str, dict[str, float]], licence: str | None = None,
+) -> str:
     """Write a model's card: YAML for the hub, then what a reader has to know, from the configuration alone.
 
     Args:
@@ -114,6 +116,7 @@ def model_card(config: ModelConfig, repo_id: str, parameters: int, scores: dict[
               "tags": ["audio-classification", "audio-mamba" if config.model.architecture == "aum" else "audio-spectrogram-transformer"],
               "metrics": metrics}
     said, frontend = config.provenance, config.frontend
+    trained_on = said.get("corpus") or Path(str(said.get("data") or "")).name  # not the path: it is of another machine
     labels = ", ".join(f"`{label}`" for label in config.labels[:SHOWN_LABELS])
     more = len(config.labels) - SHOWN_LABELS
     facts = [
@@ -123,7 +126,7 @@ def model_card(config: ModelConfig, repo_id: str, parameters: int, scores: dict[
         ("Architecture", f"{config.model.describe()}; {parameters:,} parameters"),
         ("Input", f"{frontend.sample_rate_hz} Hz, {frontend.n_mels} mels, {frontend.frames} frames of {frontend.hop_ms:g} ms "
                   f"({frontend.clip_s:.2f} s); mean {frontend.mean}, std {frontend.std}"),
-        ("Trained on", str(said["corpus"] if "corpus" in said else Path(str(said["data"])).name) if "corpus" in said or said.get("data") else None),
+        ("Trained on", trained_on),
         ("Recipe", said.get("recipe")), ("Seed", said.get("seed")), ("Converted from", said.get("imported_from")),
         *((f"Scores on the {split} split", ", ".join(f"{name} {value:.4f}" for name, value in values.items()))
           for split, values in scores.items())]
@@ -168,20 +171,22 @@ def _hub(what: str) -> Iterator:
     """
     try:
         import huggingface_hub
-        from huggingface_hub.errors import HfHubHTTPError, HFValidationError, HTTPError, RepositoryNotFoundError, RevisionNotFoundError
+        from huggingface_hub import errors
     except ImportError as error:
-        raise AumError("models on the hub need the package huggingface_hub, not installed here", fix="pip install 'aumcli[hub]'") from error
+        raise AumError("models on the hub need the package huggingface_hub, not installed here",
+                       fix="pip install 'aumcli[hub]'") from error
     if not sys.stderr.isatty():
         huggingface_hub.utils.disable_progress_bars()
     try:
         yield huggingface_hub
-    except (RepositoryNotFoundError, RevisionNotFoundError) as error:
+    except (errors.RepositoryNotFoundError, errors.RevisionNotFoundError) as error:
         raise AumError(f"can't {what}: the hub has no such model or revision, or shows it to others only",
                        fix="check the name; for a private model log in with `hf auth login`") from error
-    except HFValidationError as error:
+    except errors.HFValidationError as error:
         raise AumError(f"can't {what}: {_one_line(error)}", fix="a name has letters, digits, -, _ and ., 96 at most") from error
-    except HfHubHTTPError as error:
-        raise AumError(f"can't {what}: {_one_line(error)}", fix="if this is about permission, log in with `hf auth login`", exit_code=1) from error
-    except (HTTPError, OSError) as error:  # no connection, a timeout, offline mode, a full disk
+    except errors.HfHubHTTPError as error:
+        raise AumError(f"can't {what}: {_one_line(error)}", exit_code=1,
+                       fix="if this is about permission, log in with `hf auth login`") from error
+    except (errors.HTTPError, getattr(errors, "XetDownloadError", OSError), OSError) as error:  # no connection, a timeout, offline mode, a full disk
         raise AumError(f"can't {what}: {_one_line(error) or type(error).__name__}",
                        fix="check the network and HF_ENDPOINT; without either, copy the model directory by hand", exit_code=1) from error
