@@ -264,7 +264,7 @@ class TrainConfig(Frozen):
     recompute: Literal["cheap", "block"] = Field(
         "cheap", description="what the backward pass computes again instead of keeping it: what is cheap, or whole blocks, "
                              "for least memory")
-    workers: Count = Field(0, description="processes that decode audio; 0: in the main one")
+    workers: Count = Field(0, description="processes that decode audio; 0: threads of the main one")
 
 
 class DataConfig(Frozen):
