@@ -32,6 +32,10 @@ class Classifier:
         self.frontend = build_frontend(config.frontend).to(self.device)
         self.config, self.source = config, source
 
+    def with_network(self, network: torch.nn.Module) -> "Classifier":
+        """The same with another network of the same configuration."""
+        return Classifier(network, self.config, self.source, self.device)
+
     @property
     def labels(self) -> list[str]:
         """Names of the classes, by index."""

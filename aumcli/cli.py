@@ -1,6 +1,7 @@
 """The `aum` command: one short function per subcommand. Heavy imports stay inside them, so that --help is quick."""
 
 import json
+import os
 import sys
 from enum import StrEnum
 from pathlib import Path
@@ -66,8 +67,9 @@ def train(
     init: Annotated[Path | None, typer.Option(help="start from a checkpoint, a run or a model instead of fresh weights")] = None,
     seed: Annotated[int | None, typer.Option(help="decides every random draw  [default: the recipe's, 0]")] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="say what would happen and what it needs; write nothing")] = False,
-    resume: Annotated[bool, typer.Option(help="go on after the last finished epoch of the run in --out")] = False,
+    resume: Annotated[bool, typer.Option(help="go on where the run in --out was saved last")] = False,
     device: Device = "cpu",
+    devices: Annotated[int, typer.Option(min=1, help="train on so many GPUs, or in so many processes on the CPU")] = 1,
 ) -> None:
     """Train a model on prepared data: writes runs/NAME/."""
     from aumcli.recipe import load_recipe
@@ -84,15 +86,20 @@ def train(
         return typer.echo("\n".join(f"{what:<10}  {value}" for what, value in plan(loaded, data)))
     name = data.resolve().name if data and recipe == "quickstart" else Path(recipe).stem
     out = out or Path("runs") / name
+    if devices > 1:
+        from aumcli.train.team import launch
+
+        raise typer.Exit(launch(devices, _without(sys.argv[1:], "--devices")))
     from aumcli.train import train as run_training
 
     try:
         run_training(loaded, out, data, resume=resume, device=device, say=typer.echo)
     except KeyboardInterrupt:
-        raise AumError("stopped; the finished epochs are kept", fix=f"go on with the same command and --resume --out {out}",
+        raise AumError("stopped at once; what was saved is kept", fix=f"go on with aum train --resume --out {out}",
                        exit_code=130) from None
-    typer.echo(f"{out}: the model is in {out}/best; curves.png and report.json show how it went. Next:\n"
-               f"  aum eval {out}\n  aum predict CLIP.wav --model {out}")
+    if os.environ.get("RANK", "0") == "0":  # one of several processes speaks
+        typer.echo(f"{out}: the model is in {out}/best; report.md and curves.png show how it went. Next:\n"
+                   f"  aum eval {out}\n  aum predict CLIP.wav --model {out}")
 
 
 @app.command("eval")
@@ -249,6 +256,14 @@ def info(
         shown = facts.about(name)
         as_toml = isinstance(shown, Recipe) and not as_json
         typer.echo(dump_recipe(shown)) if as_toml else _print_json(shown.model_dump(mode="json"))
+
+
+def _without(arguments: list[str], option: str) -> list[str]:
+    """Arguments of a call without an option and its value."""
+    kept = [text for text in arguments if not text.startswith(f"{option}=")]
+    while option in kept:
+        del kept[kept.index(option) : kept.index(option) + 2]
+    return kept
 
 
 def _print_json(value: object) -> None:

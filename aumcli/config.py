@@ -241,6 +241,8 @@ class TrainConfig(Frozen):
 
     epochs: Positive = 20
     batch_size: Positive = 64
+    parts: Positive = Field(1, description="a batch is cut into so many, computed one after the other (gradient accumulation) or by "
+                                           "as many processes; the result depends on their number, not on who computes which")
     optimizer: Literal["adam", "adamw"] = "adamw"
     lr: PositiveFloat = Field(1e-3, description="peak learning rate")
     weight_decay: NotNegative = 0.05
@@ -259,12 +261,22 @@ class TrainConfig(Frozen):
         0.0, description="decay per step of the averaged weights that are evaluated and saved; 0 for none")
     init: str = Field("", description="a checkpoint, a run or a model to start from instead of fresh weights")
     pretrained: str = Field("", description="which checkpoint `init` has to name; without it nothing is trained")
-    dtype: Literal["float32", "bfloat16"] = Field(
-        "float32", description="of the products in a step: bfloat16 means autocast; weights and validation stay float32")
+    dtype: Literal["float32", "bfloat16", "float16"] = Field(
+        "float32", description="of the products in a step: bfloat16 means autocast, float16 autocast with a scaled loss, for GPUs "
+                               "without bfloat16; weights, the scan's state and validation stay float32")
+    freeze: Literal["none", "backbone"] = Field("none", description="backbone: only the head is trained")
+    layer_decay: Fraction = Field(1.0, description="the learning rate of a block, as a share of the next one's")
     recompute: Literal["cheap", "block"] = Field(
         "cheap", description="what the backward pass computes again instead of keeping it: what is cheap, or whole blocks, "
                              "for least memory")
     workers: Count = Field(0, description="processes that decode audio; 0: threads of the main one")
+    stop_after: Count = Field(0, description="epochs without a better validation score after which the run ends; 0: never")
+    average_last: Count = Field(0, description="at the end, the mean of the last so many epochs' weights is saved as averaged/; 0: not")
+    save_minutes: PositiveFloat = Field(10.0, description="within an epoch, what --resume needs is saved this often")
+    keep: Positive = Field(1, description="so many of these states are kept, the newest as last/state.pt")
+    bad_steps: Count = Field(0, description="steps in a row with a loss or gradient that is no number, which are left out and "
+                                            "counted before the run stops")
+    tensorboard: Flag = Field(False, description="also write tensorboard/ (extra: tensorboard)")
 
 
 class DataConfig(Frozen):
@@ -282,6 +294,7 @@ class DataConfig(Frozen):
     hold_out: str = Field("", coerce_numbers_to_str=True, description="train and validate without the clips whose group has this name; test on them")
     fit: tuple[Literal["sample_rate", "clip_length", "normalisation"], ...] = Field(
         (), description="frontend values that are measured on the training split instead of being read from the recipe")
+    bad_files: Count = Field(0, description="clips that can't be read any more, which are named and left out before the run stops")
     cache_mb: Count = Field(1024, description="decoded clips kept in memory, up to this much")
 
 

@@ -112,7 +112,7 @@ def activation_bytes(recipe: Recipe) -> int:
         features, targets = torch.zeros(batch, model.frames, model.n_mels), torch.zeros(batch, model.n_classes)
 
         def loss() -> torch.Tensor:
-            with torch.autocast("cpu", torch.bfloat16, enabled=train.dtype == "bfloat16"):
+            with torch.autocast("cpu", getattr(torch, train.dtype), enabled=train.dtype != "float32"):
                 return torch.nn.functional.binary_cross_entropy_with_logits(network(features).float(), targets)
 
         return kept_bytes(loss, network.parameters())

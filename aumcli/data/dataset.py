@@ -14,7 +14,6 @@ from aumcli.data.audio import load_audio
 from aumcli.data.manifest import Clip
 from aumcli.errors import AumError
 
-
 DECODERS = 2  # threads: more wait for Python's lock
 
 
@@ -88,29 +87,25 @@ def balanced_weights(clips: Sequence[Clip]) -> np.ndarray:
     return weights / weights.sum()
 
 
-def load_batches(waveforms: Waveforms, batches: list[list[int]], workers: int) -> Iterator[list[np.ndarray]]:
-    """Decode batches in order, in `workers` processes, or a batch ahead in threads of this one (0).
+def load_batches(waveforms: Waveforms, batches: list[list[int]], workers: int) -> Iterator[list[np.ndarray | AumError]]:
+    """Decode batches in order, in `workers` processes, which work ahead, or a batch ahead in threads of this one (0).
 
     The result doesn't depend on their number. Decoding happens outside Python's lock, so threads serve two cores as well as
     processes do, and nothing is copied between them.
 
-    Raises:
-        AumError: a clip can't be read; it names the file.
+    Yields:
+        For each clip its waveform, or why it can't be read.
     """
-    if not workers:
-        with ThreadPoolExecutor(DECODERS) as threads:
-            ahead: Iterator[np.ndarray] = iter(())
-            for number, batch in enumerate([*batches, []]):
-                here, ahead = ahead, threads.map(waveforms.__getitem__, batch)
-                if number:
-                    yield list(here)
+    clips = _Reported(waveforms)
+    if workers:
+        yield from DataLoader(clips, batch_sampler=batches, collate_fn=list, num_workers=workers)
         return
-    loader = DataLoader(_Reported(waveforms), batch_sampler=batches, collate_fn=list, num_workers=workers)
-    for batch in loader:
-        for item in batch:
-            if isinstance(item, AumError):
-                raise item
-        yield batch
+    with ThreadPoolExecutor(DECODERS) as threads:
+        ahead: Iterator[np.ndarray | AumError] = iter(())
+        for number, batch in enumerate([*batches, []]):
+            here, ahead = ahead, threads.map(clips.__getitem__, batch)
+            if number:
+                yield list(here)
 
 
 class _Reported(Dataset):
