@@ -20,6 +20,9 @@ Device = Annotated[str, typer.Option(help="cpu, cuda, mps or auto (a GPU where t
 Json = Annotated[bool, typer.Option("--json", help="print the result as JSON")]
 
 
+CORPORA = "synth, fsdd, speechcommands, esc50, audioset, as20k, vggsound, voxceleb, epic_sounds; your own: folder, csv, ast-json"
+
+
 class Format(StrEnum):
     """What `aum predict` prints."""
 
@@ -36,13 +39,18 @@ class To(StrEnum):
 
 @app.command()
 def prepare(
-    corpus: Annotated[str, typer.Argument(help="synth, fsdd or folder")],
-    folder: Annotated[Path | None, typer.Argument(help="for `folder`: your sounds, one sub-folder per class")] = None,
+    corpus: Annotated[str, typer.Argument(help=CORPORA)],
+    folder: Annotated[Path | None, typer.Argument(help="your sounds: for `folder` one sub-folder per class, for `csv` the table, "
+                                                  "for `ast-json` the folder of the lists; else as --source")] = None,
     out: Annotated[Path | None, typer.Option(help="where to  [default: data/CORPUS]")] = None,
-    source: Annotated[Path | None, typer.Option(help="archive or folder to take the corpus from, instead of downloading")] = None,
+    source: Annotated[Path | None, typer.Option(help="archive or folder to take the sounds from, instead of downloading")] = None,
+    annotations: Annotated[Path | None, typer.Option(help="the corpus's tables, or their folder  [default: with the sounds]")] = None,
     split: Annotated[str | None, typer.Option(help="percent of train/val/test, such as 80/10/10")] = None,
+    set_: Annotated[list[str] | None, typer.Option("--set", help="what only some corpora have, such as val=5; repeatable")] = None,
     seed: Annotated[int, typer.Option(help="chooses among random splits or sounds")] = 0,
-    strict: Annotated[bool, typer.Option(help="stop at unusable files instead of leaving them out")] = False,
+    workers: Annotated[int | None, typer.Option(help="threads that open clips  [default: the cores]")] = None,
+    strict: Annotated[bool, typer.Option("--strict/--keep-going", help="stop at unusable files, or leave them out")] = False,
+    shards: Annotated[bool, typer.Option("--shards", help="also write tar files that training can stream")] = False,
     as_json: Json = False,
 ) -> None:
     """Download or take a corpus, open every clip once, and index it: writes data/CORPUS/."""
@@ -52,10 +60,14 @@ def prepare(
     from aumcli.report import print_prepared
 
     if folder is not None and source is not None:
-        raise AumError("both a folder and --source were given", fix="give one of them")
-    report = prepare_corpus(corpus, out, source=folder or source, split=split, seed=seed, strict=strict)
+        raise AumError("both a folder and --source were given", fix="give one of them; tables that lie elsewhere: --annotations")
+    try:
+        report = prepare_corpus(corpus, out, source=source or folder, split=split, seed=seed, strict=strict, annotations=annotations,
+                                settings=set_ or [], workers=workers, shards=shards)
+    except KeyboardInterrupt:
+        raise AumError("stopped; what was opened is remembered", fix="go on with the same command", exit_code=130) from None
     _print_json(asdict(report)) if as_json else print_prepared(report)
-    raise typer.Exit(1 if report.left_out else 0)
+    raise typer.Exit(1 if report.failures else 0)
 
 
 @app.command()

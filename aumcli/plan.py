@@ -6,8 +6,10 @@ from pathlib import Path
 
 from aumcli.config import AugmentConfig, TrainConfig
 from aumcli.core import build_network
+from aumcli.data.clips import Clip
 from aumcli.data.fit import fit_recipe
-from aumcli.data.manifest import Clip, Manifest
+from aumcli.data.hdf5 import container
+from aumcli.data.manifest import Manifest
 from aumcli.data.splits import corpus_folder, open_corpus, training_splits
 from aumcli.errors import AumError
 from aumcli.memory import kept_bytes
@@ -142,13 +144,13 @@ def _missing(recipe: Recipe, folder: Path) -> tuple[list[tuple[str, str]], int |
 
 
 def _coverage(recipe: Recipe, manifest: Manifest) -> str:
-    whole, here = recipe.data.train_clips, sum(clip.split == recipe.data.train for clip in manifest.clips)
+    whole, here = recipe.data.train_clips, int(manifest.clips.is_of_split(recipe.data.train).sum())
     return f"; {100 * here / whole:.1f} % of the corpus' {whole:,} training clips" if whole else ""
 
 
 def _audio_bytes(clips: Sequence[Clip]) -> str:
     """How much sound is read, in words, from the sizes of the files or of some of them."""
-    paths = list(dict.fromkeys(clip.path for clip in clips))
+    paths = list(dict.fromkeys(container(clip.path)[0] for clip in clips))
     some = paths[:: max(1, len(paths) // MEASURED_FILES)]
     size = sum(path.stat().st_size for path in some) * len(paths) / len(some)
     return f"reads {'' if len(some) == len(paths) else 'about '}{_size(size)} in {len(paths):,} files"
