@@ -143,7 +143,8 @@ def write_manifest(folder: Path | str, clips: Sequence[Clip], labels: Sequence[L
     folder = Path(os.path.abspath(folder))
     problems, clips = label_problems(labels), Clips.of(clips)
     known = {label.id for label in labels}
-    wrong = {(ids, split): _label_set_problems(ids, split, known) for ids in clips.label_sets for split in clips.splits}
+    splits = clips.splits
+    wrong = {(ids, split): _label_set_problems(ids, split, known) for ids in clips.label_sets for split in splits}
     if any(wrong.values()):
         problems += [f"{clip.path}: {problem}" for clip in clips for problem in wrong[clip.labels, clip.split]]
     raise_problems(folder / "manifest.csv", problems or ([] if clips else ["there are no clips"]),
