@@ -73,7 +73,7 @@ def prepare(
 @app.command()
 def train(
     recipe: Annotated[str, typer.Option(help="a recipe's name (aum info recipes) or a .toml file")] = "quickstart",
-    data: Annotated[Path | None, typer.Option(help="prepared data  [default: data/<the recipe's corpus>]")] = None,
+    data: Annotated[str | None, typer.Option(help="prepared data, or the URL of its shards  [default: data/<the recipe's corpus>]")] = None,
     out: Annotated[Path | None, typer.Option(help="the run's folder  [default: runs/<recipe or data>]")] = None,
     set_: Annotated[list[str] | None, typer.Option("--set", help="change a value: --set train.epochs=5; repeatable")] = None,
     init: Annotated[Path | None, typer.Option(help="start from a checkpoint, a run or a model instead of fresh weights")] = None,
@@ -95,8 +95,8 @@ def train(
     if dry_run:
         from aumcli.plan import dry_run as plan
 
-        return typer.echo("\n".join(f"{what:<10}  {value}" for what, value in plan(loaded, data)))
-    name = data.resolve().name if data and recipe == "quickstart" else Path(recipe).stem
+        return typer.echo("\n".join(f"{what:<10}  {value}" for what, value in plan(loaded, data and _local(data))))
+    name = Path(data).resolve().name if data and recipe == "quickstart" else Path(recipe).stem
     out = out or Path("runs") / name
     if devices > 1:
         from aumcli.train.team import launch
@@ -105,7 +105,7 @@ def train(
     from aumcli.train import train as run_training
 
     try:
-        run_training(loaded, out, data, resume=resume, device=device, say=typer.echo)
+        run_training(loaded, out, data and _local(data), resume=resume, device=device, say=typer.echo)
     except KeyboardInterrupt:
         raise AumError("stopped at once; what was saved is kept", fix=f"go on with aum train --resume --out {out}",
                        exit_code=130) from None
@@ -268,6 +268,11 @@ def info(
         shown = facts.about(name)
         as_toml = isinstance(shown, Recipe) and not as_json
         typer.echo(dump_recipe(shown)) if as_toml else _print_json(shown.model_dump(mode="json"))
+
+
+def _local(data: str) -> Path | str:
+    """A path as such, a URL as it is: a path has no two slashes in a row."""
+    return data if "://" in data else Path(data)
 
 
 def _without(arguments: list[str], option: str) -> list[str]:

@@ -295,6 +295,7 @@ class DataConfig(Frozen):
     fit: tuple[Literal["sample_rate", "clip_length", "normalisation"], ...] = Field(
         (), description="frontend values that are measured on the training split instead of being read from the recipe")
     bad_files: Count = Field(0, description="clips that can't be read any more, which are named and left out before the run stops")
+    shuffle_clips: Positive = Field(1024, description="where training streams shards: clips held in memory, undecoded, to shuffle them")
     cache_mb: Count = Field(1024, description="decoded clips kept in memory, up to this much")
 
 

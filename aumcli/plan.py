@@ -11,6 +11,7 @@ from aumcli.data.fit import fit_recipe
 from aumcli.data.hdf5 import container
 from aumcli.data.manifest import Manifest
 from aumcli.data.splits import corpus_folder, open_corpus, training_splits
+from aumcli.data.stream import index_of_shards, shard_streams
 from aumcli.errors import AumError
 from aumcli.memory import kept_bytes
 from aumcli.recipe import Recipe
@@ -69,17 +70,22 @@ def dry_run(recipe: Recipe, data: Path | str | None = None) -> list[tuple[str, s
     """
     folder, manifest = corpus_folder(recipe, data), None
     try:
-        manifest = open_corpus(recipe, data)
+        manifest = open_corpus(recipe, folder if data else None)
     except AumError:
         if data is not None or (folder / "manifest.csv").exists():
             raise
     if manifest is None:
         rows, clips, audio = _missing(recipe, folder)
     else:
-        train_clips, val_clips = training_splits(manifest, recipe.data)
-        manifest.check_files([*train_clips, *val_clips])
-        recipe = fit_recipe(recipe, train_clips, len(manifest.labels), manifest.multi_label)
-        clips, audio = len(train_clips), _audio_bytes([*train_clips, *val_clips])
+        index = index_of_shards(manifest)
+        if index is not None:
+            train_clips, val_clips = (stream.clips for stream in shard_streams(manifest, recipe, index))
+            audio = f"streams {_size(sum(shard.bytes for shard in index.shards))} in {len(index.shards)} shards from {index.base}"
+        else:
+            train_clips, val_clips = training_splits(manifest, recipe.data)
+            manifest.check_files([*train_clips, *val_clips])
+            audio = _audio_bytes([*train_clips, *val_clips])
+        recipe, clips = fit_recipe(recipe, train_clips, len(manifest.labels), manifest.multi_label), len(train_clips)
         rows = [("data", f"{folder}: {clips:,} training and {len(val_clips):,} validation clips{_coverage(recipe, manifest)}")]
     parameters = sum(x.numel() for x in _skeleton(recipe).parameters())
     rows.append(("model", f"{recipe.model.describe()}, {parameters:,} parameters, {recipe.model.n_classes} classes"))

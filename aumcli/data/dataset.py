@@ -51,6 +51,18 @@ class Waveforms(Dataset):
                 self._room -= waveform.nbytes
         return waveform
 
+    def batches(self, batch_size: int, seed: int, epoch: int, weights: np.ndarray | None = None) -> list[list[int]]:
+        """See `epoch_batches`."""
+        return epoch_batches(len(self), batch_size, seed, epoch, weights)
+
+    def load(self, batches: list[list[int]], workers: int, *key: int) -> Iterator[list[np.ndarray | AumError]]:
+        """See `load_batches`; seed and epoch make no difference."""
+        return load_batches(self, batches, workers)
+
+    def part(self, rank: int, size: int) -> "Waveforms":
+        """Every size-th clip, from the rank-th on; the room for decoded clips is each one's own."""
+        return Waveforms(self.clips[rank::size], self.sample_rate_hz, self._room // 2**20)
+
     def __getstate__(self) -> dict[str, object]:
         """For worker processes, which can't be given a lock: each has its own."""
         return self.__dict__ | {"_lock": None}

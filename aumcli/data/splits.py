@@ -10,6 +10,7 @@ import numpy as np
 from aumcli.config import DataConfig
 from aumcli.data.clips import Clip, Clips
 from aumcli.data.manifest import Manifest, read_manifest
+from aumcli.data.stream import fetch_corpus
 from aumcli.errors import AumError
 from aumcli.recipe import Recipe
 
@@ -32,13 +33,15 @@ def split_clips(manifest: Manifest, split: str, hold_out: str) -> list[Clip]:
 
 
 def corpus_folder(recipe: Recipe, data: Path | str | None) -> Path:
-    """The prepared folder that a training reads: `data`, else data/<the recipe's corpus>.
+    """The prepared folder that a training reads: `data`, else data/<the recipe's corpus>; of the URL of shards, data/NAME.
 
     Raises:
         AumError: neither is given.
     """
     if data is None and recipe.data.corpus is None:
         raise AumError("the recipe names no corpus and no data was given", fix="name prepared data with --data")
+    if data is not None and "://" in str(data):
+        return fetch_corpus(str(data))
     return Path(data or Path("data") / recipe.data.corpus)
 
 
