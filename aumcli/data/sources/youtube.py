@@ -5,6 +5,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+
 from aumcli.data.audio import AUDIO_SUFFIXES, walk_files
 from aumcli.data.clips import Clips
 from aumcli.data.sources import LeftOut
@@ -51,42 +53,47 @@ def find_clips(folder: Path, segments: Iterable[Segment]) -> tuple[Clips, Clips,
         In the order of the segments: clips that have a file, and those that have none (the path is the video's id); files
         with another start than the table's; and warnings.
     """
-    wanted: dict[str, list[Segment]] = {}
-    for segment in segments:
-        wanted.setdefault(segment.video, []).append(segment)
-    files: dict[tuple[str, float], str] = {}
+    table = Clips()                                             # a row per segment; its path is the video
+    rows: dict[str, int | tuple[int, ...]] = {}                 # video -> its row, or its rows
+    for row, segment in enumerate(segments):
+        table.append(segment.video, segment.start_s, None, segment.labels, segment.split, segment.video)
+        rows[segment.video] = row if segment.video not in rows else (*_all(rows[segment.video]), row)
+    files: dict[int, str] = {}                                  # row -> file
     left_out, doubled, foreign = [], [], 0
     for path in walk_files(folder):
         stem, dot, suffix = path.rpartition("/")[2].rpartition(".")
-        parsed = parse_name(stem) if f"{dot}{suffix}".lower() in AUDIO_SUFFIXES else None
-        if parsed is None or parsed[0] not in wanted:
-            foreign += f"{dot}{suffix}".lower() in AUDIO_SUFFIXES
+        if f"{dot}{suffix}".lower() not in AUDIO_SUFFIXES:
             continue
-        segment = _segment(wanted[parsed[0]], parsed[1])
-        if segment is None:
-            left_out.append(LeftOut(path, f"begins at another time than the table says ({wanted[parsed[0]][0].start_s:g} s)",
-                                    "cut the clip at that time"))
-        elif (segment.video, segment.start_s) in files:
+        video, time = parse_name(stem) or ("", None)
+        if video not in rows:
+            foreign += 1
+            continue
+        row = _row(table, _all(rows[video]), time)
+        if row is None:
+            left_out.append(LeftOut(path, "begins at another time than the table says", "cut the clip at the time in the table"))
+        elif row in files:
             doubled.append(path)
         else:
-            files[segment.video, segment.start_s] = path
-    clips, missing = Clips(), Clips()
-    for segment in (each for rows in wanted.values() for each in rows):
-        path = files.get((segment.video, segment.start_s))
-        if path is None:
-            missing.append(segment.video, segment.start_s, None, segment.labels, segment.split, segment.video)
-        else:
-            clips.append(path, None, None, segment.labels, segment.split, segment.video)
+            files[row] = path
+    found = np.array(sorted(files), dtype=np.int64)
+    clips = Clips()
+    for row, clip in zip(found.tolist(), table.take(found)):
+        clips.append(files[row], None, None, clip.labels, clip.split, clip.group)
+    missing = table.take(np.setdiff1d(np.arange(len(table)), found, assume_unique=True))
     warnings = [f"{foreign} sounds belong to no row of the tables"] if foreign else []
     if doubled:
         warnings.append(f"{len(doubled)} sounds occur twice, the first of each was taken; the others: {listed(doubled, 3)}")
     return clips, missing, left_out, warnings
 
 
-def _segment(segments: list[Segment], time: float | None) -> Segment | None:
-    """Which of a video's segments a file is: the only one if its name tells no time, else the one that starts then."""
+def _all(rows: int | tuple[int, ...]) -> tuple[int, ...]:
+    return rows if isinstance(rows, tuple) else (rows,)
+
+
+def _row(table: Clips, rows: tuple[int, ...], time: float | None) -> int | None:
+    """Which of a video's rows a file is: the only one if its name tells no time, else the one that starts then."""
     if time is None:
-        return segments[0] if len(segments) == 1 else None
+        return rows[0] if len(rows) == 1 else None
     times = (time, time / 1000) if time >= 1000 else (time,)    # nobody writes 30 ms
-    near = [each for each in segments if min(abs(each.start_s - start_s) for start_s in times) < SAME_START_S]
+    near = [row for row in rows if min(abs(table[row].start_s - start_s) for start_s in times) < SAME_START_S]
     return near[0] if len(near) == 1 else None
