@@ -20,7 +20,7 @@ Device = Annotated[str, typer.Option(help="cpu, cuda, mps or auto (a GPU where t
 Json = Annotated[bool, typer.Option("--json", help="print the result as JSON")]
 
 
-CORPORA = "synth, fsdd, speechcommands, esc50, audioset, as20k, vggsound, voxceleb, epic_sounds; your own: folder, csv, ast-json"
+CORPORA = "synth, fsdd, speechcommands, esc50, audioset, as20k, vggsound, voxceleb1, epic_sounds; your own: folder, csv, ast-json"
 
 
 class Format(StrEnum):
@@ -86,18 +86,17 @@ def train(
     """Train a model on prepared data: writes runs/NAME/."""
     from aumcli.recipe import load_recipe
 
-    given = {"seed": seed, "train.init": init and str(init)}
-    overrides = (set_ or []) + [f"{key}={json.dumps(value)}" for key, value in given.items() if value is not None]
+    overrides = _overrides(set_, {"seed": seed, "train.init": init and str(init)})
     loaded = load_recipe(recipe, overrides)  # before torch: a mistake in a recipe is said at once
     if resume and overrides:
         raise AumError("--resume goes on with the run's own recipe, so --set, --seed and --init can't change it",
                        fix="leave them out, or start a new run with another --out")
+    where = data and (data if "://" in data else Path(data))        # a path has no two slashes in a row
     if dry_run:
         from aumcli.plan import dry_run as plan
 
-        return typer.echo("\n".join(f"{what:<10}  {value}" for what, value in plan(loaded, data and _local(data))))
-    name = Path(data).resolve().name if data and recipe == "quickstart" else Path(recipe).stem
-    out = out or Path("runs") / name
+        return typer.echo("\n".join(f"{what:<10}  {value}" for what, value in plan(loaded, where)))
+    out = out or Path("runs") / (Path(data).resolve().name if data and recipe == "quickstart" else Path(recipe).stem)
     if devices > 1:
         from aumcli.train.team import launch
 
@@ -105,7 +104,7 @@ def train(
     from aumcli.train import train as run_training
 
     try:
-        run_training(loaded, out, data and _local(data), resume=resume, device=device, say=typer.echo)
+        run_training(loaded, out, where, resume=resume, device=device, say=typer.echo)
     except KeyboardInterrupt:
         raise AumError("stopped at once; what was saved is kept", fix=f"go on with aum train --resume --out {out}",
                        exit_code=130) from None
@@ -270,9 +269,9 @@ def info(
         typer.echo(dump_recipe(shown)) if as_toml else _print_json(shown.model_dump(mode="json"))
 
 
-def _local(data: str) -> Path | str:
-    """A path as such, a URL as it is: a path has no two slashes in a row."""
-    return data if "://" in data else Path(data)
+def _overrides(settings: list[str] | None, given: dict[str, object]) -> list[str]:
+    """--set together with what other options give for a key."""
+    return (settings or []) + [f"{key}={json.dumps(value)}" for key, value in given.items() if value is not None]
 
 
 def _without(arguments: list[str], option: str) -> list[str]:
