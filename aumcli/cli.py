@@ -20,6 +20,9 @@ Device = Annotated[str, typer.Option(help="cpu, cuda, mps or auto (a GPU where t
 Json = Annotated[bool, typer.Option("--json", help="print the result as JSON")]
 
 
+CORPORA = "synth, fsdd, speechcommands, esc50, audioset, as20k, vggsound, voxceleb1, epic_sounds; your own: folder, csv, ast-json"
+
+
 class Format(StrEnum):
     """What `aum predict` prints."""
 
@@ -36,13 +39,18 @@ class To(StrEnum):
 
 @app.command()
 def prepare(
-    corpus: Annotated[str, typer.Argument(help="synth, fsdd or folder")],
-    folder: Annotated[Path | None, typer.Argument(help="for `folder`: your sounds, one sub-folder per class")] = None,
+    corpus: Annotated[str, typer.Argument(help=CORPORA)],
+    folder: Annotated[Path | None, typer.Argument(help="your sounds: for `folder` one sub-folder per class, for `csv` the table, "
+                                                  "for `ast-json` the folder of the lists; else as --source")] = None,
     out: Annotated[Path | None, typer.Option(help="where to  [default: data/CORPUS]")] = None,
-    source: Annotated[Path | None, typer.Option(help="archive or folder to take the corpus from, instead of downloading")] = None,
+    source: Annotated[Path | None, typer.Option(help="archive or folder to take the sounds from, instead of downloading")] = None,
+    annotations: Annotated[Path | None, typer.Option(help="the corpus's tables, or their folder  [default: with the sounds]")] = None,
     split: Annotated[str | None, typer.Option(help="percent of train/val/test, such as 80/10/10")] = None,
+    set_: Annotated[list[str] | None, typer.Option("--set", help="what only some corpora have, such as val=5; repeatable")] = None,
     seed: Annotated[int, typer.Option(help="chooses among random splits or sounds")] = 0,
-    strict: Annotated[bool, typer.Option(help="stop at unusable files instead of leaving them out")] = False,
+    workers: Annotated[int | None, typer.Option(help="threads that open clips  [default: the cores]")] = None,
+    strict: Annotated[bool, typer.Option("--strict/--keep-going", help="stop at unusable files, or leave them out")] = False,
+    shards: Annotated[bool, typer.Option("--shards", help="also write tar files that training can stream")] = False,
     as_json: Json = False,
 ) -> None:
     """Download or take a corpus, open every clip once, and index it: writes data/CORPUS/."""
@@ -52,16 +60,20 @@ def prepare(
     from aumcli.report import print_prepared
 
     if folder is not None and source is not None:
-        raise AumError("both a folder and --source were given", fix="give one of them")
-    report = prepare_corpus(corpus, out, source=folder or source, split=split, seed=seed, strict=strict)
+        raise AumError("both a folder and --source were given", fix="give one of them; tables that lie elsewhere: --annotations")
+    try:
+        report = prepare_corpus(corpus, out, source=source or folder, split=split, seed=seed, strict=strict, annotations=annotations,
+                                settings=set_ or [], workers=workers, shards=shards)
+    except KeyboardInterrupt:
+        raise AumError("stopped; what was opened is remembered", fix="go on with the same command", exit_code=130) from None
     _print_json(asdict(report)) if as_json else print_prepared(report)
-    raise typer.Exit(1 if report.left_out else 0)
+    raise typer.Exit(1 if report.failures else 0)
 
 
 @app.command()
 def train(
     recipe: Annotated[str, typer.Option(help="a recipe's name (aum info recipes) or a .toml file")] = "quickstart",
-    data: Annotated[Path | None, typer.Option(help="prepared data  [default: data/<the recipe's corpus>]")] = None,
+    data: Annotated[str | None, typer.Option(help="prepared data, or the URL of its shards  [default: data/<the recipe's corpus>]")] = None,
     out: Annotated[Path | None, typer.Option(help="the run's folder  [default: runs/<recipe or data>]")] = None,
     set_: Annotated[list[str] | None, typer.Option("--set", help="change a value: --set train.epochs=5; repeatable")] = None,
     init: Annotated[Path | None, typer.Option(help="start from a checkpoint, a run or a model instead of fresh weights")] = None,
@@ -74,18 +86,17 @@ def train(
     """Train a model on prepared data: writes runs/NAME/."""
     from aumcli.recipe import load_recipe
 
-    given = {"seed": seed, "train.init": init and str(init)}
-    overrides = (set_ or []) + [f"{key}={json.dumps(value)}" for key, value in given.items() if value is not None]
+    overrides = _overrides(set_, {"seed": seed, "train.init": init and str(init)})
     loaded = load_recipe(recipe, overrides)  # before torch: a mistake in a recipe is said at once
     if resume and overrides:
         raise AumError("--resume goes on with the run's own recipe, so --set, --seed and --init can't change it",
                        fix="leave them out, or start a new run with another --out")
+    where = data and (data if "://" in data else Path(data))        # a path has no two slashes in a row
     if dry_run:
         from aumcli.plan import dry_run as plan
 
-        return typer.echo("\n".join(f"{what:<10}  {value}" for what, value in plan(loaded, data)))
-    name = data.resolve().name if data and recipe == "quickstart" else Path(recipe).stem
-    out = out or Path("runs") / name
+        return typer.echo("\n".join(f"{what:<10}  {value}" for what, value in plan(loaded, where)))
+    out = out or Path("runs") / (Path(data).resolve().name if data and recipe == "quickstart" else Path(recipe).stem)
     if devices > 1:
         from aumcli.train.team import launch
 
@@ -93,7 +104,7 @@ def train(
     from aumcli.train import train as run_training
 
     try:
-        run_training(loaded, out, data, resume=resume, device=device, say=typer.echo)
+        run_training(loaded, out, where, resume=resume, device=device, say=typer.echo)
     except KeyboardInterrupt:
         raise AumError("stopped at once; what was saved is kept", fix=f"go on with aum train --resume --out {out}",
                        exit_code=130) from None
@@ -256,6 +267,11 @@ def info(
         shown = facts.about(name)
         as_toml = isinstance(shown, Recipe) and not as_json
         typer.echo(dump_recipe(shown)) if as_toml else _print_json(shown.model_dump(mode="json"))
+
+
+def _overrides(settings: list[str] | None, given: dict[str, object]) -> list[str]:
+    """--set together with what other options give for a key."""
+    return (settings or []) + [f"{key}={json.dumps(value)}" for key, value in given.items() if value is not None]
 
 
 def _without(arguments: list[str], option: str) -> list[str]:

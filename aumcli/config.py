@@ -274,7 +274,7 @@ class TrainConfig(Frozen):
     recompute: Literal["cheap", "block"] = Field(
         "cheap", description="what the backward pass computes again instead of keeping it: what is cheap, or whole blocks, "
                              "for least memory")
-    workers: Count = Field(0, description="processes that decode audio; 0: in the main one")
+    workers: Count = Field(0, description="processes that decode audio; 0: threads of the main one")
     stop_after: Count = Field(0, description="epochs without a better validation score after which the run ends; 0: never")
     average_last: Count = Field(0, description="at the end, the mean of the last so many epochs' weights is saved as averaged/; 0: not")
     save_minutes: PositiveFloat = Field(10.0, description="within an epoch, what --resume needs is saved this often")
@@ -300,6 +300,7 @@ class DataConfig(Frozen):
     fit: tuple[Literal["sample_rate", "clip_length", "normalisation"], ...] = Field(
         (), description="frontend values that are measured on the training split instead of being read from the recipe")
     bad_files: Count = Field(0, description="clips that can't be read any more, which are named and left out before the run stops")
+    shuffle_clips: Positive = Field(1024, description="where training streams shards: clips held in memory, undecoded, to shuffle them")
     cache_mb: Count = Field(1024, description="decoded clips kept in memory, up to this much")
 
 

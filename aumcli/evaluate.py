@@ -67,8 +67,11 @@ def score_clips(classifier: Classifier, clips: Sequence[Clip], waveforms: Wavefo
     """Score clips batch by batch in their order: (at most BATCH_CLIPS, classes) float32 each."""
     config = classifier.config.frontend
     waveforms = waveforms or Waveforms(clips, config.sample_rate_hz, cache_mb=0)
-    for start in range(0, len(clips), BATCH_CLIPS):
-        yield classifier.score([waveforms[i] for i in range(start, min(start + BATCH_CLIPS, len(clips)))])
+    batches = [[*range(start, min(start + BATCH_CLIPS, len(clips)))] for start in range(0, len(clips), BATCH_CLIPS)]
+    for batch in waveforms.load(batches, 0):
+        if failed := [item for item in batch if isinstance(item, AumError)]:
+            raise failed[0]
+        yield classifier.score(batch)
 
 
 def check_labels(classifier: Classifier, manifest: Manifest) -> None:

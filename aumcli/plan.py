@@ -6,9 +6,12 @@ from pathlib import Path
 
 from aumcli.config import AugmentConfig, TrainConfig
 from aumcli.core import build_network
+from aumcli.data.clips import Clip
 from aumcli.data.fit import fit_recipe
-from aumcli.data.manifest import Clip, Manifest
+from aumcli.data.hdf5 import container
+from aumcli.data.manifest import Manifest
 from aumcli.data.splits import corpus_folder, open_corpus, training_splits
+from aumcli.data.stream import index_of_shards, shard_streams
 from aumcli.errors import AumError
 from aumcli.memory import kept_bytes
 from aumcli.recipe import Recipe
@@ -67,17 +70,22 @@ def dry_run(recipe: Recipe, data: Path | str | None = None) -> list[tuple[str, s
     """
     folder, manifest = corpus_folder(recipe, data), None
     try:
-        manifest = open_corpus(recipe, data)
+        manifest = open_corpus(recipe, folder if data else None)
     except AumError:
         if data is not None or (folder / "manifest.csv").exists():
             raise
     if manifest is None:
         rows, clips, audio = _missing(recipe, folder)
     else:
-        train_clips, val_clips = training_splits(manifest, recipe.data)
-        manifest.check_files([*train_clips, *val_clips])
-        recipe = fit_recipe(recipe, train_clips, len(manifest.labels), manifest.multi_label)
-        clips, audio = len(train_clips), _audio_bytes([*train_clips, *val_clips])
+        index = index_of_shards(manifest)
+        if index is not None:
+            train_clips, val_clips = (stream.clips for stream in shard_streams(manifest, recipe, index))
+            audio = f"streams {_size(sum(shard.bytes for shard in index.shards))} in {len(index.shards)} shards from {index.base}"
+        else:
+            train_clips, val_clips = training_splits(manifest, recipe.data)
+            manifest.check_files([*train_clips, *val_clips])
+            audio = _audio_bytes([*train_clips, *val_clips])
+        recipe, clips = fit_recipe(recipe, train_clips, len(manifest.labels), manifest.multi_label), len(train_clips)
         rows = [("data", f"{folder}: {clips:,} training and {len(val_clips):,} validation clips{_coverage(recipe, manifest)}")]
     parameters = sum(x.numel() for x in _skeleton(recipe).parameters())
     rows.append(("model", f"{recipe.model.describe()}, {parameters:,} parameters, {recipe.model.n_classes} classes"))
@@ -142,13 +150,13 @@ def _missing(recipe: Recipe, folder: Path) -> tuple[list[tuple[str, str]], int |
 
 
 def _coverage(recipe: Recipe, manifest: Manifest) -> str:
-    whole, here = recipe.data.train_clips, sum(clip.split == recipe.data.train for clip in manifest.clips)
+    whole, here = recipe.data.train_clips, int(manifest.clips.is_of_split(recipe.data.train).sum())
     return f"; {100 * here / whole:.1f} % of the corpus' {whole:,} training clips" if whole else ""
 
 
 def _audio_bytes(clips: Sequence[Clip]) -> str:
     """How much sound is read, in words, from the sizes of the files or of some of them."""
-    paths = list(dict.fromkeys(clip.path for clip in clips))
+    paths = list(dict.fromkeys(container(clip.path)[0] for clip in clips))
     some = paths[:: max(1, len(paths) // MEASURED_FILES)]
     size = sum(path.stat().st_size for path in some) * len(paths) / len(some)
     return f"reads {'' if len(some) == len(paths) else 'about '}{_size(size)} in {len(paths):,} files"

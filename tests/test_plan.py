@@ -11,7 +11,7 @@ from aumcli.errors import AumError
 from aumcli.memory import kept_bytes
 from aumcli.plan import activation_bytes, dry_run
 from aumcli.recipe import Recipe, load_recipe
-from aumcli.train import loss_of
+from aumcli.train.loop import loss_of
 
 pytest_plugins = ["aum_fixtures"]
 

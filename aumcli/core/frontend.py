@@ -17,7 +17,7 @@ from aumcli.core.kernels import log_mel, windowed_frames
 PRE_EMPHASIS = 0.97
 ENERGY_FLOOR = 1.1920928955078125e-07  # float32's epsilon: Kaldi's floor before the logarithm
 LOG_OFFSET = 1e-6  # added to EPIC-SOUNDS' magnitudes before the logarithm
-_TOGETHER = 8  # clips per pass: more leave the caches, and take memory that malloc fetches anew each time
+_TOGETHER = (8, 1024)  # clips, and frames, per pass: more leave the caches, and take memory that malloc fetches anew each time
 
 
 def mel(hz: Tensor | float) -> Tensor | float:
@@ -105,8 +105,9 @@ class LogMel(nn.Module):
     def _fill(self, out: Tensor, waveforms: Tensor, lengths: Tensor | None) -> Tensor:
         """Write log-mel energies into `out` (b, frames, mels), as many frames as it has or the waveforms give."""
         n_frames = min(out.shape[1], self.n_frames(waveforms.shape[1]))
-        for i in range(0, len(waveforms), _TOGETHER):
-            some = slice(i, i + _TOGETHER)
+        together = max(1, min(_TOGETHER[0], _TOGETHER[1] // n_frames))
+        for i in range(0, len(waveforms), together):
+            some = slice(i, i + together)
             out[some, :n_frames] = self._energies(waveforms[some], None if lengths is None else lengths[some], n_frames)
         return out
 

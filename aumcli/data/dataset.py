@@ -2,6 +2,8 @@
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from threading import Lock
 
 import numpy as np
 import torch
@@ -11,6 +13,8 @@ from torch.utils.data import DataLoader, Dataset
 from aumcli.data.audio import load_audio
 from aumcli.data.manifest import Clip
 from aumcli.errors import AumError
+
+DECODERS = 2  # threads: more wait for Python's lock
 
 
 def stream_seed(*keys: int) -> int:
@@ -30,7 +34,7 @@ class Waveforms(Dataset):
     def __init__(self, clips: Sequence[Clip], sample_rate_hz: int, cache_mb: int):
         self.clips, self.sample_rate_hz = clips, sample_rate_hz
         self._cache: dict[int, np.ndarray] = {}
-        self._room = cache_mb * 2**20
+        self._room, self._lock = cache_mb * 2**20, Lock()
 
     def __len__(self) -> int:
         return len(self.clips)
@@ -41,10 +45,30 @@ class Waveforms(Dataset):
             return self._cache[index]
         clip = self.clips[index]
         waveform, _ = load_audio(clip.path, self.sample_rate_hz, clip.start_s, clip.stop_s)
-        if waveform.nbytes <= self._room:
-            self._cache[index] = waveform
-            self._room -= waveform.nbytes
+        with self._lock:
+            if waveform.nbytes <= self._room and index not in self._cache:
+                self._cache[index] = waveform
+                self._room -= waveform.nbytes
         return waveform
+
+    def batches(self, batch_size: int, seed: int, epoch: int, weights: np.ndarray | None = None) -> list[list[int]]:
+        """See `epoch_batches`."""
+        return epoch_batches(len(self), batch_size, seed, epoch, weights)
+
+    def load(self, batches: list[list[int]], workers: int, *key: int) -> Iterator[list[np.ndarray | AumError]]:
+        """See `load_batches`; seed and epoch make no difference."""
+        return load_batches(self, batches, workers)
+
+    def part(self, rank: int, size: int) -> "Waveforms":
+        """Every size-th clip, from the rank-th on; the room for decoded clips is each one's own."""
+        return Waveforms(self.clips[rank::size], self.sample_rate_hz, self._room // 2**20)
+
+    def __getstate__(self) -> dict[str, object]:
+        """For worker processes, which can't be given a lock: each has its own."""
+        return self.__dict__ | {"_lock": None}
+
+    def __setstate__(self, state: dict[str, object]) -> None:
+        self.__dict__ |= state | {"_lock": Lock()}
 
 
 def epoch_batches(clips: int, batch_size: int, seed: int, epoch: int, weights: np.ndarray | None = None) -> list[list[int]]:
@@ -76,12 +100,24 @@ def balanced_weights(clips: Sequence[Clip]) -> np.ndarray:
 
 
 def load_batches(waveforms: Waveforms, batches: list[list[int]], workers: int) -> Iterator[list[np.ndarray | AumError]]:
-    """Decode batches in order, in `workers` processes (0: here), which work ahead. The result doesn't depend on their number.
+    """Decode batches in order, in `workers` processes, which work ahead, or a batch ahead in threads of this one (0).
+
+    The result doesn't depend on their number. Decoding happens outside Python's lock, so threads serve two cores as well as
+    processes do, and nothing is copied between them.
 
     Yields:
         For each clip its waveform, or why it can't be read.
     """
-    yield from DataLoader(_Reported(waveforms), batch_sampler=batches, collate_fn=list, num_workers=workers)
+    clips = _Reported(waveforms)
+    if workers:
+        yield from DataLoader(clips, batch_sampler=batches, collate_fn=list, num_workers=workers)
+        return
+    with ThreadPoolExecutor(DECODERS) as threads:
+        ahead: Iterator[np.ndarray | AumError] = iter(())
+        for number, batch in enumerate([*batches, []]):
+            here, ahead = ahead, threads.map(clips.__getitem__, batch)
+            if number:
+                yield list(here)
 
 
 class _Reported(Dataset):

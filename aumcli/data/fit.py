@@ -9,8 +9,9 @@ import torch
 
 from aumcli.core.frontend import build_frontend
 from aumcli.data.audio import audio_info
+from aumcli.data.clips import Clip
 from aumcli.data.dataset import Waveforms
-from aumcli.data.manifest import Clip
+from aumcli.progress import progress
 from aumcli.recipe import Recipe
 
 HIGHEST_RATE_HZ = 16000    # the published rate; what lies above 8 kHz is rarely worth twice the work
@@ -61,7 +62,7 @@ def measure_normalisation(recipe: Recipe, clips: Sequence[Clip]) -> tuple[float,
     logmel = build_frontend(recipe.frontend)
     waveforms = Waveforms(clips, recipe.frontend.sample_rate_hz, cache_mb=0)
     count, total, squares = 0, 0.0, 0.0
-    for i in range(len(waveforms)):
+    for i in progress(range(len(waveforms)), "measuring", len(waveforms)):
         energies = logmel.energies(torch.from_numpy(waveforms[i])[None]).double()
         count += energies.numel()
         total += float(energies.sum())

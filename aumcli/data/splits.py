@@ -2,10 +2,15 @@
 
 import hashlib
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
+
 from aumcli.config import DataConfig
-from aumcli.data.manifest import Clip, Manifest, read_manifest
+from aumcli.data.clips import Clip, Clips
+from aumcli.data.manifest import Manifest, read_manifest
+from aumcli.data.stream import fetch_corpus
 from aumcli.errors import AumError
 from aumcli.recipe import Recipe
 
@@ -28,13 +33,15 @@ def split_clips(manifest: Manifest, split: str, hold_out: str) -> list[Clip]:
 
 
 def corpus_folder(recipe: Recipe, data: Path | str | None) -> Path:
-    """The prepared folder that a training reads: `data`, else data/<the recipe's corpus>.
+    """The prepared folder that a training reads: `data`, else data/<the recipe's corpus>; of the URL of shards, data/NAME.
 
     Raises:
         AumError: neither is given.
     """
     if data is None and recipe.data.corpus is None:
         raise AumError("the recipe names no corpus and no data was given", fix="name prepared data with --data")
+    if data is not None and "://" in str(data):
+        return fetch_corpus(str(data))
     return Path(data or Path("data") / recipe.data.corpus)
 
 
@@ -51,7 +58,7 @@ def open_corpus(recipe: Recipe, data: Path | str | None) -> Manifest:
     return read_manifest(folder)
 
 
-def training_splits(manifest: Manifest, config: DataConfig) -> tuple[list[Clip], list[Clip]]:
+def training_splits(manifest: Manifest, config: DataConfig) -> tuple[Sequence[Clip], Sequence[Clip]]:
     """Clips to train on and clips that choose the best epoch.
 
     The latter are the corpus' validation split. A corpus without one keeps a share of its training split back instead of
@@ -68,7 +75,9 @@ def training_splits(manifest: Manifest, config: DataConfig) -> tuple[list[Clip],
     clips = split_clips(manifest, config.train, config.hold_out)
     if not config.val_share:
         return clips, split_clips(manifest, config.val, config.hold_out)
-    sizes = Counter(map(_group, clips))
+    clips = Clips.of(clips)
+    groups = [_group(clip) for clip in clips]
+    sizes = Counter(groups)
     order = sorted(sizes, key=lambda name: hashlib.sha256(name.encode()).digest())
     if len(order) < 2:
         raise AumError(f"the split {config.train!r} of {manifest.folder} is one group: no share of it can be kept out of training",
@@ -80,7 +89,8 @@ def training_splits(manifest: Manifest, config: DataConfig) -> tuple[list[Clip],
             break
         kept.add(name)
         count += sizes[name]
-    return [clip for clip in clips if _group(clip) not in kept], [clip for clip in clips if _group(clip) in kept]
+    is_kept = np.array([group in kept for group in groups])                                     # (clips,)
+    return clips.take(np.flatnonzero(~is_kept)), clips.take(np.flatnonzero(is_kept))
 
 
 def _group(clip: Clip) -> str:

@@ -13,7 +13,7 @@ from torch import Tensor
 from aumcli.classifier import pick_device
 from aumcli.config import TrainConfig
 from aumcli.data.batch import make_batch
-from aumcli.data.dataset import epoch_batches, load_batches, stream_seed
+from aumcli.data.dataset import stream_seed
 from aumcli.errors import AumError
 from aumcli.evaluate import score_clips
 from aumcli.files import write_text
@@ -80,8 +80,8 @@ def _epoch(run: Run, stop: StopSignal, watch: Watch, say) -> None:
     """Train on all clips once, from the step that was saved on; validate, save, and say how it went."""
     settings, number, started = run.recipe.train, len(run.history), time.perf_counter()
     run.network.train()
-    batches = epoch_batches(len(run.train), settings.batch_size, run.recipe.seed, number, run.sample_weights)
-    for waveforms in watch.bar(_load(run, batches[run.epoch.step :])):
+    batches = run.train.batches(settings.batch_size, run.recipe.seed, number, run.sample_weights)
+    for waveforms in watch.bar(_load(run, number, batches[run.epoch.step :])):
         _step(run, number, batches[run.epoch.step], waveforms, stop, say)
         watch.step(number, learning_rate(settings, _progress(run, number), run.steps_per_epoch))
         if stop.agreed or time.monotonic() - run.saved_at > 60 * settings.save_minutes:
@@ -116,10 +116,10 @@ def _own(run: Run, batch: list[int]) -> list[tuple[int, list[int]]]:
     return [*enumerate(_parts(run, batch))][run.team.rank :: run.team.size]
 
 
-def _load(run: Run, batches: list[list[int]]) -> Iterator[list[np.ndarray | AumError]]:
-    """Decode this process's clips of each batch."""
-    return load_batches(run.train, [[clip for _, part in _own(run, batch) for clip in part] for batch in batches],
-                        run.recipe.train.workers)
+def _load(run: Run, number: int, batches: list[list[int]]) -> Iterator[list[np.ndarray | AumError]]:
+    """Decode this process's clips of each batch of epoch `number`."""
+    return run.train.load([[clip for _, part in _own(run, batch) for clip in part] for batch in batches],
+                          run.recipe.train.workers, run.recipe.seed, number)
 
 
 def _progress(run: Run, number: int) -> float:

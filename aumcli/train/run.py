@@ -15,6 +15,7 @@ from aumcli.data.dataset import Waveforms, balanced_weights, stream_seed
 from aumcli.data.fit import fit_recipe
 from aumcli.data.manifest import Clip, Manifest
 from aumcli.data.splits import corpus_folder, open_corpus, training_splits
+from aumcli.data.stream import ShardStream, index_of_shards, shard_streams
 from aumcli.errors import AumError
 from aumcli.plan import settings_rows
 from aumcli.recipe import Recipe
@@ -48,8 +49,8 @@ class Run:
     network: torch.nn.Module             # the weights that are trained
     optimizer: torch.optim.Optimizer
     scaler: torch.amp.GradScaler         # of the loss, in float16; else it does nothing
-    train: Waveforms
-    val: Waveforms                       # this process's share
+    train: Waveforms | ShardStream
+    val: Waveforms | ShardStream                       # this process's share
     val_clips: list[Clip]                # all
     sample_weights: np.ndarray | None    # how likely each training clip is drawn; None: each once per epoch
     team: Team
@@ -96,9 +97,15 @@ def build(recipe: Recipe, out: Path, data: Path | str | None, device: torch.devi
     if fresh and recipe.train.pretrained and not recipe.train.init:
         raise AumError(f"this recipe starts from weights that were not given: {recipe.train.pretrained}",
                        fix="fetch them and name them with --init PATH; --set train.pretrained= trains from scratch")
-    folder, manifest = corpus_folder(recipe, data), open_corpus(recipe, data)
-    train_clips, val_clips = training_splits(manifest, recipe.data)
-    manifest.check_files([*train_clips, *val_clips])
+    folder = corpus_folder(recipe, data)
+    manifest = open_corpus(recipe, folder if data else None)
+    index = index_of_shards(manifest)
+    if index is not None:
+        train, val = shard_streams(manifest, recipe, index)
+        train_clips, val_clips = train.clips, val.clips
+    else:
+        train_clips, val_clips = training_splits(manifest, recipe.data)
+        manifest.check_files([*train_clips, *val_clips])
     if fresh:
         recipe = fit_recipe(recipe, train_clips, len(manifest.labels), manifest.multi_label)
         recipe = _share_out(recipe, team)
@@ -109,15 +116,17 @@ def build(recipe: Recipe, out: Path, data: Path | str | None, device: torch.devi
     network, averaged, notes = _networks(recipe, config, fresh)
     network.to(device)
     classifier = Classifier(averaged or network, config, str(out), device)
-    rate, cache = recipe.frontend.sample_rate_hz, recipe.data.cache_mb
+    if index is None:
+        train, val = (Waveforms(clips, recipe.frontend.sample_rate_hz, recipe.data.cache_mb) for clips in (train_clips, val_clips))
     scaler = torch.amp.GradScaler(device.type, enabled=recipe.train.dtype == "float16")
     run = Run(recipe, folder, out, manifest, classifier, network, make_optimizer(network, recipe.train), scaler,
-              Waveforms(train_clips, rate, cache), Waveforms(val_clips[team.rank :: team.size], rate, cache), val_clips,
+              train, val.part(team.rank, team.size), val_clips,
               balanced_weights(train_clips) if recipe.data.sampling == "balanced" else None, team, progress)
     parameters = sum(x.numel() for x in network.parameters())
     trained = sum(x.numel() for x in network.parameters() if x.requires_grad)
     return run, [
-        f"{folder}: {len(train_clips)} training and {len(val_clips)} validation clips, {len(manifest.labels)} classes; "
+        f"{folder}: {len(train_clips)} training and {len(val_clips)} validation clips, {len(manifest.labels)} classes"
+        + ("; " if index is None else f", streamed from {len(index.shards)} shards in {index.base}; ") +
         f"{recipe.model.describe()}, {parameters:,} parameters" + (f", {trained:,} trained" if trained < parameters else "") + "; "
         f"{classifier.backend} backend on {device}, {torch.get_num_threads()} threads, seed {recipe.seed}"
         + (f"; {team.size} processes, each batch in {recipe.train.parts} parts" if team.size > 1 else ""), *notes,

@@ -7,9 +7,11 @@ import numpy as np
 import pytest
 
 from aumcli.config import DataConfig
+from aumcli.data.clips import Clip, Clips
 from aumcli.data.dataset import balanced_weights, epoch_batches
-from aumcli.data.manifest import Clip, Label, Manifest
+from aumcli.data.manifest import Manifest
 from aumcli.data.splits import training_splits
+from aumcli.data.tables import Label
 from aumcli.errors import AumError
 
 
@@ -17,7 +19,8 @@ def corpus(groups: int, each: int, folder: str = "/somewhere") -> Manifest:
     """A corpus without a validation split: so many clips of each of so many recorded people."""
     clips = [Clip(Path(folder) / f"{group}-{number}.wav", labels=("a",), split="train", group=f"who{group}" if groups > 1 else "")
              for number in range(each) for group in range(groups)]
-    return Manifest(Path(folder), [*clips, Clip(Path(folder) / "test.wav", labels=("a",), split="test")], [Label(0, "a", "a")])
+    clips.append(Clip(Path(folder) / "test.wav", labels=("a",), split="test"))
+    return Manifest(Path(folder), Clips.of(clips), [Label(0, "a", "a")])
 
 
 @pytest.mark.parametrize("share", [0.01, 0.05, 0.3, 0.999])
@@ -33,20 +36,20 @@ def test_a_share_is_kept_out_of_training(share):
 def test_the_share_depends_on_names_alone():
     config = DataConfig(val_share=0.1)
     manifest, elsewhere = corpus(40, 5), corpus(40, 5, "/else/where")
-    backwards = Manifest(elsewhere.folder, elsewhere.clips[::-1], elsewhere.labels)
+    backwards = Manifest(elsewhere.folder, Clips.of(list(elsewhere.clips)[::-1]), elsewhere.labels)
     chosen = [{clip.group for clip in training_splits(each, config)[1]} for each in (manifest, elsewhere, backwards)]
     assert chosen[0] == chosen[1] == chosen[2]
 
 
 def test_without_groups_files_are_kept_together():
     slices = [Clip(Path(f"/v/{video}.wav"), start, start + 1.0, ("a",), "train") for video in "abcdefghij" for start in range(20)]
-    train, val = training_splits(Manifest(Path("/v"), slices, [Label(0, "a", "a")]), DataConfig(val_share=0.15))
+    train, val = training_splits(Manifest(Path("/v"), Clips.of(slices), [Label(0, "a", "a")]), DataConfig(val_share=0.15))
     assert len(val) == 40 and not {clip.path for clip in train} & {clip.path for clip in val}
 
 
 def test_a_single_group_has_no_share():
     with pytest.raises(AumError, match="one group"):
-        training_splits(Manifest(Path("/v"), [Clip(Path("/v/a.wav"), float(i), i + 1.0, ("a",), "train") for i in range(9)],
+        training_splits(Manifest(Path("/v"), Clips.of(Clip(Path("/v/a.wav"), float(i), i + 1.0, ("a",), "train") for i in range(9)),
                                  [Label(0, "a", "a")]), DataConfig(val_share=0.1))
 
 
