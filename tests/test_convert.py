@@ -98,5 +98,3 @@ def test_damaged_and_foreign_files_are_refused(checkpoint, tmp_path):
         import_checkpoint(path, labels=["a", "b"])
     with pytest.raises(AumError, match="cls_position"):
         import_checkpoint(path, cls_position="middle")
-    with pytest.raises(AumError, match="48 frames"):
-        import_checkpoint(path, frames=48)

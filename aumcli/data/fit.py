@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
-from aumcli.core.frontend import LogMel
+from aumcli.core.frontend import build_frontend
 from aumcli.data.audio import audio_info
 from aumcli.data.clips import Clip
 from aumcli.data.dataset import Waveforms
@@ -59,7 +59,7 @@ def measure_normalisation(recipe: Recipe, clips: Sequence[Clip]) -> tuple[float,
     Of more than MEASURED_CLIPS clips, that many evenly spaced ones are measured.
     """
     clips = [clips[i] for i in np.linspace(0, len(clips) - 1, min(len(clips), MEASURED_CLIPS)).astype(int)]
-    logmel = LogMel(recipe.frontend)
+    logmel = build_frontend(recipe.frontend)
     waveforms = Waveforms(clips, recipe.frontend.sample_rate_hz, cache_mb=0)
     count, total, squares = 0, 0.0, 0.0
     for i in progress(range(len(waveforms)), "measuring", len(waveforms)):

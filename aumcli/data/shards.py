@@ -17,7 +17,8 @@ manifest.csv counted from 0. Rows of a split are shuffled once (by the corpus's 
   stop tell where the sound was taken from; sha256 is that of the sound's member.
 
 shards.json: {"format": 1, "manifest_sha256", "labels": [ids by index], "splits": {split: clips}, "sample_rates_hz": {rate: clips},
-"shards": [{"name", "split", "clips", "bytes", "sha256", "sample_rates_hz": {rate: clips}}, ...]}, shards in reading order.
+"shards": [{"name", "split", "clips", "bytes", "sha256", "sample_rates_hz": {rate: clips}, "rows": [rows of manifest.csv]}, ...]},
+shards and rows in reading order; where the shards lie elsewhere than the index, also "base", the URL of their folder.
 manifest_sha256 is the digest of the manifest.csv that they were made from: with another one beside them they are out of date.
 """
 
@@ -64,6 +65,21 @@ class Shard:
     bytes: int
     sha256: str
     sample_rates_hz: dict[str, int] = field(default_factory=dict)
+    rows: list[int] = field(default_factory=list)       # of the manifest, in the shard's order
+
+
+@dataclass(frozen=True)
+class Sample:
+    """A clip as a shard holds it: its row in the manifest, what to call it, its description and its sound, both encoded."""
+
+    row: int
+    name: str
+    about: bytes
+    sound: bytes
+
+    def decoded(self) -> tuple[Clip, np.ndarray, int]:
+        """See `read_shard`."""
+        return _decoded(self.name, self.about, self.sound)
 
 
 @dataclass(frozen=True)
@@ -157,7 +173,8 @@ def _write_shard(path: Path, split: str, clips: Clips, order: np.ndarray, thread
                     count += 1
                     if size >= SHARD_BYTES:
                         break
-        shard = Shard(path.name, split, count, temporary.stat().st_size, digest(temporary), dict(sorted(rates.items())))
+        shard = Shard(path.name, split, count, temporary.stat().st_size, digest(temporary), dict(sorted(rates.items())),
+                      order[:count].tolist())
     return shard
 
 
@@ -214,7 +231,7 @@ def read_index(source: Path | str) -> ShardIndex:
     try:
         with _opened(text) as file:
             values = json.load(file)
-        return ShardIndex(text.rpartition("/")[0], values["labels"], values["splits"], [Shard(**each) for each in values["shards"]],
+        return ShardIndex(values.get("base", text.rpartition("/")[0]), values["labels"], values["splits"], [Shard(**each) for each in values["shards"]],
                           values["manifest_sha256"])
     except (ValueError, KeyError, TypeError) as error:
         raise AumError(f"{text} is no index of shards: {error}", fix="write it again: aum prepare ... --shards") from error
@@ -235,13 +252,21 @@ def read_shard(source: Path | str, start: int = 0, sha256: str | None = None) ->
     Raises:
         AumError: the shard can't be read or is not what was written.
     """
+    for number, sample in enumerate(read_samples(source, sha256)):
+        if number >= start:
+            yield sample.decoded()
+
+
+def read_samples(source: Path | str, sha256: str | None = None) -> Iterator[Sample]:
+    """Stream what a shard holds without decoding it; see `read_shard`."""
     with _opened(str(source)) as file:
         hashed = _Hashed(file)
         try:
             with tarfile.open(fileobj=hashed, mode="r|", bufsize=BLOCK_BYTES) as tar:
-                for number, (key, about, suffix, sound) in enumerate(_samples(tar, source)):
-                    if number >= start:
-                        yield _decoded(f"{source}/{key}.{suffix}", about, sound)
+                for key, about, suffix, sound in _samples(tar, source):
+                    if not key.isdecimal():
+                        raise _changed(source, f"{key}.{suffix} has no row as its name")
+                    yield Sample(int(key), f"{source}/{key}.{suffix}", about, sound)
         except (tarfile.TarError, EOFError, OSError) as error:
             raise _changed(source, str(error)) from error
         while hashed.read(BLOCK_BYTES):

@@ -18,7 +18,7 @@ pytest_plugins = ["aum_fixtures"]
 
 
 def test_every_corpus_has_a_source():
-    assert set(names()) == {"synth", "fsdd", "folder", "speechcommands", "audioset", "as20k", "vggsound", "voxceleb", "epic_sounds",
+    assert set(names()) == {"synth", "fsdd", "folder", "speechcommands", "audioset", "as20k", "vggsound", "voxceleb1", "epic_sounds",
                             "esc50", "csv", "ast-json"}
     assert all(callable(load(name).index) for name in names())
 
@@ -33,7 +33,7 @@ def test_every_corpus_is_named_by_help_and_errors(aum):
 @pytest.mark.parametrize("name, words", [
     ("audioset", ["Google", "eval_segments.csv", "unbalanced_train_segments.csv", "YTID.wav"]),
     ("as20k", ["balanced_train_segments.csv"]), ("vggsound", ["robots.ox.ac.uk", "vggsound.csv"]),
-    ("voxceleb", ["iden_split.txt", "id10001/VIDEO/00001.wav"]), ("epic_sounds", ["EPIC_audio.hdf5", "EPIC_Sounds_train.csv"])])
+    ("voxceleb1", ["iden_split.txt", "id10001/VIDEO/00001.wav"]), ("epic_sounds", ["EPIC_audio.hdf5", "EPIC_Sounds_train.csv"])])
 def test_what_cannot_be_downloaded_is_asked_for(tmp_path, name, words):
     with pytest.raises(AumError) as caught:
         prepare(name, tmp_path / "data" / name)
@@ -98,7 +98,7 @@ def test_voxceleb(tmp_path):
     write(tmp_path / "vox" / "iden_split.txt", "".join(f"{split} {name}\n" for split, name in rows))
     for number, (split, name) in enumerate(rows[:5]):
         sound(tmp_path / "vox" / ("dev/wav" if number % 2 else "wav") / name, 300.0, seed=number, rate_hz=16000)
-    report, clips = prepared("voxceleb", tmp_path / "out", source=tmp_path / "vox")
+    report, clips = prepared("voxceleb1", tmp_path / "out", source=tmp_path / "vox")
     assert splits(report) == {"train": 2, "val": 1, "test": 2} and list(report.classes) == ["id10001", "id10002", "id10003"]
     assert clips[str(tmp_path / "vox/dev/wav" / rows[1][1])].group == "id10002/0_laIeN-Q44"
     assert report.missing == {"train": {"listed": 3, "missing": 1}}

@@ -18,7 +18,7 @@ from aumcli.errors import AumError
 CORPORA = {                             # name -> module
     "as20k": "audioset", "ast-json": "ast_json", "audioset": "audioset", "csv": "table", "epic_sounds": "epic_sounds",
     "esc50": "esc50", "folder": "folder", "fsdd": "fsdd", "speechcommands": "speechcommands", "synth": "synth",
-    "vggsound": "vggsound", "voxceleb": "voxceleb"}
+    "vggsound": "vggsound", "voxceleb1": "voxceleb"}
 SPLITS = ("train", "val", "test")
 SPLIT_NAMES = {"train": "train", "training": "train", "val": "val", "valid": "val", "validation": "val", "dev": "val",
                "test": "test", "testing": "test", "eval": "test", "evaluation": "test"}
