@@ -52,6 +52,28 @@ def test_folder_end_to_end(pets, tmp_path):
     assert stored["version"] and stored["splits"] == report.splits
 
 
+def test_normalisation_is_that_of_the_training_split(pets, tmp_path):
+    from aumcli.data.fit import measure_normalisation
+    from aumcli.recipe import Recipe
+
+    report = prepare("folder", tmp_path / "out", source=pets)
+    mean, std = measure_normalisation(Recipe(), read_manifest(tmp_path / "out").split("train"))
+    assert report.normalisation == {"mean": mean, "std": std, "clips": 16}
+    assert json.loads((tmp_path / "out" / "report.json").read_text())["normalisation"]["mean"] == mean
+
+
+def test_of_a_long_clip_a_part_is_measured(tmp_path, monkeypatch):
+    monkeypatch.setattr("aumcli.prepare.MEASURED_S", 0.5)
+    rng = np.random.default_rng(0)
+    for name in "ab":
+        (tmp_path / "x" / name).mkdir(parents=True)
+        wave = np.concatenate([0.1 * rng.standard_normal(4000), np.full(80000, 0.01)])
+        soundfile.write(tmp_path / "x" / name / "1.wav", wave, 8000)
+    whole = prepare("folder", tmp_path / "part", source=tmp_path / "x").normalisation["mean"]
+    monkeypatch.undo()
+    assert prepare("folder", tmp_path / "all", source=tmp_path / "x").normalisation["mean"] < whole - 5
+
+
 def test_same_call_same_bytes(pets, tmp_path):
     files = ("manifest.csv", "labels.csv")
     prepare("folder", tmp_path / "1", source=pets)
@@ -82,13 +104,13 @@ def test_bad_files_are_left_out_and_named(pets, tmp_path):
     assert len(json.loads((tmp_path / "out" / "report.json").read_text())["left_out"]) == 4
 
 
-def test_strict_lists_all_and_writes_nothing(pets, tmp_path):
+def test_strict_lists_all_and_writes_no_manifest(pets, tmp_path):
     spoil(pets)
     with pytest.raises(AumError) as caught:
         prepare("folder", tmp_path / "out", source=pets, strict=True)
     for word in ("4 clips", "cat/0.wav", "cat/1.wav", "dog/2.wav", "text.WAV"):
         assert word in caught.value.problem
-    assert caught.value.exit_code == 1 and not (tmp_path / "out").exists()
+    assert caught.value.exit_code == 1 and [path.name for path in (tmp_path / "out").iterdir()] == [".prepare.journal"]
 
 
 def test_class_without_usable_sound(pets, tmp_path):
@@ -136,7 +158,8 @@ def test_synth_end_to_end(tmp_path, monkeypatch, capfd):
 def test_fsdd_end_to_end(tmp_path):
     report = prepare("fsdd", tmp_path / "fsdd", source=ARCHIVE)
     assert {name: cell["clips"] for name, cell in report.splits.items()} == {"train": 2400, "val": 300, "test": 300}
-    assert report.left_out == [] and report.warnings == [] and report.sample_rates_hz == {"8000": 3000}
+    assert report.left_out == [] and report.sample_rates_hz == {"8000": 3000}
+    assert len(report.warnings) == 1 and "6 of 6 speakers occur in several splits (6 in test and train and val)" in report.warnings[0]
     assert {clip.group for clip in read_manifest(tmp_path / "fsdd").clips} == {
         "george", "jackson", "lucas", "nicolas", "theo", "yweweler"}
 
@@ -158,6 +181,10 @@ def test_mistakes_in_the_call(tmp_path):
     with pytest.raises(AumError, match="unknown corpus 'fsd'") as caught:
         prepare("fsd", tmp_path)
     assert caught.value.exit_code == 2
+    with pytest.raises(AumError, match="0 workers"):
+        prepare("synth", tmp_path, workers=0)
+    with pytest.raises(AumError, match="doesn't exist"):
+        prepare("vggsound", tmp_path, annotations=tmp_path / "no.csv")
     with pytest.raises(AumError, match="negative"):
         prepare("synth", tmp_path, seed=-1)
     assert list(tmp_path.iterdir()) == []

@@ -9,6 +9,7 @@ from pathlib import Path
 from aumcli.bench.turns import Rules, quartiles, relative_error, take_turns
 from aumcli.config import ARCHITECTURES, FrontendConfig, NetworkConfig
 from aumcli.errors import AumError
+from aumcli.memory import kept_bytes
 
 
 @dataclass(frozen=True)
@@ -161,7 +162,7 @@ def _training_step(network, features, dtype) -> Callable[[], int]:
 
     def step() -> int:
         if not saved:                                           # counted once, in the first warm-up
-            saved.append(_saved_bytes(loss_of_batch, network))
+            saved.append(kept_bytes(loss_of_batch, network.parameters()))
         loss = loss_of_batch()
         optimizer.zero_grad(set_to_none=True)
         scaler.scale(loss).backward()
@@ -170,24 +171,6 @@ def _training_step(network, features, dtype) -> Callable[[], int]:
         return saved[0]
 
     return step
-
-
-def _saved_bytes(loss_of_batch: Callable, network) -> int:
-    """What autograd keeps of a forward pass, each storage once and the weights not at all."""
-    import torch
-
-    weights, kept = {x.untyped_storage().data_ptr() for x in network.parameters()}, {}
-
-    def keep(x):
-        storage = x.untyped_storage()
-        if storage.data_ptr() not in weights:
-            kept[storage.data_ptr()] = storage.nbytes()
-        return x
-
-    with torch.autograd.graph.saved_tensors_hooks(keep, lambda x: x):
-        loss = loss_of_batch()
-    del loss
-    return sum(kept.values())
 
 
 def _peak_bytes() -> int:

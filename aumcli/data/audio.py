@@ -1,8 +1,10 @@
 """Sound files to waveforms: decode, mix to mono, resample; and everything that can be wrong with a sound file."""
 
 import functools
+import io
 import math
 import os
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -12,6 +14,7 @@ import numpy as np
 import soundfile
 
 from aumcli.data.containers import checked_source, convert_fix, mp3_samples
+from aumcli.data.hdf5 import Hdf5Sound, container, open_hdf5
 from aumcli.errors import AumError
 
 READABLE_SUFFIXES = frozenset({".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".aiff", ".aif", ".aifc", ".au",
@@ -42,7 +45,8 @@ def load_audio(path: Path | str, sample_rate_hz: int | None = None, start_s: flo
     """Decode a sound file, or a slice of it, to mono.
 
     Args:
-        path: a file that libsndfile reads (wav, flac, ogg, mp3, aiff, ...) at any rate with any number of channels.
+        path: a file that libsndfile reads (wav, flac, ogg, mp3, aiff, ...) at any rate with any number of channels, or a
+            data set in an HDF5 file (see `aumcli.data.hdf5`).
         sample_rate_hz: the rate to resample to; None for the file's own.
         start_s: first second of the slice; None for the beginning.
         stop_s: end of the slice in seconds; None for the end of the file.
@@ -61,6 +65,33 @@ def load_audio(path: Path | str, sample_rate_hz: int | None = None, start_s: flo
     if sample_rate_hz is None:
         return waveform, rate_hz
     return resample(waveform, rate_hz, sample_rate_hz), sample_rate_hz
+
+
+def decode_audio(data: bytes, name: str) -> tuple[np.ndarray, int]:
+    """Decode the content of a sound file that `load_audio` can read, as it would.
+
+    Args:
+        data: the content.
+        name: what to call it in errors.
+
+    Returns:
+        The mean of the channels, (samples,) float32 in -1..1, and its rate in Hz.
+
+    Raises:
+        AumError: it is damaged.
+    """
+    try:
+        with soundfile.SoundFile(io.BytesIO(data)) as sound:
+            _, last = _span(Path(name), sound, None, None)
+            return _mono(np.concatenate([*_blocks(Path(name), sound, 0, last)])), sound.samplerate      # (samples,)
+    except soundfile.LibsndfileError as error:
+        raise AumError(f"{name} is damaged at its beginning", fix="write it again", exit_code=1) from error
+
+
+def file_content(path: Path | str) -> bytes:
+    """The content of a sound file, whole; the size of one that was written to a pipe is filled in."""
+    source = checked_source(Path(path))
+    return source.getvalue() if isinstance(source, io.BytesIO) else Path(path).read_bytes()
 
 
 def audio_info(path: Path | str) -> AudioInfo:
@@ -174,16 +205,19 @@ def find_audio(folder: Path | str) -> list[Path]:
 
 def find_files(folder: Path | str) -> list[Path]:
     """List all files below a folder that are not hidden, sorted; links are followed, each folder is entered once."""
-    folder = Path(folder)
-    if not folder.is_dir():
+    return sorted(map(Path, walk_files(folder)))
+
+
+def walk_files(folder: Path | str) -> Iterator[str]:
+    """Give what `find_files` lists one by one, folder by folder: AudioSet has 2 million."""
+    if not os.path.isdir(folder):
         raise AumError(f"{folder} is not a folder", fix="name an existing folder with sound files", exit_code=1)
-    found, entered = [], set()
+    entered = set()
     for here, folders, names in os.walk(folder, onerror=_unreadable_folder, followlinks=True):
         entered.add(os.path.realpath(here))
         folders[:] = sorted(name for name in folders if not name.startswith(".")
                             and os.path.realpath(os.path.join(here, name)) not in entered)
-        found += [Path(here, name) for name in names if not name.startswith(".")]
-    return sorted(found)
+        yield from (os.path.join(here, name) for name in sorted(names) if not name.startswith("."))
 
 
 def _unreadable_folder(error: OSError) -> None:
@@ -192,14 +226,16 @@ def _unreadable_folder(error: OSError) -> None:
 
 
 @contextmanager
-def _opened(path: Path) -> Iterator[soundfile.SoundFile]:
+def _opened(path: Path) -> Iterator[soundfile.SoundFile | Hdf5Sound]:
     """Open a sound file, or say what it is instead."""
+    file, name = container(path)
     try:
-        if path.is_dir():
+        status = file.stat()
+        if stat.S_ISDIR(status.st_mode):
             raise AumError(f"{path} is a folder, not a sound file", fix="name the files in it", exit_code=1)
-        if path.stat().st_size == 0:
-            raise AumError(f"{path} is empty (0 bytes)", fix="copy or download it again, or remove it", exit_code=1)
-        sound = soundfile.SoundFile(checked_source(path))
+        if status.st_size == 0:
+            raise AumError(f"{file} is empty (0 bytes)", fix="copy or download it again, or remove it", exit_code=1)
+        sound = open_hdf5(file, name) if name else soundfile.SoundFile(checked_source(path))
     except FileNotFoundError as error:
         raise AumError(f"{path} doesn't exist", fix="check the path; if the file was moved, run aum prepare again",
                        exit_code=1) from error
@@ -208,8 +244,8 @@ def _opened(path: Path) -> Iterator[soundfile.SoundFile]:
                        exit_code=1) from error
     except (soundfile.LibsndfileError, TypeError) as error:     # TypeError: headerless .raw, whose rate is unknown
         raise _unknown_format(path) from error
-    with sound:
-        yield sound
+    with sound as opened:
+        yield opened
 
 
 def _unknown_format(path: Path) -> AumError:
@@ -270,7 +306,9 @@ def _blocks(path: Path, sound: soundfile.SoundFile, first: int, last: int) -> It
 
 def _mp3_unsure(path: Path, sound: soundfile.SoundFile) -> bool:
     """Whether this is an MP3 without an index, whose header only guesses its length; refuse it if the guess is off."""
-    samples = mp3_samples(path) if sound.format == "MP3" else None
+    samples = None
+    if sound.format == "MP3":
+        samples = mp3_samples(sound.name if isinstance(sound.name, io.BytesIO) else path)
     if samples is not None and sound.frames < samples - 2 * MPEG_FRAME_SAMPLES:
         raise AumError(f"{path} has a variable bit rate and no index: only {sound.frames / sound.samplerate:.3f} s of "
                        f"{samples / sound.samplerate:.3f} s would be decoded", fix=convert_fix(path), exit_code=1)

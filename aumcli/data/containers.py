@@ -110,16 +110,16 @@ def _check_ogg(path: Path, file: BinaryIO) -> None:
                        fix="copy or download it again; if it is meant to end there, " + convert_fix(path), exit_code=1)
 
 
-def mp3_samples(path: Path) -> int | None:
+def mp3_samples(source: Path | io.BytesIO) -> int | None:
     """Count the samples of an MP3 that has no index (Xing, Info or VBRI), whose length decoders can only guess.
 
     Args:
-        path: an MP3 file.
+        source: an MP3 file, or its content.
 
     Returns:
         Samples per channel, summed over the frames; None when the file has an index, or no frame was found.
     """
-    data = path.read_bytes()
+    data = source.getvalue() if isinstance(source, io.BytesIO) else source.read_bytes()
     at = 0
     if data[:3] == b"ID3":                                      # a tag: 10 bytes, its length in 7-bit bytes
         at = 10 + sum(byte << shift for byte, shift in zip(data[6:10], (21, 14, 7, 0)))
