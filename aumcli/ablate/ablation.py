@@ -67,7 +67,8 @@ def _collect(recipe: str, overrides: Sequence[str], axes: list[list[str]], seeds
         for plan in ended:
             metric, scores[plan.seed] = read_score(plan.folder)
             machines[_machine(plan.folder)] = None
-        cells.append(Cell(variant[0].variant, scores, {plan.seed: failures[plan.folder] for plan in variant if failures.get(plan.folder)},
+        failed = {plan.seed: failures[plan.folder] for plan in variant if failures.get(plan.folder)}
+        cells.append(Cell(variant[0].variant, scores, failed,
                           count_parameters(read_config(ended[0].folder / "best").model) if ended else None))
     result = Ablation(recipe, tuple(overrides), axes, seeds, cells, metric, list(machines))
     if len(cells) == 2 and all(failures.get(plan.folder) is not None for variant in plans for plan in variant):
@@ -96,4 +97,5 @@ def _machine(folder: Path) -> str:
     """What trained a run, in words."""
     report = json.loads((folder / "report.json").read_text(encoding="utf-8"))
     place = report["environment"]
-    return f"{report['device']} ({place['cpu']}), {report['backend']} backend, {place['threads']} threads, torch {place['torch']}, aumcli {place['aumcli']}"
+    return (f"{report['device']} ({place['cpu']}), {report['backend']} backend, {place['threads']} thread{'s' if place['threads'] > 1 else ''}, "
+            f"torch {place['torch']}, aumcli {place['aumcli']}")

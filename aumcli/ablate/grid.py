@@ -38,7 +38,8 @@ def axes_of(grid: Sequence[str], models: Sequence[str] = ()) -> list[list[str]]:
     return [_axis(text) for text in ([f"{ARCHITECTURE}={','.join(models)}"] if models else []) + list(grid)]
 
 
-def make_plans(recipe: str, out: Path, axes: Sequence[Sequence[str]], seeds: int, overrides: Sequence[str], equal: bool) -> list[list[Plan]]:
+def make_plans(recipe: str, out: Path, axes: Sequence[Sequence[str]], seeds: int, overrides: Sequence[str],
+               equal: bool) -> list[list[Plan]]:
     """The runs of each variant, in the grid's order.
 
     Args:
@@ -58,7 +59,8 @@ def make_plans(recipe: str, out: Path, axes: Sequence[Sequence[str]], seeds: int
         if equal and f"{ARCHITECTURE}=ast" in variant and not any(text.startswith(f"{WIDTH}=") for text in texts):
             texts.append(f"{WIDTH}={equal_width(recipe, texts)}")
         folder = out / "_".join(map(value_of, variant))
-        plans.append([Plan(variant, seed, load_recipe(recipe, [*texts, f"seed={seed}"]), folder / f"seed-{seed}") for seed in range(seeds)])
+        plans.append([Plan(variant, seed, load_recipe(recipe, [*texts, f"seed={seed}"]), folder / f"seed-{seed}")
+                      for seed in range(seeds)])
     return plans
 
 

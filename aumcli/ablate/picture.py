@@ -32,13 +32,15 @@ def plot_heat_map(result: Ablation, path: Path | str) -> None:
     with rc_context({**STYLE, "axes.grid": False, "axes.spines.left": False, "axes.spines.bottom": False}):
         figure = Figure(figsize=(1.8 + 1.15 * means.shape[1], 1.2 + 0.62 * means.shape[0]), layout="constrained")
         axes = figure.subplots()
-        image = axes.imshow(means, cmap=colormaps["Blues"].with_extremes(bad="#e4e4e4", under="#f6e3d3"), vmin=low, vmax=high, aspect="auto")
+        colours = colormaps["Blues"].with_extremes(bad="#e4e4e4", under="#f6e3d3")
+        image = axes.imshow(means, cmap=colours, vmin=low, vmax=high, aspect="auto")
         for i, row in enumerate(rows):
             for j, cell in enumerate(row):
                 rank, shade = result.rank(cell), (means[i, j] - low) / (high - low)
                 text = "failed" if cell.failures and cell.mean is None else "-" if cell.mean is None else f"{means[i, j]:.2f}"
                 text += "" if cell.std is None else f"\n± {100 * cell.std:.2f}"
-                axes.text(j, i, text, ha="center", va="center", weight="bold" if rank else "normal", color="white" if shade > 0.6 else "black")
+                axes.text(j, i, text, ha="center", va="center", weight="bold" if rank else "normal",
+                          color="white" if shade > 0.6 else "black")
                 if rank == 2:
                     axes.add_patch(Rectangle((j - 0.47, i - 0.47), 0.94, 0.94, fill=False, lw=2, ec="#D55E00"))
         axes.set_xticks(range(means.shape[1]), map(value_of, result.axes[1]))

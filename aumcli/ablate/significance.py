@@ -40,16 +40,17 @@ class Comparison:
             lines.append("Over seeds: no test is possible with one seed, or where all seeds differ alike.")
         else:
             low, high = (100 * x for x in self.interval_seeds)
-            lines.append(f"Over seeds: paired t({len(self.seeds) - 1}) = {self.t:.2f}, {_p(self.p_seeds)}, 95 % interval {low:+.2f} to {high:+.2f}. "
-                         f"With {len(self.seeds)} seeds that scatter like these, the test finds a true difference of "
+            lines.append(f"Over seeds: paired t({len(self.seeds) - 1}) = {self.t:.2f}, {_p(self.p_seeds)}, 95 % interval {low:+.2f} to "
+                         f"{high:+.2f}. With {len(self.seeds)} seeds that scatter like these, the test finds a true difference of "
                          f"{100 * self.detectable:.2f} points in four cases out of five, smaller ones less often.")
         low, high = (100 * x for x in self.interval_clips)
         if self.only_first is None:
             test = f"paired bootstrap, {_p(self.p_clips)}"
         else:
-            test = (f"{self.only_first} times right in {self.first} alone, {self.only_second} times in {self.second} alone; exact McNemar test "
-                    f"on each clip's sum over the seeds, {_p(self.p_clips)}")
-        lines.append(f"Over {self.clips} test clips, these trained models taken as they are: {test}; bootstrap 95 % interval {low:+.2f} to {high:+.2f}.")
+            test = (f"{self.only_first} times right in {self.first} alone, {self.only_second} times in {self.second} alone; "
+                    f"exact McNemar test on each clip's sum over the seeds, {_p(self.p_clips)}")
+        lines.append(f"Over {self.clips} test clips, these trained models taken as they are: {test}; bootstrap 95 % interval "
+                     f"{low:+.2f} to {high:+.2f}.")
         return lines
 
 
@@ -69,7 +70,8 @@ def compare(first: str, second: str, metric: str, seeds: Sequence[int], scores: 
     """
     differences = np.subtract(*values)
     t, p_seeds, interval, detectable = _over_seeds(differences)
-    weights = np.random.default_rng(0).multinomial(len(targets), np.full(len(targets), 1 / len(targets)), size=DRAWS)     # (draws, clips)
+    even = np.full(len(targets), 1 / len(targets))
+    weights = np.random.default_rng(0).multinomial(len(targets), even, size=DRAWS)                     # (draws, clips)
     only_first = only_second = None
     if targets.ndim == 1:
         right = [np.stack([each.argmax(1) == targets for each in one]).astype(int) for one in scores]                     # (n, clips)
@@ -94,7 +96,8 @@ def _over_seeds(differences: np.ndarray) -> tuple[float | None, float | None, tu
         return None, None, None, None
     result = ttest_1samp(differences, 0.0)
     low, high = result.confidence_interval(1 - LEVEL)
-    return float(result.statistic), float(result.pvalue), (float(low), float(high)), detectable_effect(n) * float(differences.std(ddof=1))
+    found = detectable_effect(n) * float(differences.std(ddof=1))
+    return float(result.statistic), float(result.pvalue), (float(low), float(high)), found
 
 
 def detectable_effect(n: int) -> float:

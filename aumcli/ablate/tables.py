@@ -54,7 +54,8 @@ def score_text(cell: Cell) -> str:
     """Mean and standard deviation in percent."""
     if cell.mean is None:
         return "failed" if cell.failures else "-"
-    return f"{100 * cell.mean:.2f}" + ("" if cell.std is None else f" ± {100 * cell.std:.2f}") + (" (some failed)" if cell.failures else "")
+    spread = "" if cell.std is None else f" ± {100 * cell.std:.2f}"
+    return f"{100 * cell.mean:.2f}{spread}{' (some failed)' if cell.failures else ''}"
 
 
 def _grid(result: Ablation, mark: Mark) -> tuple[list[str], list[list[str]]]:
@@ -81,7 +82,8 @@ def _title(result: Ablation) -> str:
 
 
 def _markdown(result: Ablation) -> str:
-    parts = [f"# {_title(result)}\n", "Written by `aum ablate`. Mean and standard deviation over the seeds; bold: best of its row; *: best of all.\n"]
+    parts = [f"# {_title(result)}\n",
+             "Written by `aum ablate`. Mean and standard deviation over the seeds; bold: best of its row; *: best of all.\n"]
     if len(result.axes) == 2:
         parts += [markdown_table(*_grid(result, _bold)), "![](ablation.png)\n"]
     parts.append(markdown_table(*table(result, _bold)))
@@ -92,7 +94,7 @@ def _markdown(result: Ablation) -> str:
 
 
 def _latex(result: Ablation) -> str:
-    columns, rows = _grid(result, lambda text, rank: f"{rank}|{text}") if len(result.axes) == 2 else table(result, lambda text, rank: f"{rank}|{text}")
+    columns, rows = (_grid if len(result.axes) == 2 else table)(result, lambda text, rank: f"{rank}|{text}")
 
     def cell(text: str) -> str:
         rank, bar, rest = text.partition("|")

@@ -81,7 +81,8 @@ class Comparison:
         end = f"{self.model} is {self.ratios[longest]:.2f} times as fast as {self.rival} at {longest:,} tokens"
         leader, other = (self.model, self.rival) if self.ratios[shortest] > 1 else (self.rival, self.model)
         if not self.crossings:
-            where = "at the one length measured" if shortest == longest else f"at every length measured, {shortest:,} to {longest:,} tokens"
+            every = f"at every length measured, {shortest:,} to {longest:,} tokens"
+            where = "at the one length measured" if shortest == longest else every
             return f"{leader} is faster than {other} {where}: no crossover there; {end}."
         text = f"{leader} is faster"
         for tokens in self.crossings:

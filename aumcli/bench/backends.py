@@ -7,11 +7,11 @@ from pathlib import Path
 from aumcli.bench.point import Setting, network_config, timed
 from aumcli.bench.results import here
 from aumcli.bench.sweep import Sweep
-from aumcli.bench.tables import aligned, milliseconds, page, title
+from aumcli.bench.tables import aligned, milliseconds, title, write_tables
 from aumcli.bench.turns import Samples, quartiles, take_turns
 from aumcli.config import AudioMambaConfig, Direction
 from aumcli.errors import AumError
-from aumcli.files import check_writable, write_json, write_text
+from aumcli.files import check_writable
 
 KERNELS = {"scan, both ways": "bidirectional_scan", "convolution": "causal_conv1d", "add and norm": "add_rms_norm"}
 COLUMNS = ("backend", "forward", "backward", "difference", "of gradients")
@@ -35,7 +35,7 @@ class KernelPoint:
 
     setting: KernelSetting
     samples_ms: dict[str, list[float]] = field(default_factory=dict)   # forward, backward
-    differences: dict[str, float] = field(default_factory=dict)        # likewise: largest difference from float64 over the largest value
+    differences: dict[str, float] = field(default_factory=dict)        # likewise: see NOTE
     worst: str = ""                                                    # the gradient with the largest one
     failure: str = ""
 
@@ -72,12 +72,11 @@ def kernels(sweep: Sweep, out: Path | str | None = None) -> Iterator[list[Kernel
                 able = [each for each in settings if not refused[each.backend]]
                 measured = {each: _point(each, samples) for each, samples in zip(able, take_turns(timed_kernel, able, sweep.rules))}
                 row = [measured.get(each) or KernelPoint(each, failure=refused[each.backend]) for each in settings]
-                done += row
+                done.append(row)
                 if out is not None:
-                    write_json(Path(out) / "kernels.json", {
-                        "schema": 1, "environment": here(sweep.device), "rules": asdict(sweep.rules), "points": [asdict(each) for each in done]})
-                    sections = [(_title(done[i : i + len(row)]), COLUMNS, _rows(done[i : i + len(row)]), [NOTE]) for i in range(0, len(done), len(row))]
-                    write_text(Path(out) / "kernels.md", page("Backends of the kernels", here(sweep.device), sweep.rules, sections))
+                    write_tables(Path(out) / "kernels", "Backends of the kernels", here(sweep.device), sweep.rules,
+                                 [asdict(point) for each in done for point in each],
+                                 [(_title(each), COLUMNS, _rows(each), [NOTE]) for each in done])
                 yield row
 
 
@@ -165,8 +164,10 @@ def _inputs(kernel: str, config: AudioMambaConfig, setting: Setting, device, dty
     mixer = Mixer(config.model_copy(update={"direction": Direction.FO_BI}))
     A, A_b, D, bias = (x.detach().to(device) for x in mixer.rates(""))
     if kernel == "convolution":
-        return {"x": draw(e), "weight": mixer.conv1d.weight.detach()[:, 0].to(device, dtype), "bias": mixer.conv1d.bias.detach().to(device, dtype)}, []
+        weight, bias = (x.detach().to(device, dtype) for x in (mixer.conv1d.weight[:, 0], mixer.conv1d.bias))
+        return {"x": draw(e), "weight": weight, "bias": bias}, []
     if kernel == "add and norm":
         return {"x": draw(d), "residual": draw(d).float(), "weight": torch.ones(d, device=device)}, [config.norm_eps]
     # steps like those of a fresh model: softplus(-4) is 0.02
-    return {"u": draw(e), "delta": draw(e, -4.0), "A": A, "A_b": A_b, "B": draw(n), "C": draw(n), "D": D, "z": draw(e), "delta_bias": bias}, []
+    return {"u": draw(e), "delta": draw(e, -4.0), "A": A, "A_b": A_b, "B": draw(n), "C": draw(n), "D": D, "z": draw(e),
+            "delta_bias": bias}, []

@@ -7,9 +7,9 @@ from pathlib import Path
 from aumcli.bench.point import Setting, network_config, timed
 from aumcli.bench.results import here
 from aumcli.bench.sweep import Sweep
-from aumcli.bench.tables import aligned, milliseconds, page, title
+from aumcli.bench.tables import aligned, milliseconds, title, write_tables
 from aumcli.bench.turns import quartiles, take_turns
-from aumcli.files import check_writable, write_json, write_text
+from aumcli.files import check_writable
 
 BLOCK, PRODUCTS, COPY = "whole block", "its matrix products alone", "copy in memory"
 COLUMNS = ("part", "median", "of block", "GFLOP/s", "GB/s", "of copy")
@@ -64,10 +64,8 @@ def components(sweep: Sweep, out: Path | str | None = None) -> Iterator[Breakdow
             for model in sweep.models:
                 done.append(_breakdown(sweep.setting(model, tokens, dtype=dtype), sweep.rules))
                 if out is not None:
-                    write_json(Path(out) / "components.json", {
-                        "schema": 1, "environment": here(sweep.device), "rules": asdict(sweep.rules), "blocks": [asdict(each) for each in done]})
-                    sections = [(_title(each), COLUMNS, _rows(each), [NOTE]) for each in done]
-                    write_text(Path(out) / "components.md", page("Where a block's time goes", here(sweep.device), sweep.rules, sections))
+                    write_tables(Path(out) / "components", "Where a block's time goes", here(sweep.device), sweep.rules,
+                                 [asdict(each) for each in done], [(_title(each), COLUMNS, _rows(each), [NOTE]) for each in done])
                 yield done[-1]
 
 
@@ -117,7 +115,10 @@ def timed_parts(setting: Setting) -> Iterator[tuple[dict, dict]]:
     with torch.inference_mode():
         network = build_network(config, backend).to(device).eval().to(dtype)
         tokens = torch.randn(setting.batch, setting.tokens + 1, config.width).to(device, dtype)
-        parts, whole, linears = _aum_parts(network.layers[0], tokens) if config.architecture == "aum" else _ast_parts(network.v.blocks[0], tokens)
+        if config.architecture == "aum":
+            parts, whole, linears = _aum_parts(network.layers[0], tokens)
+        else:
+            parts, whole, linears = _ast_parts(network.v.blocks[0], tokens)
         source = torch.empty(COPY_BYTES // 4, device=device).fill_(1.0)
         target = torch.empty_like(source)
         calls = {**{name: run for name, run, _, _ in parts}, BLOCK: whole, PRODUCTS: lambda: [layer(x) for layer, x in linears],
@@ -144,7 +145,7 @@ def _aum_parts(block, x) -> tuple[list, Callable, list]:
     linears = [(mixer.in_proj, tokens), (mixer.out_proj, y)]
     for (u, suffix, _), (dt, *_) in zip(convolved, small):
         linears += [(getattr(mixer, f"x_proj{suffix}"), u), (getattr(mixer, f"dt_proj{suffix}"), dt)]
-    weights = [x for suffix, _ in mixer.branches for x in (getattr(mixer, f"x_proj{suffix}").weight, getattr(mixer, f"dt_proj{suffix}").weight)]
+    weights = [layer.weight for layer, _ in linears[2:]]
 
     def convolve() -> None:
         for suffix, reverse in mixer.branches:

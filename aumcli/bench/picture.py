@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.lines import Line2D
 
-KINDS = {"aum": ("AuM", BLUE, "o"), "ast": ("AST", ORANGE, "s"), "ast-eager": ("AST, eager attention", GREEN, "^")}
+KINDS = {"aum": ("AuM", BLUE, "o"), "ast": ("AST", ORANGE, "s"), "ast-eager": ("AST eager", GREEN, "^")}
 OTHERS = (("#CC79A7", "D"), ("#E69F00", "v"), ("#56B4E9", "P"), ("#000000", "X"))   # Okabe and Ito 2008
 DASHES = ("-", (0, (4, 1.5)), (0, (1, 1.2)), (0, (5, 1, 1, 1)))                       # one for each machine
 WIDTH, HEIGHT = 7.2, 3.0                                                             # inches; a row of panels
@@ -60,8 +60,8 @@ def _looks(models: Sequence[str]) -> dict[str, dict]:
         if kind in KINDS and size in sizes:
             label, colour, marker = KINDS[kind + model.removeprefix(name)]
             fill = colour if ranked.index(size) == 0 else "white"
-            looks[model] = {"label": f"{label}, {size}".replace("AST, eager attention, ", "AST eager, "), "color": colour, "marker": marker,
-                            "markerfacecolor": fill, "markersize": 5.5 - 0.8 * ranked.index(size)}
+            looks[model] = {"label": f"{label}, {size}", "color": colour, "marker": marker, "markerfacecolor": fill,
+                            "markersize": 5.5 - 0.8 * ranked.index(size)}
         else:
             colour, marker = next(others)
             looks[model] = {"label": model, "color": colour, "marker": marker, "markersize": 5}
@@ -87,7 +87,8 @@ def _panel(axes: "Axes", results: Sequence[Result], key: Group, looks: dict[str,
     _round_ticks(axes)
     mode, dtype, device, batch = key
     device_memory = "device memory" if device.startswith("cuda") else "memory"
-    axes.set(xlabel="tokens", ylabel=f"peak {device_memory} (MiB)" if of_memory else "time per step (ms)" if mode == "training" else "time (ms)")
+    time = "time per step (ms)" if mode == "training" else "time (ms)"
+    axes.set(xlabel="tokens", ylabel=f"peak {device_memory} (MiB)" if of_memory else time)
     axes.set_title(f"{mode}, {dtype}, batch {batch}: {'memory' if of_memory else 'time'}", fontsize=9)
     _seconds_axis(axes, [point for _, points in shown for point in points], lengths)
 
@@ -108,10 +109,11 @@ def _curve(axes: "Axes", points: Sequence[Point], look: dict, dashes, of_memory:
             height = 0.965 - 0.05 * crosses.get(tokens, 0)
             crosses[tokens] = crosses.get(tokens, 0) + 1
             mark = "x" if point.failure == OUT_OF_MEMORY else "1"
-            axes.plot([tokens], [height], mark, transform=axes.get_xaxis_transform(), color=look["color"], ms=6, mew=1.8, clip_on=False)
+            place = axes.get_xaxis_transform()
+            axes.plot([tokens], [height], mark, transform=place, color=look["color"], ms=6, mew=1.8, clip_on=False)
             if mark == "x":
                 size = look["label"].rpartition(", ")[2]
-                axes.annotate(f"{size} OOM", (tokens, height), xycoords=axes.get_xaxis_transform(), xytext=(-6, 0), textcoords="offset points",
+                axes.annotate(f"{size} OOM", (tokens, height), xycoords=place, xytext=(-6, 0), textcoords="offset points",
                               ha="right", va="center", fontsize=7, color=look["color"])
 
 
@@ -147,7 +149,8 @@ def _legend(looks: dict[str, dict], machines: Sequence[str], failures: set[str])
     handles = [Line2D([], [], **look) for look in looks.values()]
     if len(machines) > 1:
         handles += [Line2D([], [], color="black", ls=dashes, label=machine) for machine, dashes in zip(machines, DASHES * len(machines))]
-    for mark, label, some in (("x", OUT_OF_MEMORY, OUT_OF_MEMORY in failures), ("1", "not measured (see bench.md)", failures - {OUT_OF_MEMORY})):
+    for mark, label, some in (("x", OUT_OF_MEMORY, OUT_OF_MEMORY in failures),
+                              ("1", "not measured (see bench.md)", failures - {OUT_OF_MEMORY})):
         if some:
             handles.append(Line2D([], [], color="black", ls="", marker=mark, mew=1.8, label=label))
     return handles

@@ -84,6 +84,7 @@ def as_csv(results: Sequence[Result]) -> str:
             known = asdict(point) | asdict(point.setting) | {"machine": result.machine, "samples": len(point.samples_ms)}
             if point.samples_ms:
                 low, middle, high = quartiles(point.samples_ms)
-                known |= {"lower_quartile_ms": low, "median_ms": middle, "upper_quartile_ms": high, "relative_error": point.relative_error}
+                known |= {"lower_quartile_ms": low, "median_ms": middle, "upper_quartile_ms": high,
+                          "relative_error": point.relative_error}
             writer.writerow([known.get(column) for column in COLUMNS])
     return text.getvalue()

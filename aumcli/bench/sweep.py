@@ -49,7 +49,8 @@ class Sweep:
                 if value not in known:
                     raise AumError(f"{name} {value} is not known", fix=f"choose among: {', '.join(known)}")
         if self.max_tokens < self.min_tokens:
-            raise AumError(f"can't measure from {self.min_tokens} to {self.max_tokens} tokens", fix="--min-tokens is at most --max-tokens")
+            raise AumError(f"can't measure from {self.min_tokens} to {self.max_tokens} tokens",
+                           fix="--min-tokens is at most --max-tokens")
         for model in self.models:
             network_config(model, self.min_tokens)
         object.__setattr__(self, "device", str(pick_device(self.device)))

@@ -1,11 +1,14 @@
 """What aum bench prints and writes for people: a line per point, who is ahead where, and the same as Markdown."""
 
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import asdict
+from pathlib import Path
 
 from aumcli.bench.analysis import by_model, comparisons, groups, growth, rival_of
 from aumcli.bench.point import Point, Setting
 from aumcli.bench.results import Result
 from aumcli.bench.turns import Rules
+from aumcli.files import write_json, write_text
 from aumcli.report import markdown_table
 
 HEADING = f"{'tokens':>6} {'sound':>8}  {'model':<16}{'median':>11} {'error':>7} {'peak':>9} {'kept':>9}{'x AuM':>7}"
@@ -71,18 +74,20 @@ def markdown(results: Sequence[Result]) -> str:
     return "\n".join(lines)
 
 
-def page(heading: str, environment: dict[str, object], rules: Rules, sections: Sequence[tuple]) -> str:
-    """A page of tables: a section for each (title, columns, rows, lines below)."""
+def write_tables(path: Path, heading: str, environment: dict[str, object], rules: Rules, values: list[dict], sections: Sequence[tuple]) -> None:
+    """Write values as JSON, and a page with a table for each section, (title, columns, rows, lines below), as Markdown."""
+    write_json(path.with_suffix(".json"), {"schema": 1, "environment": environment, "rules": asdict(rules), "results": values})
     lines = [f"# {heading}", "", "Written by `aum bench`; every sample is in the JSON file beside it.", "", *_preamble(environment, rules)]
     for name, columns, rows, notes in sections:
         lines += [f"### {name}", "", markdown_table(columns, rows), *notes, ""]
-    return "\n".join(lines)
+    write_text(path.with_suffix(".md"), "\n".join(lines))
 
 
 def aligned(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> Iterator[str]:
     """A table as lines of plain text, all but the first column flush right."""
     refused = [set(row[2:]) == {"-"} for row in rows]               # their second cell is a reason
-    widths = [max(map(len, column)) for column in zip(columns, *(row[:1] + [""] * (len(row) - 1) if no else row for row, no in zip(rows, refused)))]
+    full = [row[:1] + [""] * (len(row) - 1) if no else row for row, no in zip(rows, refused)]
+    widths = [max(map(len, column)) for column in zip(columns, *full)]
     for row, no in zip((columns, *rows), (False, *refused)):
         cells = [cell.ljust(width) if i == 0 else cell.rjust(width) for i, (cell, width) in enumerate(zip(row, widths))]
         yield f"{cells[0]}  {row[1]}" if no else "  ".join(cells).rstrip()
@@ -134,7 +139,8 @@ def compared(results: Sequence[Result]) -> Iterator[str]:
         cells = [milliseconds(point.median_ms) if point and point.median_ms else "failed" if point else "-" for point in points]
         first = points[0].median_ms
         ratios = [f"{point.median_ms / first:.2f}" if point and point.median_ms and first else "-" for point in points[1:]]
-        yield f"{key[0]:<10}{key[1]:<9}{key[3]:>6}  {key[2][-16:]:<16}" + "".join(f"{c:>11}" for c in cells) + "".join(f"{r:>7}" for r in ratios)
+        figures = "".join(f"{cell:>11}" for cell in cells) + "".join(f"{ratio:>7}" for ratio in ratios)
+        yield f"{key[0]:<10}{key[1]:<9}{key[3]:>6}  {key[2][-16:]:<16}{figures}"
 
 
 def _key(point: Point) -> tuple[str, str, str, int, int]:
@@ -172,4 +178,6 @@ def milliseconds(ms: float) -> str:
 def _size(size: int | None) -> str:
     if size is None:
         return "-"
-    return f"{size / 2**30:,.2f} GiB" if size >= 2**30 else f"{size / 2**20:,.0f} MiB" if size >= 100 * 2**20 else f"{size / 2**20:.1f} MiB"
+    if size >= 2**30:
+        return f"{size / 2**30:,.2f} GiB"
+    return f"{size / 2**20:,.0f} MiB" if size >= 100 * 2**20 else f"{size / 2**20:.1f} MiB"
