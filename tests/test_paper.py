@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from aumcli.ablate import TABLE_2, _axis
+from aumcli.ablate.grid import TABLE_2, axes_of
 from aumcli.config import FrontendConfig
 from aumcli.core import build_network
 from aumcli.data.sources import names
@@ -49,7 +49,7 @@ def test_every_row_of_tables_1_3_and_4_is_a_recipe(row, corpus):
 @pytest.mark.parametrize("corpus", ["as20k", "vggsound"])
 def test_table_2_is_the_grid_of_ablate(corpus):
     assert "Tables 1 and 2" in load_recipe(corpus).paper
-    directions, positions = map(_axis, TABLE_2)
+    directions, positions = axes_of(TABLE_2)
     cells = {(load_recipe(corpus, [a, b]).model.direction, load_recipe(corpus, [a, b]).model.cls_position) for a in directions for b in positions}
     assert len(cells) == 9
 
