@@ -567,7 +567,8 @@ def test_the_published_pieces_together_resumed(corpus, tmp_path):
     whole = quietly(tiny(*PUBLISHED), tmp_path / "whole", corpus, say=said.append)
     assert "14 training and 4 validation clips" in said[0]                                  # of 18
     assert any("kept out of training" in text for text in said) and any(text.endswith("balanced") for text in said)
-    assert json.loads((whole / "report.json").read_text())["clips"] == 4
+    report = json.loads((whole / "report.json").read_text())
+    assert report["clips"] == 4 and report["split"] == "0.2 of train"
     with pytest.raises(Stop):
         def say(text):
             if text.startswith("epoch   1/"):
