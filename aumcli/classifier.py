@@ -13,6 +13,7 @@ from aumcli.config import ModelConfig
 from aumcli.core.frontend import build_frontend
 from aumcli.data.audio import load_audio
 from aumcli.errors import AumError
+from aumcli.hub import hub_name, pull
 from aumcli.weights import CONFIG, read_model
 
 
@@ -120,7 +121,8 @@ def load_model(model: Path | str, device: str = "cpu", backend: str = "auto") ->
     """Load a model to use it.
 
     Args:
-        model: a run (its best weights are taken), a model directory, or the name of a packaged model.
+        model: a run (its best weights are taken), a model directory, the name of a packaged model, or `hf://owner/name`,
+            with `@revision` or without, for a model on the Hugging Face hub.
         device: see `Classifier`.
         backend: kernel backend, see `aumcli.core.kernels`.
 
@@ -135,7 +137,7 @@ def load_model(model: Path | str, device: str = "cpu", backend: str = "auto") ->
 
 
 def find_model(model: Path | str) -> Path:
-    """Folder of a run's best weights, of a model directory or of a packaged model."""
+    """Folder of a run's best weights, of a model directory, of a packaged model or of a model on the hub, fetched."""
     folder = Path(model)
     for candidate in (folder / "best", folder):
         if (candidate / CONFIG).is_file():
@@ -143,6 +145,8 @@ def find_model(model: Path | str) -> Path:
     packaged = _packaged() / str(model)
     if str(model) in packaged_models():
         return packaged
+    if named := hub_name(model):
+        return pull(*named)
     if folder.is_dir():
         raise AumError(f"{model} is no run and no model directory: it has neither best/{CONFIG} nor {CONFIG}",
                        fix="name a run (runs/NAME) or a model directory; a run without best/ has not finished an epoch")

@@ -231,8 +231,8 @@ def ablate(
 
 @app.command()
 def convert(
-    source: Annotated[Path, typer.Argument(help="the authors' AuM or AST, a ViM or DeiT of ImageNet, an AST of transformers, a model")],
-    out: Annotated[Path, typer.Argument(help="directory to write")],
+    source: Annotated[Path, typer.Argument(help="the authors' AuM or AST, a ViM or DeiT of ImageNet, an AST of transformers, a model, hf://owner/name")],
+    out: Annotated[Path, typer.Argument(help="directory to write; a model also as FILE.onnx, FILE.pt2 or hf://owner/name")],
     to: Annotated[To, typer.Option(help="what to write")] = To.MODEL,
     cls_position: Annotated[str, typer.Option(help="where an AuM or ViM has its class token: head, mid or end")] = "mid",
     labels: Annotated[Path | None, typer.Option(help="table of class names, such as class_labels_indices.csv")] = None,

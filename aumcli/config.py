@@ -7,7 +7,7 @@ import math
 from enum import StrEnum
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, model_validator
+from pydantic import BaseModel, ConfigDict, Discriminator, FailFast, Field, Tag, model_validator
 
 
 class Direction(StrEnum):
@@ -39,6 +39,9 @@ NotNegative = Annotated[float, Field(ge=0, strict=True)]
 Count = Annotated[int, Field(ge=0, strict=True)]
 Extent = Annotated[float, Field(ge=0, lt=1, strict=True)]
 Flag = Annotated[bool, Field(strict=True)]
+
+
+MOST_FILTER_WEIGHTS = 2**24  # points of the FFT times mels, 65,536 for AudioSet; a configuration from elsewhere must not fill the memory
 
 
 class FrontendConfig(Frozen):
@@ -85,6 +88,8 @@ class FrontendConfig(Frozen):
         if self.hop_samples < 1 or self.window_samples < 2:
             raise ValueError(f"window_ms {self.window_ms} and hop_ms {self.hop_ms} are less than a sample "
                              f"at {self.sample_rate_hz} Hz")
+        if self.fft_points * self.n_mels > MOST_FILTER_WEIGHTS:
+            raise ValueError(f"filters for {self.n_mels} mels and {self.fft_points} points would take too much memory")
         if self.fft_points < self.window_samples or self.fft_points % 2:
             raise ValueError(f"fft_size {self.fft_points} is odd or less than the window's {self.window_samples} samples")
         if self.low_hz >= self.sample_rate_hz / 2:
@@ -153,7 +158,7 @@ class AudioMambaConfig(NetworkConfig):
     overlap: Literal[0] = 0
     direction: Direction = Direction.FO_BI
     cls_position: ClsPosition = ClsPosition.MID
-    state_size: Positive = Field(16, description="n: size of the state per channel")
+    state_size: Positive = Field(16, le=4096, description="n: size of the state per channel")
     conv_kernel: Positive = Field(4, description="taps of the causal convolution")
     expand: Positive = Field(2, description="inner width e = expand * width")
     norm_eps: PositiveFloat = 1e-5
@@ -305,7 +310,7 @@ class ModelConfig(Frozen):
     format: Literal[1] = Field(1, description="version of this file's layout")
     model: Network
     frontend: FrontendConfig
-    labels: tuple[str, ...]
+    labels: Annotated[tuple[str, ...], FailFast()]
     activation: Literal["softmax", "sigmoid"] = Field(description="how logits become scores: as the model was trained")
     provenance: dict[str, Any] = Field(default_factory=dict, description="recipe, data, seed, versions, scores")
 

@@ -1,10 +1,14 @@
-"""aum convert: a published checkpoint becomes a model directory that every other command takes."""
+"""aum convert: a published checkpoint becomes a model directory that every other command takes; a model becomes one file, or
+goes to the hub and comes back."""
 
 from pathlib import Path
 
+from aumcli.classifier import find_model, load_model
 from aumcli.data.tables import read_labels
 from aumcli.errors import AumError
-from aumcli.weights import CONFIG, import_checkpoint, save_model, transformers_ast
+from aumcli.export import SUFFIXES, export_model
+from aumcli.hub import copy_model, hub_name, push
+from aumcli.weights import CONFIG, import_checkpoint, read_model, save_model, transformers_ast
 
 
 def convert(
@@ -19,8 +23,21 @@ def convert(
     Raises:
         AumError: the checkpoint is not one that is known, or damaged, or `out` already holds a model.
     """
+    plain = cls_position == "mid" and to == "model" and not any((labels, new_head, frames, heads, activation))
+    target = hub_name(out)
+    if target or Path(out).suffix in SUFFIXES:
+        if not plain:
+            raise AumError(f"{out} is written of a model as it is; the options are for model directories",
+                           fix="convert into a directory with them first, and that directory then without")
+        return push(find_model(source), *target) if target else export_model(load_model(source), out)
     if (Path(out) / CONFIG).exists():
         raise AumError(f"{out} already holds a model", fix="name another folder, or remove this one first")
+    fetched = hub_name(source) is not None
+    source = find_model(source) if fetched else source
+    if fetched and plain:
+        _, config = read_model(source)  # refuses what is damaged before anything is written
+        copy_model(source, out)
+        return [("model", config.model.describe()), ("classes", str(len(config.labels))), ("written to", str(out))]
     names = None if labels is None else [label.name for label in read_labels(labels)]
     imported = import_checkpoint(source, cls_position=cls_position, labels=names, new_head=new_head, frames=frames, heads=heads,
                                  activation=activation)

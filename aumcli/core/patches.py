@@ -59,7 +59,7 @@ def place_cls(tokens: Tensor, cls: Tensor, position: ClsPosition) -> tuple[Tenso
         The longer sequence, (b, l + 1, d), and the index at which the token stands.
     """
     index = cls_index(tokens.shape[1], position)
-    cls = cls.expand(len(tokens), -1, -1)                                                              # (b, 1, d)
+    cls = cls.expand(tokens.shape[0], -1, -1)  # len() would fix the batch of an exported program; (b, 1, d)
     return torch.cat([tokens[:, :index], cls, tokens[:, index:]], dim=1), index
 
 
