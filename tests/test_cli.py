@@ -244,7 +244,7 @@ def test_prepare_leaves_bad_files_out_and_names_them(aum, tmp_path):
     assert len(json.loads(Path("mine/report.json").read_text())["left_out"]) == 5
     result = aum("prepare", "folder", tmp_path / "sounds", "--out", "strict", "--strict")
     assert_mistake(result, *said, code=1)
-    assert not Path("strict").exists()
+    assert not Path("strict/manifest.csv").exists()
 
 
 def test_predict_names_bad_files_and_labels_the_others(aum, trained, clips):
