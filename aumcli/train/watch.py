@@ -104,7 +104,7 @@ def _report(run: Run, metrics: Metrics, averaged: Metrics | None) -> None:
         "training_dtype": run.recipe.train.dtype, "processes": run.team.size, "data": str(run.data), "data_sha256": data_digest(run.data),
         "commit": commit(), "environment": environment()}
     write_json(run.out / "report.json", {
-        "recipe": run.recipe.model_dump(mode="json"), "epochs": run.history, "split": run.recipe.data.val, "clips": metrics.clips, **facts,
+        "recipe": run.recipe.model_dump(mode="json"), "epochs": run.history, "split": run.val_name, "clips": metrics.clips, **facts,
         "metrics": metrics.to_dict(), "averaged": averaged.to_dict() if averaged else None})
     best, last = run.history[run.best - 1], run.history[-1]
     score = run.metric[4:]
