@@ -52,6 +52,28 @@ def test_folder_end_to_end(pets, tmp_path):
     assert stored["version"] and stored["splits"] == report.splits
 
 
+def test_normalisation_is_that_of_the_training_split(pets, tmp_path):
+    from aumcli.data.fit import measure_normalisation
+    from aumcli.recipe import Recipe
+
+    report = prepare("folder", tmp_path / "out", source=pets)
+    mean, std = measure_normalisation(Recipe(), read_manifest(tmp_path / "out").split("train"))
+    assert report.normalisation == {"mean": mean, "std": std, "clips": 16}
+    assert json.loads((tmp_path / "out" / "report.json").read_text())["normalisation"]["mean"] == mean
+
+
+def test_of_a_long_clip_a_part_is_measured(tmp_path, monkeypatch):
+    monkeypatch.setattr("aumcli.prepare.MEASURED_S", 0.5)
+    rng = np.random.default_rng(0)
+    for name in "ab":
+        (tmp_path / "x" / name).mkdir(parents=True)
+        wave = np.concatenate([0.1 * rng.standard_normal(4000), np.full(80000, 0.01)])
+        soundfile.write(tmp_path / "x" / name / "1.wav", wave, 8000)
+    whole = prepare("folder", tmp_path / "part", source=tmp_path / "x").normalisation["mean"]
+    monkeypatch.undo()
+    assert prepare("folder", tmp_path / "all", source=tmp_path / "x").normalisation["mean"] < whole - 5
+
+
 def test_same_call_same_bytes(pets, tmp_path):
     files = ("manifest.csv", "labels.csv")
     prepare("folder", tmp_path / "1", source=pets)
@@ -159,6 +181,10 @@ def test_mistakes_in_the_call(tmp_path):
     with pytest.raises(AumError, match="unknown corpus 'fsd'") as caught:
         prepare("fsd", tmp_path)
     assert caught.value.exit_code == 2
+    with pytest.raises(AumError, match="0 workers"):
+        prepare("synth", tmp_path, workers=0)
+    with pytest.raises(AumError, match="doesn't exist"):
+        prepare("vggsound", tmp_path, annotations=tmp_path / "no.csv")
     with pytest.raises(AumError, match="negative"):
         prepare("synth", tmp_path, seed=-1)
     assert list(tmp_path.iterdir()) == []

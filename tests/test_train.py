@@ -382,16 +382,16 @@ def test_the_losses():
 
 def test_a_single_validation_clip(corpus, tmp_path):
     manifest = read_manifest(corpus)
-    clips = [clip for clip in manifest.clips if clip.split != "val"] + [manifest.split("val")[0]]
+    clips = [*(clip for clip in manifest.clips if clip.split != "val"), *manifest.split("val")[:1]]
     write_manifest(tmp_path / "data", clips, manifest.labels, {})
     run = quietly(tiny("train.epochs=1"), tmp_path / "run", tmp_path / "data")
     assert json.loads((run / "report.json").read_text())["clips"] == 1
 
 
 def test_three_sample_clips_are_trained_on(tmp_path):
-    sounds(tmp_path / "sounds", 4, seconds=3 / RATE_HZ)         # `aum prepare` would leave them out; a table of one's own may not
-    clips = [Clip(path, labels=(path.parent.name,), split="val" if path.stem == "3" else "train") for path in (tmp_path / "sounds").rglob("*.wav")]
-    write_manifest(tmp_path / "data", clips, [Label(i, name, name) for i, name in enumerate(CLASSES)], {})
+    paths = sorted(sounds(tmp_path / "sounds", 4, seconds=3 / RATE_HZ).rglob("*.wav"))       # aum prepare would leave them out
+    clips = [Clip(path, labels=(path.parent.name,), split="val" if path.stem == "0" else "train") for path in paths]
+    write_manifest(tmp_path / "data", clips, [Label(place, name, name) for place, name in enumerate(CLASSES)], {})
     run = quietly(tiny("train.epochs=1"), tmp_path / "run", tmp_path / "data")
     assert np.isfinite(float(history(run)[0]["train_loss"]))
 

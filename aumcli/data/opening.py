@@ -54,7 +54,8 @@ def _judged(clip: Clip, result: AudioInfo | LeftOut, longest_s: float | None) ->
         return result
     reason = fix = ""
     if result.duration_s < SHORTEST_S:
-        reason, fix = f"is too short: {1000 * result.duration_s:.3g} ms, one window of the frontend is {1000 * SHORTEST_S:g} ms", "remove it"
+        reason = f"is too short: {1000 * result.duration_s:.3g} ms, one window of the frontend is {1000 * SHORTEST_S:g} ms"
+        fix = "remove it"
     elif longest_s is not None and result.duration_s > longest_s:
         reason = f"lasts {result.duration_s:.1f} s, clips of this corpus no longer than {longest_s:g} s: it may be the whole video"
         fix = "cut the clip out of it"

@@ -125,8 +125,8 @@ def write_shards(folder: Path, clips: Clips, labels: Sequence[Label], seed: int,
             rows = np.flatnonzero(clips.is_of_split(split))
             order = np.random.default_rng([seed, *split.encode()]).permutation(rows)            # (clips of the split,)
             shards += _write_split(folder, clips, split, order, threads, journal)
-    written = ShardIndex(str(index.parent), [label.id for label in labels], {split: len(clips.of_split(split)) for split in clips.splits},
-                         shards, digest(folder / "manifest.csv"))
+    counts = {split: len(clips.of_split(split)) for split in clips.splits}
+    written = ShardIndex(str(index.parent), [label.id for label in labels], counts, shards, digest(folder / "manifest.csv"))
     for path in index.parent.glob("*.tar"):
         if path.name not in {shard.name for shard in shards}:
             path.unlink()                                       # of an earlier, longer manifest
@@ -300,7 +300,8 @@ def _samples(tar: tarfile.TarFile, source: Path | str) -> Iterator[tuple[str, by
 def _decoded(name: str, about: bytes, sound: bytes) -> tuple[Clip, np.ndarray, int]:
     try:
         values = json.loads(about)
-        clip = Clip(Path(values["path"]), values["start_s"], values["stop_s"], tuple(values["labels"]), values["split"], values["group"])
+        clip = Clip(Path(values["path"]), values["start_s"], values["stop_s"], tuple(values["labels"]), values["split"],
+                    values["group"])
         expected = values["sha256"]
     except (ValueError, KeyError, TypeError) as error:
         raise _changed(name, f"its description is damaged ({error})") from error

@@ -8,7 +8,7 @@ from aumcli.errors import AumError
 
 _RECONSTRUCT = {(f"numpy.{core}.multiarray", name) for core in ("core", "_core") for name in ("_reconstruct", "scalar")}
 _BUFFER = {(f"numpy.{core}.numeric", "_frombuffer") for core in ("core", "_core")}
-# DataFrame and its indexes by their names in pandas 1 to 3. Arrow's arrays are not among them: they trust the lengths they are told.
+# DataFrame and its indexes by their names in pandas 1 to 3. Not Arrow's arrays: those trust the lengths they are told.
 ALLOWED = _RECONSTRUCT | _BUFFER | {
     ("numpy", "ndarray"), ("numpy", "dtype"), ("builtins", "slice"), ("pandas", "DataFrame"), ("pandas.core.frame", "DataFrame"),
     ("pandas.core.internals.managers", "BlockManager"), ("pandas._libs.internals", "_unpickle_block"),
@@ -48,7 +48,8 @@ def read_frame(path: Path, columns: Sequence[str], fix: str) -> list[Mapping[str
         with open(path, "rb") as file:
             frame = _TableUnpickler(file).load()
     except OSError as error:
-        raise AumError(f"can't read {path}: {error.strerror or error}", fix="check its permissions and the disk", exit_code=1) from error
+        raise AumError(f"can't read {path}: {error.strerror or error}", fix="check its permissions and the disk",
+                       exit_code=1) from error
     except Exception as error:                                  # a damaged pickle can raise anything
         raise AumError(f"{path} is no pickled table that can be trusted: {error}", fix=fix, exit_code=1) from error
     if not isinstance(frame, pandas.DataFrame):

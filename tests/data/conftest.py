@@ -1,4 +1,4 @@
-"""A web server for tests of downloads."""
+"""A web server for tests of downloads, and the published annotations."""
 
 import http.server
 import os
@@ -32,3 +32,9 @@ def server(tmp_path, monkeypatch):
         threading.Thread(target=running.serve_forever, daemon=True).start()
         yield f"http://127.0.0.1:{running.server_port}", content, asked
         running.shutdown()
+
+
+@pytest.fixture
+def annotations(shared):
+    """The folder of the corpora's published annotation files."""
+    return shared / "data" / "annotations"

@@ -87,12 +87,12 @@ def test_unpack(tmp_path, make):
 
 
 @pytest.mark.parametrize("make", [tar_with, zip_with])
-@pytest.mark.parametrize("name", ["../evil.wav", "a/../../evil.wav", "/tmp/evil-of-aumcli.wav", "..\\evil.wav"])
+@pytest.mark.parametrize("name", ["../evil.wav", "a/../../evil.wav", "/evil-of-aumcli.wav", "..\\evil.wav"])
 def test_no_member_is_written_outside(tmp_path, make, name):
     archive = make(tmp_path / "archive", {**GOOD, name: b"evil"})
     with pytest.raises(AumError, match="outside its folder") as caught:
         take(archive, tmp_path / "deep" / "out")
-    assert caught.value.fix and not list(tmp_path.rglob("*.wav")) and not os.path.exists("/tmp/evil-of-aumcli.wav")
+    assert caught.value.fix and not list(tmp_path.rglob("*.wav")) and not os.path.exists("/evil-of-aumcli.wav")
 
 
 @pytest.mark.parametrize("kind", [tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.CHRTYPE, tarfile.FIFOTYPE])

@@ -50,7 +50,8 @@ def index(request: Request) -> Index:
             if unknown:
                 problems.append(f"item {number}, {item['wav']}: {table.name} lacks the label {listed(unknown)}")
                 continue
-            clips.append(os.path.join(root, item["wav"]), None, None, tuple(dict.fromkeys(known[name] for name in names)), split, "")
+            ids = tuple(dict.fromkeys(known[name] for name in names))
+            clips.append(os.path.join(root, item["wav"]), None, None, ids, split, "")
         raise_problems(path, problems, f"take the label table that belongs to it with --set labels=FILE, not {table}")
     return Index(clips, labels, str(folder), identities={"file": lambda clip: str(clip.path)})
 
@@ -87,5 +88,6 @@ def _by_name(folder: Path) -> dict[str, Path]:
 def _label_table(folder: Path) -> Path:
     tables = [folder / LABEL_TABLE] if (folder / LABEL_TABLE).exists() else sorted(folder.glob("*label*.csv"))
     if len(tables) != 1:
-        raise AumError(f"{folder} has {len(tables)} label tables{': ' * bool(tables)}{listed(path.name for path in tables)}", fix=LAYOUT)
+        raise AumError(f"{folder} has {len(tables)} label tables{': ' * bool(tables)}{listed(path.name for path in tables)}",
+                       fix=LAYOUT)
     return tables[0]

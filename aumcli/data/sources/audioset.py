@@ -72,7 +72,8 @@ def read_segments(path: Path, split: str, known: set[str]) -> Iterator[Segment]:
                 if len(video) != 11 or not 0 <= start_s < stop_s or unknown:
                     raise ValueError
             except ValueError:
-                problems.append(f"row {reader.line_num + COMMENT_LINES}: {', '.join(row)!r} is not YTID, start, end and known classes")
+                problems.append(f"row {reader.line_num + COMMENT_LINES}: {', '.join(row)!r} is not YTID, start, end and known "
+                                "classes")
                 continue
             yield Segment(video, start_s, labels, split)
     raise_problems(path, problems, f"take it from {URL}")

@@ -13,10 +13,11 @@ from aumcli.data.audio import READABLE_SUFFIXES, walk_files
 from aumcli.data.clips import Clip, Clips
 from aumcli.data.hdf5 import SEPARATOR, SUFFIXES, hdf5_names
 from aumcli.data.sources import Index, LeftOut, Request
-from aumcli.data.tables import Label, csv_rows, raise_problems
+from aumcli.data.tables import Label, csv_rows
 from aumcli.errors import AumError
 
-TABLES = {split: (f"EPIC_Sounds_{name}.csv", f"EPIC_Sounds_{name}.pkl") for split, name in (("train", "train"), ("val", "validation"))}
+TABLES = {"train": ("EPIC_Sounds_train.csv", "EPIC_Sounds_train.pkl"),
+          "val": ("EPIC_Sounds_validation.csv", "EPIC_Sounds_validation.pkl")}
 COLUMNS = ("annotation_id", "participant_id", "video_id", "start_timestamp", "stop_timestamp", "start_sample", "stop_sample",
            "class", "class_id")
 RATE_HZ = 24000
@@ -45,7 +46,7 @@ def index(request: Request) -> Index:
     paths = {split: request.optional_table(names) for split, names in TABLES.items()}
     if not any(paths.values()):
         request.table([name for names in TABLES.values() for name in names], GET)
-    audio = find_videos(request.sounds)
+    audio = find_videos(request.sounds) if request.sounds.exists() else {}
     if not audio:
         raise AumError(f"{request.sounds} has no audio of a video", fix=GET.format(folder=request.sounds), exit_code=1)
     clips, missing, left_out, names = Clips(), Clips(), [], {}
@@ -129,7 +130,8 @@ def _add_class(names: dict[int, str], row: Mapping[str, str], path: Path) -> Non
     except ValueError:
         number = -1
     if number < 0 or names.setdefault(number, row["class"]) != row["class"] or not row["class"]:
-        raise_problems(path, [f"{row['annotation_id']}: class {row['class']!r} with id {row['class_id']!r} contradicts other rows"], FIX)
+        raise AumError(f"{path}: {row['annotation_id']}: class {row['class']!r} with id {row['class_id']!r} contradicts other rows",
+                       fix=FIX)
 
 
 def _seconds(stamp: str) -> float:

@@ -40,7 +40,8 @@ def index(request: Request) -> Index:
     settings = request.known_settings(test="5", val="4")
     folds = {settings["val"]: "val", settings["test"]: "test"}
     if len(folds) < 2 or not set(folds) <= {str(fold) for fold in range(1, FOLDS + 1)}:
-        raise AumError(f"folds test={settings['test']}, val={settings['val']} are not two of 1 to {FOLDS}", fix="--set test=5 --set val=4")
+        raise AumError(f"folds test={settings['test']}, val={settings['val']} are not two of 1 to {FOLDS}",
+                       fix="--set test=5 --set val=4")
     own = request.out / "ESC-50"
     if request.source is not None and request.source.is_dir():
         folder, origin = request.source, str(request.source)
@@ -87,7 +88,8 @@ def _verified(folder: Path) -> list[dict[str, str]]:
     for row in rows:
         fold, rest = row["fold"], f"-{row['target']}.wav"
         if not row["filename"].startswith(f"{fold}-{row['src_file']}-") or not row["filename"].endswith(rest):
-            problems.append(f"{row['filename']!r} contradicts fold {fold}, source {row['src_file']} or class {row['target']} of its row")
+            problems.append(f"{row['filename']!r} contradicts fold {fold}, source {row['src_file']} or class {row['target']} of "
+                            "its row")
         elif not (folder / "audio" / row["filename"]).is_file():
             problems.append(f"audio/{row['filename']} is missing")
     counts = {(row["fold"], row["target"]) for row in rows}

@@ -41,7 +41,8 @@ def index(request: Request) -> Index:
         AumError: no network, or the recordings are not the published ones.
     """
     request.known_settings()
-    request.refuse(annotations="its labels are in the files' names", split="its test split is defined by its authors", seed="nothing in it is random")
+    request.refuse(annotations="its labels are in the files' names", split="its test split is defined by its authors",
+                   seed="nothing in it is random")
     source, own = request.source, request.out / "recordings"
     if source is None:
         origin = URL

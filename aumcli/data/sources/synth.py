@@ -47,7 +47,8 @@ def index(request: Request) -> Index:
         AumError: the folder can't be written.
     """
     request.known_settings()
-    request.refuse(annotations="its labels are generated", source="its sounds are generated", split="its splits are generated, 200 / 25 / 50 clips per kind")
+    request.refuse(annotations="its labels are generated", source="its sounds are generated",
+                   split="its splits are generated, 200 / 25 / 50 clips per kind")
     clips, partial = [], request.out / ".generating.part"
     todo = [(kind, split, number)
             for split, count in CLIPS_PER_KIND.items() for kind in KINDS for number in range(count)]
