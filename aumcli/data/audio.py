@@ -3,7 +3,7 @@
 import functools
 import math
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,10 +22,13 @@ AUDIO_SUFFIXES = READABLE_SUFFIXES | CONVERT_SUFFIXES   # the latter are found t
 
 SILENCE = 1e-6              # full scale is 1; one step of 16 bit is 3e-5
 ROUNDING_S = 0.001          # annotations round times to the millisecond, sometimes to past the file's end
-BLOCK_S = 30.0              # files are checked in blocks of this length
+BLOCK_S = 30.0              # files are decoded in blocks of this length,
+BLOCK_VALUES = 2**22        # and of at most so many values, whatever rate and channels
+LOWEST_HZ, HIGHEST_HZ, MOST_CHANNELS, LONGEST_S = 1_000, 1_000_000, 256, 31 * 86_400.0   # beyond lie damaged headers
 MPEG_FRAME_SAMPLES = 1152
 ZERO_CROSSINGS = 6          # of the resampling filter, on each side
-RESAMPLE_BLOCK = 8192       # samples resampled at a time
+RESAMPLE_BLOCK = 8192       # samples resampled at a time, fewer if their filters have
+RESAMPLE_TAPS = 2**22       # more taps than this together
 
 
 @dataclass(frozen=True)
@@ -53,14 +56,31 @@ def load_audio(path: Path | str, sample_rate_hz: int | None = None, start_s: flo
     Raises:
         AumError: the file is missing, empty, no audio, truncated or not finite, or the slice lies outside it.
     """
+    with open_audio(path, sample_rate_hz, start_s, stop_s) as (info, blocks):
+        return np.concatenate([*blocks]), sample_rate_hz or info.sample_rate_hz
+
+
+@contextmanager
+def open_audio(path: Path | str, sample_rate_hz: int | None = None, start_s: float | None = None,
+               stop_s: float | None = None) -> Iterator[tuple[AudioInfo, Iterator[np.ndarray]]]:
+    """Open a sound file to decode it block by block, in bounded memory however long it is.
+
+    Args:
+        path, sample_rate_hz, start_s, stop_s: as for `load_audio`.
+
+    Yields:
+        What the header says, and the blocks, (samples,) float32 each: one after another they are what `load_audio` gives.
+
+    Raises:
+        AumError: as `load_audio`; what is wrong further behind in the file is raised by its block.
+    """
     path = Path(path)
     with _opened(path) as sound:
         first, last = _span(path, sound, start_s, stop_s)
-        waveform = _mono(np.concatenate([*_blocks(path, sound, first, last)]))    # (samples,)
         rate_hz = sound.samplerate
-    if sample_rate_hz is None:
-        return waveform, rate_hz
-    return resample(waveform, rate_hz, sample_rate_hz), sample_rate_hz
+        blocks = (_mono(block) for block in _blocks(path, sound, first, last))
+        yield (AudioInfo((last - first) / rate_hz, rate_hz, sound.channels),
+               blocks if sample_rate_hz in (None, rate_hz) else resample_blocks(blocks, rate_hz, sample_rate_hz))
 
 
 def audio_info(path: Path | str) -> AudioInfo:
@@ -124,19 +144,40 @@ def resample(waveform: np.ndarray, rate_hz: int, to_hz: int) -> np.ndarray:
     Source: the formula of torchaudio.functional.resample with its defaults (Hann window over 6 zero crossings, cutoff at
     0.99 of the lower Nyquist frequency), with phases in float64, where torchaudio rounds them to float32.
     """
-    if rate_hz == to_hz:
-        return waveform
+    return waveform if rate_hz == to_hz else np.concatenate([*resample_blocks([waveform], rate_hz, to_hz)])
+
+
+def resample_blocks(blocks: Iterable[np.ndarray], rate_hz: int, to_hz: int) -> Iterator[np.ndarray]:
+    """Resample a sound that comes in blocks, (samples,) float32 each; together the results are `resample` of the whole."""
     common = math.gcd(rate_hz, to_hz)
     old, new = rate_hz // common, to_hz // common
     width = math.ceil(ZERO_CROSSINGS / _cutoff(old, new))
-    windows = np.lib.stride_tricks.sliding_window_view(np.pad(waveform, (width, width + 1)), 2 * width + 2)
-    result = np.empty(-(-len(waveform) * new // old), dtype=np.float32)
+    rest, origin = np.zeros(width, dtype=np.float32), -width    # samples still needed, and the place of the first of them
+    done = given = 0                                            # samples resampled, and taken in
+    for block in blocks:
+        rest, given = np.concatenate([rest, block]), given + len(block)
+        # sample k lies behind the old sample k * old // new, and needs `width + 1` more behind that
+        end = max(done, ((given - width - 1) * new - 1) // old + 1)
+        yield _interpolate(rest, origin, old, new, done, end)
+        needed = max(0, end * old // new - width - origin)
+        rest, origin, done = rest[needed:], origin + needed, end
+    rest = np.concatenate([rest, np.zeros(width + 1, dtype=np.float32)])
+    yield _interpolate(rest, origin, old, new, done, -(-given * new // old))
+
+
+def _interpolate(samples: np.ndarray, origin: int, old: int, new: int, begin: int, end: int) -> np.ndarray:
+    """Samples `begin` to `end` of a signal resampled by new / old, of which `samples` holds a part that starts at `origin`."""
+    result = np.empty(end - begin, dtype=np.float32)
+    width = math.ceil(ZERO_CROSSINGS / _cutoff(old, new))
     # Phases repeat after `new` samples, so whole rounds of them share one filter bank, if it is of a sensible size
-    block = max(1, RESAMPLE_BLOCK // new) * new if new <= RESAMPLE_BLOCK else RESAMPLE_BLOCK
-    for begin in range(0, len(result), block):
-        end = min(begin + block, len(result))
-        filters = _filters(old, new, 0 if new <= RESAMPLE_BLOCK else begin, block)      # (block, taps)
-        result[begin:end] = np.einsum("it,it->i", windows[np.arange(begin, end) * old // new], filters[:end - begin])
+    most = min(RESAMPLE_BLOCK, max(1, RESAMPLE_TAPS // (2 * width + 2)))
+    step = most // new * new or most
+    for start in range(begin // step * step, end, step):
+        first, last = max(start, begin), min(start + step, end)
+        filters = _filters(old, new, 0 if step % new == 0 else start, step)[first - start:last - start]   # (samples, taps)
+        windows = np.lib.stride_tricks.sliding_window_view(samples, 2 * width + 2)
+        rows = windows[np.arange(first, last) * old // new - width - origin]                               # (samples, taps)
+        result[first - begin:last - begin] = np.einsum("it,it->i", rows, filters)
     return result
 
 
@@ -214,7 +255,9 @@ def _opened(path: Path) -> Iterator[soundfile.SoundFile]:
 
 def _unknown_format(path: Path) -> AumError:
     suffix = path.suffix.lower()
-    if suffix in CONVERT_SUFFIXES or path.read_bytes()[4:8] == b"ftyp":    # the latter: MP4 under another name
+    with open(path, "rb") as file:
+        magic = file.read(8)
+    if suffix in CONVERT_SUFFIXES or magic[4:] == b"ftyp":                 # the latter: MP4 under another name
         return AumError(f"{path} is in a format that can't be read here ({suffix or 'mp4'})", fix=convert_fix(path),
                         exit_code=1)
     return AumError(f"{path} is not audio, or damaged at its beginning",
@@ -234,6 +277,7 @@ def _span(path: Path, sound: soundfile.SoundFile, start_s: float | None, stop_s:
         raise AumError(f"{path} has 0 samples", fix="remove it, or record it again", exit_code=1)
     if samples > 2**60:                                         # FLAC written to a pipe
         raise AumError(f"{path} doesn't say how long it is", fix=convert_fix(path), exit_code=1)
+    _check_limits(path, rate_hz, sound.channels, samples)
     first = 0.0 if start_s is None else start_s * rate_hz
     last = float(samples) if stop_s is None else stop_s * rate_hz
     if not (0 <= first < last <= samples + ROUNDING_S * rate_hz) or round(first) >= samples:
@@ -243,10 +287,19 @@ def _span(path: Path, sound: soundfile.SoundFile, start_s: float | None, stop_s:
     return first, max(last, first + 1)                          # a slice shorter than a sample is that sample
 
 
+def _check_limits(path: Path, rate_hz: int, channels: int, samples: int) -> None:
+    """Refuse what only a damaged header says, before time and memory are spent on it."""
+    for what, value, lowest, highest in (("a rate in Hz", rate_hz, LOWEST_HZ, HIGHEST_HZ), ("channels", channels, 1, MOST_CHANNELS),
+                                         ("a length in s", samples / rate_hz, 0, LONGEST_S)):
+        if not lowest <= value <= highest:
+            raise AumError(f"{path}: its header says {what} of {value:,.0f}; {lowest:,} to {highest:,.0f} can be read here",
+                           fix="the file is damaged; if it does play elsewhere, " + convert_fix(path), exit_code=1)
+
+
 def _blocks(path: Path, sound: soundfile.SoundFile, first: int, last: int) -> Iterator[np.ndarray]:
     """Decode samples `first` to `last`; every block is (samples, channels) float32, finite and complete."""
     begin, unsure = first, _mp3_unsure(path, sound)
-    step = max(1, int(BLOCK_S * sound.samplerate))
+    step = max(1, min(int(BLOCK_S * sound.samplerate), BLOCK_VALUES // sound.channels))
     try:
         sound.seek(first)
         while first < last:
