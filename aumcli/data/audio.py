@@ -158,7 +158,8 @@ def resample_blocks(blocks: Iterable[np.ndarray], rate_hz: int, to_hz: int) -> I
         rest, given = np.concatenate([rest, block]), given + len(block)
         # sample k lies behind the old sample k * old // new, and needs `width + 1` more behind that
         end = max(done, ((given - width - 1) * new - 1) // old + 1)
-        yield _interpolate(rest, origin, old, new, done, end)
+        if end > done:
+            yield _interpolate(rest, origin, old, new, done, end)
         needed = max(0, end * old // new - width - origin)
         rest, origin, done = rest[needed:], origin + needed, end
     rest = np.concatenate([rest, np.zeros(width + 1, dtype=np.float32)])
@@ -169,13 +170,13 @@ def _interpolate(samples: np.ndarray, origin: int, old: int, new: int, begin: in
     """Samples `begin` to `end` of a signal resampled by new / old, of which `samples` holds a part that starts at `origin`."""
     result = np.empty(end - begin, dtype=np.float32)
     width = math.ceil(ZERO_CROSSINGS / _cutoff(old, new))
+    windows = np.lib.stride_tricks.sliding_window_view(samples, 2 * width + 2)
     # Phases repeat after `new` samples, so whole rounds of them share one filter bank, if it is of a sensible size
     most = min(RESAMPLE_BLOCK, max(1, RESAMPLE_TAPS // (2 * width + 2)))
     step = most // new * new or most
     for start in range(begin // step * step, end, step):
         first, last = max(start, begin), min(start + step, end)
         filters = _filters(old, new, 0 if step % new == 0 else start, step)[first - start:last - start]   # (samples, taps)
-        windows = np.lib.stride_tricks.sliding_window_view(samples, 2 * width + 2)
         rows = windows[np.arange(first, last) * old // new - width - origin]                               # (samples, taps)
         result[first - begin:last - begin] = np.einsum("it,it->i", rows, filters)
     return result
