@@ -114,7 +114,7 @@ def run(classifier: Classifier, sources: Sequence[Source], config: PredictConfig
     journal = _label(classifier, sources, config, outputs, resume, header, tally, rank, processes)
     say(str(tally))
     if processes == 1:
-        write_outputs(outputs, header, journal.records, emit, say)
+        write_outputs(outputs, header, journal.records, emit, say, sources)
     else:
         part = part_path(outputs.anchor, rank, processes)
         write_part(part, header, journal.records())
@@ -173,8 +173,8 @@ def join(outputs: Outputs, emit: Callable[[str], None] = print, say: Callable[[s
 
 
 def write_outputs(outputs: Outputs, header: Record, records: Callable[[], Iterator[Record]], emit: Callable[[str], None],
-                  say: Callable[[str], None]) -> None:
-    """Write or print everything that was asked for."""
+                  say: Callable[[str], None], sources: Sequence[Source] = ()) -> None:
+    """Write or print everything that was asked for; `sources` tells where sounds are that have no path."""
     if outputs.out is None:
         for text in formats.TEXT[outputs.kind](header, records()):
             emit(text)
@@ -183,7 +183,7 @@ def write_outputs(outputs: Outputs, header: Record, records: Callable[[], Iterat
     if outputs.embed is not None:
         formats.write_embeddings(outputs.embed, header, records())
     if outputs.html is not None:
-        write_page(outputs.html, header, records())
+        write_page(outputs.html, header, records(), {source.path: source.file for source in sources if source.path != source.file})
     for path in (outputs.out, outputs.embed, outputs.html):
         if path is not None:
             say(f"wrote {path}")
