@@ -27,10 +27,10 @@ from aumcli.data.manifest import Manifest, read_manifest
 from aumcli.errors import AumError
 from aumcli.evaluate import score_clips, split_clips
 from aumcli.files import atomic_path, write_json, write_text
-from aumcli.metrics import evaluate_scores
+from aumcli.metrics import best_thresholds, evaluate_scores
 from aumcli.recipe import Recipe, dump_recipe
 from aumcli.report import environment, plot_confusion, plot_curves
-from aumcli.weights import save_model
+from aumcli.weights import save_model, write_config
 
 WEIGHTS_PURPOSE, BATCH_PURPOSE, MODEL_PURPOSE = 1, 2, 3  # what a stream of random numbers is for
 STATE = "state.pt"
@@ -313,12 +313,14 @@ def _restore(run: Run, state: dict) -> None:
 
 
 def _finish(run: Run) -> None:
-    """Write the plots and report.json from the best epoch's weights."""
+    """Write the plots and report.json from the best epoch's weights, and add thresholds for events to their config.json."""
     from aumcli.weights import read_model
 
     network, config = read_model(run.out / "best")
     run.classifier = Classifier(network, config, str(run.out), run.classifier.device)
-    metrics = _metrics(run, *_scores(run))
+    scores, targets = _scores(run)
+    metrics = _metrics(run, scores, targets)
+    write_config(run.out / "best", config.model_copy(update={"thresholds": best_thresholds(scores, targets)}))
     plot_curves(run.history, run.out / "curves.png", run.out.name, run.metric)
     if metrics.confusion is not None:
         plot_confusion(metrics.confusion, run.classifier.labels, run.out / "confusion-val.png",

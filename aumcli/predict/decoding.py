@@ -32,8 +32,8 @@ class End:
 class _Job:
     """A file in work: parts that wait to be taken."""
 
-    source: Source
-    parts: deque = field(default_factory=deque)          # lists of windows, then an End
+    source: Source | None
+    parts: deque = field(default_factory=deque)          # lists of windows, then an End; or what was raised
 
 
 def decode(source: Source, rate_hz: int, size: int | None, hop: int) -> Iterator[list[Window] | End]:
@@ -70,7 +70,6 @@ class Decoder:
         self._sources, self._how = iter(sources), (rate_hz, size, hop)
         self._jobs: deque[_Job] = deque()
         self._waiting, self._exhausted, self._stopped = 0, False, False
-        self._failure: BaseException | None = None                  # not a bad file: a mistake in the program or the list
         lock = threading.Lock()
         self._room, self._ready = threading.Condition(lock), threading.Condition(lock)
         self._threads = [threading.Thread(target=self._work, daemon=True) for _ in range(workers)]
@@ -90,15 +89,14 @@ class Decoder:
     def __iter__(self) -> Iterator[tuple[Source, list[Window] | End]]:
         while True:
             with self._ready:
-                while not (self._jobs and self._jobs[0].parts) and self._failure is None \
-                        and not (self._exhausted and not self._jobs):
+                while not (self._jobs[0].parts if self._jobs else self._exhausted):
                     self._ready.wait()
-                if self._failure is not None and not (self._jobs and self._jobs[0].parts):
-                    raise self._failure
                 if not self._jobs:
                     return
                 job = self._jobs[0]
                 part = job.parts.popleft()
+                if isinstance(part, BaseException):     # not a bad file: a mistake in the program or the list
+                    raise part
                 if isinstance(part, End):
                     self._jobs.popleft()
                 else:
@@ -107,15 +105,13 @@ class Decoder:
             yield job.source, part
 
     def _work(self) -> None:
-        try:
-            while (job := self._next_job()) is not None:
+        while (job := self._next_job()) is not None:
+            try:
                 for part in decode(job.source, *self._how):
                     if not self._hand_over(job, part):
                         return
-        except BaseException as error:  # raised again where the files are asked for
-            with self._ready:
-                self._failure = error
-                self._ready.notify_all()
+            except BaseException as error:  # raised again where the files are asked for
+                self._hand_over(job, error)
 
     def _next_job(self) -> _Job | None:
         with self._room:
@@ -125,21 +121,23 @@ class Decoder:
                 return None
             try:
                 job = _Job(next(self._sources))
-            except StopIteration:
+            except BaseException as error:
                 self._exhausted = True
+                if not isinstance(error, StopIteration):
+                    self._jobs.append(_Job(None, deque([error])))
                 self._ready.notify_all()
                 self._room.notify_all()
                 return None
             self._jobs.append(job)
             return job
 
-    def _hand_over(self, job: _Job, part: list[Window] | End) -> bool:
+    def _hand_over(self, job: _Job, part: list[Window] | End | BaseException) -> bool:
         """Leave a part for the reader, when there is room or the reader waits for just this; False: nobody reads any more."""
         with self._room:
             while not self._stopped and self._waiting >= WAITING_SAMPLES and (job is not self._jobs[0] or job.parts):
                 self._room.wait()
             job.parts.append(part)
-            if not isinstance(part, End):
+            if isinstance(part, list):
                 self._waiting += _samples(part)
             if job is self._jobs[0]:
                 self._ready.notify_all()
