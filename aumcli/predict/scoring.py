@@ -1,9 +1,13 @@
 """Windows of many files scored in batches, and put together again file by file."""
 
-from collections.abc import Iterable, Iterator
+import functools
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from itertools import groupby
 
 import numpy as np
+import torch
 
 from aumcli.classifier import Classifier
 from aumcli.config import PredictConfig
@@ -15,6 +19,7 @@ from aumcli.predict.prediction import Prediction
 
 DEFAULT_THRESHOLD = 0.5
 GROUP_BATCHES = 8           # results of so many batches are given out together at the latest
+AT_ONCE = 4                 # batches scored at once, at most
 CURVES = 5                  # classes whose scores over time are kept
 
 
@@ -33,8 +38,8 @@ def window_samples(classifier: Classifier, config: PredictConfig) -> tuple[int |
     if config.hop_s is not None:
         hop = round(config.hop_s * rate_hz)
     if not 1 <= hop <= size:
-        raise AumError(f"windows of {size / rate_hz:.4g} s every {hop / rate_hz:.4g} s leave samples out",
-                       fix="make the hop at least a sample and at most the window")
+        raise AumError(f"windows of {size / rate_hz:.4g} s can't start every {hop / rate_hz:.4g} s: samples would be left out, or "
+                       "it is less than a sample", fix="make the hop at least a sample and at most the window")
     return size, hop
 
 
@@ -61,31 +66,24 @@ def predict_groups(classifier: Classifier, sources: Iterable[Source], config: Pr
     size, hop = window_samples(classifier, config)
     if size is not None:
         classifier = classifier.at_length(size)
-    batch = 1 if config.whole else config.batch_size
     scorer = _Scorer(classifier, config, embed, curves)
-    group: list[Prediction | _Clip] = []
-    windows = 0
     clip: _Clip | None = None
     with Decoder(sources, classifier.config.frontend.sample_rate_hz, size, hop, config.workers) as decoder:
         for source, part in decoder:
-            clip = clip or _Clip(source, scorer.clip_scores())
-            if not isinstance(part, End):
-                windows += len(part)
-                for window in part:
-                    scorer.waiting.append((clip, window))
-                    if len(scorer.waiting) == batch:
-                        scorer.score()
-                continue
-            clip.end = clip.end if clip.end.problem else part
-            group.append(clip)
-            clip = None
-            if not scorer.waiting or windows >= GROUP_BATCHES * batch:
-                scorer.score()
-                yield [scorer.prediction(each) for each in group]
-                group, windows = [], 0
-    scorer.score()
-    if group:
-        yield [scorer.prediction(each) for each in group]
+            clip = clip or scorer.begin(source)
+            if isinstance(part, End):
+                scorer.end(clip, part)
+                clip = None
+            else:
+                scorer.add(clip, part)
+            yield from scorer.finished()
+    yield from scorer.finished(all=True)
+
+
+@functools.cache
+def _pool(threads: int, each: int) -> ThreadPoolExecutor:
+    """Threads that score, kept for the whole process since the kernels keep memory for each; torch uses `each` within one."""
+    return ThreadPoolExecutor(threads, "aum-score", torch.set_num_threads, (each,))
 
 
 class _Clip:
@@ -98,26 +96,82 @@ class _Clip:
 
 
 class _Scorer:
-    """Scores waiting windows together."""
+    """Puts windows into batches, has them scored, and gives clips back in groups, all in order.
+
+    On a processor several full batches are scored at once, each by few threads, which keeps its cores busier than one batch
+    by all of them.
+    """
 
     def __init__(self, classifier: Classifier, config: PredictConfig, embed: bool, curves: bool):
         self.classifier, self.config, self.embed, self.curves = classifier, config, embed, curves
         self.thresholds = thresholds(classifier, config)
-        self.waiting: list[tuple[_Clip, Window]] = []
+        self.batch = 1 if config.whole else config.batch_size
+        threads = torch.get_num_threads() if classifier.device.type == "cpu" and not config.whole else 1
+        self.at_once = min(threads, AT_ONCE)
+        self.pool = _pool(self.at_once, threads // self.at_once) if self.at_once > 1 else None
+        self._waiting: list[tuple[_Clip, Window]] = []
+        self._work: deque[tuple[Callable, list[tuple[_Clip, Window]]] | list[_Clip]] = deque()     # batches, and groups behind theirs
+        self._group: list[_Clip] = []
+        self._batches = self._windows = 0                                # in work; of the group
 
-    def clip_scores(self) -> ClipScores:
-        """For another clip."""
-        return ClipScores(self.thresholds, self.config.smooth, self.curves)
+    def begin(self, source: Source) -> _Clip:
+        """The next clip."""
+        return _Clip(source, ClipScores(self.thresholds, self.config.smooth, self.curves))
 
-    def score(self) -> None:
-        """Score all waiting windows as one batch; one that is too long for the memory is that clip's problem."""
-        waiting, self.waiting = self.waiting, []
-        if not waiting:
-            return
+    def add(self, clip: _Clip, windows: list[Window]) -> None:
+        """Take in windows of the current clip."""
+        self._windows += len(windows)
+        for window in windows:
+            self._waiting.append((clip, window))
+            if len(self._waiting) == self.batch:
+                self._start()
+
+    def end(self, clip: _Clip, end: End) -> None:
+        """Close the current clip, and the group where it comes to whole batches or is large."""
+        clip.end = end
+        self._group.append(clip)
+        if not self._waiting or self._windows >= GROUP_BATCHES * self.batch:
+            self._close_group()
+
+    def finished(self, all: bool = False) -> Iterator[list[Prediction]]:
+        """Groups whose windows are scored; as many batches stay in work as can be at once, or none."""
+        if all:
+            self._close_group()
+        while self._work:
+            if isinstance(self._work[0], list):
+                yield [self._prediction(clip) for clip in self._work.popleft()]
+            elif all or self._batches > (self.at_once if self.pool else 0):
+                self._take(*self._work.popleft())
+            else:
+                return
+
+    def _close_group(self) -> None:
+        if self._waiting:
+            self._start()
+        if self._group:
+            self._work.append(self._group)
+        self._group, self._windows = [], 0
+
+    def _start(self) -> None:
+        """Have the waiting windows scored as one batch; one that isn't full here, by all threads, when it is its turn."""
+        waiting, self._waiting = self._waiting, []
         windows = [samples for _, (_, samples) in waiting]
+        if self.pool is not None and len(waiting) == self.batch:
+            score = self.pool.submit(self._encode, windows).result
+        else:
+            score = functools.partial(self._encode, windows)
+        self._work.append((score, waiting))
+        self._batches += 1
+
+    def _encode(self, windows: list[np.ndarray]) -> tuple[np.ndarray, np.ndarray | None]:
         classifier = self.classifier.at_length(len(windows[0])) if self.config.whole else self.classifier
+        return classifier.encode_windows(windows) if self.embed else (classifier.score_windows(windows), None)
+
+    def _take(self, score: Callable, waiting: list[tuple[_Clip, Window]]) -> None:
+        """Wait for a batch's scores and give them to its clips; a window too long for the memory is its clip's problem."""
+        self._batches -= 1
         try:
-            scores, embeddings = classifier.encode_windows(windows) if self.embed else (classifier.score_windows(windows), None)
+            scores, embeddings = score()
         except (MemoryError, RuntimeError) as error:
             if not self.config.whole or "memory" not in f"{type(error).__name__} {error}".lower():
                 raise
@@ -131,7 +185,7 @@ class _Scorer:
             clip.scores.add(spans, scores[rows], None if embeddings is None else embeddings[rows])
             row += len(spans)
 
-    def prediction(self, clip: _Clip) -> Prediction:
+    def _prediction(self, clip: _Clip) -> Prediction:
         """What is said of a clip whose windows are all scored."""
         path, end = clip.source.path, clip.end
         if end.problem:
