@@ -61,7 +61,7 @@ for (const button of document.querySelectorAll("th button")) button.addEventList
   button.closest("th").setAttribute("aria-sort", sorted.up ? "ascending" : "descending");
   showRows();
 });
-for (const id of ["filter", "kind"]) byId(id).addEventListener("input", () => { shownRows = ROWS; showRows(); });
+for (const [id, event] of [["filter", "input"], ["kind", "change"]]) byId(id).addEventListener(event, () => { shownRows = ROWS; showRows(); });
 byId("more-rows").addEventListener("click", () => { shownRows += ROWS; showRows(); });
 
 function waveform(peaks) {
