@@ -97,7 +97,8 @@ def run(classifier: Classifier, sources: Sequence[Source], config: PredictConfig
         say: is given a line about the work now and then.
 
     Returns:
-        The records of those that failed.
+        The records of those that failed; none of a process of several, since torchrun stops all when one ends with an exit
+        code: `join` names them.
 
     Raises:
         AumError: an output can't be written, or a journal is in the way.
@@ -113,13 +114,14 @@ def run(classifier: Classifier, sources: Sequence[Source], config: PredictConfig
         return tally.failed
     journal = _label(classifier, sources, config, outputs, resume, header, tally, rank, processes)
     say(str(tally))
+    failed = [record for record in journal.records() if "problem" in record]
     if processes == 1:
         write_outputs(outputs, header, journal.records, emit, say, sources)
     else:
         part = part_path(outputs.anchor, rank, processes)
         write_part(part, header, journal.records())
-        say(f"wrote {part}; when all {processes} are there: aum predict --join --out {outputs.anchor}")
-    failed = [record for record in journal.records() if "problem" in record]
+        say(f"wrote {part}, {len(failed)} failed; when all {processes} parts are there: aum predict --join --out {outputs.anchor}")
+        failed = []
     journal.close(remove=not resume)
     return failed
 
