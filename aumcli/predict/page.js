@@ -85,10 +85,12 @@ function curves(file) {
   return [picture, legend];
 }
 
+const pixels = duration => Math.min(4000, 20 * duration);   // long pictures are wider than the page, and scrolled
+
 function axis(duration) {
-  const line = make("div", { class: "axis" });
-  for (let i = 0; i <= 4; i++)
-    line.append(make("span", { style: `left:${25 * i}%` }, `${(duration * i / 4).toFixed(duration < 100 ? 2 : 0)} s`));
+  const line = make("div", { class: "axis" }), parts = Math.max(4, Math.round(pixels(duration) / 150));
+  for (let i = 0; i <= parts; i++)
+    line.append(make("span", { style: `left:${100 * i / parts}%` }, `${(duration * i / parts).toFixed(duration < 100 ? 2 : 0)} s`));
   return line;
 }
 
@@ -110,6 +112,8 @@ function view(file, player) {
     });
     const follow = () => {
       head.style.left = `${Math.min(100, 100 * player.currentTime / duration)}%`;
+      const strip = box.closest(".strip"), x = head.offsetLeft;
+      if (x < strip.scrollLeft || x > strip.scrollLeft + strip.clientWidth) strip.scrollLeft = x - strip.clientWidth / 4;
       if (!player.paused && !player.ended) requestAnimationFrame(follow);
     };
     for (const name of ["play", "seeked", "pause", "timeupdate"]) player.addEventListener(name, follow);
@@ -130,9 +134,13 @@ function addCard() {
     make("span", { class: "dot", style: `background:${colour(label)}` }), `${label} ${score.toFixed(3)}`))));
   const player = file.audio ? make("audio", { controls: "", preload: "metadata", src: file.audio }) : null;
   if (player) card.append(player);
-  if (file.peaks) card.append(view(file, player));
-  if (file.curves) card.append(...curves(file));
-  card.append(axis(file.duration_s));
+  const wide = make("div", { style: `min-width:${pixels(file.duration_s)}px` });
+  if (file.peaks) wide.append(view(file, player));
+  const [picture, legend] = file.curves ? curves(file) : [];
+  if (picture) wide.append(picture);
+  wide.append(axis(file.duration_s));
+  card.append(make("div", { class: "strip", tabindex: "0" }, wide));
+  if (legend) card.append(legend);
 }
 
 function moreCards() {

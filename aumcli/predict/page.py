@@ -19,7 +19,7 @@ from aumcli.files import atomic_path
 
 FILE_MB, PAGE_MB = 4, 64        # sounds up to so many megabytes, and all together, are inside the page
 PICTURES = 1000                 # files with waveform and spectrogram
-COLUMNS, MELS = 800, 64         # of a picture
+COLUMNS, MOST_COLUMNS, COLUMNS_PER_S, MELS = 800, 4000, 20, 64         # of a picture; wider ones are scrolled
 PLAYED = {".wav": "audio/wav", ".mp3": "audio/mpeg", ".ogg": "audio/ogg", ".oga": "audio/ogg", ".opus": "audio/ogg", ".flac": "audio/flac"}
 NOTE = (f"Sounds of up to {FILE_MB} MB, {PAGE_MB} MB in all, are inside this page; longer ones are played from their files, "
         "by a path relative to this page.")
@@ -91,7 +91,7 @@ def _picture(file: Path, rate_hz: int) -> dict[str, object]:
     try:
         with open_audio(file, rate_hz) as (info, blocks):
             samples = max(1, int(info.duration_s * rate_hz))
-            columns = min(COLUMNS, 1 + samples // frontend.config.hop_samples)
+            columns = min(MOST_COLUMNS, max(COLUMNS, int(COLUMNS_PER_S * info.duration_s)), 1 + samples // frontend.config.hop_samples)
             energy, count, start = np.zeros((columns, MELS)), np.zeros(columns), 0
             peaks = np.zeros((columns, 2))
             for block in blocks:

@@ -51,7 +51,7 @@ def test_it_holds_everything_and_names_are_text(page):
     large = files["large & loud.wav"]
     assert large["audio"] == "../in/large%20%26%20loud.wav" and "played from ../in/large" in large["audio_note"] and "4 MB" in data["header"]["note"]
     long = files["long.wav"]
-    assert long["picture"].startswith("data:image/png;base64,") and 300 < len(long["peaks"]) <= 800
+    assert long["picture"].startswith("data:image/png;base64,") and 300 < len(long["peaks"]) <= 800 and len(large["peaks"]) == 800
     assert all(-100 <= low <= high <= 100 for low, high in long["peaks"]) and max(high for _, high in long["peaks"]) > 50
     assert set(long["curves"]) <= {"high", "hiss", "low"} and {len(curve) for curve in long["curves"].values()} == {long["windows"]}
     assert "embedding" not in long
@@ -127,7 +127,7 @@ def test_it_sorts_filters_and_plays_in_a_browser(page, browser):
     view = browser.find_element(By.XPATH, "//article[h2[contains(., 'long.wav')]]").find_element(By.CSS_SELECTOR, ".view")
     browser.execute_script("document.querySelectorAll('audio').forEach(each => each.pause())")
     view.click()                                                              # its middle
-    place = browser.execute_script("return arguments[0].parentElement.querySelector('audio').currentTime", view)
+    place = browser.execute_script("return arguments[0].closest('article').querySelector('audio').currentTime", view)
     assert place == pytest.approx(2, abs=0.1)
     assert browser.execute_script("return [...document.querySelectorAll('.event')].length") > 1
 
@@ -148,6 +148,6 @@ def test_it_fits_phones_and_desktops(page, browser, width):
     assert browser.execute_script("return document.documentElement.scrollWidth") <= width
     table, box = (browser.execute_script(f"return document.querySelector('{name}').getBoundingClientRect().width") for name in ("table", ".scroll"))
     assert table <= box                                                       # no column is hidden behind an edge
-    outside = browser.execute_script("return [...document.querySelectorAll('audio, .view, .curves, .chip, input')]"
+    outside = browser.execute_script("return [...document.querySelectorAll('audio, .strip, .chip, .legend, input')]"
                                      ".filter(each => each.getBoundingClientRect().right > innerWidth).length")
     assert outside == 0
