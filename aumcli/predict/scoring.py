@@ -128,7 +128,7 @@ class _Scorer:
 
     def end(self, clip: _Clip, end: End) -> None:
         """Close the current clip, and the group where it comes to whole batches or is large."""
-        clip.end = end
+        clip.end = clip.end if clip.end.problem else end
         self._group.append(clip)
         if not self._waiting or self._windows >= GROUP_BATCHES * self.batch:
             self._close_group()

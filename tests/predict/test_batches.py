@@ -191,3 +191,24 @@ def test_settings_that_do_not_go_together(model, settings, words):
     with pytest.raises(AumError, match=words) as caught:
         window_samples(model, predict_config(**settings))
     assert caught.value.fix and caught.value.exit_code == 2
+
+
+def test_threads_of_torch_are_as_before(model, recordings):
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        list(predict_files(model, find_clips([recordings]), batch_size=4))
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(before)
+
+
+def test_a_clip_too_long_for_the_memory_is_named(model, recordings, monkeypatch):
+    def encode(self, windows):
+        raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes")
+
+    monkeypatch.setattr(Classifier, "score_windows", encode)
+    (prediction,) = predict_files(model, [recordings / "03.wav"], whole=True)
+    assert "too long for the memory in one pass" in prediction.problem and "--whole" in prediction.fix
+    with pytest.raises(RuntimeError):
+        list(predict_files(model, [recordings / "03.wav"]))

@@ -298,13 +298,12 @@ def test_only_what_is_new_or_changed_is_done_again(predict):
     assert result.code == 2 and "hop_s differ" in result.err
 
 
-def test_killed_for_real(trained):
+def test_killed_for_real(predict, trained):
     """SIGKILL in the middle, whatever the process was about to do."""
     many(400)
     command = [sys.executable, "-m", "aumcli", "predict", "many", "--model", str(trained), "--batch", "4", "--out"]
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    subprocess.run([*command, "once.csv"], check=True, capture_output=True, env=environment)
-    process = subprocess.Popen([*command, "killed.csv"], stderr=subprocess.DEVNULL, env=environment)
+    predict("many", "--batch", 4, "--out", "once.csv")
+    process = subprocess.Popen([*command, "killed.csv"], stderr=subprocess.DEVNULL, env=os.environ | {"OMP_NUM_THREADS": "1"})
     journal, until = Path("killed.csv.journal"), time.monotonic() + 60
     while not journal.exists() or journal.read_bytes().count(b"\n") < 30:
         assert process.poll() is None and time.monotonic() < until
@@ -312,7 +311,7 @@ def test_killed_for_real(trained):
     process.send_signal(signal.SIGKILL)
     process.wait()
     assert not Path("killed.csv").exists() and journal.read_bytes().count(b"\n") < 400
-    subprocess.run([*command, "killed.csv", "--resume"], check=True, capture_output=True, env=environment)
+    assert predict("many", "--batch", 4, "--out", "killed.csv", "--resume").code == 0
     assert Path("killed.csv").read_bytes() == Path("once.csv").read_bytes()
 
 
@@ -346,3 +345,32 @@ def test_parts_join_into_what_one_process_writes(predict, monkeypatch):
 def test_a_source_is_taken_as_it_is():
     source = Source("-", "stdin", "/elsewhere")
     assert Source.of(source) is source and Source.of("a/b.wav") == Source("a/b.wav", "b.wav", "a/b.wav")
+
+
+def test_interrupted_it_says_how_to_go_on(predict, monkeypatch):
+    from aumcli.predict.journal import Journal
+
+    def interrupt(self, records, places):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Journal, "append", interrupt)
+    result = predict(many(3), "--out", "r.json")
+    assert result.code == 130 and "0 of 3 results are in r.json.journal" in result.err and "--resume" in result.err
+
+
+def test_a_full_disk_keeps_what_was_done(predict, monkeypatch):
+    from aumcli.predict.journal import Journal
+    write, calls = Journal._write, []
+
+    def full(self, records):
+        calls.append(len(records))
+        if len(calls) == 4:
+            raise OSError(28, "No space left on device")
+        return write(self, records)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Journal, "_write", full)
+        result = predict(many(12), "--out", "r.csv", "--batch", 2)
+    assert result.code == 1 and "no space left" in result.err
+    result = predict("many", "--out", "r.csv", "--batch", 2, "--resume")
+    assert result.code == 0 and f"{12 - sum(calls[1:3])} clips, " in result.err
