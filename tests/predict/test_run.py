@@ -374,3 +374,14 @@ def test_a_full_disk_keeps_what_was_done(predict, monkeypatch):
     assert result.code == 1 and "no space left" in result.err
     result = predict("many", "--out", "r.csv", "--batch", 2, "--resume")
     assert result.code == 0 and f"{12 - sum(calls[1:3])} clips, " in result.err
+
+
+def test_help_tells_the_defaults_there_are():
+    import typer
+
+    from aumcli.cli import app
+    from aumcli.config import PredictConfig
+
+    helps = {option.name: option.help for option in typer.main.get_command(app).commands["predict"].params}
+    for option, field in (("top", "top"), ("smooth", "smooth"), ("batch", "batch_size"), ("workers", "workers")):
+        assert f"(default: {PredictConfig.model_fields[field].default})" in helps[option]
