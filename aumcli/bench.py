@@ -15,7 +15,7 @@ from pathlib import Path
 from aumcli.config import ARCHITECTURES, NetworkConfig
 from aumcli.errors import AumError
 from aumcli.files import check_writable, write_json
-from aumcli.memory import keep_memory
+from aumcli.memory import keep_memory, kept_bytes
 from aumcli.report import environment
 
 SCHEMA = 1
@@ -210,7 +210,6 @@ def _prepare(setting: Setting):
         return run, synchronise, name
     optimizer = torch.optim.AdamW(network.parameters(), lr=1e-5, fused=True)
     targets = torch.zeros(setting.batch, dtype=torch.long, device=device)
-    weights = {x.untyped_storage().data_ptr() for x in network.parameters()}
     counted: list[int] = []
 
     def loss_of_batch():
@@ -225,19 +224,8 @@ def _prepare(setting: Setting):
         return counted[0]
 
     def first() -> int:
-        """Count once, in the first warm-up: what autograd keeps, each storage once."""
-        kept: dict[int, int] = {}
-
-        def keep(x):
-            storage = x.untyped_storage()
-            if storage.data_ptr() not in weights:
-                kept[storage.data_ptr()] = storage.nbytes()
-            return x
-
-        with torch.autograd.graph.saved_tensors_hooks(keep, lambda x: x):
-            loss = loss_of_batch()
-        counted.append(sum(kept.values()))
-        del loss
+        """Count once, in the first warm-up."""
+        counted.append(kept_bytes(loss_of_batch, network.parameters()))
         return counted[0]
 
     return lambda: step() if counted else first(), synchronise, name

@@ -12,10 +12,11 @@ from torch import Tensor
 
 from aumcli.config import ModelConfig
 from aumcli.core import at_length
-from aumcli.core.frontend import LogMel
+from aumcli.core.frontend import build_frontend
 from aumcli.data.audio import open_audio
 from aumcli.data.windows import cut_windows
 from aumcli.errors import AumError
+from aumcli.hub import hub_name, pull
 from aumcli.weights import CONFIG, read_model
 
 BATCH_WINDOWS = 64     # in one go; more are no faster
@@ -34,8 +35,12 @@ class Classifier:
     def __init__(self, network: torch.nn.Module, config: ModelConfig, source: str, device: str | torch.device = "cpu"):
         self.device = pick_device(device)
         self.network = network.to(self.device)
-        self.frontend = LogMel(config.frontend).to(self.device)
+        self.frontend = build_frontend(config.frontend).to(self.device)
         self.config, self.source = config, source
+
+    def with_network(self, network: torch.nn.Module) -> "Classifier":
+        """The same with another network of the same configuration."""
+        return Classifier(network, self.config, self.source, self.device)
 
     @property
     def labels(self) -> list[str]:
@@ -151,7 +156,8 @@ def load_model(model: Path | str, device: str = "cpu", backend: str = "auto") ->
     """Load a model to use it.
 
     Args:
-        model: a run (its best weights are taken), a model directory, or the name of a packaged model.
+        model: a run (its best weights are taken), a model directory, the name of a packaged model, or `hf://owner/name`,
+            with `@revision` or without, for a model on the Hugging Face hub.
         device: see `Classifier`.
         backend: kernel backend, see `aumcli.core.kernels`.
 
@@ -166,7 +172,7 @@ def load_model(model: Path | str, device: str = "cpu", backend: str = "auto") ->
 
 
 def find_model(model: Path | str) -> Path:
-    """Folder of a run's best weights, of a model directory or of a packaged model."""
+    """Folder of a run's best weights, of a model directory, of a packaged model or of a model on the hub, fetched."""
     folder = Path(model)
     for candidate in (folder / "best", folder):
         if (candidate / CONFIG).is_file():
@@ -174,6 +180,8 @@ def find_model(model: Path | str) -> Path:
     packaged = _packaged() / str(model)
     if str(model) in packaged_models():
         return packaged
+    if named := hub_name(model):
+        return pull(*named)
     if folder.is_dir():
         raise AumError(f"{model} is no run and no model directory: it has neither best/{CONFIG} nor {CONFIG}",
                        fix="name a run (runs/NAME) or a model directory; a run without best/ has not finished an epoch")

@@ -1,7 +1,9 @@
 """The `aum` command: one short function per subcommand. Heavy imports stay inside them, so that --help is quick."""
 
 import json
+import os
 import sys
+from enum import StrEnum
 from functools import partial
 from pathlib import Path
 from typing import Annotated
@@ -20,15 +22,30 @@ LONG, OUTPUT, SPEED = "Long sounds", "Output", "Speed"
 Json = Annotated[bool, typer.Option("--json", help="print the result as JSON")]
 
 
+CORPORA = "synth, fsdd, speechcommands, esc50, audioset, as20k, vggsound, voxceleb1, epic_sounds; your own: folder, csv, ast-json"
+
+
+class To(StrEnum):
+    """What `aum convert` writes."""
+
+    MODEL = "model"
+    TRANSFORMERS = "transformers"
+
+
 @app.command()
 def prepare(
-    corpus: Annotated[str, typer.Argument(help="synth, fsdd or folder")],
-    folder: Annotated[Path | None, typer.Argument(help="for `folder`: your sounds, one sub-folder per class")] = None,
+    corpus: Annotated[str, typer.Argument(help=CORPORA)],
+    folder: Annotated[Path | None, typer.Argument(help="your sounds: for `folder` one sub-folder per class, for `csv` the table, "
+                                                  "for `ast-json` the folder of the lists; else as --source")] = None,
     out: Annotated[Path | None, typer.Option(help="where to  [default: data/CORPUS]")] = None,
-    source: Annotated[Path | None, typer.Option(help="archive or folder to take the corpus from, instead of downloading")] = None,
+    source: Annotated[Path | None, typer.Option(help="archive or folder to take the sounds from, instead of downloading")] = None,
+    annotations: Annotated[Path | None, typer.Option(help="the corpus's tables, or their folder  [default: with the sounds]")] = None,
     split: Annotated[str | None, typer.Option(help="percent of train/val/test, such as 80/10/10")] = None,
+    set_: Annotated[list[str] | None, typer.Option("--set", help="what only some corpora have, such as val=5; repeatable")] = None,
     seed: Annotated[int, typer.Option(help="chooses among random splits or sounds")] = 0,
-    strict: Annotated[bool, typer.Option(help="stop at unusable files instead of leaving them out")] = False,
+    workers: Annotated[int | None, typer.Option(help="threads that open clips  [default: the cores]")] = None,
+    strict: Annotated[bool, typer.Option("--strict/--keep-going", help="stop at unusable files, or leave them out")] = False,
+    shards: Annotated[bool, typer.Option("--shards", help="also write tar files that training can stream")] = False,
     as_json: Json = False,
 ) -> None:
     """Download or take a corpus, open every clip once, and index it: writes data/CORPUS/."""
@@ -38,41 +55,57 @@ def prepare(
     from aumcli.report import print_prepared
 
     if folder is not None and source is not None:
-        raise AumError("both a folder and --source were given", fix="give one of them")
-    report = prepare_corpus(corpus, out, source=folder or source, split=split, seed=seed, strict=strict)
+        raise AumError("both a folder and --source were given", fix="give one of them; tables that lie elsewhere: --annotations")
+    try:
+        report = prepare_corpus(corpus, out, source=source or folder, split=split, seed=seed, strict=strict, annotations=annotations,
+                                settings=set_ or [], workers=workers, shards=shards)
+    except KeyboardInterrupt:
+        raise AumError("stopped; what was opened is remembered", fix="go on with the same command", exit_code=130) from None
     _print_json(asdict(report)) if as_json else print_prepared(report)
-    raise typer.Exit(1 if report.left_out else 0)
+    raise typer.Exit(1 if report.failures else 0)
 
 
 @app.command()
 def train(
     recipe: Annotated[str, typer.Option(help="a recipe's name (aum info recipes) or a .toml file")] = "quickstart",
-    data: Annotated[Path | None, typer.Option(help="prepared data  [default: data/<the recipe's corpus>]")] = None,
+    data: Annotated[str | None, typer.Option(help="prepared data, or the URL of its shards  [default: data/<the recipe's corpus>]")] = None,
     out: Annotated[Path | None, typer.Option(help="the run's folder  [default: runs/<recipe or data>]")] = None,
     set_: Annotated[list[str] | None, typer.Option("--set", help="change a value: --set train.epochs=5; repeatable")] = None,
+    init: Annotated[Path | None, typer.Option(help="start from a checkpoint, a run or a model instead of fresh weights")] = None,
     seed: Annotated[int | None, typer.Option(help="decides every random draw  [default: the recipe's, 0]")] = None,
-    resume: Annotated[bool, typer.Option(help="go on after the last finished epoch of the run in --out")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="say what would happen and what it needs; write nothing")] = False,
+    resume: Annotated[bool, typer.Option(help="go on where the run in --out was saved last")] = False,
     device: Device = "cpu",
+    devices: Annotated[int, typer.Option(min=1, help="train on so many GPUs, or in so many processes on the CPU")] = 1,
 ) -> None:
     """Train a model on prepared data: writes runs/NAME/."""
     from aumcli.recipe import load_recipe
 
-    overrides = (set_ or []) + ([] if seed is None else [f"seed={seed}"])
+    overrides = _overrides(set_, {"seed": seed, "train.init": init and str(init)})
     loaded = load_recipe(recipe, overrides)  # before torch: a mistake in a recipe is said at once
     if resume and overrides:
-        raise AumError("--resume goes on with the run's own recipe, so --set and --seed can't change it",
+        raise AumError("--resume goes on with the run's own recipe, so --set, --seed and --init can't change it",
                        fix="leave them out, or start a new run with another --out")
-    name = data.resolve().name if data and recipe == "quickstart" else Path(recipe).stem
-    out = out or Path("runs") / name
+    where = data and (data if "://" in data else Path(data))        # a path has no two slashes in a row
+    if dry_run:
+        from aumcli.plan import dry_run as plan
+
+        return typer.echo("\n".join(f"{what:<10}  {value}" for what, value in plan(loaded, where)))
+    out = out or Path("runs") / (Path(data).resolve().name if data and recipe == "quickstart" else Path(recipe).stem)
+    if devices > 1:
+        from aumcli.train.team import launch
+
+        raise typer.Exit(launch(devices, _without(sys.argv[1:], "--devices")))
     from aumcli.train import train as run_training
 
     try:
-        run_training(loaded, out, data, resume=resume, device=device, say=typer.echo)
+        run_training(loaded, out, where, resume=resume, device=device, say=typer.echo)
     except KeyboardInterrupt:
-        raise AumError("stopped; the finished epochs are kept", fix=f"go on with the same command and --resume --out {out}",
+        raise AumError("stopped at once; what was saved is kept", fix=f"go on with aum train --resume --out {out}",
                        exit_code=130) from None
-    typer.echo(f"{out}: the model is in {out}/best; curves.png and report.json show how it went. Next:\n"
-               f"  aum eval {out}\n  aum predict CLIP.wav --model {out}")
+    if os.environ.get("RANK", "0") == "0":  # one of several processes speaks
+        typer.echo(f"{out}: the model is in {out}/best; report.md and curves.png show how it went. Next:\n"
+                   f"  aum eval {out}\n  aum predict CLIP.wav --model {out}")
 
 
 @app.command("eval")
@@ -202,33 +235,55 @@ def ablate(
 
 @app.command()
 def convert(
-    source: Annotated[Path, typer.Argument(help="the authors' .pth of an AuM or AST")],
-    out: Annotated[Path, typer.Argument(help="model directory to write")],
-    cls_position: Annotated[str, typer.Option(help="where an AuM has its class token: head, mid or end")] = "mid",
+    source: Annotated[Path, typer.Argument(help="the authors' AuM or AST, a ViM or DeiT of ImageNet, an AST of transformers, a model, hf://owner/name")],
+    out: Annotated[Path, typer.Argument(help="directory to write; a model also as FILE.onnx, FILE.pt2 or hf://owner/name")],
+    to: Annotated[To, typer.Option(help="what to write")] = To.MODEL,
+    cls_position: Annotated[str, typer.Option(help="where an AuM or ViM has its class token: head, mid or end")] = "mid",
     labels: Annotated[Path | None, typer.Option(help="table of class names, such as class_labels_indices.csv")] = None,
-    frames: Annotated[int | None, typer.Option(help="frames of the spectrogram  [default: 1024 if it fits]")] = None,
+    new_head: Annotated[bool, typer.Option("--new-head", help="draw a head for other classes, to be trained")] = False,
+    frames: Annotated[int | None, typer.Option(help="frames of the spectrogram; positions are resized to them  [default: the checkpoint's]")] = None,
     heads: Annotated[int | None, typer.Option(help="attention heads of an AST  [default: width / 64]")] = None,
     activation: Annotated[str | None, typer.Option(help="softmax or sigmoid  [default: sigmoid for 527 classes]")] = None,
 ) -> None:
-    """Turn a published checkpoint into a model directory; sizes and direction are read off its tensors."""
+    """Turn somebody's checkpoint into a model directory; sizes and direction are read off its tensors."""
     from aumcli.convert import convert as run
     from aumcli.report import print_table
 
-    print_table("", ("what", "value"), run(source, out, cls_position, labels, frames, heads, activation))
+    print_table("", ("what", "value"), run(source, out, cls_position, labels, new_head, frames, heads, activation, to))
 
 
 @app.command()
-def info(name: Annotated[str | None, typer.Argument(help="`recipes`, a recipe, a run or a model")] = None) -> None:
+def info(
+    name: Annotated[str | None, typer.Argument(help="`recipes`, a recipe, a run or a model")] = None,
+    as_json: Json = False,
+) -> None:
     """Show what is installed and which kernels can run; with a name, the recipes, one recipe or one model."""
     from aumcli import info as facts
+    from aumcli.recipe import Recipe, dump_recipe
     from aumcli.report import print_table
 
     if name is None:
-        print_table("", ("what", "value"), facts.installed())
+        rows = facts.installed()
+        _print_json(dict(rows)) if as_json else print_table("", ("what", "value"), rows)
     elif name == "recipes":
-        print_table("recipes", ("name", "corpus", "model", "training"), facts.recipes())
+        _print_json(facts.recipes()) if as_json else typer.echo("\n".join(facts.recipe_lines()))
     else:
-        typer.echo(facts.about(name))
+        shown = facts.about(name)
+        as_toml = isinstance(shown, Recipe) and not as_json
+        typer.echo(dump_recipe(shown)) if as_toml else _print_json(shown.model_dump(mode="json"))
+
+
+def _overrides(settings: list[str] | None, given: dict[str, object]) -> list[str]:
+    """--set together with what other options give for a key."""
+    return (settings or []) + [f"{key}={json.dumps(value)}" for key, value in given.items() if value is not None]
+
+
+def _without(arguments: list[str], option: str) -> list[str]:
+    """Arguments of a call without an option and its value."""
+    kept = [text for text in arguments if not text.startswith(f"{option}=")]
+    while option in kept:
+        del kept[kept.index(option) : kept.index(option) + 2]
+    return kept
 
 
 def _print_json(value: object) -> None:

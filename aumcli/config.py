@@ -7,7 +7,7 @@ import math
 from enum import StrEnum
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, model_validator
+from pydantic import BaseModel, ConfigDict, Discriminator, FailFast, Field, Tag, model_validator
 
 
 class Direction(StrEnum):
@@ -41,17 +41,24 @@ Extent = Annotated[float, Field(ge=0, lt=1, strict=True)]
 Flag = Annotated[bool, Field(strict=True)]
 
 
-class FrontendConfig(Frozen):
-    """Waveform -> log-mel spectrogram, as Kaldi computes it."""
+MOST_FILTER_WEIGHTS = 2**24  # points of the FFT times mels, 65,536 for AudioSet; a configuration from elsewhere must not fill the memory
 
+
+class FrontendConfig(Frozen):
+    """Waveform -> log-mel spectrogram, as Kaldi or the EPIC-SOUNDS pipeline computes it."""
+
+    kind: Literal["kaldi", "epic_sounds"] = Field(
+        "kaldi", description="kaldi: log energies of whole windows, zeros behind a short clip; epic_sounds: log magnitudes of "
+                             "centred frames, the last one repeated")
     sample_rate_hz: Positive = Field(16000, description="every clip is resampled to this rate")
     n_mels: Positive = Field(128, description="mel filters from low_hz to half the sample rate")
     frames: Positive = Field(1024, description="frames per clip; shorter clips are padded, longer ones cut")
     window_ms: PositiveFloat = Field(25.0, description="Hann window")
     hop_ms: PositiveFloat = Field(10.0, description="from one frame to the next")
+    fft_size: Positive | None = Field(None, description="points of the FFT; none: the next power of two from the window on")
     low_hz: NotNegative = Field(20.0, description="lower edge of the first filter")
     mean: float = Field(-4.2677393, strict=True, description="subtracted from the log energies (default: AudioSet)")
-    std: PositiveFloat = Field(4.5689974, description="then divided by twice this")
+    std: PositiveFloat = Field(4.5689974, description="then divided by twice this; mean 0, std 0.5: not normalised")
 
     @property
     def window_samples(self) -> int:
@@ -62,9 +69,15 @@ class FrontendConfig(Frozen):
         return int(self.sample_rate_hz * self.hop_ms * 0.001)
 
     @property
+    def fft_points(self) -> int:
+        """Points of the FFT."""
+        return self.fft_size or 1 << (self.window_samples - 1).bit_length()
+
+    @property
     def clip_samples(self) -> int:
         """The fewest samples that fill all frames."""
-        return self.window_samples + (self.frames - 1) * self.hop_samples
+        hops = (self.frames - 1) * self.hop_samples
+        return hops + self.window_samples if self.kind == "kaldi" else max(1, hops)
 
     @property
     def clip_s(self) -> float:
@@ -75,6 +88,10 @@ class FrontendConfig(Frozen):
         if self.hop_samples < 1 or self.window_samples < 2:
             raise ValueError(f"window_ms {self.window_ms} and hop_ms {self.hop_ms} are less than a sample "
                              f"at {self.sample_rate_hz} Hz")
+        if self.fft_points * self.n_mels > MOST_FILTER_WEIGHTS:
+            raise ValueError(f"filters for {self.n_mels} mels and {self.fft_points} points would take too much memory")
+        if self.fft_points < self.window_samples or self.fft_points % 2:
+            raise ValueError(f"fft_size {self.fft_points} is odd or less than the window's {self.window_samples} samples")
         if self.low_hz >= self.sample_rate_hz / 2:
             raise ValueError(f"low_hz {self.low_hz} is not below half the sample rate {self.sample_rate_hz}")
         return self
@@ -141,7 +158,7 @@ class AudioMambaConfig(NetworkConfig):
     overlap: Literal[0] = 0
     direction: Direction = Direction.FO_BI
     cls_position: ClsPosition = ClsPosition.MID
-    state_size: Positive = Field(16, description="n: size of the state per channel")
+    state_size: Positive = Field(16, le=4096, description="n: size of the state per channel")
     conv_kernel: Positive = Field(4, description="taps of the causal convolution")
     expand: Positive = Field(2, description="inner width e = expand * width")
     norm_eps: PositiveFloat = 1e-5
@@ -206,6 +223,11 @@ class AugmentConfig(Frozen):
     mixup: Fraction = Field(0.0, description="share of clips that are mixed with another (Beta(10, 10))")
     freq_mask: Count = Field(0, description="SpecAugment: widest mel band set to zero")
     time_mask: Count = Field(0, description="SpecAugment: longest run of frames set to zero")
+    masking: Literal["torchaudio", "epic_sounds"] = Field(
+        "torchaudio", description="torchaudio: one mask along each axis, set to zero; epic_sounds: two, set to the "
+                                  "spectrogram's mean, shorter on average")
+    feature_noise: NotNegative = Field(0.0, description="uniform noise on the normalised features, from 0 up to this much")
+    roll: Count = Field(0, description="frames rolled around, by up to this many each way")
     speed: Extent = Field(
         0.0, description="resampled by a factor in 1 / (1 + speed) .. 1 + speed: pitch, formants and tempo together")
     tempo: Extent = Field(0.0, description="stretched in time likewise, pitch kept")
@@ -224,11 +246,14 @@ class TrainConfig(Frozen):
 
     epochs: Positive = 20
     batch_size: Positive = 64
+    parts: Positive = Field(1, description="a batch is cut into so many, computed one after the other (gradient accumulation) or by "
+                                           "as many processes; the result depends on their number, not on who computes which")
     optimizer: Literal["adam", "adamw"] = "adamw"
     lr: PositiveFloat = Field(1e-3, description="peak learning rate")
     weight_decay: NotNegative = 0.05
     betas: tuple[Fraction, Fraction] = (0.9, 0.999)
     warmup_epochs: NotNegative = Field(1.0, description="linear rise of the learning rate from zero")
+    warmup_steps: Count = Field(0, description="the same in steps; where not 0, it counts instead of warmup_epochs")
     schedule: Literal["constant", "cosine", "steps"] = "cosine"
     decay_start: Positive = Field(2, description="steps: epochs before the first decay")
     decay_every: Positive = Field(1, description="steps: epochs from one decay to the next")
@@ -239,10 +264,24 @@ class TrainConfig(Frozen):
     clip_grad: NotNegative = Field(1.0, description="largest norm of the gradient; 0 for no limit")
     ema: Extent = Field(
         0.0, description="decay per step of the averaged weights that are evaluated and saved; 0 for none")
+    init: str = Field("", description="a checkpoint, a run or a model to start from instead of fresh weights")
+    pretrained: str = Field("", description="which checkpoint `init` has to name; without it nothing is trained")
+    dtype: Literal["float32", "bfloat16", "float16"] = Field(
+        "float32", description="of the products in a step: bfloat16 means autocast, float16 autocast with a scaled loss, for GPUs "
+                               "without bfloat16; weights, the scan's state and validation stay float32")
+    freeze: Literal["none", "backbone"] = Field("none", description="backbone: only the head is trained")
+    layer_decay: Fraction = Field(1.0, description="the learning rate of a block, as a share of the next one's")
     recompute: Literal["cheap", "block"] = Field(
         "cheap", description="what the backward pass computes again instead of keeping it: what is cheap, or whole blocks, "
                              "for least memory")
-    workers: Count = Field(0, description="processes that decode audio; 0: in the main one")
+    workers: Count = Field(0, description="processes that decode audio; 0: threads of the main one")
+    stop_after: Count = Field(0, description="epochs without a better validation score after which the run ends; 0: never")
+    average_last: Count = Field(0, description="at the end, the mean of the last so many epochs' weights is saved as averaged/; 0: not")
+    save_minutes: PositiveFloat = Field(10.0, description="within an epoch, what --resume needs is saved this often")
+    keep: Positive = Field(1, description="so many of these states are kept, the newest as last/state.pt")
+    bad_steps: Count = Field(0, description="steps in a row with a loss or gradient that is no number, which are left out and "
+                                            "counted before the run stops")
+    tensorboard: Flag = Field(False, description="also write tensorboard/ (extra: tensorboard)")
 
 
 class PredictConfig(Frozen):
@@ -273,9 +312,17 @@ class DataConfig(Frozen):
     corpus: str | None = Field(None, description="data/<corpus> is used where --data is not given")
     train: str = "train"
     val: str = Field("val", description="chooses the best epoch; never the test split")
+    val_share: Extent = Field(
+        0.0, description="for corpora without a split for that: this share of `train` is kept out of training and chooses the "
+                         "epoch instead of `val`")
+    train_clips: Positive | None = Field(None, description="clips of the whole corpus' training split, for the plan")
+    sampling: Literal["shuffle", "balanced"] = Field(
+        "shuffle", description="balanced: as many clips per epoch, drawn with replacement, those of rare labels oftener")
     hold_out: str = Field("", coerce_numbers_to_str=True, description="train and validate without the clips whose group has this name; test on them")
     fit: tuple[Literal["sample_rate", "clip_length", "normalisation"], ...] = Field(
         (), description="frontend values that are measured on the training split instead of being read from the recipe")
+    bad_files: Count = Field(0, description="clips that can't be read any more, which are named and left out before the run stops")
+    shuffle_clips: Positive = Field(1024, description="where training streams shards: clips held in memory, undecoded, to shuffle them")
     cache_mb: Count = Field(1024, description="decoded clips kept in memory, up to this much")
 
 
@@ -285,7 +332,7 @@ class ModelConfig(Frozen):
     format: Literal[1] = Field(1, description="version of this file's layout")
     model: Network
     frontend: FrontendConfig
-    labels: tuple[str, ...]
+    labels: Annotated[tuple[str, ...], FailFast()]
     activation: Literal["softmax", "sigmoid"] = Field(description="how logits become scores: as the model was trained")
     thresholds: tuple[Fraction, ...] | None = Field(
         None, description="score from which on a class counts as present: best F1 on the validation split")

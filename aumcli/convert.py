@@ -1,51 +1,53 @@
-"""aum convert: a published checkpoint becomes a model directory that every other command takes."""
+"""aum convert: a published checkpoint becomes a model directory that every other command takes; a model becomes one file, or
+goes to the hub and comes back."""
 
-import csv
 from pathlib import Path
 
+from aumcli.classifier import find_model, load_model
+from aumcli.data.tables import read_labels
 from aumcli.errors import AumError
-from aumcli.weights import CONFIG, import_checkpoint, save_model
-
-
-def read_labels(path: Path | str) -> list[str]:
-    """Class names from a table with an index column and a name (AudioSet's `class_labels_indices.csv`, our `labels.csv`).
-
-    Raises:
-        AumError: the file can't be read, lacks a column, or its indices aren't 0, 1, 2, ... each once.
-    """
-    try:
-        with open(path, newline="", encoding="utf-8") as file:
-            rows = list(csv.DictReader(file))
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise AumError(f"can't read the labels {path}: {error}", fix="name a CSV file with the columns index and name") from error
-    column = next((name for name in ("display_name", "name") if rows and name in rows[0]), None)
-    if column is None or "index" not in rows[0]:
-        raise AumError(f"{path} has no columns index and name (or display_name)", fix="the first line has to name them")
-    names = {row["index"]: row[column] for row in rows}
-    if len(names) != len(rows) or set(names) != {str(i) for i in range(len(rows))}:
-        raise AumError(f"the indices of {path} are not 0 to {len(rows) - 1}, each once", fix="correct the table")
-    return [names[str(i)] for i in range(len(rows))]
+from aumcli.export import SUFFIXES, export_model
+from aumcli.hub import copy_model, hub_name, push
+from aumcli.weights import CONFIG, import_checkpoint, read_model, save_model, transformers_ast
 
 
 def convert(
-    source: Path | str, out: Path | str, cls_position: str = "mid", labels: Path | str | None = None, frames: int | None = None,
-    heads: int | None = None, activation: str | None = None,
+    source: Path | str, out: Path | str, cls_position: str = "mid", labels: Path | str | None = None, new_head: bool = False,
+    frames: int | None = None, heads: int | None = None, activation: str | None = None, to: str = "model",
 ) -> list[tuple[str, str]]:
-    """Import a checkpoint into the model directory `out`; returns what was found, as (name, value) rows.
+    """Import a checkpoint into the model directory `out`; returns what was found and done, as (name, value) rows.
 
-    Args: see `aumcli.weights.import_checkpoint`; labels: a table (see `read_labels`).
+    Args: see `aumcli.weights.import_checkpoint`; labels: a table (see `aumcli.data.tables.read_labels`); to: "model", or "transformers" for a
+        directory that transformers reads.
 
     Raises:
         AumError: the checkpoint is not one that is known, or damaged, or `out` already holds a model.
     """
+    plain = cls_position == "mid" and to == "model" and not any((labels, new_head, frames, heads, activation))
+    target = hub_name(out)
+    if target or Path(out).suffix in SUFFIXES:
+        if not plain:
+            raise AumError(f"{out} is written of a model as it is; the options are for model directories",
+                           fix="convert into a directory with them first, and that directory then without")
+        return push(find_model(source), *target) if target else export_model(load_model(source), out)
     if (Path(out) / CONFIG).exists():
         raise AumError(f"{out} already holds a model", fix="name another folder, or remove this one first")
-    names = None if labels is None else read_labels(labels)
-    network, config = import_checkpoint(source, cls_position=cls_position, labels=names, frames=frames, heads=heads,
-                                        activation=activation)
-    save_model(out, network.state_dict(), config)
+    fetched = hub_name(source) is not None
+    source = find_model(source) if fetched else source
+    if fetched and plain:
+        _, config = read_model(source)  # refuses what is damaged before anything is written
+        copy_model(source, out)
+        return [("model", config.model.describe()), ("classes", str(len(config.labels))), ("written to", str(out))]
+    names = None if labels is None else [label.name for label in read_labels(labels)]
+    imported = import_checkpoint(source, cls_position=cls_position, labels=names, new_head=new_head, frames=frames, heads=heads,
+                                 activation=activation)
+    network, config, notes = imported.network, imported.config, imported.notes
+    if to == "transformers":
+        notes = notes + transformers_ast.write(out, network.state_dict(), config)
+    else:
+        save_model(out, network.state_dict(), config)
+    unnamed = ", without names: give them with --labels" if config.labels[0] == "class 0" else ""
     return [("model", config.model.describe()), ("parameters", f"{sum(x.numel() for x in network.parameters()):,}"),
             ("input", f"{config.model.n_mels} mels x {config.model.frames} frames"), ("scores", config.activation),
-            ("classes", str(len(config.labels)) + ("" if labels else ", without names: give them with --labels")),
-            ("normalisation", f"mean {config.frontend.mean}, std {config.frontend.std}: AudioSet's, since the checkpoint has none"),
-            ("written to", str(out))]
+            ("classes", str(len(config.labels)) + unnamed), ("normalisation", f"mean {config.frontend.mean}, std {config.frontend.std}"),
+            *(("", note) for note in notes), ("written to", str(out))]

@@ -9,6 +9,7 @@ import numpy as np
 from aumcli.classifier import Classifier, load_model
 from aumcli.data.dataset import Waveforms
 from aumcli.data.manifest import Clip, Manifest, read_manifest
+from aumcli.data.splits import split_clips
 from aumcli.errors import AumError
 from aumcli.files import write_json
 from aumcli.metrics import Metrics, evaluate_scores
@@ -62,29 +63,15 @@ def evaluate(model: Path | str, data: Path | str | None = None, split: str = "te
     return result
 
 
-def split_clips(manifest: Manifest, split: str, hold_out: str) -> list[Clip]:
-    """Clips of a split; where a group was held out from training, all of its clips are the test split and no other's."""
-    if not hold_out:
-        return manifest.split(split)
-    groups = {clip.group for clip in manifest.clips}
-    if hold_out not in groups:
-        raise AumError(f"{manifest.folder} has no group {hold_out!r} to hold out",
-                       fix=f"data.hold_out can be one of: {', '.join(sorted(groups - {''})) or 'none, this corpus has no groups'}")
-    if split == "test":
-        return [clip for clip in manifest.clips if clip.group == hold_out]
-    clips = [clip for clip in manifest.split(split) if clip.group != hold_out]
-    if not clips:
-        raise AumError(f"without the group {hold_out!r} nothing is left of the split {split!r} of {manifest.folder}",
-                       fix="hold out another group, or prepare the corpus with more groups in each split")
-    return clips
-
-
 def score_clips(classifier: Classifier, clips: Sequence[Clip], waveforms: Waveforms | None = None) -> Iterator[np.ndarray]:
     """Score clips batch by batch in their order: (at most BATCH_CLIPS, classes) float32 each."""
     config = classifier.config.frontend
     waveforms = waveforms or Waveforms(clips, config.sample_rate_hz, cache_mb=0)
-    for start in range(0, len(clips), BATCH_CLIPS):
-        yield classifier.score([waveforms[i] for i in range(start, min(start + BATCH_CLIPS, len(clips)))])
+    batches = [[*range(start, min(start + BATCH_CLIPS, len(clips)))] for start in range(0, len(clips), BATCH_CLIPS)]
+    for batch in waveforms.load(batches, 0):
+        if failed := [item for item in batch if isinstance(item, AumError)]:
+            raise failed[0]
+        yield classifier.score(batch)
 
 
 def check_labels(classifier: Classifier, manifest: Manifest) -> None:

@@ -1,9 +1,10 @@
 """aum info: what is installed, which kernels can run and why the others can't, recipes and model directories."""
 
 from aumcli.classifier import default_model, find_model, packaged_models
+from aumcli.config import ModelConfig
 from aumcli.core.kernels import available_backends, choose_backend, cpu
 from aumcli.errors import AumError
-from aumcli.recipe import dump_recipe, load_recipe, recipe_names
+from aumcli.recipe import Recipe, load_recipe, recipe_families, recipe_names
 from aumcli.report import environment
 from aumcli.weights import read_config
 
@@ -31,23 +32,40 @@ def _about_cpu() -> str:
     return f", with {cpu.instruction_set()}{threads}"
 
 
-def recipes() -> list[tuple[str, str, str, str]]:
-    """The shipped recipes: (name, corpus, model, training)."""
-    rows = []
-    for name in recipe_names():
-        recipe = load_recipe(name)
-        rows.append((name, recipe.data.corpus or "any", recipe.model.describe(),
-                     f"{recipe.train.epochs} epochs, batch {recipe.train.batch_size}, {recipe.train.optimizer} {recipe.train.lr:g}"))
-    return rows
+def recipes() -> dict[str, list[dict[str, str | int]]]:
+    """The shipped recipes: by corpus those of the paper, the others under "for a CPU"."""
+    groups: dict[str, list[dict[str, str | int]]] = {}
+    for base, variants in recipe_families().items():
+        groups.setdefault(base if variants else "for a CPU", []).extend(map(_summary, (base, *variants)))
+    return dict(sorted(groups.items()))
 
 
-def about(name: str) -> str:
-    """A recipe with every key, as TOML, or a model directory's configuration, as JSON."""
+def recipe_lines() -> list[str]:
+    """The shipped recipes for people, at most 80 columns wide."""
+    lines = []
+    for group, rows in recipes().items():
+        is_corpus = rows[0]["name"] == group
+        lines.append(group + (f": {rows[0]['epochs']} epochs, batch {rows[0]['batch_size']}" if is_corpus else ""))
+        lines += [f"  {row['name']:<33}  {row['model']:<15}  {row['paper'] or row['training']}" for row in rows]
+    return [*lines, "", "aum info NAME: all keys of one; aum train --recipe NAME --dry-run: what it needs"]
+
+
+def _summary(name: str) -> dict[str, str | int]:
+    """What distinguishes a recipe from others."""
+    recipe = load_recipe(name)
+    model, train = recipe.model, recipe.train
+    return {"name": name, "corpus": recipe.data.corpus or "any", "epochs": train.epochs, "batch_size": train.batch_size,
+            "model": " ".join(filter(None, (model.size, model.architecture, getattr(model, "direction", None)))),
+            "training": f"{train.optimizer}, {train.schedule}, {train.dtype}", "paper": recipe.paper, "needs": train.pretrained}
+
+
+def about(name: str) -> Recipe | ModelConfig:
+    """A recipe, or a model directory's configuration."""
     if name in recipe_names() or name.endswith(".toml"):
-        return dump_recipe(load_recipe(name))
+        return load_recipe(name)
     try:
         folder = find_model(name)
     except AumError as error:
         raise AumError(f"{name} is neither a recipe nor a model",
                        fix=f"`aum info recipes` lists the recipes; packaged models: {', '.join(packaged_models()) or 'none'}") from error
-    return read_config(folder).model_dump_json(indent=2)
+    return read_config(folder)

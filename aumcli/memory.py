@@ -1,7 +1,12 @@
-"""The process's memory: kept instead of being given back and fetched anew."""
+"""The process's memory: kept instead of being given back and fetched anew; and what a training step keeps of it."""
 
 import ctypes
 import sys
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4       # glibc's malloc.h
 
@@ -17,3 +22,28 @@ def keep_memory() -> None:
         if mallopt is not None:
             mallopt(M_MMAP_MAX, 0)
             mallopt(M_TRIM_THRESHOLD, 2**31 - 1)
+
+
+def kept_bytes(compute: "Callable[[], Tensor]", weights: "Iterable[Tensor]") -> int:
+    """Count what autograd keeps for the backward pass of a computation, each storage once.
+
+    Args:
+        compute: runs forward; its result is dropped.
+        weights: are there anyway and don't count.
+    """
+    import torch
+
+    known = {x.untyped_storage().data_ptr() for x in weights}
+    kept: dict[int, int] = {}
+
+    def keep(x: "Tensor") -> "Tensor":
+        storage = x.untyped_storage()
+        if storage.data_ptr() not in known:
+            kept[storage.data_ptr()] = storage.nbytes()
+        return x
+
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda x: x):
+        result = compute()
+    total = sum(kept.values())
+    del result
+    return total

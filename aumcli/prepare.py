@@ -1,22 +1,31 @@
 """aum prepare: take or fetch a corpus, open every clip once, and write the manifest."""
 
 import os
+from array import array
 from collections import Counter
-from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass, replace
 from importlib import metadata
 from pathlib import Path
 
+import numpy as np
+
 from aumcli.data import sources
-from aumcli.data.audio import AudioInfo, check_clip
-from aumcli.data.manifest import Clip, write_manifest
+from aumcli.data.audio import AudioInfo
+from aumcli.data.clips import Clip, Clips
+from aumcli.data.journal import Journal
+from aumcli.data.manifest import write_clips, write_manifest
+from aumcli.data.opening import open_clips
+from aumcli.data.shards import write_shards
 from aumcli.data.sources import Index, LeftOut, Request
+from aumcli.data.tables import listed
 from aumcli.errors import AumError
 from aumcli.progress import progress
 
 DATA = Path("data")
-BATCH_CLIPS = 4096                      # so many are handed to the threads at a time: AudioSet has 2e6 clips
+OWN_NAMES = ("folder", "csv", "ast-json")           # data of one's own: prepared under its own name, not the corpus's
+MISSING = "missing.csv"
+MEASURED_S = 30.0                                   # of a longer clip, so much is measured: memory stays bounded
 
 
 @dataclass(frozen=True)
@@ -29,55 +38,84 @@ class PrepareReport:
     version: str
     seed: int
     split: tuple[float, float, float] | None
+    settings: dict[str, str]
     multi_label: bool
     splits: dict[str, dict[str, float]]                 # split -> {"clips", "seconds"}
-    classes: dict[str, dict[str, dict[str, float]]]     # class name -> split -> {"clips", "seconds"}
+    classes: dict[str, dict[str, dict[str, float]]]     # class name -> split -> {"clips", "seconds"[, "missing"]}
     sample_rates_hz: dict[str, int]                     # rate -> clips
     longest_s: float
     shortest_s: float
+    normalisation: dict[str, float]                     # of the training split's log-mel energies: {"mean", "std", "clips"}
     left_out: list[LeftOut]
+    missing: dict[str, dict[str, int]]                  # split -> {"listed", "missing"}; missing.csv names each
     warnings: list[str]
+
+    @property
+    def failures(self) -> int:
+        """How many clips there should have been besides."""
+        return len(self.left_out) + sum(cell["missing"] for cell in self.missing.values())
 
 
 def prepare(corpus: str, out: Path | str | None = None, *, source: Path | str | None = None, split: str | None = None,
-            seed: int = 0, strict: bool = False) -> PrepareReport:
-    """Prepare a corpus: write manifest.csv, labels.csv and report.json.
+            seed: int = 0, strict: bool = False, annotations: Path | str | None = None, settings: Sequence[str] = (),
+            workers: int | None = None, shards: bool = False) -> PrepareReport:
+    """Prepare a corpus: write manifest.csv, labels.csv and report.json. An interrupted call goes on where it stopped.
 
     Args:
         corpus: one of `aumcli.data.sources.names()`.
-        out: where to; None for data/<corpus>, for `folder` data/<name of the folder>.
-        source: archive or folder to take the sounds from; `folder` needs it.
+        out: where to; None for data/<corpus>, for data of one's own data/<name of the source>.
+        source: archive or folder to take the sounds from; `folder`, `csv` and `ast-json` need it.
         split: percent of train, val and test, such as "80/10/10"; None for the corpus's own splits.
         seed: chooses among random splits, or random sounds.
-        strict: a clip that can't be used is an error and nothing is written; else it is left out and reported.
+        strict: a clip that can't be used is an error and no manifest is written; else it is left out and reported.
+        annotations: tables about the sounds, or the folder of them; None: they lie with the sounds.
+        settings: "key=value" each, for what only some corpora have.
+        workers: threads that open clips; None for as many as there are cores.
+        shards: write tar files for streaming too (see `aumcli.data.shards`).
 
     Returns:
-        What was found, as in report.json; where `left_out` is not empty some inputs failed.
+        What was found, as in report.json; where `failures` is not 0 some inputs failed.
 
     Raises:
         AumError: unknown corpus, wrong option, unusable source, no usable clip, or any unusable one where `strict`.
     """
-    module = sources.load(corpus)
+    request = _request(corpus, out, source, split, seed, annotations, settings)
+    if workers is not None and workers < 1:
+        raise AumError(f"{workers} workers can't open a clip", fix="choose 1 or more")
+    workers = workers or os.cpu_count() or 1
+    index = sources.load(corpus).index(request)
+    clips = Clips.of(index.clips)
+    journal = Journal(request.out)
+    try:
+        found = _open_all(clips, index, journal, workers)
+        report = _finish(request, index, clips, found, strict)
+        if shards:
+            write_shards(request.out, found.clips, index.labels, seed, workers, journal)
+    except BaseException:
+        journal.close()
+        raise
+    journal.remove()
+    return report
+
+
+def _request(corpus: str, out, source, split, seed, annotations, settings) -> Request:
+    """The caller's wishes, checked."""
+    sources.load(corpus)
     source = None if source is None else Path(source)
-    name = corpus if corpus != "folder" or source is None else Path(os.path.abspath(source)).name
-    out = Path(os.path.abspath(DATA / name if out is None else out))
+    annotations = None if annotations is None else Path(annotations)
+    if annotations is not None and not annotations.exists():
+        raise AumError(f"{annotations} doesn't exist", fix="name the tables, or their folder, with --annotations")
+    main = source or annotations
+    name = Path(os.path.abspath(main)).stem if corpus in OWN_NAMES and main is not None else corpus
+    name = Path(os.path.abspath(main)).name if name != corpus and main.is_dir() else name
     if seed < 0:
         raise AumError(f"seed {seed} is negative", fix="choose 0 or more")
-    request = Request(corpus, out, source, parse_shares(split), seed)
-    index = module.index(request)
-    usable, infos, left_out = _open_all(index)
-    if strict and left_out:
-        raise _strict_error(left_out)
-    if not usable:
-        raise AumError(f"nothing is left of {corpus}: " + _first_reasons(left_out), fix="repair the files or take "
-                       "others", exit_code=1)
-    warnings = list(index.warnings)
-    if index.arrange is not None:
-        usable, more = index.arrange(usable, left_out)
-        warnings += more
-    report = _report(request, index, usable, infos, left_out, warnings)
-    write_manifest(out, usable, index.labels, asdict(report))
-    return report
+    wrong = [text for text in settings if not text.partition("=")[0].strip() or "=" not in text]
+    if wrong:
+        raise AumError(f"--set {wrong[0]} is not key=value", fix="such as --set val=5")
+    values = {key.strip(): value.strip() for key, _, value in (text.partition("=") for text in settings)}
+    return Request(corpus, Path(os.path.abspath(DATA / name if out is None else out)), source, parse_shares(split), seed,
+                   annotations, values)
 
 
 def parse_shares(text: str | None) -> tuple[float, float, float] | None:
@@ -105,33 +143,81 @@ def parse_shares(text: str | None) -> tuple[float, float, float] | None:
     return shares
 
 
-def _open_all(index: Index) -> tuple[list[Clip], list[AudioInfo], list[LeftOut]]:
-    """Open every clip once; give the usable ones, what is known of each, and the others, in the index's order."""
-    usable, infos, left_out = [], [], list(index.left_out)
-    with ThreadPoolExecutor(os.cpu_count()) as threads:         # libsndfile decodes outside Python's lock
-        def results():
-            for begin in range(0, len(index.clips), BATCH_CLIPS):
-                yield from threads.map(_try_clip, index.clips[begin:begin + BATCH_CLIPS])
+@dataclass
+class _Found:
+    """The usable clips, what is known of each, and the others."""
 
-        checked = progress(results(), "opening", len(index.clips))
-        for clip, result in zip(index.clips, checked, strict=True):
-            if isinstance(result, AudioInfo):
-                usable.append(clip)
-                infos.append(result)
-            else:
-                left_out.append(LeftOut(str(clip.path), result.problem, result.fix, clip.start_s, clip.stop_s))
-    return usable, infos, left_out
+    clips: Clips
+    durations_s: array
+    sample_rates_hz: array
+    left_out: list[LeftOut]
 
 
-def _try_clip(clip: Clip) -> AudioInfo | AumError:
-    try:
-        return check_clip(clip.path, clip.start_s, clip.stop_s)
-    except AumError as error:
-        return error
+def _open_all(clips: Clips, index: Index, journal: Journal, workers: int) -> _Found:
+    """Open every clip once."""
+    places, durations_s, rates, left_out = array("q"), array("d"), array("q"), list(index.left_out)
+    results = progress(open_clips(clips, journal, workers, index.longest_s), "opening", len(clips))
+    for place, result in enumerate(results):
+        if isinstance(result, AudioInfo):
+            places.append(place)
+            durations_s.append(result.duration_s)
+            rates.append(result.sample_rate_hz)
+        else:
+            left_out.append(result)
+    return _Found(clips.take(np.array(places, dtype=np.int64)), durations_s, rates, left_out)
 
 
-def _first_reasons(left_out: Sequence[LeftOut]) -> str:
-    return sources.listed((_reason(item) for item in left_out), 3) or "the source offers no clips"
+def _finish(request: Request, index: Index, clips: Clips, found: _Found, strict: bool) -> PrepareReport:
+    """Judge what was found and write it down; `found.clips` get their final splits."""
+    if strict and (found.left_out or index.missing):
+        raise _strict_error(found.left_out, index.missing)
+    if not found.clips:
+        raise AumError(f"nothing is left of {request.corpus}: {_first_reasons(index, found.left_out)}",
+                       fix="repair the files or take others", exit_code=1)
+    warnings = list(index.warnings)
+    if index.arrange is not None:
+        arranged, more = index.arrange(found.clips, found.left_out)
+        found.clips, warnings = Clips.of(arranged), warnings + more
+    for what, identity in index.identities.items():
+        warnings += leaks(what, found.clips, identity)
+    report = _report(request, index, clips, found, warnings)
+    write_manifest(request.out, found.clips, index.labels, asdict(report))
+    if index.missing:
+        write_clips(request.out / MISSING, index.missing.columns())
+    else:
+        (request.out / MISSING).unlink(missing_ok=True)         # of an earlier call
+    return report
+
+
+def leaks(what: str, clips: Iterable[Clip], identity) -> list[str]:
+    """A warning if splits share what they shouldn't.
+
+    Args:
+        what: a word for it, such as speaker.
+        clips: of all splits.
+        identity: gives a clip's; "" where it isn't known.
+
+    Returns:
+        Nothing, or one sentence.
+    """
+    splits: dict[str, tuple[str, ...]] = {}
+    for clip in clips:
+        name = identity(clip)
+        known = splits.setdefault(name, (clip.split,)) if name else (clip.split,)
+        if clip.split not in known:
+            splits[name] = (*known, clip.split)
+    shared = {name: found for name, found in splits.items() if len(found) > 1}
+    if not shared:
+        return []
+    between = Counter(" and ".join(sorted(found)) for found in shared.values())
+    pairs = ", ".join(f"{count} in {names}" for names, count in sorted(between.items()))
+    return [f"{len(shared)} of {len(splits)} {what}s occur in several splits ({pairs}), so figures tell less about unheard {what}s: "
+            + listed(sorted(shared), 3)]
+
+
+def _first_reasons(index: Index, left_out: Sequence[LeftOut]) -> str:
+    missing = f"{len(index.missing)} clips have no file" if index.missing else "the source offers no clips"
+    return listed((_reason(item) for item in left_out), 3) or missing
 
 
 def _reason(item: LeftOut) -> str:
@@ -139,33 +225,53 @@ def _reason(item: LeftOut) -> str:
     return item.reason if item.path in item.reason else f"{item.path}: {item.reason}"
 
 
-def _strict_error(left_out: list[LeftOut]) -> AumError:
-    return AumError(f"{len(left_out)} clips can't be used and nothing was written:\n"
-                    + "\n".join(f"  {_reason(item)} ({item.fix})" for item in left_out),
+def _strict_error(left_out: list[LeftOut], missing: Clips) -> AumError:
+    lines = [f"  {_reason(item)} ({item.fix})" for item in left_out] + [f"  {path}: no such file" for path in missing.paths()]
+    return AumError(f"{len(lines)} clips can't be used and no manifest was written:\n" + "\n".join(lines),
                     fix="repair or remove them, or leave --strict out to prepare the rest", exit_code=1)
 
 
-def _report(request: Request, index: Index, clips: list[Clip], infos: list[AudioInfo], left_out: list[LeftOut],
-            warnings: list[str]) -> PrepareReport:
-    """Count clips and seconds; `infos` belong to `clips`, which `arrange` may have changed but not reordered."""
+def _report(request: Request, index: Index, clips: Clips, found: _Found, warnings: list[str]) -> PrepareReport:
+    """Count clips and seconds, and what is missing of each split and class."""
     names = {label.id: label.name for label in index.labels}
     splits: dict[str, dict[str, float]] = {}
     classes: dict[str, dict[str, dict[str, float]]] = {label.name: {} for label in index.labels}
-    for clip, info in zip(clips, infos, strict=True):
+    for clip, duration_s in zip(found.clips, found.durations_s, strict=True):
         for table in (splits, *(classes[names[label]] for label in clip.labels)):
             cell = table.setdefault(clip.split, {"clips": 0, "seconds": 0.0})
             cell["clips"] += 1
-            cell["seconds"] += info.duration_s
+            cell["seconds"] += duration_s
+    absent = {split: index.missing.of_split(split).columns()["labels"] for split in index.missing.splits}
+    for split, joined in absent.items():
+        for label, count in Counter(label for labels in joined for label in labels.split(";")).items():
+            classes[names[label]].setdefault(split, {"clips": 0, "seconds": 0.0})["missing"] = count
     for table in (splits, *classes.values()):
         for cell in table.values():
             cell["seconds"] = round(cell["seconds"], 3)
-    untrained = [name for name, table in classes.items() if "train" not in table]
+    untrained = [name for name, table in classes.items() if not table.get("train", {}).get("clips")]
     if untrained:
-        warnings = [*warnings, f"{len(untrained)} classes have no clip in train: {sources.listed(untrained)}"]
-    rates = Counter(info.sample_rate_hz for info in infos)
+        warnings = [*warnings, f"{len(untrained)} classes have no clip in train: {listed(untrained)}"]
+    rates = Counter(found.sample_rates_hz)
     return PrepareReport(
         corpus=request.corpus, folder=str(request.out), origin=index.origin, version=metadata.version("aumcli"),
-        seed=request.seed, split=request.shares, multi_label=any(len(clip.labels) > 1 for clip in clips),
-        splits=splits, classes=classes, sample_rates_hz={str(rate): rates[rate] for rate in sorted(rates)},
-        longest_s=round(max(info.duration_s for info in infos), 3),
-        shortest_s=round(min(info.duration_s for info in infos), 6), left_out=left_out, warnings=warnings)
+        seed=request.seed, split=request.shares, settings=dict(request.settings),
+        multi_label=any(len(labels) > 1 for labels in found.clips.label_sets), splits=splits, classes=classes,
+        sample_rates_hz={str(rate): rates[rate] for rate in sorted(rates)}, longest_s=round(max(found.durations_s), 3),
+        shortest_s=round(min(found.durations_s), 6), normalisation=_normalisation(found), left_out=found.left_out,
+        missing={split: {"listed": len(clips.of_split(split)) + len(rows), "missing": len(rows)} for split, rows in absent.items()},
+        warnings=warnings)
+
+
+def _normalisation(found: _Found) -> dict[str, float]:
+    """Mean and standard deviation of the training split at the default frontend, from a bounded, evenly spaced sample."""
+    from aumcli.data.fit import MEASURED_CLIPS, measure_normalisation       # torch: late, so that mistakes are told at once
+    from aumcli.recipe import Recipe
+
+    rows = np.flatnonzero(found.clips.is_of_split("train"))
+    if not len(rows):
+        return {}
+    rows = rows[np.linspace(0, len(rows) - 1, min(len(rows), MEASURED_CLIPS)).astype(int)]
+    clips = [replace(clip, stop_s=(clip.start_s or 0) + MEASURED_S) if found.durations_s[row] > MEASURED_S else clip
+             for row, clip in zip(rows.tolist(), found.clips.take(rows))]
+    mean, std = measure_normalisation(Recipe(), clips)
+    return {"mean": mean, "std": std, "clips": len(clips)}

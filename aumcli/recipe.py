@@ -1,8 +1,12 @@
-"""Recipes: a TOML file that states only what differs from the defaults -> one checked, frozen `Recipe`."""
+"""Recipes: a TOML file that states only what differs from the defaults -> one checked, frozen `Recipe`.
+
+A file that lists `variants` stands for as many recipes more: vggsound-ast is vggsound with parts/ast.toml on top.
+"""
 
 import difflib
 import os
 import tomllib
+from functools import cache
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -15,12 +19,14 @@ from aumcli.config import (
 from aumcli.errors import AumError
 
 SHARED = ("n_mels", "frames")   # the spectrogram's size: the frontend says it, the model follows
+VARIANTS = "variants"           # a recipe's key
 
 
 class Recipe(Frozen):
     """Everything that decides what training computes, except the data itself."""
 
     seed: int = Field(0, ge=0, description="decides every random draw")
+    paper: str = Field("", description="the row of the paper's tables that this is")
     data: DataConfig = DataConfig()
     frontend: FrontendConfig = FrontendConfig()
     model: Network = AudioMambaConfig()
@@ -56,9 +62,16 @@ class Recipe(Frozen):
         return _validated(values, "the fitted recipe")
 
 
+@cache
+def recipe_families() -> dict[str, list[str]]:
+    """The recipes that come with aumcli: each file's name, and the names of its variants."""
+    files = sorted(path.name.removesuffix(".toml") for path in _shipped().iterdir() if path.name.endswith(".toml"))
+    return {name: [f"{name}-{variant}" for variant in _read(name, seen=()).get(VARIANTS, [])] for name in files}
+
+
 def recipe_names() -> list[str]:
     """Names of the recipes that come with aumcli."""
-    return sorted(path.name.removesuffix(".toml") for path in _shipped().iterdir() if path.name.endswith(".toml"))
+    return sorted(name for base, variants in recipe_families().items() for name in (base, *variants))
 
 
 def load_recipe(name: str | Path, overrides: list[str] | None = None) -> Recipe:
@@ -72,6 +85,7 @@ def load_recipe(name: str | Path, overrides: list[str] | None = None) -> Recipe:
         AumError: no such recipe, or a list of all unknown keys and wrong values.
     """
     values = _read(str(name), seen=())
+    values.pop(VARIANTS, None)
     for override in overrides or []:
         _merge(values, _parse_override(override))
     return _validated(values, f"recipe {name}")
@@ -92,8 +106,22 @@ def _shipped():
     return installed if installed.is_dir() else Path(str(installed)).parents[1] / "recipes"
 
 
+def _variant(name: str) -> tuple[str, str] | None:
+    """The base and the part that a name is composed of; None where it isn't: files come first."""
+    if name.endswith(".toml") or _shipped().joinpath(f"{name}.toml").is_file():
+        return None
+    splits = ((name[:i], name[i + 1 :]) for i, letter in enumerate(name) if letter == "-")
+    return next(((base, f"parts/{part}") for base, part in splits if _shipped().joinpath(f"{base}.toml").is_file()
+                 and part in _read(base, seen=()).get(VARIANTS, [])), None)
+
+
 def _read(name: str, seen: tuple[str, ...]) -> dict[str, Any]:
-    """Read one TOML file and what it extends, as one nested dictionary."""
+    """Read one TOML file and what it extends, or a variant of one, as one nested dictionary."""
+    if variant := _variant(name):
+        base, part = variant
+        merged = _read(base, (*seen, name))
+        _merge(merged, _read(part, (*seen, name)))
+        return merged
     is_file = name.endswith(".toml")
     name = os.path.normpath(name) if is_file else name  # one name for a file, or a circle of folders would never close
     if name in seen:

@@ -136,6 +136,9 @@ def print_prepared(report: "PrepareReport", file: TextIO | None = None) -> None:
     console = _console(file)
     for warning in report.warnings:
         console.print(f"warning: {warning}", highlight=False, markup=False)
+    for name, cell in report.missing.items():
+        console.print(f"missing: {cell['missing']:,} of {cell['listed']:,} clips of {name} have no file; {report.folder}/missing.csv "
+                      "names them", highlight=False, markup=False)
     for item in report.left_out[:LEFT_OUT_SHOWN]:
         name = "" if item.path in item.reason else f"{item.path}: "
         console.print(f"left out: {name}{item.reason} (fix: {item.fix})", highlight=False, markup=False)

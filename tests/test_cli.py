@@ -167,7 +167,7 @@ def test_interrupted_training_says_how_to_go_on(aum, own_corpus, monkeypatch):
     def interrupt(*args, **kwargs):
         raise KeyboardInterrupt
     monkeypatch.setattr("aumcli.train.train", interrupt)
-    assert_mistake(aum("train", "--data", own_corpus), "the finished epochs are kept", "--resume --out runs/data", code=130)
+    assert_mistake(aum("train", "--data", own_corpus), "what was saved is kept", "--resume --out runs/data", code=130)
 
 
 def test_train_resume(aum, trained, corpus):
@@ -404,3 +404,19 @@ def test_info_of_a_run_is_its_configuration(aum, trained):
 def test_info_of_something_else(aum):
     assert_mistake(aum("info", "nonsense"), "nonsense is neither a recipe nor a model", "aum info recipes")
     assert_mistake(aum("info", "gone.toml"), "there is no recipe gone.toml")
+
+
+def test_info_recipes_fits_80_columns_and_says_which_row_of_the_paper_each_is(aum):
+    lines = aum("info", "recipes").out.splitlines()
+    assert max(map(len, lines)) <= 80
+    assert any(line.startswith("vggsound: 20 epochs") for line in lines)
+    assert any(line.split()[0] == "vggsound-ast" and "Table 1: AST-B/16" in line for line in lines if line)
+
+
+def test_info_as_json(aum, trained):
+    groups = json.loads(aum("info", "recipes", "--json").out)
+    assert [row["name"] for row in groups["as20k"]][:2] == ["as20k", "as20k-ast"]
+    assert "ViM-S" in next(row for row in groups["as20k"] if row["name"] == "as20k-small-imagenet")["needs"]
+    assert json.loads(aum("info", "vggsound-ast", "--json").out)["model"]["architecture"] == "ast"
+    assert json.loads(aum("info", trained, "--json").out)["labels"] == list(CLASSES)
+    assert "backend auto" in json.loads(aum("info", "--json").out)

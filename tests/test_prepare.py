@@ -82,13 +82,13 @@ def test_bad_files_are_left_out_and_named(pets, tmp_path):
     assert len(json.loads((tmp_path / "out" / "report.json").read_text())["left_out"]) == 4
 
 
-def test_strict_lists_all_and_writes_nothing(pets, tmp_path):
+def test_strict_lists_all_and_writes_no_manifest(pets, tmp_path):
     spoil(pets)
     with pytest.raises(AumError) as caught:
         prepare("folder", tmp_path / "out", source=pets, strict=True)
     for word in ("4 clips", "cat/0.wav", "cat/1.wav", "dog/2.wav", "text.WAV"):
         assert word in caught.value.problem
-    assert caught.value.exit_code == 1 and not (tmp_path / "out").exists()
+    assert caught.value.exit_code == 1 and [path.name for path in (tmp_path / "out").iterdir()] == [".prepare.journal"]
 
 
 def test_class_without_usable_sound(pets, tmp_path):
@@ -136,7 +136,8 @@ def test_synth_end_to_end(tmp_path, monkeypatch, capfd):
 def test_fsdd_end_to_end(tmp_path):
     report = prepare("fsdd", tmp_path / "fsdd", source=ARCHIVE)
     assert {name: cell["clips"] for name, cell in report.splits.items()} == {"train": 2400, "val": 300, "test": 300}
-    assert report.left_out == [] and report.warnings == [] and report.sample_rates_hz == {"8000": 3000}
+    assert report.left_out == [] and report.sample_rates_hz == {"8000": 3000}
+    assert len(report.warnings) == 1 and "6 of 6 speakers occur in several splits (6 in test and train and val)" in report.warnings[0]
     assert {clip.group for clip in read_manifest(tmp_path / "fsdd").clips} == {
         "george", "jackson", "lucas", "nicolas", "theo", "yweweler"}
 

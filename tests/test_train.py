@@ -15,7 +15,6 @@ import pytest
 import torch
 from tiny import CLASSES, RATE_HZ, RECIPE, one_thread, sound, sounds, tiny
 
-from aumcli import train as module
 from aumcli.classifier import load_model
 from aumcli.config import AugmentConfig, FrontendConfig, TrainConfig
 from aumcli.core.frontend import LogMel
@@ -24,7 +23,10 @@ from aumcli.data.manifest import Clip, Label, read_manifest, write_manifest
 from aumcli.errors import AumError
 from aumcli.evaluate import evaluate
 from aumcli.recipe import load_recipe
-from aumcli.train import _learning_rate, loss_of, make_batch, train
+from aumcli.data.batch import make_batch
+from aumcli.train import loop, train, watch
+from aumcli.train.loop import loss_of
+from aumcli.train.optim import learning_rate, make_optimizer
 
 pytest_plugins = ["aum_fixtures"]
 pytestmark = pytest.mark.usefixtures("on_one_thread")
@@ -34,7 +36,7 @@ def quietly(*args, **kwargs) -> Path:
     """Train without a word, and without plots: they take longer than these trainings (the fixture `trained` has them)."""
     with pytest.MonkeyPatch.context() as patch, one_thread():
         for name in ("plot_curves", "plot_confusion"):
-            patch.setattr(module, name, lambda *args: None)
+            patch.setattr(watch, name, lambda *args: None)
         return train(*args, say=kwargs.pop("say", lambda text: None), **kwargs)
 
 
@@ -229,7 +231,7 @@ def test_a_full_disk_loses_no_epoch(reference, corpus, tmp_path, name):
 def test_files_of_a_run(trained, corpus):
     files = {path.relative_to(trained).as_posix() for path in trained.rglob("*") if path.is_file()}
     files -= {"eval-test.json", "confusion-test.png"}                       # other tests evaluate the same run
-    assert files == {"recipe.toml", "metrics.csv", "report.json", "curves.png", "confusion-val.png", "last/state.pt",
+    assert files == {"recipe.toml", "metrics.csv", "report.json", "report.md", "curves.png", "confusion-val.png", "last/state.pt",
                      "best/config.json", "best/model.safetensors", "last/config.json", "last/model.safetensors"}
     assert all((trained / name).read_bytes().startswith(b"\x89PNG") for name in ("curves.png", "confusion-val.png"))
     report = json.loads((trained / "report.json").read_text())
@@ -445,7 +447,7 @@ def test_the_last_good_epoch_is_kept(reference, corpus, tmp_path, monkeypatch):
         return loss_of(*args) * (float("nan") if len(steps) == 8 else 1.0)      # of 5 steps per epoch
 
     with monkeypatch.context() as patch:
-        patch.setattr(module, "loss_of", diverge)
+        patch.setattr(loop, "loss_of", diverge)
         error = problem(quietly, tiny(), run, corpus)
     assert "epoch 2, step 3" in error.problem and "last" in error.fix
     assert len(history(run)) == 1 and load_model(run / "last").config.provenance["epoch"] == 1
@@ -462,7 +464,7 @@ def test_weights_that_diverge_in_an_epochs_last_step_are_not_kept(corpus, tmp_pa
 # batches and schedules
 
 ALL = AugmentConfig(shift_s=0.2, mixup=1.0, freq_mask=8, time_mask=8, speed=0.3, tempo=0.3, warp=0.2, gain_db=12,
-                    noise_snr_db=0.0, band=1.0, reverb=1.0)
+                    noise_snr_db=0.0, band=1.0, reverb=1.0, masking="epic_sounds", feature_noise=0.1, roll=5)
 FRONTEND = FrontendConfig(sample_rate_hz=RATE_HZ, n_mels=32, frames=48)
 
 
@@ -501,7 +503,7 @@ def test_silence_and_one_clip_alone():
 
 
 def rates(points, **settings) -> list[float]:
-    return [_learning_rate(TrainConfig(lr=1.0, epochs=10, **settings), point) for point in points]
+    return [learning_rate(TrainConfig(lr=1.0, epochs=10, **settings), point) for point in points]
 
 
 def test_warm_up_rises_in_a_line_from_zero():
@@ -533,11 +535,53 @@ def test_any_warm_up_goes_with_any_schedule(schedule, warmup_epochs):
     assert all(0 <= value <= 1 for value in values)
 
 
+def test_a_warm_up_in_steps_counts_instead_of_one_in_epochs():
+    settings = TrainConfig(lr=1.0, epochs=10, warmup_steps=30, warmup_epochs=7, schedule="constant")
+    assert [_learning_rate(settings, epochs, 20) for epochs in (0.05, 0.75, 1.5, 2, 9)] == pytest.approx([1 / 30, 0.5, 1, 1, 1])
+
+
+def test_steps_decay_after_an_epochs_last_step(corpus, tmp_path, monkeypatch):
+    """As MultiStepLR, which is asked after each epoch; and the warm-up begins at zero, as published."""
+    seen, step = [], torch.optim.Adam.step
+    monkeypatch.setattr(torch.optim.Adam, "step", lambda self: seen.append(self.param_groups[0]["lr"]) or step(self))
+    quietly(tiny("train.optimizer=adam", "train.schedule=steps", "train.warmup_steps=4", "train.decay_start=2", "train.lr=0.01"),
+            tmp_path / "run", corpus)
+    assert seen == pytest.approx([0, 0.0025, 0.005, 0.0075, 0.01] + 5 * [0.01] + 5 * [0.005] + 5 * [0.0025])     # 5 steps an epoch
+
+
+def test_bfloat16_trains_nearly_the_same(reference, corpus, tmp_path):
+    run = quietly(tiny("train.dtype=bfloat16"), tmp_path / "run", corpus)
+    assert weights(run) != weights(reference)
+    assert load_model(run).network.head.weight.dtype == torch.float32
+    losses = [[float(row["train_loss"]) for row in history(each)] for each in (run, reference)]
+    assert losses[0] == pytest.approx(losses[1], rel=0.05)
+
+
+PUBLISHED = ("data.val_share=0.2", "data.sampling=balanced", "augment.feature_noise=0.1", "augment.roll=3", "augment.masking=epic_sounds",
+             "train.optimizer=adam", "train.weight_decay=5e-7", "train.betas=[0.95, 0.999]", "train.schedule=steps", "train.warmup_steps=3",
+             "train.loss=bce", "train.clip_grad=0", "train.ema=0", "train.epochs=2")
+
+
+def test_the_published_pieces_together_resumed(corpus, tmp_path):
+    said = []
+    whole = quietly(tiny(*PUBLISHED), tmp_path / "whole", corpus, say=said.append)
+    assert "14 training and 4 validation clips" in said[0]                                  # of 18
+    assert any("kept out of training" in text for text in said) and any(text.endswith("balanced") for text in said)
+    assert json.loads((whole / "report.json").read_text())["clips"] == 4
+    with pytest.raises(Stop):
+        def say(text):
+            if text.startswith("epoch   1/"):
+                raise Stop
+        quietly(tiny(*PUBLISHED), tmp_path / "run", corpus, say=say)
+    quietly(tiny(), tmp_path / "run", corpus, resume=True)
+    assert_same_run(tmp_path / "run", whole)
+
+
 def test_the_schedule_is_what_the_optimizer_gets(reference):
     settings = load_recipe(reference / "recipe.toml").train
-    assert [float(row["lr"]) for row in history(reference)] == [_learning_rate(settings, epoch) for epoch in (1.0, 2.0, 3.0, 4.0)]
+    assert [float(row["lr"]) for row in history(reference)] == [learning_rate(settings, epoch) for epoch in (1.0, 2.0, 3.0, 4.0)]
     state = torch.load(reference / "last" / "state.pt", weights_only=True)
-    assert state["optimizer"]["param_groups"][0]["lr"] == _learning_rate(settings, 4.0)
+    assert state["optimizer"]["param_groups"][0]["lr"] == learning_rate(settings, 4.0)
 
 
 @pytest.mark.parametrize("optimizer, spared", [("adamw", True), ("adam", False)])
@@ -545,7 +589,7 @@ def test_decay_spares_gains_and_biases_for_adamw_only(optimizer, spared):
     from aumcli.core.audio_mamba import AudioMamba
 
     network = AudioMamba(tiny().model)
-    groups = module._optimizer(network, TrainConfig(optimizer=optimizer)).param_groups
+    groups = make_optimizer(network, TrainConfig(optimizer=optimizer)).param_groups
     assert sum(len(group["params"]) for group in groups) == len(list(network.parameters()))
     decayed = {id(tensor) for group in groups if group["weight_decay"] for tensor in group["params"]}
     for name, tensor in network.named_parameters():

@@ -87,7 +87,8 @@ class AudioMamba(nn.Module):
         self.head = nn.Linear(config.width, config.n_classes)
         # the published rates are shifted by one: a block drops the output of the block before it
         self.drop_rates = [config.drop_path * i / max(1, config.depth - 1) for i in range(config.depth)]
-        self.reset_parameters()
+        if not self.cls_token.is_meta:  # a network of shapes alone, where drawing would import torch's compiler: a second
+            self.reset_parameters()
 
     def reset_parameters(self) -> None:
         """Draw the published initial values."""

@@ -105,4 +105,5 @@ class Mixer(nn.Module):
 
 def _initial_A_log(config: AudioMambaConfig) -> Tensor:
     """log(1 .. n) for every channel, (e, n)."""
-    return torch.log(torch.arange(1, config.state_size + 1, dtype=torch.float32)).repeat(config.inner_width, 1)
+    states = torch.arange(1, config.state_size + 1, dtype=torch.float32, device="cpu")
+    return torch.empty(config.inner_width, config.state_size).copy_(torch.log(states))

@@ -59,24 +59,50 @@ def place_cls(tokens: Tensor, cls: Tensor, position: ClsPosition) -> tuple[Tenso
         The longer sequence, (b, l + 1, d), and the index at which the token stands.
     """
     index = cls_index(tokens.shape[1], position)
-    cls = cls.expand(len(tokens), -1, -1)                                                              # (b, 1, d)
+    cls = cls.expand(tokens.shape[0], -1, -1)  # len() would fix the batch of an exported program; (b, 1, d)
     return torch.cat([tokens[:, :index], cls, tokens[:, index:]], dim=1), index
 
 
-def resize_positions(pos_embed: Tensor, old_grid: tuple[int, int], new_grid: tuple[int, int]) -> Tensor:
+def resize_positions(pos_embed: Tensor, old_grid: tuple[int, int], new_grid: tuple[int, int], antialias: bool = True) -> Tensor:
     """Resize learned positions to another patch grid; the prefix rows stay as they are.
 
     Args:
         pos_embed: (1, prefix + f * t, d), patches in frequency-major order.
         old_grid, new_grid: patches along (mels, frames).
+        antialias: as the authors load AuM weights; without, as AST's authors load theirs, who also cut a shorter axis out of
+            the middle instead of squeezing it.
 
     Returns:
-        (1, prefix + f' * t', d). Source: the authors' load of AuM weights: bilinear with antialiasing.
+        (1, prefix + f' * t', d), bilinearly interpolated.
     """
     if old_grid == new_grid:
         return pos_embed
     n = old_grid[0] * old_grid[1]
     prefix, rows = pos_embed[:, :-n], pos_embed[:, -n:]
     image = rows.reshape(1, *old_grid, -1).permute(0, 3, 1, 2)                                         # (1, d, f, t)
-    image = F.interpolate(image, new_grid, mode="bilinear", antialias=True, align_corners=False)
+    if not antialias:
+        for axis, (old, new) in enumerate(zip(old_grid, new_grid), start=2):
+            image = image.narrow(axis, old // 2 - new // 2, new) if new < old else image
+    image = F.interpolate(image, new_grid, mode="bilinear", antialias=antialias, align_corners=False)
     return torch.cat([prefix, image.flatten(2).transpose(1, 2)], dim=1)
+
+
+def resize_patches(kernel: Tensor, size: tuple[int, int]) -> Tensor:
+    """Resize a patch embedding so that a resized patch gives the token that the patch gave.
+
+    Args:
+        kernel: (d, 1, mels, frames).
+        size: of the new patches, (mels', frames').
+
+    Returns:
+        (d, 1, mels', frames'): the old kernel by the pseudo-inverse of bilinear interpolation without antialiasing.
+
+    Source: FlexiViT (Beyer et al. 2023), equation 5, which the authors' load of AuM weights uses.
+    """
+    old = tuple(kernel.shape[2:])
+    if old == tuple(size):
+        return kernel
+    basis = torch.eye(old[0] * old[1], dtype=torch.float64).reshape(-1, 1, *old)                       # (old, 1, mels, frames)
+    resized = F.interpolate(basis, size, mode="bilinear", antialias=False, align_corners=False).flatten(1)  # (old, new)
+    flat = kernel.flatten(1).double() @ torch.linalg.pinv(resized).T                                   # (d, new)
+    return flat.to(kernel.dtype).reshape(len(kernel), 1, *size)

@@ -78,7 +78,7 @@ class Encoder(nn.Module):
 
     def forward(self, features: Tensor, recompute: str) -> Tensor:
         """Encode features (b, frames, mels) to the class tokens after the last norm, (b, 1 or 2, d)."""
-        prefix = [token.expand(len(features), -1, -1) for token in (self.cls_token, self.dist_token) if token is not None]
+        prefix = [token.expand(features.shape[0], -1, -1) for token in (self.cls_token, self.dist_token) if token is not None]
         x = torch.cat([*prefix, self.patch_embed(features)], dim=1) + self.pos_embed
         for block in self.blocks:
             again = recompute == "block" and torch.is_grad_enabled()

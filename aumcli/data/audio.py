@@ -1,9 +1,10 @@
 """Sound files to waveforms: decode, mix to mono, resample; and everything that can be wrong with a sound file."""
 
-import functools
+import io
 import math
 import os
-from collections.abc import Iterable, Iterator
+import stat
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +13,8 @@ import numpy as np
 import soundfile
 
 from aumcli.data.containers import checked_source, convert_fix, mp3_samples
+from aumcli.data.hdf5 import Hdf5Sound, container, open_hdf5
+from aumcli.data.resample import resample_blocks
 from aumcli.errors import AumError
 
 READABLE_SUFFIXES = frozenset({".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".aiff", ".aif", ".aifc", ".au",
@@ -26,9 +29,6 @@ BLOCK_S = 30.0              # files are decoded in blocks of this length,
 BLOCK_VALUES = 2**22        # and of at most so many values, whatever rate and channels
 LOWEST_HZ, HIGHEST_HZ, MOST_CHANNELS, LONGEST_S = 1_000, 1_000_000, 256, 31 * 86_400.0   # beyond lie damaged headers
 MPEG_FRAME_SAMPLES = 1152
-ZERO_CROSSINGS = 6          # of the resampling filter, on each side
-RESAMPLE_BLOCK = 8192       # samples resampled at a time, fewer if their filters have
-RESAMPLE_TAPS = 2**22       # more taps than this together
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,8 @@ def load_audio(path: Path | str, sample_rate_hz: int | None = None, start_s: flo
     """Decode a sound file, or a slice of it, to mono.
 
     Args:
-        path: a file that libsndfile reads (wav, flac, ogg, mp3, aiff, ...) at any rate with any number of channels.
+        path: a file that libsndfile reads (wav, flac, ogg, mp3, aiff, ...) at any rate with any number of channels, or a
+            data set in an HDF5 file (see `aumcli.data.hdf5`).
         sample_rate_hz: the rate to resample to; None for the file's own.
         start_s: first second of the slice; None for the beginning.
         stop_s: end of the slice in seconds; None for the end of the file.
@@ -81,6 +82,33 @@ def open_audio(path: Path | str, sample_rate_hz: int | None = None, start_s: flo
         blocks = (_mono(block) for block in _blocks(path, sound, first, last))
         yield (AudioInfo((last - first) / rate_hz, rate_hz, sound.channels),
                blocks if sample_rate_hz in (None, rate_hz) else resample_blocks(blocks, rate_hz, sample_rate_hz))
+
+
+def decode_audio(data: bytes, name: str) -> tuple[np.ndarray, int]:
+    """Decode the content of a sound file that `load_audio` can read, as it would.
+
+    Args:
+        data: the content.
+        name: what to call it in errors.
+
+    Returns:
+        The mean of the channels, (samples,) float32 in -1..1, and its rate in Hz.
+
+    Raises:
+        AumError: it is damaged.
+    """
+    try:
+        with soundfile.SoundFile(io.BytesIO(data)) as sound:
+            _, last = _span(Path(name), sound, None, None)
+            return _mono(np.concatenate([*_blocks(Path(name), sound, 0, last)])), sound.samplerate      # (samples,)
+    except soundfile.LibsndfileError as error:
+        raise AumError(f"{name} is damaged at its beginning", fix="write it again", exit_code=1) from error
+
+
+def file_content(path: Path | str) -> bytes:
+    """The content of a sound file, whole; the size of one that was written to a pipe is filled in."""
+    source = checked_source(Path(path))
+    return source.readall() if isinstance(source, io.RawIOBase) else Path(path).read_bytes()
 
 
 def audio_info(path: Path | str) -> AudioInfo:
@@ -130,74 +158,6 @@ def check_clip(path: Path | str, start_s: float | None = None, stop_s: float | N
     return info
 
 
-def resample(waveform: np.ndarray, rate_hz: int, to_hz: int) -> np.ndarray:
-    """Change the sample rate by windowed-sinc interpolation.
-
-    Args:
-        waveform: (samples,) float32.
-        rate_hz: its rate in Hz.
-        to_hz: the rate wanted, in Hz.
-
-    Returns:
-        (ceil(samples * to_hz / rate_hz),) float32; the waveform itself where the rates are equal.
-
-    Source: the formula of torchaudio.functional.resample with its defaults (Hann window over 6 zero crossings, cutoff at
-    0.99 of the lower Nyquist frequency), with phases in float64, where torchaudio rounds them to float32.
-    """
-    return waveform if rate_hz == to_hz else np.concatenate([*resample_blocks([waveform], rate_hz, to_hz)])
-
-
-def resample_blocks(blocks: Iterable[np.ndarray], rate_hz: int, to_hz: int) -> Iterator[np.ndarray]:
-    """Resample a sound that comes in blocks, (samples,) float32 each; together the results are `resample` of the whole."""
-    common = math.gcd(rate_hz, to_hz)
-    old, new = rate_hz // common, to_hz // common
-    width = math.ceil(ZERO_CROSSINGS / _cutoff(old, new))
-    rest, origin = np.zeros(width, dtype=np.float32), -width    # samples still needed, and the place of the first of them
-    done = given = 0                                            # samples resampled, and taken in
-    for block in blocks:
-        rest, given = np.concatenate([rest, block]), given + len(block)
-        # sample k lies behind the old sample k * old // new, and needs `width + 1` more behind that
-        end = max(done, ((given - width - 1) * new - 1) // old + 1)
-        if end > done:
-            yield _interpolate(rest, origin, old, new, done, end)
-        needed = max(0, end * old // new - width - origin)
-        rest, origin, done = rest[needed:], origin + needed, end
-    rest = np.concatenate([rest, np.zeros(width + 1, dtype=np.float32)])
-    yield _interpolate(rest, origin, old, new, done, -(-given * new // old))
-
-
-def _interpolate(samples: np.ndarray, origin: int, old: int, new: int, begin: int, end: int) -> np.ndarray:
-    """Samples `begin` to `end` of a signal resampled by new / old, of which `samples` holds a part that starts at `origin`."""
-    result = np.empty(end - begin, dtype=np.float32)
-    width = math.ceil(ZERO_CROSSINGS / _cutoff(old, new))
-    windows = np.lib.stride_tricks.sliding_window_view(samples, 2 * width + 2)
-    # Phases repeat after `new` samples, so whole rounds of them share one filter bank, if it is of a sensible size
-    most = min(RESAMPLE_BLOCK, max(1, RESAMPLE_TAPS // (2 * width + 2)))
-    step = most // new * new or most
-    for start in range(begin // step * step, end, step):
-        first, last = max(start, begin), min(start + step, end)
-        filters = _filters(old, new, 0 if step % new == 0 else start, step)[first - start:last - start]   # (samples, taps)
-        rows = windows[np.arange(first, last) * old // new - width - origin]                               # (samples, taps)
-        result[first - begin:last - begin] = np.einsum("it,it->i", rows, filters)
-    return result
-
-
-@functools.lru_cache(maxsize=8)
-def _filters(old: int, new: int, begin: int, count: int) -> np.ndarray:
-    """Interpolation filters, (count, taps) float32, of the samples `begin` onwards of a signal resampled by new / old."""
-    cutoff = _cutoff(old, new)
-    width = math.ceil(ZERO_CROSSINGS / cutoff)
-    phase = np.arange(begin, begin + count, dtype=np.int64) * old % new / new    # place after the old sample before it
-    t = np.clip((np.arange(-width, width + 2) - phase[:, None]) * cutoff, -ZERO_CROSSINGS, ZERO_CROSSINGS)
-    window = np.cos(t * (np.pi / 2 / ZERO_CROSSINGS)) ** 2
-    return (np.sinc(t) * window * cutoff).astype(np.float32)
-
-
-def _cutoff(old: int, new: int) -> float:
-    """The pass band's end as a share of the old Nyquist frequency."""
-    return 0.99 * min(old, new) / old
-
-
 def find_audio(folder: Path | str) -> list[Path]:
     """List the sound files below a folder.
 
@@ -216,16 +176,19 @@ def find_audio(folder: Path | str) -> list[Path]:
 
 def find_files(folder: Path | str) -> list[Path]:
     """List all files below a folder that are not hidden, sorted; links are followed, each folder is entered once."""
-    folder = Path(folder)
-    if not folder.is_dir():
+    return sorted(map(Path, walk_files(folder)))
+
+
+def walk_files(folder: Path | str) -> Iterator[str]:
+    """Give what `find_files` lists one by one, folder by folder: AudioSet has 2 million."""
+    if not os.path.isdir(folder):
         raise AumError(f"{folder} is not a folder", fix="name an existing folder with sound files", exit_code=1)
-    found, entered = [], set()
+    entered = set()
     for here, folders, names in os.walk(folder, onerror=_unreadable_folder, followlinks=True):
         entered.add(os.path.realpath(here))
         folders[:] = sorted(name for name in folders if not name.startswith(".")
                             and os.path.realpath(os.path.join(here, name)) not in entered)
-        found += [Path(here, name) for name in names if not name.startswith(".")]
-    return sorted(found)
+        yield from (os.path.join(here, name) for name in sorted(names) if not name.startswith("."))
 
 
 def _unreadable_folder(error: OSError) -> None:
@@ -234,14 +197,16 @@ def _unreadable_folder(error: OSError) -> None:
 
 
 @contextmanager
-def _opened(path: Path) -> Iterator[soundfile.SoundFile]:
+def _opened(path: Path) -> Iterator[soundfile.SoundFile | Hdf5Sound]:
     """Open a sound file, or say what it is instead."""
+    file, name = container(path)
     try:
-        if path.is_dir():
+        status = file.stat()
+        if stat.S_ISDIR(status.st_mode):
             raise AumError(f"{path} is a folder, not a sound file", fix="name the files in it", exit_code=1)
-        if path.stat().st_size == 0:
-            raise AumError(f"{path} is empty (0 bytes)", fix="copy or download it again, or remove it", exit_code=1)
-        sound = soundfile.SoundFile(checked_source(path))
+        if status.st_size == 0:
+            raise AumError(f"{file} is empty (0 bytes)", fix="copy or download it again, or remove it", exit_code=1)
+        sound = open_hdf5(file, name) if name else soundfile.SoundFile(checked_source(path))
     except FileNotFoundError as error:
         raise AumError(f"{path} doesn't exist", fix="check the path; if the file was moved, run aum prepare again",
                        exit_code=1) from error
@@ -250,8 +215,8 @@ def _opened(path: Path) -> Iterator[soundfile.SoundFile]:
                        exit_code=1) from error
     except (soundfile.LibsndfileError, TypeError) as error:     # TypeError: headerless .raw, whose rate is unknown
         raise _unknown_format(path) from error
-    with sound:
-        yield sound
+    with sound as opened:
+        yield opened
 
 
 def _unknown_format(path: Path) -> AumError:
@@ -324,7 +289,9 @@ def _blocks(path: Path, sound: soundfile.SoundFile, first: int, last: int) -> It
 
 def _mp3_unsure(path: Path, sound: soundfile.SoundFile) -> bool:
     """Whether this is an MP3 without an index, whose header only guesses its length; refuse it if the guess is off."""
-    samples = mp3_samples(path) if sound.format == "MP3" else None
+    samples = None
+    if sound.format == "MP3":
+        samples = mp3_samples(sound.name if isinstance(sound.name, io.BytesIO) else path)
     if samples is not None and sound.frames < samples - 2 * MPEG_FRAME_SAMPLES:
         raise AumError(f"{path} has a variable bit rate and no index: only {sound.frames / sound.samplerate:.3f} s of "
                        f"{samples / sound.samplerate:.3f} s would be decoded", fix=convert_fix(path), exit_code=1)

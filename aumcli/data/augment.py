@@ -47,7 +47,7 @@ def augment_waveforms(waveforms: Tensor, lengths: Tensor, config: AugmentConfig,
     b = len(waveforms)
     table = torch.rand(len(_DRAWS), b, generator=generator, device=generator.device).to(waveforms.device)
     chance = dict(zip(_DRAWS, table, strict=True))                                       # each (b,), in [0, 1)
-    room, noise = (_child(generator) for _ in range(2))
+    room, noise = (child(generator) for _ in range(2))
     if config.speed:
         waveforms, lengths = _change_speed(waveforms, lengths, _log_uniform(chance["speed"], config.speed))
     if config.shift_s:
@@ -153,33 +153,6 @@ def equalise_features(features: Tensor, config: AugmentConfig, generator: Genera
     levels = (2 * chance - 1) * (config.eq_db * math.log(10) / 10)                       # dB to natural log of energy
     curve = torch.nn.functional.interpolate(levels, features.shape[2], mode="linear", align_corners=True)
     return features + curve                                                              # (b, 1, mels) on all frames
-
-
-def mask_features(features: Tensor, config: AugmentConfig, generator: Generator) -> Tensor:
-    """Write 0.0 into one mel band and one run of frames of every clip (SpecAugment), before normalisation.
-
-    As in torchaudio, start and width are rounded down apart, so that a mask stops short of the very last mel or frame.
-
-    Args:
-        features: log energies after padding, (b, frames, mels) float32; not written to.
-        config: freq_mask and time_mask, the widest masks in mels and frames.
-        generator: the only source of chance.
-
-    Returns:
-        The masked features, (b, frames, mels).
-
-    Source: torchaudio.functional.mask_along_axis_iid, as the authors' dataloader.py calls it for each clip.
-    """
-    chance = torch.rand(4, len(features), generator=generator, device=generator.device).to(features.device)
-    for dim, widest, (width, start) in ((2, config.freq_mask, chance[:2]), (1, config.time_mask, chance[2:])):
-        if widest:
-            size = features.shape[dim]
-            width = width * min(widest, size)
-            first = (start * (size - width)).long()[:, None]                             # (b, 1)
-            index = torch.arange(size, device=features.device)
-            hit = (index >= first) & (index < first + width.long()[:, None])             # (b, size)
-            features = features.masked_fill(hit.unsqueeze(3 - dim), 0.0)
-    return features
 
 
 def _change_speed(waveforms: Tensor, lengths: Tensor, factor: Tensor) -> tuple[Tensor, Tensor]:
@@ -315,7 +288,7 @@ def _mel(hz: float) -> float:
     return 1127 * math.log1p(hz / 700)
 
 
-def _child(generator: Generator) -> Generator:
+def child(generator: Generator) -> Generator:
     """A generator of its own for one augmentation's noise, so that the others' choices do not depend on it."""
     seed = torch.randint(2**62, (1,), generator=generator, device=generator.device)
     return torch.Generator(device=generator.device).manual_seed(int(seed))

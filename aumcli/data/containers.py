@@ -132,16 +132,18 @@ def _check_ogg(path: Path, file: BinaryIO) -> None:
                        fix="copy or download it again; if it is meant to end there, " + convert_fix(path), exit_code=1)
 
 
-def mp3_samples(path: Path) -> int | None:
+def mp3_samples(source: Path | io.BytesIO) -> int | None:
     """Count the samples of an MP3 that has no index (Xing, Info or VBRI), whose length decoders can only guess.
 
     Args:
-        path: an MP3 file.
+        source: an MP3 file, or its content.
 
     Returns:
         Samples per channel, summed over the frames; None when the file has an index, or no frame was found.
     """
-    with open(path, "rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+    if isinstance(source, io.BytesIO):
+        return _count_mp3_samples(source.getvalue())
+    with open(source, "rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
         return _count_mp3_samples(data)
 
 

@@ -1,6 +1,9 @@
 """From a manifest's clips to batches of waveforms, in an order that depends on the seed and the epoch alone."""
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from threading import Lock
 
 import numpy as np
 import torch
@@ -10,6 +13,8 @@ from torch.utils.data import DataLoader, Dataset
 from aumcli.data.audio import load_audio
 from aumcli.data.manifest import Clip
 from aumcli.errors import AumError
+
+DECODERS = 2  # threads: more wait for Python's lock
 
 
 def stream_seed(*keys: int) -> int:
@@ -29,7 +34,7 @@ class Waveforms(Dataset):
     def __init__(self, clips: Sequence[Clip], sample_rate_hz: int, cache_mb: int):
         self.clips, self.sample_rate_hz = clips, sample_rate_hz
         self._cache: dict[int, np.ndarray] = {}
-        self._room = cache_mb * 2**20
+        self._room, self._lock = cache_mb * 2**20, Lock()
 
     def __len__(self) -> int:
         return len(self.clips)
@@ -40,30 +45,79 @@ class Waveforms(Dataset):
             return self._cache[index]
         clip = self.clips[index]
         waveform, _ = load_audio(clip.path, self.sample_rate_hz, clip.start_s, clip.stop_s)
-        if waveform.nbytes <= self._room:
-            self._cache[index] = waveform
-            self._room -= waveform.nbytes
+        with self._lock:
+            if waveform.nbytes <= self._room and index not in self._cache:
+                self._cache[index] = waveform
+                self._room -= waveform.nbytes
         return waveform
 
+    def batches(self, batch_size: int, seed: int, epoch: int, weights: np.ndarray | None = None) -> list[list[int]]:
+        """See `epoch_batches`."""
+        return epoch_batches(len(self), batch_size, seed, epoch, weights)
 
-def epoch_batches(clips: int, batch_size: int, seed: int, epoch: int) -> list[list[int]]:
-    """Shuffle clip indices into batches; the last one may be smaller, and no clip is left out."""
-    order = np.random.default_rng(stream_seed(seed, epoch)).permutation(clips).tolist()
+    def load(self, batches: list[list[int]], workers: int, *key: int) -> Iterator[list[np.ndarray | AumError]]:
+        """See `load_batches`; seed and epoch make no difference."""
+        return load_batches(self, batches, workers)
+
+    def part(self, rank: int, size: int) -> "Waveforms":
+        """Every size-th clip, from the rank-th on; the room for decoded clips is each one's own."""
+        return Waveforms(self.clips[rank::size], self.sample_rate_hz, self._room // 2**20)
+
+    def __getstate__(self) -> dict[str, object]:
+        """For worker processes, which can't be given a lock: each has its own."""
+        return self.__dict__ | {"_lock": None}
+
+    def __setstate__(self, state: dict[str, object]) -> None:
+        self.__dict__ |= state | {"_lock": Lock()}
+
+
+def epoch_batches(clips: int, batch_size: int, seed: int, epoch: int, weights: np.ndarray | None = None) -> list[list[int]]:
+    """Shuffle clip indices into batches; the last one may be smaller.
+
+    Args:
+        clips: how many there are.
+        batch_size: of all batches but the last.
+        seed, epoch: decide the order.
+        weights: draw as many clips with these probabilities (clips,), with replacement; None: each clip once.
+    """
+    random = np.random.default_rng(stream_seed(seed, epoch))
+    order = random.permutation(clips) if weights is None else random.choice(clips, clips, p=weights)
+    order = order.tolist()
     return [order[i : i + batch_size] for i in range(0, clips, batch_size)]
 
 
-def load_batches(waveforms: Waveforms, batches: list[list[int]], workers: int) -> Iterator[list[np.ndarray]]:
-    """Decode batches in order, in `workers` processes (0: here). The result doesn't depend on their number.
+def balanced_weights(clips: Sequence[Clip]) -> np.ndarray:
+    """How likely each clip is drawn in balanced sampling: the sum over its labels of 1 / (count of the label + 0.01).
 
-    Raises:
-        AumError: a clip can't be read; it names the file.
+    Returns:
+        (clips,) float64, sum 1.
+
+    Source: gen_weight_file.py in the AST authors' code.
     """
-    loader = DataLoader(_Reported(waveforms), batch_sampler=batches, collate_fn=list, num_workers=workers)
-    for batch in loader:
-        for item in batch:
-            if isinstance(item, AumError):
-                raise item
-        yield batch
+    counts = Counter(label for clip in clips for label in clip.labels)
+    weights = np.array([sum(1 / (counts[label] + 0.01) for label in clip.labels) for clip in clips])
+    return weights / weights.sum()
+
+
+def load_batches(waveforms: Waveforms, batches: list[list[int]], workers: int) -> Iterator[list[np.ndarray | AumError]]:
+    """Decode batches in order, in `workers` processes, which work ahead, or a batch ahead in threads of this one (0).
+
+    The result doesn't depend on their number. Decoding happens outside Python's lock, so threads serve two cores as well as
+    processes do, and nothing is copied between them.
+
+    Yields:
+        For each clip its waveform, or why it can't be read.
+    """
+    clips = _Reported(waveforms)
+    if workers:
+        yield from DataLoader(clips, batch_sampler=batches, collate_fn=list, num_workers=workers)
+        return
+    with ThreadPoolExecutor(DECODERS) as threads:
+        ahead: Iterator[np.ndarray | AumError] = iter(())
+        for number, batch in enumerate([*batches, []]):
+            here, ahead = ahead, threads.map(clips.__getitem__, batch)
+            if number:
+                yield list(here)
 
 
 class _Reported(Dataset):

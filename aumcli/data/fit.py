@@ -7,10 +7,11 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
-from aumcli.core.frontend import LogMel
+from aumcli.core.frontend import build_frontend
 from aumcli.data.audio import audio_info
+from aumcli.data.clips import Clip
 from aumcli.data.dataset import Waveforms
-from aumcli.data.manifest import Clip
+from aumcli.progress import progress
 from aumcli.recipe import Recipe
 
 HIGHEST_RATE_HZ = 16000    # the published rate; what lies above 8 kHz is rarely worth twice the work
@@ -58,10 +59,10 @@ def measure_normalisation(recipe: Recipe, clips: Sequence[Clip]) -> tuple[float,
     Of more than MEASURED_CLIPS clips, that many evenly spaced ones are measured.
     """
     clips = [clips[i] for i in np.linspace(0, len(clips) - 1, min(len(clips), MEASURED_CLIPS)).astype(int)]
-    logmel = LogMel(recipe.frontend)
+    logmel = build_frontend(recipe.frontend)
     waveforms = Waveforms(clips, recipe.frontend.sample_rate_hz, cache_mb=0)
     count, total, squares = 0, 0.0, 0.0
-    for i in range(len(waveforms)):
+    for i in progress(range(len(waveforms)), "measuring", len(waveforms)):
         energies = logmel.energies(torch.from_numpy(waveforms[i])[None]).double()
         count += energies.numel()
         total += float(energies.sum())

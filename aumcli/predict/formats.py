@@ -190,7 +190,7 @@ def _pyarrow():
         import pyarrow
         import pyarrow.parquet
     except ImportError as error:
-        raise AumError("parquet needs the package pyarrow", fix="pip install 'aumcli[parquet]', or write csv") from error
+        raise AumError("parquet needs the package pyarrow", fix="pip install 'aumcli[data]', or write csv") from error
     return pyarrow
 
 

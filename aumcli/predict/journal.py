@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 from itertools import chain
 from pathlib import Path
 
+from aumcli.data.hdf5 import container
 from aumcli.errors import AumError
 from aumcli.files import atomic_path, disk_error
 from aumcli.predict.inputs import Source
@@ -119,7 +120,7 @@ class Journal:
 def stamp(source: Source) -> list[int]:
     """A file's size and time, by which it is known to be unchanged; a file that isn't there is [-1, -1]."""
     try:
-        status = os.stat(source.file)
+        status = os.stat(container(Path(source.file))[0])       # of the whole HDF5 file where a sound lies in one
     except OSError:
         return [-1, -1]
     return [status.st_size, status.st_mtime_ns]

@@ -1,24 +1,30 @@
 """How fast ours is beside others' on this machine: python tests/benchmarks/speed.py [section ...] [--max-tokens N].
 
 Each line compares two things that were run in turn in one process: medians, the median of the pairwise ratios and the
-span of its middle half. Sections: frontend, kernels, others, models, training, bfloat16, memory; all where none is named.
+span of its middle half. Sections: frontend, loader, kernels, others, models, training, bfloat16, memory; all where none is named.
 """
 
 import argparse
 import statistics
 import sys
+import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
+import soundfile
 import torch
 import torch.nn.functional as F
 from torch import nn
+from torch.utils.data import DataLoader, Dataset
 
 from aumcli.bench import Setting, measure, network_config
 from aumcli.config import AudioMambaConfig, Direction, FrontendConfig
 from aumcli.core import build_network
 from aumcli.core.frontend import LogMel
+from aumcli.data.dataset import Waveforms, load_batches
+from aumcli.data.manifest import Clip
 from aumcli.core.kernels import bidirectional_scan, causal_conv1d, operators
 from aumcli.core.mixer import Mixer
 from aumcli.memory import keep_memory
@@ -64,6 +70,50 @@ def frontend(arguments: argparse.Namespace) -> None:
                         window_type="hanning", num_mel_bins=128, dither=0.0, frame_shift=10)
 
     show("frontend | torchaudio's kaldi.fbank, 64 s of sound", compare(lambda: ours(waveforms), theirs))
+
+
+class Published(Dataset):
+    """The published dataloader's way: one clip at a time, features in the worker, the mel matrix built again for each."""
+
+    def __init__(self, clips: list[Clip], config: FrontendConfig):
+        self.clips, self.config, self.kaldi = clips, config, import_torchaudio("compliance.kaldi")
+
+    def __len__(self) -> int:
+        return len(self.clips)
+
+    def __getitem__(self, index: int) -> torch.Tensor:
+        samples, rate = soundfile.read(self.clips[index].path, dtype="float32", always_2d=True)
+        waveform = torch.from_numpy(samples.T)                                                      # (channels, samples)
+        features = self.kaldi.fbank(waveform - waveform.mean(), htk_compat=True, sample_frequency=rate, use_energy=False,
+                                    window_type="hanning", num_mel_bins=128, dither=0.0, frame_shift=10)
+        features = F.pad(features, (0, 0, 0, self.config.frames - len(features)))[: self.config.frames]
+        return (features - self.config.mean) / (2 * self.config.std)
+
+
+@torch.inference_mode()
+def loader(arguments: argparse.Namespace) -> None:
+    """From sound files to batches of features, against the published dataloader: in one process, and with two for decoding."""
+    for seconds, frames, count, batch in ((1, 128, 512, 128), (10, 1024, 96, 12)):
+        with tempfile.TemporaryDirectory() as folder:
+            random, clips = np.random.default_rng(0), [Clip(Path(folder) / f"{i}.wav") for i in range(count)]
+            for clip in clips:
+                soundfile.write(clip.path, 0.1 * random.standard_normal(16000 * seconds), 16000)
+            config = FrontendConfig(frames=frames)
+            frontend, published = LogMel(config), Published(clips, config)
+            batches = [list(range(i, min(i + batch, count))) for i in range(0, count, batch)]
+            for workers in (0, 2):
+                def ours() -> list[torch.Tensor]:
+                    return [frontend(torch.from_numpy(np.stack(waveforms)))
+                            for waveforms in load_batches(Waveforms(clips, 16000, cache_mb=0), batches, workers)]
+
+                def theirs() -> list[torch.Tensor]:
+                    return list(DataLoader(published, batch_sampler=batches, num_workers=workers))
+
+                difference = max((a - b).abs().max() for a, b in zip(ours(), theirs()))
+                assert difference < 1e-3, f"the features differ by {difference}"
+                compared = compare(ours, theirs, 9)
+                show(f"loader | published, {count} clips of {seconds} s, {workers} workers", compared)
+                print(f"{'  clips/s':<62} {1000 * count / compared[0]:>9.0f} {1000 * count / compared[1]:>9.0f}", flush=True)
 
 
 def block_inputs(l: int = BASE_TOKENS) -> tuple[Mixer, list[torch.Tensor]]:
@@ -184,7 +234,7 @@ def memory(arguments: argparse.Namespace) -> None:
             f"peak {point.peak_bytes / 2**30:.2f} GiB") for point in points), flush=True)
 
 
-SECTIONS = {function.__name__: function for function in (frontend, kernels, others, models, bfloat16, training, memory)}
+SECTIONS = {function.__name__: function for function in (frontend, loader, kernels, others, models, bfloat16, training, memory)}
 
 
 def main() -> None:

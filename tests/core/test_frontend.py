@@ -9,7 +9,7 @@ import torch
 from rivals import import_torchaudio
 
 from aumcli.config import FrontendConfig
-from aumcli.core.frontend import ENERGY_FLOOR, LogMel
+from aumcli.core.frontend import ENERGY_FLOOR, LogMel, build_frontend
 
 kaldi = import_torchaudio("compliance.kaldi")
 
@@ -201,3 +201,59 @@ def test_a_batch_is_five_times_as_fast_as_kaldi(record_property):
     theirs_s, ours_s = statistics.median(theirs[1:]), statistics.median(ours[1:])
     record_property("times_as_fast_as_kaldi", theirs_s / ours_s)
     assert theirs_s / ours_s >= 5, f"{1e3 * theirs_s:.1f} ms for kaldi.fbank, {1e3 * ours_s:.1f} ms for LogMel, 64 s of sound"
+
+
+# the EPIC-SOUNDS frontend
+
+EPIC = FrontendConfig(kind="epic_sounds", sample_rate_hz=24000, window_ms=10.0, hop_ms=5.0, fft_size=2048, low_hz=0.0, mean=0.0,
+                      std=0.5)
+
+
+def _recorded_epic(golden) -> list[tuple[torch.Tensor, torch.Tensor]]:
+    pairs = []
+    for path in sorted((golden / "fbank").glob("epic_*.npz")):
+        with np.load(path, allow_pickle=False) as arrays:
+            pairs.append((torch.from_numpy(arrays["waveform"]), torch.from_numpy(arrays["features"])))
+    return pairs
+
+
+def test_epic_sounds_recorded_features(golden):
+    pairs, frontend = _recorded_epic(golden), build_frontend(EPIC)
+    assert len(pairs) >= 2
+    for waveform, want in pairs:
+        assert (frontend(waveform[None])[0] - want).abs().max() <= TOLERANCE
+    batch, lengths = _padded([waveform for waveform, _ in pairs], junk=0.7)
+    assert (frontend(batch, lengths) - torch.stack([want for _, want in pairs])).abs().max() <= TOLERANCE
+
+
+def test_epic_sounds_batch_equals_its_clips_one_by_one():
+    clips = _clips(3, 1, 60, 119, 120, 121, *range(900, 30000, 2619))               # more than one pass
+    batch, lengths = _padded(clips, junk=0.5)
+    frontend = build_frontend(EPIC.model_copy(update={"frames": 96}))
+    together = frontend(batch, lengths)
+    assert together.shape == (len(clips), 96, 128)
+    for i, clip in enumerate(clips):
+        frames = 1 + len(clip) // 120
+        assert frontend.n_frames(len(clip)) == frames == int(frontend.n_frames(lengths)[i])
+        assert (together[i] - frontend(clip[None])[0]).abs().max() <= TOLERANCE
+        assert (together[i, min(frames, 96) - 1:] == together[i, min(frames, 96) - 1]).all()    # the last frame fills up
+    apart = frontend.fit(frontend.energies(batch, lengths), frontend.n_frames(lengths))         # as in training
+    torch.testing.assert_close(frontend.normalise(apart), together)
+
+
+@pytest.mark.parametrize("frames", [1, 2, 96, 1024])
+def test_epic_sounds_clip_samples_fill_all_frames(frames):
+    config = EPIC.model_copy(update={"frames": frames})
+    assert build_frontend(config).n_frames(config.clip_samples) == frames
+    assert frames == 1 or build_frontend(config).n_frames(config.clip_samples - 1) == frames - 1
+
+
+def test_epic_sounds_silence_is_the_logarithm_of_the_offset():
+    features = build_frontend(EPIC)(torch.zeros(1, 5000))
+    assert torch.allclose(features, torch.tensor(float(np.log(1e-6))))              # not normalised
+
+
+@pytest.mark.parametrize("fft_size", [255, 128])
+def test_an_fft_that_does_not_hold_the_window(fft_size):
+    with pytest.raises(ValueError, match="fft_size"):
+        FrontendConfig(kind="epic_sounds", fft_size=fft_size)

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from aumcli.config import AudioMambaConfig, ClsPosition
-from aumcli.core.patches import PatchEmbed, PositionEmbedding, cls_index, place_cls, resize_positions
+from aumcli.core.patches import PatchEmbed, PositionEmbedding, cls_index, place_cls, resize_patches, resize_positions
 
 
 @pytest.mark.parametrize("n_patches, position, index", [
@@ -77,3 +77,32 @@ def test_resizing_keeps_a_ramp_along_its_own_axis():
     ramp = torch.arange(4.0)[:, None].expand(4, 4).reshape(1, 16, 1)                                   # grows with f only
     resized = resize_positions(ramp, (4, 4), (4, 8)).reshape(4, 8)
     torch.testing.assert_close(resized, torch.arange(4.0)[:, None].expand(4, 8))
+
+
+@pytest.mark.parametrize("size", [(24, 16), (16, 40), (32, 32)])
+def test_a_larger_patch_gives_the_token_that_the_smaller_gave(size):
+    torch.manual_seed(0)
+    kernel, patches = torch.randn(5, 1, 16, 16), torch.randn(3, 1, 16, 16)
+    larger = torch.nn.functional.interpolate(patches, size, mode="bilinear", align_corners=False)
+    want = patches.flatten(1) @ kernel.flatten(1).t()                                                  # (3, 5)
+    torch.testing.assert_close(larger.flatten(1) @ resize_patches(kernel, size).flatten(1).t(), want, rtol=1e-4, atol=1e-4)
+    assert resize_patches(kernel, (16, 16)) is kernel
+
+
+def test_a_smaller_patch_gives_the_nearest_token_that_there_is():
+    torch.manual_seed(0)
+    kernel = torch.randn(1, 1, 8, 8)
+    smaller = resize_patches(kernel, (4, 8)).flatten(1)                                                # (1, 32)
+    basis = torch.eye(64).reshape(64, 1, 8, 8)
+    resized = torch.nn.functional.interpolate(basis, (4, 8), mode="bilinear", align_corners=False).flatten(1)  # (64, 32)
+    best = torch.linalg.lstsq(resized, kernel.flatten(1).t()).solution                                 # (32, 1)
+    torch.testing.assert_close(smaller.t(), best, rtol=1e-4, atol=1e-4)
+
+
+def test_positions_without_antialiasing_are_cut_where_the_axis_is_shorter():
+    rows = torch.arange(1.0, 14 * 14 + 2)[None, :, None]                                               # (1, 1 + 196, 1)
+    cut = resize_positions(rows, (14, 14), (8, 14), antialias=False)
+    assert torch.equal(cut, torch.cat([rows[:, :1], rows[:, 1 + 3 * 14 : 1 + 11 * 14]], dim=1))
+    wider = resize_positions(rows, (14, 14), (8, 64), antialias=False)
+    want = torch.nn.functional.interpolate(cut[:, 1:].reshape(1, 1, 8, 14), (8, 64), mode="bilinear")
+    torch.testing.assert_close(wider[0, 1:, 0], want.flatten())

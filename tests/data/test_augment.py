@@ -7,7 +7,8 @@ import torch
 
 from aumcli.config import AugmentConfig, FrontendConfig
 from aumcli.data import augment
-from aumcli.data.augment import augment_waveforms, mask_features, mixup_waveforms, warp_features
+from aumcli.data.augment import augment_waveforms, mixup_waveforms, warp_features
+from aumcli.data.masking import disturb_features, mask_features
 
 RATE = 16000
 EVERYTHING = AugmentConfig(speed=0.1, shift_s=0.1, band=0.5, reverb=0.5, gain_db=6.0, noise_snr_db=5.0)

@@ -1,11 +1,7 @@
 """Each corpus: which clips and labels it offers, and what it refuses."""
 
-import http.server
-import io
 import os
 import shutil
-import tarfile
-import threading
 import zipfile
 from collections import Counter
 from pathlib import Path
@@ -13,9 +9,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
+from archives import tar_with
 
 from aumcli.data import sources
-from aumcli.data.sources import Request, download, folder, fsdd, synth
+from aumcli.data.fetch import members
+from aumcli.data.sources import Request, folder, fsdd, synth
 from aumcli.errors import AumError
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -138,26 +136,12 @@ def test_fsdd_from_the_archive(tmp_path):
         fsdd.index(Request("fsdd", tmp_path / "other", tmp_path / "out"))
 
 
-def tar_with(path, members):
-    with tarfile.open(path, "w:gz") as packed:
-        for name, content in members.items():
-            info = tarfile.TarInfo(name)
-            info.size = len(content)
-            packed.addfile(info, io.BytesIO(content))
-        link = tarfile.TarInfo("x/recordings/1_theo_0.wav")
-        link.type, link.linkname = tarfile.SYMTYPE, "/etc/passwd"
-        packed.addfile(link)
-    return path
-
-
-def test_fsdd_archive_can_not_write_elsewhere(tmp_path):
-    archive = tar_with(tmp_path / "evil.tar.gz", {
-        "../../recordings/0_theo_0.wav": b"a", "/recordings/../0_theo_1.wav": b"b",
-        "recordings/../../0_theo_2.wav": b"c", "recordings/README": b"d"})
-    assert list(fsdd._members(archive)) == [("0_theo_0.wav", b"a")]                    # under its bare name, no link
+def test_fsdd_takes_recordings_only(tmp_path):
+    archive = tar_with(tmp_path / "some.tar.gz", {"x-1/recordings/0_theo_0.wav": b"a", "x-1/README": b"d"})
+    assert [(name, file.read()) for name, file in members(archive, fsdd._recording, 100)] == [("0_theo_0.wav", b"a")]
     with pytest.raises(AumError, match="lacks 2999"):
         fsdd.index(Request("fsdd", tmp_path / "out", archive))
-    assert sorted(path.name for path in tmp_path.rglob("*")) == ["evil.tar.gz", "out"]
+    assert sorted(path.name for path in tmp_path.rglob("*")) == ["out", "some.tar.gz"]
 
 
 def test_fsdd_bad_sources(tmp_path):
@@ -171,60 +155,6 @@ def test_fsdd_bad_sources(tmp_path):
         assert name in caught.value.problem and caught.value.fix
     with pytest.raises(AumError, match="lacks 3000"):
         fsdd.index(Request("fsdd", tmp_path / "out", tmp_path))
-
-
-# download
-
-@pytest.fixture
-def server(tmp_path, monkeypatch):
-    """A server that knows ranges at /good, ignores them at /plain, and breaks off at /broken."""
-    content = os.urandom(700_000)
-    asked = []
-
-    class Handler(http.server.BaseHTTPRequestHandler):
-        def do_GET(self):
-            asked.append(self.headers.get("Range"))
-            begin = int(asked[-1][6:-1]) if asked[-1] and self.path == "/good" else 0
-            if self.path == "/missing":
-                return self.send_error(404)
-            self.send_response(206 if begin else 200)
-            self.send_header("Content-Length", str(len(content) - begin))
-            self.end_headers()
-            self.wfile.write(content[begin:400_000 if self.path == "/broken" else None])
-
-        def log_message(self, *_):
-            pass
-
-    monkeypatch.setenv("no_proxy", "127.0.0.1")
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as running:
-        threading.Thread(target=running.serve_forever, daemon=True).start()
-        yield f"http://127.0.0.1:{running.server_port}", content, asked
-        running.shutdown()
-
-
-def test_download_continues_a_part(server, tmp_path):
-    url, content, asked = server
-    path = tmp_path / "new" / "file"
-    with pytest.raises(AumError, match="broke"):
-        download(url + "/broken", path)
-    assert not path.exists() and path.with_name("file.part").stat().st_size == 400_000
-    download(url + "/good", path)
-    assert asked == [None, "bytes=400000-"] and path.read_bytes() == content
-    assert [item.name for item in path.parent.iterdir()] == ["file"]
-
-
-def test_download_starts_again_where_ranges_are_unknown(server, tmp_path):
-    (tmp_path / "file.part").write_bytes(b"x" * 1000)
-    download(server[0] + "/plain", tmp_path / "file")
-    assert (tmp_path / "file").read_bytes() == server[1]
-
-
-@pytest.mark.parametrize("url", ["/missing", "nowhere"])
-def test_download_fails_with_advice(server, tmp_path, url):
-    url = server[0] + url if url == "/missing" else "http://127.0.0.1:1/x"
-    with pytest.raises(AumError) as caught:
-        download(url, tmp_path / "file")
-    assert url in caught.value.problem and "--source" in caught.value.fix and caught.value.exit_code == 1
 
 
 def test_fsdd_without_network_says_source(tmp_path, monkeypatch):

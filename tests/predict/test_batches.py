@@ -10,7 +10,8 @@ from aumcli.classifier import Classifier, load_model
 from aumcli.config import AudioMambaConfig, ModelConfig, SpectrogramTransformerConfig
 from aumcli.core import at_length, build_network
 from aumcli.core.patches import resize_positions
-from aumcli.data.audio import load_audio, open_audio, resample, resample_blocks
+from aumcli.data.audio import load_audio, open_audio
+from aumcli.data.resample import resample, resample_blocks
 from aumcli.errors import AumError
 from aumcli.predict import find_clips, predict_config, predict_files
 from aumcli.predict.scoring import predict_groups, thresholds, window_samples

@@ -156,7 +156,7 @@ def test_mistakes_in_the_call(predict, rec, arguments, words):
 
 def test_a_missing_package_names_the_extra(predict, rec, monkeypatch):
     monkeypatch.setitem(sys.modules, "pyarrow", None)
-    assert "aumcli[parquet]" in predict(rec, "--out", "r.parquet").err
+    assert "aumcli[data]" in predict(rec, "--out", "r.parquet").err
     monkeypatch.setitem(sys.modules, "sounddevice", None)
     result = predict("--mic", 1)
     assert result.code == 2 and "aumcli[mic]" in result.err

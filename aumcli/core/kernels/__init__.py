@@ -9,6 +9,7 @@ import importlib
 import importlib.util
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 
 import torch
 from torch import Tensor
@@ -238,9 +239,10 @@ def _fitting(backend: str, x: Tensor, fits_operators: bool) -> str:
     return "torch" if backend == "auto" and chosen in OPERATORS and not fits_operators else chosen
 
 
-def _full_precision(x: Tensor) -> torch.autocast:
+def _full_precision(x: Tensor) -> AbstractContextManager:
     """Autocast would round inside the tensor operations; the state stays float32 in every backend."""
-    return torch.autocast(x.device.type, enabled=False)
+    # an exported program with a region of autocast can't be saved
+    return torch.autocast(x.device.type, enabled=False) if torch.is_autocast_enabled(x.device.type) else nullcontext()
 
 
 def _check_shape(name: str, x: Tensor | None, shape: Sequence[int | None]) -> None:

@@ -57,10 +57,30 @@ class _ChunkedScan(torch.autograd.Function):
         return du, ddelta, grad_A, dB, dC, None
 
 
+def _exported_scan(u: Tensor, delta: Tensor, A: Tensor, B: Tensor, C: Tensor) -> Tensor:
+    """The scan as one control flow operator that steps through the tokens, for `torch.export` and ONNX (`Scan`).
+
+    A program's size must not grow with the length, as it would with the loop over chunks. The state is (b, n, e) here: its
+    last axis is long and B and C broadcast over whole rows of it.
+    """
+    from torch._higher_order_ops import scan
+
+    rates = A.T.contiguous()                                                    # (n, e)
+
+    def step(h: Tensor, token: tuple[Tensor, ...]) -> tuple[Tensor, Tensor]:
+        delta, inputs, B, C = token                                             # (b, 1, e) twice, (b, n, 1), (b, 1, n)
+        h = torch.exp(delta * rates) * h + B * inputs                           # (b, n, e)
+        return h, C @ h
+
+    tokens = (delta[:, :, None], (delta * u)[:, :, None], B[..., None], C[:, :, None])
+    _, y = scan(step, u.new_zeros(u.shape[0], *rates.shape), tuple(x.transpose(0, 1) for x in tokens))
+    return y[:, :, 0].transpose(0, 1)                                           # (b, l, e)
+
+
 def _scan(u: Tensor, delta: Tensor, A: Tensor, B: Tensor, C: Tensor, reverse: bool) -> Tensor:
     if reverse:
         u, delta, B, C = (x.flip(1) for x in (u, delta, B, C))
-    y = _ChunkedScan.apply(u, delta, A, B, C, CHUNK)
+    y = _exported_scan(u, delta, A, B, C) if torch.compiler.is_exporting() else _ChunkedScan.apply(u, delta, A, B, C, CHUNK)
     return y.flip(1) if reverse else y
 
 

@@ -1,26 +1,28 @@
-"""Corpora that `aum prepare` knows: every module in this package is one, under its own name.
+"""Corpora that `aum prepare` knows.
 
-A module `<corpus>.py` defines `index(request: Request) -> Index`: it takes or fetches the files and says which clips
+The module of a corpus defines `index(request: Request) -> Index`: it takes or fetches the files and says which clips
 there are and what they are called. It judges no sound file; `aumcli.prepare` opens them all, the same way for all.
 """
 
-import http.client
+import hashlib
 import importlib
-import pkgutil
-import shutil
-import urllib.error
-import urllib.request
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import ModuleType
 
-from aumcli.data.manifest import Clip, Label
+from aumcli.data.clips import Clip, Clips
+from aumcli.data.tables import Label, listed, read_labels
 from aumcli.errors import AumError
-from aumcli.progress import progress
 
-CHUNK_BYTES = 2**18
-TIMEOUT_S = 30
+CORPORA = {                             # name -> module
+    "as20k": "audioset", "ast-json": "ast_json", "audioset": "audioset", "csv": "table", "epic_sounds": "epic_sounds",
+    "esc50": "esc50", "folder": "folder", "fsdd": "fsdd", "speechcommands": "speechcommands", "synth": "synth",
+    "vggsound": "vggsound", "voxceleb1": "voxceleb"}
+SPLITS = ("train", "val", "test")
+SPLIT_NAMES = {"train": "train", "training": "train", "val": "val", "valid": "val", "validation": "val", "dev": "val",
+               "test": "test", "testing": "test", "eval": "test", "evaluation": "test"}
+LABEL_TABLE = "class_labels_indices.csv"
 
 
 @dataclass(frozen=True)
@@ -36,45 +38,104 @@ class LeftOut:
 
 @dataclass(frozen=True)
 class Request:
-    """What the caller of `prepare` wants: `shares` are percent of train, val and test, None for the corpus's own."""
+    """What the caller of `prepare` wants.
+
+    `source` holds the sounds, `annotations` (a file or a folder; None: `source`) the tables about them; `shares` are percent
+    of train, val and test, None for the corpus's own; `settings` are what only some corpora have.
+    """
 
     corpus: str
     out: Path
     source: Path | None = None
     shares: tuple[float, float, float] | None = None
     seed: int = 0
+    annotations: Path | None = None
+    settings: Mapping[str, str] = field(default_factory=dict)
 
     def refuse(self, **reasons: str) -> None:
         """Raise an AumError if an option is set that this corpus has no use for.
 
         Args:
-            reasons: option (source, split or seed) -> why it can't be used.
+            reasons: option (source, split, seed or annotations) -> why it can't be used.
         """
-        given = {"source": self.source is not None, "split": self.shares is not None, "seed": self.seed != 0}
+        given = {"source": self.source is not None, "split": self.shares is not None, "seed": self.seed != 0,
+                 "annotations": self.annotations is not None}
         for option, reason in reasons.items():
             if given[option]:
                 raise AumError(f"--{option} can't be used with {self.corpus}: {reason}", fix=f"leave --{option} out")
+
+    def known_settings(self, **defaults: str) -> dict[str, str]:
+        """The settings with their defaults; an AumError names those that the corpus doesn't have."""
+        unknown = [key for key in self.settings if key not in defaults]
+        if unknown:
+            has = f"it has {', '.join(defaults)}" if defaults else "it has none"
+            raise AumError(f"{self.corpus} has no setting {listed(unknown)}; {has}", fix="correct --set")
+        return defaults | dict(self.settings)
+
+    @property
+    def sounds(self) -> Path:
+        """The folder of the sounds: `source`, else where the corpus is prepared."""
+        return self.out if self.source is None else self.source
+
+    def table(self, names: Sequence[str], get: str) -> Path:
+        """Find a file that comes with the corpus.
+
+        Args:
+            names: what it may be called.
+            get: what to fetch, from whom, and where to put it.
+
+        Returns:
+            The first that is there, in `annotations` (or is `annotations` itself), else among the sounds.
+
+        Raises:
+            AumError: there is none; it says `get`.
+        """
+        found = self.optional_table(names)
+        if found is None:
+            where = self.annotations or self.sounds
+            raise AumError(f"{where} has no {' or '.join(names)}", fix=get.format(folder=where))
+        return found
+
+    def optional_table(self, names: Sequence[str]) -> Path | None:
+        """As `table`, but None where there is none."""
+        if self.annotations is not None and self.annotations.is_file():
+            return self.annotations if self.annotations.name in names else None
+        folders = [self.sounds] if self.annotations is None else [self.annotations, self.sounds]
+        paths = [folder / part / name for folder in folders for part in ("", "annotations", "meta") for name in names]
+        return next((path for path in paths if path.is_file()), None)
 
 
 @dataclass(frozen=True)
 class Index:
     """What a source offers before any clip was opened.
 
-    `arrange`, if set, gets the usable clips and the list of those left out, and returns the clips with their splits and
-    further warnings: for sources whose splits depend on what can be used.
+    Args:
+        clips: those that have a file.
+        labels: the classes.
+        origin: where all comes from, for people.
+        left_out: files that can't be clips.
+        missing: clips that the corpus's tables list and that have no file; their paths are what the tables call them.
+        warnings: what else should be known.
+        identities: what -> the identity of a clip in this respect, such as speaker -> its group; splits shouldn't share any.
+        longest_s: clips of the corpus last no longer, None where they may; one that does is no such clip.
+        arrange: gets the usable clips and the list of those left out, and returns the clips with their splits and further
+            warnings: for sources whose splits depend on what can be used.
     """
 
-    clips: list[Clip]
+    clips: Sequence[Clip]
     labels: list[Label]
     origin: str
     left_out: list[LeftOut] = field(default_factory=list)
+    missing: Clips = field(default_factory=Clips)
     warnings: list[str] = field(default_factory=list)
-    arrange: Callable[[list[Clip], list[LeftOut]], tuple[list[Clip], list[str]]] | None = None
+    identities: Mapping[str, Callable[[Clip], str]] = field(default_factory=dict)
+    longest_s: float | None = None
+    arrange: Callable[[Sequence[Clip], list[LeftOut]], tuple[Sequence[Clip], list[str]]] | None = None
 
 
 def names() -> list[str]:
     """Names of all corpora, sorted."""
-    return sorted(module.name for module in pkgutil.iter_modules(__path__))
+    return sorted(CORPORA)
 
 
 def load(corpus: str) -> ModuleType:
@@ -89,75 +150,41 @@ def load(corpus: str) -> ModuleType:
     Raises:
         AumError: there is no such corpus.
     """
-    if corpus not in names():
+    if corpus not in CORPORA:
         raise AumError(f"unknown corpus {corpus!r}; known are {', '.join(names())}",
                        fix="for your own sounds: aum prepare folder DIR, with one sub-folder per class")
-    return importlib.import_module(f"{__name__}.{corpus}")
+    return importlib.import_module(f"{__name__}.{CORPORA[corpus]}")
 
 
-def listed(names: Iterable[object], most: int = 5) -> str:
-    """The first few of many names, and how many more there are."""
-    names = [str(name) for name in names]
-    more = f" and {len(names) - most} more" if len(names) > most else ""
-    return ", ".join(names[:most]) + more
-
-
-def replace_folder(new: Path, old: Path, own: Callable[[str], bool]) -> None:
-    """Put a finished folder where an earlier run may have left one.
+def labels_for(request: Request, ids: Iterable[str]) -> list[Label]:
+    """Classes of a corpus: in the order of a class_labels_indices.csv where one is given, else sorted.
 
     Args:
-        new: is moved to `old`.
-        old: is removed first, if it is there.
-        own: whether a file of that name in `old` is ours to remove.
+        request: may have such a table among its annotations.
+        ids: names of all classes that clips have.
 
     Raises:
-        AumError: `old` holds something that no run of ours has put there; it is left alone.
+        AumError: the table lacks a class.
     """
-    foreign = sorted(path.name for path in old.iterdir() if not own(path.name)) if old.is_dir() else []
-    if foreign:
-        raise AumError(f"{old} would be replaced, but holds files from elsewhere: {listed(foreign)}",
-                       fix="move them away, or choose another folder with --out")
-    if old.is_dir():
-        shutil.rmtree(old)
-    new.rename(old)
+    ids = sorted(set(ids))
+    table = request.optional_table([LABEL_TABLE, f"{request.corpus}_{LABEL_TABLE}"])
+    if table is None:
+        return [Label(place, name, name) for place, name in enumerate(ids)]
+    labels = [Label(label.index, label.name, label.name) for label in read_labels(table)]
+    unknown = sorted(set(ids) - {label.name for label in labels})
+    if unknown:
+        raise AumError(f"{table} lacks {len(unknown)} classes: {listed(unknown)}", fix="take the table that belongs to "
+                       f"{request.corpus}, or remove it")
+    return labels
 
 
-def unwritable(path: Path, error: OSError) -> AumError:
-    """What to tell when files of a corpus can't be written at `path`."""
-    return AumError(f"can't write {path}: {error.strerror or error}",
-                    fix="free some space, or choose another folder with --out", exit_code=1)
+def shared_out(identity: str, shares: tuple[float, float, float], seed: int) -> str:
+    """The split of a clip by a hash of what it must not be parted from, such as its speaker, by percent of train, val, test."""
+    place = int.from_bytes(hashlib.sha256(f"{seed}:{identity}".encode()).digest()[:8], "big") / 2**64 * 100
+    return "train" if place < shares[0] else "val" if place < shares[0] + shares[1] else "test"
 
 
-def download(url: str, path: Path) -> None:
-    """Fetch a file; a part that an earlier call left behind is continued where the server allows it.
-
-    Args:
-        url: where the file is published.
-        path: where it shall lie; until complete it is called `<path>.part`.
-
-    Raises:
-        AumError: no network, the server refuses, or the transfer broke off (a further call continues it).
-    """
-    part = path.with_name(path.name + ".part")
-    try:
-        part.parent.mkdir(parents=True, exist_ok=True)
-        have = part.stat().st_size if part.exists() else 0
-        request = urllib.request.Request(url, headers={"Range": f"bytes={have}-"} if have else {})
-        with urllib.request.urlopen(request, timeout=TIMEOUT_S) as answer:
-            continued = answer.status == 206
-            total = int(answer.headers.get("Content-Length") or 0)
-            with open(part, "ab" if continued else "wb") as file:
-                blocks = iter(lambda: answer.read(CHUNK_BYTES), b"")
-                received = sum(file.write(block) for block in progress(
-                    blocks, f"fetching {path.name}", total // CHUNK_BYTES or None, unit="block"))
-        if received < total:
-            raise urllib.error.URLError(f"broke off after {received} of {total} bytes")
-        part.replace(path)
-    except (urllib.error.URLError, http.client.HTTPException, TimeoutError, ConnectionError) as error:
-        if getattr(error, "code", None) == 416:                 # the part is no beginning of the file
-            part.unlink()
-        reason = getattr(error, "reason", None) or error
-        raise AumError(f"can't fetch {url}: {reason}", fix="check the network and run the same command again; or fetch "
-                       "it elsewhere and pass it with --source", exit_code=1) from error
-    except OSError as error:
-        raise unwritable(path, error) from error
+def without_val(request: Request, val: float) -> list[str]:
+    """A warning for corpora that come without a validation split, where none was asked for."""
+    return [] if val else [f"{request.corpus} comes without a validation split: --set val=5 takes 5 % of the training videos; "
+                           "the published runs chose the best epoch on the test split (data.val=test)"]

@@ -14,17 +14,15 @@ from functools import partial
 from pathlib import Path
 
 from aumcli.data.audio import AUDIO_SUFFIXES, find_files
-from aumcli.data.manifest import Clip, Label
-from aumcli.data.sources import Index, LeftOut, Request, listed
+from aumcli.data.clips import Clip
+from aumcli.data.sources import SPLIT_NAMES, SPLITS, Index, LeftOut, Request
+from aumcli.data.tables import Label, listed
 from aumcli.errors import AumError
 from aumcli.progress import progress
 
 SHARES = (80.0, 10.0, 10.0)             # percent of train, val, test
-SPLITS = ("train", "val", "test")
-SPLIT_FOLDERS = {"train": "train", "training": "train", "val": "val", "valid": "val", "validation": "val", "dev": "val",
-                 "test": "test", "testing": "test", "eval": "test", "evaluation": "test"}
 LAYOUT = "expected is one sub-folder per class, at least two: DIR/dog/1.wav, DIR/cat/2.flac, ..."
-OWN_FILES = ("manifest.csv", "labels.csv", "report.json")
+OWN_FILES = ("manifest.csv", "manifest.parquet", "labels.csv", "report.json", "missing.csv")
 
 
 def index(request: Request) -> Index:
@@ -39,6 +37,8 @@ def index(request: Request) -> Index:
     Raises:
         AumError: the layout is another, a class is empty, or a name can't be written as UTF-8.
     """
+    request.known_settings()
+    request.refuse(annotations="a sound's class is its folder")
     root = request.source
     if root is None:
         raise AumError("which folder? None was given", fix="aum prepare folder DIR")
@@ -67,11 +67,12 @@ def index(request: Request) -> Index:
     labels = [Label(place, name, name) for place, name in enumerate(classes)]
     arrange = partial(_arrange, shares={split: shares[split] / 100 for split in carved}, classes=classes,
                       seed=request.seed)
-    return Index(clips, labels, str(root), left_out, warnings, arrange)
+    return Index(clips, labels, str(root), left_out, warnings=warnings, arrange=arrange)
 
 
 def _sub_folders(folder: Path) -> list[Path]:
-    return sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
+    return sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith(".")
+                  and not (path / "shards.json").exists())      # our own, where sounds lie in the data folder
 
 
 def _split_folders(root: Path) -> dict[str, Path]:
@@ -81,7 +82,7 @@ def _split_folders(root: Path) -> dict[str, Path]:
         raise AumError(f"{root} has no sub-folders", fix=LAYOUT)
     splits = defaultdict(list)
     for folder in folders:
-        splits[SPLIT_FOLDERS.get(folder.name.lower())].append(folder)
+        splits[SPLIT_NAMES.get(folder.name.lower())].append(folder)
     others = splits.pop(None, [])
     if "train" not in splits or not _sub_folders(splits["train"][0]):
         return {}                               # a class may be called train: those, or dogs that one trains

@@ -7,15 +7,12 @@ recordings 0 to 4 of each speaker and digit. We take 5 to 9 for validation.
 import hashlib
 import os
 import re
-import shutil
-import tarfile
-import zipfile
-import zlib
-from collections.abc import Iterator
 from pathlib import Path
 
-from aumcli.data.manifest import Clip, Label
-from aumcli.data.sources import Index, Request, download, listed, replace_folder, unwritable
+from aumcli.data.clips import Clip
+from aumcli.data.fetch import download, unpack
+from aumcli.data.sources import Index, Request
+from aumcli.data.tables import Label, listed
 from aumcli.errors import AumError
 
 COMMIT = "26eb9aaf76e81b692f806f9140c2d2777410d7a1"
@@ -28,7 +25,7 @@ TEST_TAKES, VAL_TAKES = range(0, 5), range(5, 10)
 NAMES = [f"{digit}_{speaker}_{take}.wav" for digit in range(10) for speaker in SPEAKERS for take in range(TAKES)]
 
 _MEMBER = re.compile(r"(?:^|/)recordings/([0-9]_[a-z]+_[0-9]+\.wav)$")
-_DAMAGED = (tarfile.TarError, zipfile.BadZipFile, zlib.error, EOFError)
+_LIMIT_BYTES = 2**28                    # the archive holds 30 MB
 
 
 def index(request: Request) -> Index:
@@ -43,7 +40,8 @@ def index(request: Request) -> Index:
     Raises:
         AumError: no network, or the recordings are not the published ones.
     """
-    request.refuse(split="its test split is defined by its authors", seed="nothing in it is random")
+    request.known_settings()
+    request.refuse(annotations="its labels are in the files' names", split="its test split is defined by its authors", seed="nothing in it is random")
     source, own = request.source, request.out / "recordings"
     if source is None:
         origin = URL
@@ -58,7 +56,7 @@ def index(request: Request) -> Index:
         origin, folder = str(source), own
         _take(source, own)
     labels = [Label(index, name, name) for index, name in enumerate(DIGITS)]
-    return Index([_clip(folder, name) for name in NAMES], labels, origin)
+    return Index([_clip(folder, name) for name in NAMES], labels, origin, identities={"speaker": lambda clip: clip.group})
 
 
 def content_digest(folder: Path) -> str:
@@ -89,40 +87,12 @@ def _fetch(out: Path) -> None:
 
 
 def _take(archive: Path, folder: Path) -> None:
-    """Unpack the recordings of an archive, verify them, and only then put them at `folder`."""
-    partial = folder.with_name(f".{folder.name}.part")
-    try:
-        shutil.rmtree(partial, ignore_errors=True)
-        partial.mkdir(parents=True)
-        for name, data in _members(archive):
-            (partial / name).write_bytes(data)
-        _verify(partial, str(archive))
-        replace_folder(partial, folder, set(NAMES).__contains__)
-    except OSError as error:
-        raise unwritable(folder, error) from error
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
+    unpack(archive, folder, _recording, _LIMIT_BYTES, set(NAMES).__contains__, lambda unpacked: _verify(unpacked, str(archive)))
 
 
-def _members(archive: Path) -> Iterator[tuple[str, bytes]]:
-    """Give names and contents of the recordings. Nothing else is unpacked and no folder of a member's name is used, so
-    that no member can write outside."""
-    if not archive.exists():
-        raise AumError(f"{archive} doesn't exist", fix="name the FSDD archive or its folder with --source, or leave "
-                       "--source out to download it")
-    try:
-        if zipfile.is_zipfile(archive):
-            with zipfile.ZipFile(archive) as packed:
-                for name in packed.namelist():
-                    if match := _MEMBER.search(name):
-                        yield match[1], packed.read(name)
-        else:
-            with tarfile.open(archive) as packed:
-                for member in packed:
-                    if (match := _MEMBER.search(member.name)) and member.isfile():
-                        yield match[1], packed.extractfile(member).read()
-    except _DAMAGED as error:
-        raise AumError(f"{archive} is no archive, or damaged: {error}", fix="download it again", exit_code=1) from error
+def _recording(member: str) -> str | None:
+    match = _MEMBER.search(member)
+    return match and match[1]
 
 
 def _verify(folder: Path, origin: str) -> None:

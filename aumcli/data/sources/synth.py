@@ -13,8 +13,10 @@ from pathlib import Path
 import numpy as np
 import soundfile
 
-from aumcli.data.manifest import Clip, Label
-from aumcli.data.sources import Index, Request, replace_folder, unwritable
+from aumcli.data.clips import Clip
+from aumcli.data.fetch import replace_folder, unwritable
+from aumcli.data.sources import Index, Request
+from aumcli.data.tables import Label
 from aumcli.progress import progress
 
 SAMPLE_RATE_HZ = 16000
@@ -44,7 +46,8 @@ def index(request: Request) -> Index:
     Raises:
         AumError: the folder can't be written.
     """
-    request.refuse(source="its sounds are generated", split="its splits are generated, 200 / 25 / 50 clips per kind")
+    request.known_settings()
+    request.refuse(annotations="its labels are generated", source="its sounds are generated", split="its splits are generated, 200 / 25 / 50 clips per kind")
     clips, partial = [], request.out / ".generating.part"
     todo = [(kind, split, number)
             for split, count in CLIPS_PER_KIND.items() for kind in KINDS for number in range(count)]

@@ -1,0 +1,61 @@
+"""Opening every clip of a corpus once: in several threads, in order, in bounded memory, and never twice."""
+
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import astuple
+
+from aumcli.data.audio import AudioInfo, check_clip
+from aumcli.data.clips import Clip, Clips
+from aumcli.data.journal import Journal, clip_key
+from aumcli.data.sources import LeftOut
+from aumcli.errors import AumError
+
+SHORTEST_S = 0.025                      # one window of the frontend: less has no spectrum
+BATCH_CLIPS = 512                       # so many are handed to the threads, and written to the journal, at a time
+
+
+def open_clips(clips: Clips, journal: Journal, workers: int, longest_s: float | None) -> Iterator[AudioInfo | LeftOut]:
+    """Decode each clip, unless the journal says what came of it.
+
+    Args:
+        clips: what to open.
+        journal: gets what is found out about usable clips; the others are looked at again next time.
+        workers: threads; libsndfile decodes outside Python's lock.
+        longest_s: a clip that lasts longer can't be used; None for no limit.
+
+    Yields:
+        For each clip, in order, what it holds, or why it can't be used.
+    """
+    threads = ThreadPoolExecutor(workers)
+    try:
+        for begin in range(0, len(clips), BATCH_CLIPS):
+            batch = list(clips[begin : begin + BATCH_CLIPS])
+            keys = [clip_key(clip) for clip in batch]
+            known = journal.get(keys)
+            opened = threads.map(_open, [clip for clip, values in zip(batch, known) if values is None])
+            results = [next(opened) if values is None else AudioInfo(*values) for values in known]
+            journal.put([(key, astuple(result)) for key, values, result in zip(keys, known, results)
+                         if values is None and isinstance(result, AudioInfo)])
+            yield from (_judged(clip, result, longest_s) for clip, result in zip(batch, results))
+    finally:
+        threads.shutdown(cancel_futures=True)
+
+
+def _open(clip: Clip) -> AudioInfo | LeftOut:
+    try:
+        return check_clip(clip.path, clip.start_s, clip.stop_s)
+    except AumError as error:
+        return LeftOut(str(clip.path), error.problem, error.fix, clip.start_s, clip.stop_s)
+
+
+def _judged(clip: Clip, result: AudioInfo | LeftOut, longest_s: float | None) -> AudioInfo | LeftOut:
+    """What came of a clip, looking also at its length."""
+    if isinstance(result, LeftOut):
+        return result
+    reason = fix = ""
+    if result.duration_s < SHORTEST_S:
+        reason, fix = f"is too short: {1000 * result.duration_s:.3g} ms, one window of the frontend is {1000 * SHORTEST_S:g} ms", "remove it"
+    elif longest_s is not None and result.duration_s > longest_s:
+        reason = f"lasts {result.duration_s:.1f} s, clips of this corpus no longer than {longest_s:g} s: it may be the whole video"
+        fix = "cut the clip out of it"
+    return LeftOut(str(clip.path), f"{clip.path} {reason}", fix, clip.start_s, clip.stop_s) if reason else result

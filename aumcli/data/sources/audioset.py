@@ -1,0 +1,96 @@
+"""AudioSet (Gemmeke et al. 2017) and AS-20K, its balanced part: 10 s clips of YouTube videos, 527 classes, several per clip.
+
+Train is Google's balanced and unbalanced segments (as20k: the balanced ones), test the evaluation segments.
+"""
+
+import os
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+from aumcli.data.sources import LABEL_TABLE, Index, Request, shared_out, without_val
+from aumcli.data.sources.youtube import LONGEST_S, Segment, find_clips
+from aumcli.data.tables import csv_reader, raise_problems, read_labels
+from aumcli.errors import AumError
+
+TABLES = {"balanced_train_segments.csv": "train", "unbalanced_train_segments.csv": "train", "eval_segments.csv": "test"}
+NOT_IN_20K = "unbalanced_train_segments.csv"
+COMMENT_LINES = 3
+URL = "http://storage.googleapis.com/us_audioset/youtube_corpus/v1/csv/"
+GET = f"""AudioSet's sounds are YouTube's and can't be downloaded here. Into {{folder}} put
+  from Google, {URL}: {', '.join(TABLES)}, {LABEL_TABLE}
+  and, in sub-folders of any name, the clips: YTID.wav, YTID_START_STOP.flac, YYTID.wav or YTID_START.wav"""
+
+
+def index(request: Request) -> Index:
+    """List the clips of a folder that Google's tables name.
+
+    Args:
+        request: `source` is the folder of the clips, `annotations` that of the tables. Setting: `val`, percent of the
+            training videos that become the validation split, 0 unless given.
+
+    Returns:
+        The clips, and those without a file.
+
+    Raises:
+        AumError: a table is missing or wrong, or there is no folder of clips.
+    """
+    val = percent(request, "val", request.known_settings(val="0")["val"])
+    request.refuse(split="its splits are published; --set val=5 takes 5 % of train for validation")
+    tables = {name: split for name, split in TABLES.items() if request.corpus != "as20k" or name != NOT_IN_20K}
+    paths = {request.table([name], GET): split for name, split in tables.items()}
+    names = [LABEL_TABLE, f"audioset_{LABEL_TABLE}"]
+    labels = read_labels(request.table(names, GET))
+    if not request.sounds.is_dir():
+        raise AumError(f"{request.sounds} is not a folder", fix=GET.format(folder=request.sounds))
+    known = {label.id for label in labels}
+    segments = (with_val(each, val, request.seed) for path, split in paths.items() for each in read_segments(path, split, known))
+    clips, missing, left_out, warnings = find_clips(Path(os.path.abspath(request.sounds)), segments)
+    return Index(clips, labels, str(request.sounds), left_out, missing, warnings + without_val(request, val),
+                 {"video": lambda clip: clip.group}, LONGEST_S)
+
+
+def read_segments(path: Path, split: str, known: set[str]) -> Iterator[Segment]:
+    """Read a table of segments: three comment lines, then YTID, start, end and quoted ids of classes.
+
+    Args:
+        path: such as eval_segments.csv.
+        split: what its segments are for.
+        known: ids of classes.
+
+    Raises:
+        AumError: the table is none of these; the first few wrong rows are named, and all counted.
+    """
+    problems = []
+    with csv_reader(path, None, fix=f"take it from {URL}", skip=COMMENT_LINES, spaces=True) as (reader, _):
+        for row in filter(None, reader):
+            try:
+                video, start, stop, ids = row
+                labels = tuple(dict.fromkeys(ids.split(",")))
+                start_s, stop_s = float(start), float(stop)
+                unknown = [label for label in labels if label not in known]
+                if len(video) != 11 or not 0 <= start_s < stop_s or unknown:
+                    raise ValueError
+            except ValueError:
+                problems.append(f"row {reader.line_num + COMMENT_LINES}: {', '.join(row)!r} is not YTID, start, end and known classes")
+                continue
+            yield Segment(video, start_s, labels, split)
+    raise_problems(path, problems, f"take it from {URL}")
+
+
+def percent(request: Request, name: str, text: str) -> float:
+    """Read a setting that is a share in percent; an AumError if it is none."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
+    if not 0 <= value < 100:
+        raise AumError(f"{request.corpus}: {name} {text!r} is no percentage below 100", fix=f"--set {name}=5")
+    return value
+
+
+def with_val(segment: Segment, val: float, seed: int) -> Segment:
+    """The segment; as validation, if it is for training and its video falls into that many percent."""
+    if not val or segment.split != "train" or shared_out(segment.video, (100 - val, val, 0), seed) == "train":
+        return segment
+    return replace(segment, split="val")

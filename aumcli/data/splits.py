@@ -1,0 +1,98 @@
+"""Which clips of a corpus are trained on, which choose the epoch, which are tested."""
+
+import hashlib
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from aumcli.config import DataConfig
+from aumcli.data.clips import Clip, Clips
+from aumcli.data.manifest import Manifest, read_manifest
+from aumcli.data.stream import fetch_corpus
+from aumcli.errors import AumError
+from aumcli.recipe import Recipe
+
+
+def split_clips(manifest: Manifest, split: str, hold_out: str) -> list[Clip]:
+    """Clips of a split; where a group was held out from training, all of its clips are the test split and no other's."""
+    if not hold_out:
+        return manifest.split(split)
+    groups = {clip.group for clip in manifest.clips}
+    if hold_out not in groups:
+        raise AumError(f"{manifest.folder} has no group {hold_out!r} to hold out",
+                       fix=f"data.hold_out can be one of: {', '.join(sorted(groups - {''})) or 'none, this corpus has no groups'}")
+    if split == "test":
+        return [clip for clip in manifest.clips if clip.group == hold_out]
+    clips = [clip for clip in manifest.split(split) if clip.group != hold_out]
+    if not clips:
+        raise AumError(f"without the group {hold_out!r} nothing is left of the split {split!r} of {manifest.folder}",
+                       fix="hold out another group, or prepare the corpus with more groups in each split")
+    return clips
+
+
+def corpus_folder(recipe: Recipe, data: Path | str | None) -> Path:
+    """The prepared folder that a training reads: `data`, else data/<the recipe's corpus>; of the URL of shards, data/NAME.
+
+    Raises:
+        AumError: neither is given.
+    """
+    if data is None and recipe.data.corpus is None:
+        raise AumError("the recipe names no corpus and no data was given", fix="name prepared data with --data")
+    if data is not None and "://" in str(data):
+        return fetch_corpus(str(data))
+    return Path(data or Path("data") / recipe.data.corpus)
+
+
+def open_corpus(recipe: Recipe, data: Path | str | None) -> Manifest:
+    """Read the corpus that a training is about.
+
+    Raises:
+        AumError: it is not prepared, or its manifest is wrong.
+    """
+    folder = corpus_folder(recipe, data)
+    if data is None and not (folder / "manifest.csv").exists():
+        raise AumError(f"{folder} is not a prepared corpus: it has no manifest.csv",
+                       fix=f"run `aum prepare {recipe.data.corpus}`, or name a prepared folder with --data")
+    return read_manifest(folder)
+
+
+def training_splits(manifest: Manifest, config: DataConfig) -> tuple[Sequence[Clip], Sequence[Clip]]:
+    """Clips to train on and clips that choose the best epoch.
+
+    The latter are the corpus' validation split. A corpus without one keeps a share of its training split back instead of
+    choosing on the split that it is tested on: whole groups (or files, where nothing is known about groups) in the order of
+    a hash of their names, so that the choice depends on the corpus alone and nobody is on both sides.
+
+    Args:
+        manifest: the prepared corpus.
+        config: train, val, val_share and hold_out are read.
+
+    Raises:
+        AumError: a split is missing or nothing is left of it.
+    """
+    clips = split_clips(manifest, config.train, config.hold_out)
+    if not config.val_share:
+        return clips, split_clips(manifest, config.val, config.hold_out)
+    clips = Clips.of(clips)
+    groups = [_group(clip) for clip in clips]
+    sizes = Counter(groups)
+    order = sorted(sizes, key=lambda name: hashlib.sha256(name.encode()).digest())
+    if len(order) < 2:
+        raise AumError(f"the split {config.train!r} of {manifest.folder} is one group: no share of it can be kept out of training",
+                       fix="prepare more sounds, or name a validation split: --set data.val_share=0 --set data.val=NAME")
+    kept: set[str] = set()
+    count = 0
+    for name in order[:-1]:
+        if count >= config.val_share * len(clips):
+            break
+        kept.add(name)
+        count += sizes[name]
+    is_kept = np.array([group in kept for group in groups])                                     # (clips,)
+    return clips.take(np.flatnonzero(~is_kept)), clips.take(np.flatnonzero(is_kept))
+
+
+def _group(clip: Clip) -> str:
+    """Who or what was recorded; where that is unknown, the file, by a name that doesn't depend on where the corpus lies."""
+    return clip.group or f"{clip.path.parent.name}/{clip.path.name}"

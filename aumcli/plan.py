@@ -1,0 +1,166 @@
+"""What a training will do, and what it needs: data, steps, memory and disk, before anything is trained."""
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+
+from aumcli.config import AugmentConfig, TrainConfig
+from aumcli.core import build_network
+from aumcli.data.clips import Clip
+from aumcli.data.fit import fit_recipe
+from aumcli.data.hdf5 import container
+from aumcli.data.manifest import Manifest
+from aumcli.data.splits import corpus_folder, open_corpus, training_splits
+from aumcli.data.stream import index_of_shards, shard_streams
+from aumcli.errors import AumError
+from aumcli.memory import kept_bytes
+from aumcli.recipe import Recipe
+
+MEASURED_FILES = 2000    # sizes of so many are read; more would take minutes on a network's disk
+FLOAT = 4                # bytes
+
+
+def settings_rows(recipe: Recipe, clips: int | None) -> list[tuple[str, str]]:
+    """What a recipe does with so many training clips, as (what, value) rows: input, start, length, steps, augmentation."""
+    front, train, data = recipe.frontend, recipe.train, recipe.data
+    normal = "not normalised" if (front.mean, front.std) == (0, 0.5) else f"mean {front.mean:g}, std {front.std:g}"
+    length = f"{train.epochs} epochs, batches of {train.batch_size} clips"
+    if clips:
+        steps = math.ceil(clips / train.batch_size)
+        length += f": {steps:,} steps each, {train.epochs * steps:,} in all"
+    chooser = f"{100 * data.val_share:g} % of {data.train}, kept out of training" if data.val_share else f"the split {data.val}"
+    return [
+        ("input", f"{front.sample_rate_hz} Hz, {front.n_mels} mels x {front.frames} frames, {front.clip_s:.2f} s, {front.kind}, {normal}"),
+        ("start", train.init or (f"NEEDED, by --init: {train.pretrained}" if train.pretrained else "fresh weights")),
+        ("length", f"{length}; {data.sampling}"),
+        ("steps", _describe(train)),
+        ("augment", _changes(recipe.augment) or "nothing"),
+        ("best epoch", f"chosen by {chooser}")]
+
+
+def _describe(train: TrainConfig) -> str:
+    """Loss, optimizer and schedule in one line."""
+    parts = [train.loss, train.optimizer, f"rate {train.lr:g}", f"decay {train.weight_decay:g}",
+             f"warm-up {train.warmup_steps} steps" if train.warmup_steps else f"warm-up {train.warmup_epochs:g} epochs"]
+    if train.schedule == "steps":
+        parts.append(f"x {train.decay_factor:g} after {train.decay_start} epochs and every {train.decay_every}")
+    else:
+        parts.append(train.schedule)
+    return ", ".join([*parts, *([f"average {train.ema:g}"] if train.ema else []), train.dtype])
+
+
+def _changes(augment: AugmentConfig) -> str:
+    """The augmentations that are on."""
+    return ", ".join(f"{key} {getattr(augment, key)}" for key, field in AugmentConfig.model_fields.items()
+                     if getattr(augment, key) != field.default)
+
+
+def dry_run(recipe: Recipe, data: Path | str | None = None) -> list[tuple[str, str]]:
+    """Say what a training would do and need, and write nothing.
+
+    Args:
+        recipe: what to do.
+        data: a prepared folder; None: data/<the recipe's corpus>. It may be missing if the recipe names a corpus.
+
+    Returns:
+        (what, value) rows.
+
+    Raises:
+        AumError: the data is unusable.
+    """
+    folder, manifest = corpus_folder(recipe, data), None
+    try:
+        manifest = open_corpus(recipe, folder if data else None)
+    except AumError:
+        if data is not None or (folder / "manifest.csv").exists():
+            raise
+    if manifest is None:
+        rows, clips, audio = _missing(recipe, folder)
+    else:
+        index = index_of_shards(manifest)
+        if index is not None:
+            train_clips, val_clips = (stream.clips for stream in shard_streams(manifest, recipe, index))
+            audio = f"streams {_size(sum(shard.bytes for shard in index.shards))} in {len(index.shards)} shards from {index.base}"
+        else:
+            train_clips, val_clips = training_splits(manifest, recipe.data)
+            manifest.check_files([*train_clips, *val_clips])
+            audio = _audio_bytes([*train_clips, *val_clips])
+        recipe, clips = fit_recipe(recipe, train_clips, len(manifest.labels), manifest.multi_label), len(train_clips)
+        rows = [("data", f"{folder}: {clips:,} training and {len(val_clips):,} validation clips{_coverage(recipe, manifest)}")]
+    parameters = sum(x.numel() for x in _skeleton(recipe).parameters())
+    rows.append(("model", f"{recipe.model.describe()}, {parameters:,} parameters, {recipe.model.n_classes} classes"))
+    return [*rows, *settings_rows(recipe, clips), ("memory", _memory(recipe, FLOAT * parameters)),
+            ("disk", f"{audio}; the run {_size((2 + 3 + bool(recipe.train.ema)) * FLOAT * parameters)}")]  # best, last, state.pt
+
+
+def _memory(recipe: Recipe, weights: int) -> str:
+    """What a step needs, in words, for so many bytes of weights."""
+    train = recipe.train
+    fixed, kept = (4 + bool(train.ema)) * weights, activation_bytes(recipe)  # weights, gradients, Adam's two moments, average
+    average = " and average" if train.ema else ""
+    return (f"{_size(fixed + kept)} at least: {_size(fixed)} for weights, gradients, optimizer{average}, {_size(kept)} kept for the "
+            f"backward pass (measured on one and two blocks and clips); decoded clips, up to {recipe.data.cache_mb} MB, on top")
+
+
+def activation_bytes(recipe: Recipe) -> int:
+    """What a training step keeps for its backward pass, without weights.
+
+    Measured on the CPU with one and two blocks and clips: blocks are alike and clips are alike, so all sizes lie on the
+    plane through these four.
+    """
+    import torch
+
+    model, train = recipe.model, recipe.train
+
+    def kept(depth: int, batch: int) -> int:
+        config = type(model).model_validate(model.model_dump() | {"size": None, "depth": depth, "drop_path": 0.0})
+        with torch.random.fork_rng(devices=[]):
+            network = build_network(config).train()
+        network.recompute = train.recompute
+        features, targets = torch.zeros(batch, model.frames, model.n_mels), torch.zeros(batch, model.n_classes)
+
+        def loss() -> torch.Tensor:
+            with torch.autocast("cpu", getattr(torch, train.dtype), enabled=train.dtype != "float32"):
+                return torch.nn.functional.binary_cross_entropy_with_logits(network(features).float(), targets)
+
+        return kept_bytes(loss, network.parameters())
+
+    one, deep, wide, both = kept(1, 1), kept(2, 1), kept(1, 2), kept(2, 2)
+    depth, batch = model.depth - 1, train.batch_size - 1
+    return one + depth * (deep - one) + batch * (wide - one) + depth * batch * (both - deep - wide + one)
+
+
+def _skeleton(recipe: Recipe):
+    import torch
+
+    with torch.device("meta"):
+        return build_network(recipe.model)
+
+
+def _missing(recipe: Recipe, folder: Path) -> tuple[list[tuple[str, str]], int | None, str]:
+    """Row, training clips and bytes of a corpus that is not prepared yet."""
+    whole, corpus = recipe.data.train_clips, recipe.data.corpus
+    clips = whole and whole - round(recipe.data.val_share * whole)
+    size = "the size of the sounds is not known yet"
+    if whole:
+        samples = whole * recipe.frontend.clip_s * recipe.frontend.sample_rate_hz
+        size = f"about {_size(2 * samples)} of sounds to train on (16 bits, {recipe.frontend.clip_s:.0f} s each)"
+    about = f": {whole:,} clips in its training split" if whole else ""
+    return [("data", f"{folder} is not prepared{about}; run aum prepare {corpus}")], clips, size
+
+
+def _coverage(recipe: Recipe, manifest: Manifest) -> str:
+    whole, here = recipe.data.train_clips, int(manifest.clips.is_of_split(recipe.data.train).sum())
+    return f"; {100 * here / whole:.1f} % of the corpus' {whole:,} training clips" if whole else ""
+
+
+def _audio_bytes(clips: Sequence[Clip]) -> str:
+    """How much sound is read, in words, from the sizes of the files or of some of them."""
+    paths = list(dict.fromkeys(container(clip.path)[0] for clip in clips))
+    some = paths[:: max(1, len(paths) // MEASURED_FILES)]
+    size = sum(path.stat().st_size for path in some) * len(paths) / len(some)
+    return f"reads {'' if len(some) == len(paths) else 'about '}{_size(size)} in {len(paths):,} files"
+
+
+def _size(size: float) -> str:
+    return f"{size / 2**30:.2f} GiB" if size >= 2**27 else f"{size / 2**20:.1f} MiB"

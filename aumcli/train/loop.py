@@ -1,0 +1,235 @@
+"""The loop: epochs of steps, validation after each, everything saved, stopped and taken up again at any step."""
+
+import math
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from aumcli.classifier import pick_device
+from aumcli.config import TrainConfig
+from aumcli.data.batch import make_batch
+from aumcli.data.dataset import stream_seed
+from aumcli.errors import AumError
+from aumcli.evaluate import score_clips
+from aumcli.files import write_text
+from aumcli.metrics import Metrics, best_thresholds, evaluate_scores
+from aumcli.recipe import Recipe, dump_recipe
+from aumcli.train.diagnosis import diagnose
+from aumcli.train.optim import learning_rate, move_average, set_learning_rate
+from aumcli.train.run import BATCH_PURPOSE, MODEL_PURPOSE, Epoch, Run, build
+from aumcli.train.state import read_state, restore, save_epoch, save_state
+from aumcli.train.stop import StopSignal
+from aumcli.train.team import join_team, own_device, was_restarted
+from aumcli.train.watch import Watch, finish, percent
+
+
+def train(recipe: Recipe, out: Path | str, data: Path | str | None = None, *, resume: bool = False, device: str = "cpu",
+          progress: bool = True, say=print) -> Path:
+    """Train a model; started by torchrun, in all of its processes together.
+
+    Args:
+        recipe: what to do.
+        out: the run's folder; must not hold a run already unless `resume`.
+        data: a prepared folder; None: data/<the recipe's corpus>.
+        resume: go on where the run in `out` was saved last, with that run's own recipe.
+        device: where to compute.
+        progress: show a bar while an epoch runs (on a terminal).
+        say: is given one line of text now and then.
+
+    Returns:
+        `out`, which now holds recipe.toml, metrics.csv, best/, last/, report.json, report.md, curves.png, confusion-val.png.
+
+    Raises:
+        AumError: the data, the recipe or the folder is unusable, too many clips can't be read, the loss is no number too
+            often, or the run was stopped by a signal (after the step was finished and saved).
+    """
+    place, out = own_device(pick_device(device)), Path(out)
+    with join_team(place) as team, StopSignal() as stop:
+        state = read_state(out, resume, was_restarted())
+        if state is not None:
+            recipe, data = Recipe.model_validate(state["recipe"]), data or state["data"]
+        run, notes = build(recipe, out, data, place, team, progress and team.leads, fresh=state is None)
+        if state is not None:
+            restore(run, state)
+            notes.append(f"going on after epoch {len(run.history)} of {run.recipe.train.epochs}"
+                         + (f" and {run.epoch.step} of {run.steps_per_epoch} steps" if run.epoch.step else ""))
+        say = say if team.leads else lambda text: None
+        for note in notes:
+            say(note)
+        if team.leads:
+            write_text(out / "recipe.toml", dump_recipe(run.recipe))
+        with Watch(run) as watch:
+            while len(run.history) < run.recipe.train.epochs and not _gave_up(run):
+                _epoch(run, stop, watch, say)
+        finish(run, lambda network: _measure(run, network), say)
+    return out
+
+
+def _gave_up(run: Run) -> bool:
+    """Whether the validation score has not risen for as many epochs as the recipe waits."""
+    patience = run.recipe.train.stop_after
+    return bool(patience) and bool(run.history) and len(run.history) - run.best >= patience
+
+
+def _epoch(run: Run, stop: StopSignal, watch: Watch, say) -> None:
+    """Train on all clips once, from the step that was saved on; validate, save, and say how it went."""
+    settings, number, started = run.recipe.train, len(run.history), time.perf_counter()
+    run.network.train()
+    batches = run.train.batches(settings.batch_size, run.recipe.seed, number, run.sample_weights)
+    for waveforms in watch.bar(_load(run, number, batches[run.epoch.step :])):
+        _step(run, number, batches[run.epoch.step], waveforms, stop, say)
+        watch.step(number, learning_rate(settings, _progress(run, number), run.steps_per_epoch))
+        if stop.agreed or time.monotonic() - run.saved_at > 60 * settings.save_minutes:
+            run.epoch.seconds += time.perf_counter() - started
+            started = time.perf_counter()
+            if run.team.leads:
+                save_state(run)
+        if stop.agreed:
+            raise stop.error(f"stopped in epoch {number + 1} after step {run.epoch.step} of {len(batches)}, which is saved", run.out)
+    row = {"epoch": number + 1, "train_loss": run.epoch.loss / max(1, run.epoch.seen), **_validate(run),
+           "lr": learning_rate(settings, number + 1.0, run.steps_per_epoch), "skipped_steps": run.epoch.skipped,
+           "bad_files": run.bad_files, "seconds": round(run.epoch.seconds + time.perf_counter() - started, 2)}
+    run.history.append(row)
+    run.epoch = Epoch()
+    best = run.best == row["epoch"]
+    if run.team.leads:
+        save_epoch(run)
+    watch.epoch(row)
+    say(f"epoch {row['epoch']:>3}/{settings.epochs}  loss {row['train_loss']:.4f}  val loss {row['val_loss']:.4f}  "
+        f"{run.metric[4:]} {percent(row[run.metric])}{' *' if best else '  '}  {row['seconds']:.1f} s")
+    if _gave_up(run):
+        say(f"no better {run.metric[4:]} for {settings.stop_after} epochs: the run ends here")
+
+
+def _parts(run: Run, batch: list[int]) -> list[list[int]]:
+    """A batch cut into the recipe's parts, as equal as can be; some are empty where it is smaller."""
+    return [part.tolist() for part in np.array_split(np.array(batch, dtype=np.int64), run.recipe.train.parts)]
+
+
+def _own(run: Run, batch: list[int]) -> list[tuple[int, list[int]]]:
+    """This process's parts of a batch, with their numbers."""
+    return [*enumerate(_parts(run, batch))][run.team.rank :: run.team.size]
+
+
+def _load(run: Run, number: int, batches: list[list[int]]) -> Iterator[list[np.ndarray | AumError]]:
+    """Decode this process's clips of each batch of epoch `number`."""
+    return run.train.load([[clip for _, part in _own(run, batch) for clip in part] for batch in batches],
+                          run.recipe.train.workers, run.recipe.seed, number)
+
+
+def _progress(run: Run, number: int) -> float:
+    """Epochs done at the step that comes next; MultiStepLR decays after an epoch's last step."""
+    first = int(run.recipe.train.schedule != "steps")
+    return number + (run.epoch.step + first) / run.steps_per_epoch
+
+
+def _step(run: Run, number: int, batch: list[int], waveforms: list[np.ndarray | AumError], stop: StopSignal, say) -> None:
+    """One step of the optimizer: the gradients of all parts, added up over the processes."""
+    settings, seed, device = run.recipe.train, run.recipe.seed, run.classifier.device
+    set_learning_rate(run.optimizer, learning_rate(settings, _progress(run, number), run.steps_per_epoch))
+    run.optimizer.zero_grad(set_to_none=True)
+    loss, seen, bad, features, waiting = 0.0, 0, [], None, iter(waveforms)
+    for part, clips in _own(run, batch):
+        decoded = [(clip, next(waiting)) for clip in clips]
+        bad += [item for _, item in decoded if isinstance(item, AumError)]
+        good = [(clip, item) for clip, item in decoded if not isinstance(item, AumError)]
+        if not good:
+            continue
+        stream = (seed, number, run.epoch.step) if settings.parts == 1 else (seed, number, run.epoch.step, part)
+        generator = torch.Generator().manual_seed(stream_seed(*stream, BATCH_PURPOSE))
+        targets = torch.from_numpy(run.manifest.targets([run.train.clips[clip] for clip, _ in good]))
+        features, targets = make_batch(run.classifier.frontend, [item for _, item in good], targets, run.recipe.augment, generator)
+        torch.manual_seed(stream_seed(*stream, MODEL_PURPOSE))  # stochastic depth draws from here
+        with torch.autocast(device.type, getattr(torch, settings.dtype), enabled=settings.dtype != "float32"):
+            part_loss = loss_of(run.network(features), targets, settings) * (len(good) / len(batch))
+        run.scaler.scale(part_loss).backward()
+        loss, seen = loss + part_loss.item(), seen + len(good)
+    loss, seen, failed, stopping = run.team.sum([loss, seen, len(bad), stop.received], device)
+    stop.agreed = stopping > 0
+    _count_bad_files(run, bad, int(failed), say)
+    _update(run, number, batch, loss, features, say)
+    run.epoch.step += 1
+    run.epoch.seen += int(seen)
+
+
+def _update(run: Run, number: int, batch: list[int], loss: float, features: Tensor | None, say) -> None:
+    """Move the weights, unless the loss or a gradient is no number."""
+    settings = run.recipe.train
+    trained = [x for x in run.network.parameters() if x.requires_grad]
+    run.team.sum_gradients(trained)
+    run.scaler.unscale_(run.optimizer)
+    norm = torch.nn.utils.clip_grad_norm_(trained, settings.clip_grad or math.inf)
+    finite = math.isfinite(loss) and bool(torch.isfinite(norm))
+    if not finite and (math.isnan(loss) or settings.dtype != "float16" or run.scaler.get_scale() <= 1):  # else the scale was too large
+        run.epoch.skipped += 1
+        run.bad_in_a_row += 1
+        what = diagnose(run, number, batch, loss, float(norm), features)
+        if run.bad_in_a_row > settings.bad_steps:
+            raise AumError(what, exit_code=1, fix="lower train.lr" + (f"; {run.out / 'last'} holds the last good epoch" if number else ""))
+        say(f"left out, {run.bad_in_a_row} in a row of at most {settings.bad_steps}: {what}")
+        return
+    run.scaler.step(run.optimizer)
+    run.scaler.update()
+    if finite:
+        run.bad_in_a_row = 0
+        run.epoch.loss += loss * len(batch)
+    if settings.ema:
+        move_average(run.classifier.network, run.network, settings.ema, number * run.steps_per_epoch + run.epoch.step)
+
+
+def _count_bad_files(run: Run, bad: list[AumError], failed: int, say) -> None:
+    """Name the clips of this step that could not be read, and stop where there are more than the recipe bears."""
+    run.bad_files += failed
+    if run.bad_files > run.recipe.data.bad_files:
+        raise bad[0] if bad else AumError("another process could not read a clip", fix="see its message", exit_code=1)
+    for error in bad:
+        say(f"left out, {run.bad_files} of at most {run.recipe.data.bad_files}: {error.problem}")
+
+
+def loss_of(logits: Tensor, targets: Tensor, settings: TrainConfig) -> Tensor:
+    """Cross entropy or binary cross entropy of logits (b, classes) against targets (b, classes) in 0..1."""
+    if settings.loss == "bce":
+        return F.binary_cross_entropy_with_logits(logits.float(), targets)
+    return F.cross_entropy(logits.float(), targets, label_smoothing=settings.label_smoothing)
+
+
+def scores_of(run: Run, network: torch.nn.Module | None = None) -> tuple[np.ndarray, np.ndarray]:
+    """Validation scores and targets, (clips, classes) each, put together from all processes; of another network if given."""
+    classifier = run.classifier if network is None else run.classifier.with_network(network)
+    own = [*score_clips(classifier, run.val.clips, run.val)]
+    own = np.concatenate(own) if own else np.empty((0, len(run.manifest.labels)), dtype=np.float32)
+    clips = run.val_clips
+    scores, targets = np.empty((len(clips), own.shape[1]), dtype=np.float32), run.manifest.targets(clips)
+    for rank, part in enumerate(run.team.gather(own)):
+        scores[rank :: run.team.size] = part
+    return scores, targets
+
+
+def _measure(run: Run, network: torch.nn.Module) -> tuple[Metrics, tuple[float, ...]]:
+    """Metrics of weights on the validation split, and the thresholds that serve its classes best."""
+    scores, targets = scores_of(run, network)
+    return metrics_of(run, scores, targets), best_thresholds(scores, targets)
+
+
+def metrics_of(run: Run, scores: np.ndarray, targets: np.ndarray) -> Metrics:
+    """Metrics of scores (clips, classes)."""
+    return evaluate_scores(scores, targets if run.manifest.multi_label else targets.argmax(1), run.classifier.labels)
+
+
+def _validate(run: Run) -> dict[str, float | None]:
+    scores, targets = scores_of(run)
+    probabilities = torch.from_numpy(scores).double().clamp(1e-12, 1 - 1e-12)
+    truth = torch.from_numpy(targets).double()
+    if run.recipe.train.loss == "bce":
+        loss = F.binary_cross_entropy(probabilities, truth)
+    else:
+        loss = -(truth * probabilities.log()).sum(1).mean()
+    metrics = metrics_of(run, scores, targets)
+    mean_ap = metrics.mean_average_precision
+    figures = {"val_loss": loss.item(), "val_map": None if math.isnan(mean_ap) else mean_ap}  # no class can be ranked
+    return figures if run.manifest.multi_label else {**figures, "val_accuracy": metrics.accuracy}

@@ -1,0 +1,64 @@
+"""What happens to the weights: groups for the optimizer, the learning rate's schedule, averages."""
+
+import math
+import re
+
+import torch
+from torch import nn
+
+from aumcli.config import TrainConfig
+
+_BLOCK = re.compile(r"(?:layers|blocks)\.(\d+)\.")
+_HEADS = ("head.", "mlp_head.")
+_INPUTS = ("patch_embed.", "_token", "pos_embed")
+
+
+def make_optimizer(network: nn.Module, settings: TrainConfig) -> torch.optim.Optimizer:
+    """Adam with the decay in the gradient, as published, or AdamW, which spares gains, biases, positions and A.
+
+    A group's "scale" is its share of the learning rate: layer_decay for each block between it and the head.
+    """
+    kind = torch.optim.Adam if settings.optimizer == "adam" else torch.optim.AdamW
+    depth = network.config.depth
+    groups: dict[tuple[bool, float], list[nn.Parameter]] = {}
+    for name, x in network.named_parameters():
+        if settings.freeze == "backbone" and not name.startswith(_HEADS):
+            x.requires_grad_(False)
+            continue
+        spared = settings.optimizer == "adamw" and (x.ndim < 2 or name.endswith(("_log", "_token", "pos_embed")))
+        groups.setdefault((spared, settings.layer_decay ** (depth + 1 - _layer(name, depth))), []).append(x)
+    return kind([{"params": parameters, "weight_decay": 0.0 if spared else settings.weight_decay, "scale": scale}
+                 for (spared, scale), parameters in sorted(groups.items())], lr=settings.lr, betas=settings.betas, fused=True)
+
+
+def _layer(name: str, depth: int) -> int:
+    """Which layer a parameter belongs to: 0 what makes tokens, 1 .. depth the blocks, depth + 1 the last norm and the head."""
+    block = _BLOCK.search(name)
+    if block:
+        return 1 + int(block[1])
+    return 0 if any(part in name for part in _INPUTS) else depth + 1
+
+
+def learning_rate(settings: TrainConfig, epochs: float, steps_per_epoch: int = 1) -> float:
+    """The learning rate after so many epochs."""
+    warmup = settings.warmup_steps / steps_per_epoch or settings.warmup_epochs
+    if epochs < warmup:
+        return settings.lr * epochs / warmup
+    if settings.schedule == "cosine":
+        done = (epochs - warmup) / max(settings.epochs - warmup, 1e-9)
+        return settings.lr * 0.5 * (1 + math.cos(math.pi * min(1.0, done)))
+    if settings.schedule == "steps" and epochs >= settings.decay_start:
+        return settings.lr * settings.decay_factor ** (1 + int((epochs - settings.decay_start) / settings.decay_every))
+    return settings.lr
+
+
+def set_learning_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
+    """Give each group its share of the rate."""
+    for group in optimizer.param_groups:
+        group["lr"] = rate * group["scale"]
+
+
+def move_average(averaged: nn.Module, network: nn.Module, decay: float, step: int) -> None:
+    """Move the averaged weights towards the trained ones; faster at first, when the average is still poor."""
+    decay = min(decay, (1 + step) / (10 + step))
+    torch._foreach_lerp_(list(averaged.parameters()), list(network.parameters()), 1 - decay)

@@ -1,0 +1,116 @@
+"""What a run keeps on disk: models, the state that --resume goes on from, metrics; each file whole or not at all."""
+
+import csv
+import io
+import os
+import time
+from dataclasses import asdict
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from aumcli.errors import AumError
+from aumcli.files import atomic_path
+from aumcli.train.run import Epoch, Run
+from aumcli.weights import read_model, save_model
+
+STATE = "state.pt"
+
+
+def save_epoch(run: Run) -> None:
+    """Write metrics.csv, last/, and best/ where the epoch that just ended is the best so far; the state comes last."""
+    row = run.history[-1]
+    with atomic_path(run.out / "metrics.csv") as temporary, open(temporary, "w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, list(row))
+        writer.writeheader()
+        writer.writerows(run.history)
+    config = with_figures(run, epoch=row["epoch"], **{run.metric: row[run.metric]})
+    folders = [run.out / "last"] + ([run.out / "best"] if run.best == row["epoch"] else [])
+    if run.recipe.train.average_last:
+        folders.append(_epoch_folder(run, row["epoch"]))
+        _remove(_epoch_folder(run, row["epoch"] - run.recipe.train.average_last))
+    for folder in reversed(folders):
+        save_model(folder, run.classifier.network.state_dict(), config)
+    save_state(run)  # last: --resume believes that all before it was written
+
+
+def with_figures(run: Run, **figures):
+    """The model's configuration with figures in its provenance."""
+    return run.classifier.config.model_copy(update={"provenance": run.classifier.config.provenance | figures})
+
+
+def save_state(run: Run) -> None:
+    """Write last/state.pt; the one before is kept beside it where the recipe asks for more than one."""
+    state = {"recipe": run.recipe.model_dump(mode="json"), "data": str(run.data), "history": run.history, "epoch": asdict(run.epoch),
+             "bad_files": run.bad_files, "network": run.network.state_dict(), "optimizer": run.optimizer.state_dict(),
+             "scaler": run.scaler.state_dict(), "averaged": run.classifier.network.state_dict() if run.recipe.train.ema else None}
+    buffer = io.BytesIO()  # torch.save hides a full disk behind a RuntimeError
+    torch.save(state, buffer)
+    path = run.out / "last" / STATE
+    with atomic_path(path) as temporary:
+        temporary.write_bytes(buffer.getbuffer())
+        if run.recipe.train.keep > 1 and path.exists():
+            os.link(path, path.with_name(f"state-{time.time_ns()}.pt"))
+    older = sorted(path.parent.glob("state-*.pt"))
+    for old in older[: max(0, len(older) + 1 - run.recipe.train.keep)]:
+        old.unlink()
+    run.saved_at = time.monotonic()
+
+
+def read_state(out: Path, resume: bool, restarted: bool = False) -> dict | None:
+    """The state to go on from, or None for a new run.
+
+    Args:
+        out: the run's folder.
+        resume: whether the user wants to go on.
+        restarted: go on if there is something to go on from, else begin.
+
+    Raises:
+        AumError: there is a run though none shall be resumed, or none though one shall, or it is damaged.
+    """
+    path = out / "last" / STATE
+    if not resume and not restarted:
+        if path.exists():
+            raise AumError(f"{out} already holds a run", fix="go on with it by --resume, choose another folder with --out, or remove it")
+        return None
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except FileNotFoundError as error:
+        if restarted:
+            return None
+        raise AumError(f"there is no run to resume in {out}", fix="leave --resume out to start one") from error
+    except Exception as error:
+        older = sorted(path.parent.glob("state-*.pt"))
+        raise AumError(f"can't read {path}: {error}", exit_code=1, fix=f"copy {older[-1]} over it and resume again" if older
+                       else "start again in another folder") from error
+
+
+def restore(run: Run, state: dict) -> None:
+    """Put a run into a saved state."""
+    run.network.load_state_dict(state["network"])
+    if run.recipe.train.ema:
+        run.classifier.network.load_state_dict(state["averaged"])
+    run.optimizer.load_state_dict(state["optimizer"])
+    run.scaler.load_state_dict(state["scaler"])
+    run.history.extend(state["history"])
+    run.epoch, run.bad_files = Epoch(**state["epoch"]), state["bad_files"]
+
+
+def average_epochs(run: Run) -> dict[str, Tensor]:
+    """The mean of the weights of the last epochs, as many as the recipe says."""
+    last = run.history[-1]["epoch"]
+    states = [read_model(_epoch_folder(run, epoch))[0].state_dict()
+              for epoch in range(max(1, last + 1 - run.recipe.train.average_last), last + 1)]
+    return {name: torch.stack([state[name].double() for state in states]).mean(0).float() for name in states[0]}
+
+
+def _epoch_folder(run: Run, epoch: int) -> Path:
+    return run.out / "epochs" / f"{epoch:04}"
+
+
+def _remove(folder: Path) -> None:
+    if folder.is_dir():
+        for path in folder.iterdir():
+            path.unlink()
+        folder.rmdir()

@@ -1,0 +1,39 @@
+"""SIGTERM and Ctrl-C: finish the step, save, and say how to go on; a second Ctrl-C stops at once."""
+
+import signal
+import threading
+from pathlib import Path
+from types import FrameType
+
+from aumcli.errors import AumError
+
+
+class StopSignal:
+    """Notes a signal instead of dying of it, while it is entered.
+
+    Attributes:
+        received: the number of the signal that came, or 0.
+        agreed: whether the processes of the training have agreed to stop after this step.
+    """
+
+    def __init__(self) -> None:
+        self.received, self.agreed = 0, False
+        self._before: dict[int, object] = {}
+
+    def __enter__(self) -> "StopSignal":
+        if threading.current_thread() is threading.main_thread():      # Python allows handlers nowhere else
+            self._before = {number: signal.signal(number, self._note) for number in (signal.SIGINT, signal.SIGTERM)}
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+    def _note(self, number: int, frame: FrameType | None) -> None:
+        if self.received == signal.SIGINT == number:
+            raise KeyboardInterrupt
+        self.received = number
+
+    def error(self, problem: str, out: Path) -> AumError:
+        """What to raise when everything is saved; the exit code is the one that a shell expects."""
+        return AumError(problem, fix=f"go on with aum train --resume --out {out}", exit_code=128 + (self.received or signal.SIGTERM))

@@ -1,0 +1,122 @@
+"""The processes of a training, started by torchrun: each computes some parts of every batch, the first one writes.
+
+A batch is cut into `train.parts`, each with random draws of its own. Their gradients are added up, so it makes no difference
+(but for rounding) which process computed which, one after the other in one process included. Gradients are summed once per
+step, in pieces; unlike with DistributedDataParallel a part may be smaller than another, or empty, without being padded.
+"""
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from datetime import timedelta
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+from aumcli.errors import AumError
+
+PIECE_BYTES = 25 * 2**20     # gradients go out in pieces of this size: as many at a time as the network takes
+TIMEOUT = timedelta(minutes=30)  # for the slowest moment: one process reads a corpus while the others wait
+RESTARTS = 3
+
+
+class Team:
+    """The processes that train together; alone, every method is free."""
+
+    def __init__(self, rank: int = 0, size: int = 1):
+        self.rank, self.size = rank, size
+
+    @property
+    def leads(self) -> bool:
+        """Whether this process writes files and speaks."""
+        return self.rank == 0
+
+    def sum_gradients(self, parameters: Sequence[nn.Parameter]) -> None:
+        """Replace every gradient by its sum over the processes, in the same order everywhere."""
+        if self.size == 1:
+            return
+        grads = [x.grad if x.grad is not None else torch.zeros_like(x) for x in parameters]
+        pieces: list[list[Tensor]] = [[]]
+        for grad in grads:
+            if sum(x.nbytes for x in pieces[-1]) + grad.nbytes > PIECE_BYTES and pieces[-1]:
+                pieces.append([])
+            pieces[-1].append(grad)
+        flat = [torch.cat([x.flatten() for x in piece]) for piece in pieces]
+        for work in [dist.all_reduce(x, async_op=True) for x in flat]:
+            work.wait()
+        for piece, x in zip(pieces, flat):
+            for grad, part in zip(piece, x.split([each.numel() for each in piece])):
+                grad.copy_(part.view_as(grad))
+        for parameter, grad in zip(parameters, grads):
+            parameter.grad = grad
+
+    def sum(self, values: Sequence[float], device: torch.device) -> list[float]:
+        """Sum each value over the processes."""
+        if self.size == 1:
+            return list(values)
+        total = torch.tensor(values, dtype=torch.float64, device=device)
+        dist.all_reduce(total)
+        return total.tolist()
+
+    def gather(self, value: Any) -> list[Any]:
+        """Every process's value, by rank, in every process."""
+        if self.size == 1:
+            return [value]
+        values: list[Any] = [None] * self.size
+        dist.all_gather_object(values, value)
+        return values
+
+
+@contextmanager
+def join_team(device: torch.device) -> Iterator[Team]:
+    """The team that torchrun started this process in, or this process alone."""
+    size = int(os.environ.get("WORLD_SIZE", "1"))
+    if size == 1:
+        yield Team()
+        return
+    dist.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=TIMEOUT)
+    try:
+        yield Team(dist.get_rank(), size)
+    finally:
+        dist.destroy_process_group()
+
+
+def own_device(device: torch.device) -> torch.device:
+    """The GPU of this process in its team, where "cuda" names none."""
+    if device.type == "cuda" and device.index is None and "LOCAL_RANK" in os.environ:
+        device = torch.device("cuda", int(os.environ["LOCAL_RANK"]))
+        torch.cuda.set_device(device)
+    return device
+
+
+def was_restarted() -> bool:
+    """Whether torchrun started the processes again after one of them died."""
+    return int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")) > 0
+
+
+def launch(devices: int, arguments: Sequence[str]) -> int:
+    """Run `aum ARGUMENTS` in so many processes of this machine, started again up to RESTARTS times where one dies.
+
+    Args:
+        devices: GPUs, or processes on a CPU, which share its cores.
+        arguments: of the command line, without --devices.
+
+    Returns:
+        The exit code.
+    """
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    if devices > 2 * cores and not torch.cuda.is_available():
+        raise AumError(f"--devices {devices} on {cores} cores without a GPU", fix=f"choose at most {cores}")
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={devices}",
+               f"--max-restarts={RESTARTS}", "-m", "aumcli", *arguments]
+    environment = {"OMP_NUM_THREADS": str(max(1, cores // devices)), **os.environ}
+    with subprocess.Popen(command, env=environment) as process:
+        while True:
+            try:
+                return process.wait()
+            except KeyboardInterrupt:       # went to the whole group: the others save and end, and then this one does
+                continue

@@ -1,0 +1,92 @@
+"""What a training says before it starts, and that its figures are those of the training itself."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from tiny import RECIPE, tiny
+
+from aumcli.core import build_network
+from aumcli.errors import AumError
+from aumcli.memory import kept_bytes
+from aumcli.plan import activation_bytes, dry_run
+from aumcli.recipe import Recipe, load_recipe
+from aumcli.train.loop import loss_of
+
+pytest_plugins = ["aum_fixtures"]
+
+
+@pytest.mark.parametrize("model, train", [
+    ({}, {}), ({}, {"recompute": "block"}), ({}, {"dtype": "bfloat16"}), ({"direction": "Bi-Bi"}, {}), ({"depth": 1}, {}),
+    ({"architecture": "ast", "heads": 2}, {})], ids=str)
+def test_activation_bytes_are_those_of_the_whole_model(model, train):
+    recipe = Recipe.model_validate({"frontend": {"n_mels": 32, "frames": 64}, "model": {"width": 32, "depth": 5} | model,
+                                    "train": {"batch_size": 3, "loss": "bce"} | train})
+    network = build_network(recipe.model).train()
+    network.recompute = recipe.train.recompute
+    features, targets = torch.randn(3, recipe.model.frames, recipe.model.n_mels), torch.zeros(3, recipe.model.n_classes)
+
+    def loss():
+        with torch.autocast("cpu", torch.bfloat16, enabled=recipe.train.dtype == "bfloat16"):
+            return loss_of(network(features), targets, recipe.train)
+
+    assert activation_bytes(recipe) == kept_bytes(loss, network.parameters()) > 0
+
+
+def test_a_dry_run_says_what_the_training_will_say_and_writes_nothing(aum, corpus, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    result = aum("train", "--recipe", RECIPE, "--data", corpus, "--dry-run")
+    assert result.code == 0 and not list(tmp_path.iterdir())
+    rows = dict(line.split("  ", 1) for line in result.out.splitlines())
+    rows = {key.strip(): value.strip() for key, value in rows.items()}
+    assert "18 training and 6 validation clips" in rows["data"] and "5 steps each, 20 in all" in rows["length"]
+    assert "adamw" in rows["steps"] and "mixup 0.3" in rows["augment"] and rows["best epoch"] == "chosen by the split val"
+    assert "MiB" in rows["memory"] and "24 files" in rows["disk"]
+    trained = aum("train", "--recipe", RECIPE, "--data", corpus, "--out", "run", "--set", "train.epochs=4")
+    for what in ("input", "start", "length", "steps", "augment", "best epoch"):
+        assert rows[what] in trained.out, what
+    parameters = sum(x.numel() for x in build_network(load_recipe(tmp_path / "run" / "recipe.toml").model).parameters())
+    assert f"{parameters:,} parameters" in rows["model"]
+
+
+def test_a_corpus_that_is_not_prepared(aum, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    rows = dict(dry_run(load_recipe("vggsound")))
+    assert "aum prepare vggsound" in rows["data"] and "183,730" in rows["data"]
+    clips = 183730 - round(0.02 * 183730)
+    assert f"{-(-clips // 12):,} steps each" in rows["length"] and "56.15 GiB" in rows["disk"]
+    assert "91,939,893 parameters" in rows["model"] and "GiB" in rows["memory"]
+    result = aum("train", "--recipe", "vggsound")
+    assert result.code == 2 and "aum prepare vggsound" in result.err
+    with pytest.raises(AumError, match="not a prepared corpus"):
+        dry_run(load_recipe("vggsound"), tmp_path)
+    with pytest.raises(AumError, match="names no corpus"):
+        dry_run(load_recipe("quickstart"))
+
+
+def test_a_recipe_that_starts_from_weights_does_not_start_without(aum, corpus, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    wanted = ("train", "--recipe", RECIPE, "--data", corpus, "--set", "train.pretrained=the weights of X", "--set", "train.epochs=1")
+    result = aum(*wanted, "--out", "run")
+    assert result.code == 2 and "the weights of X" in result.err and "--init" in result.err and not Path("run").exists()
+    assert "NEEDED, by --init: the weights of X" in aum(*wanted, "--dry-run").out
+    assert aum("train", "--recipe", RECIPE, "--data", corpus, "--out", "first", "--set", "train.epochs=1").code == 0
+    result = aum(*wanted, "--out", "second", "--init", "first")
+    assert result.code == 0 and "initialised from first" in result.out
+    assert load_recipe("second/recipe.toml").train.init == "first"
+    assert aum(*wanted, "--out", "third", "--init", "nowhere").code == 2
+    assert "--init" in aum("train", "--resume", "--out", "second", "--init", "first").err
+
+
+def test_the_start_is_the_checkpoints(corpus, tmp_path):
+    from aumcli.classifier import load_model
+    from aumcli.train import train
+
+    quiet = {"say": lambda text: None, "progress": False}
+    train(tiny("train.epochs=1"), tmp_path / "first", corpus, **quiet)
+    frozen = ("train.epochs=1", "train.lr=1e-12", "train.weight_decay=0", "train.ema=0")
+    for name, settings in (("fresh", ()), ("again", (f"train.init={tmp_path / 'first'}",))):
+        train(tiny(*frozen, "seed=5", *settings), tmp_path / name, corpus, **quiet)
+    first, fresh, again = (load_model(tmp_path / name / "best").network.state_dict() for name in ("first", "fresh", "again"))
+    name = "layers.0.mixer.in_proj.weight"
+    assert torch.allclose(first[name], again[name], atol=1e-6) and not torch.allclose(first[name], fresh[name], atol=1e-3)

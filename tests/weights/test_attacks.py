@@ -1,0 +1,153 @@
+"""Model directories from somebody who means harm: refused in one sentence, nothing executed, little memory taken."""
+
+import json
+import os
+import struct
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from aumcli.config import AudioMambaConfig, FrontendConfig, ModelConfig
+from aumcli.core.audio_mamba import AudioMamba
+from aumcli.weights import save_model
+
+MOST_MIB = 250  # beyond what importing torch and reading the honest model take; the largest honest answer: errors of 4 MiB of JSON
+HUGE = 10**9
+
+
+def rewrite(folder: Path, **changes) -> None:
+    """Change values of config.json; a key `a__b` is `b` in `a`."""
+    values = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    for key, value in changes.items():
+        *outer, name = key.split("__")
+        (values[outer[0]] if outer else values)[name] = value
+    (folder / "config.json").write_text(json.dumps(values), encoding="utf-8")
+
+
+def header(folder: Path, change=None, length: int | None = None, padding: int = 0) -> None:
+    """Change the header of the weights, or say another length of it."""
+    path = folder / "model.safetensors"
+    data = path.read_bytes()
+    size = int.from_bytes(data[:8], "little")
+    about = json.loads(data[8 : 8 + size])
+    if change:
+        change(about)
+    text = json.dumps(about).encode() + b" " * padding
+    path.write_bytes(struct.pack("<Q", len(text) if length is None else length) + text + data[8 + size :])
+
+
+def tensors(folder: Path, change) -> None:
+    """Change the weights themselves."""
+    save_file({name: x.contiguous() for name, x in change(load_file(folder / "model.safetensors")).items()}, folder / "model.safetensors")
+
+
+def instead(folder: Path, name: str, make) -> None:
+    """Put something else in a file's place."""
+    (folder / name).unlink()
+    make(folder / name)
+
+
+def sparse(path: Path) -> None:
+    with open(path, "wb") as file:
+        file.truncate(2**30)
+
+
+def offsets(name: str, start: int, end: int):
+    return lambda about: about[name].update(data_offsets=[start, end])
+
+
+ATTACKS = {
+    "header longer than the file": (lambda f: header(f, length=10**7), "header"),
+    "header of 2 ** 63 bytes": (lambda f: header(f, length=2**63), "header"),
+    "header of 2 MiB": (lambda f: header(f, padding=2**21), "header"),
+    "offsets beyond the file": (lambda f: header(f, offsets("head.bias", 0, HUGE)), "can't read"),
+    "offsets that overlap": (lambda f: header(f, lambda about: about["head.bias"].update(
+        data_offsets=[x - 4 for x in about["head.bias"]["data_offsets"]])), "can't read"),
+    "offsets backwards": (lambda f: header(f, offsets("head.bias", 12, 0)), "can't read"),
+    "a shape larger than its bytes": (lambda f: header(f, lambda about: about["head.bias"].update(shape=[HUGE])), "can't read"),
+    "a shape beyond 64 bits": (lambda f: header(f, lambda about: about["head.bias"].update(shape=[2**40, 2**40])), "can't read"),
+    "integers for weights": (lambda f: tensors(f, lambda t: {**t, "head.bias": torch.zeros(3, dtype=torch.int64)}), "head.bias"),
+    "cut off": (lambda f: os.truncate(f / "model.safetensors", 2000), "can't read"),
+    "NaN": (lambda f: tensors(f, lambda t: {**t, "cls_token": t["cls_token"] * float("nan")}), "NaN or infinite values in cls_token"),
+    "infinite": (lambda f: tensors(f, lambda t: {**t, "head.bias": t["head.bias"] + float("inf")}), "NaN or infinite values in head.bias"),
+    "a block larger than the first": (lambda f: tensors(f, lambda t: {
+        name: torch.zeros(1) if name.startswith("layers.1.") else x for name, x in t.items()}), "layers.1."),
+    "classes": (lambda f: rewrite(f, model__n_classes=HUGE), "3 labels for 1000000000 classes"),
+    "depth": (lambda f: rewrite(f, model__depth=HUGE), "1,000,000,000 blocks"),
+    "width": (lambda f: rewrite(f, model__width=HUGE), "doesn't fit"),
+    "width beyond 64 bits": (lambda f: rewrite(f, model__width=16 * 10**30), "doesn't fit"),
+    "states": (lambda f: rewrite(f, model__state_size=HUGE), "state_size"),
+    "taps": (lambda f: rewrite(f, model__conv_kernel=HUGE), "doesn't fit"),
+    "expand": (lambda f: rewrite(f, model__expand=HUGE), "doesn't fit"),
+    "frames": (lambda f: rewrite(f, model__frames=16 * HUGE, frontend__frames=16 * HUGE), "doesn't fit"),
+    "sample rate": (lambda f: rewrite(f, frontend__sample_rate_hz=HUGE), "too much memory"),
+    "window": (lambda f: rewrite(f, frontend__window_ms=1e12), "too much memory"),
+    "FFT": (lambda f: rewrite(f, frontend__fft_size=HUGE), "too much memory"),
+    "another architecture": (lambda f: instead(f, "config.json", lambda path: path.write_text(json.dumps({
+        "format": 1, "model": {"architecture": "ast", "width": 16, "depth": 2, "heads": 4, "mlp_width": HUGE, "n_classes": 3, "n_mels": 32,
+                               "frames": 48}, "frontend": {"n_mels": 32, "frames": 48}, "labels": list("abc"),
+        "activation": "softmax"}))), "doesn't fit"),
+    "a config of 1 GiB": (lambda f: sparse(f / "config.json"), "bytes"),
+    "nested JSON": (lambda f: (f / "config.json").write_text("[" * 10**6), "config.json is damaged"),
+    "an endless number": (lambda f: (f / "config.json").write_text("9" * 10**6), "config.json is damaged"),
+    "a million wrong labels": (lambda f: rewrite(f, labels=[1] * 10**6), "labels.0"),
+    "a link to an endless device": (lambda f: instead(f, "model.safetensors", lambda p: p.symlink_to("/dev/zero")), "no regular file"),
+    "a link to itself": (lambda f: instead(f, "model.safetensors", lambda p: p.symlink_to(p)), "can't read"),
+    "a link to nothing": (lambda f: instead(f, "model.safetensors", lambda p: p.symlink_to("nowhere")), "does not exist"),
+    "a pipe": (lambda f: instead(f, "model.safetensors", os.mkfifo), "no regular file"),
+    "a folder": (lambda f: instead(f, "model.safetensors", os.mkdir), "no regular file"),
+    "a config that is an endless device": (lambda f: instead(f, "config.json", lambda p: p.symlink_to("/dev/zero")), "no regular file"),
+    "a config that is a pipe": (lambda f: instead(f, "config.json", os.mkfifo), "no regular file"),
+    "a config linked to itself": (lambda f: instead(f, "config.json", lambda p: p.symlink_to(p)), "can't read"),
+    # last, since a peak hides what later attacks take below it
+    "many unknown keys": (lambda f: rewrite(f, **{f"key{i}": 0 for i in range(2 * 10**5)}), "config.json is damaged"),
+}
+READ = """
+import json, resource, sys
+from aumcli.errors import AumError
+from aumcli.weights import read_model
+def peak(): return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
+read_model(sys.argv[1])
+results = {}
+for folder in sys.argv[2:]:
+    before = peak()
+    try:
+        read_model(folder)
+        problem = None
+    except AumError as error:
+        problem = error.problem
+    results[folder] = problem, peak() - before
+print(json.dumps(results))
+"""
+
+
+@pytest.fixture(scope="module")
+def results(tmp_path_factory) -> dict[str, tuple[str | None, int]]:
+    """attack -> (what was said, by how many MiB the peak of the memory rose), all in one process."""
+    root = tmp_path_factory.mktemp("attacks")
+    model = AudioMambaConfig(width=16, depth=2, n_classes=3, n_mels=32, frames=48, state_size=4)
+    config = ModelConfig(model=model, frontend=FrontendConfig(n_mels=32, frames=48), labels=("a", "b", "c"), activation="softmax")
+    weights = AudioMamba(model).state_dict()
+    folders = {name: root / str(number) for number, name in enumerate(ATTACKS)}
+    for folder in (root / "honest", *folders.values()):
+        save_model(folder, weights, config)
+    for name, (attack, _) in ATTACKS.items():
+        attack(folders[name])
+    done = subprocess.run([sys.executable, "-c", READ, str(root / "honest"), *map(str, folders.values())], capture_output=True, text=True,
+                          timeout=120)
+    assert done.returncode == 0, done.stderr
+    told = json.loads(done.stdout.splitlines()[-1])
+    return {name: tuple(told[str(folder)]) for name, folder in folders.items()}
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="needs links and pipes")
+@pytest.mark.parametrize("name", ATTACKS)
+def test_refused_with_little_memory(results, name):
+    problem, mebibytes = results[name]
+    assert problem is not None, "it was loaded"
+    assert ATTACKS[name][1] in problem and len(problem) < 500
+    assert mebibytes < MOST_MIB
