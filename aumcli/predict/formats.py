@@ -172,6 +172,7 @@ def _one_line(text: str) -> str:
     return " ".join(text.split())
 
 
+WITHOUT_FAILURES = (Format.TABLE, Format.AUDACITY, Format.RAVEN)
 TEXT: dict[Format, Callable[[Record, Iterable[Record]], Iterator[str]]] = {
     Format.TABLE: _table, Format.JSON: _json, Format.JSONL: _jsonl, Format.CSV: _csv, Format.AUDACITY: _audacity, Format.RAVEN: _raven}
 

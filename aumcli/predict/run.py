@@ -142,12 +142,21 @@ def _label(classifier: Classifier, sources: Sequence[Source], config: PredictCon
             done += len(group)
             if outputs.folder is not None:
                 for record, i in zip(records, places):
-                    formats.write(outputs.folder / (sources[i].name + outputs.kind.suffix), outputs.kind, header, [record])
+                    _write_own(outputs, sources[i], header, record)
             journal.append(records, places)
     except KeyboardInterrupt:
         raise AumError(f"stopped; {len(sources) - len(journal.missing()):,} of {len(sources):,} results are in {journal.path}",
                        fix="go on with the same command and --resume", exit_code=130) from None
     return journal
+
+
+def _write_own(outputs: Outputs, source: Source, header: Record, record: Record) -> None:
+    """Write a sound's own file of results. Where the format has no place for a failure there is none: an empty one would
+    say that nothing was heard."""
+    path = outputs.folder / (source.name + outputs.kind.suffix)
+    if "problem" in record and outputs.kind in formats.WITHOUT_FAILURES:
+        return path.unlink(missing_ok=True)
+    formats.write(path, outputs.kind, header, [record])
 
 
 def join(outputs: Outputs, emit: Callable[[str], None] = print, say: Callable[[str], None] = print) -> list[Record]:

@@ -96,12 +96,16 @@ def test_audacity_labels_and_raven_tables(predict, rec):
 
 
 def test_a_file_for_each_input(predict, rec):
+    Path("results").mkdir()
+    Path("results/bad.wav.txt").write_text("of an earlier call")
     result = predict(rec, "--out", "results/", "--format", "audacity", "--threshold", 0.3)
     assert result.code == 1
     assert sorted(path.relative_to("results").as_posix() for path in Path("results").rglob("*.txt")) == [
-        "bad.wav.txt", "deep/long; 'quoted'.wav.txt", "high.wav.txt", "hiss.wav.txt", "low.wav.txt"]
+        "deep/long; 'quoted'.wav.txt", "high.wav.txt", "hiss.wav.txt", "low.wav.txt"]
     assert Path("results/low.wav.txt").read_text().startswith("0.000000\t0.500000\tlow 0.")
     assert not list(Path().glob("*.journal"))
+    predict(rec, "--out", "documents/")
+    assert read_json("documents/bad.wav.json")["failed"][0]["fix"] and read_json("documents/low.wav.json")["clips"][0]["labels"]
     result = predict("rec/low.wav", "rec/deep/../low.wav", "--out", "results/")
     assert result.code == 2 and "would both be written" in result.err
 
