@@ -14,12 +14,12 @@ from pathlib import Path
 
 import numpy as np
 
-from aumcli.data.audio import resample
 from aumcli.data.clips import Clips
 from aumcli.data.dataset import DECODERS, stream_seed
 from aumcli.data.fetch import TIMEOUT_S, digest, download
 from aumcli.data.hdf5 import container
 from aumcli.data.manifest import Manifest
+from aumcli.data.resample import resample
 from aumcli.data.shards import INDEX, Sample, Shard, ShardIndex, read_index, read_samples
 from aumcli.errors import AumError
 from aumcli.files import write_json
