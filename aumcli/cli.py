@@ -113,7 +113,7 @@ def evaluate(
     model: Annotated[Path, typer.Argument(help="a run, a model directory or a packaged model")],
     data: Annotated[Path | None, typer.Option(help="prepared data  [default: what the model was trained on]")] = None,
     split: Annotated[str, typer.Option(help="train, val, test or another split of the data")] = "test",
-    out: Annotated[Path | None, typer.Option(help="folder for the JSON and the confusion plot  [default: the run, if it is one]")] = None,
+    out: Annotated[Path | None, typer.Option(help="folder for the JSON, the scores and the confusion plot  [default: the run, if it is one]")] = None,
     json_file: Annotated[Path | None, typer.Option("--json", help="also write the result to this file; - prints it")] = None,
     device: Device = "cpu",
 ) -> None:
@@ -131,7 +131,8 @@ def evaluate(
     print_metrics(result.metrics, f"{model} on {result.data}, {split} split")
     print_classes(result.metrics, where=f"eval-{split}.json")
     if out is not None:
-        typer.echo(f"{out}: wrote eval-{split}.json" + (f" and confusion-{split}.png" if result.metrics.confusion is not None else ""))
+        plot = f", confusion-{split}.png" if result.metrics.confusion is not None else ""
+        typer.echo(f"{out}: wrote eval-{split}.json{plot} and scores-{split}.npz, the scores of each clip")
 
 
 @app.command()
@@ -184,31 +185,40 @@ def predict(
 
 @app.command()
 def bench(
-    models: Annotated[str, typer.Option(help="what to compare: aum or ast, a size, and -eager for attention without a fused "
-                                             "kernel")] = "aum-base,ast-base",
+    files: Annotated[list[Path] | None, typer.Argument(help="with --compare: results of several machines")] = None,
+    models: Annotated[str | None, typer.Option(help="what to compare: aum-SIZE, ast-SIZE, ast-SIZE-eager (attention without a fused kernel), "
+                                               "model directories  [default: base and small of each]")] = None,
     max_tokens: Annotated[int, typer.Option(help="measure up to so many patches per clip")] = 2048,
     min_tokens: Annotated[int, typer.Option(help="start with so many, then double")] = 512,
-    mode: Annotated[str, typer.Option(help="inference or training")] = "inference",
-    dtype: Annotated[str, typer.Option(help="float32 or bfloat16")] = "float32",
+    mode: Annotated[str, typer.Option(help="inference, training or both: inference,training")] = "inference",
+    dtype: Annotated[str, typer.Option(help="float32, bfloat16, float16 or several")] = "float32",
     batch: Annotated[int, typer.Option(min=1, help="clips at a time")] = 1,
-    repeats: Annotated[int, typer.Option(min=1, help="timed runs per point")] = 7,
-    budget: Annotated[float, typer.Option(help="seconds per point, after three runs")] = 60.0,
-    out: Annotated[Path | None, typer.Option(help="folder for bench.json, with every sample")] = None,
+    precision: Annotated[float, typer.Option(min=0, help="repeat until the median's relative standard error is at most this")] = 0.01,
+    repeats: Annotated[int, typer.Option(min=1, help="timed runs per point at most")] = 50,
+    budget: Annotated[float, typer.Option(min=0, help="seconds per point; three timed runs are made all the same")] = 60.0,
+    components: Annotated[bool, typer.Option("--components", help="instead, where a block's time goes")] = False,
+    kernels: Annotated[bool, typer.Option("--kernels", help="instead, every backend of the kernels against the reference")] = False,
+    compare: Annotated[bool, typer.Option("--compare", help="instead, compare results: aum bench --compare a.json b.json")] = False,
+    out: Annotated[Path | None, typer.Option(help="folder for the results: JSON with every sample, CSV, Markdown, a picture")] = None,
     device: Device = "cpu",
 ) -> None:
     """Time AuM beside AST on this machine, by number of tokens: a second at 10 ms per frame has 50."""
-    from aumcli.bench import bench as run_bench
-    from aumcli.report import bench_header, bench_line
+    from aumcli import bench as module
 
-    names = models.split(",")
-    for number, points in enumerate(run_bench(names, max_tokens, min_tokens, mode, dtype, device, batch, repeats, budget, out)):
-        setting = points[0].setting
-        if number == 0:
-            typer.echo(f"{mode}, {dtype}, {device}, batch {batch}, {setting.threads} threads, seed {setting.seed}; medians of up to {repeats}\n"
-                       + bench_header(names))
-        typer.echo(bench_line(points))
+    if [components, kernels, compare].count(True) > 1 or bool(files) != compare:
+        raise AumError("--components, --kernels and --compare exclude one another, and only --compare takes files",
+                       fix="give one of them; for --compare, the files or folders of two results or more")
+    if compare:
+        lines = module.compared(module.compare(files, out))
+    else:
+        sweep = module.Sweep(models.split(",") if models else module.MODELS, min_tokens, max_tokens, mode.split(","), dtype.split(","),
+                             device, batch, module.Rules(precision, repeats, budget))
+        lines = (module.component_lines(module.components(sweep, out)) if components else
+                 module.kernel_lines(module.kernels(sweep, out)) if kernels else module.point_lines(module.bench(sweep, out)))
+    for line in lines:
+        typer.echo(line)
     if out is not None:
-        typer.echo(f"{out}: wrote bench.json")
+        typer.echo(f"{out}: wrote the results")
 
 
 @app.command()
@@ -217,20 +227,27 @@ def ablate(
     data: Annotated[Path | None, typer.Option(help="prepared data  [default: data/<the recipe's corpus>]")] = None,
     grid: Annotated[list[str] | None, typer.Option(help="an axis: --grid model.cls_position=head,mid,end; repeatable  "
                                                    "[default: the paper's Table 2, directions by CLS positions]")] = None,
+    models: Annotated[str | None, typer.Option(help="compare architectures with equal parameters: aum,ast")] = None,
     seeds: Annotated[int, typer.Option(min=1, help="runs per cell")] = 3,
     set_: Annotated[list[str] | None, typer.Option("--set", help="change a value in all cells; repeatable")] = None,
-    out: Annotated[Path | None, typer.Option(help="folder for the runs and the table  [default: ablations/<recipe>]")] = None,
+    out: Annotated[Path | None, typer.Option(help="folder for the runs and the tables  [default: ablations/<recipe>]")] = None,
+    jobs: Annotated[int | None, typer.Option(min=1, help="runs at a time  [default: what keeps the processors busy; on a GPU, 1]")] = None,
+    threads: Annotated[int, typer.Option(min=1, help="threads of each run, however many run at a time: they decide how sums round")] = 1,
     device: Device = "cpu",
 ) -> None:
     """Train and test a grid of variants; the same command again goes on where it stopped."""
-    from aumcli.ablate import TABLE_2, ablate as run_ablation, table
-    from aumcli.report import print_table
+    from aumcli.ablate import TABLE_2, ablate as run_ablation, print_ablation
 
     out = out or Path("ablations") / Path(recipe).stem
-    cells = run_ablation(recipe, out, data, grid or TABLE_2, seeds, set_ or [], device, say=typer.echo)
-    print_table(f"{recipe}, test split, {seeds} seeds", *table(cells))
-    typer.echo(f"{out}: wrote ablation.json and ablation.md")
-    raise typer.Exit(1 if any(cell.failures for cell in cells) else 0)
+    architectures = models.split(",") if models else []
+    try:
+        result = run_ablation(recipe, out, data, grid or ([] if models else TABLE_2), seeds, set_ or [], device, architectures, jobs,
+                              threads, say=typer.echo)
+    except KeyboardInterrupt:
+        raise AumError("stopped; finished runs are kept", fix="the same command goes on", exit_code=130) from None
+    print_ablation(result)
+    typer.echo(f"{out}: wrote ablation.md, .json, .csv, .tex" + (" and .png" if len(result.axes) == 2 else ""))
+    raise typer.Exit(1 if any(cell.failures for cell in result.cells) else 0)
 
 
 @app.command()

@@ -1,5 +1,6 @@
 """aum eval: score a split and say how good the scores are."""
 
+import zipfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,11 +12,12 @@ from aumcli.data.dataset import Waveforms
 from aumcli.data.manifest import Clip, Manifest, read_manifest
 from aumcli.data.splits import split_clips
 from aumcli.errors import AumError
-from aumcli.files import write_json
+from aumcli.files import atomic_path, write_json
 from aumcli.metrics import Metrics, evaluate_scores
 from aumcli.report import environment, plot_confusion
 
 BATCH_CLIPS = 64
+SCORES = "scores-{}.npz"       # of a split
 
 
 @dataclass(frozen=True)
@@ -27,6 +29,9 @@ class Evaluation:
     split: str
     metrics: Metrics
     provenance: dict[str, object]
+    clips: tuple[str, ...]      # of each score: path, below the data's folder where it lies there, and start
+    scores: np.ndarray          # (clips, classes), float32
+    targets: np.ndarray         # (clips,) class indices, or (clips, classes) zeros and ones
 
 
 def evaluate(model: Path | str, data: Path | str | None = None, split: str = "test", out: Path | str | None = None,
@@ -37,7 +42,7 @@ def evaluate(model: Path | str, data: Path | str | None = None, split: str = "te
         model: a run, a model directory or a packaged model's name.
         data: a prepared folder; None: the one that the model was trained on.
         split: train, val, test or another of the data's splits. A run that held a group out means that group by "test".
-        out: folder for `eval-<split>.json` and `confusion-<split>.png`; None: nothing is written.
+        out: folder for `eval-<split>.json`, `scores-<split>.npz` and `confusion-<split>.png`; None: nothing is written.
         device: where to compute.
 
     Returns:
@@ -53,11 +58,13 @@ def evaluate(model: Path | str, data: Path | str | None = None, split: str = "te
     clips = split_clips(manifest, split, classifier.config.provenance.get("hold_out", ""))
     manifest.check_files(clips)
     scores = np.concatenate(list(score_clips(classifier, clips)))
-    targets = manifest.targets(clips)
-    metrics = evaluate_scores(scores, targets if manifest.multi_label else targets.argmax(1), classifier.labels)
+    targets = manifest.targets(clips).astype(np.uint8)
+    targets = targets if manifest.multi_label else targets.argmax(1)
+    metrics = evaluate_scores(scores, targets, classifier.labels)
     result = Evaluation(str(model), str(folder), split, metrics, {
         "clips": metrics.clips, "seed": classifier.config.provenance.get("seed"), "backend": classifier.backend,
-        "device": str(classifier.device), "dtype": "float32", "environment": environment()})
+        "device": str(classifier.device), "dtype": "float32", "environment": environment()},
+        tuple(_name(clip, folder) for clip in clips), scores, targets)
     if out is not None:
         write_evaluation(result, Path(out))
     return result
@@ -84,7 +91,9 @@ def check_labels(classifier: Classifier, manifest: Manifest) -> None:
 
 
 def write_evaluation(result: Evaluation, out: Path) -> None:
-    """Write eval-<split>.json and, for data with one label per clip, confusion-<split>.png."""
+    """Write eval-<split>.json, each clip's scores and, for data with one label per clip, confusion-<split>.png."""
+    with atomic_path(out / SCORES.format(result.split)) as temporary, open(temporary, "wb") as file:
+        np.savez_compressed(file, clips=np.array(result.clips), scores=result.scores, targets=result.targets)
     write_json(out / f"eval-{result.split}.json", as_json(result))
     if result.metrics.confusion is not None:
         labels = [row.label for row in result.metrics.per_class]
@@ -96,6 +105,20 @@ def as_json(result: Evaluation) -> dict[str, object]:
     """The evaluation as plain values."""
     return {"model": result.model, "data": result.data, "split": result.split, **result.provenance,
             "metrics": result.metrics.to_dict()}
+
+
+def read_scores(path: Path | str) -> tuple[list[str], np.ndarray, np.ndarray]:
+    """Read a scores-<split>.npz: clips, scores and targets as in `Evaluation`."""
+    try:
+        with np.load(path, allow_pickle=False) as arrays:
+            return arrays["clips"].tolist(), arrays["scores"], arrays["targets"]
+    except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
+        raise AumError(f"can't read {path}: {error}", fix="remove it and evaluate again") from error
+
+
+def _name(clip: Clip, folder: Path) -> str:
+    path = clip.path.relative_to(folder) if clip.path.is_relative_to(folder) else clip.path
+    return path.as_posix() + ("" if clip.start_s is None else f"@{clip.start_s:g}")
 
 
 def _trained_on(classifier: Classifier) -> str:

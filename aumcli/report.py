@@ -11,7 +11,6 @@ from aumcli.files import atomic_path
 from aumcli.metrics import Metrics
 
 if TYPE_CHECKING:
-    from aumcli.bench import Point
     from aumcli.prepare import PrepareReport
     import numpy as np
     from matplotlib.figure import Figure
@@ -60,29 +59,6 @@ def markdown_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str
     """A table as Markdown."""
     lines = [columns, ["---"] * len(columns), *rows]
     return "".join("| " + " | ".join(str(cell).replace("|", "\\|") for cell in line) + " |\n" for line in lines)
-
-
-def bench_header(models: Sequence[str]) -> str:
-    """Heading of the lines that `bench_line` makes."""
-    versus = f"  {models[0]} is" if len(models) > 1 else ""
-    return f"{'tokens':>6}" + "".join(f"{model:>26}" for model in models) + versus
-
-
-def bench_line(points: "Sequence[Point]") -> str:
-    """One line of `aum bench`: median, spread and peak memory of each model; how the first compares with the second."""
-    cells = []
-    for point in points:
-        if point.median_ms is None:
-            cells.append(f"{point.failure:>26}")
-            continue
-        spread = (max(point.samples_ms) - min(point.samples_ms)) / 2 / point.median_ms
-        memory = "" if point.peak_bytes is None else f"{point.peak_bytes / 2**20:>8,.0f} MiB"
-        cells.append(f"{point.median_ms:>8,.0f} ms ±{100 * spread:2.0f}%{memory}".rjust(26))
-    versus = ""
-    if len(points) > 1 and points[0].median_ms and points[1].median_ms:
-        ratio = points[1].median_ms / points[0].median_ms
-        versus = f"  {ratio:.2f} x as fast"
-    return f"{points[0].setting.tokens:>6}" + "".join(cells) + versus
 
 
 def print_metrics(metrics: Metrics, title: str, file: TextIO | None = None) -> None:
@@ -206,7 +182,7 @@ def plot_curves(history: Sequence[Mapping[str, Any]], path: Path | str, title: s
             right.legend(loc="lower right")
         for axes in (left, right):
             axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-        _save(figure, path)
+        save_figure(figure, path)
 
 
 def plot_confusion(matrix: "np.ndarray", label_names: Sequence[str], path: Path | str, title: str) -> None:
@@ -260,7 +236,7 @@ def plot_confusion(matrix: "np.ndarray", label_names: Sequence[str], path: Path 
             for i, j in np.argwhere(matrix > 0):
                 axes.text(j, i, f"{matrix[i, j]}", ha="center", va="center", fontsize=min(8, 30 / digits),
                           color="white" if share[i, j] > 55 else "black")
-        _save(figure, path)
+        save_figure(figure, path)
 
 
 def environment() -> dict[str, Any]:
@@ -307,7 +283,7 @@ def _console(file: TextIO | None):
     return console if console.is_terminal else Console(file=file, width=PIPE_COLUMNS, color_system=None)
 
 
-def _save(figure: "Figure", path: Path | str) -> None:
+def save_figure(figure: "Figure", path: Path | str) -> None:
     """Write a PNG by the Agg renderer, atomically; no window system and no global state take part."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     with atomic_path(path) as temporary:

@@ -1,73 +1,242 @@
-"""aum bench: what it measures, and what it says where a model can't run."""
+"""aum bench: what it measures, what it says where a model can't run, and what it concludes."""
 
+import csv
 import json
-import os
-import signal
+import math
+import statistics
 
+import numpy as np
 import pytest
 import torch
+from competitors import broken, hungry, killed, steady
+from matplotlib.image import imread
 
-from aumcli import bench as module
-from aumcli.bench import Setting, bench, measure
+from aumcli.bench import Point, Result, Rules, Setting, Sweep, components, kernels, read_results
+from aumcli.bench import backends, breakdown, picture
+from aumcli.bench.analysis import comparisons, growth
+from aumcli.bench.breakdown import component_lines, timed_parts
+from aumcli.bench.backends import KernelSetting, kernel_lines, timed_kernel
+from aumcli.bench.output import update, write_results
+from aumcli.bench.point import network_config, timed_runs
+from aumcli.bench.turns import Samples, relative_error, take_turns
 from aumcli.core.kernels import available_backends
 from aumcli.errors import AumError
+from aumcli.worker import OUT_OF_MEMORY
 
 pytest_plugins = ["aum_fixtures"]
+QUICK = Rules(repeats=3, budget_s=10)
+
+
+def setting(model="aum-nano", tokens=16, **other) -> Setting:
+    return Setting(**{"model": model, "tokens": tokens, "mode": "inference", "dtype": "float32", "device": "cpu", "batch": 1, "threads": 1} | other)
+
+
+def made(times: dict[str, dict[int, float | None]], machine="a machine", **other) -> Result:
+    """A result with these medians in ms by model and tokens; None: out of memory."""
+    points = [Point(setting(model, tokens, **other), 0.02 * tokens, "x", [] if ms is None else [0.99 * ms, ms, 1.01 * ms],
+                    None if ms is None else 1000 * tokens, None, OUT_OF_MEMORY if ms is None else "")
+              for model, by_tokens in times.items() for tokens, ms in by_tokens.items()]
+    return Result({"cpu": machine, "threads": 1}, QUICK, points)
+
+
+SWEEP = {"aum-base": {512: 100.0, 1024: 200.0, 2048: 400.0}, "ast-base": {512: 50.0, 1024: 200.0, 2048: 800.0},
+         "ast-base-eager": {512: 60.0, 1024: 240.0, 2048: None}}
 
 
 def test_command_prints_and_writes_every_sample(aum, tmp_path):
-    result = aum("bench", "--models", "aum-nano,ast-nano,ast-nano-eager", "--min-tokens", 16, "--max-tokens", 32, "--repeats", 3,
-                 "--out", tmp_path)
+    result = aum("bench", "--models", "aum-nano,ast-nano-eager", "--min-tokens", 16, "--max-tokens", 32, "--repeats", 3, "--out", tmp_path)
     assert result.code == 0, result.err
     lines = result.out.splitlines()
-    assert lines[1].split()[:4] == ["tokens", "aum-nano", "ast-nano", "ast-nano-eager"]
-    assert [line.split()[0] for line in lines[2:4]] == ["16", "32"] and all("x as fast" in line for line in lines[2:4])
+    assert [line.split()[:4] for line in lines[2:6:2]] == [["16", "0.32", "s", "aum-nano"], ["32", "0.64", "s", "aum-nano"]]
+    assert max(map(len, lines[:-1])) <= 80 and "times as fast as ast-nano-eager" in " ".join(result.out.split())
     written = json.loads((tmp_path / "bench.json").read_text())
-    assert written["schema"] == 1 and written["environment"]["torch"] == torch.__version__
-    assert [(p["setting"]["model"], p["setting"]["tokens"], p["backend"]) for p in written["points"][3:]] == [
-        ("aum-nano", 32, "torch" if available_backends()["cpu"] else "cpu"),
-        ("ast-nano", 32, "sdpa"), ("ast-nano-eager", 32, "eager")]
-    for point in written["points"]:
-        assert len(point["samples_ms"]) == 3 and min(point["samples_ms"]) <= point["median_ms"] <= max(point["samples_ms"])
+    only, = written["results"]
+    assert written["schema"] == 2 and only["environment"]["torch"] == torch.__version__ and only["rules"]["repeats"] == 3
+    assert [(p["setting"]["model"], p["setting"]["tokens"], p["backend"]) for p in only["points"]] == [
+        ("aum-nano", 16, "torch" if available_backends()["cpu"] else "cpu"), ("ast-nano-eager", 16, "eager"),
+        ("aum-nano", 32, "torch" if available_backends()["cpu"] else "cpu"), ("ast-nano-eager", 32, "eager")]
+    for point in only["points"]:
+        assert len(point["samples_ms"]) == 3 and point["median_ms"] == statistics.median(point["samples_ms"])
         assert point["peak_bytes"] > 0 and point["saved_bytes"] is None
+    rows = list(csv.DictReader((tmp_path / "bench.csv").open()))
+    assert [float(row["median_ms"]) for row in rows] == [point["median_ms"] for point in only["points"]]
+    assert "| 32 | 0.64 s | ast-nano-eager | eager |" in (tmp_path / "bench.md").read_text()
+    assert imread(tmp_path / "bench.png").std() > 0.01
 
 
 def test_bytes_kept_for_the_backward_pass_grow_with_the_tokens():
-    settings = [Setting("ast-nano", tokens, "training", "float32", "cpu", 1, 1) for tokens in (64, 128)]
-    short, long = measure(settings, repeats=1, budget_s=10)
+    short, long, half = (next(timed_runs(setting("ast-nano", tokens, mode="training", dtype=dtype)))[1]["saved_bytes"]
+                         for tokens, dtype in ((64, "float32"), (128, "float32"), (128, "bfloat16")))
     width, depth = 128, 3
     least = 4 * 64 * width * depth * 8         # norm's input, qkv, attention's output, both of the perceptron's: over 8 d a token
-    assert least < short.saved_bytes < 4 * least
-    assert 1.9 * short.saved_bytes < long.saved_bytes < 2.1 * short.saved_bytes
+    assert least < short < 4 * least and 1.9 * short < long < 2.1 * short and half < long
 
 
-def test_a_killed_model_is_a_mark_and_the_other_goes_on(monkeypatch):
-    monkeypatch.setattr(module, "_work", _killed_if_aum)
-    aum, ast = measure([Setting(model, 16, "inference", "float32", "cpu", 1, 1) for model in ("aum-nano", "ast-nano")], 2, 10)
-    assert aum.failure == "out of memory" and aum.median_ms is None
-    assert ast.failure == "" and len(ast.samples_ms) == 2
+def test_a_killed_competitor_is_a_mark_and_the_other_goes_on():
+    victim, other = take_turns(killed, ["victim", "other"], QUICK)
+    assert victim.failure == OUT_OF_MEMORY and not victim.ms
+    assert other.ms == {"run": [1.0, 1.0, 1.0]} and not other.failure          # its two warm-ups took 9 ms
 
 
-def _killed_if_aum(pipe, setting, work=module._work):
-    if setting.model == "aum-nano":
-        pipe.recv()
-        os.kill(os.getpid(), signal.SIGKILL)   # as the system does where memory has run out
-    work(pipe, setting)
+def test_out_of_memory_beside_others_is_tried_again_alone(tmp_path):
+    hungry_one, other = take_turns(hungry, [tmp_path / "marker", None], QUICK)
+    assert hungry_one.ms == other.ms == {"run": [2.0, 2.0, 2.0]}
+
+
+def test_what_torch_can_not_do_is_a_mark_with_its_reason():
+    reasons = [take_turns(broken, [text], QUICK)[0].failure for text in ('"mm" not implemented for \'Half\'\nC++ trace', "can't allocate memory: 9")]
+    assert reasons == ['"mm" not implemented for \'Half\'', OUT_OF_MEMORY]
 
 
 def test_memory_that_can_not_be_had_is_a_mark():
-    point, = measure([Setting("ast-nano-eager", 200_000, "inference", "float32", "cpu", 1, 1)], 1, 10)
-    assert point.failure == "out of memory"
+    with pytest.raises(RuntimeError, match="can't allocate memory"):           # which a worker calls out of memory
+        next(timed_runs(setting("ast-nano-eager", 200_000)))
 
 
-def test_a_budget_ends_a_point_after_three_samples():
-    point, = measure([Setting("ast-nano", 16, "inference", "float32", "cpu", 1, 1)], repeats=50, budget_s=0.0)
-    assert len(point.samples_ms) == 3
+def test_precision_repeats_and_budget_end_a_point():
+    precise, = take_turns(steady, [1.0], Rules(precision=0.01, repeats=50, budget_s=10))
+    assert precise.count == 5                                                  # equal samples: precise with the fewest that may be
+    dear, = take_turns(steady, [400.0], Rules(precision=0.0, repeats=50, budget_s=1.0))
+    assert dear.count == 3 and dear.warm_ups == 1                              # a tenth of the budget: one warm-up is enough
+    over, = take_turns(steady, [2000.0], Rules(budget_s=1.0))
+    assert over.failure == "over budget: 2 s a run"
+
+
+def test_precision_is_the_standard_error_of_the_median():
+    draws = np.random.default_rng(0).normal(100, 10, (4000, 40))
+    assert statistics.fmean(map(relative_error, draws.tolist())) == pytest.approx(np.median(draws, 1).std() / 100, rel=0.06)
+    assert Samples(ms={"a": [1.0] * 5, "b": [1.0, 2.0, 3.0, 4.0, 5.0]}).is_precise(Rules()) is False
+
+
+def test_growth_is_fitted_to_the_longer_half():
+    short = {64: 50.0, 128: 50.0, 256: 60.0}
+    found = growth(made({"aum-base": short | {512: 0.001 * 512**1.5, 1024: 0.001 * 1024**1.5, 2048: 0.001 * 2048**1.5}}).points)
+    assert (round(found.exponent, 6), found.points, found.from_tokens) == (1.5, 3, 512)
+    assert growth(made({"aum-base": {512: 1.0, 1024: None}}).points) is None
+
+
+def test_crossovers_are_interpolated_and_said_plainly():
+    fused, eager = comparisons(made(SWEEP | {"ast-base": {512: 50.0, 1024: 150.0, 2048: 1200.0}}).points)
+    a, b = math.log(1.5 / 2), math.log(3)
+    assert fused.crossings == (pytest.approx(1024 * 2 ** (-a / (b - a))),)
+    assert fused.sentence() == "ast-base is faster up to 1,182 tokens (23.6 s), then aum-base; aum-base is 3.00 times as fast as ast-base at 2,048 tokens."
+    assert list(eager.ratios) == [512, 1024]                                   # where both ran
+    behind, = comparisons(made({"aum-base": {512: 2.0, 1024: 4.0}, "ast-base": {512: 1.0, 1024: 3.0}}).points)
+    assert behind.sentence().startswith("ast-base is faster than aum-base at every length measured, 512 to 1,024 tokens: no crossover")
+    ahead, = comparisons(made({"aum-base": {512: 1.0}, "ast-base": {512: 3.0}}).points)
+    assert ahead.sentence().startswith("aum-base is faster than ast-base at the one length measured: no crossover")
+    assert not list(comparisons(made({"aum-base": {512: 1.0}, "aum-small": {512: 1.0}}).points))
+
+
+def test_picture_marks_what_ran_out_of_memory(tmp_path, monkeypatch):
+    figures = []
+    monkeypatch.setattr(picture, "save_figure", lambda figure, path: figures.append(figure))
+    picture.plot_results([made(SWEEP), made(SWEEP, "another", mode="training")], tmp_path / "x.png")
+    assert len(figures[0].axes) == 4
+    for axes in figures[0].axes:
+        mark, = [text for text in axes.texts if "OOM" in text.get_text()]
+        assert mark.get_text() == "base OOM" and mark.xy[0] == 2048
+        assert (axes.get_xscale(), axes.get_yscale()) == ("log", "log")
+        assert [label.get_text() for label in axes.child_axes[0].get_xticklabels()] == ["10.2", "20.5", "41"]   # seconds
+    names = [text.get_text() for text in figures[0].legends[0].get_texts()]
+    assert names == ["AuM, base", "AST, base", "AST eager, base", "a machine", "another", OUT_OF_MEMORY]
+
+
+def test_results_of_two_machines_are_joined(aum, tmp_path):
+    twice = {model: {tokens: ms and 2 * ms for tokens, ms in each.items()} for model, each in SWEEP.items()}
+    write_results(tmp_path / "a", [made(SWEEP)])
+    write_results(tmp_path / "b", [made(twice, "another")])
+    result = aum("bench", "--compare", tmp_path / "a", tmp_path / "b" / "bench.json", "--out", tmp_path / "c")
+    assert result.code == 0 and max(map(len, result.out.splitlines()[:-1])) <= 80
+    lines = result.out.splitlines()
+    assert lines[0].startswith("A: cpu a machine") and lines[1].startswith("B: cpu another")
+    assert lines[4].split() == ["inference", "float32", "512", "aum-base", "100", "ms", "200", "ms", "2.00"]
+    assert lines[-2].split()[-3:] == ["failed", "failed", "-"]
+    assert [each.machine for each in read_results(tmp_path / "c")] == ["a machine", "another"]
+    assert aum("bench", "--compare", tmp_path / "a", tmp_path / "b", "--out", tmp_path / "a").code == 2
+    assert "nothing to compare" in aum("bench", "--compare", tmp_path / "a").err
+    assert "only --compare takes files" in aum("bench", tmp_path / "a").err
+    (tmp_path / "b" / "bench.json").write_text('{"schema": 1}')
+    assert "schema 1" in aum("bench", "--compare", tmp_path / "a", tmp_path / "b").err
+
+
+def test_a_folder_is_added_to_by_the_same_machine_only(tmp_path):
+    first, second = made(SWEEP), made({"aum-base": {2048: 7.0, 4096: 9.0}})
+    update(tmp_path, first.environment, QUICK, first.points)
+    update(tmp_path, first.environment, QUICK, second.points)
+    only, = read_results(tmp_path)
+    assert len(only.points) == 10
+    assert {p.setting.tokens: p.median_ms for p in only.points if p.setting.model == "aum-base"} == {512: 100, 1024: 200, 2048: 7, 4096: 9}
+    with pytest.raises(AumError, match="another machine"):
+        update(tmp_path, {"cpu": "another", "threads": 1}, QUICK, second.points)
+
+
+def test_a_model_directory_is_measured_at_any_length():
+    config, backend, clip_s = network_config("digits", 21)                    # a packaged one, patches of 64 mels by 4 frames
+    assert (config.n_patches, config.width, config.state_size, backend) == (21, 128, 8, "auto") and clip_s == pytest.approx(0.84)
+    times, facts = next(timed_runs(setting("digits", 21)))
+    assert times["run"] > 0 and facts["saved_bytes"] is None
+
+
+@pytest.mark.parametrize("model", ["aum-nano", "ast-nano", "ast-nano-eager"])
+def test_components_of_a_block(model, monkeypatch):
+    monkeypatch.setattr(breakdown, "COPY_BYTES", 4096)
+    monkeypatch.setattr(breakdown, "take_turns", in_this_process)
+    found, = components(Sweep([model], 16, 16, rules=QUICK))
+    part = found.part
+    if model == "aum-nano":
+        names = ["norm", "in_proj", "convolution", "x_proj, dt_proj", "scan", "out_proj"]
+        assert part("in_proj").operations == 2 * 17 * 128 * 512 and part("x_proj, dt_proj").operations == 2 * 17 * 256 * (24 + 8)
+        assert part("scan").least_bytes == 4 * 17 * (4 * 256 + 2 * 8)          # u, delta, z, y; B, C
+    else:
+        names = ["norms", "qkv", "attention", "proj", "mlp"]
+        assert part("qkv").operations == 2 * 17 * 128 * 384 and part("attention").operations == 4 * 17 * 17 * 128
+    assert [each.name for each in found.parts] == [*names, "whole block", "its matrix products alone", "copy in memory"]
+    assert part("whole block").operations == sum(part(name).operations for name in names)
+    assert all(len(each.samples_ms) == 3 for each in found.parts)
+    lines = list(component_lines([found]))
+    assert len(lines) == 1 + 1 + len(names) + 3 + 2 and "100.0 %" in lines[-5] and lines[-3].endswith("100 %")
+
+
+def in_this_process(generator, arguments, rules):
+    """As take_turns, without processes and without limits."""
+    found = []
+    for argument in arguments:
+        runs = generator(argument)
+        taken = [next(runs) for _ in range(3)]
+        found.append(Samples({name: [times[name] for times, _ in taken] for name in taken[0][0]}, taken[0][1]))
+    return found
+
+
+def test_kernels_are_held_to_the_reference_and_refused_ones_named(monkeypatch, tmp_path):
+    monkeypatch.setattr(backends, "take_turns", in_this_process)
+    rows = list(kernels(Sweep(["ast-nano", "aum-nano"], 8, 8, rules=QUICK), tmp_path))
+    assert [row[0].setting.kernel for row in rows] == ["scan, both ways", "convolution", "add and norm"]
+    for row in rows:
+        by_name = {point.setting.backend: point for point in row}
+        assert set(by_name) == set(available_backends()) and "GPU" in by_name["triton"].failure
+        for name in ("reference", "torch"):
+            point = by_name[name]
+            assert point.median_ms("forward") > 0 and point.median_ms("backward") > 0
+            assert 0 < max(point.differences.values()) < 1e-5 and point.worst in ("u", "delta", "A", "A_b", "B", "C", "D", "z", "delta_bias",
+                                                                                 "x", "weight", "bias", "residual")
+    assert "it runs on a GPU, not on cpu" in "\n".join(kernel_lines(rows)) and (tmp_path / "kernels.md").is_file()
+    with pytest.raises(AumError, match="AuM"):
+        next(kernels(Sweep(["ast-nano"], 8, 8)))
+
+
+def test_a_wrong_kernel_shows_as_a_difference(monkeypatch):
+    from aumcli.core import kernels as door
+
+    right = door.causal_conv1d
+    monkeypatch.setattr(door, "causal_conv1d", lambda *x, backend: right(*x, backend=backend) * (1.01 if backend == "torch" else 1.0))
+    _, facts = next(timed_kernel(KernelSetting("convolution", "torch", setting(tokens=8))))
+    assert facts["differences"]["forward"] == pytest.approx(0.01, rel=0.01)
 
 
 @pytest.mark.parametrize("arguments, words", [
-    ({"models": ["aum-huge"]}, "aum-huge"), ({"models": ["aum-base-eager"]}, "aum-base-eager"), ({"mode": "fast"}, "--mode"),
-    ({"dtype": "float8"}, "--dtype"), ({"min_tokens": 12}, "12"), ({"max_tokens": 8}, "8"), ({"device": "tpu"}, "tpu")])
+    ({"models": ["aum-huge"]}, "aum-huge"), ({"models": ["aum-base-eager"]}, "aum-base-eager"), ({"modes": ["fast"]}, "--mode"),
+    ({"dtypes": ["float8"]}, "--dtype"), ({"min_tokens": 12}, "12"), ({"max_tokens": 8}, "8"), ({"device": "tpu"}, "tpu")])
 def test_mistakes_are_named_before_anything_runs(arguments, words):
     with pytest.raises(AumError, match=words):
-        next(bench(**arguments))
+        Sweep(**arguments)

@@ -113,7 +113,7 @@ def test_curves_take_text_gaps_and_a_single_epoch(tmp_path):
 def test_curves_mark_the_first_best_epoch(tmp_path, monkeypatch):
     import aumcli.report as report
     figures = []
-    monkeypatch.setattr(report, "_save", lambda figure, path: figures.append(figure))
+    monkeypatch.setattr(report, "save_figure", lambda figure, path: figures.append(figure))
     rows = [{"epoch": i + 1, "train_loss": 1.0, "val_loss": 1.0, "val_map": value}
             for i, value in enumerate([0.2, 0.7, 0.7, math.nan])]
     plot_curves(rows, tmp_path / "x.png", "a run", metric="val_map")
@@ -125,7 +125,7 @@ def test_curves_mark_the_first_best_epoch(tmp_path, monkeypatch):
 def test_confusion_says_accuracy_counts_and_shares(tmp_path, monkeypatch):
     import aumcli.report as report
     figures = []
-    monkeypatch.setattr(report, "_save", lambda figure, path: figures.append(figure))
+    monkeypatch.setattr(report, "save_figure", lambda figure, path: figures.append(figure))
     plot_confusion(np.array([[3, 1, 0], [0, 4, 0], [0, 0, 0]]), ["a", "b", "c" * 50], tmp_path / "x.png", "a model")
     axes = figures[0].axes[0]
     assert axes.get_title() == "a model\naccuracy 87.50 % of 8 clips"

@@ -82,6 +82,14 @@ class Mixer(nn.Module):
         A_b = -torch.exp(self.A_b_log.float()) if self.direction is Direction.FO_BI else None
         return -torch.exp(A_log.float()), A_b, getattr(self, f"D{suffix}").float(), getattr(self, f"dt_proj{suffix}").bias.float()
 
+    def scan(self, u: Tensor, delta: Tensor, B: Tensor, C: Tensor, z: Tensor, suffix: str, reverse: bool) -> Tensor:
+        """Scan one branch, a Fo-Bi's in both directions: u, delta, z (b, l, e); B, C (b, l, n) -> (b, l, e)."""
+        A, A_b, D, bias = self.rates(suffix)
+        if A_b is None:
+            return selective_scan(u, delta, A, B, C, D, z, bias, reverse=reverse, backend=self.backend)
+        return bidirectional_scan(u, delta, A, A_b, B, C, D, z, bias, backend=self.backend,
+                                  published_gate_gradient=self.published_gate_gradient)
+
     def forward(self, tokens: Tensor) -> Tensor:
         """Map tokens (b, l, d) to (b, l, d)."""
         return self.mix(self.in_proj(tokens))
@@ -93,13 +101,8 @@ class Mixer(nn.Module):
         for suffix, reverse in self.branches:
             u = self.convolve(x, suffix, reverse)
             _, delta, B, C = self.project(u, suffix)
-            A, A_b, D, bias = self.rates(suffix)
-            if A_b is not None:
-                y = bidirectional_scan(u, delta, A, A_b, B, C, D, z, bias, backend=self.backend,
-                                       published_gate_gradient=self.published_gate_gradient)
-            else:
-                one = selective_scan(u, delta, A, B, C, D, z, bias, reverse=reverse, backend=self.backend)
-                y = one if y is None else (y + one) / 2
+            one = self.scan(u, delta, B, C, z, suffix, reverse)
+            y = one if y is None else (y + one) / 2
         return self.out_proj(y)
 
 

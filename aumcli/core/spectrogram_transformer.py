@@ -23,13 +23,17 @@ class Attention(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map tokens (b, l, d) to (b, l, d)."""
-        b, l, d = x.shape
-        q, k, v = self.qkv(x).view(b, l, 3, self.heads, d // self.heads).permute(2, 0, 3, 1, 4)       # (b, heads, l, d / heads)
+        return self.proj(self.attend(self.qkv(x)))
+
+    def attend(self, qkv: Tensor) -> Tensor:
+        """Map queries, keys and values side by side, (b, l, 3 d), to what the heads give, (b, l, d)."""
+        b, l, _ = qkv.shape
+        q, k, v = qkv.view(b, l, 3, self.heads, -1).permute(2, 0, 3, 1, 4)                            # (b, heads, l, d / heads)
         if self.backend == "eager":  # as the paper measured it: the (l, l) matrix is held in memory
-            x = (q @ k.transpose(-2, -1) * (d // self.heads) ** -0.5).softmax(-1) @ v
+            x = (q @ k.transpose(-2, -1) * q.shape[-1] ** -0.5).softmax(-1) @ v
         else:
             x = F.scaled_dot_product_attention(q, k, v)
-        return self.proj(x.transpose(1, 2).flatten(2))
+        return x.transpose(1, 2).flatten(2)
 
 
 class Perceptron(nn.Module):

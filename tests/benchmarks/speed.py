@@ -19,7 +19,7 @@ import torch.nn.functional as F
 from torch import nn
 from torch.utils.data import DataLoader, Dataset
 
-from aumcli.bench import Setting, measure, network_config
+from aumcli.bench import Rules, Setting, measure, network_config
 from aumcli.config import AudioMambaConfig, Direction, FrontendConfig
 from aumcli.core import build_network
 from aumcli.core.frontend import LogMel
@@ -165,7 +165,7 @@ def others(arguments: argparse.Namespace) -> None:
 
 
 def _models(tokens: int) -> tuple[nn.Module, nn.Module, torch.Tensor]:
-    config, _ = network_config("aum-base", tokens)
+    config, _, _ = network_config("aum-base", tokens)
     return build_network(config), hugging_face_ast(tokens), torch.randn(1, 2 * tokens, 128)
 
 
@@ -227,7 +227,7 @@ def memory(arguments: argparse.Namespace) -> None:
     for tokens in _lengths(arguments, 8192):
         models = ["aum-base", "aum-base"] + ["ast-base"] * (tokens <= 4096)
         recompute = ["cheap", "block", "cheap"]
-        points = [measure([Setting(model, tokens, "training", "float32", "cpu", 1, torch.get_num_threads(), recompute=again)], 1, 1.0)[0]
+        points = [measure([Setting(model, tokens, "training", "float32", "cpu", 1, torch.get_num_threads(), recompute=again)], Rules(repeats=1, budget_s=600))[0]
                   for model, again in zip(models, recompute)]
         print(f"{tokens} tokens: " + "; ".join(
             f"{point.setting.model} {point.setting.recompute}: " + (point.failure or f"{point.saved_bytes / tokens / 1024:.0f} KiB kept per token, "

@@ -1,0 +1,65 @@
+"""What an ablation found: its cells, and which are best."""
+
+import statistics
+from dataclasses import dataclass, field
+
+from aumcli.ablate.grid import value_of
+from aumcli.ablate.significance import Comparison
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One variant: its overrides, and its score for each seed (fewer than asked for where a run failed or is to come)."""
+
+    overrides: tuple[str, ...]
+    scores: dict[int, float]
+    failures: dict[int, str]
+    parameters: int | None = None
+
+    @property
+    def name(self) -> str:
+        """Its values, for people."""
+        return ", ".join(map(value_of, self.overrides))
+
+    @property
+    def mean(self) -> float | None:
+        """Mean over the seeds."""
+        return statistics.fmean(self.scores.values()) if self.scores else None
+
+    @property
+    def std(self) -> float | None:
+        """Standard deviation over the seeds (n - 1 in the denominator); none for a single one."""
+        return statistics.stdev(self.scores.values()) if len(self.scores) > 1 else None
+
+
+@dataclass
+class Ablation:
+    """A grid with its results."""
+
+    recipe: str
+    overrides: tuple[str, ...]
+    axes: list[list[str]]           # "section.key=value" each
+    seeds: int
+    cells: list[Cell]               # in the grid's order: the last axis runs fastest
+    metric: str = ""                # accuracy or mAP; "" before the first result
+    machines: list[str] = field(default_factory=list)
+    comparison: Comparison | None = None
+
+    @property
+    def keys(self) -> list[str]:
+        """What each axis changes, without its section."""
+        return [axis[0].partition("=")[0].rpartition(".")[2] for axis in self.axes]
+
+    def rows(self) -> list[list[Cell]]:
+        """Cells that differ in the last axis alone, together."""
+        width = len(self.axes[-1])
+        return [self.cells[i : i + width] for i in range(0, len(self.cells), width)]
+
+    def rank(self, cell: Cell) -> int:
+        """2 for the best of all cells, 1 for the best of a row, else 0; equals share a rank, a lone cell has none."""
+        def best(cells: list[Cell]) -> bool:
+            means = [each.mean for each in cells if each.mean is not None]
+            return len(means) > 1 and cell.mean == max(means)
+
+        row = next(row for row in self.rows() if any(each is cell for each in row))
+        return 2 if best(self.cells) else 1 if best(row) else 0

@@ -1,0 +1,145 @@
+"""The runs: each an ordinary run folder, trained or taken as it is, several at a time."""
+
+import json
+import os
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from pathlib import Path
+
+from aumcli.ablate.grid import Plan
+from aumcli.errors import AumError
+from aumcli.evaluate import SCORES, evaluate
+from aumcli.files import write_text
+from aumcli.recipe import dump_recipe, load_recipe
+from aumcli.train import train
+from aumcli.worker import Worker
+
+PLANNED = "planned.toml"      # a run's recipe before it was fitted to the data
+RESULT = "eval-test.json"
+FILES = ("report.json", RESULT, SCORES.format("test"))        # of a finished run
+FITTED = {"frontend": ("sample_rate_hz", "frames", "mean", "std"), "model": ("n_classes",), "data": ("fit",), "train": ("loss",)}
+
+
+def run_plans(plans: Sequence[Plan], data: Path | str | None, device: str, jobs: int, threads: int, say) -> Iterator[tuple[Plan, str]]:
+    """Train and test what isn't finished.
+
+    Args:
+        plans: the runs.
+        data: prepared data; None: the recipe's corpus.
+        device: where to compute.
+        jobs: runs at a time, each in a process of its own where there are several.
+        threads: of each run, whatever `jobs` is: their number decides how sums are rounded.
+        say: is given lines of text.
+
+    Yields:
+        Each run as it ends, and why it failed, "" where it didn't.
+    """
+    waiting = []
+    for plan in plans:
+        try:
+            _check_recipe(plan)
+        except AumError as error:
+            yield plan, error.problem
+            continue
+        if all((plan.folder / name).is_file() for name in FILES):
+            yield plan, ""
+        else:
+            waiting.append(plan)
+    jobs = min(jobs, len(waiting))
+    yield from (_at_once(waiting, data, device, jobs, threads, say) if jobs > 1 else _one_by_one(waiting, data, device, threads, say))
+
+
+def _at_once(plans: Sequence[Plan], data: Path | str | None, device: str, jobs: int, threads: int, say) -> Iterator[tuple[Plan, str]]:
+    workers: list[Worker] = []
+
+    def run(plan: Plan) -> str:
+        workers.append(Worker(_work, plan, data, device, threads))
+        try:
+            return workers[-1].ask()
+        except AumError as error:
+            return error.problem
+
+    say(f"{len(plans)} runs to do, {jobs} at a time, {threads} thread{'s' if threads > 1 else ''} each")
+    with ThreadPoolExecutor(jobs) as pool:
+        futures = {pool.submit(run, plan): plan for plan in plans}
+        try:
+            for future in as_completed(futures):
+                yield futures[future], future.result()
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)
+            for worker in workers:
+                worker.close()
+
+
+def _one_by_one(plans: Sequence[Plan], data: Path | str | None, device: str, threads: int, say) -> Iterator[tuple[Plan, str]]:
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        for plan in plans:
+            try:
+                finish(plan, data, device, say)
+            except AumError as error:
+                if error.exit_code >= 128:       # the user's wish to stop is no failure
+                    raise
+                yield plan, error.problem
+            else:
+                yield plan, ""
+    finally:
+        torch.set_num_threads(before)
+
+
+def _work(plan: Plan, data: Path | str | None, device: str, threads: int) -> Iterator[str]:
+    """What a worker's process does: one run, in silence."""
+    import torch
+
+    torch.set_num_threads(threads)
+    finish(plan, data, device, lambda text: None, progress=False)
+    yield ""
+
+
+def finish(plan: Plan, data: Path | str | None, device: str, say, progress: bool = True) -> None:
+    """Train a run unless that is done, and test it unless that is done and each clip's scores were kept.
+
+    Raises:
+        AumError: the folder holds a run of another recipe, or training or testing failed.
+    """
+    folder = plan.folder
+    if not (folder / PLANNED).is_file():
+        write_text(folder / PLANNED, dump_recipe(plan.recipe))
+    if not (folder / FILES[0]).is_file():
+        say(plan.name)
+        train(plan.recipe, folder, data, resume=(folder / "last" / "state.pt").is_file(), device=device, progress=progress, say=say)
+    if not all((folder / name).is_file() for name in FILES[1:]):
+        evaluate(folder, data, "test", folder, device)
+
+
+def _check_recipe(plan: Plan) -> None:
+    """Refuse a folder with a run of another recipe; a run made by `aum train` has only the recipe that was fitted to its data."""
+    planned, fitted = plan.folder / PLANNED, plan.folder / "recipe.toml"
+    if planned.is_file():
+        same = load_recipe(planned) == plan.recipe
+    elif fitted.is_file():
+        values, asked = load_recipe(fitted).model_dump(), plan.recipe.model_dump()
+        for section, keys in FITTED.items():
+            for key in keys:
+                asked[section][key] = values[section][key]
+        asked["model"]["frames"] = values["model"]["frames"]
+        same = values == asked
+    else:
+        same = True
+    if not same:
+        raise AumError(f"{plan.folder} holds a run of another recipe", fix="choose another --out, or remove that folder")
+
+
+def read_score(folder: Path) -> tuple[str, float]:
+    """The metric and its value on the test split, of a finished run: accuracy, or mAP of data with several labels."""
+    figures = json.loads((folder / RESULT).read_text(encoding="utf-8"))["metrics"]
+    return ("mAP", figures["mean_average_precision"]) if figures["multi_label"] else ("accuracy", figures["accuracy"])
+
+
+def jobs_for(device: str, threads: int, runs: int) -> int:
+    """How many runs at a time keep the processors busy; on a GPU, one."""
+    cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, min(runs, cpus // threads)) if device == "cpu" else 1

@@ -1,0 +1,159 @@
+"""Is a difference between two variants more than chance? Over seeds, and over the clips of the test split."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+DRAWS = 1000            # of the bootstrap
+POWER, LEVEL = 0.8, 0.05
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """The first variant against the second, over the seeds that both have; differences are first minus second.
+
+    Figures over seeds speak of other seeds of the same training; figures over clips of these trained models on other clips.
+    """
+
+    first: str
+    second: str
+    metric: str
+    seeds: tuple[int, ...]
+    difference: float                              # mean over the seeds
+    t: float | None                                # paired t-test over seeds; None where it isn't defined
+    p_seeds: float | None
+    interval_seeds: tuple[float, float] | None     # 95 %
+    detectable: float | None                       # a true difference that so many seeds find four times out of five
+    clips: int
+    only_first: int | None                         # right in the first alone, over clips and seeds; None for several labels
+    only_second: int | None
+    p_clips: float
+    interval_clips: tuple[float, float]            # 95 %, bootstrap
+
+    def sentences(self) -> list[str]:
+        """What the figures say, in words."""
+        points = f"{100 * self.difference:+.2f} points"
+        lines = [f"{self.metric}, {self.first} minus {self.second}: {points}, mean over {len(self.seeds)} paired seeds."]
+        if self.t is None:
+            lines.append("Over seeds: no test is possible with one seed, or where all seeds differ alike.")
+        else:
+            low, high = (100 * x for x in self.interval_seeds)
+            lines.append(f"Over seeds: paired t({len(self.seeds) - 1}) = {self.t:.2f}, {_p(self.p_seeds)}, 95 % interval {low:+.2f} to {high:+.2f}. "
+                         f"With {len(self.seeds)} seeds that scatter like these, the test finds a true difference of "
+                         f"{100 * self.detectable:.2f} points in four cases out of five, smaller ones less often.")
+        low, high = (100 * x for x in self.interval_clips)
+        if self.only_first is None:
+            test = f"paired bootstrap, {_p(self.p_clips)}"
+        else:
+            test = (f"{self.only_first} times right in {self.first} alone, {self.only_second} times in {self.second} alone; exact McNemar test "
+                    f"on each clip's sum over the seeds, {_p(self.p_clips)}")
+        lines.append(f"Over {self.clips} test clips, these trained models taken as they are: {test}; bootstrap 95 % interval {low:+.2f} to {high:+.2f}.")
+        return lines
+
+
+def compare(first: str, second: str, metric: str, seeds: Sequence[int], scores: tuple[Sequence[np.ndarray], Sequence[np.ndarray]],
+            targets: np.ndarray, values: tuple[Sequence[float], Sequence[float]]) -> Comparison:
+    """Compare two variants that were trained with the same seeds and tested on the same clips.
+
+    Args:
+        first, second: their names.
+        metric: "accuracy" or "mAP".
+        seeds: n of them.
+        scores: each variant's scores by seed, (clips, classes) each.
+        targets: (clips,) classes, or (clips, classes) zeros and ones.
+        values: each variant's metric by seed.
+
+    Source: McNemar 1947 for one seed; for several, the same test of flipped signs on each clip's sum of differences, exact.
+    """
+    differences = np.subtract(*values)
+    t, p_seeds, interval, detectable = _over_seeds(differences)
+    weights = np.random.default_rng(0).multinomial(len(targets), np.full(len(targets), 1 / len(targets)), size=DRAWS)     # (draws, clips)
+    only_first = only_second = None
+    if targets.ndim == 1:
+        right = [np.stack([each.argmax(1) == targets for each in one]).astype(int) for one in scores]                     # (n, clips)
+        by_clip = (right[0] - right[1]).sum(0)                                                                            # (clips)
+        only_first, only_second = (int((right[i] > right[1 - i]).sum()) for i in (0, 1))
+        p_clips = sign_flip_p(by_clip)
+        drawn = weights @ by_clip / (len(targets) * len(seeds))                                                           # (draws)
+    else:
+        drawn = np.mean([weighted_map(a, targets, weights) - weighted_map(b, targets, weights) for a, b in zip(*scores)], axis=0)
+        p_clips = min(1.0, 2 * (1 + min((drawn <= 0).sum(), (drawn >= 0).sum())) / (1 + DRAWS))
+    low, high = np.quantile(drawn, (LEVEL / 2, 1 - LEVEL / 2))
+    return Comparison(first, second, metric, tuple(seeds), float(differences.mean()), t, p_seeds, interval, detectable, len(targets),
+                      only_first, only_second, float(p_clips), (float(low), float(high)))
+
+
+def _over_seeds(differences: np.ndarray) -> tuple[float | None, float | None, tuple[float, float] | None, float | None]:
+    """t, p and 95 % interval of a paired t-test, and the difference that it would find with a power of 0.8."""
+    from scipy.stats import ttest_1samp
+
+    n = len(differences)
+    if n < 2 or np.ptp(differences) < 1e-12:
+        return None, None, None, None
+    result = ttest_1samp(differences, 0.0)
+    low, high = result.confidence_interval(1 - LEVEL)
+    return float(result.statistic), float(result.pvalue), (float(low), float(high)), detectable_effect(n) * float(differences.std(ddof=1))
+
+
+def detectable_effect(n: int) -> float:
+    """The true mean difference, in standard deviations, that a paired t-test with n pairs finds with a power of 0.8."""
+    from scipy.optimize import brentq
+    from scipy.stats import chi2, norm, t
+
+    # over the spread of an estimated standard deviation; scipy's noncentral t gives NaN for two or three pairs
+    spread = np.sqrt(chi2.ppf((np.arange(4000) + 0.5) / 4000, n - 1) / (n - 1))
+    edge = t.ppf(1 - LEVEL / 2, n - 1) * spread
+
+    def power(effect: float) -> float:
+        shift = effect * math.sqrt(n)
+        return float((norm.sf(edge - shift) + norm.cdf(-edge - shift)).mean())
+
+    return brentq(lambda effect: power(effect) - POWER, 0.01, 100.0)
+
+
+def sign_flip_p(differences: np.ndarray) -> float:
+    """How likely a sum at least as far from zero is, if each clip's difference had either sign alike: exact, two-sided.
+
+    Args:
+        differences: whole numbers; 1, 0 and -1 make it McNemar's exact test.
+    """
+    from scipy.stats import binom
+
+    chances = np.ones(1)                                    # of each sum, from the lowest to the highest
+    for size in range(1, int(np.abs(differences).max(initial=0)) + 1):
+        n = int((np.abs(differences) == size).sum())
+        steps = np.zeros(2 * size * n + 1)
+        steps[:: 2 * size] = binom.pmf(np.arange(n + 1), n, 0.5)
+        chances = np.convolve(chances, steps)
+    sums = np.arange(len(chances)) - len(chances) // 2
+    return min(1.0, float(chances[np.abs(sums) >= abs(int(differences.sum()))].sum()))
+
+
+def weighted_map(scores: np.ndarray, targets: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """Mean average precision for each of many weightings of the clips.
+
+    Args:
+        scores, targets: (clips, classes).
+        weights: (draws, clips); how often each clip was drawn.
+
+    Returns:
+        (draws), over the classes that a draw has positive clips of; equal scores count as one threshold.
+    """
+    each = []
+    for column, positive in zip(scores.T, targets.T):
+        order = np.argsort(-column, kind="stable")
+        ordered, hits = -column[order], positive[order] > 0
+        if not hits.any() or hits.all():
+            continue
+        ends = np.searchsorted(ordered, ordered, side="right") - 1                                     # (clips): last of equal scores
+        drawn = weights[:, order].astype(float)                                                        # (draws, clips)
+        precision = np.cumsum(drawn * hits, 1)[:, ends] / np.maximum(np.cumsum(drawn, 1)[:, ends], 1)
+        with np.errstate(invalid="ignore"):
+            each.append((drawn * hits * precision).sum(1) / (drawn * hits).sum(1))
+    return np.nanmean(each, axis=0)
+
+
+def _p(p: float) -> str:
+    return f"p = {p:.3f}" if p >= 0.001 else f"p = {p:.1e}"

@@ -1,0 +1,113 @@
+"""What follows from the points: how time grows with the length, and from which length on AuM wins."""
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from aumcli.bench.point import Point
+
+Group = tuple[str, str, str, int]   # mode, type, device, batch
+
+
+def groups(points: Sequence[Point]) -> dict[Group, list[Point]]:
+    """Points that belong into one table, in their order, by tokens and then by model."""
+    found: dict[Group, list[Point]] = {}
+    for point in points:
+        setting = point.setting
+        found.setdefault((setting.mode, setting.dtype, setting.device, setting.batch), []).append(point)
+    for each in found.values():
+        order = list(dict.fromkeys(point.setting.model for point in each))
+        each.sort(key=lambda point: (point.setting.tokens, order.index(point.setting.model)))
+    return found
+
+
+def by_model(points: Sequence[Point]) -> dict[str, dict[int, Point]]:
+    """A group's points by model and tokens."""
+    found: dict[str, dict[int, Point]] = {}
+    for point in points:
+        found.setdefault(point.setting.model, {})[point.setting.tokens] = point
+    return found
+
+
+def rival_of(model: str, models: Sequence[str]) -> str:
+    """The model that a model is compared with: the AuM of the same size, else the first of all; itself for none."""
+    kind, _, size = model.removesuffix("-eager").partition("-")
+    same = f"aum-{size}"
+    return model if kind == "aum" and size else same if kind == "ast" and same in models else models[0]
+
+
+@dataclass(frozen=True)
+class Growth:
+    """Time grows as tokens to the power of `exponent`, by a fit to `points` lengths, the shortest of which is `from_tokens`."""
+
+    exponent: float
+    points: int
+    from_tokens: int
+
+
+def growth(points: Sequence[Point]) -> Growth | None:
+    """Least squares of log time on log tokens, over the longer half of the lengths (of an odd number, the middle one too).
+
+    Short lengths, where fixed costs count, would flatten the slope.
+
+    Returns:
+        None with fewer than two lengths in that half.
+    """
+    known = sorted((point.setting.tokens, point.median_ms) for point in points if point.median_ms)
+    upper = known[len(known) // 2 :]
+    if len(upper) < 2:
+        return None
+    x, y = ([math.log(value) for value in column] for column in zip(*upper))
+    middle_x, middle_y = sum(x) / len(x), sum(y) / len(y)
+    slope = sum((a - middle_x) * (b - middle_y) for a, b in zip(x, y)) / sum((a - middle_x) ** 2 for a in x)
+    return Growth(slope, len(upper), upper[0][0])
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """AuM (or whatever comes first) against a rival: their times' ratio, and where it passes one."""
+
+    model: str
+    rival: str
+    ratios: dict[int, float]          # by tokens: the rival's time over the model's; above 1 the model is ahead
+    crossings: tuple[float, ...]      # tokens at which the other one takes the lead
+    clip_s_per_token: float
+
+    def sentence(self) -> str:
+        """Who is ahead where, plainly."""
+        if not self.ratios:
+            return f"{self.model} and {self.rival}: at no length did both run."
+        shortest, longest = min(self.ratios), max(self.ratios)
+        end = f"{self.model} is {self.ratios[longest]:.2f} times as fast as {self.rival} at {longest:,} tokens"
+        leader, other = (self.model, self.rival) if self.ratios[shortest] > 1 else (self.rival, self.model)
+        if not self.crossings:
+            where = "at the one length measured" if shortest == longest else f"at every length measured, {shortest:,} to {longest:,} tokens"
+            return f"{leader} is faster than {other} {where}: no crossover there; {end}."
+        text = f"{leader} is faster"
+        for tokens in self.crossings:
+            leader, other = other, leader
+            text += f" up to {tokens:,.0f} tokens ({tokens * self.clip_s_per_token:.1f} s), then {leader}"
+        return f"{text}; {end}."
+
+
+def comparisons(points: Sequence[Point]) -> Iterator[Comparison]:
+    """Each model of a group against its rival (see `rival_of`); crossings are interpolated on logarithmic axes."""
+    models = by_model(points)
+    for name, theirs in models.items():
+        ours_name = rival_of(name, list(models))
+        if ours_name == name:
+            continue
+        ours = models[ours_name]
+        ratios = {tokens: theirs[tokens].median_ms / ours[tokens].median_ms for tokens in sorted(set(ours) & set(theirs))
+                  if ours[tokens].median_ms and theirs[tokens].median_ms}
+        some = next(iter(ours.values()))
+        yield Comparison(ours_name, name, ratios, tuple(_crossings(ratios)), some.clip_s / some.setting.tokens)
+
+
+def _crossings(ratios: dict[int, float]) -> Iterator[float]:
+    lengths = list(ratios)
+    for left, right in zip(lengths, lengths[1:]):
+        a, b = math.log(ratios[left]), math.log(ratios[right])
+        if (a > 0) != (b > 0):
+            share = a / (a - b)
+            yield math.exp(math.log(left) + share * (math.log(right) - math.log(left)))

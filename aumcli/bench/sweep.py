@@ -1,0 +1,90 @@
+"""The sweep: models by number of tokens, modes and types; and what the other measurements have in common with it."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from aumcli.bench.output import update
+from aumcli.bench.point import Point, Setting, measure, network_config
+from aumcli.bench.results import here
+from aumcli.bench.turns import Rules
+from aumcli.errors import AumError
+
+MODES, DTYPES = ("inference", "training"), ("float32", "bfloat16", "float16")
+MODELS = ("aum-base", "ast-base", "ast-base-eager", "aum-small", "ast-small", "ast-small-eager")
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """What to measure.
+
+    Args:
+        models: names as in `Setting.model`.
+        min_tokens, max_tokens: patches per clip: the least, twice that, ... up to the most.
+        modes: "inference", and "training": forward, backward and an AdamW step.
+        dtypes: "float32", "bfloat16", "float16": autocast in training (with scaled gradients for float16), weights and
+            all in inference.
+        device: "cpu", "cuda" or "auto".
+        batch: clips at a time.
+        rules: when a point has been measured enough.
+
+    Raises:
+        AumError: an unknown model, mode or type, impossible numbers, or no such device.
+    """
+
+    models: Sequence[str] = MODELS
+    min_tokens: int = 512
+    max_tokens: int = 2048
+    modes: Sequence[str] = ("inference",)
+    dtypes: Sequence[str] = ("float32",)
+    device: str = "cpu"
+    batch: int = 1
+    rules: Rules = Rules()
+
+    def __post_init__(self):
+        from aumcli.classifier import pick_device
+
+        for name, values, known in (("--mode", self.modes, MODES), ("--dtype", self.dtypes, DTYPES)):
+            for value in values:
+                if value not in known:
+                    raise AumError(f"{name} {value} is not known", fix=f"choose among: {', '.join(known)}")
+        if self.max_tokens < self.min_tokens:
+            raise AumError(f"can't measure from {self.min_tokens} to {self.max_tokens} tokens", fix="--min-tokens is at most --max-tokens")
+        for model in self.models:
+            network_config(model, self.min_tokens)
+        object.__setattr__(self, "device", str(pick_device(self.device)))
+
+    @property
+    def lengths(self) -> list[int]:
+        """The numbers of tokens."""
+        doublings = (self.max_tokens // self.min_tokens).bit_length()
+        return [self.min_tokens << i for i in range(doublings)]
+
+    def setting(self, model: str, tokens: int, mode: str = "inference", dtype: str | None = None) -> Setting:
+        """The setting of one point."""
+        import torch
+
+        return Setting(model, tokens, mode, dtype or self.dtypes[0], self.device, self.batch, torch.get_num_threads())
+
+
+def bench(sweep: Sweep, out: Path | str | None = None) -> Iterator[list[Point]]:
+    """Measure models by number of tokens.
+
+    Args:
+        sweep: what to measure.
+        out: folder for bench.json, bench.csv, bench.md and bench.png, written after every number of tokens. Points of
+            other settings that are there, measured on the same machine, stay. None: nothing is written.
+
+    Yields:
+        The points of one mode, type and number of tokens, in the order of the models.
+
+    Raises:
+        AumError: `out` can't be written, or holds results of another machine or version.
+    """
+    update(out, here(sweep.device), sweep.rules, [])
+    for mode in sweep.modes:
+        for dtype in sweep.dtypes:
+            for tokens in sweep.lengths:
+                row = measure([sweep.setting(model, tokens, mode, dtype) for model in sweep.models], sweep.rules)
+                update(out, here(sweep.device), sweep.rules, row)
+                yield row

@@ -1,0 +1,175 @@
+"""What aum bench prints and writes for people: a line per point, who is ahead where, and the same as Markdown."""
+
+from collections.abc import Iterable, Iterator, Sequence
+
+from aumcli.bench.analysis import by_model, comparisons, groups, growth, rival_of
+from aumcli.bench.point import Point, Setting
+from aumcli.bench.results import Result
+from aumcli.bench.turns import Rules
+from aumcli.report import markdown_table
+
+HEADING = f"{'tokens':>6} {'sound':>8}  {'model':<16}{'median':>11} {'error':>7} {'peak':>9} {'kept':>9}{'x AuM':>7}"
+NOTES = ("error: standard error of the median. x AuM: the time over that of the AuM of this size (else of the first model); "
+         "above 1, AuM is ahead. peak: {peak}. kept: bytes kept for the backward pass, without the weights.")
+PEAKS = {"cpu": "what the process grew by while computing, without the weights", "gpu": "memory allocated on the GPU, weights and all"}
+
+
+def point_lines(rows: Iterable[list[Point]]) -> Iterator[str]:
+    """Lines to print while a benchmark runs, a heading where mode or type change, and at the end what follows."""
+    points: list[Point] = []
+    for row in rows:
+        new = next(iter(groups(row)))
+        if not points or new not in groups(points):
+            yield from ([""] if points else [])
+            yield title(row[0].setting)
+            yield HEADING
+        points += row
+        yield from _lines(row)
+    yield ""
+    for group, each in groups(points).items():
+        yield f"{group[0]}, {group[1]}"
+        yield from (_wrapped(line) for line in conclusions(each))
+
+
+def _lines(row: Sequence[Point]) -> Iterator[str]:
+    ratios = _times_aum(row)
+    for point in row:
+        setting, name = point.setting, point.setting.model
+        start = f"{setting.tokens:>6} {_seconds(point.clip_s):>8}  {name if len(name) < 17 else '…' + name[-15:]:<16}"
+        if point.median_ms is None:
+            yield f"{start}  {point.failure}"
+            continue
+        ratio = ratios.get(name)
+        yield (f"{start}{milliseconds(point.median_ms):>11} {100 * point.relative_error:>5.1f} % {_size(point.peak_bytes):>9} "
+               f"{_size(point.saved_bytes):>9}{'' if ratio is None else f'{ratio:.2f}':>7}").rstrip()
+
+
+def conclusions(points: Sequence[Point]) -> Iterator[str]:
+    """How each model's time grows, who is ahead where, and what could not run."""
+    for name, each in by_model(points).items():
+        found = growth(list(each.values()))
+        if found:
+            yield f"- {name}: time grows as tokens^{found.exponent:.2f} ({found.points} lengths from {found.from_tokens:,} tokens on)."
+    for each in comparisons(points):
+        yield f"- {each.sentence()}"
+    for point in points:
+        if point.failure:
+            yield f"- {point.setting.model} at {point.setting.tokens:,} tokens: {point.failure}."
+
+
+def markdown(results: Sequence[Result]) -> str:
+    """All results as one page: for each machine its environment, and for each mode and type a table and what follows."""
+    lines = ["# Time and memory by number of tokens", "", "Written by `aum bench`; every sample is in bench.json.", "", "![](bench.png)", ""]
+    for result in results:
+        lines += _preamble(result.environment, result.rules)
+        for each in groups(result.points).values():
+            on_gpu = each[0].setting.device.startswith("cuda")
+            lines += [f"### {title(each[0].setting)}", "", markdown_table(*_markdown_rows(each)),
+                      NOTES.format(peak=PEAKS["gpu" if on_gpu else "cpu"]), "",
+                      "Time grows as a power of the tokens: least squares on logarithms over the longer half of the lengths.", ""]
+            lines += [*conclusions(each), ""]
+    return "\n".join(lines)
+
+
+def page(heading: str, environment: dict[str, object], rules: Rules, sections: Sequence[tuple]) -> str:
+    """A page of tables: a section for each (title, columns, rows, lines below)."""
+    lines = [f"# {heading}", "", "Written by `aum bench`; every sample is in the JSON file beside it.", "", *_preamble(environment, rules)]
+    for name, columns, rows, notes in sections:
+        lines += [f"### {name}", "", markdown_table(columns, rows), *notes, ""]
+    return "\n".join(lines)
+
+
+def aligned(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> Iterator[str]:
+    """A table as lines of plain text, all but the first column flush right."""
+    refused = [set(row[2:]) == {"-"} for row in rows]               # their second cell is a reason
+    widths = [max(map(len, column)) for column in zip(columns, *(row[:1] + [""] * (len(row) - 1) if no else row for row, no in zip(rows, refused)))]
+    for row, no in zip((columns, *rows), (False, *refused)):
+        cells = [cell.ljust(width) if i == 0 else cell.rjust(width) for i, (cell, width) in enumerate(zip(row, widths))]
+        yield f"{cells[0]}  {row[1]}" if no else "  ".join(cells).rstrip()
+
+
+def _preamble(environment: dict[str, object], rules: Rules) -> list[str]:
+    facts = ", ".join(f"{key} {value}" for key, value in environment.items())
+    return [f"## {environment.get('gpu') or environment['cpu']}", "", f"{facts}. {_rule(rules).capitalize()}.", ""]
+
+
+def _markdown_rows(points: Sequence[Point]) -> tuple[list[str], list[list[str]]]:
+    rows = []
+    for tokens in dict.fromkeys(point.setting.tokens for point in points):
+        row = [point for point in points if point.setting.tokens == tokens]
+        ratios = _times_aum(row)
+        for point in row:
+            start = [f"{tokens:,}", _seconds(point.clip_s), point.setting.model, point.backend or "-"]
+            if point.median_ms is None:
+                rows.append([*start, point.failure, "-", "-", "-", "-", "-"])
+                continue
+            ratio = ratios.get(point.setting.model)
+            rows.append([*start, milliseconds(point.median_ms), f"{100 * point.relative_error:.1f} %", str(len(point.samples_ms)),
+                         _size(point.peak_bytes), _size(point.saved_bytes), "-" if ratio is None else f"{ratio:.2f}"])
+    return ["tokens", "sound", "model", "backend", "median", "error", "samples", "peak", "kept", "x AuM"], rows
+
+
+def _times_aum(row: Sequence[Point]) -> dict[str, float]:
+    """Each model's time over its AuM's."""
+    times = {point.setting.model: point.median_ms for point in row}
+    pairs = {name: rival_of(name, list(times)) for name in times}
+    return {name: times[name] / times[other] for name, other in pairs.items() if name != other and times[name] and times[other]}
+
+
+def compared(results: Sequence[Result]) -> Iterator[str]:
+    """Lines that compare machines: their environments, and each point's time on each over that on the first."""
+    names = [chr(ord("A") + i) for i in range(len(results))]
+    for name, result in zip(names, results):
+        yield _wrapped(f"{name}: " + ", ".join(f"{key} {value}" for key, value in result.environment.items()))
+    by_setting = [{_key(point): point for point in result.points} for result in results]
+    common = [key for key in by_setting[0] if any(key in each for each in by_setting[1:])]
+    if not common:
+        yield "They have no point in common: no model was measured on both at the same length, mode and type."
+        return
+    yield ""
+    yield f"{'mode':<10}{'dtype':<9}{'tokens':>6}  {'model':<16}" + "".join(f"{name:>11}" for name in names) + "".join(
+        f"{f'{name}/A':>7}" for name in names[1:])
+    for key in sorted(common, key=lambda key: (key[0], key[1], key[3], common.index(key))):
+        points = [each.get(key) for each in by_setting]
+        cells = [milliseconds(point.median_ms) if point and point.median_ms else "failed" if point else "-" for point in points]
+        first = points[0].median_ms
+        ratios = [f"{point.median_ms / first:.2f}" if point and point.median_ms and first else "-" for point in points[1:]]
+        yield f"{key[0]:<10}{key[1]:<9}{key[3]:>6}  {key[2][-16:]:<16}" + "".join(f"{c:>11}" for c in cells) + "".join(f"{r:>7}" for r in ratios)
+
+
+def _key(point: Point) -> tuple[str, str, str, int, int]:
+    setting = point.setting
+    return setting.mode, setting.dtype, setting.model, setting.tokens, setting.batch
+
+
+def title(setting: Setting) -> str:
+    """What a table's figures have in common."""
+    threads = f"{setting.threads} thread{'s' if setting.threads > 1 else ''}"
+    return f"{setting.mode}, {setting.dtype}, {setting.device}, batch {setting.batch}, {threads}, seed {setting.seed}"
+
+
+def _rule(rules: Rules) -> str:
+    return (f"medians, runs in turn until each has a standard error of {100 * rules.precision:g} %, at most {rules.repeats} runs "
+            f"or {rules.budget_s:g} s a point")
+
+
+def _wrapped(text: str) -> str:
+    """Text for a terminal of 80 columns."""
+    import textwrap
+
+    return textwrap.fill(text, 79, subsequent_indent="  ", break_long_words=False)
+
+
+def _seconds(value: float) -> str:
+    return f"{value:.2f} s" if value < 10 else f"{value:.1f} s"
+
+
+def milliseconds(ms: float) -> str:
+    """A time, in the unit that reads best."""
+    return f"{ms:,.2f} ms" if ms < 100 else f"{ms:,.0f} ms" if ms < 10_000 else f"{ms / 1000:,.1f} s"
+
+
+def _size(size: int | None) -> str:
+    if size is None:
+        return "-"
+    return f"{size / 2**30:,.2f} GiB" if size >= 2**30 else f"{size / 2**20:,.0f} MiB" if size >= 100 * 2**20 else f"{size / 2**20:.1f} MiB"
