@@ -3,6 +3,7 @@
 import os
 from collections.abc import Sequence
 from importlib import resources
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -10,11 +11,15 @@ import torch
 from torch import Tensor
 
 from aumcli.config import ModelConfig
+from aumcli.core import at_length
 from aumcli.core.frontend import build_frontend
-from aumcli.data.audio import load_audio
+from aumcli.data.audio import open_audio
+from aumcli.data.windows import cut_windows
 from aumcli.errors import AumError
 from aumcli.hub import hub_name, pull
 from aumcli.weights import CONFIG, read_model
+
+BATCH_WINDOWS = 64     # in one go; more are no faster
 
 
 class Classifier:
@@ -61,26 +66,52 @@ class Classifier:
             return function(features.to(self.device))
 
     def windows(self, waveform: np.ndarray) -> list[np.ndarray]:
-        """Cut a waveform (samples,) into the windows that are scored.
+        """Cut a waveform (samples,) into the windows that are scored, overlapping by half (see `cut_windows`)."""
+        return [window for _, window in cut_windows([waveform], *self.window_samples)]
 
-        A clip of at most the model's length is one window. A longer one is covered by windows that overlap by half;
-        the last ends with the clip, so that nothing is left out.
-        """
+    @property
+    def window_samples(self) -> tuple[int, int]:
+        """Samples of a window, and from one to the next, where nothing else is asked for."""
         size = self.config.frontend.clip_samples
-        starts = list(range(0, max(1, len(waveform) - size + 1), max(1, size // 2)))
-        if starts[-1] + size < len(waveform):
-            starts.append(len(waveform) - size)
-        return [waveform[start : start + size] for start in starts]
+        return size, max(1, size // 2)
+
+    def at_length(self, samples: int) -> "Classifier":
+        """This model for windows of `samples`: itself, or for longer ones than its own with its positions resized.
+
+        Raises:
+            AumError: the network has no positions that could be resized.
+        """
+        frontend, model = self.config.frontend, self.config.model
+        step = model.patch_frames - model.overlap
+        frames = model.patch_frames - step * (-(self.frontend.n_frames(samples) - model.patch_frames) // step)
+        if samples <= frontend.clip_samples or frames <= model.frames:
+            return self
+        network = at_length(self.network, frames)
+        if network is None:
+            raise AumError(f"{self.source} takes clips of {frontend.clip_s:.3f} s only", fix="use windows of at most that length")
+        config = self.config.model_copy(update={"model": network.config, "frontend": frontend.model_copy(update={"frames": frames})})
+        return Classifier(network, config, self.source, self.device)
 
     def score_windows(self, windows: Sequence[np.ndarray]) -> np.ndarray:
         """Score windows (at most clip_samples each) as one batch: (windows, classes) probabilities, float32."""
-        lengths = torch.tensor([len(window) for window in windows])
-        batch = torch.zeros(len(windows), int(lengths.max()))
+        return self._probabilities(self.logits(self._features(windows)))
+
+    def encode_windows(self, windows: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+        """Scores as `score_windows` gives them, and the embeddings that they come from, (windows, d)."""
+        embeddings = self.embed(self._features(windows))
+        return self._probabilities(self._forward(self.network.classify, embeddings)), embeddings.float().cpu().numpy()
+
+    def _features(self, windows: Sequence[np.ndarray]) -> Tensor:
+        """Windows to normalised log-mel features, (windows, frames, mels)."""
+        lengths = np.array([len(window) for window in windows])
+        batch = np.zeros((len(windows), lengths.max()), dtype=np.float32)
         for row, window in zip(batch, windows):
-            row[: len(window)] = torch.from_numpy(window)
+            row[: len(window)] = window
         with torch.inference_mode():
-            logits = self.logits(self.frontend(batch.to(self.device), lengths.to(self.device))).float()
-        scores = logits.softmax(-1) if self.config.activation == "softmax" else logits.sigmoid()
+            return self.frontend(torch.from_numpy(batch).to(self.device), torch.from_numpy(lengths).to(self.device))
+
+    def _probabilities(self, logits: Tensor) -> np.ndarray:
+        scores = logits.float().softmax(-1) if self.config.activation == "softmax" else logits.float().sigmoid()
         return scores.cpu().numpy()
 
     def score(self, waveforms: Sequence[np.ndarray]) -> np.ndarray:
@@ -88,12 +119,16 @@ class Classifier:
         cut = [self.windows(waveform) for waveform in waveforms]
         scores = self.score_windows([window for windows in cut for window in windows])
         ends = np.cumsum([len(windows) for windows in cut])
-        return np.stack([part.mean(0) for part in np.split(scores, ends[:-1])])
+        return np.stack([part.mean(0, dtype=np.float64).astype(np.float32) for part in np.split(scores, ends[:-1])])
 
     def predict(self, path: Path | str, top: int = 5) -> list[tuple[str, float]]:
-        """Give the likeliest labels of a sound file, best first: [(label, score)], at most `top`."""
-        waveform, _ = load_audio(path, self.config.frontend.sample_rate_hz)
-        return self.best(self.score([waveform])[0], top)
+        """Give the likeliest labels of a sound file of any length, best first: [(label, score)], at most `top`."""
+        total, count = 0.0, 0
+        with open_audio(path, self.config.frontend.sample_rate_hz) as (_, blocks):
+            windows = (window for _, window in cut_windows(blocks, *self.window_samples))
+            while batch := list(islice(windows, BATCH_WINDOWS)):
+                total, count = total + self.score_windows(batch).sum(0, dtype=np.float64), count + len(batch)
+        return self.best((total / count).astype(np.float32), top)
 
     def best(self, scores: np.ndarray, top: int) -> list[tuple[str, float]]:
         """The `top` likeliest labels with their scores, best first."""

@@ -4,6 +4,7 @@ import json
 import os
 import sys
 from enum import StrEnum
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -17,17 +18,11 @@ app = typer.Typer(
     help="Audio classification with Audio Mamba: prepare data, train, evaluate, predict, compare.")
 
 Device = Annotated[str, typer.Option(help="cpu, cuda, mps or auto (a GPU where there is one)")]
+LONG, OUTPUT, SPEED = "Long sounds", "Output", "Speed"
 Json = Annotated[bool, typer.Option("--json", help="print the result as JSON")]
 
 
 CORPORA = "synth, fsdd, speechcommands, esc50, audioset, as20k, vggsound, voxceleb1, epic_sounds; your own: folder, csv, ast-json"
-
-
-class Format(StrEnum):
-    """What `aum predict` prints."""
-
-    TABLE = "table"
-    JSON = "json"
 
 
 class To(StrEnum):
@@ -142,40 +137,49 @@ def evaluate(
 
 @app.command()
 def predict(
-    clips: Annotated[list[Path], typer.Argument(help="sound files and folders of them")],
+    clips: Annotated[list[str] | None, typer.Argument(help="sound files, folders, patterns; - for standard input")] = None,
+    listed: Annotated[Path | None, typer.Option("--from", help="a text file that names further ones, one a line")] = None,
+    mic: Annotated[float | None, typer.Option(min=0.1, help="record so many seconds from the microphone")] = None,
     model: Annotated[Path | None, typer.Option(help="a run, a model directory or a packaged model  [default: AUM_MODEL, "
                                                "else the newest run, else the packaged model]")] = None,
-    top: Annotated[int, typer.Option(min=1, help="labels per clip")] = 3,
-    format: Annotated[Format, typer.Option(help="what to print")] = Format.TABLE,
-    out: Annotated[Path | None, typer.Option(help="write the JSON to this file instead")] = None,
+    top: Annotated[int | None, typer.Option(min=1, help="labels per clip (default: 5)")] = None,
     device: Device = "cpu",
+    window: Annotated[float | None, typer.Option(help="seconds scored at a time (default: the model's clip)", rich_help_panel=LONG)] = None,
+    hop: Annotated[float | None, typer.Option(help="seconds from one window to the next (default: half a window)", rich_help_panel=LONG)] = None,
+    whole: Annotated[bool, typer.Option("--whole", help="one pass over the whole clip instead", rich_help_panel=LONG)] = False,
+    threshold: Annotated[float | None, typer.Option(help="least score of an event (default: the model's for each class, else 0.5)",
+                                                    rich_help_panel=LONG)] = None,
+    smooth: Annotated[int | None, typer.Option(help="average so many windows for events (default: 1)", rich_help_panel=LONG)] = None,
+    out: Annotated[str | None, typer.Option(help="write results to this file; FOLDER/: one file for each input", rich_help_panel=OUTPUT)] = None,
+    format: Annotated[str | None, typer.Option(help="table, json, jsonl, csv, parquet, audacity or raven (default: by the file's name)",
+                                               rich_help_panel=OUTPUT)] = None,
+    html: Annotated[Path | None, typer.Option(help="write a page to look at and listen to", rich_help_panel=OUTPUT)] = None,
+    embed: Annotated[Path | None, typer.Option(help="write embeddings to this .npy or .parquet", rich_help_panel=OUTPUT)] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="leave out what is done and unchanged", rich_help_panel=OUTPUT)] = False,
+    join: Annotated[bool, typer.Option("--join", help="join the parts that processes of torchrun wrote", rich_help_panel=OUTPUT)] = False,
+    batch: Annotated[int | None, typer.Option(min=1, help="windows in one go (default: 64)", rich_help_panel=SPEED)] = None,
+    workers: Annotated[int | None, typer.Option(min=1, help="threads that decode (default: 2)", rich_help_panel=SPEED)] = None,
 ) -> None:
-    """Label sound files: any format, rate and length."""
+    """Label sounds of any format, rate, length and number, and find events in long ones."""
     from aumcli.classifier import default_model, load_model
-    from aumcli.files import check_writable, write_json
-    from aumcli.predict import find_clips, predict_files
-    from aumcli.progress import progress
-    from aumcli.report import print_predictions
+    from aumcli.predict import find_clips, predict_config, run as running
+    from aumcli.predict.inputs import record
 
-    found = find_clips(clips)
-    if out is not None:
-        check_writable(out)
-    path, why = (model, "named by --model") if model else default_model()
-    typer.echo(f"model {path} ({why})", err=True)
-    classifier = load_model(path, device)
-    results = list(progress(predict_files(classifier, found, top), "predicting", len(found)))
-    failed = [result for result in results if result.problem]
-    document = {"model": str(path), "backend": classifier.backend, "device": str(classifier.device), "dtype": "float32",
-                "clips": [result.to_dict() for result in results if not result.problem],
-                "failed": [result.to_dict() for result in failed]}
-    if out is not None:
-        write_json(out, document)
-    elif format is Format.JSON:
-        _print_json(document)
-    elif len(failed) < len(results):
-        print_predictions([(r.path, None, None, list(r.labels)) for r in results if not r.problem])
-    for result in failed:
-        _print_error(AumError(result.problem, result.fix))
+    config = predict_config(top=top, window_s=window, hop_s=hop, whole=whole, threshold=threshold, smooth=smooth, batch_size=batch,
+                            workers=workers)
+    outputs = running.Outputs(out, running.Format.named(format), html, embed)
+    emit, say = partial(typer.echo, nl=False), partial(typer.echo, err=True)
+    if join:
+        failed = running.join(outputs, emit, say)
+    else:
+        sources = find_clips(clips or [], listed) + ([record(mic)] if mic else [])
+        if not sources:
+            raise AumError("there is nothing to label", fix="name sound files or folders, or --from LIST, or --mic SECONDS")
+        path, why = (model, "named by --model") if model else default_model()
+        say(f"model {path} ({why})")
+        failed = running.run(load_model(path, device), sources, config, outputs, resume, emit, say)
+    for each in failed:
+        _print_error(AumError(each["problem"], each["fix"]))
     raise typer.Exit(1 if failed else 0)
 
 

@@ -274,7 +274,7 @@ class TrainConfig(Frozen):
     recompute: Literal["cheap", "block"] = Field(
         "cheap", description="what the backward pass computes again instead of keeping it: what is cheap, or whole blocks, "
                              "for least memory")
-    workers: Count = Field(0, description="processes that decode audio; 0: threads of the main one")
+    workers: Count = Field(0, description="threads that decode audio, two at least")
     stop_after: Count = Field(0, description="epochs without a better validation score after which the run ends; 0: never")
     average_last: Count = Field(0, description="at the end, the mean of the last so many epochs' weights is saved as averaged/; 0: not")
     save_minutes: PositiveFloat = Field(10.0, description="within an epoch, what --resume needs is saved this often")
@@ -282,6 +282,28 @@ class TrainConfig(Frozen):
     bad_steps: Count = Field(0, description="steps in a row with a loss or gradient that is no number, which are left out and "
                                             "counted before the run stops")
     tensorboard: Flag = Field(False, description="also write tensorboard/ (extra: tensorboard)")
+
+
+class PredictConfig(Frozen):
+    """How sound files are labelled."""
+
+    top: Positive = Field(5, description="labels per clip")
+    window_s: PositiveFloat | None = Field(None, description="long clips are scored in windows of this length; none: the model's")
+    hop_s: PositiveFloat | None = Field(None, description="from one window's start to the next; none: half a window")
+    whole: Flag = Field(False, description="each clip in one pass instead, positions resized to its length")
+    threshold: Fraction | None = Field(None, description="least score of an event; none: the model's own for each class, else 0.5")
+    smooth: Positive = Field(
+        1, description="windows whose mean counts for events, an odd number; 1 for none, since a short sound fills one window only")
+    batch_size: Positive = Field(64, description="windows in one go")
+    workers: Positive = Field(2, description="threads that decode")
+
+    @model_validator(mode="after")
+    def _check_windows(self) -> "PredictConfig":
+        if self.whole and (self.window_s or self.hop_s):
+            raise ValueError("a whole clip has no windows: leave window_s and hop_s out, or whole")
+        if self.smooth % 2 == 0:
+            raise ValueError(f"smooth {self.smooth} is not odd: a window has as many neighbours before it as behind")
+        return self
 
 
 class DataConfig(Frozen):
@@ -312,12 +334,16 @@ class ModelConfig(Frozen):
     frontend: FrontendConfig
     labels: Annotated[tuple[str, ...], FailFast()]
     activation: Literal["softmax", "sigmoid"] = Field(description="how logits become scores: as the model was trained")
+    thresholds: tuple[Fraction, ...] | None = Field(
+        None, description="score from which on a class counts as present: best F1 on the validation split")
     provenance: dict[str, Any] = Field(default_factory=dict, description="recipe, data, seed, versions, scores")
 
     @model_validator(mode="after")
     def _check_labels(self) -> "ModelConfig":
         if len(self.labels) != self.model.n_classes:
             raise ValueError(f"{len(self.labels)} labels for {self.model.n_classes} classes")
+        if self.thresholds is not None and len(self.thresholds) != len(self.labels):
+            raise ValueError(f"{len(self.thresholds)} thresholds for {len(self.labels)} labels")
         if (self.model.n_mels, self.model.frames) != (self.frontend.n_mels, self.frontend.frames):
             raise ValueError("model and frontend disagree about the spectrogram's size")
         return self

@@ -32,7 +32,7 @@ def atomic_path(path: Path | str) -> Iterator[Path]:
             os.fsync(file.fileno())
         os.replace(temporary, path)
     except OSError as error:
-        raise _disk_error(path, error) from error
+        raise disk_error(path, error) from error
     finally:
         temporary.unlink(missing_ok=True) if path.parent.is_dir() else None
 
@@ -46,7 +46,7 @@ def check_writable(path: Path | str) -> None:
         probe.touch()
         probe.unlink()
     except OSError as error:
-        raise _disk_error(path, error) from error
+        raise disk_error(path, error) from error
 
 
 def write_text(path: Path | str, text: str) -> None:
@@ -60,7 +60,7 @@ def write_json(path: Path | str, value: object) -> None:
     write_text(path, json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
 
 
-def _disk_error(path: Path, error: OSError) -> AumError:
+def disk_error(path: Path, error: OSError) -> AumError:
     """Say what an operating system error means for the person who waits for `path`."""
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         return AumError(f"no space left on the disk while saving {path}; what was there before is untouched",

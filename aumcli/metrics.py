@@ -165,6 +165,33 @@ def _per_class(label_names: Sequence[str], positive: np.ndarray, predicted: np.n
                  for i, label in enumerate(label_names))
 
 
+def best_thresholds(scores: np.ndarray, targets: np.ndarray) -> tuple[float, ...]:
+    """Choose for each class the score from which on it counts as present: the best F1.
+
+    Args:
+        scores: (clips, classes), 0..1.
+        targets: (clips, classes), 1 where the clip has the class.
+
+    Returns:
+        A threshold per class, in the middle between two neighbouring scores, four decimals; of equally good ones the one
+        nearest to 0.5, and 0.5 for a class that no clip has.
+    """
+    return tuple(_best_threshold(column.astype(np.float64), truth > 0) for column, truth in zip(scores.T, targets.T))
+
+
+def _best_threshold(scores: np.ndarray, present: np.ndarray) -> float:
+    if not present.any():
+        return 0.5
+    levels = np.concatenate([[0.0], np.unique(scores), [1.0]])
+    candidates = np.unique(np.append(np.round((levels[:-1] + levels[1:]) / 2, 4), 0.5))       # ascending
+    order = np.argsort(scores)
+    hits = np.concatenate([np.cumsum(present[order][::-1])[::-1], [0]])                       # with at least this rank's score
+    first = np.searchsorted(scores[order], candidates)                                        # rank from which on it is given
+    f1 = 2 * hits[first] / (present.sum() + len(scores) - first)
+    best = candidates[f1 == f1.max()]
+    return float(best[np.abs(best - 0.5).argmin()])
+
+
 def _top_accuracy(scores: np.ndarray, targets: np.ndarray, top: int) -> float:
     """Share of clips whose true class is among the `top` best; ties are ordered by index, as argmax does."""
     own = np.take_along_axis(scores, targets[:, None], axis=1)                           # (clips, 1)

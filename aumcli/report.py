@@ -27,7 +27,8 @@ AXIS_NAMES = {"val_accuracy": "validation accuracy (%)", "val_map": "validation 
               "val_mean_average_precision": "validation mAP (%)", "val_macro_f1": "validation macro F1 (%)"}
 
 
-def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[Any]], file: TextIO | None = None) -> None:
+def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[Any]], file: TextIO | None = None,
+                heading: bool = True) -> None:
     """Print a table; plain and unwrapped where the output is no terminal.
 
     Args:
@@ -35,13 +36,14 @@ def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[Any]
         columns: headings.
         rows: one value per column: floats get four decimals, None and NaN a dash. Columns of numbers are flush right.
         file: where to print; standard output by default.
+        heading: False for a table that goes on.
     """
     from rich import box
     from rich.table import Table
     from rich.text import Text
     console = _console(file)
     terminal = console.is_terminal
-    table = Table(box=box.SIMPLE_HEAD if terminal else None, pad_edge=False)
+    table = Table(box=box.SIMPLE_HEAD if terminal else None, pad_edge=False, show_header=heading)
     for i, name in enumerate(columns):
         numbers = any(_is_number(row[i]) for row in rows) and all(row[i] is None or _is_number(row[i]) for row in rows)
         table.add_column(Text(name), justify="right" if numbers else "left", overflow="fold",
@@ -120,12 +122,13 @@ def print_prepared(report: "PrepareReport", file: TextIO | None = None) -> None:
         console.print(f"{len(report.left_out)} files were left out; all of them are in {report.folder}/report.json", highlight=False)
 
 
-def print_predictions(predictions: Sequence[tuple], file: TextIO | None = None) -> None:
+def print_predictions(predictions: Sequence[tuple], file: TextIO | None = None, heading: bool = True) -> None:
     """Print the labels of clips, one clip or window a line.
 
     Args:
         predictions: (clip, start in s or None, stop in s or None, [(label, score), ...] best first) of each.
         file: where to print; standard output by default.
+        heading: False for a table that goes on.
     """
     windows = any(start is not None for _, start, _, _ in predictions)
     others = any(len(labels) > 1 for _, _, _, labels in predictions)
@@ -136,7 +139,7 @@ def print_predictions(predictions: Sequence[tuple], file: TextIO | None = None) 
         times = [None if each is None else round(float(each), 3) for each in (start, stop)]
         then = ", ".join(f"{name} {value:.3f}" for name, value in rest)
         rows.append([str(clip)] + times * windows + [label, score] + [then] * others)
-    print_table("", columns, rows, file)
+    print_table("", columns, rows, file, heading)
 
 
 def plot_curves(history: Sequence[Mapping[str, Any]], path: Path | str, title: str,

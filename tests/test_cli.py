@@ -189,7 +189,8 @@ def test_predict_json(aum, trained, clips, tmp_path):
     result = aum("predict", clips, "--model", trained, "--format", "json", "--top", 2)
     document = json.loads(result.out)
     assert result.code == 1
-    assert {"model", "backend", "device", "dtype", "clips", "failed"} == set(document)
+    assert {"schema", "model", "backend", "device", "dtype", "sample_rate_hz", "window_s", "hop_s", "smooth", "top", "threshold",
+            "clips", "failed"} == set(document)
     assert (document["model"], document["device"], document["dtype"]) == (str(trained), "cpu", "float32")
     assert [row["path"] for row in document["clips"]] == [str(clips / f"{name}.wav") for name in CLASSES]
     assert [row["labels"][0]["label"] for row in document["clips"]] == list(CLASSES)

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from aumcli.errors import AumError
-from aumcli.metrics import d_prime, evaluate_scores
+from aumcli.metrics import best_thresholds, d_prime, evaluate_scores
 
 LABELS = ["one", "two", "three"]
 
@@ -124,3 +124,26 @@ def test_scores_that_are_not_finite_are_refused(value):
 def test_what_does_not_fit_is_refused(scores, targets, labels, problem):
     with pytest.raises(AumError, match=problem):
         evaluate_scores(scores, targets, labels)
+
+
+def test_best_thresholds_are_those_of_a_search():
+    rng = np.random.default_rng(3)
+    targets = (rng.random((40, 4)) < [0.3, 0.5, 0.1, 0.0]).astype(np.float32)
+    scores = np.clip(0.4 * targets + 0.6 * rng.random((40, 4)), 0, 1).astype(np.float32)
+
+    def f1(threshold, label):
+        given = scores[:, label] >= threshold
+        return 2 * (given & (targets[:, label] > 0)).sum() / (given.sum() + targets[:, label].sum())
+
+    got = best_thresholds(scores, targets)
+    for label in range(3):
+        best = max(f1(threshold, label) for threshold in np.linspace(0, 1, 5001))
+        assert f1(got[label], label) == pytest.approx(best) and 0 < got[label] < 1
+    assert got[3] == 0.5                                                   # a class that no clip has
+
+
+def test_best_thresholds_of_clean_classes_lie_in_the_gap_nearest_to_a_half():
+    targets = np.array([[1], [1], [0], [0]], dtype=np.float32)
+    assert best_thresholds(np.array([[0.9], [0.8], [0.2], [0.1]]), targets) == (0.5,)
+    assert best_thresholds(np.array([[0.9], [0.8], [0.7], [0.1]]), targets) == (0.75,)
+    assert best_thresholds(np.array([[0.3], [0.2], [0.1], [0.0]]), targets) == (0.15,)

@@ -1,13 +1,13 @@
 """aum predict from Python: order, folders, bad files among good ones."""
 
 import json
+import threading
 
 import numpy as np
 import pytest
 import soundfile
 from tiny import CLASSES, RATE_HZ, sound
 
-from aumcli import predict as module
 from aumcli.classifier import load_model
 from aumcli.errors import AumError
 from aumcli.predict import find_clips, predict_files
@@ -32,8 +32,7 @@ def test_as_classifier_predicts(model, clips):
         assert prediction.duration_s == 0.5
 
 
-def test_order_is_kept_across_batches_and_bad_files(model, tmp_path, monkeypatch):
-    monkeypatch.setattr(module, "BATCH_WINDOWS", 4)
+def test_order_is_kept_across_batches_and_bad_files(model, tmp_path):
     names, paths = [*CLASSES], []
     for number in range(11):
         path = tmp_path / f"{number}.wav"
@@ -42,7 +41,7 @@ def test_order_is_kept_across_batches_and_bad_files(model, tmp_path, monkeypatch
         else:
             sound(path, CLASSES[names[number % 3]], seconds=(0.5, 1.7)[number % 2], seed=number)
         paths.append(path)
-    results = list(predict_files(model, paths, top=1))
+    results = list(predict_files(model, paths, top=1, batch_size=4))
     assert [result.path for result in results] == list(map(str, paths))
     assert [bool(result.problem) for result in results] == [number in (0, 4, 5, 10) for number in range(11)]
     for number, result in enumerate(results):
@@ -60,17 +59,35 @@ def test_all_bad_and_none(model, tmp_path):
 
 
 def test_results_come_while_the_rest_waits(model, tmp_path, monkeypatch):
-    """A long list isn't decoded as a whole before the first answer."""
-    monkeypatch.setattr(module, "BATCH_WINDOWS", 2)
-    taken = []
+    """A long list isn't decoded as a whole before the first answer, and nothing goes on when nobody asks any more."""
+    monkeypatch.setattr("aumcli.predict.decoding.AHEAD", 3)
+    taken, path, threads = [], sound(tmp_path / "a.wav", 300.0), threading.active_count()
 
     def paths():
-        for number in range(6):
+        for number in range(60):
             taken.append(number)
-            yield sound(tmp_path / f"{number}.wav", 300.0)
+            yield path
 
-    next(predict_files(model, paths()))
-    assert len(taken) == 2
+    results = predict_files(model, paths(), batch_size=2)
+    next(results)
+    results.close()
+    assert len(taken) <= 2 + 3 + 1
+    assert threading.active_count() == threads
+
+
+def test_a_mistake_in_the_list_is_raised_behind_the_results_before_it(model, tmp_path):
+    def paths():
+        yield sound(tmp_path / "a.wav", 300.0)
+        raise AumError("the list ends here")
+
+    results = predict_files(model, paths(), batch_size=1)
+    assert next(results).labels
+    with pytest.raises(AumError, match="the list ends here"):
+        next(results)
+
+
+def paths_of(*paths):
+    return [source.path for source in find_clips(paths)]
 
 
 def test_folders_are_searched_at_any_depth(tmp_path):
@@ -78,10 +95,10 @@ def test_folders_are_searched_at_any_depth(tmp_path):
     (tmp_path / "b" / "F.WAV").write_bytes(expected[0].read_bytes())
     (tmp_path / "b" / "notes.txt").write_text("no sound")
     (tmp_path / "b" / "._a.wav").write_text("hidden")
-    assert find_clips([tmp_path]) == sorted([*expected, tmp_path / "b" / "F.WAV"])
+    assert paths_of(tmp_path) == sorted([*map(str, expected), str(tmp_path / "b" / "F.WAV")])
     other = tmp_path / "b" / "notes.txt"
-    assert find_clips([other, tmp_path / "b", expected[0]])[0] == other     # what is named is tried, whatever its suffix
-    assert find_clips([expected[2], expected[0]]) == [expected[2], expected[0]]
+    assert paths_of(other, tmp_path / "b", expected[0])[0] == str(other)     # what is named is tried, whatever its suffix
+    assert paths_of(expected[2], expected[0]) == [str(expected[2]), str(expected[0])]
 
 
 def test_a_folder_without_sounds(tmp_path):
@@ -114,4 +131,5 @@ def test_plain_values(model, clips, tmp_path):
     assert json.loads(json.dumps(good, allow_nan=False)) == good
     assert good["path"] == str(clips / "low.wav") and good["duration_s"] == 0.5 and good["windows"] == 1
     assert [set(row) for row in good["labels"]] == [{"label", "score"}] * 2
+    assert good["events"] == [{"start_s": 0.0, "stop_s": 0.5, **good["labels"][0]}]
     assert set(bad) == {"path", "problem", "fix"} and "bad.wav" in bad["problem"]

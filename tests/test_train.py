@@ -98,7 +98,6 @@ def test_same_seed_same_bytes_on_several_threads(corpus, tmp_path):
     assert weights(runs[0]) == weights(runs[1])
 
 
-@pytest.mark.filterwarnings("ignore:This DataLoader will create")          # more workers than cores are slow, not wrong
 @pytest.mark.parametrize("workers", [1, 3])
 def test_the_number_of_workers_changes_nothing(reference, corpus, tmp_path, workers):
     run = quietly(tiny(f"train.workers={workers}"), tmp_path / "run", corpus)

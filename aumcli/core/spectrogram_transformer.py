@@ -131,7 +131,11 @@ class SpectrogramTransformer(nn.Module):
 
     def forward(self, features: Tensor) -> Tensor:
         """Map normalised log-mel features (b, frames, mels) to logits (b, classes)."""
-        return self.mlp_head(self.forward_features(features))
+        return self.classify(self.forward_features(features))
+
+    def classify(self, embedding: Tensor) -> Tensor:
+        """Map what `forward_features` gives, (b, d), to logits (b, classes)."""
+        return self.mlp_head(embedding)
 
     def backend_on(self, device: torch.device) -> str:
         """Name of the attention that runs, the same on every device."""

@@ -5,6 +5,7 @@ back to fill in its size, and stops early in a variable-rate MP3 without an inde
 """
 
 import io
+import mmap
 import os
 import struct
 from collections.abc import Iterator
@@ -26,14 +27,14 @@ def convert_fix(path: Path) -> str:
     return CONVERT.format(name=path.name, stem=path.stem)
 
 
-def checked_source(path: Path) -> str | io.BytesIO:
+def checked_source(path: Path) -> str | io.RawIOBase:
     """Check that a file's container is whole and say what to hand to libsndfile.
 
     Args:
         path: an existing file that is not empty.
 
     Returns:
-        The path; or the bytes in memory, with the size filled in, of a WAV whose header says 0 (written to a pipe).
+        The path; or, of a WAV whose header says 0 (written to a pipe), a file object with the size filled in.
 
     Raises:
         AumError: the header promises more than the file holds.
@@ -47,7 +48,7 @@ def checked_source(path: Path) -> str | io.BytesIO:
     return os.fspath(path)
 
 
-def _checked_chunks(path: Path, file: BinaryIO, magic: bytes) -> str | io.BytesIO:
+def _checked_chunks(path: Path, file: BinaryIO, magic: bytes) -> str | io.RawIOBase:
     """WAV (RIFF, RF64) and AIFF (FORM): compare the sound chunk's size with the bytes behind its header."""
     end, order = path.stat().st_size, _CHUNKED[magic]
     long_size = None
@@ -60,7 +61,8 @@ def _checked_chunks(path: Path, file: BinaryIO, magic: bytes) -> str | io.BytesI
         if size == 0xFFFFFFFF and long_size is not None:
             size = long_size
         if size == 0 and magic == b"RIFF" and not _chunks_end_at(file, order, start, end):
-            return _with_size(file, start, end)
+            sizes = (min(end - place, 0xFFFFFFFF) for place in (8, start))    # of the file and of the sound
+            return _Patched(path, {place: struct.pack("<I", size) for place, size in zip((4, start - 4), sizes)})
         if size > end - start and not _is_placeholder(size):
             raise AumError(f"{path} is truncated: its header promises {size} bytes of sound, {end - start} are there",
                            fix="copy or download it again, or remove it", exit_code=1)
@@ -89,13 +91,33 @@ def _chunks_end_at(file: BinaryIO, order: str, start: int, end: int) -> bool:
     return start in (end, end + 1)                              # the last padding byte is often forgotten
 
 
-def _with_size(file: BinaryIO, start: int, end: int) -> io.BytesIO:
-    """The whole file in memory, its data chunk said to last until the end."""
-    file.seek(0)
-    data = bytearray(file.read())
-    data[start - 4:start] = struct.pack("<I", end - start)
-    data[4:8] = struct.pack("<I", end - 8)
-    return io.BytesIO(bytes(data))
+class _Patched(io.RawIOBase):
+    """A file of which a few bytes read otherwise than they are; it is never in memory as a whole."""
+
+    def __init__(self, path: Path, patches: dict[int, bytes]):
+        self._file, self._patches = open(path, "rb"), patches
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        return self._file.seek(offset, whence)
+
+    def readinto(self, buffer) -> int:
+        start, view = self._file.tell(), memoryview(buffer).cast("B")
+        count = self._file.readinto(view)
+        for place, patch in self._patches.items():
+            for i, byte in enumerate(patch, place - start):
+                if 0 <= i < count:
+                    view[i] = byte
+        return count
+
+    def close(self) -> None:
+        self._file.close()
+        super().close()
 
 
 def _check_ogg(path: Path, file: BinaryIO) -> None:
@@ -119,7 +141,13 @@ def mp3_samples(source: Path | io.BytesIO) -> int | None:
     Returns:
         Samples per channel, summed over the frames; None when the file has an index, or no frame was found.
     """
-    data = source.getvalue() if isinstance(source, io.BytesIO) else source.read_bytes()
+    if isinstance(source, io.BytesIO):
+        return _count_mp3_samples(source.getvalue())
+    with open(source, "rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+        return _count_mp3_samples(data)
+
+
+def _count_mp3_samples(data: bytes | mmap.mmap) -> int | None:
     at = 0
     if data[:3] == b"ID3":                                      # a tag: 10 bytes, its length in 7-bit bytes
         at = 10 + sum(byte << shift for byte, shift in zip(data[6:10], (21, 14, 7, 0)))

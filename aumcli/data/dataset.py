@@ -8,13 +8,12 @@ from threading import Lock
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
 
 from aumcli.data.audio import load_audio
 from aumcli.data.manifest import Clip
 from aumcli.errors import AumError
 
-DECODERS = 2  # threads: more wait for Python's lock
+DECODERS = 2  # threads, at least
 
 
 def stream_seed(*keys: int) -> int:
@@ -22,7 +21,7 @@ def stream_seed(*keys: int) -> int:
     return int(np.random.SeedSequence(keys).generate_state(1, np.uint64)[0] >> 1)
 
 
-class Waveforms(Dataset):
+class Waveforms:
     """Decoded clips, mono, at one sample rate; kept in memory while they fit.
 
     Args:
@@ -63,13 +62,6 @@ class Waveforms(Dataset):
         """Every size-th clip, from the rank-th on; the room for decoded clips is each one's own."""
         return Waveforms(self.clips[rank::size], self.sample_rate_hz, self._room // 2**20)
 
-    def __getstate__(self) -> dict[str, object]:
-        """For worker processes, which can't be given a lock: each has its own."""
-        return self.__dict__ | {"_lock": None}
-
-    def __setstate__(self, state: dict[str, object]) -> None:
-        self.__dict__ |= state | {"_lock": Lock()}
-
 
 def epoch_batches(clips: int, batch_size: int, seed: int, epoch: int, weights: np.ndarray | None = None) -> list[list[int]]:
     """Shuffle clip indices into batches; the last one may be smaller.
@@ -100,37 +92,26 @@ def balanced_weights(clips: Sequence[Clip]) -> np.ndarray:
 
 
 def load_batches(waveforms: Waveforms, batches: list[list[int]], workers: int) -> Iterator[list[np.ndarray | AumError]]:
-    """Decode batches in order, in `workers` processes, which work ahead, or a batch ahead in threads of this one (0).
+    """Decode batches in order, in `workers` threads (two at least), one batch ahead.
 
-    The result doesn't depend on their number. Decoding happens outside Python's lock, so threads serve two cores as well as
+    The result doesn't depend on their number. Decoding happens outside Python's lock, so threads serve the cores as well as
     processes do, and nothing is copied between them.
 
     Yields:
         For each clip its waveform, or why it can't be read.
     """
-    clips = _Reported(waveforms)
-    if workers:
-        yield from DataLoader(clips, batch_sampler=batches, collate_fn=list, num_workers=workers)
-        return
-    with ThreadPoolExecutor(DECODERS) as threads:
-        ahead: Iterator[np.ndarray | AumError] = iter(())
-        for number, batch in enumerate([*batches, []]):
-            here, ahead = ahead, threads.map(clips.__getitem__, batch)
-            if number:
-                yield list(here)
-
-
-class _Reported(Dataset):
-    """Clips, or the errors they raised: a worker process can pass an error on whole only as a value."""
-
-    def __init__(self, waveforms: Waveforms):
-        self.waveforms = waveforms
-
-    def __getitem__(self, index: int) -> np.ndarray | AumError:
+    def decoded(clip: int) -> np.ndarray | AumError:
         try:
-            return self.waveforms[index]
+            return waveforms[clip]
         except AumError as error:
             return error
+
+    with ThreadPoolExecutor(max(DECODERS, workers)) as threads:
+        ahead: Iterator[np.ndarray | AumError] = iter(())
+        for number, batch in enumerate([*batches, []]):
+            here, ahead = ahead, threads.map(decoded, batch)
+            if number:
+                yield list(here)
 
 
 def crop_and_pad(waveforms: Sequence[np.ndarray], samples: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:

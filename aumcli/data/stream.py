@@ -14,12 +14,12 @@ from pathlib import Path
 
 import numpy as np
 
-from aumcli.data.audio import resample
 from aumcli.data.clips import Clips
 from aumcli.data.dataset import DECODERS, stream_seed
 from aumcli.data.fetch import TIMEOUT_S, digest, download
 from aumcli.data.hdf5 import container
 from aumcli.data.manifest import Manifest
+from aumcli.data.resample import resample
 from aumcli.data.shards import INDEX, Sample, Shard, ShardIndex, read_index, read_samples
 from aumcli.errors import AumError
 from aumcli.files import write_json
@@ -27,6 +27,7 @@ from aumcli.recipe import Recipe
 
 LANES = 4                       # shards that are read in turn: neighbours in one of them are not neighbours in training
 LOOKED_FOR = 100                # sound files of a corpus that has shards too
+AGAIN = "write the shards again: aum prepare ... --shards"
 ORDER_PURPOSE, SHUFFLE_PURPOSE = 1, 2
 
 
@@ -139,7 +140,7 @@ class ShardStream:
         shard, url = self._shards[i], self._index.url(self._shards[i])
         for place, sample in enumerate(read_samples(url, shard.sha256)):
             if place >= len(self._rows[i]) or sample.row != self._rows[i][place]:
-                raise AumError(f"{url} has other clips than the index says", fix="write the shards again: aum prepare ... --shards", exit_code=1)
+                raise AumError(f"{url} has other clips than the index says", fix=AGAIN, exit_code=1)
             if self._chosen[i][place]:
                 yield turn, number, sample
                 turn, number = turn + 1, number + 1
@@ -173,11 +174,11 @@ def index_of_shards(manifest: Manifest) -> ShardIndex | None:
         return None
     index = read_index(manifest.folder)
     if index.manifest_sha256 != digest(manifest.folder / "manifest.csv"):
-        raise AumError(f"the shards in {manifest.folder} were made from another manifest.csv", fix="write them again: aum prepare ... --shards")
+        raise AumError(f"the shards in {manifest.folder} were made from another manifest.csv", fix=AGAIN)
     missing = [shard.name for shard in index.shards if "://" not in index.base and not Path(index.url(shard)).is_file()]
     if missing:
         raise AumError(f"{len(missing)} of {len(index.shards)} shards are missing in {index.base}: {', '.join(missing[:5])}",
-                       fix="copy them there, or write them again: aum prepare ... --shards", exit_code=1)
+                       fix=f"copy them there, or {AGAIN}", exit_code=1)
     return index
 
 
@@ -200,8 +201,9 @@ def shard_streams(manifest: Manifest, recipe: Recipe, index: ShardIndex) -> tupl
         count = int(np.ceil(config.val_share * len(train)))
         train, val = train[:-count], train[-count:]
     if not train or not val:
-        raise AumError(f"{manifest.folder} has too few shards of {config.train} for a share to validate on" if config.val_share else
-                       f"{manifest.folder} has no shards of {config.train if not train else config.val}; it has {', '.join(index.splits)}",
+        lacks = (f"too few shards of {config.train} for a share to validate on" if config.val_share else
+                 f"no shards of {config.val if train else config.train}; it has {', '.join(index.splits)}")
+        raise AumError(f"{manifest.folder} has {lacks}",
                        fix="prepare it with a validation split: --set val=5, then train with --set data.val_share=0")
     in_val = np.zeros(len(manifest.clips), dtype=bool)
     in_val[[row for shard in val for row in shard.rows]] = True

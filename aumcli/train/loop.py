@@ -17,7 +17,7 @@ from aumcli.data.dataset import stream_seed
 from aumcli.errors import AumError
 from aumcli.evaluate import score_clips
 from aumcli.files import write_text
-from aumcli.metrics import Metrics, evaluate_scores
+from aumcli.metrics import Metrics, best_thresholds, evaluate_scores
 from aumcli.recipe import Recipe, dump_recipe
 from aumcli.train.diagnosis import diagnose
 from aumcli.train.optim import learning_rate, move_average, set_learning_rate
@@ -66,7 +66,7 @@ def train(recipe: Recipe, out: Path | str, data: Path | str | None = None, *, re
         with Watch(run) as watch:
             while len(run.history) < run.recipe.train.epochs and not _gave_up(run):
                 _epoch(run, stop, watch, say)
-        finish(run, lambda network: metrics_of(run, *scores_of(run, network)), say)
+        finish(run, lambda network: _measure(run, network), say)
     return out
 
 
@@ -208,6 +208,12 @@ def scores_of(run: Run, network: torch.nn.Module | None = None) -> tuple[np.ndar
     for rank, part in enumerate(run.team.gather(own)):
         scores[rank :: run.team.size] = part
     return scores, targets
+
+
+def _measure(run: Run, network: torch.nn.Module) -> tuple[Metrics, tuple[float, ...]]:
+    """Metrics of weights on the validation split, and the thresholds that serve its classes best."""
+    scores, targets = scores_of(run, network)
+    return metrics_of(run, scores, targets), best_thresholds(scores, targets)
 
 
 def metrics_of(run: Run, scores: np.ndarray, targets: np.ndarray) -> Metrics:

@@ -66,6 +66,12 @@ class Run:
         return math.ceil(len(self.train) / self.recipe.train.batch_size)
 
     @property
+    def val_name(self) -> str:
+        """Which clips choose the best epoch."""
+        data = self.recipe.data
+        return f"{data.val_share:g} of {data.train}" if data.val_share else data.val
+
+    @property
     def metric(self) -> str:
         """The validation metric that chooses the best epoch."""
         return "val_map" if self.manifest.multi_label else "val_accuracy"

@@ -14,7 +14,7 @@ from aumcli.metrics import Metrics
 from aumcli.report import environment, markdown_table, plot_confusion, plot_curves
 from aumcli.train.run import Run
 from aumcli.train.state import average_epochs, with_figures
-from aumcli.weights import read_model, save_model
+from aumcli.weights import read_model, save_model, write_config
 
 PLOT_SHARE = 0.02       # of the time, at most, goes into drawing the curves again
 EVERY = 10              # steps from one point of TensorBoard's curves to the next
@@ -79,17 +79,23 @@ class Watch:
             self._next_plot = time.monotonic() + max(1.0, time.monotonic() - started) / PLOT_SHARE
 
 
-def finish(run: Run, measure: Callable[[torch.nn.Module], Metrics], say) -> None:
-    """Validate the best epoch's weights, and the mean of the last ones' where the recipe asks for it; write the report."""
+def finish(run: Run, measure: Callable[[torch.nn.Module], tuple[Metrics, tuple[float, ...]]], say) -> None:
+    """Validate the best epoch's weights, and the mean of the last ones' where the recipe asks for it; write the report.
+
+    What `measure` finds besides metrics, thresholds for the classes, joins the configuration of these models.
+    """
     run.team.gather(None)       # the leader has written best/
-    network, _ = read_model(run.out / "best")
-    metrics, averaged = measure(network), None
+    network, config = read_model(run.out / "best")
+    (metrics, thresholds), averaged = measure(network), None
+    if run.team.leads:
+        write_config(run.out / "best", config.model_copy(update={"thresholds": thresholds}))
     if run.recipe.train.average_last:
         network.load_state_dict(average_epochs(run))
-        averaged = measure(network)
+        averaged, thresholds = measure(network)
         score = averaged.mean_average_precision if run.manifest.multi_label else averaged.accuracy
         if run.team.leads:
-            save_model(run.out / "averaged", network.state_dict(), with_figures(run, averaged=run.recipe.train.average_last, **{run.metric: score}))
+            config = with_figures(run, averaged=run.recipe.train.average_last, **{run.metric: score})
+            save_model(run.out / "averaged", network.state_dict(), config.model_copy(update={"thresholds": thresholds}))
         say(f"averaged/, the mean of the last {run.recipe.train.average_last} epochs: {run.metric[4:]} {percent(score)} on the validation split")
     if run.team.leads:
         _report(run, metrics, averaged)
@@ -104,7 +110,7 @@ def _report(run: Run, metrics: Metrics, averaged: Metrics | None) -> None:
         "training_dtype": run.recipe.train.dtype, "processes": run.team.size, "data": str(run.data), "data_sha256": data_digest(run.data),
         "commit": commit(), "environment": environment()}
     write_json(run.out / "report.json", {
-        "recipe": run.recipe.model_dump(mode="json"), "epochs": run.history, "split": run.recipe.data.val, "clips": metrics.clips, **facts,
+        "recipe": run.recipe.model_dump(mode="json"), "epochs": run.history, "split": run.val_name, "clips": metrics.clips, **facts,
         "metrics": metrics.to_dict(), "averaged": averaged.to_dict() if averaged else None})
     best, last = run.history[run.best - 1], run.history[-1]
     score = run.metric[4:]

@@ -36,7 +36,12 @@ def save_model(folder: Path | str, tensors: dict[str, Tensor], config: ModelConf
     tensors = {name: x.detach().to("cpu", dtype).contiguous() for name, x in sorted(tensors.items())}
     with atomic_path(folder / WEIGHTS) as temporary:
         temporary.write_bytes(save(tensors, metadata={"format": "pt"}))
-    write_json(folder / CONFIG, config.model_dump(mode="json", exclude_none=True))
+    write_config(folder, config)
+
+
+def write_config(folder: Path | str, config: ModelConfig) -> None:
+    """Write a model directory's config.json."""
+    write_json(Path(folder) / CONFIG, config.model_dump(mode="json", exclude_none=True))
 
 
 def read_model(folder: Path | str, backend: str = "auto") -> tuple[nn.Module, ModelConfig]:

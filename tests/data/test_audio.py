@@ -10,7 +10,8 @@ import soundfile
 import torch
 from rivals import import_torchaudio
 
-from aumcli.data.audio import AUDIO_SUFFIXES, audio_info, check_clip, find_audio, load_audio, resample
+from aumcli.data.audio import AUDIO_SUFFIXES, audio_info, check_clip, find_audio, load_audio
+from aumcli.data.resample import resample
 from aumcli.errors import AumError
 
 RATE_HZ = 16000

@@ -1,0 +1,43 @@
+"""aum predict: labels and events for sounds of any number and length; a bad file is named and never stops the others."""
+
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from aumcli.classifier import Classifier
+from aumcli.config import PredictConfig
+from aumcli.errors import AumError
+from aumcli.predict.events import Event as Event
+from aumcli.predict.inputs import Source, find_clips as find_clips
+from aumcli.predict.prediction import Prediction
+from aumcli.predict.scoring import predict_groups
+
+
+def predict_config(**settings: object) -> PredictConfig:
+    """Check settings (None: the default); raises AumError for what doesn't go together."""
+    try:
+        return PredictConfig(**{name: value for name, value in settings.items() if value is not None})
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = "".join(f"{part}: " for part in first["loc"])
+        raise AumError(place + first["msg"].removeprefix("Value error, "), fix="see aum predict --help") from error
+
+
+def predict_files(classifier: Classifier, paths: Iterable[Path | str | Source], **settings: object) -> Iterator[Prediction]:
+    """Label files in order, several in one batch, in memory that depends on neither their number nor their length.
+
+    Args:
+        classifier: see `aumcli.load_model`.
+        paths: sound files of any rate and length.
+        settings: fields of `aumcli.config.PredictConfig`, such as top=3, hop_s=0.5, threshold=0.8.
+
+    Yields:
+        A prediction for each path, in order.
+
+    Raises:
+        AumError: the settings don't go together.
+    """
+    config = predict_config(**settings)
+    for group in predict_groups(classifier, map(Source.of, paths), config):
+        yield from group

@@ -1,0 +1,130 @@
+"""From scores of windows to what is said of a clip: mean scores, events, and curves for a picture."""
+
+from collections import deque
+from dataclasses import dataclass
+
+import numpy as np
+
+CURVE_POINTS = 512         # a curve has at most so many; neighbours are joined by their maximum
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """A stretch of time, in seconds from the clip's beginning, in which every window reaches a class's threshold."""
+
+    start_s: float
+    stop_s: float
+    label: str
+    score: float                # the highest of its windows
+
+
+class Events:
+    """Finds events while windows come in, one after another.
+
+    Windows that reach the threshold and overlap or touch are one event: from the first sample of the first of them to
+    the last of the last. So events of a class never overlap, and a window counts once.
+
+    Args:
+        thresholds: least score of each class, (classes,).
+        smooth: odd number of neighbouring windows whose mean is compared with it; fewer at the ends.
+    """
+
+    def __init__(self, thresholds: np.ndarray, smooth: int):
+        self.thresholds, self.half = thresholds, smooth // 2
+        self.found: list[tuple[int, int, int, float]] = []          # start, stop, class, score
+        self._open: dict[int, tuple[int, int, float]] = {}          # class -> start, stop, score
+        self._rows: deque[tuple[int, int, np.ndarray]] = deque(maxlen=smooth)
+        self._ahead = 0                                             # windows in `_rows` that were not judged yet
+
+    def add(self, start: int, stop: int, scores: np.ndarray) -> None:
+        """Take in the next window: its first sample, the one after its last, its scores (classes,)."""
+        if self.half == 0:
+            return self._judge(start, stop, scores)
+        self._rows.append((start, stop, scores))
+        self._ahead += 1
+        if self._ahead > self.half:
+            self._judge_smoothed()
+
+    def finish(self) -> list[tuple[int, int, int, float]]:
+        """All events as (first sample, the one after the last, class, score), by time."""
+        while self._ahead:
+            if len(self._rows) > self.half + self._ahead:           # the oldest is no neighbour of the next any more
+                self._rows.popleft()
+            self._judge_smoothed()
+        self.found += [(start, stop, label, score) for label, (start, stop, score) in self._open.items()]
+        self._open = {}
+        return sorted(self.found, key=lambda event: event[:3])
+
+    def _judge_smoothed(self) -> None:
+        start, stop, _ = self._rows[-self._ahead]
+        self._judge(start, stop, np.mean([scores for _, _, scores in self._rows], axis=0))
+        self._ahead -= 1
+
+    def _judge(self, start: int, stop: int, scores: np.ndarray) -> None:
+        for label in np.flatnonzero(scores >= self.thresholds).tolist():
+            score, before = float(scores[label]), self._open.get(label)
+            if before is not None and start <= before[1]:
+                self._open[label] = before[0], stop, max(before[2], score)
+                continue
+            if before is not None:
+                self.found.append((before[0], before[1], label, before[2]))
+            self._open[label] = start, stop, score
+
+
+class Curves:
+    """Scores over time in bounded memory: when there are too many points, each two become their maximum."""
+
+    def __init__(self) -> None:
+        self._points: list[np.ndarray] = []                         # (classes,) each
+        self._per_point, self._in_last = 1, 0                       # windows
+
+    def add(self, scores: np.ndarray) -> None:
+        """Take in the next window's scores, (classes,)."""
+        if self._points and self._in_last < self._per_point:
+            self._points[-1], self._in_last = np.maximum(self._points[-1], scores), self._in_last + 1
+            return
+        if len(self._points) == CURVE_POINTS:
+            self._points = [np.maximum(*pair) for pair in zip(self._points[::2], self._points[1::2])]
+            self._per_point *= 2
+        self._points.append(scores)
+        self._in_last = 1
+
+    def of(self, labels: list[int]) -> tuple[int, list[list[float]]]:
+        """Windows per point, and the points of each of some classes, four decimals."""
+        table = np.round(np.stack(self._points).astype(np.float64), 4)               # (points, classes)
+        return self._per_point, [table[:, label].tolist() for label in labels]
+
+
+class ClipScores:
+    """All that is kept of a clip while its windows are scored.
+
+    Args:
+        thresholds, smooth: see `Events`.
+        curves: keep scores over time too.
+    """
+
+    def __init__(self, thresholds: np.ndarray, smooth: int, curves: bool):
+        self.windows, self._total, self._embedding = 0, 0.0, 0.0
+        self.events = Events(thresholds, smooth)
+        self.curves = Curves() if curves else None
+
+    def add(self, spans: list[tuple[int, int]], scores: np.ndarray, embeddings: np.ndarray | None) -> None:
+        """Take in the next windows: (first sample, the one after the last) of each, scores (n, classes), embeddings (n, d)."""
+        self.windows += len(spans)
+        self._total = self._total + scores.sum(0, dtype=np.float64)
+        if embeddings is not None:
+            self._embedding = self._embedding + embeddings.sum(0, dtype=np.float64)
+        for (start, stop), row in zip(spans, scores):
+            self.events.add(start, stop, row)
+            if self.curves is not None:
+                self.curves.add(row)
+
+    @property
+    def mean(self) -> np.ndarray:
+        """Mean scores of the windows, (classes,) float32."""
+        return (self._total / self.windows).astype(np.float32)
+
+    @property
+    def embedding(self) -> np.ndarray | None:
+        """Mean embedding of the windows, (d,) float32; None where none were given."""
+        return (self._embedding / self.windows).astype(np.float32) if isinstance(self._embedding, np.ndarray) else None

@@ -1,0 +1,118 @@
+"""One page, for any browser and without a network, to look at results and listen to them."""
+
+import base64
+import hashlib
+import io
+import json
+import os
+from collections.abc import Iterable, Mapping
+from importlib import resources
+from pathlib import Path
+from urllib.parse import quote
+
+import numpy as np
+import soundfile
+
+from aumcli.data.audio import load_audio, open_audio
+from aumcli.errors import AumError
+from aumcli.files import atomic_path
+
+FILE_MB, PAGE_MB = 4, 64        # sounds up to so many megabytes, and all together, are inside the page
+PICTURES = 1000                 # files with waveform and spectrogram
+COLUMNS, MOST_COLUMNS, COLUMNS_PER_S, MELS = 800, 4000, 20, 64         # of a picture; wider ones are scrolled
+PLAYED = {".wav": "audio/wav", ".mp3": "audio/mpeg", ".ogg": "audio/ogg", ".oga": "audio/ogg", ".opus": "audio/ogg", ".flac": "audio/flac"}
+NOTE = (f"Sounds of up to {FILE_MB} MB, {PAGE_MB} MB in all, are inside this page; longer ones are played from their files, "
+        "by a path relative to this page.")
+
+
+def write_page(path: Path, header: dict, records: Iterable[dict], files: Mapping[str, str]) -> None:
+    """Write the page: a table of everything, and for each file a player, a picture with its events, and scores over time.
+
+    Args:
+        path: the page.
+        header: how the results were made.
+        records: results with curves (see `Prediction.to_record`).
+        files: where those sounds are that have no path of their own, such as standard input.
+    """
+    folder = resources.files("aumcli.predict")
+    html, script = ((folder / name).read_text(encoding="utf-8") for name in ("page.html", "page.js"))
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    before, after = html.replace("@HASH@", digest).split("@DATA@")
+    room = PAGE_MB * 2**20
+    with atomic_path(path) as temporary, open(temporary, "w", encoding="utf-8", newline="") as page:
+        page.write(before + '{"header":' + _escaped({**header, "note": NOTE}) + ',"files":[')
+        for number, record in enumerate(records):
+            shown = {key: value for key, value in record.items() if key != "embedding"}
+            if "problem" not in record:
+                file = Path(files.get(record["path"], record["path"]))
+                sound = _sound(file, path, room, own=record["path"] in files)
+                room -= len(sound.get("audio", "")) if sound.get("audio", "").startswith("data:") else 0
+                shown |= sound | (_picture(file, header["sample_rate_hz"]) if number < PICTURES else {})
+            page.write(("," if number else "") + _escaped(shown))
+        page.write("]}" + after.replace("@SCRIPT@", script))
+
+
+def _escaped(value: object) -> str:
+    """JSON that can't end the element it stands in."""
+    return json.dumps(value, separators=(",", ":"), allow_nan=False).replace("<", "\\u003c")
+
+
+def _sound(file: Path, page: Path, room: int, own: bool) -> dict[str, str]:
+    """What a player plays: the sound itself where it is small, else its place; formats that no browser reads become WAV."""
+    kind, note = PLAYED.get(file.suffix.lower()), ""
+    try:
+        size = file.stat().st_size
+        data = file.read_bytes() if kind and size <= FILE_MB * 2**20 else None
+        if not kind and size <= FILE_MB * 2**20:
+            waveform, rate_hz = load_audio(file)
+            buffer = io.BytesIO()
+            soundfile.write(buffer, waveform, rate_hz, format="WAV", subtype="PCM_16")
+            data, kind, note = buffer.getvalue(), "audio/wav", "played as WAV, channels mixed"
+        if data is not None and len(data) * 4 // 3 <= min(room, 2 * FILE_MB * 2**20):
+            return {"audio": f"data:{kind};base64,{base64.b64encode(data).decode()}", "audio_note": note}
+    except (OSError, AumError, soundfile.SoundFileError) as error:
+        return {"audio_note": f"no sound: {str(error).splitlines()[0]}"}
+    if own or file.suffix.lower() not in PLAYED:
+        return {"audio_note": f"no sound: browsers don't play {file.suffix}" if not own else "no sound: too long for the page"}
+    relative = os.path.relpath(file, page.parent).replace(os.sep, "/")
+    return {"audio": quote(relative if not relative.startswith("/") else relative), "audio_note": f"played from {relative}"}
+
+
+def _picture(file: Path, rate_hz: int) -> dict[str, object]:
+    """Spectrogram as a PNG and the waveform's lowest and highest sample of each column, in percent."""
+    import torch
+    from matplotlib import colormaps
+    from matplotlib.image import imsave
+
+    from aumcli.config import FrontendConfig
+    from aumcli.core.frontend import LogMel
+
+    frontend = LogMel(FrontendConfig(sample_rate_hz=rate_hz, n_mels=MELS))
+    try:
+        with open_audio(file, rate_hz) as (info, blocks):
+            samples = max(1, int(info.duration_s * rate_hz))
+            columns = min(MOST_COLUMNS, max(COLUMNS, int(COLUMNS_PER_S * info.duration_s)), 1 + samples // frontend.config.hop_samples)
+            energy, count, start = np.zeros((columns, MELS)), np.zeros(columns), 0
+            peaks = np.zeros((columns, 2))
+            for block in blocks:
+                if not len(block):
+                    continue
+                frames = frontend.energies(torch.from_numpy(block)[None])[0].numpy()                # (frames, mels)
+                places = (start + np.arange(len(frames)) * frontend.config.hop_samples) * columns // samples
+                places = np.minimum(places, columns - 1)
+                np.add.at(energy, places, frames)
+                np.add.at(count, places, 1)
+                places = np.minimum((start + np.arange(len(block))) * columns // samples, columns - 1)
+                np.minimum.at(peaks[:, 0], places, block)
+                np.maximum.at(peaks[:, 1], places, block)
+                start += len(block)
+    except AumError as error:
+        return {"audio_note": f"no picture: {error.problem}"}
+    filled = np.maximum.accumulate(np.where(count > 0, np.arange(columns), 0))                       # a gap repeats its left
+    energy = (energy / np.maximum(count, 1)[:, None])[filled]
+    low, high = np.percentile(energy, [5, 99.8])
+    buffer = io.BytesIO()
+    imsave(buffer, energy.T, vmin=low, vmax=max(high, low + 1), cmap=colormaps["magma"], origin="lower", format="png")
+    loudest = max(np.abs(peaks).max(), 1e-9)
+    return {"picture": f"data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode()}",
+            "peaks": np.round(100 * peaks / loudest).astype(int).tolist()}

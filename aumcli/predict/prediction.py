@@ -1,0 +1,54 @@
+"""What a model says of one file, and the same as plain values: the schema of every output."""
+
+import base64
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from aumcli.predict.events import Event
+
+SCHEMA = 1                 # version of what `Prediction.to_dict` gives
+DECIMALS = 6               # of seconds, a fraction of a sample, and of scores
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What a model says of one file; `problem` and `fix` instead of labels where it could not be read."""
+
+    path: str
+    duration_s: float = 0.0
+    windows: int = 0                                # overlapping windows that the file was scored in
+    labels: tuple[tuple[str, float], ...] = ()      # mean scores of the windows, best first
+    events: tuple[Event, ...] = ()                  # by time
+    problem: str = ""
+    fix: str = ""
+    embedding: np.ndarray | None = None             # (d,) float32: mean of the windows' class tokens
+    windows_per_point: int = 0
+    curves: dict[str, list[float]] | None = None    # scores over time of the likeliest labels
+
+    def with_curves(self, windows_per_point: int, curves: dict[str, list[float]]) -> "Prediction":
+        """The same with scores over time."""
+        return replace(self, windows_per_point=windows_per_point, curves=curves)
+
+    def to_dict(self) -> dict[str, object]:
+        """The prediction as plain values, times in s."""
+        if self.problem:
+            return {"path": self.path, "problem": self.problem, "fix": self.fix}
+        return {"path": self.path, "duration_s": round(self.duration_s, DECIMALS), "windows": self.windows,
+                "labels": [{"label": label, "score": round(score, DECIMALS)} for label, score in self.labels],
+                "events": [{"start_s": round(event.start_s, DECIMALS), "stop_s": round(event.stop_s, DECIMALS),
+                            "label": event.label, "score": round(event.score, DECIMALS)} for event in self.events]}
+
+    def to_record(self) -> dict[str, object]:
+        """The same with the embedding and the curves, where there are any: what a journal holds."""
+        record = self.to_dict()
+        if self.embedding is not None:
+            record["embedding"] = base64.b64encode(self.embedding.astype("<f4").tobytes()).decode()
+        if self.curves is not None:
+            record |= {"windows_per_point": self.windows_per_point, "curves": self.curves}
+        return record
+
+
+def embedding_of(record: dict) -> np.ndarray:
+    """The embedding in a record, (d,) float32."""
+    return np.frombuffer(base64.b64decode(record["embedding"]), dtype="<f4")

@@ -1,0 +1,218 @@
+"""What the command does: label sounds, keep the results as they come, write them, say how quick it was."""
+
+import hashlib
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from aumcli.classifier import Classifier
+from aumcli.config import PredictConfig
+from aumcli.errors import AumError
+from aumcli.files import check_writable
+from aumcli.predict import formats
+from aumcli.predict.formats import Format, is_folder
+from aumcli.predict.inputs import Source, check_names, share
+from aumcli.predict.journal import Journal, Record, part_path, read_parts, write_part
+from aumcli.predict.page import write_page
+from aumcli.predict.prediction import SCHEMA, Prediction
+from aumcli.predict.scoring import predict_groups, thresholds, window_samples
+from aumcli.progress import progress
+
+
+@dataclass(frozen=True)
+class Outputs:
+    """Where results go: a file or folder, a page, embeddings; without a file or folder they are printed."""
+
+    out: str | None = None
+    format: Format | None = None
+    html: Path | None = None
+    embed: Path | None = None
+
+    @property
+    def kind(self) -> Format:
+        """The format: as asked for, else as the file's name says, else a table."""
+        return self.format or (Format.TABLE if self.out is None else Format.of(self.out))
+
+    @property
+    def folder(self) -> Path | None:
+        """The folder of results, where each sound shall have a file of its own."""
+        return Path(self.out) if self.out is not None and is_folder(self.out) else None
+
+    @property
+    def anchor(self) -> Path | None:
+        """The output that the journal and the parts stand beside."""
+        return Path(self.out) if self.out is not None else self.html or self.embed
+
+    def check(self, sources: Sequence[Source], processes: int) -> None:
+        """Raise the AumError of an output that can't be written, before the work whose result it shall hold."""
+        formats.check_format(self.kind, self.out, len(sources))
+        if self.embed is not None:
+            formats.check_embeddings(self.embed)
+        if self.folder is not None:
+            check_names(sources, self.folder)
+        if processes > 1 and self.anchor is None:
+            raise AumError(f"{processes} processes can't print into each other", fix="name a file with --out")
+        for path in (self.out and (self.folder / "x" if self.folder else Path(self.out)), self.html, self.embed):
+            if path:
+                check_writable(path)
+
+
+@dataclass
+class Tally:
+    """What was done so far in this call."""
+
+    clips: int = 0
+    sound_s: float = 0.0
+    failed: list[Record] = field(default_factory=list)
+    started: float = field(default_factory=time.perf_counter)
+
+    def add(self, prediction: Prediction) -> Record:
+        """Count a prediction and turn it into a record."""
+        self.clips, self.sound_s = self.clips + 1, self.sound_s + prediction.duration_s
+        record = prediction.to_record()
+        if prediction.problem:
+            self.failed.append(record)
+        return record
+
+    def __str__(self) -> str:
+        took_s = time.perf_counter() - self.started
+        factor = f", real-time factor {took_s / self.sound_s:.4f}" if self.sound_s else ""
+        return f"{self.clips:,} clips, {self.sound_s:,.1f} s of sound in {took_s:.1f} s: {self.clips / took_s:,.1f} clips/s{factor}"
+
+
+def run(classifier: Classifier, sources: Sequence[Source], config: PredictConfig, outputs: Outputs, resume: bool = False,
+        emit: Callable[[str], None] = print, say: Callable[[str], None] = print) -> list[Record]:
+    """Label sounds and write the results.
+
+    Where torchrun started several processes, each labels every n-th sound and leaves a part (see `join`).
+
+    Args:
+        classifier: see `aumcli.load_model`.
+        sources: see `find_clips`.
+        config: how.
+        outputs: where to.
+        resume: go on with a call that was broken off: what is in its journal and unchanged on disk is not done again.
+        emit: is given the text that is printed.
+        say: is given a line about the work now and then.
+
+    Returns:
+        The records of those that failed; none of a process of several, since torchrun stops all when one ends with an exit
+        code: `join` names them.
+
+    Raises:
+        AumError: an output can't be written, or a journal is in the way.
+    """
+    sources, rank, processes = share(sources)
+    outputs.check(sources, processes)
+    header, tally = describe(classifier, config), Tally()
+    if outputs.anchor is None:
+        groups = predict_groups(classifier, progress(sources, "predicting"), config)
+        for text in formats.TEXT[outputs.kind](header, (tally.add(each) for group in groups for each in group)):
+            emit(text)
+        say(str(tally))
+        return tally.failed
+    journal = _label(classifier, sources, config, outputs, resume, header, tally, rank, processes)
+    say(str(tally))
+    failed = [record for record in journal.records() if "problem" in record]
+    if processes == 1:
+        write_outputs(outputs, header, journal.records, emit, say, sources)
+    else:
+        part = part_path(outputs.anchor, rank, processes)
+        write_part(part, header, journal.records())
+        say(f"wrote {part}, {len(failed)} failed; when all {processes} parts are there: aum predict --join --out {outputs.anchor}")
+        failed = []
+    journal.close(remove=not resume)
+    return failed
+
+
+def _label(classifier: Classifier, sources: Sequence[Source], config: PredictConfig, outputs: Outputs, resume: bool, header: Record,
+           tally: Tally, rank: int, processes: int) -> Journal:
+    """Label what has no result yet; every result is in the journal, and in a folder of results, as soon as it is there."""
+    which = f"-{rank + 1}-of-{processes}" if processes > 1 else ""
+    anchor = outputs.anchor
+    how = {**header, "batch_size": config.batch_size, "weights": _digest(classifier), "embed": outputs.embed is not None,
+           "html": outputs.html is not None, "folder": outputs.folder is not None and outputs.kind.value}
+    journal = Journal(anchor.with_name(f"{anchor.name}.journal{which}"), how, sources, resume)
+    todo = journal.missing()
+    clips, done = progress((sources[i] for i in todo), "predicting", len(todo)), 0
+    try:
+        for group in predict_groups(classifier, clips, config, outputs.embed is not None, outputs.html is not None):
+            records, places = [tally.add(prediction) for prediction in group], todo[done : done + len(group)]
+            done += len(group)
+            if outputs.folder is not None:
+                for record, i in zip(records, places):
+                    _write_own(outputs, sources[i], header, record)
+            journal.append(records, places)
+    except KeyboardInterrupt:
+        raise AumError(f"stopped; {len(sources) - len(journal.missing()):,} of {len(sources):,} results are in {journal.path}",
+                       fix="go on with the same command and --resume", exit_code=130) from None
+    return journal
+
+
+def _write_own(outputs: Outputs, source: Source, header: Record, record: Record) -> None:
+    """Write a sound's own file of results. Where the format has no place for a failure there is none: an empty one would
+    say that nothing was heard."""
+    path = outputs.folder / (source.name + outputs.kind.suffix)
+    if "problem" in record and outputs.kind in formats.WITHOUT_FAILURES:
+        return path.unlink(missing_ok=True)
+    formats.write(path, outputs.kind, header, [record])
+
+
+def join(outputs: Outputs, emit: Callable[[str], None] = print, say: Callable[[str], None] = print) -> list[Record]:
+    """Write, from the parts that several processes left, what one process would have written; the parts are removed.
+
+    Args:
+        outputs: as the processes were given them; the format may be another.
+        emit, say: see `run`.
+
+    Returns:
+        The records of those that failed.
+
+    Raises:
+        AumError: a part is missing, or the parts don't belong together.
+    """
+    if outputs.anchor is None:
+        raise AumError("--join needs the --out that the processes were given", fix="add it")
+    formats.check_format(outputs.kind, outputs.out, 1)
+    header, records, paths = read_parts(outputs.anchor)
+    write_outputs(outputs, header, records, emit, say)
+    failed = [record for record in records() if "problem" in record]
+    for path in paths:
+        path.unlink()
+    return failed
+
+
+def write_outputs(outputs: Outputs, header: Record, records: Callable[[], Iterator[Record]], emit: Callable[[str], None],
+                  say: Callable[[str], None], sources: Sequence[Source] = ()) -> None:
+    """Write or print everything that was asked for; `sources` tells where sounds are that have no path."""
+    if outputs.out is None:
+        for text in formats.TEXT[outputs.kind](header, records()):
+            emit(text)
+    elif outputs.folder is None:
+        formats.write(Path(outputs.out), outputs.kind, header, records())
+    if outputs.embed is not None:
+        formats.write_embeddings(outputs.embed, header, records())
+    if outputs.html is not None:
+        write_page(outputs.html, header, records(), {source.path: source.file for source in sources if source.path != source.file})
+    for path in (outputs.out, outputs.embed, outputs.html):
+        if path is not None:
+            say(f"wrote {path}")
+
+
+def describe(classifier: Classifier, config: PredictConfig) -> Record:
+    """How results are made: the head of every output."""
+    rate_hz, (size, hop) = classifier.config.frontend.sample_rate_hz, window_samples(classifier, config)
+    least = dict(zip(classifier.labels, thresholds(classifier, config).round(6).astype(float).tolist()))
+    return {"schema": SCHEMA, "model": classifier.source, "backend": classifier.backend, "device": str(classifier.device),
+            "dtype": "float32", "sample_rate_hz": rate_hz, "window_s": size and size / rate_hz, "hop_s": hop / rate_hz if size else None,
+            "smooth": config.smooth, "top": config.top, "threshold": least if len(set(least.values())) > 1 else next(iter(least.values()))}
+
+
+def _digest(classifier: Classifier) -> str:
+    """SHA-256 of the weights: results of another model are not gone on with, whatever its name."""
+    digest = hashlib.sha256()
+    for name, weights in classifier.network.state_dict().items():
+        digest.update(name.encode())
+        digest.update(weights.detach().cpu().contiguous().view(-1).numpy())
+    return digest.hexdigest()

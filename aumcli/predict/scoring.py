@@ -1,0 +1,205 @@
+"""Windows of many files scored in batches, and put together again file by file."""
+
+import functools
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from itertools import groupby
+
+import numpy as np
+import torch
+
+from aumcli.classifier import Classifier
+from aumcli.config import PredictConfig
+from aumcli.errors import AumError
+from aumcli.predict.decoding import Decoder, End, Window
+from aumcli.predict.events import ClipScores, Event
+from aumcli.predict.inputs import Source
+from aumcli.predict.prediction import Prediction
+
+DEFAULT_THRESHOLD = 0.5
+GROUP_BATCHES = 8           # results of so many batches are given out together at the latest
+AT_ONCE = 4                 # batches scored at once, at most
+CURVES = 5                  # classes whose scores over time are kept
+
+
+def window_samples(classifier: Classifier, config: PredictConfig) -> tuple[int | None, int]:
+    """Samples of a window (None: the whole clip), and from one window to the next.
+
+    Raises:
+        AumError: the windows would leave samples out, or are shorter than one.
+    """
+    rate_hz, (size, hop) = classifier.config.frontend.sample_rate_hz, classifier.window_samples
+    if config.whole:
+        return None, 1
+    if config.window_s is not None:
+        size = round(config.window_s * rate_hz)
+        hop = max(1, size // 2)
+    if config.hop_s is not None:
+        hop = round(config.hop_s * rate_hz)
+    if not 1 <= hop <= size:
+        raise AumError(f"windows of {size / rate_hz:.4g} s can't start every {hop / rate_hz:.4g} s: samples would be left out, or "
+                       "it is less than a sample", fix="make the hop at least a sample and at most the window")
+    return size, hop
+
+
+def thresholds(classifier: Classifier, config: PredictConfig) -> np.ndarray:
+    """Least score of an event, (classes,) float32: as asked for, else the model's own, else 0.5."""
+    if config.threshold is not None:
+        return np.full(len(classifier.labels), config.threshold, dtype=np.float32)
+    return np.array(classifier.config.thresholds or [DEFAULT_THRESHOLD] * len(classifier.labels), dtype=np.float32)
+
+
+def predict_groups(classifier: Classifier, sources: Iterable[Source], config: PredictConfig, embed: bool = False,
+                   curves: bool = False) -> Iterator[list[Prediction]]:
+    """Label files in order, some at a time.
+
+    Which files form a group, and so which windows share a batch, depends on the files alone: scores of a list that is
+    taken up again after a group are the same to the last bit.
+
+    Args:
+        classifier: see `aumcli.load_model`.
+        sources: the files.
+        config: how.
+        embed, curves: keep each clip's embedding, its scores over time.
+    """
+    size, hop = window_samples(classifier, config)
+    if size is not None:
+        classifier = classifier.at_length(size)
+    scorer = _Scorer(classifier, config, embed, curves)
+    clip: _Clip | None = None
+    with Decoder(sources, classifier.config.frontend.sample_rate_hz, size, hop, config.workers) as decoder:
+        for source, part in decoder:
+            clip = clip or scorer.begin(source)
+            if isinstance(part, End):
+                scorer.end(clip, part)
+                clip = None
+            else:
+                scorer.add(clip, part)
+            yield from scorer.finished()
+    yield from scorer.finished(all=True)
+
+
+@functools.cache
+def _pool(threads: int, each: int) -> ThreadPoolExecutor:
+    """Threads that score, kept for the whole process since the kernels keep memory for each; torch uses `each` within one."""
+    return ThreadPoolExecutor(threads, "aum-score", torch.set_num_threads, (each,))
+
+
+class _Clip:
+    """A file whose windows are being scored."""
+
+    __slots__ = ("source", "scores", "end")
+
+    def __init__(self, source: Source, scores: ClipScores):
+        self.source, self.scores, self.end = source, scores, End()
+
+
+class _Scorer:
+    """Puts windows into batches, has them scored, and gives clips back in groups, all in order.
+
+    On a processor several full batches are scored at once, each by few threads, which keeps its cores busier than one batch
+    by all of them.
+    """
+
+    def __init__(self, classifier: Classifier, config: PredictConfig, embed: bool, curves: bool):
+        self.classifier, self.config, self.embed, self.curves = classifier, config, embed, curves
+        self.thresholds = thresholds(classifier, config)
+        self.batch = 1 if config.whole else config.batch_size
+        threads = torch.get_num_threads() if classifier.device.type == "cpu" and not config.whole else 1
+        self.at_once = min(threads, AT_ONCE)
+        self.pool = _pool(self.at_once, threads // self.at_once) if self.at_once > 1 else None
+        self._waiting: list[tuple[_Clip, Window]] = []
+        self._work: deque[tuple[Callable, list[tuple[_Clip, Window]]] | list[_Clip]] = deque()     # batches, and groups behind theirs
+        self._group: list[_Clip] = []
+        self._batches = self._windows = 0                                # in work; of the group
+
+    def begin(self, source: Source) -> _Clip:
+        """The next clip."""
+        return _Clip(source, ClipScores(self.thresholds, self.config.smooth, self.curves))
+
+    def add(self, clip: _Clip, windows: list[Window]) -> None:
+        """Take in windows of the current clip."""
+        self._windows += len(windows)
+        for window in windows:
+            self._waiting.append((clip, window))
+            if len(self._waiting) == self.batch:
+                self._start()
+
+    def end(self, clip: _Clip, end: End) -> None:
+        """Close the current clip, and the group where it comes to whole batches or is large."""
+        clip.end = clip.end if clip.end.problem else end
+        self._group.append(clip)
+        if not self._waiting or self._windows >= GROUP_BATCHES * self.batch:
+            self._close_group()
+
+    def finished(self, all: bool = False) -> Iterator[list[Prediction]]:
+        """Groups whose windows are scored; as many batches stay in work as can be at once, or none."""
+        if all:
+            self._close_group()
+        while self._work:
+            if isinstance(self._work[0], list):
+                yield [self._prediction(clip) for clip in self._work.popleft()]
+            elif all or self._batches > (self.at_once if self.pool else 0):
+                self._take(*self._work.popleft())
+            else:
+                return
+
+    def _close_group(self) -> None:
+        if self._waiting:
+            self._start()
+        if self._group:
+            self._work.append(self._group)
+        self._group, self._windows = [], 0
+
+    def _start(self) -> None:
+        """Have the waiting windows scored as one batch; one that isn't full here, by all threads, when it is its turn."""
+        waiting, self._waiting = self._waiting, []
+        windows = [samples for _, (_, samples) in waiting]
+        if self.pool is not None and len(waiting) == self.batch:
+            score = self.pool.submit(self._encode, windows).result
+        else:
+            score = functools.partial(self._encode, windows)
+        self._work.append((score, waiting))
+        self._batches += 1
+
+    def _encode(self, windows: list[np.ndarray]) -> tuple[np.ndarray, np.ndarray | None]:
+        classifier = self.classifier.at_length(len(windows[0])) if self.config.whole else self.classifier
+        return classifier.encode_windows(windows) if self.embed else (classifier.score_windows(windows), None)
+
+    def _take(self, score: Callable, waiting: list[tuple[_Clip, Window]]) -> None:
+        """Wait for a batch's scores and give them to its clips; a window too long for the memory is its clip's problem."""
+        self._batches -= 1
+        try:
+            scores, embeddings = score()
+        except (MemoryError, RuntimeError) as error:
+            if not self.config.whole or "memory" not in f"{type(error).__name__} {error}".lower():
+                raise
+            clip = waiting[0][0]
+            clip.end = End(problem=f"{clip.source.path} is too long for the memory in one pass", fix="leave out --whole")
+            return
+        row = 0
+        for clip, items in groupby(waiting, key=lambda item: item[0]):
+            spans = [(start, start + len(samples)) for _, (start, samples) in items]
+            rows = slice(row, row + len(spans))
+            clip.scores.add(spans, scores[rows], None if embeddings is None else embeddings[rows])
+            row += len(spans)
+
+    def _prediction(self, clip: _Clip) -> Prediction:
+        """What is said of a clip whose windows are all scored."""
+        path, end = clip.source.path, clip.end
+        if end.problem:
+            return Prediction(path, problem=end.problem, fix=end.fix)
+        rate_hz, names = self.classifier.config.frontend.sample_rate_hz, self.classifier.config.labels
+        scores, mean = clip.scores, clip.scores.mean
+        events = tuple(Event(start / rate_hz, min(stop / rate_hz, end.duration_s), names[label], score)
+                       for start, stop, label, score in scores.events.finish())
+        prediction = Prediction(path, end.duration_s, scores.windows, tuple(self.classifier.best(mean, self.config.top)), events,
+                                embedding=scores.embedding)
+        if scores.curves is None:
+            return prediction
+        order = np.argsort(-mean, kind="stable")[:CURVES].tolist()
+        seen = {names.index(event.label): event.score for event in events}
+        order = sorted(dict.fromkeys([*sorted(seen, key=lambda label: -seen[label])[:CURVES], *order]), key=lambda i: -mean[i])[:CURVES]
+        per_point, curves = scores.curves.of(order)
+        return prediction.with_curves(per_point, {names[label]: curve for label, curve in zip(order, curves)})
