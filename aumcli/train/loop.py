@@ -24,7 +24,7 @@ from aumcli.train.optim import learning_rate, move_average, set_learning_rate
 from aumcli.train.run import BATCH_PURPOSE, MODEL_PURPOSE, Epoch, Run, build
 from aumcli.train.state import read_state, restore, save_epoch, save_state
 from aumcli.train.stop import StopSignal
-from aumcli.train.team import join_team, own_device, was_restarted
+from aumcli.train.team import join_team, own_device
 from aumcli.train.watch import Watch, finish, percent
 
 
@@ -50,7 +50,7 @@ def train(recipe: Recipe, out: Path | str, data: Path | str | None = None, *, re
     """
     place, out = own_device(pick_device(device)), Path(out)
     with join_team(place) as team, StopSignal() as stop:
-        state = read_state(out, resume, was_restarted())
+        state = read_state(out, resume)
         if state is not None:
             recipe, data = Recipe.model_validate(state["recipe"]), data or state["data"]
         run, notes = build(recipe, out, data, place, team, progress and team.leads, fresh=state is None)
