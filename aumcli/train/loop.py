@@ -93,7 +93,7 @@ def _epoch(run: Run, stop: StopSignal, watch: Watch, say) -> None:
             raise stop.error(f"stopped in epoch {number + 1} after step {run.epoch.step} of {len(batches)}, which is saved", run.out)
     row = {"epoch": number + 1, "train_loss": run.epoch.loss / max(1, run.epoch.seen), **_validate(run),
            "lr": learning_rate(settings, number + 1.0, run.steps_per_epoch), "skipped_steps": run.epoch.skipped,
-           "bad_files": run.bad_files, "seconds": round(run.epoch.seconds + time.perf_counter() - started, 2)}
+           "bad_files": len(run.bad_files), "seconds": round(run.epoch.seconds + time.perf_counter() - started, 2)}
     run.history.append(row)
     run.epoch = Epoch()
     best = run.best == row["epoch"]
@@ -136,7 +136,7 @@ def _step(run: Run, number: int, batch: list[int], waveforms: list[np.ndarray | 
     loss, seen, bad, features, waiting = 0.0, 0, [], None, iter(waveforms)
     for part, clips in _own(run, batch):
         decoded = [(clip, next(waiting)) for clip in clips]
-        bad += [item for _, item in decoded if isinstance(item, AumError)]
+        bad += [(clip, item) for clip, item in decoded if isinstance(item, AumError)]
         good = [(clip, item) for clip, item in decoded if not isinstance(item, AumError)]
         if not good:
             continue
@@ -150,11 +150,16 @@ def _step(run: Run, number: int, batch: list[int], waveforms: list[np.ndarray | 
         run.scaler.scale(part_loss).backward()
         loss, seen = loss + part_loss.item(), seen + len(good)
     loss, seen, failed, stopping = run.team.sum([loss, seen, len(bad), stop.received], device)
-    stop.agreed = stopping > 0
-    _count_bad_files(run, bad, int(failed), say)
-    _update(run, number, batch, loss, features, say)
+    if stopping:
+        stop.agreed = max(run.team.gather(stop.received))
+    if failed:
+        _count_bad_files(run, [item for each in run.team.gather(bad) for item in each], say)
+    if math.isfinite(loss):
+        run.epoch.loss += loss * len(batch)
+        run.epoch.seen += int(seen)
+    if seen:
+        _update(run, number, batch, loss, features, say)
     run.epoch.step += 1
-    run.epoch.seen += int(seen)
 
 
 def _update(run: Run, number: int, batch: list[int], loss: float, features: Tensor | None, say) -> None:
@@ -172,23 +177,27 @@ def _update(run: Run, number: int, batch: list[int], loss: float, features: Tens
         if run.bad_in_a_row > settings.bad_steps:
             raise AumError(what, exit_code=1, fix="lower train.lr" + (f"; {run.out / 'last'} holds the last good epoch" if number else ""))
         say(f"left out, {run.bad_in_a_row} in a row of at most {settings.bad_steps}: {what}")
+        run.scaler.update()
         return
     run.scaler.step(run.optimizer)
     run.scaler.update()
     if finite:
         run.bad_in_a_row = 0
-        run.epoch.loss += loss * len(batch)
     if settings.ema:
         move_average(run.classifier.network, run.network, settings.ema, number * run.steps_per_epoch + run.epoch.step)
 
 
-def _count_bad_files(run: Run, bad: list[AumError], failed: int, say) -> None:
-    """Name the clips of this step that could not be read, and stop where there are more than the recipe bears."""
-    run.bad_files += failed
-    if run.bad_files > run.recipe.data.bad_files:
-        raise bad[0] if bad else AumError("another process could not read a clip", fix="see its message", exit_code=1)
-    for error in bad:
-        say(f"left out, {run.bad_files} of at most {run.recipe.data.bad_files}: {error.problem}")
+def _count_bad_files(run: Run, bad: list[tuple[int, AumError]], say) -> None:
+    """Name the clips of this step that could not be read, the first time, and stop where there are more than the recipe bears."""
+    most = run.recipe.data.bad_files
+    for clip, error in bad:
+        if clip in run.bad_files:
+            continue
+        run.bad_files.add(clip)
+        if len(run.bad_files) > most:
+            raise AumError(error.problem + (f"; more than {most} clips can't be read" if most else ""),
+                           fix=error.fix + f"; data.bad_files says how many may be left out, now {most}", exit_code=1)
+        say(f"left out, {len(run.bad_files)} of at most {most}: {error.problem}")
 
 
 def _autocast_type(settings: TrainConfig) -> torch.dtype:

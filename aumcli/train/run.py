@@ -55,7 +55,7 @@ class Run:
     progress: bool
     history: list[dict[str, float | None]] = field(default_factory=list)  # a row per epoch; None where a figure is undefined
     epoch: Epoch = field(default_factory=Epoch)
-    bad_files: int = 0
+    bad_files: set[int] = field(default_factory=set)    # training clips that could not be read
     bad_in_a_row: int = 0                # steps whose loss or gradient was no number
     saved_at: float = field(default_factory=time.monotonic)
 

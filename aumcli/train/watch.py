@@ -111,7 +111,7 @@ def _report(run: Run, metrics: Metrics, averaged: Metrics | None) -> None:
     rows = [["model", run.recipe.model.describe()], ["training clips", len(run.train)], ["epochs", f"{last['epoch']} of {run.recipe.train.epochs}"],
             [f"best {score}", f"{percent(best[run.metric])} of {metrics.clips} validation clips, at epoch {best['epoch']}"],
             ["time", f"{sum(row['seconds'] for row in run.history) / 60:.1f} min"],
-            ["steps left out", sum(row["skipped_steps"] for row in run.history)], ["clips left out", run.bad_files],
+            ["steps left out", sum(row["skipped_steps"] for row in run.history)], ["clips left out", len(run.bad_files)],
             *([key, value] for key, value in facts.items() if key != "environment"), *(list(item) for item in facts["environment"].items())]
     text = markdown_table(["", ""], rows)
     write_text(run.out / "report.md", f"# {run.out.name}\n\n{text}\n![Loss and {score} by epoch](curves.png)\n\n"
