@@ -1,5 +1,6 @@
 """From a manifest's clips to batches of waveforms, in an order that depends on the seed and the epoch alone."""
 
+import signal
 from collections import Counter
 from collections.abc import Iterator, Sequence
 
@@ -81,7 +82,13 @@ def load_batches(waveforms: Waveforms, batches: list[list[int]], workers: int) -
     Yields:
         For each clip its waveform, or why it can't be read.
     """
-    yield from DataLoader(_Reported(waveforms), batch_sampler=batches, collate_fn=list, num_workers=workers)
+    yield from DataLoader(_Reported(waveforms), batch_sampler=batches, collate_fn=list, num_workers=workers, worker_init_fn=_leave_signals)
+
+
+def _leave_signals(worker: int) -> None:
+    """A signal to all processes of a program is the main one's to act on: it needs the workers until the step is finished."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
 
 
 class _Reported(Dataset):

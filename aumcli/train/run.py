@@ -75,6 +75,12 @@ class Run:
         return 1 + scores.index(max(scores)) if scores else 0
 
 
+def autocast(run: Run) -> torch.autocast:
+    """The number format of a step's products."""
+    dtype = run.recipe.train.dtype
+    return torch.autocast(run.classifier.device.type, torch.float16 if dtype == "float16" else torch.bfloat16, enabled=dtype != "float32")
+
+
 def build(recipe: Recipe, out: Path, data: Path | str | None, device: torch.device, team: Team, progress: bool,
           fresh: bool) -> tuple[Run, list[str]]:
     """Read the data, fit the recipe to it and build the model.

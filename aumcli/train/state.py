@@ -96,6 +96,12 @@ def restore(run: Run, state: dict) -> None:
     run.epoch, run.bad_files, run.bad_in_a_row = Epoch(**state["epoch"]), set(state["bad_files"]), state["bad_in_a_row"]
 
 
+def remove_leftovers(out: Path) -> None:
+    """Remove what a killed process had begun to write."""
+    for path in out.rglob(".*.part"):
+        path.unlink()
+
+
 def average_epochs(run: Run) -> dict[str, Tensor]:
     """The mean of the weights of the last epochs, as many as the recipe says."""
     last = run.history[-1]["epoch"]

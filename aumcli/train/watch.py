@@ -59,8 +59,8 @@ class Watch:
         if not self._bar.disable:
             speed = (done.seen - self._seen) / (time.perf_counter() - self._started)
             self._bar.set_postfix_str(f"loss {loss:.4f}, lr {rate:.2g}, {speed:.0f} clips/s", refresh=False)
-        if self._board is not None and done.step % EVERY == 0:
-            at = number * run.steps_per_epoch + done.step
+        at = number * run.steps_per_epoch + done.step
+        if self._board is not None and at % EVERY == 0:
             self._board.add_scalar("train/loss", loss, at)
             self._board.add_scalar("train/lr", rate, at)
 
