@@ -37,7 +37,7 @@ def diagnose(run: Run, number: int, batch: list[int], loss: float, norm: float, 
         where = ELSEWHERE if run.team.size > 1 else "every layer's output is one, the loss itself is not"
     files = ", ".join(_name(run, run.train.clips[clip].path) for clip in batch)
     return (f"the loss or its gradient is no number at epoch {number + 1}, step {run.epoch.step + 1} (loss {loss:g}, gradient norm {norm:g}, "
-            f"learning rate {run.optimizer.param_groups[-1]['lr']:.3g}; {where}; clips {files})")
+            f"learning rate {run.rate:.3g}; {where}; clips {files})")
 
 
 def _name(run: Run, path: Path) -> str:

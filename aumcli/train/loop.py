@@ -86,7 +86,7 @@ def _epoch(run: Run, stop: StopSignal, watch: Watch, say) -> None:
     batches = epoch_batches(len(run.train), settings.batch_size, run.recipe.seed, number, run.sample_weights)
     for waveforms in watch.bar(_load(run, batches[run.epoch.step :])):
         _step(run, number, batches[run.epoch.step], waveforms, stop, say)
-        watch.step(number, learning_rate(settings, _progress(run, number), run.steps_per_epoch))
+        watch.step(number)
         if stop.agreed or time.monotonic() - run.saved_at > 60 * settings.save_minutes:
             run.epoch.seconds += time.perf_counter() - started
             started = time.perf_counter()

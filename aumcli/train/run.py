@@ -64,6 +64,11 @@ class Run:
         return math.ceil(len(self.train) / self.recipe.train.batch_size)
 
     @property
+    def rate(self) -> float:
+        """The learning rate of the last step, in the layers that learn fastest."""
+        return max(group["lr"] for group in self.optimizer.param_groups)
+
+    @property
     def metric(self) -> str:
         """The validation metric that chooses the best epoch."""
         return "val_map" if self.manifest.multi_label else "val_accuracy"

@@ -34,8 +34,8 @@ class Watch:
             except ImportError as error:
                 raise AumError("train.tensorboard needs the package tensorboard", fix="pip install 'aumcli[tensorboard]', or set it "
                                "to false") from error
-            step = len(self.run.history) * self.run.steps_per_epoch + self.run.epoch.step
-            self._board = SummaryWriter(str(self.run.out / "tensorboard"), purge_step=step)
+            done = len(self.run.history) * self.run.steps_per_epoch + self.run.epoch.step
+            self._board = SummaryWriter(str(self.run.out / "tensorboard"), purge_step=done + 1)
         return self
 
     def __exit__(self, *exception: object) -> None:
@@ -52,17 +52,17 @@ class Watch:
         self._started, self._seen = time.perf_counter(), run.epoch.seen
         yield from self._bar
 
-    def step(self, number: int, rate: float) -> None:
-        """Show a step of epoch `number`, taken with this learning rate."""
+    def step(self, number: int) -> None:
+        """Show the step of epoch `number` that was just taken."""
         run, done = self.run, self.run.epoch
         loss = done.loss / max(1, done.seen)
         if not self._bar.disable:
             speed = (done.seen - self._seen) / (time.perf_counter() - self._started)
-            self._bar.set_postfix_str(f"loss {loss:.4f}, lr {rate:.2g}, {speed:.0f} clips/s", refresh=False)
+            self._bar.set_postfix_str(f"loss {loss:.4f}, lr {run.rate:.2g}, {speed:.0f} clips/s", refresh=False)
         at = number * run.steps_per_epoch + done.step
         if self._board is not None and at % EVERY == 0:
             self._board.add_scalar("train/loss", loss, at)
-            self._board.add_scalar("train/lr", rate, at)
+            self._board.add_scalar("train/lr", run.rate, at)
 
     def epoch(self, row: dict[str, float | None]) -> None:
         """Show an epoch that has ended; the curves are drawn again unless that would take too much of the time."""
