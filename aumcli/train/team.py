@@ -20,6 +20,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+from torch.distributed.rendezvous import rendezvous
 
 from aumcli.errors import AumError
 
@@ -84,8 +85,11 @@ def join_team(device: torch.device) -> Iterator[Team]:
     if size == 1:
         yield Team()
         return
-    dist.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=TIMEOUT)
-    yield Team(dist.get_rank(), size)
+    # torchrun's store outlives a restart: under the old names the processes would find the addresses of those that have died
+    store, rank, size = next(rendezvous("env://", timeout=TIMEOUT))
+    store = dist.PrefixStore(f"attempt-{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}", store)
+    dist.init_process_group("nccl" if device.type == "cuda" else "gloo", store=store, rank=rank, world_size=size, timeout=TIMEOUT)
+    yield Team(rank, size)
     dist.destroy_process_group()    # not after an error: that would wait for processes that don't come
 
 

@@ -1,12 +1,15 @@
 """Several processes train as one: the same results, one that writes, and a start again where one dies."""
 
 import json
+import multiprocessing
 import os
 import signal
+import time
 from pathlib import Path
 
 import pytest
 import torch
+import torch.distributed as dist
 from tiny import RECIPE, sound, tiny
 from training import TORCHRUN, history, quietly, started, train_in_team, wait_for, weights, workers_of
 
@@ -14,6 +17,7 @@ from aumcli.classifier import load_model
 from aumcli.data.manifest import Clip, read_manifest, write_manifest
 from aumcli.evaluate import evaluate
 from aumcli.train import loop, state, watch
+from aumcli.train.team import join_team
 
 pytest_plugins = ["aum_fixtures"]
 pytestmark = pytest.mark.usefixtures("on_one_thread")
@@ -132,6 +136,31 @@ def test_a_worker_that_dies_costs_the_last_steps_only(alone, corpus, tmp_path):
         out, err = process.communicate(timeout=120)
     assert process.returncode == 2 and err.count("already holds a run") == 1 and "Traceback" not in err and out == ""
     assert weights(tmp_path / "run") == before
+
+
+def test_processes_started_again_do_not_look_for_those_that_died():
+    """The store lives on, with the addresses of the first attempt; the first process of the second one comes late."""
+    context = multiprocessing.get_context("fork")
+    store = dist.TCPStore("localhost", 0, is_master=True, wait_for_workers=False)
+    sums = context.SimpleQueue()
+
+    def work(rank: int, attempt: int) -> None:
+        os.environ.update(RANK=str(rank), WORLD_SIZE="2", MASTER_ADDR="localhost", MASTER_PORT=str(store.port),
+                          TORCHELASTIC_USE_AGENT_STORE="True", TORCHELASTIC_RESTART_COUNT=str(attempt))
+        time.sleep(attempt * (1 - rank))
+        with join_team(torch.device("cpu")) as team:
+            sums.put(team.sum([1.0], torch.device("cpu")))
+            os._exit(0)
+
+    for attempt in range(2):
+        processes = [context.Process(target=work, args=(rank, attempt)) for rank in range(2)]
+        for process in processes:
+            process.start()
+        for process in processes:
+            process.join(20)
+            process.kill()
+        assert [process.exitcode for process in processes] == [0, 0], f"attempt {attempt}"
+        assert [sums.get() for _ in range(2)] == [[2.0], [2.0]]
 
 
 def test_torchrun(alone, corpus, tmp_path):
