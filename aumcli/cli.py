@@ -97,9 +97,11 @@ def train(
 
         raise typer.Exit(launch(devices, _without(sys.argv[1:], "--devices")))
     from aumcli.train import train as run_training
+    from aumcli.train.team import one_voice
 
     try:
-        run_training(loaded, out, where, resume=resume, device=device, say=typer.echo)
+        with one_voice():
+            run_training(loaded, out, where, resume=resume, device=device, say=typer.echo)
     except KeyboardInterrupt:
         raise AumError("stopped at once; what was saved is kept", fix=f"go on with aum train --resume --out {out}",
                        exit_code=130) from None

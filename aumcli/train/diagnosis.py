@@ -1,9 +1,14 @@
 """Why a loss or a gradient is no number: the first layer that gives one, the gradients, the clips."""
 
+import math
+from pathlib import Path
+
 import torch
 from torch import Tensor, nn
 
-from aumcli.train.run import Run
+from aumcli.train.run import Run, autocast
+
+ELSEWHERE = "in another process"
 
 
 def diagnose(run: Run, number: int, batch: list[int], loss: float, norm: float, features: Tensor | None) -> str:
@@ -15,7 +20,7 @@ def diagnose(run: Run, number: int, batch: list[int], loss: float, norm: float, 
         batch: the step's clips.
         loss: over the batch.
         norm: of the gradient.
-        features: (b, frames, mels), the last that this process computed on; None: it had no clips.
+        features: (b, frames, mels), on which this process' loss became no number, or the last; None: it had no clips.
     """
     broken = [name for name, x in run.network.named_parameters() if not torch.isfinite(x).all()]
     grads = [name for name, x in run.network.named_parameters() if x.grad is not None and not torch.isfinite(x.grad).all()]
@@ -23,16 +28,24 @@ def diagnose(run: Run, number: int, batch: list[int], loss: float, norm: float, 
         where = "the features already are none"
     elif broken:
         where = f"the weights {broken[0]} already are none"
-    elif features is not None and (layer := _first_layer(run.network, features)):
+    elif features is not None and (layer := _first_layer(run, features)):
         where = f"{layer} is the first layer that gives one"
+    elif math.isfinite(loss):
+        where = (f"every layer's output is one, the gradients of {len(grads)} tensors are not, {grads[-1]} the first" if grads
+                 else "the gradients are too large to be squared")
     else:
-        where = f"every layer's output is one, the gradients of {len(grads)} tensors are not, {grads[-1]} the first" if grads else "in another process"
-    files = ", ".join(str(run.train.clips[i].path.name) for i in batch[:5]) + (f" and {len(batch) - 5} more" if len(batch) > 5 else "")
+        where = ELSEWHERE if run.team.size > 1 else "every layer's output is one, the loss itself is not"
+    files = ", ".join(_name(run, run.train.clips[clip].path) for clip in batch)
     return (f"the loss or its gradient is no number at epoch {number + 1}, step {run.epoch.step + 1} (loss {loss:g}, gradient norm {norm:g}, "
-            f"learning rate {run.optimizer.param_groups[-1]['lr']:.3g}; {where}; clips {files})")
+            f"learning rate {run.rate:.3g}; {where}; clips {files})")
 
 
-def _first_layer(network: nn.Module, features: Tensor) -> str:
+def _name(run: Run, path: Path) -> str:
+    """A clip's file, from the data's folder on where it is in there."""
+    return str(path.relative_to(run.data) if path.is_relative_to(run.data) else path)
+
+
+def _first_layer(run: Run, features: Tensor) -> str:
     """Name of the first module whose output is not finite; "" if all are."""
     found: list[str] = []
 
@@ -43,10 +56,10 @@ def _first_layer(network: nn.Module, features: Tensor) -> str:
                 found.append(name)
         return look
 
-    hooks = [module.register_forward_hook(hook(name)) for name, module in network.named_modules() if name]
+    hooks = [module.register_forward_hook(hook(name)) for name, module in run.network.named_modules() if name]
     try:
-        with torch.no_grad():
-            network(features)
+        with torch.no_grad(), autocast(run):
+            run.network(features)
     finally:
         for each in hooks:
             each.remove()

@@ -1,6 +1,7 @@
 """The loop: epochs of steps, validation after each, everything saved, stopped and taken up again at any step."""
 
 import math
+import shlex
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,12 +20,12 @@ from aumcli.evaluate import score_clips
 from aumcli.files import write_text
 from aumcli.metrics import Metrics, best_thresholds, evaluate_scores
 from aumcli.recipe import Recipe, dump_recipe
-from aumcli.train.diagnosis import diagnose
+from aumcli.train.diagnosis import ELSEWHERE, diagnose
 from aumcli.train.optim import learning_rate, move_average, set_learning_rate
-from aumcli.train.run import BATCH_PURPOSE, MODEL_PURPOSE, Epoch, Run, build
-from aumcli.train.state import read_state, restore, save_epoch, save_state
+from aumcli.train.run import BATCH_PURPOSE, MODEL_PURPOSE, Epoch, Run, autocast, build
+from aumcli.train.state import read_state, remove_leftovers, restore, save_epoch, save_state
 from aumcli.train.stop import StopSignal
-from aumcli.train.team import join_team, own_device, was_restarted
+from aumcli.train.team import join_team, own_device
 from aumcli.train.watch import Watch, finish, percent
 
 
@@ -50,12 +51,14 @@ def train(recipe: Recipe, out: Path | str, data: Path | str | None = None, *, re
     """
     place, out = own_device(pick_device(device)), Path(out)
     with join_team(place) as team, StopSignal() as stop:
-        state = read_state(out, resume, was_restarted())
+        state = read_state(out, resume)
         if state is not None:
             recipe, data = Recipe.model_validate(state["recipe"]), data or state["data"]
         run, notes = build(recipe, out, data, place, team, progress and team.leads, fresh=state is None)
         if state is not None:
             restore(run, state)
+            if team.leads:
+                remove_leftovers(out)
             notes.append(f"going on after epoch {len(run.history)} of {run.recipe.train.epochs}"
                          + (f" and {run.epoch.step} of {run.steps_per_epoch} steps" if run.epoch.step else ""))
         say = say if team.leads else lambda text: None
@@ -83,17 +86,18 @@ def _epoch(run: Run, stop: StopSignal, watch: Watch, say) -> None:
     batches = run.train.batches(settings.batch_size, run.recipe.seed, number, run.sample_weights)
     for waveforms in watch.bar(_load(run, number, batches[run.epoch.step :])):
         _step(run, number, batches[run.epoch.step], waveforms, stop, say)
-        watch.step(number, learning_rate(settings, _progress(run, number), run.steps_per_epoch))
+        watch.step(number)
         if stop.agreed or time.monotonic() - run.saved_at > 60 * settings.save_minutes:
             run.epoch.seconds += time.perf_counter() - started
             started = time.perf_counter()
             if run.team.leads:
                 save_state(run)
         if stop.agreed:
-            raise stop.error(f"stopped in epoch {number + 1} after step {run.epoch.step} of {len(batches)}, which is saved", run.out)
+            raise AumError(f"stopped in epoch {number + 1} after step {run.epoch.step} of {len(batches)}, which is saved",
+                           fix=_how_to_go_on(run), exit_code=128 + stop.agreed)
     row = {"epoch": number + 1, "train_loss": run.epoch.loss / max(1, run.epoch.seen), **_validate(run),
            "lr": learning_rate(settings, number + 1.0, run.steps_per_epoch), "skipped_steps": run.epoch.skipped,
-           "bad_files": run.bad_files, "seconds": round(run.epoch.seconds + time.perf_counter() - started, 2)}
+           "bad_files": len(run.bad_files), "seconds": round(run.epoch.seconds + time.perf_counter() - started, 2)}
     run.history.append(row)
     run.epoch = Epoch()
     best = run.best == row["epoch"]
@@ -104,6 +108,13 @@ def _epoch(run: Run, stop: StopSignal, watch: Watch, say) -> None:
         f"{run.metric[4:]} {percent(row[run.metric])}{' *' if best else '  '}  {row['seconds']:.1f} s")
     if _gave_up(run):
         say(f"no better {run.metric[4:]} for {settings.stop_after} epochs: the run ends here")
+
+
+def _how_to_go_on(run: Run) -> str:
+    """The call that takes up a run that was stopped."""
+    device = run.classifier.device.type
+    return (f"go on with aum train --resume --out {shlex.quote(str(run.out))}" + (f" --device {device}" if device != "cpu" else "")
+            + (f" --devices {run.team.size}" if run.team.size > 1 else ""))
 
 
 def _parts(run: Run, batch: list[int]) -> list[list[int]]:
@@ -133,10 +144,10 @@ def _step(run: Run, number: int, batch: list[int], waveforms: list[np.ndarray | 
     settings, seed, device = run.recipe.train, run.recipe.seed, run.classifier.device
     set_learning_rate(run.optimizer, learning_rate(settings, _progress(run, number), run.steps_per_epoch))
     run.optimizer.zero_grad(set_to_none=True)
-    loss, seen, bad, features, waiting = 0.0, 0, [], None, iter(waveforms)
+    loss, seen, bad, suspect, waiting = 0.0, 0, [], None, iter(waveforms)
     for part, clips in _own(run, batch):
         decoded = [(clip, next(waiting)) for clip in clips]
-        bad += [item for _, item in decoded if isinstance(item, AumError)]
+        bad += [(clip, item) for clip, item in decoded if isinstance(item, AumError)]
         good = [(clip, item) for clip, item in decoded if not isinstance(item, AumError)]
         if not good:
             continue
@@ -145,16 +156,22 @@ def _step(run: Run, number: int, batch: list[int], waveforms: list[np.ndarray | 
         targets = torch.from_numpy(run.manifest.targets([run.train.clips[clip] for clip, _ in good]))
         features, targets = make_batch(run.classifier.frontend, [item for _, item in good], targets, run.recipe.augment, generator)
         torch.manual_seed(stream_seed(*stream, MODEL_PURPOSE))  # stochastic depth draws from here
-        with torch.autocast(device.type, getattr(torch, settings.dtype), enabled=settings.dtype != "float32"):
+        with autocast(run):
             part_loss = loss_of(run.network(features), targets, settings) * (len(good) / len(batch))
         run.scaler.scale(part_loss).backward()
+        suspect = features if math.isfinite(loss) else suspect
         loss, seen = loss + part_loss.item(), seen + len(good)
     loss, seen, failed, stopping = run.team.sum([loss, seen, len(bad), stop.received], device)
-    stop.agreed = stopping > 0
-    _count_bad_files(run, bad, int(failed), say)
-    _update(run, number, batch, loss, features, say)
+    if stopping:
+        stop.agreed = max(run.team.gather(stop.received))
+    if failed:
+        _count_bad_files(run, [item for each in run.team.gather(bad) for item in each], say)
+    if math.isfinite(loss):
+        run.epoch.loss += loss * len(batch)
+        run.epoch.seen += int(seen)
+    if seen:
+        _update(run, number, batch, loss, suspect, say)
     run.epoch.step += 1
-    run.epoch.seen += int(seen)
 
 
 def _update(run: Run, number: int, batch: list[int], loss: float, features: Tensor | None, say) -> None:
@@ -163,32 +180,38 @@ def _update(run: Run, number: int, batch: list[int], loss: float, features: Tens
     trained = [x for x in run.network.parameters() if x.requires_grad]
     run.team.sum_gradients(trained)
     run.scaler.unscale_(run.optimizer)
-    norm = torch.nn.utils.clip_grad_norm_(trained, settings.clip_grad or math.inf)
+    norm = torch.nn.utils.get_total_norm([x.grad for x in trained if x.grad is not None])
     finite = math.isfinite(loss) and bool(torch.isfinite(norm))
     if not finite and (math.isnan(loss) or settings.dtype != "float16" or run.scaler.get_scale() <= 1):  # else the scale was too large
         run.epoch.skipped += 1
         run.bad_in_a_row += 1
-        what = diagnose(run, number, batch, loss, float(norm), features)
+        what = min(run.team.gather(diagnose(run, number, batch, loss, float(norm), features)), key=lambda text: ELSEWHERE in text)
         if run.bad_in_a_row > settings.bad_steps:
             raise AumError(what, exit_code=1, fix="lower train.lr" + (f"; {run.out / 'last'} holds the last good epoch" if number else ""))
         say(f"left out, {run.bad_in_a_row} in a row of at most {settings.bad_steps}: {what}")
+        run.scaler.update()
         return
+    if settings.clip_grad:
+        torch.nn.utils.clip_grads_with_norm_(trained, settings.clip_grad, norm)
     run.scaler.step(run.optimizer)
     run.scaler.update()
     if finite:
         run.bad_in_a_row = 0
-        run.epoch.loss += loss * len(batch)
     if settings.ema:
         move_average(run.classifier.network, run.network, settings.ema, number * run.steps_per_epoch + run.epoch.step)
 
 
-def _count_bad_files(run: Run, bad: list[AumError], failed: int, say) -> None:
-    """Name the clips of this step that could not be read, and stop where there are more than the recipe bears."""
-    run.bad_files += failed
-    if run.bad_files > run.recipe.data.bad_files:
-        raise bad[0] if bad else AumError("another process could not read a clip", fix="see its message", exit_code=1)
-    for error in bad:
-        say(f"left out, {run.bad_files} of at most {run.recipe.data.bad_files}: {error.problem}")
+def _count_bad_files(run: Run, bad: list[tuple[int, AumError]], say) -> None:
+    """Name the clips of this step that could not be read, the first time, and stop where there are more than the recipe bears."""
+    most = run.recipe.data.bad_files
+    for clip, error in bad:
+        if clip in run.bad_files:
+            continue
+        run.bad_files.add(clip)
+        if len(run.bad_files) > most:
+            raise AumError(error.problem + (f"; more than {most} clips can't be read" if most else ""),
+                           fix=error.fix + f"; data.bad_files says how many may be left out, now {most}", exit_code=1)
+        say(f"left out, {len(run.bad_files)} of at most {most}: {error.problem}")
 
 
 def loss_of(logits: Tensor, targets: Tensor, settings: TrainConfig) -> Tensor:

@@ -57,7 +57,7 @@ class Run:
     progress: bool
     history: list[dict[str, float | None]] = field(default_factory=list)  # a row per epoch; None where a figure is undefined
     epoch: Epoch = field(default_factory=Epoch)
-    bad_files: int = 0
+    bad_files: set[int] = field(default_factory=set)    # training clips that could not be read
     bad_in_a_row: int = 0                # steps whose loss or gradient was no number
     saved_at: float = field(default_factory=time.monotonic)
 
@@ -72,6 +72,11 @@ class Run:
         return f"{data.val_share:g} of {data.train}" if data.val_share else data.val
 
     @property
+    def rate(self) -> float:
+        """The learning rate of the last step, in the layers that learn fastest."""
+        return max(group["lr"] for group in self.optimizer.param_groups)
+
+    @property
     def metric(self) -> str:
         """The validation metric that chooses the best epoch."""
         return "val_map" if self.manifest.multi_label else "val_accuracy"
@@ -81,6 +86,12 @@ class Run:
         """The best epoch so far, the first of equals; 0 before the first has ended."""
         scores = [-1.0 if row[self.metric] is None else row[self.metric] for row in self.history]
         return 1 + scores.index(max(scores)) if scores else 0
+
+
+def autocast(run: Run) -> torch.autocast:
+    """The number format of a step's products."""
+    dtype = run.recipe.train.dtype
+    return torch.autocast(run.classifier.device.type, torch.float16 if dtype == "float16" else torch.bfloat16, enabled=dtype != "float32")
 
 
 def build(recipe: Recipe, out: Path, data: Path | str | None, device: torch.device, team: Team, progress: bool,

@@ -13,6 +13,7 @@ from torch import Tensor
 from aumcli.errors import AumError
 from aumcli.files import atomic_path
 from aumcli.train.run import Epoch, Run
+from aumcli.train.team import launch_id
 from aumcli.weights import read_model, save_model
 
 STATE = "state.pt"
@@ -42,8 +43,8 @@ def with_figures(run: Run, **figures):
 
 def save_state(run: Run) -> None:
     """Write last/state.pt; the one before is kept beside it where the recipe asks for more than one."""
-    state = {"recipe": run.recipe.model_dump(mode="json"), "data": str(run.data), "history": run.history, "epoch": asdict(run.epoch),
-             "bad_files": run.bad_files, "network": run.network.state_dict(), "optimizer": run.optimizer.state_dict(),
+    state = {"recipe": run.recipe.model_dump(mode="json"), "data": str(run.data), "launch": launch_id(), "history": run.history, "epoch": asdict(run.epoch),
+             "bad_files": sorted(run.bad_files), "bad_in_a_row": run.bad_in_a_row, "network": run.network.state_dict(), "optimizer": run.optimizer.state_dict(),
              "scaler": run.scaler.state_dict(), "averaged": run.classifier.network.state_dict() if run.recipe.train.ema else None}
     buffer = io.BytesIO()  # torch.save hides a full disk behind a RuntimeError
     torch.save(state, buffer)
@@ -58,32 +59,30 @@ def save_state(run: Run) -> None:
     run.saved_at = time.monotonic()
 
 
-def read_state(out: Path, resume: bool, restarted: bool = False) -> dict | None:
+def read_state(out: Path, resume: bool) -> dict | None:
     """The state to go on from, or None for a new run.
 
     Args:
         out: the run's folder.
-        resume: whether the user wants to go on.
-        restarted: go on if there is something to go on from, else begin.
+        resume: whether the user wants to go on; processes that torchrun starts again go on with what they have begun themselves.
 
     Raises:
         AumError: there is a run though none shall be resumed, or none though one shall, or it is damaged.
     """
     path = out / "last" / STATE
-    if not resume and not restarted:
-        if path.exists():
-            raise AumError(f"{out} already holds a run", fix="go on with it by --resume, choose another folder with --out, or remove it")
+    if not path.exists():
+        if resume:
+            raise AumError(f"there is no run to resume in {out}", fix="leave --resume out to start one")
         return None
     try:
-        return torch.load(path, map_location="cpu", weights_only=True)
-    except FileNotFoundError as error:
-        if restarted:
-            return None
-        raise AumError(f"there is no run to resume in {out}", fix="leave --resume out to start one") from error
+        state = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:
         older = sorted(path.parent.glob("state-*.pt"))
         raise AumError(f"can't read {path}: {error}", exit_code=1, fix=f"copy {older[-1]} over it and resume again" if older
                        else "start again in another folder") from error
+    if not resume and (launch_id() is None or state["launch"] != launch_id()):
+        raise AumError(f"{out} already holds a run", fix="go on with it by --resume, choose another folder with --out, or remove it")
+    return state
 
 
 def restore(run: Run, state: dict) -> None:
@@ -94,7 +93,13 @@ def restore(run: Run, state: dict) -> None:
     run.optimizer.load_state_dict(state["optimizer"])
     run.scaler.load_state_dict(state["scaler"])
     run.history.extend(state["history"])
-    run.epoch, run.bad_files = Epoch(**state["epoch"]), state["bad_files"]
+    run.epoch, run.bad_files, run.bad_in_a_row = Epoch(**state["epoch"]), set(state["bad_files"]), state["bad_in_a_row"]
+
+
+def remove_leftovers(out: Path) -> None:
+    """Remove what a killed process had begun to write."""
+    for path in out.rglob(".*.part"):
+        path.unlink()
 
 
 def average_epochs(run: Run) -> dict[str, Tensor]:

@@ -1,11 +1,8 @@
-"""SIGTERM and Ctrl-C: finish the step, save, and say how to go on; a second Ctrl-C stops at once."""
+"""SIGTERM and Ctrl-C: finish the step, save, and end with the exit code that a shell expects; a second Ctrl-C stops at once."""
 
 import signal
 import threading
-from pathlib import Path
 from types import FrameType
-
-from aumcli.errors import AumError
 
 
 class StopSignal:
@@ -13,11 +10,11 @@ class StopSignal:
 
     Attributes:
         received: the number of the signal that came, or 0.
-        agreed: whether the processes of the training have agreed to stop after this step.
+        agreed: the signal for which the processes of the training have agreed to stop after this step, or 0.
     """
 
     def __init__(self) -> None:
-        self.received, self.agreed = 0, False
+        self.received, self.agreed = 0, 0
         self._before: dict[int, object] = {}
 
     def __enter__(self) -> "StopSignal":
@@ -33,7 +30,3 @@ class StopSignal:
         if self.received == signal.SIGINT == number:
             raise KeyboardInterrupt
         self.received = number
-
-    def error(self, problem: str, out: Path) -> AumError:
-        """What to raise when everything is saved; the exit code is the one that a shell expects."""
-        return AumError(problem, fix=f"go on with aum train --resume --out {out}", exit_code=128 + (self.received or signal.SIGTERM))

@@ -5,23 +5,30 @@ A batch is cut into `train.parts`, each with random draws of its own. Their grad
 step, in pieces; unlike with DistributedDataParallel a part may be smaller than another, or empty, without being padded.
 """
 
+import logging
 import os
-import subprocess
+import socket
 import sys
+import tempfile
+import uuid
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+from torch.distributed.rendezvous import rendezvous
 
 from aumcli.errors import AumError
 
 PIECE_BYTES = 25 * 2**20     # gradients go out in pieces of this size: as many at a time as the network takes
 TIMEOUT = timedelta(minutes=30)  # for the slowest moment: one process reads a corpus while the others wait
 RESTARTS = 3
+STOP_SECONDS = 120               # after a signal, for the step and for saving
+EXIT_FILE = "AUM_EXIT_FILE"      # names the file in which a process leaves the exit code of all
 
 
 class Team:
@@ -78,11 +85,12 @@ def join_team(device: torch.device) -> Iterator[Team]:
     if size == 1:
         yield Team()
         return
-    dist.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=TIMEOUT)
-    try:
-        yield Team(dist.get_rank(), size)
-    finally:
-        dist.destroy_process_group()
+    # torchrun's store outlives a restart: under the old names the processes would find the addresses of those that have died
+    store, rank, size = next(rendezvous("env://", timeout=TIMEOUT))
+    store = dist.PrefixStore(f"attempt-{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}", store)
+    dist.init_process_group("nccl" if device.type == "cuda" else "gloo", store=store, rank=rank, world_size=size, timeout=TIMEOUT)
+    yield Team(rank, size)
+    dist.destroy_process_group()    # not after an error: that would wait for processes that don't come
 
 
 def own_device(device: torch.device) -> torch.device:
@@ -93,13 +101,15 @@ def own_device(device: torch.device) -> torch.device:
     return device
 
 
-def was_restarted() -> bool:
-    """Whether torchrun started the processes again after one of them died."""
-    return int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")) > 0
+def launch_id() -> str | None:
+    """Names what started this process in a team, the same when it is started again after a failure; None: it is alone."""
+    if "TORCHELASTIC_RUN_ID" not in os.environ:
+        return None
+    return f"{os.environ['TORCHELASTIC_RUN_ID']} {socket.gethostname()} {os.getppid()}"
 
 
 def launch(devices: int, arguments: Sequence[str]) -> int:
-    """Run `aum ARGUMENTS` in so many processes of this machine, started again up to RESTARTS times where one dies.
+    """Run `aum ARGUMENTS` by torchrun in so many processes of this machine, started again up to RESTARTS times where one dies.
 
     Args:
         devices: GPUs, or processes on a CPU, which share its cores.
@@ -107,16 +117,61 @@ def launch(devices: int, arguments: Sequence[str]) -> int:
 
     Returns:
         The exit code.
+
+    Raises:
+        AumError: there are too few cores, or processes died again and again.
     """
+    from torch.distributed.elastic.multiprocessing import SignalException
+    from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+    from torch.distributed.launcher.api import LaunchConfig, elastic_launch
+
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     if devices > 2 * cores and not torch.cuda.is_available():
         raise AumError(f"--devices {devices} on {cores} cores without a GPU", fix=f"choose at most {cores}")
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={devices}",
-               f"--max-restarts={RESTARTS}", "-m", "aumcli", *arguments]
-    environment = {"OMP_NUM_THREADS": str(max(1, cores // devices)), **os.environ}
-    with subprocess.Popen(command, env=environment) as process:
-        while True:
-            try:
-                return process.wait()
-            except KeyboardInterrupt:       # went to the whole group: the others save and end, and then this one does
-                continue
+    logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)   # the processes speak for themselves
+    config = LaunchConfig(min_nodes=1, max_nodes=1, nproc_per_node=devices, run_id=uuid.uuid4().hex, rdzv_backend="c10d",
+                          rdzv_endpoint="localhost:0", max_restarts=RESTARTS)
+    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, cores // devices)))
+    os.environ.setdefault("TORCH_ELASTIC_SHUTDOWN_TIMEOUT", str(STOP_SECONDS))
+    with tempfile.TemporaryDirectory() as folder:
+        exit_file = Path(folder) / "code"
+        os.environ[EXIT_FILE] = str(exit_file)
+        code = 0
+        try:
+            elastic_launch(config, sys.executable)("-u", "-m", "aumcli", *arguments)
+        except SignalException as stopped:
+            code = 128 + stopped.sigval
+        except ChildFailedError as error:
+            if not exit_file.exists():
+                raise AumError(f"processes of the training died {RESTARTS + 1} times, the first of them with exit code "
+                               f"{error.get_first_failure()[1].exitcode}", fix="see what they said; go on with --resume", exit_code=1) from error
+        finally:
+            del os.environ[EXIT_FILE]
+        return int(exit_file.read_text()) if exit_file.exists() else code
+
+
+@contextmanager
+def one_voice() -> Iterator[None]:
+    """Among processes of `launch`, let the first that fails speak, and leave the exit code; the others end without a word.
+
+    Processes started again because of that, which torchrun can't know, end at once.
+    """
+    if EXIT_FILE not in os.environ:
+        yield
+        return
+    path = Path(os.environ[EXIT_FILE])
+    if path.exists():
+        sys.exit()
+    try:
+        yield
+    except AumError as error:
+        try:
+            with open(path, "x", encoding="utf-8") as file:
+                file.write(str(error.exit_code))
+        except FileExistsError:
+            sys.exit(error.exit_code)
+        raise
+    except RuntimeError:    # of a sum that another process has left
+        if path.exists():
+            sys.exit(1)
+        raise

@@ -34,8 +34,8 @@ class Watch:
             except ImportError as error:
                 raise AumError("train.tensorboard needs the package tensorboard", fix="pip install 'aumcli[tensorboard]', or set it "
                                "to false") from error
-            step = len(self.run.history) * self.run.steps_per_epoch + self.run.epoch.step
-            self._board = SummaryWriter(str(self.run.out / "tensorboard"), purge_step=step)
+            done = len(self.run.history) * self.run.steps_per_epoch + self.run.epoch.step
+            self._board = SummaryWriter(str(self.run.out / "tensorboard"), purge_step=done + 1)
         return self
 
     def __exit__(self, *exception: object) -> None:
@@ -52,17 +52,17 @@ class Watch:
         self._started, self._seen = time.perf_counter(), run.epoch.seen
         yield from self._bar
 
-    def step(self, number: int, rate: float) -> None:
-        """Show a step of epoch `number`, taken with this learning rate."""
+    def step(self, number: int) -> None:
+        """Show the step of epoch `number` that was just taken."""
         run, done = self.run, self.run.epoch
         loss = done.loss / max(1, done.seen)
         if not self._bar.disable:
             speed = (done.seen - self._seen) / (time.perf_counter() - self._started)
-            self._bar.set_postfix_str(f"loss {loss:.4f}, lr {rate:.2g}, {speed:.0f} clips/s", refresh=False)
-        if self._board is not None and done.step % EVERY == 0:
-            at = number * run.steps_per_epoch + done.step
+            self._bar.set_postfix_str(f"loss {loss:.4f}, lr {run.rate:.2g}, {speed:.0f} clips/s", refresh=False)
+        at = number * run.steps_per_epoch + done.step
+        if self._board is not None and at % EVERY == 0:
             self._board.add_scalar("train/loss", loss, at)
-            self._board.add_scalar("train/lr", rate, at)
+            self._board.add_scalar("train/lr", run.rate, at)
 
     def epoch(self, row: dict[str, float | None]) -> None:
         """Show an epoch that has ended; the curves are drawn again unless that would take too much of the time."""
@@ -117,7 +117,7 @@ def _report(run: Run, metrics: Metrics, averaged: Metrics | None) -> None:
     rows = [["model", run.recipe.model.describe()], ["training clips", len(run.train)], ["epochs", f"{last['epoch']} of {run.recipe.train.epochs}"],
             [f"best {score}", f"{percent(best[run.metric])} of {metrics.clips} validation clips, at epoch {best['epoch']}"],
             ["time", f"{sum(row['seconds'] for row in run.history) / 60:.1f} min"],
-            ["steps left out", sum(row["skipped_steps"] for row in run.history)], ["clips left out", run.bad_files],
+            ["steps left out", sum(row["skipped_steps"] for row in run.history)], ["clips left out", len(run.bad_files)],
             *([key, value] for key, value in facts.items() if key != "environment"), *(list(item) for item in facts["environment"].items())]
     text = markdown_table(["", ""], rows)
     write_text(run.out / "report.md", f"# {run.out.name}\n\n{text}\n![Loss and {score} by epoch](curves.png)\n\n"

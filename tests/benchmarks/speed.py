@@ -1,16 +1,20 @@
 """How fast ours is beside others' on this machine: python tests/benchmarks/speed.py [section ...] [--max-tokens N].
 
 Each line compares two things that were run in turn in one process: medians, the median of the pairwise ratios and the
-span of its middle half. Sections: frontend, loader, kernels, others, models, training, bfloat16, memory; all where none is named.
+span of its middle half. Sections: frontend, loader, kernels, others, models, training, bfloat16, memory, engine; all where none is named.
 """
 
 import argparse
+import contextlib
+import copy
+import io
 import statistics
 import sys
 import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
+from unittest import mock
 
 import numpy as np
 import soundfile
@@ -23,15 +27,24 @@ from aumcli.bench import Rules, Setting, measure, network_config
 from aumcli.config import AudioMambaConfig, Direction, FrontendConfig
 from aumcli.core import build_network
 from aumcli.core.frontend import LogMel
-from aumcli.data.dataset import Waveforms, load_batches
-from aumcli.data.manifest import Clip
 from aumcli.core.kernels import bidirectional_scan, causal_conv1d, operators
 from aumcli.core.mixer import Mixer
+from aumcli.data.batch import make_batch
+from aumcli.data.dataset import Waveforms, epoch_batches, load_batches
+from aumcli.data.manifest import Clip, Label, write_manifest
 from aumcli.memory import keep_memory
+from aumcli.recipe import load_recipe
 from aumcli.report import environment
+from aumcli.train import loop
+from aumcli.train.optim import make_optimizer
+from aumcli.train.run import Run, build
+from aumcli.train.stop import StopSignal
+from aumcli.train.team import Team
+from aumcli.train.watch import Watch
 
 sys.path.append(str(Path(__file__).resolve().parents[1] / "fixtures"))
 from rivals import hugging_face_ast, hugging_face_mixer, import_torchaudio, mambapy_scan
+from tiny import sound
 
 Compared = tuple[float, float, float, float, float]
 BASE_TOKENS = 513
@@ -234,7 +247,53 @@ def memory(arguments: argparse.Namespace) -> None:
             f"peak {point.peak_bytes / 2**30:.2f} GiB") for point in points), flush=True)
 
 
-SECTIONS = {function.__name__: function for function in (frontend, loader, kernels, others, models, bfloat16, training, memory)}
+class _Terminal(io.StringIO):
+    """What a progress bar takes for a terminal."""
+
+    def isatty(self) -> bool:
+        return True
+
+
+def _fsdd_run(folder: Path) -> Run:
+    """A training by the fsdd recipe on as many generated clips as fill 12 batches, and the corpus' 300 to validate."""
+    recipe, root = load_recipe("fsdd"), folder / "data"
+    counts = {"train": 12 * recipe.train.batch_size, "val": 300}
+    clips = [Clip(sound(folder / split / f"{i}.wav", 300.0 + i % 10 * 200, 0.4, i), labels=(str(i % 10),), split=split)
+             for split, count in counts.items() for i in range(count)]
+    write_manifest(root, clips, [Label(i, str(i), str(i)) for i in range(10)], {})
+    return build(recipe, folder / "run", root, torch.device("cpu"), Team(), progress=True, fresh=True)[0]
+
+
+def engine(arguments: argparse.Namespace) -> None:
+    """An epoch of the training loop on ready batches against bare forward, backward and step on them; what is ready or left out, beside."""
+    with tempfile.TemporaryDirectory() as folder, StopSignal() as stop:
+        run = _fsdd_run(Path(folder))
+        settings, network = run.recipe.train, copy.deepcopy(run.network)
+        optimizer = make_optimizer(network, settings)
+        decoded = [[run.train[i] for i in batch] for batch in epoch_batches(len(run.train), settings.batch_size, 0, 0)]
+        targets = torch.eye(10)[torch.arange(settings.batch_size) % 10]
+
+        def prepare_batches() -> list[tuple[torch.Tensor, torch.Tensor]]:
+            return [make_batch(run.classifier.frontend, waveforms, targets, run.recipe.augment, torch.Generator().manual_seed(0)) for waveforms in decoded]
+
+        def bare() -> None:
+            for features, truth in ready:
+                optimizer.zero_grad(set_to_none=True)
+                loop.loss_of(network(features), truth, settings).backward()
+                optimizer.step()
+
+        ready, figures = prepare_batches(), loop._validate(run)
+        network.train()
+        with Watch(run) as watch, mock.patch.object(loop, "make_batch", lambda *args: ready[run.epoch.step]), \
+                mock.patch.object(loop, "_validate", lambda run: figures), contextlib.redirect_stderr(_Terminal()):
+            compared = compare(lambda: loop._epoch(run, stop, watch, say=lambda text: None), bare, 7)
+        show(f"fsdd: an epoch of {len(ready)} steps by the loop | its bare steps", compared)
+        show("the same: frontend and augmentation | bare steps", compare(prepare_batches, bare, 5))
+        show(f"the same: validation of {len(run.val)} clips | bare steps", compare(lambda: loop._validate(run), bare, 5))
+        print(f"the loop (decoded clips from memory, batches, loss, EMA, clipping, bar, metrics.csv, checkpoints) costs {100 * (1 / compared[2] - 1):.1f} % over the bare steps")
+
+
+SECTIONS = {function.__name__: function for function in (frontend, loader, kernels, others, models, bfloat16, training, memory, engine)}
 
 
 def main() -> None:
