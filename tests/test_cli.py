@@ -167,7 +167,7 @@ def test_interrupted_training_says_how_to_go_on(aum, own_corpus, monkeypatch):
     def interrupt(*args, **kwargs):
         raise KeyboardInterrupt
     monkeypatch.setattr("aumcli.train.train", interrupt)
-    assert_mistake(aum("train", "--data", own_corpus), "the finished epochs are kept", "--resume --out runs/data", code=130)
+    assert_mistake(aum("train", "--data", own_corpus), "what was saved is kept", "--resume --out runs/data", code=130)
 
 
 def test_train_resume(aum, trained, corpus):
