@@ -43,9 +43,10 @@ def with_figures(run: Run, **figures):
 
 def save_state(run: Run) -> None:
     """Write last/state.pt; the one before is kept beside it where the recipe asks for more than one."""
-    state = {"recipe": run.recipe.model_dump(mode="json"), "data": str(run.data), "launch": launch_id(), "history": run.history, "epoch": asdict(run.epoch),
-             "bad_files": sorted(run.bad_files), "bad_in_a_row": run.bad_in_a_row, "network": run.network.state_dict(), "optimizer": run.optimizer.state_dict(),
-             "scaler": run.scaler.state_dict(), "averaged": run.classifier.network.state_dict() if run.recipe.train.ema else None}
+    state = {"recipe": run.recipe.model_dump(mode="json"), "data": str(run.data), "launch": launch_id(), "history": run.history,
+             "epoch": asdict(run.epoch), "bad_files": sorted(run.bad_files), "bad_in_a_row": run.bad_in_a_row,
+             "network": run.network.state_dict(), "optimizer": run.optimizer.state_dict(), "scaler": run.scaler.state_dict(),
+             "averaged": run.classifier.network.state_dict() if run.recipe.train.ema else None}
     buffer = io.BytesIO()  # torch.save hides a full disk behind a RuntimeError
     torch.save(state, buffer)
     path = run.out / "last" / STATE
