@@ -78,7 +78,7 @@ def test_batches_and_splits_that_do_not_divide(odd, tmp_path, size):
 
 def test_more_processes_than_validation_clips(odd, tmp_path):
     manifest = read_manifest(odd)
-    write_manifest(tmp_path / "data", [c for c in manifest.clips if c.split != "val"] + manifest.split("val")[:2], manifest.labels, {})
+    write_manifest(tmp_path / "data", [*(c for c in manifest.clips if c.split != "val"), *manifest.split("val")[:2]], manifest.labels, {})
     assert train_in_team(3, tiny("train.epochs=1"), tmp_path / "run", tmp_path / "data") == [""] * 3
     assert json.loads((tmp_path / "run" / "report.json").read_text())["clips"] == 2
 
