@@ -76,7 +76,7 @@ def train(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="say what would happen and what it needs; write nothing")] = False,
     resume: Annotated[bool, typer.Option(help="go on where the run in --out was saved last")] = False,
     device: Device = "cpu",
-    devices: Annotated[int, typer.Option(min=1, help="train on so many GPUs, or in so many processes on the CPU")] = 1,
+    devices: Annotated[int, typer.Option(min=1, help="train on so many GPUs (--device cuda), or in so many processes on the CPU")] = 1,
 ) -> None:
     """Train a model on prepared data: writes runs/NAME/."""
     from aumcli.recipe import load_recipe

@@ -49,7 +49,7 @@ def train(recipe: Recipe, out: Path | str, data: Path | str | None = None, *, re
         AumError: the data, the recipe or the folder is unusable, too many clips can't be read, the loss is no number too
             often, or the run was stopped by a signal (after the step was finished and saved).
     """
-    place, out = own_device(pick_device(device)), Path(out)
+    place, out = pick_device(own_device(device)), Path(out)
     with join_team(place) as team, StopSignal() as stop:
         state = read_state(out, resume)
         if state is not None:
@@ -87,7 +87,7 @@ def _epoch(run: Run, stop: StopSignal, watch: Watch, say) -> None:
     for waveforms in watch.bar(_load(run, number, batches[run.epoch.step :])):
         _step(run, number, batches[run.epoch.step], waveforms, stop, say)
         watch.step(number)
-        if stop.agreed or time.monotonic() - run.saved_at > 60 * settings.save_minutes:
+        if stop.agreed or _save_now(run):
             run.epoch.seconds += time.perf_counter() - started
             started = time.perf_counter()
             if run.team.leads:
@@ -108,6 +108,13 @@ def _epoch(run: Run, stop: StopSignal, watch: Watch, say) -> None:
         f"{run.metric[4:]} {percent(row[run.metric])}{' *' if best else '  '}  {row['seconds']:.1f} s")
     if _gave_up(run):
         say(f"no better {run.metric[4:]} for {settings.stop_after} epochs: the run ends here")
+
+
+def _save_now(run: Run) -> bool:
+    """Whether the state within an epoch is to be saved after this step."""
+    settings = run.recipe.train
+    by_steps = settings.save_steps and run.epoch.step % settings.save_steps == 0
+    return bool(by_steps) or time.monotonic() - run.saved_at > 60 * settings.save_minutes
 
 
 def _how_to_go_on(run: Run) -> str:

@@ -85,6 +85,8 @@ def join_team(device: torch.device) -> Iterator[Team]:
     if size == 1:
         yield Team()
         return
+    if device.type == "cuda":
+        torch.cuda.set_device(device)   # NCCL gathers objects by way of the current one
     # torchrun's store outlives a restart: under the old names the processes would find the addresses of those that have died
     store, rank, size = next(rendezvous("env://", timeout=TIMEOUT))
     store = dist.PrefixStore(f"attempt-{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}", store)
@@ -93,12 +95,11 @@ def join_team(device: torch.device) -> Iterator[Team]:
     dist.destroy_process_group()    # not after an error: that would wait for processes that don't come
 
 
-def own_device(device: torch.device) -> torch.device:
-    """The GPU of this process in its team, where "cuda" names none."""
-    if device.type == "cuda" and device.index is None and "LOCAL_RANK" in os.environ:
-        device = torch.device("cuda", int(os.environ["LOCAL_RANK"]))
-        torch.cuda.set_device(device)
-    return device
+def own_device(name: str) -> str:
+    """The GPU of this process in its team, where "cuda" names none; and cuBLAS is told to be deterministic."""
+    if name.startswith("cuda"):
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # read when the first GPU is opened
+    return f"cuda:{os.environ['LOCAL_RANK']}" if name == "cuda" and "LOCAL_RANK" in os.environ else name
 
 
 def launch_id() -> str | None:

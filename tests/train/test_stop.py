@@ -11,7 +11,7 @@ from training import assert_same_run, problem, quietly, started, wait_for, worke
 pytest_plugins = ["aum_fixtures"]
 pytestmark = pytest.mark.usefixtures("on_one_thread")
 
-MANY_STEPS = ("train.batch_size=1", "train.epochs=8", "train.save_minutes=1e-9")      # 18 steps per epoch, each saved
+MANY_STEPS = ("train.batch_size=1", "train.epochs=8", "train.save_steps=1")      # 18 steps per epoch, each saved
 NUMBERS = [signal.SIGTERM, signal.SIGINT]
 
 
