@@ -1,14 +1,16 @@
 """How fast ours is beside others' on this machine: python tests/benchmarks/speed.py [section ...] [--max-tokens N].
 
 Each line compares two things that were run in turn in one process: medians, the median of the pairwise ratios and the
-span of its middle half. Sections: frontend, loader, kernels, others, models, training, bfloat16, memory, engine; all where none is named.
+span of its middle half. Sections: frontend, loader, kernels, floors, others, models, training, bfloat16, memory, engine; all where none is named.
 """
 
 import argparse
 import contextlib
 import copy
+import ctypes
 import io
 import statistics
+import subprocess
 import sys
 import tempfile
 import time
@@ -161,6 +163,25 @@ def kernels(arguments: argparse.Namespace) -> None:
         lambda: operators.norm(tokens, tokens, torch.ones(768), 1e-5), products))
 
 
+@torch.no_grad()
+def floors(arguments: argparse.Namespace) -> None:
+    """What a base block's scan could cost at best: its recurrences from the first-level cache, its tensors at the memory's speed."""
+    mixer, scan = block_inputs()
+    threads, grad = torch.get_num_threads(), torch.randn_like(scan[0])
+    directions, channels, tokens = 2, scan[0].shape[2] // 16, 16
+    times = directions * channels * BASE_TOKENS // tokens // threads
+    with tempfile.TemporaryDirectory() as folder:
+        library = Path(folder) / "floor.so"
+        subprocess.run(["cc", "-O3", "-std=gnu11", "-fno-math-errno", "-shared", "-fPIC", "-w", "-o", library,
+                        Path(__file__).with_name("floor.c")], check=True)
+        loops = ctypes.CDLL(str(library))
+    for loop_name, kernel, what in ((loops.floor_forward, lambda: bidirectional_scan(*scan), "forward"),
+                                    (loops.floor_backward, lambda: torch.ops.aumcli.scan_backward(grad, *scan, True, False, False), "backward")):
+        show(f"recurrences from the first-level cache, {what} | the kernel", compare(lambda: loop_name(ctypes.c_int64(times)), kernel))
+    source, target = torch.randn(4, *scan[0].shape), torch.empty(4, *scan[0].shape)
+    show("copy of four of the scan's tensors | the kernel, forward", compare(lambda: target.copy_(source), lambda: bidirectional_scan(*scan)))
+
+
 def others(arguments: argparse.Namespace) -> None:
     """Forward and backward against what else computes a Mamba on CPUs."""
     mixer, scan = block_inputs()
@@ -293,7 +314,7 @@ def engine(arguments: argparse.Namespace) -> None:
         print(f"the loop (decoded clips from memory, batches, loss, EMA, clipping, bar, metrics.csv, checkpoints) costs {100 * (1 / compared[2] - 1):.1f} % over the bare steps")
 
 
-SECTIONS = {function.__name__: function for function in (frontend, loader, kernels, others, models, bfloat16, training, memory, engine)}
+SECTIONS = {function.__name__: function for function in (frontend, loader, kernels, floors, others, models, bfloat16, training, memory, engine)}
 
 
 def main() -> None:
