@@ -189,6 +189,12 @@ def find_model(model: Path | str) -> Path:
                    fix=f"name a run (runs/NAME), a model directory, or a packaged model: {', '.join(packaged_models()) or 'none'}")
 
 
+def checkpoint_path(source: Path | str) -> Path | str:
+    """Where a checkpoint lies: a packaged model's or a hub model's folder, else the path itself."""
+    named = hub_name(source) is not None or not Path(source).exists() and str(source) in packaged_models()
+    return find_model(source) if named else source
+
+
 def packaged_models() -> list[str]:
     """Names of the models that come with aumcli."""
     root = _packaged()

@@ -32,18 +32,27 @@ class To(StrEnum):
     TRANSFORMERS = "transformers"
 
 
+@app.callback()
+def _options(version: Annotated[bool, typer.Option("--version", help="show the version and end")] = False) -> None:
+    if version:
+        from importlib.metadata import version as installed
+
+        typer.echo(f"aumcli {installed('aumcli')}")
+        raise typer.Exit
+
+
 @app.command()
 def prepare(
     corpus: Annotated[str, typer.Argument(help=CORPORA)],
     folder: Annotated[Path | None, typer.Argument(help="your sounds: for `folder` one sub-folder per class, for `csv` the table, "
                                                   "for `ast-json` the folder of the lists; else as --source")] = None,
-    out: Annotated[Path | None, typer.Option(help="where to  [default: data/CORPUS]")] = None,
+    out: Annotated[Path | None, typer.Option(help="where to (default: data/CORPUS)")] = None,
     source: Annotated[Path | None, typer.Option(help="archive or folder to take the sounds from, instead of downloading")] = None,
-    annotations: Annotated[Path | None, typer.Option(help="the corpus's tables, or their folder  [default: with the sounds]")] = None,
+    annotations: Annotated[Path | None, typer.Option(help="the corpus's tables, or their folder (default: with the sounds)")] = None,
     split: Annotated[str | None, typer.Option(help="percent of train/val/test, such as 80/10/10")] = None,
     set_: Annotated[list[str] | None, typer.Option("--set", help="what only some corpora have, such as val=5; repeatable")] = None,
     seed: Annotated[int, typer.Option(help="chooses among random splits or sounds")] = 0,
-    workers: Annotated[int | None, typer.Option(help="threads that open clips  [default: the cores]")] = None,
+    workers: Annotated[int | None, typer.Option(help="threads that open clips (default: the cores)")] = None,
     strict: Annotated[bool, typer.Option("--strict/--keep-going", help="stop at unusable files, or leave them out")] = False,
     shards: Annotated[bool, typer.Option("--shards", help="also write tar files that training can stream")] = False,
     as_json: Json = False,
@@ -68,11 +77,11 @@ def prepare(
 @app.command()
 def train(
     recipe: Annotated[str, typer.Option(help="a recipe's name (aum info recipes) or a .toml file")] = "quickstart",
-    data: Annotated[str | None, typer.Option(help="prepared data, or the URL of its shards  [default: data/<the recipe's corpus>]")] = None,
-    out: Annotated[Path | None, typer.Option(help="the run's folder  [default: runs/<recipe or data>]")] = None,
+    data: Annotated[str | None, typer.Option(help="prepared data, or the URL of its shards (default: data/<the recipe's corpus>)")] = None,
+    out: Annotated[Path | None, typer.Option(help="the run's folder (default: runs/<recipe or data>)")] = None,
     set_: Annotated[list[str] | None, typer.Option("--set", help="change a value: --set train.epochs=5; repeatable")] = None,
     init: Annotated[Path | None, typer.Option(help="start from a checkpoint, a run or a model instead of fresh weights")] = None,
-    seed: Annotated[int | None, typer.Option(help="decides every random draw  [default: the recipe's, 0]")] = None,
+    seed: Annotated[int | None, typer.Option(help="decides every random draw (default: the recipe's, 0)")] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="say what would happen and what it needs; write nothing")] = False,
     resume: Annotated[bool, typer.Option(help="go on where the run in --out was saved last")] = False,
     device: Device = "cpu",
@@ -113,9 +122,9 @@ def train(
 @app.command("eval")
 def evaluate(
     model: Annotated[Path, typer.Argument(help="a run, a model directory or a packaged model")],
-    data: Annotated[Path | None, typer.Option(help="prepared data  [default: what the model was trained on]")] = None,
+    data: Annotated[Path | None, typer.Option(help="prepared data (default: what the model was trained on)")] = None,
     split: Annotated[str, typer.Option(help="train, val, test or another split of the data")] = "test",
-    out: Annotated[Path | None, typer.Option(help="folder for the JSON, the scores and the confusion plot  [default: the run, if it is one]")] = None,
+    out: Annotated[Path | None, typer.Option(help="folder for the JSON, the scores and the confusion plot (default: the run, if it is one)")] = None,
     json_file: Annotated[Path | None, typer.Option("--json", help="also write the result to this file; - prints it")] = None,
     device: Device = "cpu",
 ) -> None:
@@ -142,8 +151,8 @@ def predict(
     clips: Annotated[list[str] | None, typer.Argument(help="sound files, folders, patterns; - for standard input")] = None,
     listed: Annotated[Path | None, typer.Option("--from", help="a text file that names further ones, one a line")] = None,
     mic: Annotated[float | None, typer.Option(min=0.1, help="record so many seconds from the microphone")] = None,
-    model: Annotated[Path | None, typer.Option(help="a run, a model directory or a packaged model  [default: AUM_MODEL, "
-                                               "else the newest run, else the packaged model]")] = None,
+    model: Annotated[Path | None, typer.Option(help="a run, a model directory or a packaged model (default: AUM_MODEL, "
+                                               "else the newest run, else the packaged model)")] = None,
     top: Annotated[int | None, typer.Option(min=1, help="labels per clip (default: 5)")] = None,
     device: Device = "cpu",
     window: Annotated[float | None, typer.Option(help="seconds scored at a time (default: the model's clip)", rich_help_panel=LONG)] = None,
@@ -189,7 +198,7 @@ def predict(
 def bench(
     files: Annotated[list[Path] | None, typer.Argument(help="with --compare: results of several machines")] = None,
     models: Annotated[str | None, typer.Option(help="what to compare: aum-SIZE, ast-SIZE, ast-SIZE-eager (attention without a fused kernel), "
-                                               "model directories  [default: base and small of each]")] = None,
+                                               "model directories (default: base and small of each)")] = None,
     max_tokens: Annotated[int, typer.Option(help="measure up to so many patches per clip")] = 2048,
     min_tokens: Annotated[int, typer.Option(help="start with so many, then double")] = 512,
     mode: Annotated[str, typer.Option(help="inference, training or both: inference,training")] = "inference",
@@ -226,14 +235,14 @@ def bench(
 @app.command()
 def ablate(
     recipe: Annotated[str, typer.Option(help="a recipe's name or a .toml file")] = "quickstart",
-    data: Annotated[Path | None, typer.Option(help="prepared data  [default: data/<the recipe's corpus>]")] = None,
+    data: Annotated[Path | None, typer.Option(help="prepared data (default: data/<the recipe's corpus>)")] = None,
     grid: Annotated[list[str] | None, typer.Option(help="an axis: --grid model.cls_position=head,mid,end; repeatable  "
-                                                   "[default: the paper's Table 2, directions by CLS positions]")] = None,
+                                                   "(default: the paper's Table 2, directions by CLS positions)")] = None,
     models: Annotated[str | None, typer.Option(help="compare architectures with equal parameters: aum,ast")] = None,
     seeds: Annotated[int, typer.Option(min=1, help="runs per cell")] = 3,
     set_: Annotated[list[str] | None, typer.Option("--set", help="change a value in all cells; repeatable")] = None,
-    out: Annotated[Path | None, typer.Option(help="folder for the runs and the tables  [default: ablations/<recipe>]")] = None,
-    jobs: Annotated[int | None, typer.Option(min=1, help="runs at a time  [default: what keeps the processors busy; on a GPU, 1]")] = None,
+    out: Annotated[Path | None, typer.Option(help="folder for the runs and the tables (default: ablations/<recipe>)")] = None,
+    jobs: Annotated[int | None, typer.Option(min=1, help="runs at a time (default: what keeps the processors busy; on a GPU, 1)")] = None,
     threads: Annotated[int, typer.Option(min=1, help="threads of each run, however many run at a time: they decide how sums round")] = 1,
     device: Device = "cpu",
 ) -> None:
@@ -260,9 +269,9 @@ def convert(
     cls_position: Annotated[str, typer.Option(help="where an AuM or ViM has its class token: head, mid or end")] = "mid",
     labels: Annotated[Path | None, typer.Option(help="table of class names, such as class_labels_indices.csv")] = None,
     new_head: Annotated[bool, typer.Option("--new-head", help="draw a head for other classes, to be trained")] = False,
-    frames: Annotated[int | None, typer.Option(help="frames of the spectrogram; positions are resized to them  [default: the checkpoint's]")] = None,
-    heads: Annotated[int | None, typer.Option(help="attention heads of an AST  [default: width / 64]")] = None,
-    activation: Annotated[str | None, typer.Option(help="softmax or sigmoid  [default: sigmoid for 527 classes]")] = None,
+    frames: Annotated[int | None, typer.Option(help="frames of the spectrogram; positions are resized to them (default: the checkpoint's)")] = None,
+    heads: Annotated[int | None, typer.Option(help="attention heads of an AST (default: width / 64)")] = None,
+    activation: Annotated[str | None, typer.Option(help="softmax or sigmoid (default: sigmoid for 527 classes)")] = None,
 ) -> None:
     """Turn somebody's checkpoint into a model directory; sizes and direction are read off its tensors."""
     from aumcli.convert import convert as run
@@ -321,3 +330,6 @@ def main() -> None:
     except AumError as error:
         _print_error(error)
         sys.exit(error.exit_code)
+    except KeyboardInterrupt:
+        _print_error(AumError("stopped", fix="run the same command again"))
+        sys.exit(130)

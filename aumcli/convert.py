@@ -3,7 +3,7 @@ goes to the hub and comes back."""
 
 from pathlib import Path
 
-from aumcli.classifier import find_model, load_model
+from aumcli.classifier import checkpoint_path, find_model, load_model
 from aumcli.data.tables import read_labels
 from aumcli.errors import AumError
 from aumcli.export import SUFFIXES, export_model
@@ -33,7 +33,7 @@ def convert(
     if (Path(out) / CONFIG).exists():
         raise AumError(f"{out} already holds a model", fix="name another folder, or remove this one first")
     fetched = hub_name(source) is not None
-    source = find_model(source) if fetched else source
+    source = checkpoint_path(source)
     if fetched and plain:
         _, config = read_model(source)  # refuses what is damaged before anything is written
         copy_model(source, out)

@@ -12,7 +12,7 @@ from aumcli.data.dataset import Waveforms
 from aumcli.data.manifest import Clip, Manifest, read_manifest
 from aumcli.data.splits import split_clips
 from aumcli.errors import AumError
-from aumcli.files import atomic_path, write_json
+from aumcli.files import atomic_path, check_writable, write_json
 from aumcli.metrics import Metrics, evaluate_scores
 from aumcli.report import environment, plot_confusion
 
@@ -57,6 +57,8 @@ def evaluate(model: Path | str, data: Path | str | None = None, split: str = "te
     check_labels(classifier, manifest)
     clips = split_clips(manifest, split, classifier.config.provenance.get("hold_out", ""))
     manifest.check_files(clips)
+    if out is not None:
+        check_writable(Path(out) / SCORES.format(split))
     scores = np.concatenate(list(score_clips(classifier, clips)))
     targets = manifest.targets(clips).astype(np.uint8)
     targets = targets if manifest.multi_label else targets.argmax(1)

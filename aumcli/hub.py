@@ -172,11 +172,12 @@ def _hub(what: str) -> Iterator:
     try:
         import huggingface_hub
         from huggingface_hub import errors
+        from huggingface_hub.utils import disable_progress_bars
     except ImportError as error:
         raise AumError("models on the hub need the package huggingface_hub, not installed here",
                        fix="pip install 'aumcli[hub]'") from error
     if not sys.stderr.isatty():
-        huggingface_hub.utils.disable_progress_bars()
+        disable_progress_bars()
     try:
         yield huggingface_hub
     except (errors.RepositoryNotFoundError, errors.RevisionNotFoundError) as error:

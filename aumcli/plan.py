@@ -88,9 +88,14 @@ def dry_run(recipe: Recipe, data: Path | str | None = None) -> list[tuple[str, s
         recipe, clips = fit_recipe(recipe, train_clips, len(manifest.labels), manifest.multi_label), len(train_clips)
         rows = [("data", f"{folder}: {clips:,} training and {len(val_clips):,} validation clips{_coverage(recipe, manifest)}")]
     parameters = sum(x.numel() for x in _skeleton(recipe).parameters())
-    rows.append(("model", f"{recipe.model.describe()}, {parameters:,} parameters, {recipe.model.n_classes} classes"))
+    rows.append(("model", f"{recipe.model.describe()}, {parameters:,} parameters, {recipe.model.n_classes} classes{_unfitted(recipe)}"))
     return [*rows, *settings_rows(recipe, clips), ("memory", _memory(recipe, FLOAT * parameters)),
             ("disk", f"{audio}; the run {_size((2 + 3 + bool(recipe.train.ema)) * FLOAT * parameters)}")]  # best, last, state.pt
+
+
+def _unfitted(recipe: Recipe) -> str:
+    """What the data, once prepared, will still change."""
+    return f"; the data decides the number of classes and {', '.join(recipe.data.fit)}".replace("_", " ") if recipe.data.fit else ""
 
 
 def _memory(recipe: Recipe, weights: int) -> str:

@@ -8,6 +8,8 @@ import shutil
 import numpy as np
 import pytest
 
+from tiny import RECIPE
+
 from aumcli.ablate import Ablation, Cell, ablate
 from aumcli.ablate import picture
 from aumcli.ablate.grid import count_parameters, equal_width
@@ -205,3 +207,8 @@ def test_comparison_of_one_label_and_of_several():
     several = np.eye(4, dtype=int)[targets]
     found = compare("good", "poor", "mAP", range(2), (good[:2], poor[:2]), several, ([0.9, 0.91], [0.6, 0.65]))
     assert found.only_first is None and found.p_clips < 0.01 and found.interval_clips[0] > 0 and "bootstrap, p" in " ".join(found.sentences())
+
+
+def test_data_that_is_missing_is_said_once_before_anything(aum, tmp_path):
+    refused = aum("ablate", "--recipe", RECIPE, "--data", tmp_path / "nowhere", "--seeds", 2, "--out", tmp_path / "out")
+    assert refused.code == 2 and refused.err.count("not a prepared corpus") == 1 and not (tmp_path / "out").exists()

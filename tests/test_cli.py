@@ -421,3 +421,20 @@ def test_info_as_json(aum, trained):
     assert json.loads(aum("info", "vggsound-ast", "--json").out)["model"]["architecture"] == "ast"
     assert json.loads(aum("info", trained, "--json").out)["labels"] == list(CLASSES)
     assert "backend auto" in json.loads(aum("info", "--json").out)
+
+
+@pytest.mark.parametrize("command", ["prepare", "train", "eval", "predict", "bench", "ablate", "convert", "info"])
+def test_no_word_of_a_help_text_is_lost(command, aum, monkeypatch):
+    """Rich takes what stands in square brackets for markup."""
+    import typer
+
+    from aumcli.cli import app
+
+    monkeypatch.setenv("COLUMNS", "200")
+    shown = "".join(aum(command, "--help").out.replace("│", " ").split())
+    for parameter in typer.main.get_command(app).commands[command].params:
+        assert "".join((getattr(parameter, "help", "") or "").split()) in shown, parameter.name
+
+
+def test_version(aum):
+    assert aum("--version").out.startswith("aumcli 0.")

@@ -10,6 +10,7 @@ from aumcli.ablate.runs import jobs_for, read_score, run_plans
 from aumcli.ablate.significance import compare
 from aumcli.ablate.tables import write_ablation
 from aumcli.config import ARCHITECTURES
+from aumcli.data.splits import open_corpus
 from aumcli.errors import AumError
 from aumcli.evaluate import SCORES, read_scores
 from aumcli.weights import read_config
@@ -46,6 +47,8 @@ def ablate(recipe: str, out: Path | str, data: Path | str | None = None, grid: S
     out, axes = Path(out), axes_of(grid, models)
     plans = make_plans(recipe, out, axes, seeds, overrides, equal=len(models) > 1)
     flat = [plan for variant in plans for plan in variant]
+    for loaded in {plan.recipe.data.corpus: plan.recipe for plan in flat}.values():
+        open_corpus(loaded, data)   # a mistake that all runs share is said once, before any
     failures: dict[Path, str] = {}
     done = 0
     for plan, failure in run_plans(flat, data, device, jobs or jobs_for(device, threads, len(flat)), threads, say):

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from aumcli.errors import AumError
 from aumcli.worker import OUT_OF_MEMORY, Worker
 
+OVER_BUDGET = "over budget"
 FEWEST = 5            # runs before a figure can count as precise
 FEWEST_DEAR = 3       # runs that are made even beyond the budget
 
@@ -66,8 +67,8 @@ def relative_error(samples: Sequence[float]) -> float:
 def take_turns(generator: Callable[..., Iterator[tuple[dict, dict]]], arguments: Sequence[object], rules: Rules) -> list[Samples]:
     """Let competitors run in turn, so that whatever slows the machine down hits all alike.
 
-    A precise one goes on while another is not, within its budget. One that runs out of memory beside others has another try
-    alone: only what fails alone has failed.
+    A precise one goes on while another is not, within its budget. One that runs out of memory or time beside others, who may have
+    left it no memory for its files, has another try alone: only what fails alone has failed.
 
     Args:
         generator: yields, for each run, milliseconds by name, and facts.
@@ -80,7 +81,7 @@ def take_turns(generator: Callable[..., Iterator[tuple[dict, dict]]], arguments:
     together = _in_turn(generator, arguments, rules)
     if len(together) == 1:
         return together
-    return [_in_turn(generator, [argument], rules)[0] if samples.failure == OUT_OF_MEMORY else samples
+    return [_in_turn(generator, [argument], rules)[0] if samples.failure.startswith((OUT_OF_MEMORY, OVER_BUDGET)) else samples
             for argument, samples in zip(arguments, together)]
 
 
@@ -108,7 +109,7 @@ def _run(worker: Worker, samples: Samples, rules: Rules) -> None:
     took_s = sum(times.values()) / 1000
     samples.spent_s += took_s
     if samples.warm_ups == 0 and took_s > rules.budget_s:
-        samples.failure = f"over budget: {took_s:.0f} s a run"
+        samples.failure = f"{OVER_BUDGET}: {took_s:.0f} s a run"
     elif samples.warm_ups == 2 or samples.warm_ups == 1 and took_s > rules.budget_s / 10:
         for name, ms in times.items():
             samples.ms.setdefault(name, []).append(ms)

@@ -208,8 +208,7 @@ def _opened(path: Path) -> Iterator[soundfile.SoundFile | Hdf5Sound]:
             raise AumError(f"{file} is empty (0 bytes)", fix="copy or download it again, or remove it", exit_code=1)
         sound = open_hdf5(file, name) if name else soundfile.SoundFile(checked_source(path))
     except FileNotFoundError as error:
-        raise AumError(f"{path} doesn't exist", fix="check the path; if the file was moved, run aum prepare again",
-                       exit_code=1) from error
+        raise AumError(f"{path} doesn't exist", fix="check the path", exit_code=1) from error
     except OSError as error:
         raise AumError(f"can't read {path}: {error.strerror or error}", fix="check its permissions and the disk",
                        exit_code=1) from error

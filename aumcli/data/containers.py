@@ -24,7 +24,7 @@ _MPEG1_HZ = (44100, 48000, 32000)
 
 def convert_fix(path: Path) -> str:
     """The command that turns `path` into something every tool reads."""
-    return CONVERT.format(name=path.name, stem=path.stem)
+    return CONVERT.format(name=path.name, stem=path.stem + ("-converted" if path.suffix.lower() == ".wav" else ""))
 
 
 def checked_source(path: Path) -> str | io.RawIOBase:

@@ -15,6 +15,7 @@ from typing import BinaryIO
 
 from aumcli.data.tables import listed
 from aumcli.errors import AumError
+from aumcli.files import disk_error
 from aumcli.progress import progress
 
 CHUNK_BYTES = 2**18
@@ -208,5 +209,4 @@ def replace_folder(new: Path, old: Path, own: Callable[[str], bool]) -> None:
 
 def unwritable(path: Path, error: OSError) -> AumError:
     """What to tell when files of a corpus can't be written at `path`."""
-    return AumError(f"can't write {path}: {error.strerror or error}",
-                    fix="free some space, or choose another folder with --out", exit_code=1)
+    return disk_error(path, error)

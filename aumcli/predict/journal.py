@@ -59,7 +59,7 @@ class Journal:
         different = [name for name in {**header, **before} if before.get(name) != header.get(name)]
         if different:
             raise AumError(f"{self.path} holds results of another call: {', '.join(different)} differ",
-                           fix="repeat the call as it was, with --resume, or remove that file to start again")
+                           fix=f"repeat the call as it was, with --resume and --model {before.get('model')}, or remove that file to start again")
         index = {source.path: i for i, source in enumerate(self.sources)}
         place = kept = self._file.tell()
         group: list[tuple[int, int]] = []

@@ -1,6 +1,7 @@
 """What the command does: label sounds, keep the results as they come, write them, say how quick it was."""
 
 import hashlib
+import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -44,6 +45,11 @@ class Outputs:
         """The output that the journal and the parts stand beside."""
         return Path(self.out) if self.out is not None else self.html or self.embed
 
+    @property
+    def embed_index(self) -> Path | None:
+        """The file that names the rows of an .npy."""
+        return self.embed.with_suffix(".json") if self.embed is not None and self.embed.suffix.lower() == ".npy" else None
+
     def check(self, sources: Sequence[Source], processes: int) -> None:
         """Raise the AumError of an output that can't be written, before the work whose result it shall hold."""
         formats.check_format(self.kind, self.out, len(sources))
@@ -53,9 +59,22 @@ class Outputs:
             check_names(sources, self.folder)
         if processes > 1 and self.anchor is None:
             raise AumError(f"{processes} processes can't print into each other", fix="name a file with --out")
+        self._check_apart(sources)
         for path in (self.out and (self.folder / "x" if self.folder else Path(self.out)), self.html, self.embed):
             if path:
                 check_writable(path)
+
+    def _check_apart(self, sources: Sequence[Source]) -> None:
+        """Refuse to write one output over another, or over a sound."""
+        files = [path for path in (None if self.folder else self.out, self.html, self.embed, self.embed_index) if path]
+        resolved = [os.path.realpath(path) for path in files]
+        for path, real in zip(files, resolved):
+            if resolved.count(real) > 1:
+                raise AumError(f"{path} would be written twice", fix="give --out, --html and --embed names of their own; an .npy has a .json beside it")
+        sounds = {os.path.realpath(source.file): source.path for source in sources} if files else {}
+        for path, real in zip(files, resolved):
+            if real in sounds:
+                raise AumError(f"{path} is one of the sounds and would be overwritten", fix="name another file")
 
 
 @dataclass
@@ -69,7 +88,7 @@ class Tally:
 
     def add(self, prediction: Prediction) -> Record:
         """Count a prediction and turn it into a record."""
-        self.clips, self.sound_s = self.clips + 1, self.sound_s + prediction.duration_s
+        self.clips, self.sound_s = self.clips + (not prediction.problem), self.sound_s + prediction.duration_s
         record = prediction.to_record()
         if prediction.problem:
             self.failed.append(record)
@@ -78,7 +97,7 @@ class Tally:
     def __str__(self) -> str:
         took_s = time.perf_counter() - self.started
         factor = f", real-time factor {took_s / self.sound_s:.4f}" if self.sound_s else ""
-        return f"{self.clips:,} clips, {self.sound_s:,.1f} s of sound in {took_s:.1f} s: {self.clips / took_s:,.1f} clips/s{factor}"
+        return f"{self.clips:,} clip{'s' * (self.clips != 1)}, {self.sound_s:,.1f} s of sound in {took_s:.1f} s: {self.clips / took_s:,.1f} clips/s{factor}"
 
 
 def run(classifier: Classifier, sources: Sequence[Source], config: PredictConfig, outputs: Outputs, resume: bool = False,
@@ -106,6 +125,8 @@ def run(classifier: Classifier, sources: Sequence[Source], config: PredictConfig
     sources, rank, processes = share(sources)
     outputs.check(sources, processes)
     header, tally = describe(classifier, config), Tally()
+    if outputs.anchor is None and resume:
+        raise AumError("--resume has nothing to go on from: printed results are not kept", fix="name a file with --out")
     if outputs.anchor is None:
         groups = predict_groups(classifier, progress(sources, "predicting"), config)
         for text in formats.TEXT[outputs.kind](header, (tally.add(each) for group in groups for each in group)):
@@ -195,7 +216,7 @@ def write_outputs(outputs: Outputs, header: Record, records: Callable[[], Iterat
         formats.write_embeddings(outputs.embed, header, records())
     if outputs.html is not None:
         write_page(outputs.html, header, records(), {source.path: source.file for source in sources if source.path != source.file})
-    for path in (outputs.out, outputs.embed, outputs.html):
+    for path in (outputs.out, outputs.embed, outputs.embed_index, outputs.html):
         if path is not None:
             say(f"wrote {path}")
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from aumcli.classifier import Classifier
+from aumcli.classifier import Classifier, checkpoint_path
 from aumcli.config import ModelConfig
 from aumcli.core import build_network
 from aumcli.data.dataset import Waveforms, balanced_weights, stream_seed
@@ -167,7 +167,7 @@ def _networks(recipe: Recipe, config: ModelConfig, fresh: bool) -> tuple[torch.n
     torch.manual_seed(stream_seed(recipe.seed, WEIGHTS_PURPOSE))
     network, averaged = build_network(recipe.model), None
     network.recompute = recipe.train.recompute
-    notes = initialise(network, config, recipe.train.init) if recipe.train.init and fresh else []
+    notes = initialise(network, config, checkpoint_path(recipe.train.init)) if recipe.train.init and fresh else []
     if recipe.train.ema:
         averaged = build_network(recipe.model).requires_grad_(False)
         averaged.load_state_dict(network.state_dict())

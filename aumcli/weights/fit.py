@@ -50,8 +50,8 @@ def import_checkpoint(
         config = _target(checkpoint, path, labels, new_head, frames, n_mels, activation)
     except ValidationError as error:
         first = error.errors()[0]
-        raise AumError(f"{path} describes no model that exists: {'.'.join(map(str, first['loc']))}: {first['msg']}",
-                       fix="check the options, such as the class token's position") from error
+        raise AumError(f"{path} describes no model that exists: {': '.join(filter(None, ('.'.join(map(str, first['loc'])), first['msg'].removeprefix('Value error, '))))}",
+                       fix="check --heads, --cls-position and --frames") from error
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         network = build_network(config.model, backend)

@@ -150,7 +150,7 @@ def _spectrogram_transformer(tensors: dict[str, Tensor], frames: int | None, n_m
                              classes: int | None = None) -> NetworkConfig:
     width, distilled = tensors["v.cls_token"].shape[-1], "v.dist_token" in tensors
     if heads is None and width % 64:
-        raise AumError(f"an AST of width {width} is of no published size, and no tensor tells its attention heads", fix="give their number")
+        raise AumError(f"an AST of width {width} is of no published size, and no tensor tells its attention heads", fix="give them with --heads")
     return SpectrogramTransformerConfig(
         width=width, depth=_depth(tensors, "v.blocks."), n_classes=classes or tensors["mlp_head.1.weight"].shape[0],
         heads=heads or width // 64, distilled=distilled, mlp_width=tensors["v.blocks.0.mlp.fc1.weight"].shape[0],

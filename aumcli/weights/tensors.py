@@ -106,10 +106,11 @@ def _torch_file(path: Path) -> object:
     except FileNotFoundError as error:
         raise AumError(f"{path} does not exist", fix="check the name") from error
     except pickle.UnpicklingError as error:
-        reason = str(error).strip().splitlines()[0]
-        raise AumError(f"{path} holds more than tensors, or is no checkpoint, and was not opened: {reason}",
+        raise AumError(f"{path} holds more than tensors, or is no checkpoint, and was not opened",
                        fix="save its state dict alone: torch.save(model.state_dict(), PATH)") from error
-    except (OSError, RuntimeError, EOFError, ValueError, KeyError, zipfile.BadZipFile) as error:
+    except KeyError as error:   # what torch's reader says of a file that is no pickle
+        raise AumError(f"{path} is no checkpoint", fix="name a file of torch.save or a .safetensors", exit_code=1) from error
+    except (OSError, RuntimeError, EOFError, ValueError, zipfile.BadZipFile) as error:
         raise AumError(f"can't read {path}: {error}", fix="the file is damaged or cut off; get it again", exit_code=1) from error
 
 

@@ -389,3 +389,23 @@ def test_help_tells_the_defaults_there_are():
     helps = {option.name: option.help for option in typer.main.get_command(app).commands["predict"].params}
     for option, field in (("top", "top"), ("smooth", "smooth"), ("batch", "batch_size"), ("workers", "workers")):
         assert f"(default: {PredictConfig.model_fields[field].default})" in helps[option]
+
+
+@pytest.mark.parametrize("options", [("--out", "k.json", "--embed", "k.npy"), ("--out", "k.x", "--format", "csv", "--html", "./k.x"),
+                                     ("--embed", "k.parquet", "--html", "k.parquet")])
+def test_no_output_is_written_over_another(clips, aum, tmp_path, monkeypatch, options):
+    monkeypatch.chdir(tmp_path)
+    refused = aum("predict", clips, *options)
+    assert refused.code == 2 and "written twice" in refused.err and not [path for path in tmp_path.glob("k.*")]
+
+
+def test_no_output_is_written_over_a_sound(clips, aum):
+    sound = clips / "low.wav"
+    before = sound.read_bytes()
+    refused = aum("predict", clips, "--format", "csv", "--out", sound)
+    assert refused.code == 2 and "one of the sounds" in refused.err and sound.read_bytes() == before
+
+
+def test_printed_results_can_not_be_resumed(clips, aum):
+    refused = aum("predict", clips, "--resume")
+    assert refused.code == 2 and "--out" in refused.err

@@ -219,3 +219,9 @@ def test_command_makes_a_new_head(tmp_path, aum):
     done = aum("convert", tmp_path / "model", tmp_path / "out", "--labels", tmp_path / "labels.csv", "--new-head", "--frames", 64)
     assert done.code == 0 and "new, not trained" in done.out and "8 x 4 patches" in done.out, done.err
     assert aumcli.load_model(tmp_path / "out").labels == ["dog", "cat"]
+
+
+def test_packaged_models_are_checkpoints_too(tmp_path, aum):
+    done = aum("convert", "digits", tmp_path / "longer", "--frames", 200)
+    assert done.code == 0 and "resized the positions" in done.out, done.err
+    assert len(aumcli.load_model(tmp_path / "longer").labels) == 10
