@@ -38,7 +38,7 @@ from aumcli.memory import keep_memory
 from aumcli.recipe import load_recipe
 from aumcli.report import environment
 from aumcli.train import loop
-from aumcli.train.optim import make_optimizer
+from aumcli.train.optim import make_optimizer, move_average
 from aumcli.train.run import Run, build
 from aumcli.train.stop import StopSignal
 from aumcli.train.team import Team
@@ -286,10 +286,10 @@ def _fsdd_run(folder: Path) -> Run:
 
 
 def engine(arguments: argparse.Namespace) -> None:
-    """An epoch of the training loop on ready batches against bare forward, backward and step on them; what is ready or left out, beside."""
+    """An epoch of the training loop on ready batches against bare forward, backward, clipping, step and average; what is ready or left out, beside."""
     with tempfile.TemporaryDirectory() as folder, StopSignal() as stop:
         run = _fsdd_run(Path(folder))
-        settings, network = run.recipe.train, copy.deepcopy(run.network)
+        settings, network, averaged = run.recipe.train, copy.deepcopy(run.network), copy.deepcopy(run.classifier.network)
         optimizer = make_optimizer(network, settings)
         decoded = [[run.train[i] for i in batch] for batch in epoch_batches(len(run.train), settings.batch_size, 0, 0)]
         targets = torch.eye(10)[torch.arange(settings.batch_size) % 10]
@@ -301,7 +301,9 @@ def engine(arguments: argparse.Namespace) -> None:
             for features, truth in ready:
                 optimizer.zero_grad(set_to_none=True)
                 loop.loss_of(network(features), truth, settings).backward()
+                torch.nn.utils.clip_grad_norm_(network.parameters(), settings.clip_grad)
                 optimizer.step()
+                move_average(averaged, network, settings.ema, 1000)
 
         ready, figures = prepare_batches(), loop._validate(run)
         network.train()
@@ -311,7 +313,7 @@ def engine(arguments: argparse.Namespace) -> None:
         show(f"fsdd: an epoch of {len(ready)} steps by the loop | its bare steps", compared)
         show("the same: frontend and augmentation | bare steps", compare(prepare_batches, bare, 5))
         show(f"the same: validation of {len(run.val)} clips | bare steps", compare(lambda: loop._validate(run), bare, 5))
-        print(f"the loop (decoded clips from memory, batches, loss, EMA, clipping, bar, metrics.csv, checkpoints) costs {100 * (1 / compared[2] - 1):.1f} % over the bare steps")
+        print(f"the loop (decoded clips from memory, batches, finite or not, bar, metrics.csv, a checkpoint) costs {100 * (1 / compared[2] - 1):.1f} % over the bare steps")
 
 
 SECTIONS = {function.__name__: function for function in (frontend, loader, kernels, floors, others, models, bfloat16, training, memory, engine)}
