@@ -32,13 +32,18 @@ class To(StrEnum):
     TRANSFORMERS = "transformers"
 
 
-@app.callback()
-def _options(version: Annotated[bool, typer.Option("--version", help="show the version and end")] = False) -> None:
-    if version:
-        from importlib.metadata import version as installed
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        from importlib.metadata import version
 
-        typer.echo(f"aumcli {installed('aumcli')}")
+        typer.echo(f"aumcli {version('aumcli')}")
         raise typer.Exit
+
+
+@app.callback()
+def _options(version: Annotated[bool, typer.Option("--version", callback=_show_version, is_eager=True,
+                                                   help="show the version and end")] = False) -> None:
+    """Audio classification with Audio Mamba: prepare data, train, evaluate, predict, compare."""
 
 
 @app.command()

@@ -146,7 +146,7 @@ def _clips(predict, rec):
 
 def test_speed_is_said(predict, rec):
     err = predict("rec/low.wav").err
-    assert "1 clips, 0.5 s of sound in" in err and "clips/s, real-time factor" in err
+    assert "1 clip, 0.5 s of sound in" in err and "clips/s, real-time factor" in err
 
 
 @pytest.mark.parametrize("arguments, words", [
