@@ -276,9 +276,9 @@ class _Terminal(io.StringIO):
 
 
 def _fsdd_run(folder: Path) -> Run:
-    """A training by the fsdd recipe on as many generated clips as fill 12 batches, and the corpus' 300 to validate."""
+    """A training by the fsdd recipe on as many generated clips as fill 75 batches, as the corpus does, and the corpus' 300 to validate."""
     recipe, root = load_recipe("fsdd"), folder / "data"
-    counts = {"train": 12 * recipe.train.batch_size, "val": 300}
+    counts = {"train": 75 * recipe.train.batch_size, "val": 300}
     clips = [Clip(sound(folder / split / f"{i}.wav", 300.0 + i % 10 * 200, 0.4, i), labels=(str(i % 10),), split=split)
              for split, count in counts.items() for i in range(count)]
     write_manifest(root, clips, [Label(i, str(i), str(i)) for i in range(10)], {})
@@ -309,7 +309,7 @@ def engine(arguments: argparse.Namespace) -> None:
         network.train()
         with Watch(run) as watch, mock.patch.object(loop, "make_batch", lambda *args: ready[run.epoch.step]), \
                 mock.patch.object(loop, "_validate", lambda run: figures), contextlib.redirect_stderr(_Terminal()):
-            compared = compare(lambda: loop._epoch(run, stop, watch, say=lambda text: None), bare, 7)
+            compared = compare(lambda: loop._epoch(run, stop, watch, say=lambda text: None), bare, 5)
         show(f"fsdd: an epoch of {len(ready)} steps by the loop | its bare steps", compared)
         show("the same: frontend and augmentation | bare steps", compare(prepare_batches, bare, 5))
         show(f"the same: validation of {len(run.val)} clips | bare steps", compare(lambda: loop._validate(run), bare, 5))
