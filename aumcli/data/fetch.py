@@ -54,7 +54,7 @@ def download(url: str, path: Path, size: int | None = None, sha256: str | None =
         raise AumError(f"can't fetch {url}: {reason}", fix="check the network and run the same command again; or fetch "
                        "it elsewhere and pass it with --source", exit_code=1) from error
     except OSError as error:
-        raise unwritable(path, error) from error
+        raise disk_error(path, error) from error
 
 
 def _receive(answer, part: Path, have: int, size: int | None) -> None:
@@ -136,7 +136,7 @@ def unpack(archive: Path, folder: Path, rename: Callable[[str], str | None], lim
     except DAMAGED as error:
         raise AumError(f"{archive} is no archive, or damaged: {error}", fix="download it again", exit_code=1) from error
     except OSError as error:
-        raise unwritable(folder, error) from error
+        raise disk_error(folder, error) from error
     finally:
         shutil.rmtree(partial, ignore_errors=True)
 
@@ -205,8 +205,3 @@ def replace_folder(new: Path, old: Path, own: Callable[[str], bool]) -> None:
     if old.is_dir():
         shutil.rmtree(old)
     new.rename(old)
-
-
-def unwritable(path: Path, error: OSError) -> AumError:
-    """What to tell when files of a corpus can't be written at `path`."""
-    return disk_error(path, error)

@@ -14,9 +14,10 @@ import numpy as np
 import soundfile
 
 from aumcli.data.clips import Clip
-from aumcli.data.fetch import replace_folder, unwritable
+from aumcli.data.fetch import replace_folder
 from aumcli.data.sources import Index, Request
 from aumcli.data.tables import Label
+from aumcli.files import disk_error
 from aumcli.progress import progress
 
 SAMPLE_RATE_HZ = 16000
@@ -63,9 +64,9 @@ def index(request: Request) -> Index:
         for split in CLIPS_PER_KIND:                            # all or nothing: an interrupted run leaves the old ones
             replace_folder(partial / split, request.out / split, _OWN_NAME.fullmatch)
     except OSError as error:
-        raise unwritable(request.out, error) from error
+        raise disk_error(request.out, error) from error
     except soundfile.LibsndfileError as error:
-        raise unwritable(request.out, OSError(str(error))) from error
+        raise disk_error(request.out, OSError(str(error))) from error
     finally:
         shutil.rmtree(partial, ignore_errors=True)
     labels = [Label(place, kind, kind) for place, kind in enumerate(KINDS)]
