@@ -22,6 +22,6 @@ class BuildKernels(build_ext):
 
 setup(
     ext_modules=[Extension("aumcli.core.kernels._cpu", ["aumcli/core/kernels/cpu.c"],
-                           depends=["aumcli/core/kernels/cpu_simd.h"], optional=True)],
+                           depends=["aumcli/core/kernels/cpu_simd.h", "aumcli/core/kernels/cpu_mel.h"], optional=True)],
     cmdclass={"build_ext": BuildKernels},
 )

@@ -14,6 +14,7 @@ from aumcli.config import ModelConfig
 from aumcli.core import at_length
 from aumcli.core.frontend import build_frontend
 from aumcli.data.audio import open_audio
+from aumcli.data.dataset import padded
 from aumcli.data.windows import cut_windows
 from aumcli.errors import AumError
 from aumcli.hub import hub_name, pull
@@ -103,12 +104,9 @@ class Classifier:
 
     def _features(self, windows: Sequence[np.ndarray]) -> Tensor:
         """Windows to normalised log-mel features, (windows, frames, mels)."""
-        lengths = np.array([len(window) for window in windows])
-        batch = np.zeros((len(windows), lengths.max()), dtype=np.float32)
-        for row, window in zip(batch, windows):
-            row[: len(window)] = window
+        lengths = [len(window) for window in windows]
         with torch.inference_mode():
-            return self.frontend(torch.from_numpy(batch).to(self.device), torch.from_numpy(lengths).to(self.device))
+            return self.frontend(padded(windows, max(lengths)).to(self.device), torch.tensor(lengths, device=self.device))
 
     def _probabilities(self, logits: Tensor) -> np.ndarray:
         scores = logits.float().softmax(-1) if self.config.activation == "softmax" else logits.float().sigmoid()

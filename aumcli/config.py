@@ -274,7 +274,7 @@ class TrainConfig(Frozen):
     recompute: Literal["cheap", "block"] = Field(
         "cheap", description="what the backward pass computes again instead of keeping it: what is cheap, or whole blocks, "
                              "for least memory")
-    workers: Count = Field(0, description="threads that decode audio, two at least")
+    workers: Count = Field(0, description="threads that decode audio, one at least")
     stop_after: Count = Field(0, description="epochs without a better validation score after which the run ends; 0: never")
     average_last: Count = Field(0, description="at the end, the mean of the last so many epochs' weights is saved as averaged/; 0: not")
     save_minutes: PositiveFloat = Field(10.0, description="within an epoch, what --resume needs is saved this often")

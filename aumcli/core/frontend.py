@@ -12,12 +12,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from aumcli.config import FrontendConfig
-from aumcli.core.kernels import log_mel, windowed_frames
+from aumcli.core.kernels import MelOptions, log_mel
 
 PRE_EMPHASIS = 0.97
 ENERGY_FLOOR = 1.1920928955078125e-07  # float32's epsilon: Kaldi's floor before the logarithm
 LOG_OFFSET = 1e-6  # added to EPIC-SOUNDS' magnitudes before the logarithm
-_TOGETHER = (8, 1024)  # clips, and frames, per pass: more leave the caches, and take memory that malloc fetches anew each time
 
 
 def mel(hz: Tensor | float) -> Tensor | float:
@@ -77,12 +76,16 @@ class LogMel(nn.Module):
         super().__init__()
         self.config = config
         window, filters = self._constants(config)
+        self.options = self._options(config)
         self.register_buffer("window", window, persistent=False)
         self.register_buffer("filters", filters, persistent=False)
 
     def _constants(self, config: FrontendConfig) -> tuple[Tensor, Tensor]:
         return (torch.hann_window(config.window_samples, periodic=False),
                 mel_filters(config.n_mels, config.fft_points, config.sample_rate_hz, config.low_hz))
+
+    def _options(self, config: FrontendConfig) -> MelOptions:
+        return MelOptions(config.fft_points, config.hop_samples, remove_means=True, pre_emphasis=PRE_EMPHASIS, floor=ENERGY_FLOOR)
 
     def n_frames(self, samples: Tensor | int) -> Tensor | int:
         """Whole windows in so many samples; a clip shorter than one window is padded to one."""
@@ -97,32 +100,15 @@ class LogMel(nn.Module):
             lengths: samples that belong to each clip, (b,); the rest is padding. None: all.
 
         Returns:
-            (b, frames, mels); frames beyond a clip's own `n_frames` mean nothing.
+            (b, frames, mels); 0 beyond a clip's own `n_frames`.
         """
-        out = waveforms.new_empty(len(waveforms), self.n_frames(waveforms.shape[1]), self.config.n_mels)
-        return self._fill(out, waveforms, lengths)
+        return self._log_mel(waveforms, lengths, self.n_frames(waveforms.shape[1]))
 
-    def _fill(self, out: Tensor, waveforms: Tensor, lengths: Tensor | None) -> Tensor:
-        """Write log-mel energies into `out` (b, frames, mels), as many frames as it has or the waveforms give."""
-        n_frames = min(out.shape[1], self.n_frames(waveforms.shape[1]))
-        together = max(1, min(_TOGETHER[0], _TOGETHER[1] // n_frames))
-        for i in range(0, len(waveforms), together):
-            some = slice(i, i + together)
-            out[some, :n_frames] = self._energies(waveforms[some], None if lengths is None else lengths[some], n_frames)
-        return out
-
-    def _energies(self, waveforms: Tensor, lengths: Tensor | None, n_frames: int) -> Tensor:
-        """The first n_frames log-mel energies of a few waveforms."""
-        hop = self.config.hop_samples
+    def _log_mel(self, waveforms: Tensor, lengths: Tensor | None, frames: int, shift: float = 0.0, scale: float = 1.0) -> Tensor:
+        """(log energy - shift) / scale of the first `frames` frames; 0 stands for the log energy of frames after a clip's end."""
         if lengths is None:
-            waveforms = waveforms - waveforms.mean(1, keepdim=True)
-        else:
-            inside = torch.arange(waveforms.shape[1], device=waveforms.device) < lengths[:, None]      # (b, samples)
-            mean = torch.where(inside, waveforms, 0.0).sum(1, keepdim=True) / lengths[:, None].clamp(min=1)
-            waveforms = torch.where(inside, waveforms - mean, 0.0)  # mean removed first, so that padding is silence
-        waveforms = F.pad(waveforms, (1, max(0, (n_frames - 1) * hop + self.config.fft_points - waveforms.shape[1])))
-        frames = windowed_frames(waveforms, self.window, hop, n_frames, self.config.fft_points, PRE_EMPHASIS)
-        return log_mel(torch.fft.rfft(frames), self.filters, ENERGY_FLOOR)                             # (b, t, mels)
+            lengths = torch.full((len(waveforms),), waveforms.shape[1], device=waveforms.device)
+        return log_mel(waveforms, lengths, self.n_frames(lengths), frames, self.window, self.filters, self.options, shift, scale)
 
     def fit(self, energies: Tensor, n_frames: Tensor) -> Tensor:
         """Cut to the config's length, and pad where a clip has ended: with zeros, or with its last frame for EPIC-SOUNDS.
@@ -150,10 +136,7 @@ class LogMel(nn.Module):
 
     def forward(self, waveforms: Tensor, lengths: Tensor | None = None) -> Tensor:
         """Turn waveforms (b, samples) into model inputs (b, config.frames, mels); see `energies` for the arguments."""
-        features = waveforms.new_zeros(len(waveforms), self.config.frames, self.config.n_mels)
-        self._fill(features, waveforms, lengths)
-        lengths = torch.full((len(waveforms),), waveforms.shape[1], device=waveforms.device) if lengths is None else lengths
-        return self._end(features, self.n_frames(lengths)).sub_(self.config.mean).div_(2 * self.config.std)
+        return self._log_mel(waveforms, lengths, self.config.frames, self.config.mean, 2 * self.config.std)
 
 
 class EpicSoundsLogMel(LogMel):
@@ -167,20 +150,18 @@ class EpicSoundsLogMel(LogMel):
         return (torch.hann_window(config.window_samples),
                 hertz_filters(config.n_mels, config.fft_points, config.sample_rate_hz, config.low_hz))
 
+    def _options(self, config: FrontendConfig) -> MelOptions:
+        return MelOptions(config.fft_points, config.hop_samples, start=-(config.window_samples // 2), magnitude=True, offset=LOG_OFFSET)
+
     def n_frames(self, samples: Tensor | int) -> Tensor | int:
         """Hops in so many samples, and one frame at the start."""
         return 1 + samples // self.config.hop_samples
 
-    def _energies(self, waveforms: Tensor, lengths: Tensor | None, n_frames: int) -> Tensor:
-        if lengths is not None:
-            inside = torch.arange(waveforms.shape[1], device=waveforms.device) < lengths[:, None]      # (b, samples)
-            waveforms = torch.where(inside, waveforms, 0.0)
-        hop, window = self.config.hop_samples, self.config.window_samples
-        before = window // 2
-        after = max(0, (n_frames - 1) * hop + window - before - waveforms.shape[1])
-        frames = F.pad(waveforms, (before, after)).unfold(1, window, hop)[:, :n_frames]                # (b, t, window)
-        magnitudes = torch.fft.rfft(frames * self.window, self.config.fft_points).abs()                # (b, t, bins)
-        return (magnitudes @ self.filters).add_(LOG_OFFSET).log_()                                     # (b, t, mels)
+    def forward(self, waveforms: Tensor, lengths: Tensor | None = None) -> Tensor:
+        """See `LogMel.forward`."""
+        if lengths is None:
+            lengths = torch.full((len(waveforms),), waveforms.shape[1], device=waveforms.device)
+        return self._end(super().forward(waveforms, lengths), self.n_frames(lengths))
 
     def _end(self, features: Tensor, n_frames: Tensor) -> Tensor:
         last = (n_frames - 1).clamp(0, features.shape[1] - 1)                                          # (b,)

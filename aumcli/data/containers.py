@@ -50,7 +50,7 @@ def checked_source(path: Path) -> str | io.RawIOBase:
 
 def _checked_chunks(path: Path, file: BinaryIO, magic: bytes) -> str | io.RawIOBase:
     """WAV (RIFF, RF64) and AIFF (FORM): compare the sound chunk's size with the bytes behind its header."""
-    end, order = path.stat().st_size, _CHUNKED[magic]
+    end, order = os.fstat(file.fileno()).st_size, _CHUNKED[magic]
     long_size = None
     for name, start, size in _chunks(file, order, end):
         if name == b"ds64" and 16 <= size <= end - start:       # RF64: sizes beyond 4 GiB, data's is the second

@@ -1,9 +1,11 @@
 """From a manifest's clips to batches of waveforms, in an order that depends on the seed and the epoch alone."""
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from itertools import chain
 from threading import Lock
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -13,7 +15,7 @@ from aumcli.data.audio import load_audio
 from aumcli.data.manifest import Clip
 from aumcli.errors import AumError
 
-DECODERS = 2  # threads, at least
+T, R = TypeVar("T"), TypeVar("R")
 
 
 def stream_seed(*keys: int) -> int:
@@ -92,10 +94,9 @@ def balanced_weights(clips: Sequence[Clip]) -> np.ndarray:
 
 
 def load_batches(waveforms: Waveforms, batches: list[list[int]], workers: int) -> Iterator[list[np.ndarray | AumError]]:
-    """Decode batches in order, in `workers` threads (two at least), one batch ahead.
+    """Decode batches in order, in `workers` threads (one at least), one batch ahead.
 
-    The result doesn't depend on their number. Decoding happens outside Python's lock, so threads serve the cores as well as
-    processes do, and nothing is copied between them.
+    The result doesn't depend on their number.
 
     Yields:
         For each clip its waveform, or why it can't be read.
@@ -106,12 +107,19 @@ def load_batches(waveforms: Waveforms, batches: list[list[int]], workers: int) -
         except AumError as error:
             return error
 
-    with ThreadPoolExecutor(max(DECODERS, workers)) as threads:
+    with ThreadPoolExecutor(max(1, workers)) as threads:
         ahead: Iterator[np.ndarray | AumError] = iter(())
         for number, batch in enumerate([*batches, []]):
-            here, ahead = ahead, threads.map(decoded, batch)
+            here, ahead = ahead, map_in_parts(threads, max(1, workers), decoded, batch)
             if number:
                 yield list(here)
+
+
+def map_in_parts(threads: ThreadPoolExecutor, parts: int, function: Callable[[T], R], items: Sequence[T]) -> Iterator[R]:
+    """Map in threads, each of which gets one piece of the list: for short clips, handing over one by one takes as long as decoding."""
+    size = -(-len(items) // parts) or 1
+    pieces = [items[i : i + size] for i in range(0, len(items), size)]
+    return chain.from_iterable(threads.map(lambda piece: [function(item) for item in piece], pieces))
 
 
 def crop_and_pad(waveforms: Sequence[np.ndarray], samples: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
@@ -125,11 +133,22 @@ def crop_and_pad(waveforms: Sequence[np.ndarray], samples: int, generator: torch
     Returns:
         (b, samples) float32, and how many of them belong to each clip, (b,) int64.
     """
-    batch = torch.zeros(len(waveforms), samples)
-    lengths = torch.tensor([min(len(waveform), samples) for waveform in waveforms])
     places = torch.rand(len(waveforms), generator=generator)
-    for row, waveform, place in zip(batch, waveforms, places.tolist()):
-        start = int(place * (len(waveform) - samples + 1)) if len(waveform) > samples else 0
-        part = waveform[start : start + samples]
-        row[: len(part)] = torch.from_numpy(part)
-    return batch, lengths
+    starts = [int(place * max(1, len(waveform) - samples + 1)) for waveform, place in zip(waveforms, places.tolist())]
+    parts = [waveform[start : start + samples] for waveform, start in zip(waveforms, starts)]
+    return padded(parts, samples), torch.tensor([len(part) for part in parts])
+
+
+def padded(waveforms: Sequence[np.ndarray], samples: int) -> Tensor:
+    """Waveforms of at most so many samples as the rows of one tensor, (b, samples) float32, with zeros behind them.
+
+    One operation copies all: copied one by one, each would wait for a thread that decodes to let go of Python's lock.
+    """
+    silence, pieces = torch.zeros(samples), []
+    for waveform in waveforms:
+        if not (waveform.dtype == np.float32 and waveform.flags.forc and waveform.flags.writeable):
+            waveform = np.array(waveform, dtype=np.float32)
+        pieces.append(torch.from_numpy(waveform))
+        if len(waveform) < samples:
+            pieces.append(silence[len(waveform):])
+    return torch.cat(pieces).view(len(waveforms), samples)

@@ -20,10 +20,11 @@ RATE_HZ = 24000
 
 def container(path: Path | str) -> tuple[Path, str | None]:
     """Split a path into the file on disk and, if that is an HDF5 file, the name of the data set within it (else None)."""
-    file, separator, name = os.fspath(path).partition(SEPARATOR)
-    if separator and name and file.lower().endswith(SUFFIXES):
-        return Path(file), name
-    return Path(path), None
+    if SEPARATOR in os.fspath(path):
+        file, _, name = os.fspath(path).partition(SEPARATOR)
+        if name and file.lower().endswith(SUFFIXES):
+            return Path(file), name
+    return path if isinstance(path, Path) else Path(path), None
 
 
 class Hdf5Sound:

@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from aumcli.data.clips import Clips
-from aumcli.data.dataset import DECODERS, stream_seed
+from aumcli.data.dataset import map_in_parts, stream_seed
 from aumcli.data.fetch import TIMEOUT_S, digest, download
 from aumcli.data.hdf5 import container
 from aumcli.data.manifest import Manifest
@@ -77,7 +77,7 @@ class ShardStream:
 
         Args:
             batches: clip indices: `batches(...)` or its end, or parts of these; or all in order.
-            workers: threads that decode; two at least. The result doesn't depend on their number.
+            workers: threads that decode; one at least. The result doesn't depend on their number.
             key: seed and epoch of the batches; nothing for clips in order.
 
         Yields:
@@ -101,9 +101,9 @@ class ShardStream:
                 left[clip] -= 1
                 if not left[clip]:
                     del held[clip]
-            return list(decoders.map(self._decode, samples))
+            return list(map_in_parts(decoders, max(1, workers), self._decode, samples))
 
-        with ThreadPoolExecutor(max(DECODERS, workers)) as decoders, ThreadPoolExecutor(1) as reader:
+        with ThreadPoolExecutor(max(1, workers)) as decoders, ThreadPoolExecutor(1) as reader:
             ahead = None
             for batch in [*batches, None]:
                 here, ahead = ahead, None if batch is None else reader.submit(read, batch)

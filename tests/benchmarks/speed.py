@@ -14,7 +14,8 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from unittest import mock
 
@@ -32,7 +33,7 @@ from aumcli.core.frontend import LogMel
 from aumcli.core.kernels import bidirectional_scan, causal_conv1d, operators
 from aumcli.core.mixer import Mixer
 from aumcli.data.batch import make_batch
-from aumcli.data.dataset import Waveforms, epoch_batches, load_batches
+from aumcli.data.dataset import Waveforms, crop_and_pad, epoch_batches, load_batches
 from aumcli.data.manifest import Clip, Label, write_manifest
 from aumcli.memory import keep_memory
 from aumcli.recipe import load_recipe
@@ -107,8 +108,10 @@ class Published(Dataset):
 
 @torch.inference_mode()
 def loader(arguments: argparse.Namespace) -> None:
-    """From sound files to batches of features, against the published dataloader: in one process, and with two for decoding."""
-    for seconds, frames, count, batch in ((1, 128, 512, 128), (10, 1024, 96, 12)):
+    """From sound files to batches of features: a thread that decodes and one that computes, against the published dataloader
+    in one process with as many threads as there are cores, and with two that decode and compute."""
+    threads = torch.get_num_threads()
+    for seconds, frames, count, batch in ((1, 128, 1536, 128), (10, 1024, 180, 12)):
         with tempfile.TemporaryDirectory() as folder:
             random, clips = np.random.default_rng(0), [Clip(Path(folder) / f"{i}.wav") for i in range(count)]
             for clip in clips:
@@ -116,17 +119,18 @@ def loader(arguments: argparse.Namespace) -> None:
             config = FrontendConfig(frames=frames)
             frontend, published = LogMel(config), Published(clips, config)
             batches = [list(range(i, min(i + batch, count))) for i in range(0, count, batch)]
+
+            def ours() -> Iterator[torch.Tensor]:
+                torch.set_num_threads(1)
+                for waveforms in load_batches(Waveforms(clips, 16000, cache_mb=0), batches, workers=0):
+                    yield frontend(*crop_and_pad(waveforms, config.clip_samples, torch.Generator()))
+                torch.set_num_threads(threads)
+
             for workers in (0, 2):
-                def ours() -> list[torch.Tensor]:
-                    return [frontend(torch.from_numpy(np.stack(waveforms)))
-                            for waveforms in load_batches(Waveforms(clips, 16000, cache_mb=0), batches, workers)]
-
-                def theirs() -> list[torch.Tensor]:
-                    return list(DataLoader(published, batch_sampler=batches, num_workers=workers))
-
-                difference = max((a - b).abs().max() for a, b in zip(ours(), theirs()))
+                theirs = DataLoader(published, batch_sampler=batches, num_workers=workers)
+                difference = max((a - b).abs().max() for a, b in zip(ours(), theirs))
                 assert difference < 1e-3, f"the features differ by {difference}"
-                compared = compare(ours, theirs, 9)
+                compared = compare(lambda: deque(ours(), maxlen=0), lambda: deque(theirs, maxlen=0), 9)
                 show(f"loader | published, {count} clips of {seconds} s, {workers} workers", compared)
                 print(f"{'  clips/s':<62} {1000 * count / compared[0]:>9.0f} {1000 * count / compared[1]:>9.0f}", flush=True)
 

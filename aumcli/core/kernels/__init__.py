@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from aumcli.core.kernels import cpu, mamba_ssm, operators, reference, torch_ops
+from aumcli.core.kernels.torch_ops import MelOptions
 from aumcli.errors import AumError
 
 BACKENDS = ("reference", "torch", "cpu", "triton", "mamba_ssm")
@@ -168,54 +169,45 @@ def add_rms_norm(
         return _MODULES[chosen].add_rms_norm(*_wide(x, residual, weight), eps)
 
 
-def windowed_frames(
-    waveforms: Tensor, window: Tensor, hop: int, n_frames: int, fft_size: int, pre_emphasis: float, backend: str = "auto",
+def log_mel(
+    waveforms: Tensor, lengths: Tensor, n_frames: Tensor, frames: int, window: Tensor, filters: Tensor, options: MelOptions,
+    shift: float = 0.0, scale: float = 1.0, backend: str = "auto",
 ) -> Tensor:
-    """Cut waveforms into frames; subtract each one's mean, pre-emphasise, window, pad with zeros.
+    """Turn waveforms into log-mel energies, (energy - shift) / scale; beyond a clip's frames stands (0 - shift) / scale.
 
     Beside a loud tone the quiet bins of a spectrum hold little but rounding errors, so every backend rounds in Kaldi's
-    order. A frame's first sample, which Kaldi pre-emphasises against itself, meets a Hann window's zero.
+    order up to the FFT. A frame's first sample, which Kaldi pre-emphasises against itself, has to meet a window's zero.
 
     Args:
-        waveforms: (b, 1 + samples), float32: one sample stands before the first frame.
-        window: (size), with a zero at its beginning.
-        hop: samples from one frame to the next; n_frames: frames of each waveform.
-        fft_size: length of a padded frame.
-        pre_emphasis: share of the sample before that is subtracted.
-        backend: see the module; where a gradient is wanted, `auto` takes torch.
+        waveforms: (b, samples), float32.
+        lengths: samples that belong to each clip, (b,), int64; beyond them is silence.
+        n_frames: frames of each clip, (b,), int64; no more than `frames` are computed.
+        frames: length of the result.
+        window: (size), with a zero at its beginning if `options.pre_emphasis` is not 0.
+        filters: (bins, mels), of the first bins of the spectrum.
+        options: how frames are cut, and what is done to them.
+        backend: see the module; where a gradient is wanted, or for an FFT whose size is no power of 2, `auto` takes torch.
 
     Returns:
-        (b, n_frames, fft_size).
+        (b, frames, mels).
+
+    Raises:
+        AumError: the backend is unknown or can't run here.
     """
-    if (n_frames - 1) * hop + len(window) + 1 > waveforms.shape[1] or len(window) > fft_size:
-        raise ValueError(f"{n_frames} frames don't fit into {waveforms.shape[1]} samples")
-    module = cpu if _without_gradient(backend, waveforms) == "cpu" else torch_ops
-    return module.windowed_frames(waveforms, window, hop, n_frames, fft_size, pre_emphasis)
-
-
-def log_mel(spectrum: Tensor, filters: Tensor, floor: float, backend: str = "auto") -> Tensor:
-    """Turn spectra into log-mel energies: log(max(|spectrum|^2 filters, floor)).
-
-    Args:
-        spectrum: (b, t, bins + 1), complex64; the last bin is left out.
-        filters: (bins, mels).
-        floor: least energy.
-        backend: see the module; where a gradient is wanted, `auto` takes torch.
-
-    Returns:
-        (b, t, mels).
-    """
-    _check_shape("filters", filters, (spectrum.shape[-1] - 1, None))
-    module = cpu if _without_gradient(backend, spectrum) == "cpu" else torch_ops
-    return module.log_mel(spectrum, filters, floor)
-
-
-def _without_gradient(backend: str, x: Tensor) -> str:
-    """The backend of a kernel whose C version has no backward pass."""
-    wants_gradient = x.requires_grad and torch.is_grad_enabled()
-    if backend == "auto" and (wants_gradient or x.dtype not in (torch.float32, torch.complex64)):
-        return "torch"
-    return choose_backend(backend, x.device, torch.float32)
+    points = options.fft_points
+    if len(window) > points or len(filters) > points // 2 + 1:
+        raise ValueError(f"a window of {len(window)} samples and {len(filters)} bins don't fit an FFT of {points} points")
+    if len(waveforms) and not 0 <= lengths.min() <= lengths.max() <= waveforms.shape[1]:
+        raise ValueError(f"lengths of {lengths.tolist()} samples in {waveforms.shape[1]}")
+    fits = points & (points - 1) == 0 and points >= 16
+    wants_gradient = waveforms.requires_grad and torch.is_grad_enabled()
+    if backend == "auto" and (wants_gradient or waveforms.dtype != torch.float32 or not fits):
+        backend = "torch"
+    chosen = choose_backend(backend, waveforms.device, torch.float32)
+    if chosen == "cpu" and not fits:
+        raise AumError(f"the cpu kernel's FFT has a power of 2 of points from 16 on, not {points}", fix="use backend 'auto' or 'torch'")
+    module = cpu if chosen == "cpu" else torch_ops
+    return module.log_mel(waveforms, lengths, n_frames.clamp(max=frames), frames, window, filters, options, shift, scale)
 
 
 _MODULES = {"reference": reference, "torch": torch_ops, "mamba_ssm": mamba_ssm}

@@ -60,20 +60,20 @@ typedef struct {
 } norm_problem;
 
 typedef struct {
-    int64_t b, samples, frames, size, hop, fft, threads;
-    float pre_emphasis;
-    const float *waveforms, *means, *window;    /* (b, samples): one sample before the first frame; (b, frames); (size) */
-    float *out;                                 /* (b, frames, fft) */
-} frame_problem;
-
-typedef struct {
-    int64_t frames, bins, mels, threads;
-    float floor;
-    const float *spectrum;                      /* (frames, bins + 1) complex; the last bin is left out */
+    int64_t b, samples, frames, size, hop, start, fft, bins, mels, threads;     /* start: of the first frame, may be negative */
+    int64_t remove_means, magnitude;
+    float pre_emphasis, floor, offset, shift, scale;
+    const float *waveforms;                     /* (b, samples) */
+    const int64_t *lengths, *n_frames;          /* (b): samples that belong to a clip; frames to compute, `frames` at most */
+    const float *window;                        /* (size) */
+    const float *roots, *halves;                /* of the FFT's steps, (3, 2) each; exp(-2 pi i k / fft), (fft / 4 + 1, 2) */
+    const int64_t *places;                      /* (fft / 2): where the FFT leaves each bin */
     const float *filters;                       /* (mels, bins) */
     const int64_t *first, *end;                 /* (mels): the bins where a filter is not zero */
-    float *out;                                 /* (frames, mels) */
+    float *out;                                 /* (b, frames, mels) */
 } mel_problem;
+
+typedef struct { int64_t clip, t; float mean, *out; } lane_frame;       /* its clip's mean; out is null where it isn't wanted */
 
 #define LOG2E 1.44269504088896340736f
 #define LN2 0.69314718055994530942f
@@ -211,6 +211,5 @@ int aum_scan_backward(const scan_problem *p) { DISPATCH(scan_backward, p) }
 int aum_conv(const conv_problem *p) { DISPATCH(conv, p) }
 int aum_conv_backward(const conv_problem *p) { DISPATCH(conv_backward, p) }
 int aum_norm(const norm_problem *p) { DISPATCH(norm, p) }
-int aum_frames(const frame_problem *p) { DISPATCH(frames, p) }
 int aum_log_mel(const mel_problem *p) { DISPATCH(log_mel, p) }
 int aum_norm_backward(const norm_problem *p) { DISPATCH(norm_backward, p) }

@@ -1,6 +1,7 @@
 """The C kernels (cpu.c) as torch operators for float32 tensors on the CPU; other dtypes are converted and back."""
 
 import ctypes
+import functools
 import importlib.machinery
 from pathlib import Path
 
@@ -9,6 +10,7 @@ from torch import Tensor
 from torch.utils.weak import WeakTensorKeyDictionary
 
 from aumcli.core.kernels import operators
+from aumcli.core.kernels.torch_ops import MelOptions
 
 _int, _pointer = ctypes.c_int64, ctypes.c_void_p
 _SLOTS = 16  # groups of channels with their own dB and dC over a batch: bounds memory, still feeds many threads
@@ -42,14 +44,10 @@ class _NormProblem(ctypes.Structure):
                 *_fields(_pointer, "x residual weight grad grad_sum out sum dx dweight")]
 
 
-class _FrameProblem(ctypes.Structure):
-    _fields_ = [*_fields(_int, "b samples frames size hop fft threads"), ("pre_emphasis", ctypes.c_float),
-                *_fields(_pointer, "waveforms means window out")]
-
-
 class _MelProblem(ctypes.Structure):
-    _fields_ = [*_fields(_int, "frames bins mels threads"), ("floor", ctypes.c_float),
-                *_fields(_pointer, "spectrum filters first end out")]
+    _fields_ = [*_fields(_int, "b samples frames size hop start fft bins mels threads remove_means magnitude"),
+                *_fields(ctypes.c_float, "pre_emphasis floor offset shift scale"),
+                *_fields(_pointer, "waveforms lengths n_frames window roots halves places filters first end out")]
 
 
 def _load() -> ctypes.CDLL | None:
@@ -239,19 +237,6 @@ def norm_backward(grad, grad_sum, total, weight, eps) -> tuple[Tensor, Tensor]:
     return dx[..., :width].contiguous(), dweight.sum(0)[:width].to(weight.dtype)
 
 
-def windowed_frames(waveforms: Tensor, window: Tensor, hop: int, n_frames: int, fft_size: int, pre_emphasis: float) -> Tensor:
-    """See `aumcli.core.kernels.windowed_frames`."""
-    waveforms, window = waveforms.contiguous(), window.contiguous()
-    # torch's mean, to its last bit: a mean summed in another order shows in the quiet bins
-    means = waveforms[:, 1:].unfold(1, len(window), hop)[:, :n_frames].mean(-1).contiguous()            # (b, t)
-    out = _empty(waveforms, len(waveforms), n_frames, fft_size)
-    problem = _FrameProblem(b=len(waveforms), samples=waveforms.shape[1], frames=n_frames, size=len(window), hop=hop,
-                            fft=fft_size, threads=torch.get_num_threads(), pre_emphasis=pre_emphasis,
-                            waveforms=_address(waveforms), means=_address(means), window=_address(window), out=_address(out))
-    _run(library.aum_frames, problem)
-    return out
-
-
 _by_mel = WeakTensorKeyDictionary()  # filters -> their transpose and ranges of bins: the same for every batch
 
 
@@ -264,12 +249,36 @@ def _filter_rows(filters: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     return _by_mel[filters]
 
 
-def log_mel(spectrum: Tensor, filters: Tensor, floor: float) -> Tensor:
+def _roots(angles: Tensor) -> Tensor:
+    """exp(-2 pi i a) as (.., 2) float32, from float64."""
+    return torch.stack([torch.cos(2 * torch.pi * angles), -torch.sin(2 * torch.pi * angles)], -1).float()
+
+
+@functools.cache
+def _fft_tables(points: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Roots of unity for each step of a real FFT, those that untangle its halves, and where it leaves each bin."""
+    n = points // 2
+    steps, places, length, stride = [], torch.zeros(n, dtype=torch.int64), n, 1
+    while length > 1:
+        radix = min(4, length)
+        places += torch.arange(n) // stride % radix * (length // radix)
+        if radix == 4:
+            steps.append(_roots(torch.arange(length // 4)[:, None] * torch.arange(1, 4).double() / length).flatten())
+        length, stride = length // radix, stride * radix
+    return torch.cat(steps), _roots(torch.arange(n // 2 + 1).double() / points), places
+
+
+def log_mel(waveforms: Tensor, lengths: Tensor, n_frames: Tensor, frames: int, window: Tensor, filters: Tensor,
+            options: MelOptions, shift: float, scale: float) -> Tensor:
     """See `aumcli.core.kernels.log_mel`."""
-    spectrum, (rows, first, end) = spectrum.contiguous(), _filter_rows(filters)         # (b, t, bins + 1)
-    out = _empty(spectrum, *spectrum.shape[:-1], len(rows))
-    problem = _MelProblem(frames=spectrum[..., 0].numel(), bins=rows.shape[1], mels=len(rows), threads=torch.get_num_threads(),
-                          floor=floor, spectrum=_address(spectrum), filters=_address(rows), first=_address(first),
-                          end=_address(end), out=_address(out))
+    waveforms = _rows(waveforms)                                                        # (b, samples)
+    waveforms = waveforms if waveforms.stride(0) >= waveforms.shape[1] else waveforms.contiguous()
+    rows, first, end = _filter_rows(filters)
+    held = [lengths.contiguous(), n_frames.contiguous(), window.contiguous(), *_fft_tables(options.fft_points), rows, first, end,
+            _empty(waveforms, len(waveforms), frames, len(rows))]
+    problem = _MelProblem(
+        len(waveforms), waveforms.stride(0), frames, len(window), options.hop, options.start, options.fft_points, rows.shape[1],
+        len(rows), torch.get_num_threads(), options.remove_means, options.magnitude, options.pre_emphasis, options.floor,
+        options.offset, shift, scale, _address(waveforms), *map(_address, held))
     _run(library.aum_log_mel, problem)
-    return out
+    return held[-1]

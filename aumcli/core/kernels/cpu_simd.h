@@ -766,72 +766,7 @@ static int NAME(norm_backward)(const norm_problem *p) {
     return DONE;
 }
 
-/* One frame: mean removed, pre-emphasised, windowed. Multiplication and subtraction are rounded one after the other,
- * as Kaldi's and torchaudio's are: the quiet bins beside a loud tone show the difference. */
-static void NAME(frame)(const frame_problem *p, const float *x, const float mean, float *out) {
-    int64_t i = 0;
-    for (; i + W <= p->size; i += W) {
-        const vf now = *(const vu *)(x + i) - mean, before = *(const vu *)(x + i - 1) - mean;
-        vf past = before * p->pre_emphasis;
-        ROUNDED(past);
-        const vf difference = now - past;
-        *(vu *)(out + i) = difference * *(const vu *)(p->window + i);
-    }
-    for (; i < p->size; i++) {
-        float past = (x[i - 1] - mean) * p->pre_emphasis;
-        ROUNDED(past);
-        const float difference = (x[i] - mean) - past;
-        out[i] = difference * p->window[i];
-    }
-    for (; i < p->fft; i++) out[i] = 0.0f;
-}
-
-static int NAME(frames)(const frame_problem *p) {
-    #pragma omp parallel for schedule(static) num_threads(worth_threads(p->b * p->frames * p->size, p->threads))
-    for (int64_t task = 0; task < p->b * p->frames; task++)
-        NAME(frame)(p, p->waveforms + task / p->frames * p->samples + 1 + task % p->frames * p->hop,
-                    p->means[task], p->out + task * p->fft);
-    return DONE;
-}
-
-/* Natural logarithm of a positive normal number, relative error below 2e-7; NaN stays NaN. */
-INLINE vf NAME(logarithm)(vf x) {
-    const vi exponent = ((vi)x - 0x3f3504f3) >> 23;             /* so that the mantissa lies in sqrt(1/2) .. sqrt(2) */
-    const vf m = (vf)((vi)x - (exponent << 23));
-    const vf s = (m - 1.0f) / (m + 1.0f), s2 = s * s;
-    vf p = s2 * (1.0f / 9) + 1.0f / 7;
-    p = p * s2 + 1.0f / 5;
-    p = p * s2 + 1.0f / 3;
-    p = p * s2 + 1.0f;
-    return __builtin_convertvector(exponent, vf) * LN2 + 2.0f * s * p + (x - x);
-}
-
-/* W frames at a time, a lane each. */
-static int NAME(log_mel)(const mel_problem *p) {
-    int code = DONE;
-    #pragma omp parallel num_threads(worth_threads(p->frames * p->bins, p->threads)) reduction(max : code)
-    {
-        float *power = scratch_space(W * (p->bins + p->mels)), *mels = power + W * p->bins;
-        #pragma omp for schedule(static)
-        for (int64_t group = 0; group < (p->frames + W - 1) / W; group++) {
-            if (!power) { code = OUT_OF_MEMORY; continue; }
-            for (int lane = 0; lane < W; lane++) {
-                const int64_t frame = group * W + lane < p->frames ? group * W + lane : p->frames - 1;
-                const float *spectrum = p->spectrum + frame * 2 * (p->bins + 1);
-                for (int64_t j = 0; j < p->bins; j++)
-                    power[j * W + lane] = spectrum[2 * j] * spectrum[2 * j] + spectrum[2 * j + 1] * spectrum[2 * j + 1];
-            }
-            for (int64_t k = 0; k < p->mels; k++) {
-                vf sum = splat(0.0f);
-                for (int64_t j = p->first[k]; j < p->end[k]; j++) sum += load(power + j * W) * p->filters[k * p->bins + j];
-                store(mels + k * W, NAME(logarithm)(select(sum < splat(p->floor), splat(p->floor), sum)));
-            }
-            for (int lane = 0; lane < W && group * W + lane < p->frames; lane++)
-                for (int64_t k = 0; k < p->mels; k++) p->out[(group * W + lane) * p->mels + k] = mels[k * W + lane];
-        }
-    }
-    return code;
-}
+#include "cpu_mel.h"
 
 #undef vf
 #undef vi

@@ -5,10 +5,13 @@ The sequence is cut into chunks. Inside one, the recurrence is solved for all to
 cumulative-sum form. Only the state at each chunk's start is kept; the backward pass solves a chunk again.
 """
 
+from dataclasses import dataclass
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+_TOGETHER = (8, 1024)  # clips, and frames, per pass on a processor: more leave the caches, and take memory that malloc fetches anew
 CHUNK = 32  # tokens solved together: fewer cost more launches, more cost memory and log2 more work
 
 
@@ -127,17 +130,57 @@ def add_rms_norm(x: Tensor, residual: Tensor | None, weight: Tensor, eps: float)
     return F.rms_norm(residual, weight.shape, weight, eps), residual
 
 
-def windowed_frames(waveforms: Tensor, window: Tensor, hop: int, n_frames: int, fft_size: int, pre_emphasis: float) -> Tensor:
-    """See `aumcli.core.kernels.windowed_frames`."""
-    size = len(window)
-    means = waveforms[:, 1:].unfold(1, size, hop)[:, :n_frames].mean(-1, keepdim=True)                 # (b, t, 1)
-    frames = waveforms.unfold(1, size + 1, hop)[:, :n_frames] - means                                  # (b, t, 1 + size)
-    frames = (frames[..., :-1] * -pre_emphasis).add_(frames[..., 1:]).mul_(window)                     # (b, t, size)
-    return F.pad(frames, (0, fft_size - size))
+@dataclass(frozen=True)
+class MelOptions:
+    """How frames are cut and what is done to them on the way to log-mel energies.
+
+    hop: samples from one frame to the next; start: the first sample of the first frame, negative where that begins before
+    the clip. remove_means: of the clip, then of each frame. pre_emphasis: the share of the sample before that is subtracted.
+    magnitude: filter |spectrum|, not |spectrum|^2. The result is log(max(energy, floor) + offset).
+    """
+
+    fft_points: int
+    hop: int
+    start: int = 0
+    remove_means: bool = False
+    pre_emphasis: float = 0.0
+    magnitude: bool = False
+    floor: float = 0.0
+    offset: float = 0.0
 
 
-def log_mel(spectrum: Tensor, filters: Tensor, floor: float) -> Tensor:
+def log_mel(waveforms: Tensor, lengths: Tensor, n_frames: Tensor, frames: int, window: Tensor, filters: Tensor,
+            options: MelOptions, shift: float, scale: float) -> Tensor:
     """See `aumcli.core.kernels.log_mel`."""
-    spectrum = spectrum[..., :-1]                                                                      # (b, t, bins)
-    power = spectrum.real.square().addcmul_(spectrum.imag, spectrum.imag)
-    return (power @ filters).clamp_(min=floor).log_()
+    count = min(frames, int(n_frames.max()))
+    out = waveforms.new_zeros(len(waveforms), frames, filters.shape[1])
+    together = max(1, min(_TOGETHER[0], _TOGETHER[1] // count)) if waveforms.device.type == "cpu" else len(waveforms)
+    for i in range(0, len(waveforms), together):
+        some = slice(i, i + together)
+        out[some, :count] = _log_mel(waveforms[some], lengths[some], count, window, filters, options)
+    ended = torch.arange(frames, device=out.device) >= n_frames[:, None]                               # (b, frames)
+    return out.masked_fill_(ended[..., None], 0.0).sub_(shift).div_(scale)
+
+
+def _log_mel(waveforms: Tensor, lengths: Tensor, n_frames: int, window: Tensor, filters: Tensor, options: MelOptions) -> Tensor:
+    """The first n_frames log-mel energies of a few waveforms, (b, n_frames, mels)."""
+    size, before = len(window), 1 - options.start
+    inside = torch.arange(waveforms.shape[1], device=waveforms.device) < lengths[:, None]              # (b, samples)
+    waveforms = torch.where(inside, waveforms, 0.0)
+    if options.remove_means:        # first, so that padding is silence
+        waveforms = torch.where(inside, waveforms - waveforms.sum(1, keepdim=True) / lengths[:, None].clamp(min=1), 0.0)
+    end = (n_frames - 1) * options.hop + options.start + size
+    waveforms = F.pad(waveforms, (before, max(0, end - waveforms.shape[1])))       # a sample before the first frame
+    frames = waveforms.unfold(1, size + 1, options.hop)[:, :n_frames]                                  # (b, t, 1 + size)
+    if options.remove_means:
+        frames = frames - frames[..., 1:].mean(-1, keepdim=True)
+    if options.pre_emphasis:
+        frames = (frames[..., :-1] * -options.pre_emphasis).add_(frames[..., 1:])                      # (b, t, size)
+    else:
+        frames = frames[..., 1:]
+    spectrum = torch.fft.rfft(frames * window, options.fft_points)[..., :len(filters)]                 # (b, t, bins)
+    if options.magnitude:
+        energies = spectrum.abs()
+    else:
+        energies = spectrum.real.square().addcmul_(spectrum.imag, spectrum.imag)
+    return (energies @ filters).clamp_(min=options.floor).add_(options.offset).log_()
