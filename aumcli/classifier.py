@@ -62,7 +62,8 @@ class Classifier:
         return self._forward(self.network.forward_features, features)
 
     def _forward(self, function, features: Tensor) -> Tensor:
-        self.network.eval()
+        if self.network.training:       # asked first: telling every module takes its time
+            self.network.eval()
         with torch.inference_mode():
             return function(features.to(self.device))
 

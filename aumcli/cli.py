@@ -173,8 +173,8 @@ def predict(
     embed: Annotated[Path | None, typer.Option(help="write embeddings to this .npy or .parquet", rich_help_panel=OUTPUT)] = None,
     resume: Annotated[bool, typer.Option("--resume", help="leave out what is done and unchanged", rich_help_panel=OUTPUT)] = False,
     join: Annotated[bool, typer.Option("--join", help="join the parts that processes of torchrun wrote", rich_help_panel=OUTPUT)] = False,
-    batch: Annotated[int | None, typer.Option(min=1, help="windows in one go (default: 64)", rich_help_panel=SPEED)] = None,
-    workers: Annotated[int | None, typer.Option(min=1, help="threads that decode (default: 2)", rich_help_panel=SPEED)] = None,
+    batch: Annotated[int | None, typer.Option(min=1, help="windows in one go (default: 64, or 128 of fewer than 48 tokens)", rich_help_panel=SPEED)] = None,
+    workers: Annotated[int | None, typer.Option(min=1, help="threads that decode (default: half the cores, at most 4)", rich_help_panel=SPEED)] = None,
 ) -> None:
     """Label sounds of any format, rate, length and number, and find events in long ones."""
     from aumcli.classifier import default_model, load_model

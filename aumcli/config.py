@@ -4,6 +4,7 @@ Imports no torch, so that the command line can check a recipe before anything he
 """
 
 import math
+import os
 from enum import StrEnum
 from typing import Annotated, Any, ClassVar, Literal
 
@@ -295,8 +296,9 @@ class PredictConfig(Frozen):
     threshold: Fraction | None = Field(None, description="least score of an event; none: the model's own for each class, else 0.5")
     smooth: Positive = Field(
         1, description="windows whose mean counts for events, an odd number; 1 for none, since a short sound fills one window only")
-    batch_size: Positive = Field(64, description="windows in one go")
-    workers: Positive = Field(2, description="threads that decode")
+    batch_size: Positive | None = Field(None, description="windows in one go; none: 64, or 128 where each is below 48 tokens")
+    workers: Positive = Field(default_factory=lambda: min(4, max(1, (os.cpu_count() or 1) // 2)),
+                              description="threads that decode: half the cores, 4 at most; more would wait for Python's lock")
 
     @model_validator(mode="after")
     def _check_windows(self) -> "PredictConfig":

@@ -61,6 +61,7 @@ def test_all_bad_and_none(model, tmp_path):
 def test_results_come_while_the_rest_waits(model, tmp_path, monkeypatch):
     """A long list isn't decoded as a whole before the first answer, and nothing goes on when nobody asks any more."""
     monkeypatch.setattr("aumcli.predict.decoding.AHEAD", 3)
+    monkeypatch.setattr("aumcli.predict.decoding.RUN_FILES", 1)
     taken, path, threads = [], sound(tmp_path / "a.wav", 300.0), threading.active_count()
 
     def paths():

@@ -57,7 +57,7 @@ def load_audio(path: Path | str, sample_rate_hz: int | None = None, start_s: flo
     Raises:
         AumError: the file is missing, empty, no audio, truncated or not finite, or the slice lies outside it.
     """
-    path = path if isinstance(path, Path) else Path(path)       # building one takes longer than asking
+    path = os.fspath(path)
     with _open(path) as sound:
         rate_hz = sound.samplerate
         blocks = [_mono(block) for block in _blocks(path, sound, *_span(path, sound, start_s, stop_s))]
@@ -79,7 +79,7 @@ def open_audio(path: Path | str, sample_rate_hz: int | None = None, start_s: flo
     Raises:
         AumError: as `load_audio`; what is wrong further behind in the file is raised by its block.
     """
-    path = Path(path)
+    path = os.fspath(path)
     with _open(path) as sound:
         first, last = _span(path, sound, start_s, stop_s)
         rate_hz = sound.samplerate
@@ -103,15 +103,15 @@ def decode_audio(data: bytes, name: str) -> tuple[np.ndarray, int]:
     """
     try:
         with soundfile.SoundFile(io.BytesIO(data)) as sound:
-            _, last = _span(Path(name), sound, None, None)
-            return _mono(np.concatenate([*_blocks(Path(name), sound, 0, last)])), sound.samplerate      # (samples,)
+            _, last = _span(name, sound, None, None)
+            return _mono(np.concatenate([*_blocks(name, sound, 0, last)])), sound.samplerate      # (samples,)
     except soundfile.LibsndfileError as error:
         raise AumError(f"{name} is damaged at its beginning", fix="write it again", exit_code=1) from error
 
 
 def file_content(path: Path | str) -> bytes:
     """The content of a sound file, whole; the size of one that was written to a pipe is filled in."""
-    source = checked_source(Path(path))
+    source = checked_source(os.fspath(path))
     return source.readall() if isinstance(source, io.RawIOBase) else Path(path).read_bytes()
 
 
@@ -127,7 +127,7 @@ def audio_info(path: Path | str) -> AudioInfo:
     Raises:
         AumError: the file is missing, empty, no audio or visibly truncated.
     """
-    path = Path(path)
+    path = os.fspath(path)
     with _open(path) as sound:
         _, last = _span(path, sound, None, None)
         return AudioInfo(last / sound.samplerate, sound.samplerate, sound.channels)
@@ -147,7 +147,7 @@ def check_clip(path: Path | str, start_s: float | None = None, stop_s: float | N
     Raises:
         AumError: whatever `load_audio` would raise, or that the clip is silent.
     """
-    path = Path(path)
+    path = os.fspath(path)
     lowest, highest = math.inf, -math.inf
     with _open(path) as sound:
         first, last = _span(path, sound, start_s, stop_s)
@@ -200,11 +200,11 @@ def _unreadable_folder(error: OSError) -> None:
                    exit_code=1) from error
 
 
-def _open(path: Path) -> AbstractContextManager[soundfile.SoundFile | Hdf5Sound]:
+def _open(path: str) -> AbstractContextManager[soundfile.SoundFile | Hdf5Sound]:
     """Open a sound file, or say what it is instead."""
     file, name = container(path)
     try:
-        status = file.stat()
+        status = os.stat(file)
         if stat.S_ISDIR(status.st_mode):
             raise AumError(f"{path} is a folder, not a sound file", fix="name the files in it", exit_code=1)
         if status.st_size == 0:
@@ -216,7 +216,7 @@ def _open(path: Path) -> AbstractContextManager[soundfile.SoundFile | Hdf5Sound]
         raise AumError(f"can't read {path}: {error.strerror or error}", fix="check its permissions and the disk",
                        exit_code=1) from error
     except (soundfile.LibsndfileError, TypeError) as error:     # TypeError: headerless .raw, whose rate is unknown
-        raise _unknown_format(path) from error
+        raise _unknown_format(Path(path)) from error
 
 
 def _unknown_format(path: Path) -> AumError:
@@ -236,7 +236,7 @@ def _slice_text(start_s: float | None, stop_s: float | None) -> str:
     return f" from {start_s or 0:g} s to {'its end' if stop_s is None else f'{stop_s:g} s'}"
 
 
-def _span(path: Path, sound: soundfile.SoundFile, start_s: float | None, stop_s: float | None) -> tuple[int, int]:
+def _span(path: str, sound: soundfile.SoundFile, start_s: float | None, stop_s: float | None) -> tuple[int, int]:
     """First sample and the one after the last of a slice, which must lie inside the file."""
     rate_hz, samples = sound.samplerate, sound.frames
     if samples == 0:
@@ -253,7 +253,7 @@ def _span(path: Path, sound: soundfile.SoundFile, start_s: float | None, stop_s:
     return first, max(last, first + 1)                          # a slice shorter than a sample is that sample
 
 
-def _check_limits(path: Path, rate_hz: int, channels: int, samples: int) -> None:
+def _check_limits(path: str, rate_hz: int, channels: int, samples: int) -> None:
     """Refuse what only a damaged header says, before time and memory are spent on it."""
     for what, value, lowest, highest in (("a rate in Hz", rate_hz, LOWEST_HZ, HIGHEST_HZ), ("channels", channels, 1, MOST_CHANNELS),
                                          ("a length in s", samples / rate_hz, 0, LONGEST_S)):
@@ -262,18 +262,19 @@ def _check_limits(path: Path, rate_hz: int, channels: int, samples: int) -> None
                            fix="the file is damaged; if it does play elsewhere, " + convert_fix(path), exit_code=1)
 
 
-def _blocks(path: Path, sound: soundfile.SoundFile, first: int, last: int) -> Iterator[np.ndarray]:
+def _blocks(path: str, sound: soundfile.SoundFile, first: int, last: int) -> Iterator[np.ndarray]:
     """Decode samples `first` to `last`; every block is (samples, channels) float32, finite and complete."""
-    begin, unsure, is_16_bit = first, _mp3_unsure(path, sound), sound.subtype == "PCM_16"
+    begin, unsure, dtype = first, _mp3_unsure(path, sound), "int16" if sound.subtype == "PCM_16" else "float32"
     step = max(1, min(int(BLOCK_S * sound.samplerate), BLOCK_VALUES // sound.channels))
     try:
         if first:
             sound.seek(first)
         while first < last:
-            block = sound.read(min(step, last - first), dtype="int16" if is_16_bit else "float32", always_2d=True)
+            block = np.empty((min(step, last - first), sound.channels), dtype)
+            block = block[: sound.buffer_read_into(block, dtype)]                       # asks libsndfile less than read() does
             if not len(block):
                 break
-            if is_16_bit:       # several times as fast as libsndfile converts them
+            if dtype == "int16":        # several times as fast as libsndfile converts them
                 block = block.astype(np.float32)
                 block *= np.float32(1 / 32768)
             elif not np.isfinite(block).all():
@@ -291,7 +292,7 @@ def _blocks(path: Path, sound: soundfile.SoundFile, first: int, last: int) -> It
                        exit_code=1)
 
 
-def _mp3_unsure(path: Path, sound: soundfile.SoundFile) -> bool:
+def _mp3_unsure(path: str, sound: soundfile.SoundFile) -> bool:
     """Whether this is an MP3 without an index, whose header only guesses its length; refuse it if the guess is off."""
     samples = None
     if sound.format == "MP3":

@@ -22,12 +22,13 @@ _MPEG2_KBPS = (0, 8, 16, 24, 32, 40, 48, 56, 64, 80, 96, 112, 128, 144, 160)
 _MPEG1_HZ = (44100, 48000, 32000)
 
 
-def convert_fix(path: Path) -> str:
+def convert_fix(path: Path | str) -> str:
     """The command that turns `path` into something every tool reads."""
+    path = Path(path)
     return CONVERT.format(name=path.name, stem=path.stem + ("-converted" if path.suffix.lower() == ".wav" else ""))
 
 
-def checked_source(path: Path) -> str | io.RawIOBase:
+def checked_source(path: str) -> str | io.RawIOBase:
     """Check that a file's container is whole and say what to hand to libsndfile.
 
     Args:
@@ -45,10 +46,10 @@ def checked_source(path: Path) -> str | io.RawIOBase:
             return _checked_chunks(path, file, magic)
         if magic == b"OggS":
             _check_ogg(path, file)
-    return os.fspath(path)
+    return path
 
 
-def _checked_chunks(path: Path, file: BinaryIO, magic: bytes) -> str | io.RawIOBase:
+def _checked_chunks(path: str, file: BinaryIO, magic: bytes) -> str | io.RawIOBase:
     """WAV (RIFF, RF64) and AIFF (FORM): compare the sound chunk's size with the bytes behind its header."""
     end, order = os.fstat(file.fileno()).st_size, _CHUNKED[magic]
     long_size = None
@@ -67,7 +68,7 @@ def _checked_chunks(path: Path, file: BinaryIO, magic: bytes) -> str | io.RawIOB
             raise AumError(f"{path} is truncated: its header promises {size} bytes of sound, {end - start} are there",
                            fix="copy or download it again, or remove it", exit_code=1)
         break
-    return os.fspath(path)
+    return path
 
 
 def _is_placeholder(size: int) -> bool:
@@ -94,7 +95,7 @@ def _chunks_end_at(file: BinaryIO, order: str, start: int, end: int) -> bool:
 class _Patched(io.RawIOBase):
     """A file of which a few bytes read otherwise than they are; it is never in memory as a whole."""
 
-    def __init__(self, path: Path, patches: dict[int, bytes]):
+    def __init__(self, path: str, patches: dict[int, bytes]):
         self._file, self._patches = open(path, "rb"), patches
 
     def readable(self) -> bool:
@@ -120,9 +121,9 @@ class _Patched(io.RawIOBase):
         super().close()
 
 
-def _check_ogg(path: Path, file: BinaryIO) -> None:
+def _check_ogg(path: str, file: BinaryIO) -> None:
     """The last page of an Ogg file must be whole and marked as the last."""
-    file.seek(max(0, path.stat().st_size - _OGG_PAGE_BYTES))
+    file.seek(max(0, os.fstat(file.fileno()).st_size - _OGG_PAGE_BYTES))
     tail = file.read()
     page = tail[max(0, tail.rfind(b"OggS")):]
     segments = page[26] if len(page) > 26 else 0
@@ -132,7 +133,7 @@ def _check_ogg(path: Path, file: BinaryIO) -> None:
                        fix="copy or download it again; if it is meant to end there, " + convert_fix(path), exit_code=1)
 
 
-def mp3_samples(source: Path | io.BytesIO) -> int | None:
+def mp3_samples(source: str | io.BytesIO) -> int | None:
     """Count the samples of an MP3 that has no index (Xing, Info or VBRI), whose length decoders can only guess.
 
     Args:

@@ -1,11 +1,9 @@
 """From a manifest's clips to batches of waveforms, in an order that depends on the seed and the epoch alone."""
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from itertools import chain
 from threading import Lock
-from typing import TypeVar
 
 import numpy as np
 import torch
@@ -14,9 +12,7 @@ from torch import Tensor
 from aumcli.data.audio import load_audio
 from aumcli.data.manifest import Clip
 from aumcli.errors import AumError
-
-T, R = TypeVar("T"), TypeVar("R")
-
+from aumcli.threads import map_in_parts
 
 def stream_seed(*keys: int) -> int:
     """A seed for one purpose, from the run's seed, the epoch, the step and the like: no state to save or restore."""
@@ -113,13 +109,6 @@ def load_batches(waveforms: Waveforms, batches: list[list[int]], workers: int) -
             here, ahead = ahead, map_in_parts(threads, max(1, workers), decoded, batch)
             if number:
                 yield list(here)
-
-
-def map_in_parts(threads: ThreadPoolExecutor, parts: int, function: Callable[[T], R], items: Sequence[T]) -> Iterator[R]:
-    """Map in threads, each of which gets one piece of the list: for short clips, handing over one by one takes as long as decoding."""
-    size = -(-len(items) // parts) or 1
-    pieces = [items[i : i + size] for i in range(0, len(items), size)]
-    return chain.from_iterable(threads.map(lambda piece: [function(item) for item in piece], pieces))
 
 
 def crop_and_pad(waveforms: Sequence[np.ndarray], samples: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:

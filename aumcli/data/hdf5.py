@@ -18,13 +18,13 @@ SUFFIXES = (".hdf5", ".h5")
 RATE_HZ = 24000
 
 
-def container(path: Path | str) -> tuple[Path, str | None]:
-    """Split a path into the file on disk and, if that is an HDF5 file, the name of the data set within it (else None)."""
+def container(path: Path | str) -> tuple[Path | str, str | None]:
+    """Split a path into the file on disk and, if that is an HDF5 file, the name of the data set within it (else the path itself, None)."""
     if SEPARATOR in os.fspath(path):
         file, _, name = os.fspath(path).partition(SEPARATOR)
         if name and file.lower().endswith(SUFFIXES):
             return Path(file), name
-    return path if isinstance(path, Path) else Path(path), None
+    return path, None
 
 
 class Hdf5Sound:
@@ -42,12 +42,13 @@ class Hdf5Sound:
         """Go to a sample."""
         self._at = sample
 
-    def read(self, samples: int, dtype: str = "float32", always_2d: bool = True) -> np.ndarray:
-        """Read on: (samples, channels) float32, or fewer samples at the end."""
-        block = self._data[self._at : self._at + samples]                               # (samples,) or (samples, channels)
+    def buffer_read_into(self, buffer: np.ndarray, dtype: str = "float32") -> int:
+        """Read on into (samples, channels) float32; how many samples, fewer at the end."""
+        block = self._data[self._at : self._at + len(buffer)]                           # (samples,) or (samples, channels)
         self._at += len(block)
         scale = 1 / 32768 if block.dtype == np.int16 else 1
-        return block.astype(dtype).reshape(len(block), self.channels) * np.float32(scale)
+        np.multiply(block.reshape(len(block), self.channels).astype(dtype), np.float32(scale), out=buffer[: len(block)])
+        return len(block)
 
 
 @contextmanager

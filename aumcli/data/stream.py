@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from aumcli.data.clips import Clips
-from aumcli.data.dataset import map_in_parts, stream_seed
+from aumcli.data.dataset import stream_seed
 from aumcli.data.fetch import TIMEOUT_S, digest, download
 from aumcli.data.hdf5 import container
 from aumcli.data.manifest import Manifest
@@ -24,6 +24,7 @@ from aumcli.data.shards import INDEX, Sample, Shard, ShardIndex, read_index, rea
 from aumcli.errors import AumError
 from aumcli.files import write_json
 from aumcli.recipe import Recipe
+from aumcli.threads import map_in_parts
 
 LANES = 4                       # shards that are read in turn: neighbours in one of them are not neighbours in training
 LOOKED_FOR = 100                # sound files of a corpus that has shards too

@@ -1,5 +1,6 @@
 """Sounds decoded and cut into windows by threads, in order and in bounded memory."""
 
+import os
 import threading
 from collections import deque
 from collections.abc import Iterable, Iterator
@@ -8,32 +9,49 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from aumcli.data.audio import open_audio
+from aumcli.data.hdf5 import container
 from aumcli.data.windows import cut_windows
 from aumcli.errors import AumError
 from aumcli.predict.inputs import Source
 
 PART_SAMPLES = 2**20             # windows are handed over when they come to so many samples,
 WAITING_SAMPLES = 2**24          # and threads pause while so many wait
-AHEAD = 256                      # files begun before the first of them is done
+RUN_FILES, RUN_BYTES = 16, 2**20 # short files are taken so many at a time: for each alone, handing over takes as long as decoding
+AHEAD = 16                       # runs of files begun before the first of them is done
 
 Window = tuple[int, np.ndarray]  # first sample, samples
 
 
 @dataclass(slots=True)
 class End:
-    """How a file ended: its length, or what is wrong with it."""
+    """How a file ended: its length, or what is wrong with it; size and time (see `stamp`) when it was begun."""
 
     duration_s: float = 0.0
     problem: str = ""
     fix: str = ""
+    stamp: tuple[int, int] = (-1, -1)
+
+
+Part = tuple[Source, list[Window] | End]
 
 
 @dataclass(slots=True)
-class _Job:
-    """A file in work: parts that wait to be taken."""
+class _Run:
+    """Files that a thread decodes one after the other, with their stamps, and parts that wait to be taken."""
 
-    source: Source | None
-    parts: deque = field(default_factory=deque)          # lists of windows, then an End; or what was raised
+    sources: list[tuple[Source, tuple[int, int]]] = field(default_factory=list)
+    parts: list[Part] = field(default_factory=list)
+    done: bool = False
+    error: BaseException | None = None                   # not a bad file: a mistake in the program or the list
+
+
+def stamp(source: Source) -> tuple[int, int]:
+    """A file's size in bytes and its time in ns, by which it is known to be unchanged; (-1, -1) for one that isn't there."""
+    try:
+        status = os.stat(container(source.file)[0])      # of the whole HDF5 file where a sound lies in one
+    except OSError:
+        return -1, -1
+    return status.st_size, status.st_mtime_ns
 
 
 def decode(source: Source, rate_hz: int, size: int | None, hop: int) -> Iterator[list[Window] | End]:
@@ -64,11 +82,14 @@ class Decoder:
 
     Yields:
         (source, windows or how it ended): for each file, in order, lists of windows and then an `End`.
+
+    Raises:
+        BaseException: whatever the list of sources raised, behind the files before it.
     """
 
     def __init__(self, sources: Iterable[Source], rate_hz: int, size: int | None, hop: int, workers: int):
         self._sources, self._how = iter(sources), (rate_hz, size, hop)
-        self._jobs: deque[_Job] = deque()
+        self._runs: deque[_Run] = deque()
         self._waiting, self._exhausted, self._stopped = 0, False, False
         lock = threading.Lock()
         self._room, self._ready = threading.Condition(lock), threading.Condition(lock)
@@ -86,63 +107,79 @@ class Decoder:
         for thread in self._threads:
             thread.join()
 
-    def __iter__(self) -> Iterator[tuple[Source, list[Window] | End]]:
+    def __iter__(self) -> Iterator[Part]:
         while True:
             with self._ready:
-                while not (self._jobs[0].parts if self._jobs else self._exhausted):
+                while not (self._exhausted if not self._runs else self._runs[0].parts or self._runs[0].done):
                     self._ready.wait()
-                if not self._jobs:
+                if not self._runs:
                     return
-                job = self._jobs[0]
-                part = job.parts.popleft()
-                if isinstance(part, BaseException):     # not a bad file: a mistake in the program or the list
-                    raise part
-                if isinstance(part, End):
-                    self._jobs.popleft()
-                else:
-                    self._waiting -= _samples(part)
+                run = self._runs[0]
+                parts, run.parts = run.parts, []
+                if run.done:
+                    self._runs.popleft()
+                self._waiting -= _samples(parts)
                 self._room.notify_all()
-            yield job.source, part
+            yield from parts
+            if run.done and run.error is not None:
+                raise run.error
 
     def _work(self) -> None:
-        while (job := self._next_job()) is not None:
+        while (run := self._next_run()) is not None:
+            parts: list[Part] = []
+            waiting, error = 0, run.error
             try:
-                for part in decode(job.source, *self._how):
-                    if not self._hand_over(job, part):
-                        return
-            except BaseException as error:  # raised again where the files are asked for
-                self._hand_over(job, error)
+                for source, stamped in run.sources:
+                    for part in decode(source, *self._how):
+                        if isinstance(part, End):
+                            part.stamp = stamped
+                        parts.append((source, part))
+                        waiting += _samples(parts[-1:])
+                        if waiting >= PART_SAMPLES:
+                            if not self._hand_over(run, parts):
+                                return
+                            parts, waiting = [], 0
+            except BaseException as problem:    # raised again where the files are asked for
+                error = problem
+            if not self._hand_over(run, parts, done=True, error=error):
+                return
 
-    def _next_job(self) -> _Job | None:
+    def _next_run(self) -> _Run | None:
         with self._room:
-            while not self._stopped and not self._exhausted and len(self._jobs) >= AHEAD:
+            while not self._stopped and not self._exhausted and len(self._runs) >= AHEAD:
                 self._room.wait()
             if self._stopped or self._exhausted:
                 return None
+            run, size = _Run(), 0
             try:
-                job = _Job(next(self._sources))
-            except BaseException as error:
+                while len(run.sources) < RUN_FILES and size < RUN_BYTES:
+                    source = next(self._sources)
+                    run.sources.append((source, stamp(source)))
+                    size += run.sources[-1][1][0]
+            except StopIteration:
                 self._exhausted = True
-                if not isinstance(error, StopIteration):
-                    self._jobs.append(_Job(None, deque([error])))
+            except BaseException as error:
+                self._exhausted, run.error = True, error
+            if self._exhausted:
                 self._ready.notify_all()
                 self._room.notify_all()
-                return None
-            self._jobs.append(job)
-            return job
+                if not run.sources and run.error is None:
+                    return None
+            self._runs.append(run)
+            return run
 
-    def _hand_over(self, job: _Job, part: list[Window] | End | BaseException) -> bool:
-        """Leave a part for the reader, when there is room or the reader waits for just this; False: nobody reads any more."""
+    def _hand_over(self, run: _Run, parts: list[Part], done: bool = False, error: BaseException | None = None) -> bool:
+        """Leave parts for the reader, when there is room or the reader waits for just these; False: nobody reads any more."""
         with self._room:
-            while not self._stopped and self._waiting >= WAITING_SAMPLES and (job is not self._jobs[0] or job.parts):
+            while not self._stopped and self._waiting >= WAITING_SAMPLES and (run is not self._runs[0] or run.parts):
                 self._room.wait()
-            job.parts.append(part)
-            if isinstance(part, list):
-                self._waiting += _samples(part)
-            if job is self._jobs[0]:
+            run.parts += parts
+            run.done, run.error = done, error
+            self._waiting += _samples(parts)
+            if run is self._runs[0]:
                 self._ready.notify_all()
             return not self._stopped
 
 
-def _samples(part: list[Window]) -> int:
-    return sum(len(window) for _, window in part)
+def _samples(parts: list[Part]) -> int:
+    return sum(len(window) for _, part in parts if isinstance(part, list) for _, window in part)

@@ -2,6 +2,7 @@
 
 from collections import deque
 from dataclasses import dataclass
+from itertools import accumulate
 
 import numpy as np
 
@@ -36,10 +37,11 @@ class Events:
         self._rows: deque[tuple[int, int, np.ndarray]] = deque(maxlen=smooth)
         self._ahead = 0                                             # windows in `_rows` that were not judged yet
 
-    def add(self, start: int, stop: int, scores: np.ndarray) -> None:
-        """Take in the next window: its first sample, the one after its last, its scores (classes,)."""
+    def add(self, start: int, stop: int, scores: np.ndarray, reached: list[int] | None = None) -> None:
+        """Take in the next window: its first sample, the one after its last, its scores (classes,), and where it is known which
+        of them reach their threshold."""
         if self.half == 0:
-            return self._judge(start, stop, scores)
+            return self._judge(start, stop, scores, reached)
         self._rows.append((start, stop, scores))
         self._ahead += 1
         if self._ahead > self.half:
@@ -60,8 +62,8 @@ class Events:
         self._judge(start, stop, np.mean([scores for _, _, scores in self._rows], axis=0))
         self._ahead -= 1
 
-    def _judge(self, start: int, stop: int, scores: np.ndarray) -> None:
-        for label in np.flatnonzero(scores >= self.thresholds).tolist():
+    def _judge(self, start: int, stop: int, scores: np.ndarray, reached: list[int] | None = None) -> None:
+        for label in np.flatnonzero(scores >= self.thresholds).tolist() if reached is None else reached:
             score, before = float(scores[label]), self._open.get(label)
             if before is not None and start <= before[1]:
                 self._open[label] = before[0], stop, max(before[2], score)
@@ -104,27 +106,43 @@ class ClipScores:
     """
 
     def __init__(self, thresholds: np.ndarray, smooth: int, curves: bool):
-        self.windows, self._total, self._embedding = 0, 0.0, 0.0
+        self.windows, self.total, self.embedded = 0, 0.0, 0.0    # the latter two: sums over windows
         self.events = Events(thresholds, smooth)
         self.curves = Curves() if curves else None
 
     def add(self, spans: list[tuple[int, int]], scores: np.ndarray, embeddings: np.ndarray | None) -> None:
         """Take in the next windows: (first sample, the one after the last) of each, scores (n, classes), embeddings (n, d)."""
-        self.windows += len(spans)
-        self._total = self._total + scores.sum(0, dtype=np.float64)
-        if embeddings is not None:
-            self._embedding = self._embedding + embeddings.sum(0, dtype=np.float64)
-        for (start, stop), row in zip(spans, scores):
-            self.events.add(start, stop, row)
-            if self.curves is not None:
-                self.curves.add(row)
+        add_batch([(self, spans)], scores, embeddings)
 
     @property
     def mean(self) -> np.ndarray:
         """Mean scores of the windows, (classes,) float32."""
-        return (self._total / self.windows).astype(np.float32)
+        return (self.total / self.windows).astype(np.float32)
 
     @property
     def embedding(self) -> np.ndarray | None:
         """Mean embedding of the windows, (d,) float32; None where none were given."""
-        return (self._embedding / self.windows).astype(np.float32) if isinstance(self._embedding, np.ndarray) else None
+        return (self.embedded / self.windows).astype(np.float32) if isinstance(self.embedded, np.ndarray) else None
+
+
+def add_batch(clips: list[tuple[ClipScores, list[tuple[int, int]]]], scores: np.ndarray, embeddings: np.ndarray | None) -> None:
+    """Give the scores of a batch of windows (n, classes) to their clips, of which some windows' spans stand behind each other.
+
+    What is computed of scores is computed of all at once: one by one, each operation would wait for a thread that decodes to let
+    go of Python's lock.
+    """
+    starts = [0, *accumulate(len(spans) for _, spans in clips)]
+    totals = np.add.reduceat(scores, starts[:-1], axis=0, dtype=np.float64)                             # (clips, classes)
+    sums = None if embeddings is None else np.add.reduceat(embeddings, starts[:-1], axis=0, dtype=np.float64)
+    reached: list[list[int]] = [[] for _ in range(len(scores))]
+    for row, label in np.argwhere(scores >= clips[0][0].events.thresholds).tolist():
+        reached[row].append(label)
+    for i, (clip, spans) in enumerate(clips):
+        clip.windows += len(spans)
+        clip.total = clip.total + totals[i]
+        if sums is not None:
+            clip.embedded = clip.embedded + sums[i]
+        for row, (start, stop) in enumerate(spans, starts[i]):
+            clip.events.add(start, stop, scores[row], reached[row])
+            if clip.curves is not None:
+                clip.curves.add(scores[row])

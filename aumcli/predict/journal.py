@@ -13,9 +13,9 @@ from collections.abc import Callable, Iterator, Sequence
 from itertools import chain
 from pathlib import Path
 
-from aumcli.data.hdf5 import container
 from aumcli.errors import AumError
 from aumcli.files import atomic_path, disk_error
+from aumcli.predict.decoding import stamp
 from aumcli.predict.inputs import Source
 
 Record = dict[str, object]
@@ -68,7 +68,7 @@ class Journal:
                 break
             record = json.loads(line)
             i = index.get(record["path"])
-            if i is not None and stamp(self.sources[i]) == [record["size"], record["mtime_ns"]]:
+            if i is not None and stamp(self.sources[i]) == (record["size"], record["mtime_ns"]):
                 group.append((i, place))
             place += len(line)
             if record["end"]:
@@ -81,12 +81,10 @@ class Journal:
         """Places of the sources that have no result yet."""
         return [i for i, place in enumerate(self._places) if place < 0]
 
-    def append(self, records: Sequence[Record], places: Sequence[int]) -> None:
-        """Add the results of a group of sources, which stand at these places in the list."""
-        stamped = []
-        for record, i in zip(records, places, strict=True):
-            size, mtime_ns = stamp(self.sources[i])
-            stamped.append({**record, "size": size, "mtime_ns": mtime_ns, "end": i == places[-1]})
+    def append(self, records: Sequence[Record], places: Sequence[int], stamps: Sequence[tuple[int, int]]) -> None:
+        """Add the results of a group of sources, which stand at these places in the list and had these stamps when they were read."""
+        stamped = [{**record, "size": size, "mtime_ns": mtime_ns, "end": i == places[-1]}
+                   for record, i, (size, mtime_ns) in zip(records, places, stamps, strict=True)]
         try:
             for i, line in zip(places, self._write(stamped)):
                 self._places[i] = line
@@ -115,15 +113,6 @@ class Journal:
         self._file.close()
         if remove:
             self.path.unlink()
-
-
-def stamp(source: Source) -> list[int]:
-    """A file's size and time, by which it is known to be unchanged; a file that isn't there is [-1, -1]."""
-    try:
-        status = os.stat(container(Path(source.file))[0])       # of the whole HDF5 file where a sound lies in one
-    except OSError:
-        return [-1, -1]
-    return [status.st_size, status.st_mtime_ns]
 
 
 def part_path(out: Path, rank: int, processes: int) -> Path:

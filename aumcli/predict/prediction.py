@@ -25,6 +25,7 @@ class Prediction:
     embedding: np.ndarray | None = None             # (d,) float32: mean of the windows' class tokens
     windows_per_point: int = 0
     curves: dict[str, list[float]] | None = None    # scores over time of the likeliest labels
+    stamp: tuple[int, int] = (-1, -1)               # the file's size in bytes and its time in ns when it was read
 
     def with_curves(self, windows_per_point: int, curves: dict[str, list[float]]) -> "Prediction":
         """The same with scores over time."""

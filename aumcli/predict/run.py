@@ -17,7 +17,7 @@ from aumcli.predict.inputs import Source, check_names, share
 from aumcli.predict.journal import Journal, Record, part_path, read_parts, write_part
 from aumcli.predict.page import write_page
 from aumcli.predict.prediction import SCHEMA, Prediction
-from aumcli.predict.scoring import predict_groups, thresholds, window_samples
+from aumcli.predict.scoring import batch_windows, predict_groups, thresholds, window_samples
 from aumcli.progress import progress
 
 
@@ -71,9 +71,9 @@ class Outputs:
         for path, real in zip(files, resolved):
             if resolved.count(real) > 1:
                 raise AumError(f"{path} would be written twice", fix="give --out, --html and --embed names of their own; an .npy has a .json beside it")
-        sounds = {os.path.realpath(source.file): source.path for source in sources} if files else {}
-        for path, real in zip(files, resolved):
-            if real in sounds:
+        there = {real: path for path, real in zip(files, resolved) if os.path.exists(real)}
+        for source in sources if there else ():
+            if (path := there.get(os.path.realpath(source.file))) is not None:
                 raise AumError(f"{path} is one of the sounds and would be overwritten", fix="name another file")
 
 
@@ -152,7 +152,7 @@ def _label(classifier: Classifier, sources: Sequence[Source], config: PredictCon
     """Label what has no result yet; every result is in the journal, and in a folder of results, as soon as it is there."""
     which = f"-{rank + 1}-of-{processes}" if processes > 1 else ""
     anchor = outputs.anchor
-    how = {**header, "batch_size": config.batch_size, "weights": _digest(classifier), "embed": outputs.embed is not None,
+    how = {**header, "batch_size": batch_windows(classifier, config), "weights": _digest(classifier), "embed": outputs.embed is not None,
            "html": outputs.html is not None, "folder": outputs.folder is not None and outputs.kind.value}
     journal = Journal(anchor.with_name(f"{anchor.name}.journal{which}"), how, sources, resume)
     todo = journal.missing()
@@ -164,7 +164,7 @@ def _label(classifier: Classifier, sources: Sequence[Source], config: PredictCon
             if outputs.folder is not None:
                 for record, i in zip(records, places):
                     _write_own(outputs, sources[i], header, record)
-            journal.append(records, places)
+            journal.append(records, places, [prediction.stamp for prediction in group])
     except KeyboardInterrupt:
         raise AumError(f"stopped; {len(sources) - len(journal.missing()):,} of {len(sources):,} results are in {journal.path}",
                        fix="go on with the same command and --resume", exit_code=130) from None

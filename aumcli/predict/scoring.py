@@ -13,12 +13,13 @@ from aumcli.classifier import Classifier
 from aumcli.config import PredictConfig
 from aumcli.errors import AumError
 from aumcli.predict.decoding import Decoder, End, Window
-from aumcli.predict.events import ClipScores, Event
+from aumcli.predict.events import ClipScores, Event, add_batch
 from aumcli.predict.inputs import Source
 from aumcli.predict.prediction import Prediction
 
 DEFAULT_THRESHOLD = 0.5
 GROUP_BATCHES = 8           # results of so many batches are given out together at the latest
+FEW_TOKENS = 48
 AT_ONCE = 4                 # batches scored at once, at most
 CURVES = 5                  # classes whose scores over time are kept
 
@@ -41,6 +42,11 @@ def window_samples(classifier: Classifier, config: PredictConfig) -> tuple[int |
         raise AumError(f"windows of {size / rate_hz:.4g} s can't start every {hop / rate_hz:.4g} s: samples would be left out, or "
                        "it is less than a sample", fix="make the hop at least a sample and at most the window")
     return size, hop
+
+
+def batch_windows(classifier: Classifier, config: PredictConfig) -> int:
+    """Windows in one go: more of short ones, whose operations are over before Python has started the next."""
+    return 1 if config.whole else config.batch_size or (128 if classifier.config.model.n_patches < FEW_TOKENS else 64)
 
 
 def thresholds(classifier: Classifier, config: PredictConfig) -> np.ndarray:
@@ -105,7 +111,7 @@ class _Scorer:
     def __init__(self, classifier: Classifier, config: PredictConfig, embed: bool, curves: bool):
         self.classifier, self.config, self.embed, self.curves = classifier, config, embed, curves
         self.thresholds = thresholds(classifier, config)
-        self.batch = 1 if config.whole else config.batch_size
+        self.batch = batch_windows(classifier, config)
         threads = torch.get_num_threads() if classifier.device.type == "cpu" and not config.whole else 1
         self.at_once = min(threads, AT_ONCE)
         self.pool = _pool(self.at_once, threads // self.at_once) if self.at_once > 1 else None
@@ -128,7 +134,10 @@ class _Scorer:
 
     def end(self, clip: _Clip, end: End) -> None:
         """Close the current clip, and the group where it comes to whole batches or is large."""
-        clip.end = clip.end if clip.end.problem else end
+        if clip.end.problem:
+            clip.end.stamp = end.stamp
+        else:
+            clip.end = end
         self._group.append(clip)
         if not self._waiting or self._windows >= GROUP_BATCHES * self.batch:
             self._close_group()
@@ -139,7 +148,7 @@ class _Scorer:
             self._close_group()
         while self._work:
             if isinstance(self._work[0], list):
-                yield [self._prediction(clip) for clip in self._work.popleft()]
+                yield self._predictions(self._work.popleft())
             elif all or self._batches > (self.at_once if self.pool else 0):
                 self._take(*self._work.popleft())
             else:
@@ -176,30 +185,34 @@ class _Scorer:
             if not self.config.whole or "memory" not in f"{type(error).__name__} {error}".lower():
                 raise
             clip = waiting[0][0]
-            clip.end = End(problem=f"{clip.source.path} is too long for the memory in one pass", fix="leave out --whole")
+            clip.end = End(problem=f"{clip.source.path} is too long for the memory in one pass", fix="leave out --whole",
+                           stamp=clip.end.stamp)
             return
-        row = 0
-        for clip, items in groupby(waiting, key=lambda item: item[0]):
-            spans = [(start, start + len(samples)) for _, (start, samples) in items]
-            rows = slice(row, row + len(spans))
-            clip.scores.add(spans, scores[rows], None if embeddings is None else embeddings[rows])
-            row += len(spans)
+        clips = [(clip.scores, [(start, start + len(samples)) for _, (start, samples) in items])
+                 for clip, items in groupby(waiting, key=lambda item: item[0])]
+        add_batch(clips, scores, embeddings)
 
-    def _prediction(self, clip: _Clip) -> Prediction:
-        """What is said of a clip whose windows are all scored."""
-        path, end = clip.source.path, clip.end
-        if end.problem:
-            return Prediction(path, problem=end.problem, fix=end.fix)
+    def _predictions(self, clips: list[_Clip]) -> list[Prediction]:
+        """What is said of clips whose windows are all scored."""
+        scored = [clip.scores.mean for clip in clips if not clip.end.problem]
+        # all at once: sorted one by one, each would wait for a thread that decodes to let go of Python's lock
+        ranked = zip(scored, np.argsort(-np.stack(scored), axis=1, kind="stable").tolist() if scored else [])
+        return [Prediction(clip.source.path, problem=clip.end.problem, fix=clip.end.fix, stamp=clip.end.stamp) if clip.end.problem
+                else self._prediction(clip, *next(ranked)) for clip in clips]
+
+    def _prediction(self, clip: _Clip, mean: np.ndarray, order: list[int]) -> Prediction:
+        """What is said of a clip whose classes have these mean scores, (classes,), and this order."""
+        end, scores = clip.end, clip.scores
         rate_hz, names = self.classifier.config.frontend.sample_rate_hz, self.classifier.config.labels
-        scores, mean = clip.scores, clip.scores.mean
         events = tuple(Event(start / rate_hz, min(stop / rate_hz, end.duration_s), names[label], score)
                        for start, stop, label, score in scores.events.finish())
-        prediction = Prediction(path, end.duration_s, scores.windows, tuple(self.classifier.best(mean, self.config.top)), events,
-                                embedding=scores.embedding)
+        prediction = Prediction(clip.source.path, end.duration_s, scores.windows,
+                                tuple((names[i], float(mean[i])) for i in order[: self.config.top]), events,
+                                embedding=scores.embedding, stamp=end.stamp)
         if scores.curves is None:
             return prediction
-        order = np.argsort(-mean, kind="stable")[:CURVES].tolist()
         seen = {names.index(event.label): event.score for event in events}
-        order = sorted(dict.fromkeys([*sorted(seen, key=lambda label: -seen[label])[:CURVES], *order]), key=lambda i: -mean[i])[:CURVES]
-        per_point, curves = scores.curves.of(order)
-        return prediction.with_curves(per_point, {names[label]: curve for label, curve in zip(order, curves)})
+        shown = dict.fromkeys([*sorted(seen, key=lambda label: -seen[label])[:CURVES], *order[:CURVES]])
+        shown = sorted(shown, key=lambda i: -mean[i])[:CURVES]
+        per_point, curves = scores.curves.of(shown)
+        return prediction.with_curves(per_point, {names[label]: curve for label, curve in zip(shown, curves)})

@@ -15,6 +15,8 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections import deque
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -116,20 +118,27 @@ def write_clips(folder: Path, count: int, seconds: float) -> None:
         soundfile.write(folder / f"{number:06d}.wav", sound, CLIP_RATE_HZ)
 
 
-def model_alone(windows: int) -> float:
-    """Windows per second of the model on features that are ready, in batches of 64."""
+def model_alone(windows: int) -> tuple[float, float]:
+    """Windows per second of the model on features that are ready, in batches as `aum predict` makes them: one after the other
+    by all threads, as whoever calls it in a loop does; and as many at once as there are threads, as `aum predict` does."""
     import torch
 
     import aumcli
-    model = aumcli.load_model("digits")
-    config = model.config.frontend
-    features = torch.randn(64, config.frames, config.n_mels, generator=torch.Generator().manual_seed(0))
-    for _ in range(5):
-        model.logits(features)
-    started = time.perf_counter()
-    for _ in range(-(-windows // 64)):
-        model.logits(features)
-    return -(-windows // 64) * 64 / (time.perf_counter() - started)
+    from aumcli.config import PredictConfig
+    from aumcli.memory import keep_memory
+    from aumcli.predict.scoring import batch_windows
+    keep_memory()
+    model, threads = aumcli.load_model("digits"), torch.get_num_threads()
+    config, size = model.config.frontend, batch_windows(model, PredictConfig())
+    features = torch.randn(size, config.frames, config.n_mels, generator=torch.Generator().manual_seed(0))
+    rates = []
+    for at_once in (1, threads):
+        with ThreadPoolExecutor(at_once, initializer=torch.set_num_threads, initargs=(threads // at_once,)) as pool:
+            deque(pool.map(lambda _: model.logits(features), range(8)), maxlen=0)
+            started = time.perf_counter()
+            deque(pool.map(lambda _: model.logits(features), range(-(-windows // size))), maxlen=0)
+            rates.append(-(-windows // size) * size / (time.perf_counter() - started))
+    return rates[0], rates[1]
 
 
 def clips(folder: Path, count: int, seconds: float) -> None:
@@ -141,13 +150,14 @@ def clips(folder: Path, count: int, seconds: float) -> None:
     windows = sum(json.loads(line)["windows"] for line in open(folder / "once.jsonl", encoding="utf-8"))
     shares = []
     for _ in range(3):
-        alone = model_alone(windows) * count / windows
+        alone, at_once = (rate * count / windows for rate in model_alone(windows))
         process = aum_predict(sounds, "--out", folder / "once.jsonl", wait=False)
         said = process.communicate()[1]
         line = next(line for line in said.splitlines() if "clips/s" in line)
         rate = float(line.split(": ")[1].split(" clips/s")[0].replace(",", ""))
         shares.append(rate / alone)
-        print(f"  {rate:,.0f} clips/s; the model alone on their {windows:,} windows' ready features: {alone:,.0f} clips/s; share {rate / alone:.2f}", flush=True)
+        print(f"  {rate:,.0f} clips/s; the model alone on their {windows:,} windows' ready features: {alone:,.0f} clips/s, share {rate / alone:.2f}; "
+              f"several batches at once: {at_once:,.0f} clips/s, share {rate / at_once:.2f}", flush=True)
     check(f"share of the model alone {np.median(shares):.2f} (median of 3), at least {LEAST_SHARE}", np.median(shares) >= LEAST_SHARE)
     journal = folder / "killed.jsonl.journal"
     process = aum_predict(sounds, "--out", folder / "killed.jsonl", wait=False)

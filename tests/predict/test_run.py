@@ -259,7 +259,7 @@ def test_resumed_output_is_the_uninterrupted_one(predict, name, monkeypatch):
     from aumcli.predict.journal import Journal
     append, calls = Journal.append, []
 
-    def killed(self, records, places):
+    def killed(self, records, *places_and_stamps):
         if len(calls) == 4:                                                   # half of a group reaches the disk
             for line in (json.dumps({"path": "many/020.wav", "size": 1, "mtime_ns": 1, "end": False}) + "\n", '{"path": "man'):
                 self._file.seek(0, 2)
@@ -267,7 +267,7 @@ def test_resumed_output_is_the_uninterrupted_one(predict, name, monkeypatch):
                 self._file.flush()
             raise Killed
         calls.append(len(records))
-        append(self, records, places)
+        append(self, records, *places_and_stamps)
 
     with monkeypatch.context() as patch:
         patch.setattr(Journal, "append", killed)
@@ -354,7 +354,7 @@ def test_a_source_is_taken_as_it_is():
 def test_interrupted_it_says_how_to_go_on(predict, monkeypatch):
     from aumcli.predict.journal import Journal
 
-    def interrupt(self, records, places):
+    def interrupt(self, records, places, stamps):
         raise KeyboardInterrupt
 
     monkeypatch.setattr(Journal, "append", interrupt)
@@ -387,8 +387,18 @@ def test_help_tells_the_defaults_there_are():
     from aumcli.config import PredictConfig
 
     helps = {option.name: option.help for option in typer.main.get_command(app).commands["predict"].params}
-    for option, field in (("top", "top"), ("smooth", "smooth"), ("batch", "batch_size"), ("workers", "workers")):
+    for option, field in (("top", "top"), ("smooth", "smooth")):
         assert f"(default: {PredictConfig.model_fields[field].default})" in helps[option]
+    assert "(default: half the cores, at most 4)" in helps["workers"]
+    assert "(default: 64, or 128 of fewer than 48 tokens)" in helps["batch"]
+
+
+@pytest.mark.parametrize("cores, threads", [(None, 1), (1, 1), (2, 1), (6, 3), (64, 4)])
+def test_threads_that_decode(monkeypatch, cores, threads):
+    from aumcli.config import PredictConfig
+
+    monkeypatch.setattr("os.cpu_count", lambda: cores)
+    assert PredictConfig().workers == threads
 
 
 @pytest.mark.parametrize("options", [("--out", "k.json", "--embed", "k.npy"), ("--out", "k.x", "--format", "csv", "--html", "./k.x"),
