@@ -104,6 +104,11 @@ class Clips(Sequence):
         """The combinations of label ids that occur, each once."""
         return self._occurring(0)
 
+    def labels(self) -> Iterator[tuple[str, ...]]:
+        """The label ids of each clip."""
+        rows = range(len(self._paths)) if self._rows is None else self._rows.tolist()
+        return (self._values[0][self._codes[0][row]] for row in rows)
+
     def paths(self) -> Iterator[str]:
         """The path of each clip, as text."""
         rows = range(len(self._paths)) if self._rows is None else self._rows.tolist()

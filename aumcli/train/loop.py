@@ -14,6 +14,7 @@ from torch import Tensor
 from aumcli.classifier import pick_device
 from aumcli.config import TrainConfig
 from aumcli.data.batch import make_batch
+from aumcli.data.clips import Clips
 from aumcli.data.dataset import stream_seed
 from aumcli.errors import AumError
 from aumcli.evaluate import score_clips
@@ -126,6 +127,8 @@ def _how_to_go_on(run: Run) -> str:
 
 def _parts(run: Run, batch: list[int]) -> list[list[int]]:
     """A batch cut into the recipe's parts, as equal as can be; some are empty where it is smaller."""
+    if run.recipe.train.parts == 1:
+        return [batch]
     return [part.tolist() for part in np.array_split(np.array(batch, dtype=np.int64), run.recipe.train.parts)]
 
 
@@ -160,9 +163,9 @@ def _step(run: Run, number: int, batch: list[int], waveforms: list[np.ndarray | 
             continue
         stream = (seed, number, run.epoch.step) if settings.parts == 1 else (seed, number, run.epoch.step, part)
         generator = torch.Generator().manual_seed(stream_seed(*stream, BATCH_PURPOSE))
-        targets = torch.from_numpy(run.manifest.targets([run.train.clips[clip] for clip, _ in good]))
+        targets = torch.from_numpy(run.manifest.targets(Clips.of(run.train.clips).take([clip for clip, _ in good])))
         features, targets = make_batch(run.classifier.frontend, [item for _, item in good], targets, run.recipe.augment, generator)
-        torch.manual_seed(stream_seed(*stream, MODEL_PURPOSE))  # stochastic depth draws from here
+        _seed_device(device, stream_seed(*stream, MODEL_PURPOSE))
         with autocast(run):
             part_loss = loss_of(run.network(features), targets, settings) * (len(good) / len(batch))
         run.scaler.scale(part_loss).backward()
@@ -181,10 +184,17 @@ def _step(run: Run, number: int, batch: list[int], waveforms: list[np.ndarray | 
     run.epoch.step += 1
 
 
+def _seed_device(device: torch.device, seed: int) -> None:
+    """Start the random numbers that stochastic depth draws; torch.manual_seed would ask every kind of device there may be."""
+    torch.default_generator.manual_seed(seed)
+    if device.type != "cpu":
+        getattr(torch, device.type).manual_seed(seed)
+
+
 def _update(run: Run, number: int, batch: list[int], loss: float, features: Tensor | None, say) -> None:
     """Move the weights, unless the loss or a gradient is no number."""
     settings = run.recipe.train
-    trained = [x for x in run.network.parameters() if x.requires_grad]
+    trained = [x for group in run.optimizer.param_groups for x in group["params"]]
     run.team.sum_gradients(trained)
     run.scaler.unscale_(run.optimizer)
     norm = torch.nn.utils.get_total_norm([x.grad for x in trained if x.grad is not None])

@@ -313,7 +313,7 @@ def engine(arguments: argparse.Namespace) -> None:
         network.train()
         with Watch(run) as watch, mock.patch.object(loop, "make_batch", lambda *args: ready[run.epoch.step]), \
                 mock.patch.object(loop, "_validate", lambda run: figures), contextlib.redirect_stderr(_Terminal()):
-            compared = compare(lambda: loop._epoch(run, stop, watch, say=lambda text: None), bare, 5)
+            compared = compare(lambda: loop._epoch(run, stop, watch, say=lambda text: None), bare, 9)
         show(f"fsdd: an epoch of {len(ready)} steps by the loop | its bare steps", compared)
         show("the same: frontend and augmentation | bare steps", compare(prepare_batches, bare, 5))
         show(f"the same: validation of {len(run.val)} clips | bare steps", compare(lambda: loop._validate(run), bare, 5))
