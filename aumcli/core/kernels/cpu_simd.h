@@ -678,13 +678,22 @@ INLINE vf NAME(taps)(const conv_problem *p, const void *x, const int half, const
     return sum;
 }
 
-INLINE void NAME(conv_row)(const conv_problem *p, int64_t i, int64_t t, const int half, const int inside, const int64_t k) {
+/* `count` tokens from t on: together, since they share taps and inputs. */
+INLINE void NAME(conv_rows)(const conv_problem *p, int64_t i, int64_t t, const int half, const int inside, const int64_t k, const int count) {
     const conv_problem q = *p;                                      /* a copy: for all the compiler knows, stores change *p */
     const void *x = at(q.x.data, half, i * q.x.batch);
     for (int64_t c = 0; c < q.e; c += W) {
-        const vf s = NAME(taps)(&q, x, half, inside, t, c, k), y = s * sigmoidv(s);
-        if (half) NAME(narrow)((uint16_t *)q.out + (i * q.l + t) * q.e + c, y);
-        else store((float *)q.out + (i * q.l + t) * q.e + c, y);
+        vf sums[LOCKSTEP], gates[LOCKSTEP];
+        for (int j = 0; j < count; j++) {
+            __builtin_prefetch(at(x, half, (t + count + j) * q.x.row + c));
+            gates[j] = sums[j] = NAME(taps)(&q, x, half, inside, t + j, c, k);
+        }
+        NAME(sigmoids)(gates, count);
+        for (int j = 0; j < count; j++) {
+            const int64_t place = (i * q.l + t + j) * q.e + c;
+            if (half) NAME(narrow)((uint16_t *)q.out + place, sums[j] * gates[j]);
+            else store((float *)q.out + place, sums[j] * gates[j]);
+        }
     }
 }
 
@@ -693,11 +702,12 @@ static int NAME(conv)(const conv_problem *p) {
     #pragma omp parallel for schedule(static) num_threads(worth_threads(p->b * p->l * p->e * p->k, p->threads))
     for (int64_t task = 0; task < p->b * chunks; task++) {
         const int64_t i = task / chunks, from = task % chunks * ROWS, to = from + ROWS < p->l ? from + ROWS : p->l;
-        for (int64_t t = from; t < to; t++)
-            if (p->k == 4 && t >= 3 && t < p->l - 3) {
-                if (p->x.half) NAME(conv_row)(p, i, t, 1, 1, 4);
-                else NAME(conv_row)(p, i, t, 0, 1, 4);
-            } else NAME(conv_row)(p, i, t, (int)p->x.half, 0, p->k);
+        for (int64_t t = from, some; t < to; t += some) {
+            some = p->k == 4 && t >= 3 && t + LOCKSTEP <= to && t + LOCKSTEP + 3 <= p->l ? LOCKSTEP : 1;
+            if (some == 1) NAME(conv_rows)(p, i, t, (int)p->x.half, 0, p->k, 1);
+            else if (p->x.half) NAME(conv_rows)(p, i, t, 1, 1, 4, LOCKSTEP);
+            else NAME(conv_rows)(p, i, t, 0, 1, 4, LOCKSTEP);
+        }
     }
     return DONE;
 }
