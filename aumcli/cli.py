@@ -127,7 +127,7 @@ def train(
 @app.command("eval")
 def evaluate(
     model: Annotated[Path, typer.Argument(help="a run, a model directory or a packaged model")],
-    data: Annotated[Path | None, typer.Option(help="prepared data (default: what the model was trained on)")] = None,
+    data: Annotated[str | None, typer.Option(help="prepared data, or the URL of shards (default: what the model was trained on)")] = None,
     split: Annotated[str, typer.Option(help="train, val, test or another split of the data")] = "test",
     out: Annotated[Path | None, typer.Option(help="folder for the JSON, the scores and the confusion plot (default: the run, if it is one)")] = None,
     json_file: Annotated[Path | None, typer.Option("--json", help="also write the result to this file; - prints it")] = None,

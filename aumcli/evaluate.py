@@ -11,6 +11,7 @@ from aumcli.classifier import Classifier, load_model
 from aumcli.data.dataset import Waveforms
 from aumcli.data.manifest import Clip, Manifest, read_manifest
 from aumcli.data.splits import split_clips
+from aumcli.data.stream import ShardStream, fetch_corpus, index_of_shards, split_stream
 from aumcli.errors import AumError
 from aumcli.files import atomic_path, check_writable, write_json
 from aumcli.metrics import Metrics, evaluate_scores
@@ -40,7 +41,8 @@ def evaluate(model: Path | str, data: Path | str | None = None, split: str = "te
 
     Args:
         model: a run, a model directory or a packaged model's name.
-        data: a prepared folder; None: the one that the model was trained on.
+        data: a prepared folder, or the URL of shards; None: what the model was trained on. Where only the shards of a folder
+            are left they are streamed.
         split: train, val, test or another of the data's splits. A run that held a group out means that group by "test".
         out: folder for `eval-<split>.json`, `scores-<split>.npz` and `confusion-<split>.png`; None: nothing is written.
         device: where to compute.
@@ -52,14 +54,14 @@ def evaluate(model: Path | str, data: Path | str | None = None, split: str = "te
         AumError: the model, the data or the split doesn't exist, their labels differ, or a clip can't be read.
     """
     classifier = load_model(model, device)
-    folder = Path(data or _trained_on(classifier))
+    folder = fetch_corpus(str(data)) if "://" in str(data) else Path(data or _trained_on(classifier))
     manifest = read_manifest(folder)
     check_labels(classifier, manifest)
-    clips = split_clips(manifest, split, classifier.config.provenance.get("hold_out", ""))
-    manifest.check_files(clips)
+    clips, stream = _clips_of(manifest, split, classifier)
     if out is not None:
         check_writable(Path(out) / SCORES.format(split))
-    scores = np.concatenate(list(score_clips(classifier, clips)))
+    scores = np.concatenate(list(score_clips(classifier, clips if stream is None else stream.clips, stream)))
+    scores = scores if stream is None else scores[np.argsort(stream.rows)]                 # in the manifest's order
     targets = manifest.targets(clips).astype(np.uint8)
     targets = targets if manifest.multi_label else targets.argmax(1)
     metrics = evaluate_scores(scores, targets, classifier.labels)
@@ -72,7 +74,21 @@ def evaluate(model: Path | str, data: Path | str | None = None, split: str = "te
     return result
 
 
-def score_clips(classifier: Classifier, clips: Sequence[Clip], waveforms: Waveforms | None = None) -> Iterator[np.ndarray]:
+def _clips_of(manifest: Manifest, split: str, classifier: Classifier) -> tuple[Sequence[Clip], ShardStream | None]:
+    """The clips of a split, in the manifest's order, and what streams them where there are shards and no sound files."""
+    hold_out, index = classifier.config.provenance.get("hold_out", ""), index_of_shards(manifest)
+    if index is None:
+        clips = split_clips(manifest, split, hold_out)
+        manifest.check_files(clips)
+        return clips, None
+    if hold_out:
+        raise AumError(f"the run held out {hold_out}, and {manifest.folder} has shards only, which are not made by groups",
+                       fix="evaluate on the sound files")
+    stream = split_stream(manifest, index, split, classifier.config.frontend.sample_rate_hz)
+    return manifest.clips.take(np.sort(stream.rows)), stream
+
+
+def score_clips(classifier: Classifier, clips: Sequence[Clip], waveforms: Waveforms | ShardStream | None = None) -> Iterator[np.ndarray]:
     """Score clips batch by batch in their order: (at most BATCH_CLIPS, classes) float32 each."""
     config = classifier.config.frontend
     waveforms = waveforms or Waveforms(clips, config.sample_rate_hz, cache_mb=0)

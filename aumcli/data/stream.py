@@ -214,6 +214,18 @@ def shard_streams(manifest: Manifest, recipe: Recipe, index: ShardIndex) -> tupl
     return (ShardStream(index, train, manifest.clips, ~known, rate, size), ShardStream(index, val, manifest.clips, in_val, rate, size))
 
 
+def split_stream(manifest: Manifest, index: ShardIndex, split: str, sample_rate_hz: int) -> ShardStream:
+    """The clips of one split, streamed from shards; `rows` says which of the manifest's they are.
+
+    Raises:
+        AumError: there are no shards of it.
+    """
+    shards = [shard for shard in index.shards if shard.split == split]
+    if not shards:
+        raise AumError(f"{manifest.folder} has no shards of {split!r}; it has {', '.join(index.splits)}", fix="name one of those")
+    return ShardStream(index, shards, manifest.clips, np.ones(len(manifest.clips), dtype=bool), sample_rate_hz, 1)
+
+
 def fetch_corpus(url: str) -> Path:
     """Fetch what describes a corpus whose shards lie elsewhere: labels.csv, manifest.csv and the index, into data/NAME.
 

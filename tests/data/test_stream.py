@@ -15,6 +15,7 @@ from aumcli.data.manifest import read_manifest
 from aumcli.data.shards import read_index
 from aumcli.data.stream import ShardStream, index_of_shards, shard_streams
 from aumcli.errors import AumError
+from aumcli.evaluate import evaluate
 from aumcli.prepare import prepare
 from aumcli.train import train
 
@@ -188,6 +189,20 @@ def test_a_run_on_shards_is_reproducible_and_resumable(folder, tmp_path, plotles
     assert "60 training and 12 validation clips" in said[0] and "streamed from" in said[0]
 
 
+def test_evaluating_shards_is_evaluating_their_files(folder, tmp_path, plotless):
+    with one_thread():
+        train(tiny(*PINNED, "train.epochs=1"), tmp_path / "run", folder, **QUIET)
+        data = make(tmp_path)
+        files = evaluate(tmp_path / "run", data, "val", tmp_path / "eval")
+        (tmp_path / "sounds").rename(tmp_path / "away")
+        streamed = evaluate(tmp_path / "run", data, "val", tmp_path / "eval")
+    assert streamed.clips == files.clips and np.array_equal(streamed.targets, files.targets)
+    np.testing.assert_allclose(streamed.scores, files.scores, atol=1e-6)                    # other clips share a batch
+    assert streamed.metrics.clips == 12
+    with pytest.raises(AumError, match="no shards of 'test'; it has"):
+        evaluate(tmp_path / "run", data, "test")
+
+
 def test_over_http(folder, tmp_path, plotless, monkeypatch, aum):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("no_proxy", "127.0.0.1")
@@ -204,6 +219,7 @@ def test_over_http(folder, tmp_path, plotless, monkeypatch, aum):
         result = aum("train", "--recipe", RECIPE, "--data", url, "--out", "run", *arguments)
         assert result.code == 0, result.err
         assert aum("train", "--recipe", RECIPE, "--data", "data/mine", "--out", "again", *arguments).code == 0
+        assert "12 clips" in aum("eval", "run", "--data", url, "--split", "val").out
         server.shutdown()
     with one_thread():
         train(tiny(*PINNED, "train.epochs=1"), tmp_path / "local", folder, **QUIET)
