@@ -219,7 +219,7 @@ def test_over_http(folder, tmp_path, plotless, monkeypatch, aum):
         result = aum("train", "--recipe", RECIPE, "--data", url, "--out", "run", *arguments)
         assert result.code == 0, result.err
         assert aum("train", "--recipe", RECIPE, "--data", "data/mine", "--out", "again", *arguments).code == 0
-        assert "12 clips" in aum("eval", "run", "--data", url, "--split", "val").out
+        assert "clips     12" in aum("eval", "run", "--data", url, "--split", "val").out
         server.shutdown()
     with one_thread():
         train(tiny(*PINNED, "train.epochs=1"), tmp_path / "local", folder, **QUIET)
