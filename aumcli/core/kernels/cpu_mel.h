@@ -158,6 +158,7 @@ INLINE vf NAME(quotient)(vf x, float by, float inverse) {
     const __m512 rest = _mm512_fnmadd_ps(guess, _mm512_set1_ps(by), (__m512)x);
     return (vf)_mm512_fmadd_ps(rest, _mm512_set1_ps(inverse), guess);
 #else
+    (void)inverse;
     return x / by;
 #endif
 }
