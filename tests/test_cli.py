@@ -192,6 +192,8 @@ def test_predict_json(aum, trained, clips, tmp_path):
     assert {"schema", "model", "backend", "device", "dtype", "sample_rate_hz", "window_s", "hop_s", "smooth", "top", "threshold",
             "clips", "failed"} == set(document)
     assert (document["model"], document["device"], document["dtype"]) == (str(trained), "cpu", "float32")
+    assert all(value == round(value, 6) for value in document["threshold"].values())
+    assert json.loads(aum("predict", clips, "--model", trained, "--format", "json", "--threshold", 0.3).out)["threshold"] == 0.3
     assert [row["path"] for row in document["clips"]] == [str(clips / f"{name}.wav") for name in CLASSES]
     assert [row["labels"][0]["label"] for row in document["clips"]] == list(CLASSES)
     assert [row["path"] for row in document["failed"]] == [str(clips / "bad.wav")] and document["failed"][0]["fix"]
