@@ -221,11 +221,11 @@ def bench(
     """Time AuM beside AST on this machine, by number of tokens: a second at 10 ms per frame has 50."""
     from aumcli import bench as module
 
-    if [components, kernels, compare].count(True) > 1 or bool(files) != compare:
+    if [components, kernels, compare].count(True) > 1 or files and not compare:
         raise AumError("--components, --kernels and --compare exclude one another, and only --compare takes files",
-                       fix="give one of them; for --compare, the files or folders of two results or more")
+                       fix="give one of them")
     if compare:
-        lines = module.compared(module.compare(files, out))
+        lines = module.compared(module.compare(files or [], out))
     else:
         sweep = module.Sweep(models.split(",") if models else module.MODELS, min_tokens, max_tokens, mode.split(","), dtype.split(","),
                              device, batch, module.Rules(precision, repeats, budget))
