@@ -17,7 +17,7 @@ app = typer.Typer(
     name="aum", no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False,
     help="Audio classification with Audio Mamba: prepare data, train, evaluate, predict, compare.")
 
-Device = Annotated[str, typer.Option(help="cpu, cuda, mps or auto (a GPU where there is one)")]
+Device = Annotated[str, typer.Option(help="cpu, cuda, cuda:1, mps or auto (a GPU where there is one)")]
 LONG, OUTPUT, SPEED = "Long sounds", "Output", "Speed"
 Json = Annotated[bool, typer.Option("--json", help="print the result as JSON")]
 
