@@ -20,6 +20,7 @@ from aumcli.data.shards import write_shards
 from aumcli.data.sources import Index, LeftOut, Request
 from aumcli.data.tables import listed
 from aumcli.errors import AumError
+from aumcli.files import no_empty_folders
 from aumcli.progress import progress
 
 DATA = Path("data")
@@ -83,7 +84,8 @@ def prepare(corpus: str, out: Path | str | None = None, *, source: Path | str | 
     if workers is not None and workers < 1:
         raise AumError(f"{workers} workers can't open a clip", fix="choose 1 or more")
     workers = workers or os.cpu_count() or 1
-    index = sources.load(corpus).index(request)
+    with no_empty_folders(request.out):
+        index = sources.load(corpus).index(request)
     clips = Clips.of(index.clips)
     journal = Journal(request.out)
     try:
