@@ -26,6 +26,8 @@ from aumcli.progress import progress
 DATA = Path("data")
 OWN_NAMES = ("folder", "csv", "ast-json")           # data of one's own: prepared under its own name, not the corpus's
 MISSING = "missing.csv"
+NO_VAL = ("there are no clips for validation, which chooses the best epoch: train with --set data.val_share=0.1, which keeps some of "
+          "train back for it; or, where the data has no splits of its own, prepare with --split 80/10/10")
 MEASURED_S = 30.0                                   # of a longer clip, so much is measured: memory stays bounded
 
 
@@ -253,6 +255,8 @@ def _report(request: Request, index: Index, clips: Clips, found: _Found, warning
     untrained = [name for name, table in classes.items() if not table.get("train", {}).get("clips")]
     if untrained:
         warnings = [*warnings, f"{len(untrained)} classes have no clip in train: {listed(untrained)}"]
+    if request.corpus in OWN_NAMES and "val" not in splits:     # the corpora say what their publishers did
+        warnings = [*warnings, NO_VAL]
     rates = Counter(found.sample_rates_hz)
     return PrepareReport(
         corpus=request.corpus, folder=str(request.out), origin=index.origin, version=metadata.version("aumcli"),
