@@ -3,7 +3,7 @@
 from aumcli.classifier import default_model, find_model, packaged_models
 from aumcli.config import ModelConfig
 from aumcli.core.kernels import available_backends, choose_backend, cpu
-from aumcli.errors import AumError
+from aumcli.errors import AumError, did_you_mean
 from aumcli.recipe import Recipe, load_recipe, recipe_families, recipe_names
 from aumcli.report import environment
 from aumcli.weights import read_config
@@ -67,5 +67,6 @@ def about(name: str) -> Recipe | ModelConfig:
         folder = find_model(name)
     except AumError as error:
         raise AumError(f"{name} is neither a recipe nor a model",
-                       fix=f"`aum info recipes` lists the recipes; packaged models: {', '.join(packaged_models()) or 'none'}") from error
+                       fix=f"{did_you_mean(name, recipe_names())}`aum info recipes` lists the recipes; packaged models: "
+                           f"{', '.join(packaged_models()) or 'none'}") from error
     return read_config(folder)

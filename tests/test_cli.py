@@ -406,6 +406,7 @@ def test_info_of_a_run_is_its_configuration(aum, trained):
 
 def test_info_of_something_else(aum):
     assert_mistake(aum("info", "nonsense"), "nonsense is neither a recipe nor a model", "aum info recipes")
+    assert_mistake(aum("info", "quikstart"), "neither", "did you mean quickstart?")
     assert_mistake(aum("info", "gone.toml"), "there is no recipe gone.toml")
 
 
