@@ -163,6 +163,15 @@ def test_without_a_recipe_quickstart_is_taken_and_the_run_named_after_the_data(a
                      (load_recipe("synth", ["seed=5"]), Path("runs/synth"), None)]
 
 
+@pytest.mark.parametrize("option, value, problem", [
+    ("--window", -1, "window_s has to be greater than 0, not -1.0"), ("--hop", "nan", "hop_s has to be a finite number"),
+    ("--threshold", 2, "threshold has to be less than or equal to 1, not 2.0"), ("--smooth", 2, "smooth 2 is not odd")])
+def test_predict_says_which_value_is_wrong(aum, option, value, problem):
+    result = aum("predict", "x.wav", option, value)
+    assert_mistake(result, problem)
+    assert option in result.err.partition("fix: ")[2]
+
+
 def test_interrupted_training_says_how_to_go_on(aum, own_corpus, monkeypatch):
     def interrupt(*args, **kwargs):
         raise KeyboardInterrupt
