@@ -301,9 +301,10 @@ def info(
     elif name == "recipes":
         _print_json(facts.recipes()) if as_json else typer.echo("\n".join(facts.recipe_lines()))
     else:
-        shown = facts.about(name)
-        as_toml = isinstance(shown, Recipe) and not as_json
-        typer.echo(dump_recipe(shown)) if as_toml else _print_json(shown.model_dump(mode="json"))
+        shown, model = facts.about(name), facts.namesake(name)
+        if as_json or not isinstance(shown, Recipe):
+            return _print_json(shown.model_dump(mode="json") | model)
+        typer.echo("\n".join([dump_recipe(shown), *map(facts.namesake_lines, model.values())]))
 
 
 def _overrides(settings: list[str] | None, given: dict[str, object]) -> list[str]:
