@@ -129,7 +129,7 @@ def run(classifier: Classifier, sources: Sequence[Source], config: PredictConfig
         raise AumError("--resume has nothing to go on from: printed results are not kept", fix="name a file with --out")
     if outputs.anchor is None:
         groups = predict_groups(classifier, progress(sources, "predicting"), config)
-        for text in formats.TEXT[outputs.kind](header, (tally.add(each) for group in groups for each in group)):
+        for text in formats.printed(outputs.kind, header, (tally.add(each) for group in groups for each in group)):
             emit(text)
         say(str(tally))
         return tally.failed
@@ -208,7 +208,7 @@ def write_outputs(outputs: Outputs, header: Record, records: Callable[[], Iterat
                   say: Callable[[str], None], sources: Sequence[Source] = ()) -> None:
     """Write or print everything that was asked for; `sources` tells where sounds are that have no path."""
     if outputs.out is None:
-        for text in formats.TEXT[outputs.kind](header, records()):
+        for text in formats.printed(outputs.kind, header, records()):
             emit(text)
     elif outputs.folder is None:
         formats.write(Path(outputs.out), outputs.kind, header, records())
