@@ -123,7 +123,8 @@ def print_prepared(report: "PrepareReport", file: TextIO | None = None) -> None:
         console.print(f"{len(report.left_out)} files were left out; all of them are in {report.folder}/report.json", highlight=False)
 
 
-def print_predictions(predictions: Sequence[tuple], file: TextIO | None = None, heading: bool = True, width: int | None = None) -> None:
+def print_predictions(predictions: Sequence[tuple], file: TextIO | None = None, heading: bool = True,
+                      width: int | None = None) -> None:
     """Print the labels of clips, one clip or window a line.
 
     Args:
