@@ -21,6 +21,7 @@ from aumcli.hub import hub_name, pull
 from aumcli.weights import CONFIG, read_model
 
 BATCH_WINDOWS = 64     # in one go; more are no faster
+DEVICES = ("cpu", "cuda", "mps")
 
 
 class Classifier:
@@ -147,7 +148,9 @@ def pick_device(name: str | torch.device) -> torch.device:
         device = torch.device(name)
         torch.ones(1, device=device).item()  # read back: "meta" is a device that holds no numbers
     except (RuntimeError, AssertionError) as error:
-        raise AumError(f"can't use device {name}: {str(error).splitlines()[0]}", fix="--device cpu works everywhere") from error
+        known = str(name).partition(":")[0] in DEVICES
+        reason = str(error).splitlines()[0] if known else f"devices are {', '.join(DEVICES)}, auto, and cuda:1 for the second GPU"
+        raise AumError(f"can't use device {name}: {reason}", fix="--device cpu works everywhere") from error
     return device
 
 

@@ -17,7 +17,7 @@ app = typer.Typer(
     name="aum", no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False,
     help="Audio classification with Audio Mamba: prepare data, train, evaluate, predict, compare.")
 
-Device = Annotated[str, typer.Option(help="cpu, cuda, mps or auto (a GPU where there is one)")]
+Device = Annotated[str, typer.Option(help="cpu, cuda, cuda:1, mps or auto (a GPU where there is one)")]
 LONG, OUTPUT, SPEED = "Long sounds", "Output", "Speed"
 Json = Annotated[bool, typer.Option("--json", help="print the result as JSON")]
 
@@ -221,11 +221,11 @@ def bench(
     """Time AuM beside AST on this machine, by number of tokens: a second at 10 ms per frame has 50."""
     from aumcli import bench as module
 
-    if [components, kernels, compare].count(True) > 1 or bool(files) != compare:
+    if [components, kernels, compare].count(True) > 1 or files and not compare:
         raise AumError("--components, --kernels and --compare exclude one another, and only --compare takes files",
-                       fix="give one of them; for --compare, the files or folders of two results or more")
+                       fix="give one of them")
     if compare:
-        lines = module.compared(module.compare(files, out))
+        lines = module.compared(module.compare(files or [], out))
     else:
         sweep = module.Sweep(models.split(",") if models else module.MODELS, min_tokens, max_tokens, mode.split(","), dtype.split(","),
                              device, batch, module.Rules(precision, repeats, budget))
@@ -301,9 +301,10 @@ def info(
     elif name == "recipes":
         _print_json(facts.recipes()) if as_json else typer.echo("\n".join(facts.recipe_lines()))
     else:
-        shown = facts.about(name)
-        as_toml = isinstance(shown, Recipe) and not as_json
-        typer.echo(dump_recipe(shown)) if as_toml else _print_json(shown.model_dump(mode="json"))
+        shown, model = facts.about(name), facts.namesake(name)
+        if as_json or not isinstance(shown, Recipe):
+            return _print_json(shown.model_dump(mode="json") | model)
+        typer.echo("\n".join([dump_recipe(shown), *map(facts.namesake_lines, model.values())]))
 
 
 def _overrides(settings: list[str] | None, given: dict[str, object]) -> list[str]:

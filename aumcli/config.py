@@ -10,6 +10,8 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Discriminator, FailFast, Field, Tag, model_validator
 
+from aumcli.errors import AumError
+
 
 class Direction(StrEnum):
     """How a block reads the sequence (paper, figure 1 a, b, c): which convolutions and scans it has."""
@@ -303,9 +305,10 @@ class PredictConfig(Frozen):
     @model_validator(mode="after")
     def _check_windows(self) -> "PredictConfig":
         if self.whole and (self.window_s or self.hop_s):
-            raise ValueError("a whole clip has no windows: leave window_s and hop_s out, or whole")
+            raise AumError("a whole clip has no windows", fix="leave --whole out, or --window and --hop")
         if self.smooth % 2 == 0:
-            raise ValueError(f"smooth {self.smooth} is not odd: a window has as many neighbours before it as behind")
+            raise AumError(f"smooth {self.smooth} is not odd: a window has as many neighbours before it as behind",
+                           fix=f"--smooth {self.smooth + 1}")
         return self
 
 

@@ -1,5 +1,8 @@
 """The one kind of error a user is meant to read."""
 
+import difflib
+from collections.abc import Iterable
+
 
 class AumError(Exception):
     """Something a person can mend: what is wrong and what to do about it.
@@ -21,3 +24,9 @@ class AumError(Exception):
 
     def __reduce__(self):  # Exception's own keeps only the first argument: loader workers would lose the fix
         return type(self), (self.problem, self.fix, self.exit_code)
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """Ask for the known names that are nearest to a wrong one, three at most: "did you mean esc50? "; "" where none is near."""
+    near = difflib.get_close_matches(name, list(known), 3)
+    return f"did you mean {' or '.join(filter(None, (', '.join(near[:-1]), near[-1])))}? " if near else ""

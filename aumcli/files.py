@@ -4,7 +4,7 @@ import errno
 import json
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from aumcli.errors import AumError
@@ -35,6 +35,19 @@ def atomic_path(path: Path | str) -> Iterator[Path]:
         raise disk_error(path, error) from error
     finally:
         temporary.unlink(missing_ok=True) if path.parent.is_dir() else None
+
+
+@contextmanager
+def no_empty_folders(folder: Path) -> Iterator[None]:
+    """On failure remove `folder` and those above it that weren't there before and are empty."""
+    new = [each for each in (folder, *folder.parents) if not each.exists()]
+    try:
+        yield
+    except BaseException:
+        for each in new:
+            with suppress(OSError):             # one that holds something stays, and so do those above it
+                each.rmdir()
+        raise
 
 
 def check_writable(path: Path | str) -> None:

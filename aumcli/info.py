@@ -1,12 +1,17 @@
 """aum info: what is installed, which kernels can run and why the others can't, recipes and model directories."""
 
+from typing import Any
+
 from aumcli.classifier import default_model, find_model, packaged_models
 from aumcli.config import ModelConfig
 from aumcli.core.kernels import available_backends, choose_backend, cpu
-from aumcli.errors import AumError
+from aumcli.data.tables import listed
+from aumcli.errors import AumError, did_you_mean
 from aumcli.recipe import Recipe, load_recipe, recipe_families, recipe_names
 from aumcli.report import environment
-from aumcli.weights import read_config
+from aumcli.weights import read_config, read_model
+
+SHOWN_LABELS = 10
 
 
 def installed() -> list[tuple[str, str]]:
@@ -67,5 +72,26 @@ def about(name: str) -> Recipe | ModelConfig:
         folder = find_model(name)
     except AumError as error:
         raise AumError(f"{name} is neither a recipe nor a model",
-                       fix=f"`aum info recipes` lists the recipes; packaged models: {', '.join(packaged_models()) or 'none'}") from error
+                       fix=f"{did_you_mean(name, recipe_names())}`aum info recipes` lists the recipes; packaged models: "
+                           f"{', '.join(packaged_models()) or 'none'}") from error
     return read_config(folder)
+
+
+def namesake(name: str) -> dict[str, dict[str, Any]]:
+    """Of a recipe the packaged model of the same name, {"packaged_model": its essentials}; {} where there is none."""
+    if name not in recipe_names() or name not in packaged_models():
+        return {}
+    folder = find_model(name)
+    network, config = read_model(folder)
+    return {"packaged_model": {
+        "folder": str(folder), "model": config.model.describe(), "parameters": sum(each.numel() for each in network.parameters()),
+        "sample_rate_hz": config.frontend.sample_rate_hz, "clip_s": config.frontend.clip_s, "labels": list(config.labels)}}
+
+
+def namesake_lines(model: dict[str, Any]) -> str:
+    """The essentials for people, as comments that may stand in a recipe."""
+    return "\n".join((
+        f"# A packaged model has this name too: {model['model']}",
+        f"# {model['parameters']:,} parameters, {model['sample_rate_hz']} Hz",
+        f"# {len(model['labels'])} labels: {listed(model['labels'], SHOWN_LABELS)}",
+        f"# All of its configuration: aum info {model['folder']}"))

@@ -20,11 +20,14 @@ from aumcli.data.shards import write_shards
 from aumcli.data.sources import Index, LeftOut, Request
 from aumcli.data.tables import listed
 from aumcli.errors import AumError
+from aumcli.files import no_empty_folders
 from aumcli.progress import progress
 
 DATA = Path("data")
 OWN_NAMES = ("folder", "csv", "ast-json")           # data of one's own: prepared under its own name, not the corpus's
 MISSING = "missing.csv"
+NO_VAL = ("there are no clips for validation, which chooses the best epoch: train with --set data.val_share=0.1, which keeps some of "
+          "train back for it; or, where the data has no splits of its own, prepare with --split 80/10/10")
 MEASURED_S = 30.0                                   # of a longer clip, so much is measured: memory stays bounded
 
 
@@ -83,7 +86,8 @@ def prepare(corpus: str, out: Path | str | None = None, *, source: Path | str | 
     if workers is not None and workers < 1:
         raise AumError(f"{workers} workers can't open a clip", fix="choose 1 or more")
     workers = workers or os.cpu_count() or 1
-    index = sources.load(corpus).index(request)
+    with no_empty_folders(request.out):
+        index = sources.load(corpus).index(request)
     clips = Clips.of(index.clips)
     journal = Journal(request.out)
     try:
@@ -251,6 +255,8 @@ def _report(request: Request, index: Index, clips: Clips, found: _Found, warning
     untrained = [name for name, table in classes.items() if not table.get("train", {}).get("clips")]
     if untrained:
         warnings = [*warnings, f"{len(untrained)} classes have no clip in train: {listed(untrained)}"]
+    if request.corpus in OWN_NAMES and "val" not in splits:     # the corpora say what their publishers did
+        warnings = [*warnings, NO_VAL]
     rates = Counter(found.sample_rates_hz)
     return PrepareReport(
         corpus=request.corpus, folder=str(request.out), origin=index.origin, version=metadata.version("aumcli"),

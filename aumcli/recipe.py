@@ -3,7 +3,6 @@
 A file that lists `variants` stands for as many recipes more: vggsound-ast is vggsound with parts/ast.toml on top.
 """
 
-import difflib
 import os
 import tomllib
 from functools import cache
@@ -16,7 +15,7 @@ from pydantic import BaseModel, Field, ValidationError, model_validator
 from aumcli.config import (
     ARCHITECTURES, AudioMambaConfig, AugmentConfig, DataConfig, FrontendConfig, Frozen, Network, TrainConfig,
 )
-from aumcli.errors import AumError
+from aumcli.errors import AumError, did_you_mean
 
 SHARED = ("n_mels", "frames")   # the spectrogram's size: the frontend says it, the model follows
 VARIANTS = "variants"           # a recipe's key
@@ -128,9 +127,8 @@ def _read(name: str, seen: tuple[str, ...]) -> dict[str, Any]:
         raise AumError(f"recipe {name} extends itself: {' -> '.join((*seen, name))}", fix="break the circle")
     source = Path(name) if is_file else _shipped().joinpath(f"{name}.toml")
     if not source.is_file():
-        close = difflib.get_close_matches(name, recipe_names(), 1)
-        hint = f"did you mean {close[0]}? " if close else ""
-        raise AumError(f"there is no recipe {name}", fix=f"{hint}choose one of: {', '.join(recipe_names())}, or a .toml file")
+        near = did_you_mean(Path(name).stem if is_file else name, recipe_names())
+        raise AumError(f"there is no recipe {name}", fix=f"{near}`aum info recipes` lists them; or name a .toml file that is there")
     try:
         values = tomllib.loads(source.read_text(encoding="utf-8"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
@@ -188,8 +186,8 @@ def _explain(item: Any) -> str:
         return f"{key}.architecture: should be one of {', '.join(ARCHITECTURES)}, not {item['input']['architecture']!r}"
     if item["type"] == "extra_forbidden":
         fields = _fields_at(item["loc"][:-1])
-        close = difflib.get_close_matches(str(item["loc"][-1]), fields, 1)
-        return f"{key}: unknown key" + (f", did you mean {close[0]}?" if close else f"; known: {', '.join(fields)}")
+        near = did_you_mean(str(item["loc"][-1]), fields)
+        return f"{key}: unknown key" + (f", {near}".rstrip() if near else f"; known: {', '.join(fields)}")
     message = item["msg"].removeprefix("Value error, ")
     if item["type"] == "value_error":
         return f"{key}: {message}" if key else message

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 PIPE_COLUMNS = 100_000           # width where the output is no terminal: a program reads it, nothing may wrap
 COUNTS_UP_TO = 20                # classes up to which a confusion matrix has its counts written in
 LEFT_OUT_SHOWN = 10              # files that aum prepare left out, in the terminal; report.json has all
+GAP = 2                          # columns between those of a plain table
 LABEL_CHARACTERS = 40            # longer class names end in an ellipsis on a plot's axes
 BLUE, ORANGE, GREEN = "#0072B2", "#D55E00", "#009E73"      # Okabe and Ito 2008: told apart with any colour vision
 STYLE = {"font.family": "DejaVu Sans", "font.size": 9, "axes.titlesize": 10, "axes.spines.top": False,
@@ -122,13 +123,15 @@ def print_prepared(report: "PrepareReport", file: TextIO | None = None) -> None:
         console.print(f"{len(report.left_out)} files were left out; all of them are in {report.folder}/report.json", highlight=False)
 
 
-def print_predictions(predictions: Sequence[tuple], file: TextIO | None = None, heading: bool = True) -> None:
+def print_predictions(predictions: Sequence[tuple], file: TextIO | None = None, heading: bool = True,
+                      width: int | None = None) -> None:
     """Print the labels of clips, one clip or window a line.
 
     Args:
         predictions: (clip, start in s or None, stop in s or None, [(label, score), ...] best first) of each.
         file: where to print; standard output by default.
         heading: False for a table that goes on.
+        width: of the terminal in columns; paths lose their middle and the further labels their end to fit. None: all is written.
     """
     windows = any(start is not None for _, start, _, _ in predictions)
     others = any(len(labels) > 1 for _, _, _, labels in predictions)
@@ -137,9 +140,41 @@ def print_predictions(predictions: Sequence[tuple], file: TextIO | None = None, 
     for clip, start, stop, labels in predictions:
         (label, score), rest = labels[0] if labels else ("-", None), labels[1:]
         times = [None if each is None else round(float(each), 3) for each in (start, stop)]
-        then = ", ".join(f"{name} {value:.3f}" for name, value in rest)
-        rows.append([str(clip)] + times * windows + [label, score] + [then] * others)
-    print_table("", columns, rows, file, heading)
+        rows.append([str(clip)] + times * windows + [label, score] + [[f"{name} {value:.3f}" for name, value in rest]] * others)
+    if width:
+        _fit(columns, rows, width)
+    print_table("", columns, [[", ".join(cell) if isinstance(cell, list) else cell for cell in row] for row in rows], file, heading)
+
+
+def _fit(columns: Sequence[str], rows: list[list], width: int) -> None:
+    """Shorten cells of a table of predictions so that it is at most `width` columns wide."""
+    from rich.cells import cell_len
+    label, others = columns.index("label"), columns[-1] == "then"
+    for row in rows:
+        row[label] = _shortened(row[label], max(12, width // 3))
+    middle = sum(max(map(cell_len, map(_cell, cells))) for cells in list(zip(columns, *rows))[1:len(columns) - others])
+    room = width - GAP * (len(columns) - 1) - middle                                       # for the paths and further labels
+    longest = max(cell_len(row[0]) for row in rows)
+    wanted = max(cell_len(", ".join(row[-1])) for row in rows) if others else 0
+    of_clip = max(room - wanted, min(longest, room // 2))
+    if others and room - of_clip < max(cell_len(", ".join([*row[-1][:1], "…"])) for row in rows):   # not one label would fit
+        of_clip = min(longest, room - len(columns[-1]))
+    for row in rows:
+        row[0] = _shortened(row[0], of_clip)
+        if others and cell_len(", ".join(row[-1])) > room - of_clip:
+            while row[-1] and cell_len(", ".join([*row[-1], "…"])) > room - of_clip:
+                row[-1].pop()
+            row[-1].append("…")
+
+
+def _shortened(text: str, room: int) -> str:
+    """The text, with … for its middle where it is more than `room` columns wide."""
+    from rich.cells import cell_len
+    short, kept = text, min(len(text), max(room, 2))
+    while cell_len(short) > room and kept > 1:
+        kept -= 1
+        short = text[:kept // 3] + "…" + text[len(text) - kept + kept // 3:]                # of a path the end tells more
+    return short
 
 
 def plot_curves(history: Sequence[Mapping[str, Any]], path: Path | str, title: str,

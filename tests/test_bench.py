@@ -155,6 +155,7 @@ def test_results_of_two_machines_are_joined(aum, tmp_path):
     assert [each.machine for each in read_results(tmp_path / "c")] == ["a machine", "another"]
     assert aum("bench", "--compare", tmp_path / "a", tmp_path / "b", "--out", tmp_path / "a").code == 2
     assert "nothing to compare" in aum("bench", "--compare", tmp_path / "a").err
+    assert "--compare needs files" in aum("bench", "--compare").err
     assert "only --compare takes files" in aum("bench", tmp_path / "a").err
     (tmp_path / "b" / "bench.json").write_text('{"schema": 1}')
     assert "schema 1" in aum("bench", "--compare", tmp_path / "a", tmp_path / "b").err

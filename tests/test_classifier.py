@@ -190,6 +190,11 @@ def test_devices_that_are_not_there(name):
     assert f"can't use device {name}" in problem(pick_device, name)
 
 
+@pytest.mark.parametrize("name", ["tpu", "vulkan"])
+def test_devices_that_are_none_are_answered_with_ours(name):
+    assert problem(pick_device, name).splitlines()[0].endswith(": devices are cpu, cuda, mps, auto, and cuda:1 for the second GPU")
+
+
 def test_devices():
     assert pick_device("cpu").type == "cpu"
     assert pick_device("auto").type in ("cpu", "cuda", "mps")

@@ -163,6 +163,15 @@ def test_without_a_recipe_quickstart_is_taken_and_the_run_named_after_the_data(a
                      (load_recipe("synth", ["seed=5"]), Path("runs/synth"), None)]
 
 
+@pytest.mark.parametrize("option, value, problem", [
+    ("--window", -1, "window_s has to be greater than 0, not -1.0"), ("--hop", "nan", "hop_s has to be a finite number"),
+    ("--threshold", 2, "threshold has to be less than or equal to 1, not 2.0"), ("--smooth", 2, "smooth 2 is not odd")])
+def test_predict_says_which_value_is_wrong(aum, option, value, problem):
+    result = aum("predict", "x.wav", option, value)
+    assert_mistake(result, problem)
+    assert option in result.err.partition("fix: ")[2]
+
+
 def test_interrupted_training_says_how_to_go_on(aum, own_corpus, monkeypatch):
     def interrupt(*args, **kwargs):
         raise KeyboardInterrupt
@@ -192,6 +201,8 @@ def test_predict_json(aum, trained, clips, tmp_path):
     assert {"schema", "model", "backend", "device", "dtype", "sample_rate_hz", "window_s", "hop_s", "smooth", "top", "threshold",
             "clips", "failed"} == set(document)
     assert (document["model"], document["device"], document["dtype"]) == (str(trained), "cpu", "float32")
+    assert all(value == round(value, 6) for value in document["threshold"].values())
+    assert json.loads(aum("predict", clips, "--model", trained, "--format", "json", "--threshold", 0.3).out)["threshold"] == 0.3
     assert [row["path"] for row in document["clips"]] == [str(clips / f"{name}.wav") for name in CLASSES]
     assert [row["labels"][0]["label"] for row in document["clips"]] == list(CLASSES)
     assert [row["path"] for row in document["failed"]] == [str(clips / "bad.wav")] and document["failed"][0]["fix"]
@@ -397,6 +408,19 @@ def test_info_of_a_recipe_is_a_recipe(aum):
     assert aum("info", "mine.toml").out == result.out
 
 
+def test_info_of_a_recipe_names_the_packaged_model_that_is_called_so_too(aum):
+    result = aum("info", "digits")
+    Path("mine.toml").write_text(result.out)
+    assert load_recipe("mine.toml") == load_recipe("digits")
+    for expected in ("packaged model", "712,714 parameters", "8000 Hz", "10 labels: zero, one", "nine"):
+        assert expected in result.out, expected
+    document = json.loads(aum("info", "digits", "--json").out)
+    model = document["packaged_model"]
+    assert (model["parameters"], model["sample_rate_hz"], model["labels"][-1]) == (712_714, 8000, "nine") and document["train"]
+    assert json.loads(aum("info", model["folder"]).out)["labels"] == model["labels"]
+    assert "packaged" not in aum("info", "synth").out
+
+
 def test_info_of_a_run_is_its_configuration(aum, trained):
     result = aum("info", trained)
     assert result.code == 0 and json.loads(result.out)["labels"] == list(CLASSES)
@@ -404,6 +428,7 @@ def test_info_of_a_run_is_its_configuration(aum, trained):
 
 def test_info_of_something_else(aum):
     assert_mistake(aum("info", "nonsense"), "nonsense is neither a recipe nor a model", "aum info recipes")
+    assert_mistake(aum("info", "quikstart"), "neither", "did you mean quickstart?")
     assert_mistake(aum("info", "gone.toml"), "there is no recipe gone.toml")
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
+from archives import zip_with
 
 from aumcli.data import sources
 from aumcli.data.manifest import Clip, Label, read_manifest
@@ -175,6 +176,18 @@ def test_wrong_shares(text):
     with pytest.raises(AumError, match="three percentages") as caught:
         parse_shares(text)
     assert caught.value.exit_code == 2 and "80/10/10" in caught.value.fix
+
+
+@pytest.mark.parametrize("corpus", ["esc50", "fsdd", "speechcommands"])
+def test_a_wrong_archive_leaves_nothing_behind(tmp_path, corpus):
+    archive = zip_with(tmp_path / "wrong.zip", {"a.txt": b"nothing of the kind"})
+    with pytest.raises(AumError):
+        prepare(corpus, tmp_path / "data" / corpus, source=archive)
+    assert list(tmp_path.iterdir()) == [archive]
+    (tmp_path / "data").mkdir()                                              # what was there stays
+    with pytest.raises(AumError):
+        prepare(corpus, tmp_path / "data" / corpus, source=archive)
+    assert (tmp_path / "data").is_dir() and not list((tmp_path / "data").iterdir())
 
 
 def test_mistakes_in_the_call(tmp_path):

@@ -151,11 +151,11 @@ def test_recipes_cannot_be_changed():
 
 
 @pytest.mark.parametrize("name, expected", [
-    ("fsd", "did you mean fsdd?"), ("quikstart", "did you mean quickstart?"), ("nothing-like-it", "quickstart"),
-    ("no/such.toml", "no/such.toml")])
+    ("fsd", "did you mean fsdd?"), ("quikstart", "did you mean quickstart?"), ("nothing-like-it", "fix: `aum info recipes` lists them"),
+    ("no/such.toml", "no/such.toml"), ("no/fsd.toml", "did you mean fsdd?"), ("vggsond-modrn", "did you mean vggsound-modern, vggsound")])
 def test_unknown_recipe(name, expected):
     text = problem(name)
-    assert f"there is no recipe {name}" in text and expected in text
+    assert f"there is no recipe {name}" in text and expected in text and "aum info recipes" in text and len(text) < 300
 
 
 def test_unknown_base(write):

@@ -7,6 +7,7 @@ import sys
 
 import numpy as np
 import pytest
+from rich.cells import cell_len
 
 from aumcli.errors import AumError
 from aumcli.metrics import evaluate_scores
@@ -49,6 +50,19 @@ def test_cells_and_alignment():
     assert lines[1].index("5") == lines[2].index("5")                             # numbers are flush right
     title = "a title far wider than its table"
     assert [line.strip() for line in printed(print_table, title, ("a",), []).splitlines()] == [title, "a"]
+
+
+@pytest.mark.parametrize("width", [72, 80, 120])
+def test_predictions_fit_a_terminal(width, capsys):
+    rows = [(f"a folder/{'of many words/' * 9}{i}.wav", start, 12.5, [("Male speech, man speaking", 0.71), ("声, ja", 0.2), ("x" * 9, 0.01)])
+            for i, start in enumerate((0.0, 5.0))]
+    print_predictions(rows, width=width)
+    lines = capsys.readouterr().out.splitlines()
+    assert width - 20 < max(cell_len(line.rstrip()) for line in lines) <= width
+    assert all(line.startswith("a") and "…" in line and "0.7100" in line for line in lines[1:]) and "1.wav" in lines[2]
+    assert all(", …" in line or line.rstrip().endswith(("…", "0.010")) for line in lines[1:])
+    print_predictions(rows)
+    assert "…" not in capsys.readouterr().out
 
 
 def test_a_terminal_folds_long_names_without_losing_a_letter(monkeypatch):

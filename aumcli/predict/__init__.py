@@ -13,6 +13,8 @@ from aumcli.predict.inputs import Source, find_clips as find_clips
 from aumcli.predict.prediction import Prediction
 from aumcli.predict.scoring import predict_groups
 
+OPTIONS = {"window_s": "--window", "hop_s": "--hop", "batch_size": "--batch"}    # those that are not called like their setting
+
 
 def predict_config(**settings: object) -> PredictConfig:
     """Check settings (None: the default); raises AumError for what doesn't go together."""
@@ -20,8 +22,12 @@ def predict_config(**settings: object) -> PredictConfig:
         return PredictConfig(**{name: value for name, value in settings.items() if value is not None})
     except ValidationError as error:
         first = error.errors()[0]
-        place = "".join(f"{part}: " for part in first["loc"])
-        raise AumError(place + first["msg"].removeprefix("Value error, "), fix="see aum predict --help") from error
+        name = str(first["loc"][0])
+        if name not in PredictConfig.model_fields:
+            raise AumError(f"there is no setting {name}", fix=f"choose among {', '.join(PredictConfig.model_fields)}") from error
+        wanted = first["msg"].removeprefix("Input should be ")
+        raise AumError(f"{name} has to be {wanted}, not {first['input']}",
+                       fix=f"give {OPTIONS.get(name, f'--{name}')} such a value, or leave it out") from error
 
 
 def predict_files(classifier: Classifier, paths: Iterable[Path | str | Source], **settings: object) -> Iterator[Prediction]:

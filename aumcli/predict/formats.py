@@ -7,6 +7,8 @@ events [{start_s, stop_s, label, score}] by time; or path, problem and fix. Furt
 import csv
 import io
 import json
+import shutil
+import sys
 from collections.abc import Callable, Iterable, Iterator
 from enum import StrEnum
 from itertools import chain, islice
@@ -119,8 +121,8 @@ def _csv_lines(rows: Iterable[tuple], **dialect: str) -> str:
     return text.getvalue()
 
 
-def _table(header: Record, records: Iterable[Record]) -> Iterator[str]:
-    """For people: the labels of each clip; for clips of several windows its events."""
+def _table(header: Record, records: Iterable[Record], width: int | None = None) -> Iterator[str]:
+    """For people: the labels of each clip; for clips of several windows its events. On a terminal it is as wide as that."""
     from aumcli.report import print_predictions
 
     rows: list[tuple] = []
@@ -128,7 +130,7 @@ def _table(header: Record, records: Iterable[Record]) -> Iterator[str]:
 
     def block() -> str:
         text = io.StringIO()
-        print_predictions(rows, text, heading)
+        print_predictions(rows, text, heading, width)
         return text.getvalue()
 
     for record in records:
@@ -175,6 +177,13 @@ def _one_line(text: str) -> str:
 WITHOUT_FAILURES = (Format.TABLE, Format.AUDACITY, Format.RAVEN)
 TEXT: dict[Format, Callable[[Record, Iterable[Record]], Iterator[str]]] = {
     Format.TABLE: _table, Format.JSON: _json, Format.JSONL: _jsonl, Format.CSV: _csv, Format.AUDACITY: _audacity, Format.RAVEN: _raven}
+
+
+def printed(format: Format, header: Record, records: Iterable[Record]) -> Iterator[str]:
+    """The text for standard output: as in a file, but that a table fits the terminal."""
+    if format is Format.TABLE and sys.stdout.isatty():
+        return _table(header, records, shutil.get_terminal_size().columns)
+    return TEXT[format](header, records)
 
 
 def write(path: Path, format: Format, header: Record, records: Iterable[Record]) -> None:

@@ -43,9 +43,10 @@ function showRows() {
     if (row.kind !== "failed") label.append(make("span", { class: "dot", style: `background:${colour(row.label)}` }));
     label.append(row.label);
     if (row.kind === "clip") label.append(make("span", { class: "soft" }, " whole clip"));
+    if (row.kind === "failed") label.setAttribute("colspan", "4");   // a reason needs more room than a label
     const line = make("tr", { tabindex: "0", "data-kind": row.kind }, make("td", { class: "file" }, row.file),
-      ...[row.start, row.stop].map(value => make("td", { class: "number" }, value === null ? "" : seconds(value))),
-      label, make("td", { class: "number" }, row.score === null ? "" : row.score.toFixed(3)));
+      ...(row.kind === "failed" ? [label] : [...[row.start, row.stop].map(value => make("td", { class: "number" }, seconds(value))),
+        label, make("td", { class: "number" }, row.score.toFixed(3))]));
     const open = () => goTo(row.index, row.kind === "event" ? row.start : 0, row.kind !== "failed");
     line.addEventListener("click", open);
     line.addEventListener("keydown", key => { if (key.key === "Enter") open(); });

@@ -16,7 +16,7 @@ from aumcli.predict.formats import Format, is_folder
 from aumcli.predict.inputs import Source, check_names, share
 from aumcli.predict.journal import Journal, Record, part_path, read_parts, write_part
 from aumcli.predict.page import write_page
-from aumcli.predict.prediction import SCHEMA, Prediction
+from aumcli.predict.prediction import DECIMALS, SCHEMA, Prediction
 from aumcli.predict.scoring import batch_windows, predict_groups, thresholds, window_samples
 from aumcli.progress import progress
 
@@ -129,7 +129,7 @@ def run(classifier: Classifier, sources: Sequence[Source], config: PredictConfig
         raise AumError("--resume has nothing to go on from: printed results are not kept", fix="name a file with --out")
     if outputs.anchor is None:
         groups = predict_groups(classifier, progress(sources, "predicting"), config)
-        for text in formats.TEXT[outputs.kind](header, (tally.add(each) for group in groups for each in group)):
+        for text in formats.printed(outputs.kind, header, (tally.add(each) for group in groups for each in group)):
             emit(text)
         say(str(tally))
         return tally.failed
@@ -208,7 +208,7 @@ def write_outputs(outputs: Outputs, header: Record, records: Callable[[], Iterat
                   say: Callable[[str], None], sources: Sequence[Source] = ()) -> None:
     """Write or print everything that was asked for; `sources` tells where sounds are that have no path."""
     if outputs.out is None:
-        for text in formats.TEXT[outputs.kind](header, records()):
+        for text in formats.printed(outputs.kind, header, records()):
             emit(text)
     elif outputs.folder is None:
         formats.write(Path(outputs.out), outputs.kind, header, records())
@@ -224,7 +224,7 @@ def write_outputs(outputs: Outputs, header: Record, records: Callable[[], Iterat
 def describe(classifier: Classifier, config: PredictConfig) -> Record:
     """How results are made: the head of every output."""
     rate_hz, (size, hop) = classifier.config.frontend.sample_rate_hz, window_samples(classifier, config)
-    least = dict(zip(classifier.labels, thresholds(classifier, config).round(6).astype(float).tolist()))
+    least = dict(zip(classifier.labels, thresholds(classifier, config).astype(float).round(DECIMALS).tolist()))
     return {"schema": SCHEMA, "model": classifier.source, "backend": classifier.backend, "device": str(classifier.device),
             "dtype": "float32", "sample_rate_hz": rate_hz, "window_s": size and size / rate_hz, "hop_s": hop / rate_hz if size else None,
             "smooth": config.smooth, "top": config.top, "threshold": least if len(set(least.values())) > 1 else next(iter(least.values()))}

@@ -45,6 +45,11 @@ def kitchen(annotations, tmp_path):
     return tmp_path / "epic", rng.integers(-3000, 3000, 60 * 24000).astype(np.int16)
 
 
+def test_both_tables_are_missed(tmp_path):
+    with pytest.raises(AumError, match=r"has no EPIC_Sounds_train.csv \(or .pkl\) and no EPIC_Sounds_validation.csv \(or .pkl\)\n"):
+        prepare("epic_sounds", tmp_path / "out", source=tmp_path)
+
+
 @pytest.mark.parametrize("kind", ["hdf5", "wav", "flac"])
 def test_epic_sounds(kitchen, tmp_path, kind):
     root, samples = kitchen

@@ -28,6 +28,8 @@ def test_names_and_unknown_corpus():
         assert callable(sources.load(name).index)
     with pytest.raises(AumError, match="unknown corpus 'nope'; known are .*fsdd.*synth"):
         sources.load("nope")
+    with pytest.raises(AumError, match="fix: did you mean esc50. for your own sounds"):
+        sources.load("esc5")
 
 
 @pytest.mark.parametrize("module, option", [(fsdd, "split"), (fsdd, "seed"), (synth, "split"), (synth, "source")])

@@ -29,6 +29,16 @@ def test_csv_with_all_columns(tmp_path):
     assert splits(prepare("csv", tmp_path / "out2", source=tmp_path / "sounds", annotations=moved)) == splits(report)
 
 
+def test_data_without_validation_is_warned_of(tmp_path):
+    table = "path,label,split\n0.wav,dog,train\n1.wav,cat,train\n2.wav,dog,{}\n"
+    for number in range(3):
+        sound(tmp_path / f"{number}.wav", 300.0, seed=number)
+    report = prepare("csv", tmp_path / "out", source=write(tmp_path / "t.csv", table.format("test")))
+    (warning,) = [text for text in report.warnings if "no clips for validation" in text]
+    assert "--split 80/10/10" in warning and "data.val_share=0.1" in warning
+    assert prepare("csv", tmp_path / "out", source=write(tmp_path / "t.csv", table.format("val"))).warnings == []
+
+
 def test_csv_without_split_keeps_groups_together(tmp_path):
     rows = ["path,label,speaker"]
     for number in range(60):

@@ -61,6 +61,14 @@ def test_as20k_is_the_balanced_part(tmp_path):
         prepare("as20k", tmp_path / "out", source=root, annotations=tmp_path / "tables", settings=["val=100"])
 
 
+@pytest.mark.parametrize("corpus", ["as20k", "audioset"])
+def test_the_tables_that_are_asked_for_are_those_that_are_read(tmp_path, corpus):
+    with pytest.raises(AumError, match="has no balanced_train_segments.csv") as caught:
+        prepare(corpus, tmp_path / "out", source=tmp_path)
+    assert f"Into {tmp_path} put" in caught.value.fix and "eval_segments.csv, class_labels_indices.csv" in caught.value.fix
+    assert ("unbalanced_train_segments.csv" in caught.value.fix) == (corpus == "audioset")
+
+
 def test_audioset_files_that_are_not_the_segment(tmp_path):
     root = audioset_folder(tmp_path / "as")
     shutil.move(root / "balanced" / "_30_40abcde_30.wav", root / "balanced" / "_30_40abcde_90.wav")

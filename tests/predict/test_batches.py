@@ -187,7 +187,8 @@ def test_thresholds_are_the_models_own_unless_one_is_named(model):
 
 @pytest.mark.parametrize("settings, words", [(dict(window_s=0.5, hop_s=0.6), "left out"), (dict(hop_s=1e-9), "less than a sample"),
                                              (dict(whole=True, hop_s=1.0), "no windows"), (dict(smooth=2), "not odd"),
-                                             (dict(threshold=1.5), "threshold"), (dict(batch_size=0), "batch_size")])
+                                             (dict(threshold=1.5), "threshold has to be less than or equal to 1, not 1.5"),
+                                             (dict(batch_size=0), "give --batch such a value"), (dict(tob=1), "there is no setting tob")])
 def test_settings_that_do_not_go_together(model, settings, words):
     with pytest.raises(AumError, match=words) as caught:
         window_samples(model, predict_config(**settings))

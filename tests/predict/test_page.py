@@ -74,7 +74,7 @@ def browser(tmp_path):
 
 
 def column(browser, number):
-    return browser.execute_script("return [...document.querySelectorAll('#rows tr')].map(row => row.cells[arguments[0]].innerText)", number)
+    return browser.execute_script("return [...document.querySelectorAll('#rows tr')].map(row => row.cells[arguments[0]]?.innerText ?? '')", number)
 
 
 def wait(browser, condition, seconds=15):
@@ -148,6 +148,8 @@ def test_it_fits_phones_and_desktops(page, browser, width):
     assert browser.execute_script("return document.documentElement.scrollWidth") <= width
     table, box = (browser.execute_script(f"return document.querySelector('{name}').getBoundingClientRect().width") for name in ("table", ".scroll"))
     assert table <= box                                                       # no column is hidden behind an edge
+    reason = browser.execute_script("return document.querySelector('tr[data-kind=failed] .bad').getBoundingClientRect().width")
+    assert reason > table / 2                                                 # not squeezed into the labels' column
     outside = browser.execute_script("return [...document.querySelectorAll('audio, .strip, .chip, .legend, input')]"
                                      ".filter(each => each.getBoundingClientRect().right > innerWidth).length")
     assert outside == 0

@@ -80,6 +80,18 @@ def test_printed_formats_are_those_of_files(predict, rec):
         assert Path(f"r.{kind}").read_text() == printed.out != ""
 
 
+def test_a_printed_table_fits_the_terminal_and_a_file_has_all(predict, rec, monkeypatch):
+    deep = sound(Path(rec) / "/".join(["a folder of many words"] * 4) / "clip.wav", 300.0)
+    monkeypatch.setenv("COLUMNS", "80")
+    predict(rec, "--out", "piped.txt", "--format", "table")
+    assert str(deep) in predict(rec).out                                       # no terminal, nothing shortened
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True)
+    lines = predict(rec).out.splitlines()
+    assert max(map(len, lines)) <= 80 and any("…" in line and "clip.wav" in line for line in lines)
+    predict(rec, "--out", "terminal.txt", "--format", "table")
+    assert Path("terminal.txt").read_text() == Path("piped.txt").read_text() and str(deep) in Path("piped.txt").read_text()
+
+
 def test_audacity_labels_and_raven_tables(predict, rec):
     result = predict("rec/deep", "--format", "audacity", "--threshold", 0.2, "--hop", 0.1)
     lines = [line.split("\t") for line in result.out.splitlines()]

@@ -13,7 +13,7 @@ from types import ModuleType
 
 from aumcli.data.clips import Clip, Clips
 from aumcli.data.tables import Label, listed, read_labels
-from aumcli.errors import AumError
+from aumcli.errors import AumError, did_you_mean
 
 CORPORA = {                             # name -> module
     "as20k": "audioset", "ast-json": "ast_json", "audioset": "audioset", "csv": "table", "epic_sounds": "epic_sounds",
@@ -152,7 +152,7 @@ def load(corpus: str) -> ModuleType:
     """
     if corpus not in CORPORA:
         raise AumError(f"unknown corpus {corpus!r}; known are {', '.join(names())}",
-                       fix="for your own sounds: aum prepare folder DIR, with one sub-folder per class")
+                       fix=f"{did_you_mean(corpus, names())}for your own sounds: aum prepare folder DIR, with one sub-folder per class")
     return importlib.import_module(f"{__name__}.{CORPORA[corpus]}")
 
 

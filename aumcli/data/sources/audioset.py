@@ -17,8 +17,8 @@ TABLES = {"balanced_train_segments.csv": "train", "unbalanced_train_segments.csv
 NOT_IN_20K = "unbalanced_train_segments.csv"
 COMMENT_LINES = 3
 URL = "http://storage.googleapis.com/us_audioset/youtube_corpus/v1/csv/"
-GET = f"""AudioSet's sounds are YouTube's and can't be downloaded here. Into {{folder}} put
-  from Google, {URL}: {', '.join(TABLES)}, {LABEL_TABLE}
+GET = """AudioSet's sounds are YouTube's and can't be downloaded here. Into {folder} put
+  from Google, {url}: {tables}
   and, in sub-folders of any name, the clips: YTID.wav, YTID_START_STOP.flac, YYTID.wav or YTID_START.wav"""
 
 
@@ -38,11 +38,12 @@ def index(request: Request) -> Index:
     val = percent(request, "val", request.known_settings(val="0")["val"])
     request.refuse(split="its splits are published; --set val=5 takes 5 % of train for validation")
     tables = {name: split for name, split in TABLES.items() if request.corpus != "as20k" or name != NOT_IN_20K}
-    paths = {request.table([name], GET): split for name, split in tables.items()}
+    get = GET.format(folder="{folder}", url=URL, tables=", ".join((*tables, LABEL_TABLE)))
+    paths = {request.table([name], get): split for name, split in tables.items()}
     names = [LABEL_TABLE, f"audioset_{LABEL_TABLE}"]
-    labels = read_labels(request.table(names, GET))
+    labels = read_labels(request.table(names, get))
     if not request.sounds.is_dir():
-        raise AumError(f"{request.sounds} is not a folder", fix=GET.format(folder=request.sounds))
+        raise AumError(f"{request.sounds} is not a folder", fix=get.format(folder=request.sounds))
     known = {label.id for label in labels}
     segments = (with_val(each, val, request.seed) for path, split in paths.items() for each in read_segments(path, split, known))
     clips, missing, left_out, warnings = find_clips(Path(os.path.abspath(request.sounds)), segments)

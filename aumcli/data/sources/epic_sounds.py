@@ -45,7 +45,7 @@ def index(request: Request) -> Index:
     request.refuse(split="its splits are published", seed="nothing in it is random")
     paths = {split: request.optional_table(names) for split, names in TABLES.items()}
     if not any(paths.values()):
-        request.table([name for names in TABLES.values() for name in names], GET)
+        request.table([" and no ".join(f"{name} (or .pkl)" for name, _ in TABLES.values())], GET)
     audio = find_videos(request.sounds) if request.sounds.exists() else {}
     if not audio:
         raise AumError(f"{request.sounds} has no audio of a video", fix=GET.format(folder=request.sounds), exit_code=1)
