@@ -20,7 +20,7 @@ from aumcli.errors import AumError
 from aumcli.hub import hub_name, pull
 from aumcli.weights import CONFIG, read_model
 
-BATCH_WINDOWS = 64     # in one go; more are no faster
+BATCH_WINDOWS = 64     # in one go
 DEVICES = ("cpu", "cuda", "mps")
 
 
@@ -63,7 +63,7 @@ class Classifier:
         return self._forward(self.network.forward_features, features)
 
     def _forward(self, function, features: Tensor) -> Tensor:
-        if self.network.training:       # asked first: telling every module takes its time
+        if any(module.training for module in self.network.modules()):      # telling all of them takes longer than asking
             self.network.eval()
         with torch.inference_mode():
             return function(features.to(self.device))

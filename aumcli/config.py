@@ -4,13 +4,13 @@ Imports no torch, so that the command line can check a recipe before anything he
 """
 
 import math
-import os
 from enum import StrEnum
 from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Discriminator, FailFast, Field, Tag, model_validator
 
 from aumcli.errors import AumError
+from aumcli.threads import decoders
 
 
 class Direction(StrEnum):
@@ -277,7 +277,7 @@ class TrainConfig(Frozen):
     recompute: Literal["cheap", "block"] = Field(
         "cheap", description="what the backward pass computes again instead of keeping it: what is cheap, or whole blocks, "
                              "for least memory")
-    workers: Count = Field(0, description="threads that decode audio, one at least")
+    workers: Count = Field(0, description="threads that decode audio; 0: half the cores, 4 at most")
     stop_after: Count = Field(0, description="epochs without a better validation score after which the run ends; 0: never")
     average_last: Count = Field(0, description="at the end, the mean of the last so many epochs' weights is saved as averaged/; 0: not")
     save_minutes: PositiveFloat = Field(10.0, description="within an epoch, what --resume needs is saved this often")
@@ -299,8 +299,7 @@ class PredictConfig(Frozen):
     smooth: Positive = Field(
         1, description="windows whose mean counts for events, an odd number; 1 for none, since a short sound fills one window only")
     batch_size: Positive | None = Field(None, description="windows in one go; none: 64, or 128 where each is below 48 tokens")
-    workers: Positive = Field(default_factory=lambda: min(4, max(1, (os.cpu_count() or 1) // 2)),
-                              description="threads that decode: half the cores, 4 at most; more would wait for Python's lock")
+    workers: Positive = Field(default_factory=decoders, description="threads that decode; half the cores, 4 at most")
 
     @model_validator(mode="after")
     def _check_windows(self) -> "PredictConfig":

@@ -1,11 +1,17 @@
 """Work shared out to threads."""
 
+import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import chain
 from typing import TypeVar
 
 T, R = TypeVar("T"), TypeVar("R")
+
+
+def decoders() -> int:
+    """Threads that decode sounds, where nobody says how many: half the cores, 4 at most; more would wait for Python's lock."""
+    return min(4, max(1, (os.cpu_count() or 1) // 2))
 
 
 def map_in_parts(threads: ThreadPoolExecutor, parts: int, function: Callable[[T], R], items: Sequence[T]) -> Iterator[R]:

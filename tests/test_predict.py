@@ -2,6 +2,7 @@
 
 import json
 import threading
+import time
 
 import numpy as np
 import pytest
@@ -85,6 +86,26 @@ def test_a_mistake_in_the_list_is_raised_behind_the_results_before_it(model, tmp
     assert next(results).labels
     with pytest.raises(AumError, match="the list ends here"):
         next(results)
+
+
+def test_what_stands_before_a_mistake_in_the_list_is_given_first(tmp_path, monkeypatch):
+    """Whatever the threads' luck: parts handed over while the reader holds earlier ones are not lost to the error behind them."""
+    from aumcli.predict import decoding
+    from aumcli.predict.inputs import Source
+
+    monkeypatch.setattr(decoding, "PART_SAMPLES", 1)
+    path = sound(tmp_path / "a.wav", 300.0, 2.0)
+
+    def sources():
+        yield from [Source.of(path)] * 3
+        raise AumError("the list ends here")
+
+    given = []
+    with decoding.Decoder(sources(), 8000, 800, 800, 1) as decoder, pytest.raises(AumError, match="the list ends here"):
+        for _, part in decoder:
+            given.append(part)
+            time.sleep(0.01)
+    assert sum(isinstance(part, decoding.End) for part in given) == 3
 
 
 def paths_of(*paths):

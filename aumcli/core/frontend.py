@@ -85,7 +85,7 @@ class LogMel(nn.Module):
                 mel_filters(config.n_mels, config.fft_points, config.sample_rate_hz, config.low_hz))
 
     def _options(self, config: FrontendConfig) -> MelOptions:
-        return MelOptions(config.fft_points, config.hop_samples, remove_means=True, pre_emphasis=PRE_EMPHASIS, floor=ENERGY_FLOOR)
+        return MelOptions(config.fft_points, config.hop_samples, ENERGY_FLOOR, remove_means=True, pre_emphasis=PRE_EMPHASIS)
 
     def n_frames(self, samples: Tensor | int) -> Tensor | int:
         """Whole windows in so many samples; a clip shorter than one window is padded to one."""
@@ -151,7 +151,7 @@ class EpicSoundsLogMel(LogMel):
                 hertz_filters(config.n_mels, config.fft_points, config.sample_rate_hz, config.low_hz))
 
     def _options(self, config: FrontendConfig) -> MelOptions:
-        return MelOptions(config.fft_points, config.hop_samples, start=-(config.window_samples // 2), magnitude=True, offset=LOG_OFFSET)
+        return MelOptions(config.fft_points, config.hop_samples, 0.0, -(config.window_samples // 2), magnitude=True, offset=LOG_OFFSET)
 
     def n_frames(self, samples: Tensor | int) -> Tensor | int:
         """Hops in so many samples, and one frame at the start."""

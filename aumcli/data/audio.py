@@ -14,7 +14,7 @@ import soundfile
 
 from aumcli.data.containers import checked_source, convert_fix, mp3_samples
 from aumcli.data.hdf5 import Hdf5Sound, container, open_hdf5
-from aumcli.data.resample import resample, resample_blocks
+from aumcli.data.resample import resample_blocks
 from aumcli.errors import AumError
 
 READABLE_SUFFIXES = frozenset({".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".aiff", ".aif", ".aifc", ".au",
@@ -60,9 +60,10 @@ def load_audio(path: Path | str, sample_rate_hz: int | None = None, start_s: flo
     path = os.fspath(path)
     with _open(path) as sound:
         rate_hz = sound.samplerate
-        blocks = [_mono(block) for block in _blocks(path, sound, *_span(path, sound, start_s, stop_s))]
-    waveform = np.concatenate(blocks) if len(blocks) > 1 else blocks[0]
-    return resample(waveform, rate_hz, sample_rate_hz or rate_hz), sample_rate_hz or rate_hz
+        to_hz = sample_rate_hz or rate_hz
+        blocks = map(_mono, _blocks(path, sound, *_span(path, sound, start_s, stop_s)))
+        first, *others = blocks if to_hz == rate_hz else resample_blocks(blocks, rate_hz, to_hz)
+    return np.concatenate([first, *others]) if others else first, to_hz
 
 
 @contextmanager

@@ -12,7 +12,7 @@ from torch import Tensor
 from aumcli.data.audio import load_audio
 from aumcli.data.manifest import Clip
 from aumcli.errors import AumError
-from aumcli.threads import map_in_parts
+from aumcli.threads import decoders, map_in_parts
 
 def stream_seed(*keys: int) -> int:
     """A seed for one purpose, from the run's seed, the epoch, the step and the like: no state to save or restore."""
@@ -90,7 +90,7 @@ def balanced_weights(clips: Sequence[Clip]) -> np.ndarray:
 
 
 def load_batches(waveforms: Waveforms, batches: list[list[int]], workers: int) -> Iterator[list[np.ndarray | AumError]]:
-    """Decode batches in order, in `workers` threads (one at least), one batch ahead.
+    """Decode batches in order, in `workers` threads (0: see `decoders`), one batch ahead.
 
     The result doesn't depend on their number.
 
@@ -103,10 +103,11 @@ def load_batches(waveforms: Waveforms, batches: list[list[int]], workers: int) -
         except AumError as error:
             return error
 
-    with ThreadPoolExecutor(max(1, workers)) as threads:
+    workers = workers or decoders()
+    with ThreadPoolExecutor(workers) as threads:
         ahead: Iterator[np.ndarray | AumError] = iter(())
         for number, batch in enumerate([*batches, []]):
-            here, ahead = ahead, map_in_parts(threads, max(1, workers), decoded, batch)
+            here, ahead = ahead, map_in_parts(threads, workers, decoded, batch)
             if number:
                 yield list(here)
 

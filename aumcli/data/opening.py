@@ -12,6 +12,7 @@ from aumcli.errors import AumError
 from aumcli.threads import map_in_parts
 
 SHORTEST_S = 0.025                      # one window of the frontend: less has no spectrum
+PARTS = 8                               # for each thread: so that they end together, and an interruption is heard
 BATCH_CLIPS = 512                       # so many are handed to the threads, and written to the journal, at a time
 
 
@@ -33,7 +34,7 @@ def open_clips(clips: Clips, journal: Journal, workers: int, longest_s: float | 
             batch = list(clips[begin : begin + BATCH_CLIPS])
             keys = [clip_key(clip) for clip in batch]
             known = journal.get(keys)
-            opened = map_in_parts(threads, workers, _open, [clip for clip, values in zip(batch, known) if values is None])
+            opened = map_in_parts(threads, PARTS * workers, _open, [clip for clip, values in zip(batch, known) if values is None])
             results = [next(opened) if values is None else AudioInfo(*values) for values in known]
             journal.put([(key, astuple(result)) for key, values, result in zip(keys, known, results)
                          if values is None and isinstance(result, AudioInfo)])

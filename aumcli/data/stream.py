@@ -24,7 +24,7 @@ from aumcli.data.shards import INDEX, Sample, Shard, ShardIndex, read_index, rea
 from aumcli.errors import AumError
 from aumcli.files import write_json
 from aumcli.recipe import Recipe
-from aumcli.threads import map_in_parts
+from aumcli.threads import decoders, map_in_parts
 
 LANES = 4                       # shards that are read in turn: neighbours in one of them are not neighbours in training
 LOOKED_FOR = 100                # sound files of a corpus that has shards too
@@ -78,7 +78,7 @@ class ShardStream:
 
         Args:
             batches: clip indices: `batches(...)` or its end, or parts of these; or all in order.
-            workers: threads that decode; one at least. The result doesn't depend on their number.
+            workers: threads that decode; 0: see `decoders`. The result doesn't depend on their number.
             key: seed and epoch of the batches; nothing for clips in order.
 
         Yields:
@@ -102,9 +102,10 @@ class ShardStream:
                 left[clip] -= 1
                 if not left[clip]:
                     del held[clip]
-            return list(map_in_parts(decoders, max(1, workers), self._decode, samples))
+            return list(map_in_parts(threads, workers, self._decode, samples))
 
-        with ThreadPoolExecutor(max(1, workers)) as decoders, ThreadPoolExecutor(1) as reader:
+        workers = workers or decoders()
+        with ThreadPoolExecutor(workers) as threads, ThreadPoolExecutor(1) as reader:
             ahead = None
             for batch in [*batches, None]:
                 here, ahead = ahead, None if batch is None else reader.submit(read, batch)

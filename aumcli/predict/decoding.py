@@ -93,6 +93,7 @@ class Decoder:
         self._waiting, self._exhausted, self._stopped = 0, False, False
         lock = threading.Lock()
         self._room, self._ready = threading.Condition(lock), threading.Condition(lock)
+        self._taking = threading.Lock()                  # of sources: it may take its time, and nobody else waits for it
         self._threads = [threading.Thread(target=self._work, daemon=True) for _ in range(workers)]
 
     def __enter__(self) -> "Decoder":
@@ -116,13 +117,14 @@ class Decoder:
                     return
                 run = self._runs[0]
                 parts, run.parts = run.parts, []
+                error = run.error if run.done else None
                 if run.done:
                     self._runs.popleft()
                 self._waiting -= _samples(parts)
                 self._room.notify_all()
             yield from parts
-            if run.done and run.error is not None:
-                raise run.error
+            if error is not None:
+                raise error
 
     def _work(self) -> None:
         while (run := self._next_run()) is not None:
@@ -145,28 +147,31 @@ class Decoder:
                 return
 
     def _next_run(self) -> _Run | None:
-        with self._room:
-            while not self._stopped and not self._exhausted and len(self._runs) >= AHEAD:
-                self._room.wait()
-            if self._stopped or self._exhausted:
-                return None
-            run, size = _Run(), 0
+        with self._taking:
+            with self._room:
+                while not self._stopped and not self._exhausted and len(self._runs) >= AHEAD:
+                    self._room.wait()
+                if self._stopped or self._exhausted:
+                    return None
+            run, size, exhausted = _Run(), 0, False
             try:
                 while len(run.sources) < RUN_FILES and size < RUN_BYTES:
                     source = next(self._sources)
                     run.sources.append((source, stamp(source)))
                     size += run.sources[-1][1][0]
             except StopIteration:
-                self._exhausted = True
+                exhausted = True
             except BaseException as error:
-                self._exhausted, run.error = True, error
-            if self._exhausted:
-                self._ready.notify_all()
-                self._room.notify_all()
-                if not run.sources and run.error is None:
-                    return None
-            self._runs.append(run)
-            return run
+                exhausted, run.error = True, error
+            with self._room:
+                self._exhausted = exhausted
+                if exhausted:
+                    self._ready.notify_all()
+                    self._room.notify_all()
+                    if not run.sources and run.error is None:
+                        return None
+                self._runs.append(run)
+                return run
 
     def _hand_over(self, run: _Run, parts: list[Part], done: bool = False, error: BaseException | None = None) -> bool:
         """Leave parts for the reader, when there is room or the reader waits for just these; False: nobody reads any more."""

@@ -46,7 +46,10 @@ def window_samples(classifier: Classifier, config: PredictConfig) -> tuple[int |
 
 def batch_windows(classifier: Classifier, config: PredictConfig) -> int:
     """Windows in one go: more of short ones, whose operations are over before Python has started the next."""
-    return 1 if config.whole else config.batch_size or (128 if classifier.config.model.n_patches < FEW_TOKENS else 64)
+    size, _ = window_samples(classifier, config)
+    if size is None:
+        return 1
+    return config.batch_size or (128 if classifier.at_length(size).config.model.n_patches < FEW_TOKENS else 64)
 
 
 def thresholds(classifier: Classifier, config: PredictConfig) -> np.ndarray:

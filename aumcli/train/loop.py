@@ -187,8 +187,10 @@ def _step(run: Run, number: int, batch: list[int], waveforms: list[np.ndarray | 
 def _seed_device(device: torch.device, seed: int) -> None:
     """Start the random numbers that stochastic depth draws; torch.manual_seed would ask every kind of device there may be."""
     torch.default_generator.manual_seed(seed)
-    if device.type != "cpu":
-        getattr(torch, device.type).manual_seed(seed)
+    if device.type == "cuda":
+        torch.cuda.manual_seed_all(seed)        # the current GPU need not be the one that trains
+    elif device.type == "mps":
+        torch.mps.manual_seed(seed)
 
 
 def _update(run: Run, number: int, batch: list[int], loss: float, features: Tensor | None, say) -> None:

@@ -97,3 +97,19 @@ def test_more_samples_than_there_are_are_refused(length):
     frontend, lengths = build_frontend(FrontendConfig()), torch.tensor([length])
     with pytest.raises(ValueError, match="500"):
         log_mel(torch.zeros(1, 500), lengths, lengths, 1, frontend.window, frontend.filters, frontend.options)
+
+
+def test_lengths_of_other_types_and_counts():
+    frontend, waveforms = build_frontend(FrontendConfig(frames=20)), torch.randn(3, 3000)
+    lengths = torch.tensor([3000, 400, 2999])
+    assert torch.equal(frontend(waveforms, lengths.int()), frontend(waveforms, lengths))
+    with pytest.raises(ValueError, match="lengths has shape"):
+        frontend(waveforms, lengths[:1])
+
+
+@pytest.mark.parametrize("backend", ["cpu", "torch"])
+@pytest.mark.parametrize("clips, frames", [(0, 5), (2, 0)])
+def test_nothing_gives_nothing(backend, clips, frames):
+    frontend, lengths = build_frontend(FrontendConfig()), torch.full((clips,), 900)
+    out = log_mel(torch.zeros(clips, 900), lengths, lengths, frames, frontend.window, frontend.filters, frontend.options, backend=backend)
+    assert out.shape == (clips, frames, 128)

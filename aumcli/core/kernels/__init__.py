@@ -180,8 +180,8 @@ def log_mel(
 
     Args:
         waveforms: (b, samples), float32.
-        lengths: samples that belong to each clip, (b,), int64; beyond them is silence.
-        n_frames: frames of each clip, (b,), int64; no more than `frames` are computed.
+        lengths: samples that belong to each clip, (b,), integers; beyond them is silence.
+        n_frames: frames of each clip, (b,), integers, one at least; no more than `frames` are computed.
         frames: length of the result.
         window: (size), with a zero at its beginning if `options.pre_emphasis` is not 0.
         filters: (bins, mels), of the first bins of the spectrum.
@@ -195,19 +195,23 @@ def log_mel(
         AumError: the backend is unknown or can't run here.
     """
     points = options.fft_points
+    _check_shape("waveforms", waveforms, (None, None))
+    for name, x in (("lengths", lengths), ("n_frames", n_frames)):
+        _check_shape(name, x, waveforms.shape[:1])
     if len(window) > points or len(filters) > points // 2 + 1:
         raise ValueError(f"a window of {len(window)} samples and {len(filters)} bins don't fit an FFT of {points} points")
-    if len(waveforms) and not 0 <= lengths.min() <= lengths.max() <= waveforms.shape[1]:
+    # a GPU would have to be waited for, and its tensor operations read nothing beyond their tensors
+    if waveforms.device.type == "cpu" and len(waveforms) and not 0 <= lengths.min() <= lengths.max() <= waveforms.shape[1]:
         raise ValueError(f"lengths of {lengths.tolist()} samples in {waveforms.shape[1]}")
     fits = points & (points - 1) == 0 and points >= 16
     wants_gradient = waveforms.requires_grad and torch.is_grad_enabled()
-    if backend == "auto" and (wants_gradient or waveforms.dtype != torch.float32 or not fits):
+    if backend == "auto" and (wants_gradient or waveforms.dtype != torch.float32 or not fits or not frames):
         backend = "torch"
     chosen = choose_backend(backend, waveforms.device, torch.float32)
     if chosen == "cpu" and not fits:
         raise AumError(f"the cpu kernel's FFT has a power of 2 of points from 16 on, not {points}", fix="use backend 'auto' or 'torch'")
     module = cpu if chosen == "cpu" else torch_ops
-    return module.log_mel(waveforms, lengths, n_frames.clamp(max=frames), frames, window, filters, options, shift, scale)
+    return module.log_mel(waveforms, lengths, n_frames.clamp(1, frames), frames, window, filters, options, shift, scale)
 
 
 _MODULES = {"reference": reference, "torch": torch_ops, "mamba_ssm": mamba_ssm}

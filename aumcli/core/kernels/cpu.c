@@ -1,4 +1,4 @@
-/* C kernels for processors: selective scan, causal convolution and normalisation, forward and backward.
+/* C kernels for processors: selective scan, causal convolution and normalisation, forward and backward; log-mel spectra.
  *
  * Plain C ABI, no torch headers: cpu.py fills one `problem` and calls one of the functions at the end.
  * cpu_simd.h holds the bodies; it is included once per instruction set, and the widest that the machine has

@@ -243,7 +243,7 @@ _by_mel = WeakTensorKeyDictionary()  # filters -> their transpose and ranges of 
 def _filter_rows(filters: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Filters (bins, mels) as rows (mels, bins), with the first bin of each that counts and the one after the last."""
     if filters not in _by_mel:
-        rows = filters.t().contiguous()
+        rows = _flat(filters.t())
         used = (rows != 0).to(torch.uint8)
         _by_mel[filters] = rows, used.argmax(1), torch.where(used.any(1).bool(), len(filters) - used.flip(1).argmax(1), 0)
     return _by_mel[filters]
@@ -274,7 +274,7 @@ def log_mel(waveforms: Tensor, lengths: Tensor, n_frames: Tensor, frames: int, w
     waveforms = _rows(waveforms)                                                        # (b, samples)
     waveforms = waveforms if waveforms.stride(0) >= waveforms.shape[1] else waveforms.contiguous()
     rows, first, end = _filter_rows(filters)
-    held = [lengths.contiguous(), n_frames.contiguous(), window.contiguous(), *_fft_tables(options.fft_points), rows, first, end,
+    held = [*(x.to(torch.int64).contiguous() for x in (lengths, n_frames)), _flat(window), *_fft_tables(options.fft_points), rows, first, end,
             _empty(waveforms, len(waveforms), frames, len(rows))]
     problem = _MelProblem(
         len(waveforms), waveforms.stride(0), frames, len(window), options.hop, options.start, options.fft_points, rows.shape[1],

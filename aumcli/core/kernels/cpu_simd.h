@@ -247,8 +247,7 @@ INLINE void NAME(write_row)(void *p, int64_t half, int m, const vf *row) {
 #define read_row NAME(read_row)
 #define write_row NAME(write_row)
 
-/* Step sizes dt and inputs x = dt * u of tokens from .. to and `count` blocks of channels from c on: (tokens, 2, BLOCK) for
- * each block. Whole rows are read, since finding one takes longer than reading it. 0 if a step is negative. */
+/* Step sizes dt and inputs x = dt * u of one token, for `count` blocks abreast; `least` is lowered to the least step. */
 INLINE void NAME(stage_blocks)(const view d_in, const view u_in, const void *delta, const void *u, const float *bias, const int softplus,
                                const int m, int64_t size, float *steps, vf *least, const int count) {
     vf d[LOCKSTEP], us[LOCKSTEP], biases[LOCKSTEP];
@@ -269,6 +268,8 @@ INLINE void NAME(stage_blocks)(const view d_in, const view u_in, const void *del
         }
 }
 
+/* Step sizes dt and inputs x = dt * u of tokens from .. to and `count` blocks of channels from c on: (tokens, 2, BLOCK) for
+ * each block. Whole rows are read, since finding one takes longer than reading it. 0 if a step is negative. */
 INLINE int NAME(stage)(const scan_problem *p, int64_t i, int64_t from, int64_t to, int64_t c, int64_t count, float *steps) {
     const int64_t size = (to - from) * 2 * BLOCK;
     const view d_in = p->delta, u_in = p->u;                        /* locals: for all the compiler knows, stores change p's */

@@ -136,25 +136,29 @@ class MelOptions:
 
     hop: samples from one frame to the next; start: the first sample of the first frame, negative where that begins before
     the clip. remove_means: of the clip, then of each frame. pre_emphasis: the share of the sample before that is subtracted.
-    magnitude: filter |spectrum|, not |spectrum|^2. The result is log(max(energy, floor) + offset).
+    magnitude: filter |spectrum|, not |spectrum|^2. The result is log(max(energy, floor) + offset), so that
+    floor + offset has to be above 0.
     """
 
     fft_points: int
     hop: int
+    floor: float
     start: int = 0
     remove_means: bool = False
     pre_emphasis: float = 0.0
     magnitude: bool = False
-    floor: float = 0.0
     offset: float = 0.0
 
 
 def log_mel(waveforms: Tensor, lengths: Tensor, n_frames: Tensor, frames: int, window: Tensor, filters: Tensor,
             options: MelOptions, shift: float, scale: float) -> Tensor:
     """See `aumcli.core.kernels.log_mel`."""
-    count = min(frames, int(n_frames.max()))
     out = waveforms.new_zeros(len(waveforms), frames, filters.shape[1])
-    together = max(1, min(_TOGETHER[0], _TOGETHER[1] // count)) if waveforms.device.type == "cpu" else len(waveforms)
+    if not out.numel():
+        return out
+    on_cpu = waveforms.device.type == "cpu"
+    count = int(n_frames.max()) if on_cpu else frames                           # asking a GPU means waiting for it
+    together = max(1, min(_TOGETHER[0], _TOGETHER[1] // count)) if on_cpu else len(waveforms)
     for i in range(0, len(waveforms), together):
         some = slice(i, i + together)
         out[some, :count] = _log_mel(waveforms[some], lengths[some], count, window, filters, options)
