@@ -716,21 +716,22 @@ static int NAME(conv)(const conv_problem *p) {
 /* Gradients for one batch element and W channels, tokens in the order of time (reverse: backwards). */
 INLINE void NAME(unconv_lane)(const conv_problem *p, int64_t i, int64_t c, const int64_t k) {
     const float *x = (const float *)p->x.data + i * p->x.batch, *grad = (const float *)p->grad.data + i * p->grad.batch;
-    vf dw[MOST_TAPS], weight[MOST_TAPS], dbias = splat(0.0f), recent[MOST_TAPS];   /* recent[j]: ds at token s - j */
-    for (int64_t j = 0; j < k; j++) { dw[j] = recent[j] = splat(0.0f); weight[j] = load(p->weight + j * p->e + c); }
+    const vf bias = p->bias ? load(p->bias + c) : splat(0.0f);
+    vf dw[MOST_TAPS], weight[MOST_TAPS], dbias = splat(0.0f);
+    vf recent[MOST_TAPS], inputs[MOST_TAPS];                    /* ds and x at token s - j */
+    for (int64_t j = 0; j < k; j++) { dw[j] = recent[j] = inputs[j] = splat(0.0f); weight[j] = load(p->weight + j * p->e + c); }
     for (int64_t s = 0; s < p->l + k - 1; s++) {                /* s runs on: the last inputs meet no later token */
-        for (int64_t j = k - 1; j > 0; j--) recent[j] = recent[j - 1];
+        for (int64_t j = k - 1; j > 0; j--) { recent[j] = recent[j - 1]; inputs[j] = inputs[j - 1]; }
         recent[0] = splat(0.0f);
         if (s < p->l) {
             const int64_t t = p->reverse ? p->l - 1 - s : s;
-            const vf y = NAME(taps)(p, x, 0, 0, t, c, k), sig = sigmoidv(y);
-            const vf ds = load(grad + t * p->grad.row + c) * sig * (1.0f + y * (1.0f - sig));
+            inputs[0] = load(x + t * p->x.row + c);
+            vf y = bias;
+            for (int64_t j = 0; j < k; j++) y += inputs[k - 1 - j] * weight[j];
+            const vf sig = sigmoidv(y), ds = load(grad + t * p->grad.row + c) * sig * (1.0f + y * (1.0f - sig));
             recent[0] = ds;
             dbias += ds;
-            for (int64_t j = 0; j < k; j++) {
-                const int64_t past = s - (k - 1) + j;
-                if (past >= 0) dw[j] += ds * load(x + (p->reverse ? p->l - 1 - past : past) * p->x.row + c);
-            }
+            for (int64_t j = 0; j < k; j++) dw[j] += ds * inputs[k - 1 - j];
         }
         const int64_t done = s - (k - 1);                       /* every output that used this input has been seen */
         if (done >= 0) {
