@@ -7,7 +7,6 @@ typedef float NAME(vu) __attribute__((vector_size(4 * W), aligned(4), may_alias)
 #define vi NAME(vi)
 #define vu NAME(vu)
 #define NV (BLOCK / W)
-#define ABREAST (W == 16 ? 4 : W == 8 ? 2 : 1)                  /* blocks that go in lockstep */
 
 INLINE vf NAME(load)(const float *p) { return *(const vu *)p; }
 INLINE void NAME(store)(float *p, vf x) { *(vu *)p = x; }
@@ -46,6 +45,7 @@ INLINE void NAME(narrow)(uint16_t *p, vf x) {
 #endif
 
 #define LOCKSTEP 4      /* vectors, at most: one alone would wait for itself, and a scheduler holds too few to find others */
+#define TOGETHER (LOCKSTEP / NV)                                /* states of a block that make so many vectors */
 
 /* x = 2^x for x <= 127, relative error below 1.1e-7; below -126 it gives 2^-126. NaN stays NaN.
  * `count` vectors go in lockstep. */
@@ -82,42 +82,31 @@ INLINE vf NAME(exp2_product)(vf a, vf b) {
 }
 #endif
 
-/* x = exp(x) for x <= 87, `count` vectors in lockstep. */
-INLINE void NAME(exponentials)(vf *x, const int count) {
-#define EACH for (int j = 0; j < count; j++)
+/* exp(x) for x <= 87. */
+INLINE vf NAME(exponential)(vf x) {
 #ifdef TABLE_EXP2
-    const vf scale = splat(LOG2E);                              /* as in exp2_product */
-    const __m512 magic = _mm512_set1_ps(393216.0f), low = _mm512_loadu_ps(exp2_of_32nds), high = _mm512_loadu_ps(exp2_of_32nds + 16);
-    __m512 shifted[LOCKSTEP], t[LOCKSTEP], r[LOCKSTEP], fraction[LOCKSTEP], q[LOCKSTEP];
-    EACH shifted[j] = _mm512_fmadd_ps((__m512)x[j], (__m512)scale, magic);
-    EACH t[j] = _mm512_sub_ps(shifted[j], magic);
-    EACH r[j] = _mm512_fmsub_ps((__m512)x[j], (__m512)scale, t[j]);
-    EACH fraction[j] = _mm512_permutex2var_ps(low, _mm512_castps_si512(shifted[j]), high);
-    EACH q[j] = _mm512_fmadd_ps(r[j], _mm512_set1_ps(0.2402265f), _mm512_set1_ps(0.69315734f));
-    EACH r[j] = _mm512_mul_ps(r[j], fraction[j]);
-    EACH r[j] = _mm512_fmadd_ps(r[j], q[j], fraction[j]);
-    EACH x[j] = (vf)_mm512_scalef_ps(r[j], t[j]);
+    return NAME(exp2_product)(x, splat(LOG2E));
 #else
-    EACH x[j] *= LOG2E;
-    NAME(exp2s)(x, count);
+    x *= LOG2E;
+    NAME(exp2s)(&x, 1);
+    return x;
 #endif
 }
+#define exponential NAME(exponential)
 
-/* x = log(1 + exp(x)) without overflow: max(x, 0) + log1p(w) with w = exp(-|x|), by a minimax polynomial of log1p(w) / w,
+/* log(1 + exp(x)) without overflow: max(x, 0) + log1p(w) with w = exp(-|x|), by a minimax polynomial of log1p(w) / w,
  * relative error below 4e-8 (a division would take as long as all the rest). */
-INLINE void NAME(softpluses)(vf *x, const int count) {
-    vf w[LOCKSTEP], p[LOCKSTEP];
-    EACH w[j] = (vf)((vi)x[j] | INT32_MIN);                     /* -|x|: w is 0 .. 1 */
-    NAME(exponentials)(w, count);
-    EACH p[j] = w[j] * 5.232687903e-3f - 2.950521329e-2f;
-    EACH p[j] = p[j] * w[j] + 7.822591037e-2f;
-    EACH p[j] = p[j] * w[j] - 1.366324227e-1f;
-    EACH p[j] = p[j] * w[j] + 1.910600511e-1f;
-    EACH p[j] = p[j] * w[j] - 2.484298179e-1f;
-    EACH p[j] = p[j] * w[j] + 3.331909675e-1f;
-    EACH p[j] = p[j] * w[j] - 4.999949314e-1f;
-    EACH p[j] = p[j] * w[j] + 9.999999699e-1f;
-    EACH x[j] = ATLEAST(splat(0.0f), x[j]) + w[j] * p[j];
+INLINE vf NAME(softplus)(vf x) {
+    const vf w = exponential((vf)((vi)x | INT32_MIN));          /* of -|x|: 0 .. 1 */
+    vf p = w * 5.232687903e-3f - 2.950521329e-2f;
+    p = p * w + 7.822591037e-2f;
+    p = p * w - 1.366324227e-1f;
+    p = p * w + 1.910600511e-1f;
+    p = p * w - 2.484298179e-1f;
+    p = p * w + 3.331909675e-1f;
+    p = p * w - 4.999949314e-1f;
+    p = p * w + 9.999999699e-1f;
+    return ATLEAST(splat(0.0f), x) + w * p;
 }
 
 /* 1 / x for 1 <= x. */
@@ -130,18 +119,10 @@ INLINE vf NAME(reciprocal)(vf x) {
 #endif
 }
 
-/* x = 1 / (1 + exp(-x)). */
-INLINE void NAME(sigmoids)(vf *x, const int count) {
-    EACH x[j] = -ATLEAST(splat(-87.0f), x[j]);                  /* exp(87) is still finite */
-    NAME(exponentials)(x, count);
-    EACH x[j] = NAME(reciprocal)(1.0f + x[j]);
-}
-#undef EACH
-
 INLINE vf NAME(sigmoid)(vf x) {
-    NAME(sigmoids)(&x, 1);
-    return x;
+    return NAME(reciprocal)(1.0f + exponential(-ATLEAST(splat(-87.0f), x)));   /* exp(87) is still finite */
 }
+#define softplusv NAME(softplus)
 #define sigmoidv NAME(sigmoid)
 
 #ifdef __has_builtin
@@ -247,27 +228,6 @@ INLINE void NAME(write_row)(void *p, int64_t half, int m, const vf *row) {
 #define read_row NAME(read_row)
 #define write_row NAME(write_row)
 
-/* Step sizes dt and inputs x = dt * u of one token, for `count` blocks abreast; `least` is lowered to the least step. */
-INLINE void NAME(stage_blocks)(const view d_in, const view u_in, const void *delta, const void *u, const float *bias, const int softplus,
-                               const int m, int64_t size, float *steps, vf *least, const int count) {
-    vf d[LOCKSTEP], us[LOCKSTEP], biases[LOCKSTEP];
-    for (int j = 0; j < count; j++) {
-        __builtin_prefetch(at(delta, d_in.half, AHEAD * d_in.row + j * BLOCK));
-        __builtin_prefetch(at(u, u_in.half, AHEAD * u_in.row + j * BLOCK));
-        read_row(at(delta, d_in.half, j * BLOCK), d_in.half, m, d + j * NV);
-        read_row(at(u, u_in.half, j * BLOCK), u_in.half, m, us + j * NV);
-        if (bias) load_row(bias + j * BLOCK, m, biases + j * NV);
-    }
-    if (bias) for (int j = 0; j < count * NV; j++) d[j] += biases[j];
-    if (softplus) NAME(softpluses)(d, count * NV);
-    else for (int j = 0; j < count * NV; j++) *least = LESSER(d[j], *least);
-    for (int j = 0; j < count; j++)
-        for (int v = 0; v < NV; v++) {
-            store(steps + j * size + v * W, d[j * NV + v]);
-            store(steps + j * size + BLOCK + v * W, d[j * NV + v] * us[j * NV + v]);
-        }
-}
-
 /* Step sizes dt and inputs x = dt * u of tokens from .. to and `count` blocks of channels from c on: (tokens, 2, BLOCK) for
  * each block. Whole rows are read, since finding one takes longer than reading it. 0 if a step is negative. */
 INLINE int NAME(stage)(const scan_problem *p, int64_t i, int64_t from, int64_t to, int64_t c, int64_t count, float *steps) {
@@ -275,18 +235,25 @@ INLINE int NAME(stage)(const scan_problem *p, int64_t i, int64_t from, int64_t t
     const view d_in = p->delta, u_in = p->u;                        /* locals: for all the compiler knows, stores change p's */
     const float *bias = p->bias ? p->bias + c : NULL;
     const int softplus = (int)p->softplus, last = NAME(channels)(p, c, count - 1);
-    vf least = splat(0.0f);
-    for (int64_t t = from; t < to; t++, steps += 2 * BLOCK) {
-        const void *delta = at(d_in.data, d_in.half, i * d_in.batch + t * d_in.row + c), *u = at(u_in.data, u_in.half, i * u_in.batch + t * u_in.row + c);
-        for (int64_t g = 0, some; g < count; g += some) {
-            const void *delta_g = at(delta, d_in.half, g * BLOCK), *u_g = at(u, u_in.half, g * BLOCK);
-            const float *bias_g = bias ? bias + g * BLOCK : NULL;
+    vf biases[NV] = {{0}}, us[NV], d[NV], least = splat(0.0f);
+    for (int64_t t = from; t < to; t++, steps += 2 * BLOCK)
+        for (int64_t g = 0; g < count; g++) {
             const int m = g == count - 1 ? last : BLOCK;
-            some = g + ABREAST < count || (g + ABREAST == count && last == BLOCK) ? ABREAST : 1;
-            if (some == 1) NAME(stage_blocks)(d_in, u_in, delta_g, u_g, bias_g, softplus, m, size, steps + g * size, &least, 1);
-            else NAME(stage_blocks)(d_in, u_in, delta_g, u_g, bias_g, softplus, BLOCK, size, steps + g * size, &least, ABREAST);
+            const void *delta = at(d_in.data, d_in.half, i * d_in.batch + t * d_in.row + c + g * BLOCK);
+            const void *u = at(u_in.data, u_in.half, i * u_in.batch + t * u_in.row + c + g * BLOCK);
+            __builtin_prefetch(at(delta, d_in.half, AHEAD * d_in.row));
+            __builtin_prefetch(at(u, u_in.half, AHEAD * u_in.row));
+            if (bias) load_row(bias + g * BLOCK, m, biases);
+            read_row(delta, d_in.half, m, d);
+            read_row(u, u_in.half, m, us);
+            for (int v = 0; v < NV; v++) {
+                d[v] += biases[v];
+                if (softplus) d[v] = softplusv(d[v]);
+                else least = LESSER(d[v], least);
+                store(steps + g * size + v * W, d[v]);
+                store(steps + g * size + BLOCK + v * W, d[v] * us[v]);
+            }
         }
-    }
     for (int lane = 0; lane < W; lane++) if (least[lane] < 0.0f) return 0;
     return 1;
 }
@@ -302,8 +269,6 @@ INLINE int NAME(stage_A)(const float *A, int64_t n, int64_t c, int m, float *out
         }
     return fine;
 }
-
-#define TOGETHER (W == 16 ? 4 : W == 8 ? 2 : 1)                 /* states that go in lockstep */
 
 /* Decays of `count` states for one token: exp2(step * A). */
 INLINE void NAME(decay)(vf A[][NV], const vf *step, const int count, vf decays[][NV]) {
@@ -430,7 +395,7 @@ static int NAME(scan_channels)(const scan_problem *p, int64_t i, int64_t c, int6
 
 static int NAME(scan)(const scan_problem *p) {
     const int64_t blocks = (p->e + BLOCK - 1) / BLOCK, threads = worth_threads(p->b * p->l * p->e * p->n, p->threads);
-    int64_t parts = (threads + p->b - 1) / p->b;                    /* of a batch element's channels: long rows, or finding them takes longer than reading */
+    int64_t parts = (threads + p->b - 1) / p->b;                    /* of a batch element's channels: as long rows as can be */
     if ((blocks + parts - 1) / parts > WIDEST) parts = (blocks + WIDEST - 1) / WIDEST;
     if (parts > blocks) parts = blocks;
     const int64_t widest = (blocks + parts - 1) / parts;
@@ -684,16 +649,16 @@ INLINE void NAME(conv_rows)(const conv_problem *p, int64_t i, int64_t t, const i
     const conv_problem q = *p;                                      /* a copy: for all the compiler knows, stores change *p */
     const void *x = at(q.x.data, half, i * q.x.batch);
     for (int64_t c = 0; c < q.e; c += W) {
-        vf sums[LOCKSTEP], gates[LOCKSTEP];
+        vf sums[LOCKSTEP];
         for (int j = 0; j < count; j++) {
             __builtin_prefetch(at(x, half, (t + count + j) * q.x.row + c));
-            gates[j] = sums[j] = NAME(taps)(&q, x, half, inside, t + j, c, k);
+            sums[j] = NAME(taps)(&q, x, half, inside, t + j, c, k);
         }
-        NAME(sigmoids)(gates, count);
         for (int j = 0; j < count; j++) {
             const int64_t place = (i * q.l + t + j) * q.e + c;
-            if (half) NAME(narrow)((uint16_t *)q.out + place, sums[j] * gates[j]);
-            else store((float *)q.out + place, sums[j] * gates[j]);
+            const vf y = sums[j] * sigmoidv(sums[j]);
+            if (half) NAME(narrow)((uint16_t *)q.out + place, y);
+            else store((float *)q.out + place, y);
         }
     }
 }
@@ -822,13 +787,14 @@ static int NAME(norm_backward)(const norm_problem *p) {
 #undef TOGETHER
 #undef TABLE_EXP2
 #undef LOCKSTEP
-#undef ABREAST
 #undef load
 #undef store
 #undef splat
 #undef select
+#undef exponential
 #undef ATLEAST
 #undef LESSER
+#undef softplusv
 #undef sigmoidv
 #undef read_row
 #undef write_row
