@@ -11,7 +11,7 @@ from aumcli.classifier import Classifier, load_model
 from aumcli.data.dataset import Waveforms
 from aumcli.data.manifest import Clip, Manifest, read_manifest
 from aumcli.data.splits import split_clips
-from aumcli.data.stream import ShardStream, fetch_corpus, index_of_shards, split_stream
+from aumcli.data.stream import ShardStream, index_of_shards, local_folder, split_stream
 from aumcli.errors import AumError
 from aumcli.files import atomic_path, check_writable, write_json
 from aumcli.metrics import Metrics, evaluate_scores
@@ -54,7 +54,7 @@ def evaluate(model: Path | str, data: Path | str | None = None, split: str = "te
         AumError: the model, the data or the split doesn't exist, their labels differ, or a clip can't be read.
     """
     classifier = load_model(model, device)
-    folder = fetch_corpus(str(data)) if "://" in str(data) else Path(data or _trained_on(classifier))
+    folder = local_folder(data or _trained_on(classifier))
     manifest = read_manifest(folder)
     check_labels(classifier, manifest)
     clips, stream = _clips_of(manifest, split, classifier)

@@ -10,9 +10,10 @@ import torch
 from torch import Tensor
 
 from aumcli.data.audio import load_audio
-from aumcli.data.manifest import Clip
+from aumcli.data.clips import Clip, Clips
 from aumcli.errors import AumError
 from aumcli.threads import decoders, map_in_parts
+
 
 def stream_seed(*keys: int) -> int:
     """A seed for one purpose, from the run's seed, the epoch, the step and the like: no state to save or restore."""
@@ -29,7 +30,7 @@ class Waveforms:
     """
 
     def __init__(self, clips: Sequence[Clip], sample_rate_hz: int, cache_mb: int):
-        self.clips, self.sample_rate_hz = clips, sample_rate_hz
+        self.clips, self.sample_rate_hz = Clips.of(clips), sample_rate_hz
         self._cache: dict[int, np.ndarray] = {}
         self._room, self._lock = cache_mb * 2**20, Lock()
 
@@ -40,8 +41,8 @@ class Waveforms:
         """Decode clip `index`: (samples,) float32. Raises AumError, naming the file, where that fails."""
         if index in self._cache:
             return self._cache[index]
-        clip = self.clips[index]
-        waveform, _ = load_audio(clip.path, self.sample_rate_hz, clip.start_s, clip.stop_s)
+        path, start_s, stop_s = self.clips.place(index)
+        waveform, _ = load_audio(path, self.sample_rate_hz, start_s, stop_s)
         with self._lock:
             if waveform.nbytes <= self._room and index not in self._cache:
                 self._cache[index] = waveform

@@ -19,7 +19,7 @@ RATE_HZ = 24000
 
 
 def container(path: Path | str) -> tuple[Path | str, str | None]:
-    """Split a path into the file on disk and, if that is an HDF5 file, the name of the data set within it (else the path itself, None)."""
+    """Split a path to a data set into its HDF5 file and its name there; any other path is itself and None."""
     if SEPARATOR in os.fspath(path):
         file, _, name = os.fspath(path).partition(SEPARATOR)
         if name and file.lower().endswith(SUFFIXES):

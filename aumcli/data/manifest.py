@@ -81,8 +81,7 @@ class Manifest:
             (n, classes) float32, 1 where the clip has the label, else 0.
         """
         targets = np.zeros((len(clips), len(self.labels)), dtype=np.float32)            # (n, classes)
-        labels = clips.labels() if isinstance(clips, Clips) else (clip.labels for clip in clips)
-        for row, own in enumerate(labels):
+        for row, own in enumerate(Clips.of(clips).labels()):
             for label in own:
                 targets[row, self._index[label]] = 1
         return targets

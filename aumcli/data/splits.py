@@ -10,7 +10,7 @@ import numpy as np
 from aumcli.config import DataConfig
 from aumcli.data.clips import Clip, Clips
 from aumcli.data.manifest import Manifest, read_manifest
-from aumcli.data.stream import fetch_corpus
+from aumcli.data.stream import local_folder
 from aumcli.errors import AumError
 from aumcli.recipe import Recipe
 
@@ -40,9 +40,7 @@ def corpus_folder(recipe: Recipe, data: Path | str | None) -> Path:
     """
     if data is None and recipe.data.corpus is None:
         raise AumError("the recipe names no corpus and no data was given", fix="name prepared data with --data")
-    if data is not None and "://" in str(data):
-        return fetch_corpus(str(data))
-    return Path(data or Path("data") / recipe.data.corpus)
+    return local_folder(data or Path("data") / recipe.data.corpus)
 
 
 def open_corpus(recipe: Recipe, data: Path | str | None) -> Manifest:

@@ -227,6 +227,11 @@ def split_stream(manifest: Manifest, index: ShardIndex, split: str, sample_rate_
     return ShardStream(index, shards, manifest.clips, np.ones(len(manifest.clips), dtype=bool), sample_rate_hz, 1)
 
 
+def local_folder(data: Path | str) -> Path:
+    """A prepared folder; of the URL of shards data/NAME (see `fetch_corpus`)."""
+    return fetch_corpus(str(data)) if "://" in str(data) else Path(data)
+
+
 def fetch_corpus(url: str) -> Path:
     """Fetch what describes a corpus whose shards lie elsewhere: labels.csv, manifest.csv and the index, into data/NAME.
 

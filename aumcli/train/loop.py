@@ -14,7 +14,6 @@ from torch import Tensor
 from aumcli.classifier import pick_device
 from aumcli.config import TrainConfig
 from aumcli.data.batch import make_batch
-from aumcli.data.clips import Clips
 from aumcli.data.dataset import stream_seed
 from aumcli.errors import AumError
 from aumcli.evaluate import score_clips
@@ -163,7 +162,7 @@ def _step(run: Run, number: int, batch: list[int], waveforms: list[np.ndarray | 
             continue
         stream = (seed, number, run.epoch.step) if settings.parts == 1 else (seed, number, run.epoch.step, part)
         generator = torch.Generator().manual_seed(stream_seed(*stream, BATCH_PURPOSE))
-        targets = torch.from_numpy(run.manifest.targets(Clips.of(run.train.clips).take([clip for clip, _ in good])))
+        targets = torch.from_numpy(run.manifest.targets(run.train.clips.take([clip for clip, _ in good])))
         features, targets = make_batch(run.classifier.frontend, [item for _, item in good], targets, run.recipe.augment, generator)
         _seed_device(device, stream_seed(*stream, MODEL_PURPOSE))
         with autocast(run):

@@ -27,6 +27,8 @@ def test_as_a_list():
     part = clips.take([3, 0])
     assert part == [CLIPS[3], CLIPS[0]] and part.take([1]) == [CLIPS[0]] and part[1:] == [CLIPS[0]]
     assert part.splits == ["test", "train"] and part.label_sets == [("y",), ("x",)] and list(part.paths()) == ["/b.hdf5::v/1", "/a/1.wav"]
+    assert [part.place(i) for i in (0, 1)] == [("/b.hdf5::v/1", 1.0, None), ("/a/1.wav", None, None)]
+    assert list(part.labels()) == [("y",), ("x",)]
     assert clips.splits == ["train", "val", "test"] and clips.label_sets == [("x",), ("y", "x"), ("y",)]
     assert clips.of_split("train") == [CLIPS[0], CLIPS[2]] and part.of_split("train") == [CLIPS[0]] and clips.of_split("no") == []
     assert clips.is_of_split("val").tolist() == [False, True, False, False]
