@@ -275,16 +275,14 @@ class TrainConfig(Frozen):
     freeze: Literal["none", "backbone"] = Field("none", description="backbone: only the head is trained")
     layer_decay: Fraction = Field(1.0, description="the learning rate of a block, as a share of the next one's")
     recompute: Literal["cheap", "block"] = Field(
-        "cheap", description="what the backward pass computes again instead of keeping it: what is cheap, or whole blocks, "
-                             "for least memory")
+        "cheap", description="what the backward pass computes again, not to keep it: what is cheap, or whole blocks for least memory")
     workers: Count = Field(0, description="threads that decode audio; 0: half the cores, 4 at most")
     stop_after: Count = Field(0, description="epochs without a better validation score after which the run ends; 0: never")
     average_last: Count = Field(0, description="at the end, the mean of the last so many epochs' weights is saved as averaged/; 0: not")
     save_minutes: PositiveFloat = Field(10.0, description="within an epoch, what --resume needs is saved this often")
     save_steps: Count = Field(0, description="and after every so many steps of an epoch; 0: by the clock alone")
     keep: Positive = Field(1, description="so many of these states are kept, the newest as last/state.pt")
-    bad_steps: Count = Field(0, description="steps in a row with a loss or gradient that is no number, which are left out and "
-                                            "counted before the run stops")
+    bad_steps: Count = Field(0, description="steps in a row whose loss or gradient is no number, left out before the run stops")
     tensorboard: Flag = Field(False, description="also write tensorboard/ (extra: tensorboard)")
 
 
@@ -296,8 +294,7 @@ class PredictConfig(Frozen):
     hop_s: PositiveFloat | None = Field(None, description="from one window's start to the next; none: half a window")
     whole: Flag = Field(False, description="each clip in one pass instead, positions resized to its length")
     threshold: Fraction | None = Field(None, description="least score of an event; none: the model's own for each class, else 0.5")
-    smooth: Positive = Field(
-        1, description="windows whose mean counts for events, an odd number; 1 for none, since a short sound fills one window only")
+    smooth: Positive = Field(1, description="windows whose mean counts for events, an odd number; a short sound fills 1 only")
     batch_size: Positive | None = Field(None, description="windows in one go; none: 64, or 128 where each is below 48 tokens")
     workers: Positive = Field(default_factory=decoders, description="threads that decode; half the cores, 4 at most")
 
@@ -318,8 +315,7 @@ class DataConfig(Frozen):
     train: str = "train"
     val: str = Field("val", description="chooses the best epoch; never the test split")
     val_share: Extent = Field(
-        0.0, description="for corpora without a split for that: this share of `train` is kept out of training and chooses the "
-                         "epoch instead of `val`")
+        0.0, description="for corpora without such a split: this share of `train` is not trained on and chooses the epoch instead")
     train_clips: Positive | None = Field(None, description="clips of the whole corpus' training split, for the plan")
     sampling: Literal["shuffle", "balanced"] = Field(
         "shuffle", description="balanced: as many clips per epoch, drawn with replacement, those of rare labels oftener")

@@ -110,10 +110,6 @@ class ClipScores:
         self.events = Events(thresholds, smooth)
         self.curves = Curves() if curves else None
 
-    def add(self, spans: list[tuple[int, int]], scores: np.ndarray, embeddings: np.ndarray | None) -> None:
-        """Take in the next windows: (first sample, the one after the last) of each, scores (n, classes), embeddings (n, d)."""
-        add_batch([(self, spans)], scores, embeddings)
-
     @property
     def mean(self) -> np.ndarray:
         """Mean scores of the windows, (classes,) float32."""
@@ -126,9 +122,9 @@ class ClipScores:
 
 
 def add_batch(clips: list[tuple[ClipScores, list[tuple[int, int]]]], scores: np.ndarray, embeddings: np.ndarray | None) -> None:
-    """Give the scores of a batch of windows (n, classes) to their clips, of which some windows' spans stand behind each other.
+    """Give the scores (n, classes) and embeddings (n, d) of a batch of windows to their clips.
 
-    What is computed of scores is computed of all at once: one by one, each operation would wait for a thread that decodes to let
+    The windows stand clip behind clip, with the spans (first sample, the one after the last) that stand beside each. What is computed of scores is computed of all at once: one by one, each operation would wait for a thread that decodes to let
     go of Python's lock.
     """
     starts = [0, *accumulate(len(spans) for _, spans in clips)]

@@ -17,7 +17,7 @@ from aumcli.predict.inputs import Source, check_names, share
 from aumcli.predict.journal import Journal, Record, part_path, read_parts, write_part
 from aumcli.predict.page import write_page
 from aumcli.predict.prediction import DECIMALS, SCHEMA, Prediction
-from aumcli.predict.scoring import batch_windows, predict_groups, thresholds, window_samples
+from aumcli.predict.scoring import predict_groups, thresholds, window_samples
 from aumcli.progress import progress
 
 
@@ -152,7 +152,7 @@ def _label(classifier: Classifier, sources: Sequence[Source], config: PredictCon
     """Label what has no result yet; every result is in the journal, and in a folder of results, as soon as it is there."""
     which = f"-{rank + 1}-of-{processes}" if processes > 1 else ""
     anchor = outputs.anchor
-    how = {**header, "batch_size": batch_windows(classifier, config), "weights": _digest(classifier), "embed": outputs.embed is not None,
+    how = {**header, "batch_size": config.batch_size, "weights": _digest(classifier), "embed": outputs.embed is not None,
            "html": outputs.html is not None, "folder": outputs.folder is not None and outputs.kind.value}
     journal = Journal(anchor.with_name(f"{anchor.name}.journal{which}"), how, sources, resume)
     todo = journal.missing()

@@ -19,7 +19,7 @@ from aumcli.predict.prediction import Prediction
 
 DEFAULT_THRESHOLD = 0.5
 GROUP_BATCHES = 8           # results of so many batches are given out together at the latest
-FEW_TOKENS = 48
+FEW_TOKENS = 48             # below so many the automatic batch is larger
 AT_ONCE = 4                 # batches scored at once, at most
 CURVES = 5                  # classes whose scores over time are kept
 
@@ -45,11 +45,10 @@ def window_samples(classifier: Classifier, config: PredictConfig) -> tuple[int |
 
 
 def batch_windows(classifier: Classifier, config: PredictConfig) -> int:
-    """Windows in one go: more of short ones, whose operations are over before Python has started the next."""
-    size, _ = window_samples(classifier, config)
-    if size is None:
+    """Windows in one go, for a model of their length: more of short ones, whose operations are over before Python starts the next."""
+    if config.whole:
         return 1
-    return config.batch_size or (128 if classifier.at_length(size).config.model.n_patches < FEW_TOKENS else 64)
+    return config.batch_size or (128 if classifier.config.model.n_patches < FEW_TOKENS else 64)
 
 
 def thresholds(classifier: Classifier, config: PredictConfig) -> np.ndarray:

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from aumcli.predict.events import CURVE_POINTS, ClipScores, Curves, Events
+from aumcli.predict.events import CURVE_POINTS, ClipScores, Curves, Events, add_batch
 
 
 def events_of(scores, size=10, hop=5, threshold=0.5, smooth=1):
@@ -71,9 +71,9 @@ def test_mean_and_embedding_do_not_depend_on_the_parts():
     thresholds = np.full(3, 0.5, dtype=np.float32)
     whole, parts = ClipScores(thresholds, 1, False), ClipScores(thresholds, 1, False)
     spans = [(i, i + 2) for i in range(50)]
-    whole.add(spans, scores, embeddings)
+    add_batch([(whole, spans)], scores, embeddings)
     for part in (slice(0, 1), slice(1, 30), slice(30, 50)):
-        parts.add(spans[part], scores[part], embeddings[part])
+        add_batch([(parts, spans[part])], scores[part], embeddings[part])
     assert np.allclose(whole.mean, scores.mean(0), atol=1e-6) and np.array_equal(whole.mean, parts.mean)
     assert np.allclose(whole.embedding, embeddings.mean(0), atol=1e-6) and np.allclose(parts.embedding, whole.embedding, atol=1e-7)
 
