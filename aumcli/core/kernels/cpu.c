@@ -102,6 +102,10 @@ static int worth_threads(int64_t work, int64_t threads) { return work < 200000 ?
  * has to wait for an earlier store to an address that looks the same in its last 12 bits. */
 static int64_t apart(int64_t size) { return (size + 1023) / 1024 * 1024 + 160; }
 
+/* Floats to set aside for a block's rows of so many tokens: blocks whose rows lay a multiple of 4096 bytes apart would all
+ * have to share one set of the first-level cache, and a row is written for one block after the other. */
+static int64_t extent(int64_t tokens) { return tokens * BLOCK + 2 * BLOCK; }
+
 #define KEEP (16 << 20) /* floats of scratch space that a thread may keep */
 
 /* Scratch space of this thread, aligned to cache lines; null if there is no memory. It is kept for the next call: fresh
@@ -122,7 +126,7 @@ static float *scratch_space(int64_t floats) {
 static inline const void *at(const void *data, int64_t half, int64_t index) { return (const char *)data + (half ? 2 : 4) * index; }
 
 /* Floats of scratch space that scanning `count` blocks of channels takes. */
-static int64_t scan_scratch(int64_t count, int64_t n) { return 3 * apart(count * SPAN * BLOCK) + 2 * apart(count * n * BLOCK); }
+static int64_t scan_scratch(int64_t count, int64_t n) { return 3 * apart(count * extent(SPAN)) + 2 * apart(count * n * BLOCK); }
 
 #if defined(__x86_64__) && defined(__GNUC__)
 #define X86 1

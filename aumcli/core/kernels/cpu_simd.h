@@ -231,7 +231,7 @@ INLINE void NAME(write_row)(void *p, int64_t half, int m, const vf *row) {
 /* Step sizes dt and inputs x = dt * u of tokens from .. to and `count` blocks of channels from c on: (tokens, 2, BLOCK) for
  * each block. Whole rows are read, since finding one takes longer than reading it. 0 if a step is negative. */
 INLINE int NAME(stage)(const scan_problem *p, int64_t i, int64_t from, int64_t to, int64_t c, int64_t count, float *steps) {
-    const int64_t size = (to - from) * 2 * BLOCK;
+    const int64_t size = 2 * extent(to - from);
     const view d_in = p->delta, u_in = p->u;                        /* locals: for all the compiler knows, stores change p's */
     const float *bias = p->bias ? p->bias + c : NULL;
     const int softplus = (int)p->softplus, last = NAME(channels)(p, c, count - 1);
@@ -324,7 +324,7 @@ static void NAME(scan_tokens)(const scan_problem *p, int64_t i, int reverse, int
  * wanted from the first direction's, at its end (`gated`). */
 INLINE void NAME(finish)(const scan_problem *p, int64_t i, int64_t from, int64_t to, int64_t c, int64_t count, const float *y,
                          const int more, const int last, const int gated, const float skips) {
-    const int64_t size = (to - from) * BLOCK, half_out = last && p->half_out;
+    const int64_t size = extent(to - from), half_out = last && p->half_out;
     const view u_in = p->u, z_in = p->z, grad_in = p->grad;
     const float *D = p->D ? p->D + c : NULL, skips_gated = p->published_gate ? 1.0f : skips;
     const int tail = NAME(channels)(p, c, count - 1), skip_used = D && (last || gated), gate_used = z_in.data && (last || gated);
@@ -371,8 +371,8 @@ INLINE void NAME(finish)(const scan_problem *p, int64_t i, int64_t from, int64_t
  * backward pass: the states before each chunk, (direction, block, chunk, n, BLOCK), and dz. */
 static int NAME(scan_channels)(const scan_problem *p, int64_t i, int64_t c, int64_t count, float *scratch, float *kept) {
     const int64_t n = p->n, spans = (p->l + SPAN - 1) / SPAN, kept_size = (p->l + CHUNK - 1) / CHUNK * n * BLOCK;
-    float *steps = scratch, *y = steps + apart(2 * count * SPAN * BLOCK);
-    float *A = y + apart(count * SPAN * BLOCK), *states = A + apart(count * n * BLOCK);
+    float *steps = scratch, *y = steps + apart(2 * count * extent(SPAN));
+    float *A = y + apart(count * extent(SPAN)), *states = A + apart(count * n * BLOCK);
     for (int direction = 0; direction < (p->A_b ? 2 : 1); direction++) {
         const int reverse = direction ? 1 : (int)p->reverse, last = direction || !p->A_b;
         const int gated = kept && p->z.data && (p->published_gate ? !direction : last);
@@ -381,7 +381,7 @@ static int NAME(scan_channels)(const scan_problem *p, int64_t i, int64_t c, int6
         memset(states, 0, sizeof(float) * count * n * BLOCK);
         for (int64_t s = 0; s < spans; s++) {
             const int64_t from = (reverse ? spans - 1 - s : s) * SPAN, to = from + SPAN < p->l ? from + SPAN : p->l;
-            const int64_t size = (to - from) * BLOCK;
+            const int64_t size = extent(to - from);
             if (!NAME(stage)(p, i, from, to, c, count, steps)) return NOT_A_DECAY;
             memset(y, 0, sizeof(float) * count * size);
             for (int64_t g = 0; g < count; g++)
@@ -484,7 +484,7 @@ INLINE void NAME(add_sums)(const float *sums, int64_t tokens, const int count, f
 
 /* The gradient of y before the gate, dy = grad silu(z), of tokens from .. to and `count` blocks: (tokens, BLOCK) each. */
 INLINE void NAME(stage_dy)(const scan_problem *p, int64_t i, int64_t from, int64_t to, int64_t c, int64_t count, float *dy) {
-    const int64_t size = (to - from) * BLOCK;
+    const int64_t size = extent(to - from);
     const view z_in = p->z, grad_in = p->grad;
     const int tail = NAME(channels)(p, c, count - 1);
     vf grads[NV], zs[NV];
@@ -509,7 +509,7 @@ INLINE void NAME(stage_dy)(const scan_problem *p, int64_t i, int64_t from, int64
 INLINE void NAME(unstage)(const scan_problem *p, int64_t i, int64_t from, int64_t to, int64_t c, int64_t count, const float *steps,
                           const float *dy, const float *dx, float *dD, float *dbias, const int more,
                           const int last) {
-    const int64_t size = (to - from) * BLOCK, e = p->e;
+    const int64_t size = extent(to - from), e = p->e;
     const view u_in = p->u, d_in = p->delta;
     const float *D = p->D ? p->D + c : NULL, *bias = p->bias ? p->bias + c : NULL, skips = p->A_b ? 2.0f : 1.0f;
     float *du = p->du + (i * p->l + from) * e + c, *ddelta = p->ddelta + (i * p->l + from) * e + c;
@@ -557,7 +557,7 @@ INLINE void NAME(unstage)(const scan_problem *p, int64_t i, int64_t from, int64_
 /* Gradients of `count` blocks of channels from c on: forward again, then CHUNK tokens at a time against each direction. */
 static int NAME(unscan_channels)(const scan_problem *p, int64_t i, int64_t c, int64_t count, float *scratch, float *dB, float *dC) {
     const int64_t n = p->n, chunks = (p->l + CHUNK - 1) / CHUNK, directions = p->A_b ? 2 : 1;
-    const int64_t rows = apart(count * CHUNK * BLOCK), pairs = apart(CHUNK * TOGETHER * 2 * BLOCK), rates = apart(count * n * BLOCK);
+    const int64_t rows = apart(count * extent(CHUNK)), pairs = apart(CHUNK * TOGETHER * 2 * BLOCK), rates = apart(count * n * BLOCK);
     float *kept = scratch + scan_scratch(count, n);
     const int done = NAME(scan_channels)(p, i, c, count, scratch, kept);
     if (done != DONE) return done;
@@ -572,7 +572,7 @@ static int NAME(unscan_channels)(const scan_problem *p, int64_t i, int64_t c, in
         memset(dA, 0, sizeof(float) * 2 * rates);                   /* and g */
         for (int64_t s = 0; s < chunks; s++) {
             const int64_t chunk = reverse ? s : chunks - 1 - s, from = chunk * CHUNK, to = from + CHUNK < p->l ? from + CHUNK : p->l;
-            const int64_t size = (to - from) * BLOCK;
+            const int64_t size = extent(to - from);
             NAME(stage)(p, i, from, to, c, count, steps);
             NAME(stage_dy)(p, i, from, to, c, count, dy);
             memset(dx, 0, sizeof(float) * 2 * rows);                /* and ddt */
@@ -588,7 +588,7 @@ static int NAME(unscan_channels)(const scan_problem *p, int64_t i, int64_t c, in
                                              dx + 2 * at, dA + rate, recalled, sums, k, TOGETHER);
                 }
                 for (int which = 0; which < 2; which++) {
-                    const float *sum = sums + which * some * size;
+                    const float *sum = sums + which * some * (to - from) * BLOCK;
                     float *into = (which ? dC : dB) + from * n + k;
                     if (some == 1) NAME(add_sums)(sum, to - from, 1, into, n);
                     else NAME(add_sums)(sum, to - from, TOGETHER, into, n);
@@ -613,7 +613,7 @@ static int NAME(unscan_channels)(const scan_problem *p, int64_t i, int64_t c, in
 static int NAME(scan_backward)(const scan_problem *p) {
     const int64_t blocks = (p->e + BLOCK - 1) / BLOCK, n = p->n, widest = (blocks + p->slots - 1) / p->slots;
     const int64_t kept = apart((p->A_b ? 2 : 1) * widest * ((p->l + CHUNK - 1) / CHUNK) * n * BLOCK);
-    const int64_t scratch_size = scan_scratch(widest, n) + kept + 5 * apart(widest * CHUNK * BLOCK) + 2 * apart(CHUNK * TOGETHER * 2 * BLOCK)
+    const int64_t scratch_size = scan_scratch(widest, n) + kept + 5 * apart(widest * extent(CHUNK)) + 2 * apart(CHUNK * TOGETHER * 2 * BLOCK)
                                  + 3 * apart(widest * n * BLOCK) + 2 * apart(widest * BLOCK);
     int code = DONE;
     #pragma omp parallel num_threads(worth_threads(p->b * p->l * p->e * n, p->threads)) reduction(max : code)
