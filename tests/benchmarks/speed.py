@@ -30,7 +30,7 @@ from aumcli.bench import Rules, Setting, measure, network_config
 from aumcli.config import AudioMambaConfig, Direction, FrontendConfig
 from aumcli.core import build_network
 from aumcli.core.frontend import LogMel
-from aumcli.core.kernels import bidirectional_scan, causal_conv1d, operators
+from aumcli.core.kernels import bidirectional_scan, causal_conv1d, cpu, operators
 from aumcli.core.mixer import Mixer
 from aumcli.data.batch import make_batch
 from aumcli.data.dataset import Waveforms, crop_and_pad, epoch_batches, load_batches
@@ -169,9 +169,20 @@ def kernels(arguments: argparse.Namespace) -> None:
 
 @torch.no_grad()
 def floors(arguments: argparse.Namespace) -> None:
-    """What a base block's scan could cost at best: its recurrences from the first-level cache, its tensors at the memory's speed."""
+    """What a base block's scan could cost at best: its recurrences from the first-level cache, all of it from the second-level
+    cache, its tensors at the memory's speed; and what its products cost on as few tokens as stay in the cache between kernels."""
     mixer, scan = block_inputs()
-    threads, grad = torch.get_num_threads(), torch.randn_like(scan[0])
+    threads, grad, once = torch.get_num_threads(), torch.randn_like(scan[0]), cpu._run
+    few, few_grad = ([(x[:64] if x.ndim < 3 else x[..., :64]).contiguous() for x in each] for each in (scan, [grad]))
+
+    def in_cache(kernel: Callable[[], object]) -> None:
+        """64 channels in one thread, so often that all channels would have had their turn in all threads."""
+        again = scan[0].shape[2] // 64 // threads
+        torch.set_num_threads(1)
+        with mock.patch.object(cpu, "_run", lambda *call: [once(*call) for _ in range(again)]), mock.patch.object(cpu, "_SLOTS", 1):
+            kernel()
+        torch.set_num_threads(threads)
+
     directions, channels, tokens = 2, scan[0].shape[2] // 16, 16
     times = directions * channels * BASE_TOKENS // tokens // threads
     with tempfile.TemporaryDirectory() as folder:
@@ -179,11 +190,23 @@ def floors(arguments: argparse.Namespace) -> None:
         subprocess.run(["cc", "-O3", "-std=gnu11", "-fno-math-errno", "-shared", "-fPIC", "-w", "-o", library,
                         Path(__file__).with_name("floor.c")], check=True)
         loops = ctypes.CDLL(str(library))
-    for loop_name, kernel, what in ((loops.floor_forward, lambda: bidirectional_scan(*scan), "forward"),
-                                    (loops.floor_backward, lambda: torch.ops.aumcli.scan_backward(grad, *scan, True, False, False), "backward")):
-        show(f"recurrences from the first-level cache, {what} | the kernel", compare(lambda: loop_name(ctypes.c_int64(times)), kernel))
+    for recurrences, kernel, what in (
+            (loops.floor_forward, lambda scan, grad: bidirectional_scan(*scan), "forward"),
+            (loops.floor_backward, lambda scan, grad: torch.ops.aumcli.scan_backward(grad, *scan, True, False, False), "backward")):
+        whole = lambda: kernel(scan, grad)                                                         # noqa: E731
+        show(f"recurrences from the first-level cache, {what} | the kernel", compare(lambda: recurrences(ctypes.c_int64(times)), whole))
+        show(f"the kernel in the second-level cache, {what} | the kernel", compare(lambda: in_cache(lambda: kernel(few, *few_grad)), whole))
     source, target = torch.randn(4, *scan[0].shape), torch.empty(4, *scan[0].shape)
     show("copy of four of the scan's tensors | the kernel, forward", compare(lambda: target.copy_(source), lambda: bidirectional_scan(*scan)))
+    blocks, x = build_network(AudioMambaConfig(size="base")).layers, torch.randn(2048, 768)
+
+    def projections(piece: int) -> None:
+        for block in blocks:
+            for part in x.split(piece):
+                block.mixer.in_proj(part)
+
+    for piece in (512, 256, 128):
+        show(f"input projections of 2048 tokens | {piece} at a time", compare(lambda: projections(2048), lambda: projections(piece), 5))
 
 
 def others(arguments: argparse.Namespace) -> None:
