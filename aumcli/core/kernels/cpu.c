@@ -78,9 +78,9 @@ typedef struct { int64_t clip, t; float mean, *out; } lane_frame;       /* its c
 #define LOG2E 1.44269504088896340736f
 #define LN2 0.69314718055994530942f
 #define BLOCK 16      /* channels of one task: a cache line of floats */
-#define CHUNK 16      /* tokens whose states the backward pass keeps at a time: fits the first-level cache */
-#define SPAN 32       /* tokens that the forward pass takes through all channels of a task: fits the second-level cache */
-#define WIDEST 64     /* blocks of channels in a task of the forward pass */
+#define CHUNK 24      /* tokens whose states the backward pass keeps at a time: fits the first-level cache */
+#define SPAN 48       /* tokens, whole chunks, that the forward pass takes through all channels of a task: fits the second-level cache */
+#define WIDEST 64     /* blocks of channels in a task */
 #define AHEAD 2      /* rows that are fetched before their turn: each begins on another page, where no prefetcher looks */
 #define ROWS 64       /* rows of one task of the convolution and the normalisation */
 #define MOST_STATES 256
@@ -124,6 +124,19 @@ static float *scratch_space(int64_t floats) {
 
 /* The number at `index` of an array of floats, or of bfloat16 numbers if `half`. */
 static inline const void *at(const void *data, int64_t half, int64_t index) { return (const char *)data + (half ? 2 : 4) * index; }
+
+static int64_t blocks_of(int64_t e) { return (e + BLOCK - 1) / BLOCK; }
+
+/* The first block of channels of a slot. */
+static int64_t first_block(const scan_problem *p, int64_t slot) { return slot * blocks_of(p->e) / p->slots; }
+
+/* In how many parts, of `most`, to cut the blocks of each of b batch elements: so few that all threads have work, since the
+ * memory likes long rows, and none wider than WIDEST. */
+static int64_t parts_of(int64_t b, int64_t blocks, int64_t most, int64_t threads) {
+    int64_t parts = (threads + b - 1) / b;
+    if ((blocks + parts - 1) / parts > WIDEST) parts = (blocks + WIDEST - 1) / WIDEST;
+    return parts < most ? parts : most;
+}
 
 /* Floats of scratch space that scanning `count` blocks of channels takes. */
 static int64_t scan_scratch(int64_t count, int64_t n) { return 3 * apart(count * extent(SPAN)) + 2 * apart(count * n * BLOCK); }

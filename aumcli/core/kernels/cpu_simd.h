@@ -394,10 +394,7 @@ static int NAME(scan_channels)(const scan_problem *p, int64_t i, int64_t c, int6
 }
 
 static int NAME(scan)(const scan_problem *p) {
-    const int64_t blocks = (p->e + BLOCK - 1) / BLOCK, threads = worth_threads(p->b * p->l * p->e * p->n, p->threads);
-    int64_t parts = (threads + p->b - 1) / p->b;                    /* of a batch element's channels: as long rows as can be */
-    if ((blocks + parts - 1) / parts > WIDEST) parts = (blocks + WIDEST - 1) / WIDEST;
-    if (parts > blocks) parts = blocks;
+    const int64_t blocks = blocks_of(p->e), threads = worth_threads(p->b * p->l * p->e * p->n, p->threads), parts = parts_of(p->b, blocks, blocks, threads);
     const int64_t widest = (blocks + parts - 1) / parts;
     int code = DONE;
     #pragma omp parallel num_threads(threads) reduction(max : code)
@@ -554,9 +551,37 @@ INLINE void NAME(unstage)(const scan_problem *p, int64_t i, int64_t from, int64_
         }
 }
 
-/* Gradients of `count` blocks of channels from c on: forward again, then CHUNK tokens at a time against each direction. */
-static int NAME(unscan_channels)(const scan_problem *p, int64_t i, int64_t c, int64_t count, float *scratch, float *dB, float *dC) {
+/* The recurrences of one slot's blocks, own .. end of those staged, on one chunk of tokens; `start`: the states before it of
+ * the first block. */
+INLINE void NAME(unscan_slot)(const scan_problem *p, int64_t i, int64_t slot, int reverse, int64_t from, int64_t to, int64_t own,
+                              int64_t end, const float *A, const float *steps, const float *dy, const float *start, float *g,
+                              float *dx, float *dA, float *recalled, float *sums) {
+    const int64_t n = p->n, size = extent(to - from), between = (p->l + CHUNK - 1) / CHUNK * n * BLOCK;
+    const int64_t into = ((i * p->slots + slot) * p->l + from) * n;
+    for (int64_t k = 0; k < n;) {                                   /* all blocks, so that their sums are summed over lanes but once */
+        const int64_t some = n - k >= TOGETHER ? TOGETHER : 1;
+        memset(sums, 0, sizeof(float) * CHUNK * some * 2 * BLOCK);
+        for (int64_t block = own; block < end; block++) {
+            const int64_t at = block * size, rate = block * n * BLOCK;
+            if (some == 1) NAME(unscan_states)(p, i, reverse, from, to, A + rate, steps + 2 * at, dy + at, start + block * between, g + rate,
+                                               dx + 2 * at, dA + rate, recalled, sums, k, 1);
+            else NAME(unscan_states)(p, i, reverse, from, to, A + rate, steps + 2 * at, dy + at, start + block * between, g + rate,
+                                     dx + 2 * at, dA + rate, recalled, sums, k, TOGETHER);
+        }
+        for (int which = 0; which < 2; which++) {
+            const float *sum = sums + which * some * (to - from) * BLOCK;
+            float *out = (which ? p->dC : p->dB) + into + k;
+            if (some == 1) NAME(add_sums)(sum, to - from, 1, out, n);
+            else NAME(add_sums)(sum, to - from, TOGETHER, out, n);
+        }
+        k += some;
+    }
+}
+
+/* Gradients of the channels of slots first .. end: forward again, then CHUNK tokens at a time against each direction. */
+static int NAME(unscan_channels)(const scan_problem *p, int64_t i, int64_t first, int64_t end, float *scratch) {
     const int64_t n = p->n, chunks = (p->l + CHUNK - 1) / CHUNK, directions = p->A_b ? 2 : 1;
+    const int64_t from_block = first_block(p, first), c = from_block * BLOCK, count = first_block(p, end) - from_block;
     const int64_t rows = apart(count * extent(CHUNK)), pairs = apart(CHUNK * TOGETHER * 2 * BLOCK), rates = apart(count * n * BLOCK);
     float *kept = scratch + scan_scratch(count, n);
     const int done = NAME(scan_channels)(p, i, c, count, scratch, kept);
@@ -572,28 +597,13 @@ static int NAME(unscan_channels)(const scan_problem *p, int64_t i, int64_t c, in
         memset(dA, 0, sizeof(float) * 2 * rates);                   /* and g */
         for (int64_t s = 0; s < chunks; s++) {
             const int64_t chunk = reverse ? s : chunks - 1 - s, from = chunk * CHUNK, to = from + CHUNK < p->l ? from + CHUNK : p->l;
-            const int64_t size = extent(to - from);
             NAME(stage)(p, i, from, to, c, count, steps);
             NAME(stage_dy)(p, i, from, to, c, count, dy);
             memset(dx, 0, sizeof(float) * 2 * rows);                /* and ddt */
-            for (int64_t k = 0; k < n;) {                           /* all blocks, so that their sums are summed over lanes but once */
-                const int64_t some = n - k >= TOGETHER ? TOGETHER : 1;
-                memset(sums, 0, sizeof(float) * CHUNK * some * 2 * BLOCK);
-                for (int64_t block = 0; block < count; block++) {
-                    const float *start = kept + ((direction * count + block) * chunks + chunk) * n * BLOCK;
-                    const int64_t at = block * size, rate = block * n * BLOCK;
-                    if (some == 1) NAME(unscan_states)(p, i, reverse, from, to, A + rate, steps + 2 * at, dy + at, start, g + rate,
-                                                       dx + 2 * at, dA + rate, recalled, sums, k, 1);
-                    else NAME(unscan_states)(p, i, reverse, from, to, A + rate, steps + 2 * at, dy + at, start, g + rate,
-                                             dx + 2 * at, dA + rate, recalled, sums, k, TOGETHER);
-                }
-                for (int which = 0; which < 2; which++) {
-                    const float *sum = sums + which * some * (to - from) * BLOCK;
-                    float *into = (which ? dC : dB) + from * n + k;
-                    if (some == 1) NAME(add_sums)(sum, to - from, 1, into, n);
-                    else NAME(add_sums)(sum, to - from, TOGETHER, into, n);
-                }
-                k += some;
+            for (int64_t slot = first; slot < end; slot++) {
+                const int64_t own = first_block(p, slot) - from_block;
+                NAME(unscan_slot)(p, i, slot, reverse, from, to, own, first_block(p, slot + 1) - from_block, A, steps, dy,
+                                  kept + (direction * count * chunks + chunk) * n * BLOCK, g, dx, dA, recalled, sums);
             }
             NAME(unstage)(p, i, from, to, c, count, steps, dy, dx, dD, dbias, direction, direction == directions - 1);
         }
@@ -611,19 +621,19 @@ static int NAME(unscan_channels)(const scan_problem *p, int64_t i, int64_t c, in
 }
 
 static int NAME(scan_backward)(const scan_problem *p) {
-    const int64_t blocks = (p->e + BLOCK - 1) / BLOCK, n = p->n, widest = (blocks + p->slots - 1) / p->slots;
+    const int64_t blocks = blocks_of(p->e), n = p->n, threads = worth_threads(p->b * p->l * p->e * n, p->threads);
+    const int64_t slots_each = (blocks + p->slots - 1) / p->slots, parts = parts_of(p->b, blocks, p->slots, threads), widest = (p->slots + parts - 1) / parts * slots_each;
     const int64_t kept = apart((p->A_b ? 2 : 1) * widest * ((p->l + CHUNK - 1) / CHUNK) * n * BLOCK);
     const int64_t scratch_size = scan_scratch(widest, n) + kept + 5 * apart(widest * extent(CHUNK)) + 2 * apart(CHUNK * TOGETHER * 2 * BLOCK)
                                  + 3 * apart(widest * n * BLOCK) + 2 * apart(widest * BLOCK);
     int code = DONE;
-    #pragma omp parallel num_threads(worth_threads(p->b * p->l * p->e * n, p->threads)) reduction(max : code)
+    #pragma omp parallel num_threads(threads) reduction(max : code)
     {
         float *scratch = scratch_space(scratch_size);
         #pragma omp for schedule(dynamic)
-        for (int64_t task = 0; task < p->b * p->slots; task++) {
-            const int64_t slot = task % p->slots, first = slot * blocks / p->slots, count = (slot + 1) * blocks / p->slots - first;
-            const int done = scratch ? NAME(unscan_channels)(p, task / p->slots, first * BLOCK, count, scratch,
-                                                             p->dB + task * p->l * n, p->dC + task * p->l * n) : OUT_OF_MEMORY;
+        for (int64_t task = 0; task < p->b * parts; task++) {
+            const int64_t part = task % parts;
+            const int done = scratch ? NAME(unscan_channels)(p, task / parts, part * p->slots / parts, (part + 1) * p->slots / parts, scratch) : OUT_OF_MEMORY;
             code = done > code ? done : code;
         }
     }
