@@ -688,47 +688,67 @@ static int NAME(conv)(const conv_problem *p) {
     return DONE;
 }
 
-/* Gradients for one batch element and W channels, tokens in the order of time (reverse: backwards). */
-INLINE void NAME(unconv_lane)(const conv_problem *p, int64_t i, int64_t c, const int64_t k) {
-    const float *x = (const float *)p->x.data + i * p->x.batch, *grad = (const float *)p->grad.data + i * p->grad.batch;
-    const vf bias = p->bias ? load(p->bias + c) : splat(0.0f);
-    vf dw[MOST_TAPS], weight[MOST_TAPS], dbias = splat(0.0f);
-    vf recent[MOST_TAPS], inputs[MOST_TAPS];                    /* ds and x at token s - j */
-    for (int64_t j = 0; j < k; j++) { dw[j] = recent[j] = inputs[j] = splat(0.0f); weight[j] = load(p->weight + j * p->e + c); }
-    for (int64_t s = 0; s < p->l + k - 1; s++) {                /* s runs on: the last inputs meet no later token */
-        for (int64_t j = k - 1; j > 0; j--) { recent[j] = recent[j - 1]; inputs[j] = inputs[j - 1]; }
-        recent[0] = splat(0.0f);
-        if (s < p->l) {
-            const int64_t t = p->reverse ? p->l - 1 - s : s;
-            inputs[0] = load(x + t * p->x.row + c);
-            vf y = bias;
-            for (int64_t j = 0; j < k; j++) y += inputs[k - 1 - j] * weight[j];
-            const vf sig = sigmoidv(y), ds = load(grad + t * p->grad.row + c) * sig * (1.0f + y * (1.0f - sig));
-            recent[0] = ds;
-            dbias += ds;
-            for (int64_t j = 0; j < k; j++) dw[j] += ds * inputs[k - 1 - j];
+/* Gradients for channels c .. end from `count` steps of time, s and later (a reversed convolution's first step is the last
+ * token). `inside`: no tap reaches beyond the sequence, and no step either. `recent` (k - 1, end - c) holds the gradients
+ * before SiLU of the last steps: an input's gradient is complete k - 1 steps later. */
+INLINE void NAME(unconv_steps)(const conv_problem *p, int64_t i, int64_t s, int64_t c, int64_t end, float *recent, const int inside,
+                               const int64_t k, const int count) {
+    const conv_problem q = *p;
+    const int64_t start = q.reverse ? q.l - 1 : 0, way = q.reverse ? -1 : 1, width = end - c;
+    const float *x_in = (const float *)q.x.data + i * q.x.batch, *grad = (const float *)q.grad.data + i * q.grad.batch;
+    for (; c < end; c += W, recent += W) {
+        vf x[MOST_TAPS + LOCKSTEP], ds[MOST_TAPS + LOCKSTEP], weight[MOST_TAPS], dw[MOST_TAPS];     /* x, ds: from step s - k + 1 on */
+        const vf bias = q.bias ? load(q.bias + c) : splat(0.0f);
+        vf dbias = load(q.dbias + i * q.e + c);
+        for (int64_t j = 0; j < k; j++) { weight[j] = load(q.weight + j * q.e + c); dw[j] = load(q.dweight + (i * k + j) * q.e + c); }
+        for (int64_t j = 0; j < k - 1 + count; j++) {
+            const int64_t step = s - k + 1 + j;
+            x[j] = inside || (step >= 0 && step < q.l) ? load(x_in + (start + way * step) * q.x.row + c) : splat(0.0f);
         }
-        const int64_t done = s - (k - 1);                       /* every output that used this input has been seen */
-        if (done >= 0) {
+        for (int64_t j = 0; j < k - 1; j++) ds[j] = load(recent + j * width);
+        for (int j = 0; j < count; j++) {
+            vf y = bias, *now = ds + k - 1 + j;
+            for (int64_t m = 0; m < k; m++) y += x[j + m] * weight[m];
+            const vf sig = sigmoidv(y);
+            *now = inside || s + j < q.l ? load(grad + (start + way * (s + j)) * q.grad.row + c) * sig * (1.0f + y * (1.0f - sig)) : splat(0.0f);
+            dbias += *now;
+            for (int64_t m = 0; m < k; m++) dw[m] += *now * x[j + m];
+        }
+        for (int j = 0; j < count; j++) {
+            const int64_t step = s - k + 1 + j;
             vf dx = splat(0.0f);
-            for (int64_t j = 0; j < k; j++) dx += recent[j] * weight[j];
-            store(p->dx + (i * p->l + (p->reverse ? p->l - 1 - done : done)) * p->e + c, dx);
+            for (int64_t m = 0; m < k; m++) dx += ds[j + k - 1 - m] * weight[m];
+            if (inside || step >= 0) store(q.dx + (i * q.l + start + way * step) * q.e + c, dx);
         }
+        for (int64_t j = 0; j < k - 1; j++) store(recent + j * width, ds[count + j]);
+        for (int64_t j = 0; j < k; j++) store(q.dweight + (i * k + j) * q.e + c, dw[j]);
+        store(q.dbias + i * q.e + c, dbias);
     }
-    for (int64_t j = 0; j < k; j++) store(p->dweight + (i * p->k + j) * p->e + c, dw[j]);
-    store(p->dbias + i * p->e + c, dbias);
 }
 
 static int NAME(conv_backward)(const conv_problem *p) {
-    const int64_t blocks = p->e / BLOCK;
-    #pragma omp parallel for schedule(static) num_threads(worth_threads(p->b * p->l * p->e * p->k, p->threads))
-    for (int64_t task = 0; task < p->b * blocks; task++)
-        for (int v = 0; v < NV; v++) {
-            const int64_t i = task / blocks, c = task % blocks * BLOCK + v * W;
-            if (p->k == 4) NAME(unconv_lane)(p, i, c, 4);
-            else NAME(unconv_lane)(p, i, c, p->k);
+    const int64_t blocks = blocks_of(p->e), threads = worth_threads(p->b * p->l * p->e * p->k, p->threads), parts = parts_of(p->b, blocks, blocks, threads);
+    const int64_t widest = (blocks + parts - 1) / parts * BLOCK, k = p->k;
+    int code = DONE;
+    #pragma omp parallel num_threads(threads) reduction(max : code)
+    {
+        float *recent = scratch_space(MOST_TAPS * widest);
+        if (!recent) code = OUT_OF_MEMORY;
+        #pragma omp for schedule(static)
+        for (int64_t task = 0; task < p->b * parts; task++) {
+            const int64_t i = task / parts, part = task % parts, c = part * blocks / parts * BLOCK, end = (part + 1) * blocks / parts * BLOCK;
+            if (!recent) continue;
+            memset(recent, 0, sizeof(float) * MOST_TAPS * widest);
+            for (int64_t j = 0; j < k; j++) memset(p->dweight + (i * k + j) * p->e + c, 0, sizeof(float) * (end - c));
+            memset(p->dbias + i * p->e + c, 0, sizeof(float) * (end - c));
+            for (int64_t s = 0, some; s < p->l + k - 1; s += some) {            /* it runs on: the last inputs meet no later token */
+                some = k == 4 && s >= 3 && s + LOCKSTEP <= p->l ? LOCKSTEP : 1;
+                if (some == 1) NAME(unconv_steps)(p, i, s, c, end, recent, 0, k, 1);
+                else NAME(unconv_steps)(p, i, s, c, end, recent, 1, 4, LOCKSTEP);
+            }
         }
-    return DONE;
+    }
+    return code;
 }
 
 INLINE float NAME(total)(vf x) {
