@@ -6,7 +6,6 @@ backward kernel does it anyway and gives its output as a by-product.
 """
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
@@ -45,7 +44,7 @@ class _Block(torch.autograd.Function):
         if grad is None:  # the mixer's output was not used: only the residual stream carries a gradient
             return None, None, grad_total, grad_total if ctx.has_residual else None, *(None for _ in ctx.block.parameters())
         with torch.autocast(**ctx.autocast):
-            tokens = F.rms_norm(total, total.shape[-1:], norm.weight, norm.eps)
+            tokens, _ = torch.ops.aumcli.norm(total, None, norm.weight, norm.eps)
             if projected is None:
                 projected = mixer.in_proj(tokens)
             grads, grad_projected, y = _unmix(mixer, projected, grad @ mixer.out_proj.weight)
