@@ -131,10 +131,14 @@ def unpack(archive: Path, folder: Path, rename: Callable[[str], str | None], lim
             target.parent.mkdir(parents=True, exist_ok=True)
             with open(target, "wb") as out:
                 shutil.copyfileobj(file, out, CHUNK_BYTES)
-        verify(partial)
+        try:
+            verify(partial)
+        except AumError as error:  # the user knows the archive, not where it was unpacked
+            raise AumError(error.problem.replace(str(partial), str(archive)), fix=error.fix, exit_code=error.exit_code) from error
         replace_folder(partial, folder, own)
     except DAMAGED as error:
-        raise AumError(f"{archive} is no archive, or damaged: {error}", fix="download it again", exit_code=1) from error
+        reason = str(error).partition("\n")[0].rstrip(":")  # tarfile adds a line for each compression that it tried
+        raise AumError(f"{archive} is no archive, or damaged: {reason}", fix="download it again", exit_code=1) from error
     except OSError as error:
         raise disk_error(folder, error) from error
     finally:
