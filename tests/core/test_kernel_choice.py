@@ -1,5 +1,6 @@
 """The door to the kernels: which backend runs, what it refuses, and what torch's machinery sees of it."""
 
+import platform
 import subprocess
 import sys
 import types
@@ -123,6 +124,16 @@ def test_instruction_sets_agree(limit_isa, draw_scan, gradients, error):
             # fused multiply-adds round once less, and lanes are summed in another order
             assert all(error(x, y) < 2e-6 for x, y in zip(outputs, want, strict=True))
             assert all(error(grads[k], want_grads[k]) < 5e-6 for k in grads)
+
+
+@pytest.mark.skipif(platform.machine() not in ("x86_64", "AMD64"), reason="elsewhere denormal numbers cost nothing")
+def test_gradients_fade_to_zero_without_denormal_numbers(needs_cpu, draw_scan, gradients):
+    tensors = draw_scan(2, 400, 64, 16)  # enough work for two threads
+    _, grads = gradients(lambda **x: bidirectional_scan(**x, backend="cpu")[:, 200], tensors)
+    u = grads["u"].abs()
+    assert u[:, 200].min() > 0 and (u == 0).any() and (u[u > 0] >= torch.finfo(torch.float32).tiny).all()
+    small = torch.full((2**20,), 1e-20)
+    assert ((small * small) > 0).all()   # and every thread's arithmetic is as it was: others still get denormal numbers
 
 
 def test_gradcheck_of_the_torch_backend(draw_scan):

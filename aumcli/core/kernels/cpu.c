@@ -18,6 +18,12 @@
 #include <omp.h>
 #endif
 
+#if defined(__x86_64__) && defined(__GNUC__)
+#define X86 1
+#include <immintrin.h>
+#define FLUSH_DENORMALS 0x8040u         /* bits of MXCSR: take them for zero, as inputs and as results */
+#endif
+
 enum { DONE = 0, OUT_OF_MEMORY = 1, NOT_A_DECAY = 2 };
 
 typedef struct { const void *data; int64_t batch, row, half; } view;     /* (b, l, *), strides in numbers; half: bfloat16, else float */
@@ -106,6 +112,26 @@ static int64_t apart(int64_t size) { return (size + 1023) / 1024 * 1024 + 160; }
  * have to share one set of the first-level cache, and a row is written for one block after the other. */
 static int64_t extent(int64_t tokens) { return tokens * BLOCK + 2 * BLOCK; }
 
+/* From now on this thread takes denormal numbers, below 1.2e-38, for zero; gives what to `restore`. Gradients pass through
+ * them on their way to zero, far from the tokens that the loss depends on, and each would cost some hundred cycles on x86. */
+static unsigned flush_denormals(void) {
+#ifdef X86
+    const unsigned mode = _mm_getcsr();
+    _mm_setcsr(mode | FLUSH_DENORMALS);
+    return mode;
+#else
+    return 0;
+#endif
+}
+
+static void restore(unsigned mode) {
+#ifdef X86
+    _mm_setcsr(mode);
+#else
+    (void)mode;
+#endif
+}
+
 #define KEEP (16 << 20) /* floats of scratch space that a thread may keep */
 
 /* Scratch space of this thread, aligned to cache lines; null if there is no memory. It is kept for the next call: fresh
@@ -141,13 +167,7 @@ static int64_t parts_of(int64_t b, int64_t blocks, int64_t most, int64_t threads
 /* Floats of scratch space that scanning `count` blocks of channels takes. */
 static int64_t scan_scratch(int64_t count, int64_t n) { return 3 * apart(count * extent(SPAN)) + 2 * apart(count * n * BLOCK); }
 
-#if defined(__x86_64__) && defined(__GNUC__)
-#define X86 1
-#endif
-
 #ifdef X86
-#include <immintrin.h>
-
 static const float exp2_of_32nds[32] = {
     1.0f, 1.02189715f, 1.04427378f, 1.0671404f, 1.09050773f, 1.11438674f, 1.13878863f, 1.16372486f,
     1.18920712f, 1.21524736f, 1.24185781f, 1.26905096f, 1.29683955f, 1.32523664f, 1.35425555f, 1.38390988f,

@@ -629,6 +629,7 @@ static int NAME(scan_backward)(const scan_problem *p) {
     int code = DONE;
     #pragma omp parallel num_threads(threads) reduction(max : code)
     {
+        const unsigned mode = flush_denormals();
         float *scratch = scratch_space(scratch_size);
         #pragma omp for schedule(dynamic)
         for (int64_t task = 0; task < p->b * parts; task++) {
@@ -636,6 +637,7 @@ static int NAME(scan_backward)(const scan_problem *p) {
             const int done = scratch ? NAME(unscan_channels)(p, task / parts, part * p->slots / parts, (part + 1) * p->slots / parts, scratch) : OUT_OF_MEMORY;
             code = done > code ? done : code;
         }
+        restore(mode);
     }
     return code;
 }
