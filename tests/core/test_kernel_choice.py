@@ -80,9 +80,10 @@ def _all_kernels(backend: str):
     return run
 
 
+@pytest.mark.parametrize("shape", [THREADED, (1, 50, 1048, 5)], ids=str)  # the second: too wide for one task, and a narrow last block
 @pytest.mark.parametrize("published", [False, True])
-def test_results_are_the_same_bits_for_any_number_of_threads(needs_cpu, threads, draw_scan, gradients, published):
-    tensors = draw_scan(*THREADED)
+def test_results_are_the_same_bits_for_any_number_of_threads(needs_cpu, threads, draw_scan, gradients, published, shape):
+    tensors = draw_scan(*shape)
 
     def run(**x):
         y = bidirectional_scan(**x, backend="cpu", published_gate_gradient=published)

@@ -17,9 +17,10 @@ import torch
 from aumcli.core.kernels import add_rms_norm, available_backends, bidirectional_scan, causal_conv1d, selective_scan
 
 OPERATORS = "cpu" if available_backends()["triton"] else "triton"  # as in conftest.py
-# (b, l, e, n): lengths about the chunks of 16 and 32 tokens, widths that are no multiple of 16, states of 16, 8, 5
-SHAPES = [(2, 1, 5, 16), (2, 2, 24, 8), (3, 3, 1, 5), (2, 15, 40, 16), (1, 16, 24, 5), (2, 17, 16, 8), (1, 31, 5, 5),
-          (2, 63, 24, 16), (1, 500, 5, 16), (1, 513, 40, 8), (1, 4097, 17, 5)]
+# (b, l, e, n): lengths about the chunks of 24, 32 and 48 tokens, widths that are no multiple of 16, one too wide for one task;
+# states of 16, 8, 5
+SHAPES = [(2, 1, 5, 16), (2, 2, 24, 8), (3, 3, 1, 5), (2, 15, 40, 16), (1, 16, 24, 5), (2, 17, 16, 8), (2, 24, 40, 16),
+          (1, 25, 5, 8), (1, 31, 5, 5), (2, 48, 24, 8), (1, 49, 1048, 5), (2, 63, 24, 16), (1, 500, 5, 16), (1, 513, 40, 8), (1, 4097, 17, 5)]
 SHORT, MEDIUM = (2, 17, 24, 5), (1, 100, 40, 16)
 if OPERATORS == "triton":  # the interpreter takes milliseconds for a token; chunks have 80 forward, 16 backward
     SHAPES = [(2, 1, 5, 16), (2, 2, 24, 8), (3, 3, 1, 5), (1, 15, 40, 8), (1, 16, 24, 5), (2, 17, 16, 8), (1, 63, 24, 16),

@@ -91,6 +91,7 @@ typedef struct { int64_t clip, t; float mean, *out; } lane_frame;       /* its c
 #define ROWS 64       /* rows of one task of the convolution and the normalisation */
 #define MOST_STATES 256
 #define MOST_TAPS 16
+_Static_assert(SPAN % CHUNK == 0, "the forward pass keeps a state at each chunk's start, and where a span begins");
 /* Keep the compiler from fusing the rounding of `x` into what follows. */
 #if defined(__x86_64__)
 #define ROUNDED(x) __asm__("" : "+x"(x))
