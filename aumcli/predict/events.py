@@ -124,8 +124,9 @@ class ClipScores:
 def add_batch(clips: list[tuple[ClipScores, list[tuple[int, int]]]], scores: np.ndarray, embeddings: np.ndarray | None) -> None:
     """Give the scores (n, classes) and embeddings (n, d) of a batch of windows to their clips.
 
-    The windows stand clip behind clip, with the spans (first sample, the one after the last) that stand beside each. What is computed of scores is computed of all at once: one by one, each operation would wait for a thread that decodes to let
-    go of Python's lock.
+    The windows stand clip behind clip, with the spans (first sample, the one after the last) that stand beside each. What is
+    computed of scores is computed of all at once: one by one, each operation would wait for a thread that decodes to let go of
+    Python's lock.
     """
     starts = [0, *accumulate(len(spans) for _, spans in clips)]
     totals = np.add.reduceat(scores, starts[:-1], axis=0, dtype=np.float64)                             # (clips, classes)

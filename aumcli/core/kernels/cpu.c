@@ -165,8 +165,16 @@ static int64_t parts_of(int64_t b, int64_t blocks, int64_t most, int64_t threads
     return parts < most ? parts : most;
 }
 
-/* Floats of scratch space that scanning `count` blocks of channels takes. */
+/* What scanning `count` blocks of channels works in: staged tokens and their y, (block, 2, ..) and (block, ..), rates and
+ * states, (block, n, BLOCK). */
+typedef struct { float *steps, *y, *A, *states; } scan_space;
+
 static int64_t scan_scratch(int64_t count, int64_t n) { return 3 * apart(count * extent(SPAN)) + 2 * apart(count * n * BLOCK); }
+
+static scan_space scan_space_in(float *scratch, int64_t count, int64_t n) {
+    float *y = scratch + 2 * apart(count * extent(SPAN)), *A = y + apart(count * extent(SPAN));
+    return (scan_space){scratch, y, A, A + apart(count * n * BLOCK)};
+}
 
 #ifdef X86
 static const float exp2_of_32nds[32] = {

@@ -369,37 +369,36 @@ INLINE void NAME(finish)(const scan_problem *p, int64_t i, int64_t from, int64_t
 
 /* Scan staged tokens from .. to of `count` blocks in one direction and write y out. With `kept`, for the backward pass: the
  * states before each chunk, (direction, block, chunk, n, BLOCK), and dz. */
-INLINE void NAME(scan_span)(const scan_problem *p, int64_t i, int direction, int64_t from, int64_t to, int64_t c, int64_t count, const float *A,
-                            const float *steps, float *y, float *states, float *kept) {
+INLINE void NAME(scan_span)(const scan_problem *p, int64_t i, int direction, int64_t from, int64_t to, int64_t c, int64_t count,
+                            const scan_space work, float *kept) {
     const int64_t n = p->n, size = extent(to - from), kept_size = (p->l + CHUNK - 1) / CHUNK * n * BLOCK;
     const int reverse = direction ? 1 : (int)p->reverse, last = direction || !p->A_b;
     const int gated = kept && p->z.data && (p->published_gate ? !direction : last);
-    memset(y, 0, sizeof(float) * count * size);
+    memset(work.y, 0, sizeof(float) * count * size);
     for (int64_t g = 0; g < count; g++)
-        NAME(scan_tokens)(p, i, reverse, from, to, A + g * n * BLOCK, steps + 2 * g * size, y + g * size, states + g * n * BLOCK,
+        NAME(scan_tokens)(p, i, reverse, from, to, work.A + g * n * BLOCK, work.steps + 2 * g * size, work.y + g * size, work.states + g * n * BLOCK,
                           kept ? kept + (direction * count + g) * kept_size : NULL);
-    NAME(finish)(p, i, from, to, c, count, y, direction, last, gated, p->A_b ? 2.0f : 1.0f);
+    NAME(finish)(p, i, from, to, c, count, work.y, direction, last, gated, p->A_b ? 2.0f : 1.0f);
 }
 
-/* A of `count` blocks in one direction; 0 if it has an entry that is positive or no number. */
-INLINE int NAME(stage_rates)(const scan_problem *p, int direction, int64_t c, int64_t count, float *A) {
+/* Begin to scan `count` blocks in one direction: its rates, and states of zero. 0 if a rate is positive or no number. */
+INLINE int NAME(start)(const scan_problem *p, int direction, int64_t c, int64_t count, const scan_space work) {
     int fine = 1;
     for (int64_t g = 0; g < count; g++)
-        fine &= NAME(stage_A)(direction ? p->A_b : p->A, p->n, c + g * BLOCK, NAME(channels)(p, c, g), A + g * p->n * BLOCK);
+        fine &= NAME(stage_A)(direction ? p->A_b : p->A, p->n, c + g * BLOCK, NAME(channels)(p, c, g), work.A + g * p->n * BLOCK);
+    memset(work.states, 0, sizeof(float) * count * p->n * BLOCK);
     return fine;
 }
 
 /* Scan `count` blocks of channels from c on in one direction, SPAN tokens at a time. */
-INLINE int NAME(scan_channels)(const scan_problem *p, int64_t i, int direction, int64_t c, int64_t count, float *scratch, float *kept) {
-    const int64_t n = p->n, spans = (p->l + SPAN - 1) / SPAN;
-    float *steps = scratch, *y = steps + apart(2 * count * extent(SPAN));
-    float *A = y + apart(count * extent(SPAN)), *states = A + apart(count * n * BLOCK);
-    if (!NAME(stage_rates)(p, direction, c, count, A)) return NOT_A_DECAY;
-    memset(states, 0, sizeof(float) * count * n * BLOCK);
+INLINE int NAME(scan_channels)(const scan_problem *p, int64_t i, int direction, int64_t c, int64_t count,
+                               const scan_space work, float *kept) {
+    const int64_t spans = (p->l + SPAN - 1) / SPAN;
+    if (!NAME(start)(p, direction, c, count, work)) return NOT_A_DECAY;
     for (int64_t s = 0; s < spans; s++) {
         const int64_t from = (direction || p->reverse ? spans - 1 - s : s) * SPAN, to = from + SPAN < p->l ? from + SPAN : p->l;
-        if (!NAME(stage)(p, i, from, to, c, count, steps)) return NOT_A_DECAY;
-        NAME(scan_span)(p, i, direction, from, to, c, count, A, steps, y, states, kept);
+        if (!NAME(stage)(p, i, from, to, c, count, work.steps)) return NOT_A_DECAY;
+        NAME(scan_span)(p, i, direction, from, to, c, count, work, kept);
     }
     return DONE;
 }
@@ -415,7 +414,8 @@ static int NAME(scan)(const scan_problem *p) {
         for (int64_t task = 0; task < p->b * parts; task++) {
             const int64_t part = task % parts, first = part * blocks / parts, count = (part + 1) * blocks / parts - first;
             for (int direction = 0; direction < (p->A_b ? 2 : 1); direction++) {
-                const int done = scratch ? NAME(scan_channels)(p, task / parts, direction, first * BLOCK, count, scratch, NULL) : OUT_OF_MEMORY;
+                const int done = scratch ? NAME(scan_channels)(p, task / parts, direction, first * BLOCK, count,
+                                                               scan_space_in(scratch, count, p->n), NULL) : OUT_OF_MEMORY;
                 code = done > code ? done : code;
             }
         }
@@ -597,31 +597,30 @@ static int NAME(unscan_channels)(const scan_problem *p, int64_t i, int64_t first
     const int64_t n = p->n, chunks = (p->l + CHUNK - 1) / CHUNK, directions = p->A_b ? 2 : 1;
     const int64_t from_block = first_block(p, first), c = from_block * BLOCK, count = first_block(p, end) - from_block;
     const int64_t rows = apart(count * extent(CHUNK)), pairs = apart(CHUNK * TOGETHER * 2 * BLOCK), rates = apart(count * n * BLOCK);
-    float *steps = scratch, *y = steps + apart(2 * count * extent(SPAN));
-    float *A_ahead = y + apart(count * extent(SPAN)), *states = A_ahead + rates, *kept = scratch + scan_scratch(count, n);
-    float *dy = kept + apart(directions * count * chunks * n * BLOCK), *dx = dy + rows;
+    const scan_space work = scan_space_in(scratch, count, n);
+    float *kept = scratch + scan_scratch(count, n), *dy = kept + apart(directions * count * chunks * n * BLOCK), *dx = dy + rows;
     float *recalled = dx + 2 * rows, *sums = recalled + pairs;
-    float *A = sums + pairs, *dA = A + rates, *g = dA + rates, *dD = g + rates, *dbias = dD + apart(count * BLOCK);
-    if (NAME(scan_channels)(p, i, 0, c, count, scratch, kept) != DONE) return NOT_A_DECAY;
-    if (p->A_b && !NAME(stage_rates)(p, 1, c, count, A_ahead)) return NOT_A_DECAY;
-    memset(states, 0, sizeof(float) * rates);
+    float *first_A = sums + pairs, *dA = first_A + rates, *g = dA + rates, *dD = g + rates, *dbias = dD + apart(count * BLOCK);
+    if (NAME(scan_channels)(p, i, 0, c, count, work, kept) != DONE) return NOT_A_DECAY;
+    memcpy(first_A, work.A, sizeof(float) * count * n * BLOCK);
+    if (p->A_b && !NAME(start)(p, 1, c, count, work)) return NOT_A_DECAY;
     memset(dD, 0, sizeof(float) * 2 * apart(count * BLOCK));
     for (int direction = 0; direction < directions; direction++) {
         const int reverse = direction ? 1 : (int)p->reverse, last = direction == directions - 1;
-        NAME(stage_rates)(p, direction, c, count, A);
+        const float *A = direction ? work.A : first_A;
         memset(dA, 0, sizeof(float) * 2 * rates);                   /* and g */
         for (int64_t s = 0; s < chunks; s++) {
             const int64_t chunk = reverse ? s : chunks - 1 - s, from = chunk * CHUNK, to = from + CHUNK < p->l ? from + CHUNK : p->l;
-            NAME(stage)(p, i, from, to, c, count, steps);
-            if (!last) NAME(scan_span)(p, i, 1, from, to, c, count, A_ahead, steps, y, states, kept);
+            NAME(stage)(p, i, from, to, c, count, work.steps);
+            if (!last) NAME(scan_span)(p, i, 1, from, to, c, count, work, kept);
             NAME(stage_dy)(p, i, from, to, c, count, dy);
             memset(dx, 0, sizeof(float) * 2 * rows);                /* and ddt */
             for (int64_t slot = first; slot < end; slot++) {
                 const int64_t own = first_block(p, slot) - from_block;
-                NAME(unscan_slot)(p, i, slot, reverse, from, to, own, first_block(p, slot + 1) - from_block, A, steps, dy,
+                NAME(unscan_slot)(p, i, slot, reverse, from, to, own, first_block(p, slot + 1) - from_block, A, work.steps, dy,
                                   kept + (direction * count * chunks + chunk) * n * BLOCK, g, dx, dA, recalled, sums);
             }
-            NAME(unstage)(p, i, from, to, c, count, steps, dy, dx, dD, dbias, direction, last);
+            NAME(unstage)(p, i, from, to, c, count, work.steps, dy, dx, dD, dbias, direction, last);
         }
         float *out = (direction ? p->dA_b : p->dA) + (i * p->e + c) * n;
         for (int64_t block = 0; block < count; block++)
@@ -638,7 +637,7 @@ static int NAME(unscan_channels)(const scan_problem *p, int64_t i, int64_t first
 
 static int NAME(scan_backward)(const scan_problem *p) {
     const int64_t blocks = blocks_of(p->e), n = p->n, threads = worth_threads(p->b * p->l * p->e * n, p->threads);
-    const int64_t slots_each = (blocks + p->slots - 1) / p->slots, parts = parts_of(p->b, blocks, p->slots, threads), widest = (p->slots + parts - 1) / parts * slots_each;
+    const int64_t parts = parts_of(p->b, blocks, p->slots, threads), widest = (p->slots + parts - 1) / parts * ((blocks + p->slots - 1) / p->slots);
     const int64_t kept = apart((p->A_b ? 2 : 1) * widest * ((p->l + CHUNK - 1) / CHUNK) * n * BLOCK);
     const int64_t scratch_size = scan_scratch(widest, n) + kept + 3 * apart(widest * extent(CHUNK)) + 2 * apart(CHUNK * TOGETHER * 2 * BLOCK)
                                  + 3 * apart(widest * n * BLOCK) + 2 * apart(widest * BLOCK);
@@ -744,26 +743,32 @@ INLINE void NAME(unconv_steps)(const conv_problem *p, int64_t i, int64_t s, int6
     }
 }
 
+/* Gradients for channels c .. end of one batch element. */
+static void NAME(unconv_channels)(const conv_problem *p, int64_t i, int64_t c, int64_t end, float *recent) {
+    const int64_t k = p->k;
+    const size_t row = sizeof(float) * (end - c);
+    memset(recent, 0, row * (k - 1));
+    for (int64_t j = 0; j < k; j++) memset(p->dweight + (i * k + j) * p->e + c, 0, row);
+    memset(p->dbias + i * p->e + c, 0, row);
+    for (int64_t s = 0, some; s < p->l + k - 1; s += some) {                    /* it runs on: the last inputs meet no later token */
+        some = k == 4 && s >= 3 && s + LOCKSTEP <= p->l ? LOCKSTEP : 1;
+        if (some == 1) NAME(unconv_steps)(p, i, s, c, end, recent, 0, k, 1);
+        else NAME(unconv_steps)(p, i, s, c, end, recent, 1, 4, LOCKSTEP);
+    }
+}
+
 static int NAME(conv_backward)(const conv_problem *p) {
     const int64_t blocks = blocks_of(p->e), threads = worth_threads(p->b * p->l * p->e * p->k, p->threads), parts = parts_of(p->b, blocks, blocks, threads);
-    const int64_t widest = (blocks + parts - 1) / parts * BLOCK, k = p->k;
+    const int64_t widest = (blocks + parts - 1) / parts * BLOCK;
     int code = DONE;
     #pragma omp parallel num_threads(threads) reduction(max : code)
     {
-        float *recent = scratch_space(MOST_TAPS * widest);
+        float *recent = scratch_space(p->k * widest);
         if (!recent) code = OUT_OF_MEMORY;
         #pragma omp for schedule(static)
         for (int64_t task = 0; task < p->b * parts; task++) {
-            const int64_t i = task / parts, part = task % parts, c = part * blocks / parts * BLOCK, end = (part + 1) * blocks / parts * BLOCK;
-            if (!recent) continue;
-            memset(recent, 0, sizeof(float) * MOST_TAPS * widest);
-            for (int64_t j = 0; j < k; j++) memset(p->dweight + (i * k + j) * p->e + c, 0, sizeof(float) * (end - c));
-            memset(p->dbias + i * p->e + c, 0, sizeof(float) * (end - c));
-            for (int64_t s = 0, some; s < p->l + k - 1; s += some) {            /* it runs on: the last inputs meet no later token */
-                some = k == 4 && s >= 3 && s + LOCKSTEP <= p->l ? LOCKSTEP : 1;
-                if (some == 1) NAME(unconv_steps)(p, i, s, c, end, recent, 0, k, 1);
-                else NAME(unconv_steps)(p, i, s, c, end, recent, 1, 4, LOCKSTEP);
-            }
+            const int64_t part = task % parts;
+            if (recent) NAME(unconv_channels)(p, task / parts, part * blocks / parts * BLOCK, (part + 1) * blocks / parts * BLOCK, recent);
         }
     }
     return code;
