@@ -1,7 +1,7 @@
 """A model with its frontend and labels: from a sound to named scores, the same for validation, eval and predict."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from importlib import resources
 from itertools import islice
 from pathlib import Path
@@ -14,7 +14,7 @@ from aumcli.config import ModelConfig
 from aumcli.core import at_length
 from aumcli.core.frontend import build_frontend
 from aumcli.data.audio import open_audio
-from aumcli.data.dataset import padded
+from aumcli.data.dataset import LongClip, padded
 from aumcli.data.windows import cut_windows
 from aumcli.errors import AumError
 from aumcli.hub import hub_name, pull
@@ -114,12 +114,22 @@ class Classifier:
         scores = logits.float().softmax(-1) if self.config.activation == "softmax" else logits.float().sigmoid()
         return scores.cpu().numpy()
 
-    def score(self, waveforms: Sequence[np.ndarray]) -> np.ndarray:
-        """Score clips of any length at the model's sample rate, windows averaged: (clips, classes), float32."""
-        cut = [self.windows(waveform) for waveform in waveforms]
-        scores = self.score_windows([window for windows in cut for window in windows])
-        ends = np.cumsum([len(windows) for windows in cut])
-        return np.stack([part.mean(0, dtype=np.float64).astype(np.float32) for part in np.split(scores, ends[:-1])])
+    def score(self, clips: Sequence[np.ndarray | LongClip]) -> np.ndarray:
+        """Score clips of any length, the scores of a clip's windows averaged: (clips, classes), float32.
+
+        Args:
+            clips: (samples,) float32 at the model's sample rate, or long ones, which are decoded window by window.
+        """
+        totals, counts = np.zeros((len(clips), len(self.labels))), np.zeros(len(clips), dtype=np.int64)
+        windows = ((i, window) for i, clip in enumerate(clips) for window in self._windows(clip))
+        while batch := list(islice(windows, BATCH_WINDOWS)):
+            of, cut = zip(*batch)
+            np.add.at(totals, list(of), self.score_windows(cut))
+            np.add.at(counts, list(of), 1)
+        return (totals / counts[:, None]).astype(np.float32)
+
+    def _windows(self, clip: np.ndarray | LongClip) -> Iterable[np.ndarray]:
+        return clip.windows(*self.window_samples) if isinstance(clip, LongClip) else self.windows(clip)
 
     def predict(self, path: Path | str, top: int = 5) -> list[tuple[str, float]]:
         """Give the likeliest labels of a sound file of any length, best first: [(label, score)], at most `top`."""

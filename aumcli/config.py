@@ -78,9 +78,9 @@ class FrontendConfig(Frozen):
 
     @property
     def clip_samples(self) -> int:
-        """The fewest samples that fill all frames."""
+        """The samples that all frames see: whole windows; of epic_sounds' centred ones, the first half is before the clip."""
         hops = (self.frames - 1) * self.hop_samples
-        return hops + self.window_samples if self.kind == "kaldi" else max(1, hops)
+        return hops + (self.window_samples if self.kind == "kaldi" else self.window_samples // 2)
 
     @property
     def clip_s(self) -> float:
@@ -224,11 +224,16 @@ class AugmentConfig(Frozen):
 
     shift_s: NotNegative = Field(0.0, description="random time shift, up to this much each way")
     mixup: Fraction = Field(0.0, description="share of clips that are mixed with another (Beta(10, 10))")
+    mixup_partners: Literal["batch", "corpus"] = Field(
+        "batch", description="what they are mixed with: another clip of the batch, or any of the training clips, which is then decoded too")
     freq_mask: Count = Field(0, description="SpecAugment: widest mel band set to zero")
     time_mask: Count = Field(0, description="SpecAugment: longest run of frames set to zero")
     masking: Literal["torchaudio", "epic_sounds"] = Field(
         "torchaudio", description="torchaudio: one mask along each axis, set to zero; epic_sounds: two, set to the "
                                   "spectrogram's mean, shorter on average")
+    time_warp: Count = Field(
+        0, description="EPIC-SOUNDS' time warp, which asks to move a point by up to this many frames (published: 5) and in effect "
+                       "stretches, shifts and shears the spectrogram at random; 0: none")
     feature_noise: NotNegative = Field(0.0, description="uniform noise on the normalised features, from 0 up to this much")
     roll: Count = Field(0, description="frames rolled around, by up to this many each way")
     speed: Extent = Field(
@@ -250,13 +255,16 @@ class TrainConfig(Frozen):
     epochs: Positive = 20
     batch_size: Positive = 64
     parts: Positive = Field(1, description="a batch is cut into so many, computed one after the other (gradient accumulation) or by "
-                                           "as many processes; the result depends on their number, not on who computes which")
+                                           "as many processes; but for rounding the result doesn't depend on their number")
     optimizer: Literal["adam", "adamw"] = "adamw"
     lr: PositiveFloat = Field(1e-3, description="peak learning rate")
     weight_decay: NotNegative = 0.05
     betas: tuple[Fraction, Fraction] = (0.9, 0.999)
-    warmup_epochs: NotNegative = Field(1.0, description="linear rise of the learning rate from zero")
+    drop_last: Flag = Field(False, description="an epoch ends without its last batch where that is smaller than the others")
+    warmup_epochs: NotNegative = Field(1.0, description="linear rise of the learning rate")
     warmup_steps: Count = Field(0, description="the same in steps; where not 0, it counts instead of warmup_epochs")
+    warmup_start: Fraction = Field(0.0, description="share of the learning rate from which it rises")
+    warmup_every: Positive = Field(1, description="the rate rises every so many steps")
     schedule: Literal["constant", "cosine", "steps"] = "cosine"
     decay_start: Positive = Field(2, description="steps: epochs before the first decay")
     decay_every: Positive = Field(1, description="steps: epochs from one decay to the next")
@@ -284,6 +292,11 @@ class TrainConfig(Frozen):
     keep: Positive = Field(1, description="so many of these states are kept, the newest as last/state.pt")
     bad_steps: Count = Field(0, description="steps in a row whose loss or gradient is no number, left out before the run stops")
     tensorboard: Flag = Field(False, description="also write tensorboard/ (extra: tensorboard)")
+
+    def steps_per_epoch(self, clips: int) -> int:
+        """Steps of the optimizer in an epoch of so many clips."""
+        whole = clips // self.batch_size
+        return max(1, whole) if self.drop_last else math.ceil(clips / self.batch_size)
 
 
 class PredictConfig(Frozen):
@@ -317,6 +330,12 @@ class DataConfig(Frozen):
     val_share: Extent = Field(
         0.0, description="for corpora without such a split: this share of `train` is not trained on and chooses the epoch instead")
     train_clips: Positive | None = Field(None, description="clips of the whole corpus' training split, for the plan")
+    crop: Literal["random", "first", "epic_sounds"] = Field(
+        "random", description="which part of a clip longer than the model's input is trained on: random; first, its beginning; "
+                              "epic_sounds: its beginning too, from a random start in clips of more than 10 s")
+    views: Literal["all", "first", "epic_sounds"] = Field(
+        "all", description="which windows of a long clip are scored in validation and by aum eval: all, half overlapping, their scores "
+                           "averaged; first, one at its beginning; epic_sounds: one, from a random start in clips of more than 10 s")
     sampling: Literal["shuffle", "balanced"] = Field(
         "shuffle", description="balanced: as many clips per epoch, drawn with replacement, those of rare labels oftener")
     hold_out: str = Field("", coerce_numbers_to_str=True, description="train and validate without the clips whose group has this name; test on them")
@@ -335,6 +354,7 @@ class ModelConfig(Frozen):
     frontend: FrontendConfig
     labels: Annotated[tuple[str, ...], FailFast()]
     activation: Literal["softmax", "sigmoid"] = Field(description="how logits become scores: as the model was trained")
+    views: Literal["all", "first", "epic_sounds"] = Field("all", description="which windows of a long clip are scored in evaluation")
     thresholds: tuple[Fraction, ...] | None = Field(
         None, description="score from which on a class counts as present: best F1 on the validation split")
     provenance: dict[str, Any] = Field(default_factory=dict, description="recipe, data, seed, versions, scores")

@@ -1,5 +1,6 @@
 """aum eval: score a split and say how good the scores are."""
 
+import hashlib
 import zipfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -8,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from aumcli.classifier import Classifier, load_model
-from aumcli.data.dataset import Waveforms
+from aumcli.data.dataset import Crop, Waveforms
 from aumcli.data.manifest import Clip, Manifest, read_manifest
 from aumcli.data.splits import split_clips
 from aumcli.data.stream import ShardStream, index_of_shards, local_folder, split_stream
@@ -66,7 +67,7 @@ def evaluate(model: Path | str, data: Path | str | None = None, split: str = "te
     targets = targets if manifest.multi_label else targets.argmax(1)
     metrics = evaluate_scores(scores, targets, classifier.labels)
     result = Evaluation(str(model), str(folder), split, metrics, {
-        "clips": metrics.clips, "seed": classifier.config.provenance.get("seed"), "backend": classifier.backend,
+        "clips": metrics.clips, "views": classifier.config.views, "seed": classifier.config.provenance.get("seed"), "backend": classifier.backend,
         "device": str(classifier.device), "dtype": "float32", "environment": environment()},
         tuple(_name(clip, folder) for clip in clips), scores, targets)
     if out is not None:
@@ -89,14 +90,33 @@ def _clips_of(manifest: Manifest, split: str, classifier: Classifier) -> tuple[S
 
 
 def score_clips(classifier: Classifier, clips: Sequence[Clip], waveforms: Waveforms | ShardStream | None = None) -> Iterator[np.ndarray]:
-    """Score clips batch by batch in their order: (at most BATCH_CLIPS, classes) float32 each."""
-    config = classifier.config.frontend
-    waveforms = waveforms or Waveforms(clips, config.sample_rate_hz, cache_mb=0)
-    batches = [[*range(start, min(start + BATCH_CLIPS, len(clips)))] for start in range(0, len(clips), BATCH_CLIPS)]
-    for batch in waveforms.load(batches, 0):
+    """Score clips in their order, those windows of long ones that the model's `views` ask for.
+
+    Args:
+        classifier: the model.
+        clips: what to score.
+        waveforms: decodes or streams just these clips; None: from their files.
+
+    Yields:
+        Scores of at most BATCH_CLIPS clips, (b, classes) float32.
+
+    Raises:
+        AumError: a clip can't be read.
+    """
+    config = classifier.config
+    waveforms = waveforms or Waveforms(clips, config.frontend.sample_rate_hz, cache_mb=0)
+    crop = None if config.views == "all" else Crop(config.frontend.clip_samples, config.views)
+    items = [(i, _place(clip) if config.views == "epic_sounds" else 0.0) for i, clip in enumerate(clips)]
+    for batch in waveforms.load((items[start : start + BATCH_CLIPS] for start in range(0, len(items), BATCH_CLIPS)), 0, crop):
         if failed := [item for item in batch if isinstance(item, AumError)]:
             raise failed[0]
-        yield classifier.score(batch)
+        yield classifier.score(batch) if crop is None else classifier.score_windows(batch)
+
+
+def _place(clip: Clip) -> float:
+    """A number in [0, 1) that belongs to a clip, wherever its file lies and whatever is scored beside it."""
+    name = f"{clip.path.name} {clip.start_s} {clip.stop_s}"
+    return int.from_bytes(hashlib.sha256(name.encode()).digest()[:6], "big") / 2**48
 
 
 def check_labels(classifier: Classifier, manifest: Manifest) -> None:

@@ -1,6 +1,5 @@
 """What a training will do, and what it needs: data, steps, memory and disk, before anything is trained."""
 
-import math
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -20,13 +19,18 @@ MEASURED_FILES = 2000    # sizes of so many are read; more would take minutes on
 FLOAT = 4                # bytes
 
 
+CROPS = {"random": "a random part is trained on", "first": "their beginning is trained on",
+         "epic_sounds": "their beginning, beyond 10 s from a random start, is trained on"}
+VIEWS = {"all": "all windows", "first": "their beginning", "epic_sounds": "their beginning, beyond 10 s from a random start"}
+
+
 def settings_rows(recipe: Recipe, clips: int | None) -> list[tuple[str, str]]:
     """What a recipe does with so many training clips, as (what, value) rows: input, start, length, steps, augmentation."""
     front, train, data = recipe.frontend, recipe.train, recipe.data
     normal = "not normalised" if (front.mean, front.std) == (0, 0.5) else f"mean {front.mean:g}, std {front.std:g}"
     length = f"{train.epochs} epochs, batches of {train.batch_size} clips"
     if clips:
-        steps = math.ceil(clips / train.batch_size)
+        steps = train.steps_per_epoch(clips)
         length += f": {steps:,} steps each, {train.epochs * steps:,} in all"
     chooser = f"{100 * data.val_share:g} % of {data.train}, kept out of training" if data.val_share else f"the split {data.val}"
     return [
@@ -34,14 +38,17 @@ def settings_rows(recipe: Recipe, clips: int | None) -> list[tuple[str, str]]:
         ("start", train.init or (f"NEEDED, by --init: {train.pretrained}" if train.pretrained else "fresh weights")),
         ("length", f"{length}; {data.sampling}"),
         ("steps", _describe(train)),
+        ("long clips", f"{CROPS[data.crop]}; evaluated on {VIEWS[data.views]}"),
         ("augment", _changes(recipe.augment) or "nothing"),
         ("best epoch", f"chosen by {chooser}")]
 
 
 def _describe(train: TrainConfig) -> str:
     """Loss, optimizer and schedule in one line."""
-    parts = [train.loss, train.optimizer, f"rate {train.lr:g}", f"decay {train.weight_decay:g}",
-             f"warm-up {train.warmup_steps} steps" if train.warmup_steps else f"warm-up {train.warmup_epochs:g} epochs"]
+    warmup = f"warm-up {train.warmup_steps} steps" if train.warmup_steps else f"warm-up {train.warmup_epochs:g} epochs"
+    warmup += f" from {100 * train.warmup_start:g} %" if train.warmup_start else ""
+    warmup += f", {train.warmup_every} steps each stair" if train.warmup_every > 1 else ""
+    parts = [train.loss, train.optimizer, f"rate {train.lr:g}", f"decay {train.weight_decay:g}", warmup]
     if train.schedule == "steps":
         parts.append(f"x {train.decay_factor:g} after {train.decay_start} epochs and every {train.decay_every}")
     else:

@@ -11,11 +11,18 @@ from aumcli.core.patches import PatchEmbed, PositionEmbedding, check_features, p
 from aumcli.core.recompute import run_block
 
 
-def drop_path(x: Tensor, rate: float, training: bool) -> Tensor:
-    """Stochastic depth: drop a clip's x (b, l, d) with this probability and scale up the rest, in training only."""
+Rows = tuple[Tensor, int] | None     # places of a call's clips in their batch, (b,) int64, and the batch's size; None: all of it
+
+
+def drop_path(x: Tensor, rate: float, training: bool, rows: Rows) -> Tensor:
+    """Stochastic depth: drop a clip's x (b, l, d) with this probability and scale up the rest, in training only.
+
+    Numbers are drawn for the whole batch, so that a clip's doesn't depend on what is computed beside it.
+    """
     if not training or rate == 0:
         return x
-    keep = torch.rand(len(x), 1, 1, device=x.device) >= rate
+    places, size = (slice(None), len(x)) if rows is None else rows
+    keep = torch.rand(size, 1, 1, device=x.device)[places] >= rate
     return x * (keep / (1 - rate)).to(x.dtype)
 
 
@@ -72,9 +79,11 @@ class AudioMamba(nn.Module):
     Attributes:
         recompute: what training computes again in the backward pass instead of keeping it: "cheap", all but the matrix
             products, or "block", everything between two blocks' residual streams.
+        rows: where the clips of the next call stand in their batch; see `Rows`.
     """
 
     recompute = "cheap"
+    rows: Rows = None
 
     def __init__(self, config: AudioMambaConfig, backend: str = "auto"):
         super().__init__()
@@ -111,8 +120,9 @@ class AudioMamba(nn.Module):
         x, index = place_cls(tokens, self.cls_token + positions[:, :1], self.config.cls_position)      # (b, l + 1, d)
         residual = None
         for i, block in enumerate(self.layers):
-            x, residual = block(drop_path(x, self.drop_rates[i - 1] if i else 0.0, self.training), residual, self.recompute)
-        x = drop_path(x, self.config.drop_path, self.training)
+            x = drop_path(x, self.drop_rates[i - 1] if i else 0.0, self.training, self.rows)
+            x, residual = block(x, residual, self.recompute)
+        x = drop_path(x, self.config.drop_path, self.training, self.rows)
         # the other tokens' last norm would be thrown away
         x, _ = self.norm_f(x[:, index : index + 1], residual[:, index : index + 1])
         return x[:, 0]

@@ -6,7 +6,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from aumcli.config import SpectrogramTransformerConfig
-from aumcli.core.audio_mamba import drop_path
+from aumcli.core.audio_mamba import Rows, drop_path
 from aumcli.core.patches import PatchEmbed, check_features
 
 ATTENTIONS = ("sdpa", "eager")
@@ -60,10 +60,10 @@ class TransformerBlock(nn.Module):
         self.mlp = Perceptron(config)
         self.drop = drop
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Map tokens (b, l, d) to (b, l, d)."""
-        x = x + drop_path(self.attn(self.norm1(x)), self.drop, self.training)
-        return x + drop_path(self.mlp(self.norm2(x)), self.drop, self.training)
+    def forward(self, x: Tensor, rows: Rows = None) -> Tensor:
+        """Map tokens (b, l, d) to (b, l, d); `rows` as in `SpectrogramTransformer`."""
+        x = x + drop_path(self.attn(self.norm1(x)), self.drop, self.training, rows)
+        return x + drop_path(self.mlp(self.norm2(x)), self.drop, self.training, rows)
 
 
 class Encoder(nn.Module):
@@ -80,13 +80,13 @@ class Encoder(nn.Module):
         self.blocks = nn.ModuleList(TransformerBlock(config, backend, drop) for drop in drops)
         self.norm = nn.LayerNorm(config.width, config.norm_eps)
 
-    def forward(self, features: Tensor, recompute: str) -> Tensor:
+    def forward(self, features: Tensor, recompute: str, rows: Rows) -> Tensor:
         """Encode features (b, frames, mels) to the class tokens after the last norm, (b, 1 or 2, d)."""
         prefix = [token.expand(features.shape[0], -1, -1) for token in (self.cls_token, self.dist_token) if token is not None]
         x = torch.cat([*prefix, self.patch_embed(features)], dim=1) + self.pos_embed
         for block in self.blocks:
             again = recompute == "block" and torch.is_grad_enabled()
-            x = checkpoint(block, x, use_reentrant=False) if again else block(x)
+            x = checkpoint(block, x, rows, use_reentrant=False) if again else block(x, rows)
         return self.norm(x[:, : self.prefix])
 
 
@@ -99,12 +99,14 @@ class SpectrogramTransformer(nn.Module):
 
     Attributes:
         recompute: "block" for training that computes each block again in the backward pass, else "cheap".
+        rows: where the clips of the next call stand in their batch; see `aumcli.core.audio_mamba.Rows`.
 
     Raises:
         ValueError: no such attention.
     """
 
     recompute = "cheap"
+    rows: Rows = None
 
     def __init__(self, config: SpectrogramTransformerConfig, backend: str = "auto"):
         super().__init__()
@@ -127,7 +129,7 @@ class SpectrogramTransformer(nn.Module):
     def forward_features(self, features: Tensor) -> Tensor:
         """Encode features (b, frames, mels) to the class token after the last norm, the mean of both if distilled, (b, d)."""
         check_features(features, self.config)
-        return self.v(features, self.recompute).mean(1)
+        return self.v(features, self.recompute, self.rows).mean(1)
 
     def forward(self, features: Tensor) -> Tensor:
         """Map normalised log-mel features (b, frames, mels) to logits (b, classes)."""

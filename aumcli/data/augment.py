@@ -1,14 +1,15 @@
 """What training does to a batch of clips before the model sees it: batched tensor operations, on any device.
 
-Every random number comes from the generator that is passed in, in an order that does not depend on the configuration:
-switching one augmentation on leaves the random choices of the others as they were. Numbers are drawn on the generator's
-device and moved to the tensors', so a CPU generator gives a GPU the same clips.
+Every random number comes from the `ClipRandom` that is passed in, in an order that does not depend on the configuration:
+switching one augmentation on leaves the random choices of the others as they were. Numbers are drawn on the CPU and moved
+to the tensors' device, so a GPU gets the same clips.
 """
 
 import math
+from collections.abc import Sequence
 
 import torch
-from torch import Generator, Tensor
+from torch import Tensor
 
 from aumcli.config import AugmentConfig, FrontendConfig
 
@@ -26,8 +27,49 @@ _DRAWS = ("speed", "shift", "band", "high_pass", "low_pass", "reverb", "rt60", "
           "slope")
 
 
+class ClipRandom:
+    """Random numbers for clips of a batch: a clip's depend on the seed and on its row, not on the clips computed beside it.
+
+    So a batch that is cut into parts, computed one after the other or by several processes, is augmented as if it were whole.
+
+    Args:
+        seed: of the batch.
+        rows: places of the clips in the batch, b of them.
+        size: rows of the batch.
+    """
+
+    def __init__(self, seed: int, rows: Sequence[int], size: int):
+        self._generator = torch.Generator().manual_seed(seed)
+        self._rows, self._size = torch.as_tensor(rows, dtype=torch.int64), size
+
+    def uniform(self, count: int, like: Tensor) -> Tensor:
+        """Draw `count` numbers in [0, 1) for each clip: (b, count) float32 on the device of `like`."""
+        return torch.rand(self._size, count, generator=self._generator)[self._rows].to(like.device)
+
+    def seeds(self) -> Tensor:
+        """Draw a seed for each clip, (b,) int64, for `normal` or `noise`."""
+        return torch.randint(2**62, (self._size,), generator=self._generator)[self._rows]
+
+
+def normal(seeds: Tensor, *shape: int) -> Tensor:
+    """Draw standard normal numbers, (b, *shape) float32, those of each clip from its own seed."""
+    return _from_seeds(torch.randn, seeds, shape)
+
+
+def noise(seeds: Tensor, *shape: int) -> Tensor:
+    """Draw uniform numbers in [0, 1), (b, *shape) float32, those of each clip from its own seed."""
+    return _from_seeds(torch.rand, seeds, shape)
+
+
+def _from_seeds(draw, seeds: Tensor, shape: tuple[int, ...]) -> Tensor:
+    drawn, generator = torch.empty(len(seeds), *shape), torch.Generator()
+    for row, seed in zip(drawn, seeds.tolist()):
+        draw(shape, generator=generator.manual_seed(seed), out=row)
+    return drawn
+
+
 def augment_waveforms(waveforms: Tensor, lengths: Tensor, config: AugmentConfig, sample_rate_hz: int,
-                      generator: Generator) -> tuple[Tensor, Tensor]:
+                      random: ClipRandom) -> tuple[Tensor, Tensor]:
     """Change clips at random: speed, shift, band, reverb, gain, noise, in this order.
 
     The buffer keeps its size: a clip that grows (slower, later, reverberant) is cut where the buffer ends. Everything
@@ -39,15 +81,14 @@ def augment_waveforms(waveforms: Tensor, lengths: Tensor, config: AugmentConfig,
         lengths: samples of each clip, (b,) int64.
         config: what to do; a zero (or no noise_snr_db) switches a thing off.
         sample_rate_hz: of the clips.
-        generator: the only source of chance.
+        random: the only source of chance.
 
     Returns:
         The changed clips, (b, samples) float32, and their lengths, (b,) int64.
     """
-    b = len(waveforms)
-    table = torch.rand(len(_DRAWS), b, generator=generator, device=generator.device).to(waveforms.device)
-    chance = dict(zip(_DRAWS, table, strict=True))                                       # each (b,), in [0, 1)
-    room, noise = (child(generator) for _ in range(2))
+    table = random.uniform(len(_DRAWS), waveforms)
+    chance = dict(zip(_DRAWS, table.unbind(1), strict=True))                             # each (b,), in [0, 1)
+    rooms, noises = random.seeds(), random.seeds()
     if config.speed:
         waveforms, lengths = _change_speed(waveforms, lengths, _log_uniform(chance["speed"], config.speed))
     if config.shift_s:
@@ -56,50 +97,37 @@ def augment_waveforms(waveforms: Tensor, lengths: Tensor, config: AugmentConfig,
     if config.band:
         waveforms = _limit_band(waveforms, lengths, chance, config.band, sample_rate_hz)
     if config.reverb:
-        waveforms, lengths = _reverberate(waveforms, lengths, chance, config.reverb, sample_rate_hz, room)
+        waveforms, lengths = _reverberate(waveforms, lengths, chance, config.reverb, sample_rate_hz, rooms)
     if config.gain_db:
         waveforms = waveforms * 10 ** ((2 * chance["gain"] - 1) * config.gain_db / 20)[:, None]
     if config.noise_snr_db is not None:
-        waveforms = _add_noise(waveforms, lengths, chance, config.noise_snr_db, sample_rate_hz, noise)
+        waveforms = _add_noise(waveforms, lengths, chance, config.noise_snr_db, sample_rate_hz, noises)
     return waveforms, lengths
 
 
-def mixup_waveforms(waveforms: Tensor, lengths: Tensor, targets: Tensor, share: float,
-                    generator: Generator) -> tuple[Tensor, Tensor]:
-    """Mix a share of the clips with another clip of the batch, targets too, lambda ~ Beta(10, 10).
+def mixup_waveforms(waveforms: Tensor, lengths: Tensor, partners: Tensor, partner_lengths: Tensor, ratios: Tensor) -> Tensor:
+    """Mix clips with others: the share `ratio` of a clip and 1 - ratio of its partner.
 
-    Both clips lose their mean, the second is padded or cut to the first's length (which stays), and the mixture loses
-    its mean again. A batch of one has nothing to mix with and stays as it is.
+    Both lose their mean, the partner is padded or cut to the clip's length, and the mixture loses its mean again.
 
     Args:
         waveforms: clips with zeros after their end, (b, samples) float32; not written to.
         lengths: samples of each clip, (b,) int64.
-        targets: (b, classes) float.
-        share: probability with which a clip is mixed.
-        generator: the only source of chance.
+        partners: what each is mixed with, likewise.
+        partner_lengths: (b,) int64.
+        ratios: (b,) float32 in 0..1.
 
     Returns:
-        The clips, (b, samples), and the targets, (b, classes).
+        The mixtures, (b, samples), each as long as its clip.
 
     Source: dataloader.py, _wav2fbank and __getitem__, in the authors' code; Tokozume et al. 2018.
     """
-    b, device = len(waveforms), waveforms.device
-    chance = torch.rand(b, 21, generator=generator, device=generator.device).to(device)
-    if b < 2 or not share:
-        return waveforms, targets
-    chosen = (chance[:, 0] < share).nonzero()[:, 0]
-    step = 1 + (chance[chosen, 1] * (b - 1)).long().clamp(max=b - 2)                     # never the clip itself
-    partner = (chosen + step) % b
-    # the median of 19 uniform numbers has exactly the distribution Beta(10, 10)
-    ratio = chance[chosen, 2:].median(dim=1).values[:, None]                             # (chosen, 1)
-    first, second = (_remove_mean(waveforms[each], lengths[each]) for each in (chosen, partner))
-    mixture = _remove_mean(torch.lerp(second, first, ratio.to(first.dtype)), lengths[chosen])     # cuts the second
-    mixed_targets = torch.lerp(targets[partner], targets[chosen], ratio.to(targets.dtype))
-    return waveforms.index_copy(0, chosen, mixture), targets.index_copy(0, chosen, mixed_targets)
+    first, second = _remove_mean(waveforms, lengths), _remove_mean(partners, partner_lengths)
+    return _remove_mean(torch.lerp(second, first, ratios[:, None].to(first.dtype)), lengths)        # cuts the second
 
 
 def warp_features(features: Tensor, n_frames: Tensor, config: AugmentConfig, frontend: FrontendConfig,
-                  generator: Generator) -> tuple[Tensor, Tensor]:
+                  random: ClipRandom) -> tuple[Tensor, Tensor]:
     """Stretch clips in time with their pitch kept (tempo), and scale their frequency axis with their tempo kept (warp).
 
     Both interpolate linearly. A clip made longer than the array is cut at its end; frames after a changed clip's end
@@ -110,16 +138,16 @@ def warp_features(features: Tensor, n_frames: Tensor, config: AugmentConfig, fro
         n_frames: valid frames of each clip, (b,) int64.
         config: tempo and warp are read.
         frontend: says where the mel filters lie.
-        generator: the only source of chance.
+        random: the only source of chance.
 
     Returns:
         The changed features, (b, frames, mels), and their valid frames, (b,) int64.
     """
-    b, frames, mels = features.shape
+    frames, mels = features.shape[1:]
     device = features.device
-    chance = torch.rand(2, b, generator=generator, device=generator.device).to(device)
+    chance = random.uniform(2, features)                                                 # (b, 2)
     if config.tempo:
-        factor = _log_uniform(chance[0], config.tempo)
+        factor = _log_uniform(chance[:, 0], config.tempo)
         stretched = (n_frames / factor).round().long().clamp(1, frames)
         index = torch.arange(frames, device=device)
         last = (n_frames - 1).clamp(min=0)[:, None]
@@ -127,7 +155,7 @@ def warp_features(features: Tensor, n_frames: Tensor, config: AugmentConfig, fro
         n_frames = torch.where(n_frames > 0, stretched, n_frames)
         features = features.masked_fill((index >= n_frames[:, None])[..., None], 0.0)
     if config.warp:
-        factor = _log_uniform(chance[1], config.warp)[:, None]                           # (b, 1)
+        factor = _log_uniform(chance[:, 1], config.warp)[:, None]                         # (b, 1)
         low, high = _mel(frontend.low_hz), _mel(frontend.sample_rate_hz / 2)
         step = (high - low) / (mels + 1)
         centre_hz = 700 * torch.expm1((low + step * torch.arange(1, mels + 1, device=device)) / 1127)
@@ -136,18 +164,18 @@ def warp_features(features: Tensor, n_frames: Tensor, config: AugmentConfig, fro
     return features, n_frames
 
 
-def equalise_features(features: Tensor, config: AugmentConfig, generator: Generator) -> Tensor:
+def equalise_features(features: Tensor, config: AugmentConfig, random: ClipRandom) -> Tensor:
     """Give every clip a frequency response: a curve through EQ_POINTS random levels, equally spaced along the mels.
 
     Args:
         features: raw log energies, (b, frames, mels) float32; not written to.
         config: eq_db is read.
-        generator: the only source of chance.
+        random: the only source of chance.
 
     Returns:
         The changed features, (b, frames, mels).
     """
-    chance = torch.rand(len(features), 1, EQ_POINTS, generator=generator, device=generator.device).to(features.device)
+    chance = random.uniform(EQ_POINTS, features)[:, None]                                # (b, 1, EQ_POINTS)
     if not config.eq_db:
         return features
     levels = (2 * chance - 1) * (config.eq_db * math.log(10) / 10)                       # dB to natural log of energy
@@ -208,16 +236,15 @@ def _limit_band(waveforms: Tensor, lengths: Tensor, chance: dict[str, Tensor], s
 
 
 def _reverberate(waveforms: Tensor, lengths: Tensor, chance: dict[str, Tensor], share: float, rate_hz: int,
-                 generator: Generator) -> tuple[Tensor, Tensor]:
+                 seeds: Tensor) -> tuple[Tensor, Tensor]:
     """Convolve a share of the clips with a room: the direct sound unchanged, then exponentially decaying noise."""
     chosen = (chance["reverb"] < share).nonzero()[:, 0]
-    raw = torch.randn(len(waveforms), int(RT60_S[1] * rate_hz) + 1, generator=generator, device=generator.device)
     if not len(chosen):
         return waveforms, lengths
-    samples, taps = waveforms.shape[1], raw.shape[1]
+    samples, taps = waveforms.shape[1], int(RT60_S[1] * rate_hz) + 1
     tail_samples = _between(chance["rt60"][chosen], *RT60_S)[:, None] * rate_hz          # (chosen, 1)
     index = torch.arange(taps, device=waveforms.device)
-    room = raw.to(waveforms)[chosen] * torch.exp(-math.log(1000) * index / tail_samples)
+    room = normal(seeds[chosen.cpu()], taps).to(waveforms) * torch.exp(-math.log(1000) * index / tail_samples)
     room = room * ((index > 0) & (index <= tail_samples))                                # (chosen, taps)
     level = 10 ** (-_between(chance["direct"][chosen], *DIRECT_DB)[:, None] / 20)
     room = room * level / room.norm(dim=1, keepdim=True).clamp(min=1e-12)
@@ -230,24 +257,26 @@ def _reverberate(waveforms: Tensor, lengths: Tensor, chance: dict[str, Tensor], 
 
 
 def _add_noise(waveforms: Tensor, lengths: Tensor, chance: dict[str, Tensor], worst_db: float, rate_hz: int,
-               generator: Generator) -> Tensor:
+               seeds: Tensor) -> Tensor:
     """Add noise between white and brown to most clips, over their own samples: padding stays silent.
 
     The padding is left alone because frames after a clip's end are written by whoever pads the features.
     """
-    b, samples = waveforms.shape
-    size = _fft_size(samples)
+    chosen = (chance["noise"] < NOISY).nonzero()[:, 0]
+    if not len(chosen):
+        return waveforms
+    clips, lengths = waveforms[chosen], lengths[chosen]                                  # (chosen, samples)
+    size = _fft_size(clips.shape[1])
     bins = size // 2 + 1
-    raw = torch.randn(b, bins, 2, generator=generator, device=generator.device).to(waveforms)
-    chosen = (chance["noise"] < NOISY)[:, None]
+    raw = normal(seeds[chosen.cpu()], bins, 2).to(waveforms)
     frequency = torch.linspace(0, rate_hz / 2, bins, device=waveforms.device)
     octaves = torch.log(frequency.clamp(min=LOW_HZ) / LOW_HZ)
-    colour = torch.exp(-chance["slope"][:, None] * octaves) * (frequency >= LOW_HZ)      # (b, bins): f^0 .. f^-1
-    noise = torch.fft.irfft(torch.view_as_complex(raw) * colour, size)[:, :samples]
-    noise = _silence_after_(noise, lengths)
-    snr_db = _between(chance["snr"], worst_db, worst_db + SNR_SPAN_DB)[:, None]
-    scale = waveforms.norm(dim=1, keepdim=True) / noise.norm(dim=1, keepdim=True).clamp(min=1e-12)
-    return torch.addcmul(waveforms, noise, scale * 10 ** (-snr_db / 20) * chosen)
+    colour = torch.exp(-chance["slope"][chosen, None] * octaves) * (frequency >= LOW_HZ)  # (chosen, bins): f^0 .. f^-1
+    added = torch.fft.irfft(torch.view_as_complex(raw) * colour, size)[:, : clips.shape[1]]
+    added = _silence_after_(added, lengths)
+    snr_db = _between(chance["snr"][chosen], worst_db, worst_db + SNR_SPAN_DB)[:, None]
+    scale = clips.norm(dim=1, keepdim=True) / added.norm(dim=1, keepdim=True).clamp(min=1e-12)
+    return waveforms.index_copy(0, chosen, torch.addcmul(clips, added, scale * 10 ** (-snr_db / 20)))
 
 
 def _interpolate(features: Tensor, position: Tensor, dim: int) -> Tensor:
@@ -286,12 +315,6 @@ def _between(chance: Tensor, low: float, high: float) -> Tensor:
 def _mel(hz: float) -> float:
     """Kaldi's mel scale."""
     return 1127 * math.log1p(hz / 700)
-
-
-def child(generator: Generator) -> Generator:
-    """A generator of its own for one augmentation's noise, so that the others' choices do not depend on it."""
-    seed = torch.randint(2**62, (1,), generator=generator, device=generator.device)
-    return torch.Generator(device=generator.device).manual_seed(int(seed))
 
 
 def _fft_size(samples: int) -> int:

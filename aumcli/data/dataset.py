@@ -1,23 +1,70 @@
 """From a manifest's clips to batches of waveforms, in an order that depends on the seed and the epoch alone."""
 
+import math
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from itertools import chain
 from threading import Lock
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from aumcli.data.audio import load_audio
+from aumcli.data.audio import audio_info, load_audio, open_audio
 from aumcli.data.clips import Clip, Clips
+from aumcli.data.windows import cut_windows
 from aumcli.errors import AumError
 from aumcli.threads import decoders, map_in_parts
+
+WHOLE_S = 30.0              # longer clips are never held in memory whole
+EPIC_SOUNDS_CLIP_S = 10.0   # of a longer clip a part of this length is drawn, whose beginning the model sees
 
 
 def stream_seed(*keys: int) -> int:
     """A seed for one purpose, from the run's seed, the epoch, the step and the like: no state to save or restore."""
     return int(np.random.SeedSequence(keys).generate_state(1, np.uint64)[0] >> 1)
+
+
+@dataclass(frozen=True)
+class Crop:
+    """Which part of a clip is decoded where it is longer than so many samples (see `DataConfig.crop`)."""
+
+    samples: int
+    kind: str                   # random, first or epic_sounds
+
+    def start(self, length: int, place: float, sample_rate_hz: int) -> int:
+        """First sample of the part of a clip of `length` samples; `place`, in [0, 1), chooses where there is a choice.
+
+        Source: for epic_sounds get_start_end_idx in audio_loader_epicsounds.py, which draws a part of 10 s whose first frames
+        are then taken.
+        """
+        if self.kind == "first":
+            return 0
+        if self.kind == "epic_sounds":
+            return int(place * max(0, length - int(EPIC_SOUNDS_CLIP_S * sample_rate_hz)))
+        return int(place * max(1, length - self.samples + 1))
+
+
+@dataclass(frozen=True)
+class LongClip:
+    """A clip that is too long to be held in memory whole."""
+
+    path: str
+    start_s: float | None
+    stop_s: float | None
+    sample_rate_hz: int
+
+    def windows(self, size: int, hop: int) -> Iterator[np.ndarray]:
+        """Decode it window by window (see `cut_windows`)."""
+        with open_audio(self.path, self.sample_rate_hz, self.start_s, self.stop_s) as (_, blocks):
+            for _, window in cut_windows(blocks, size, hop):
+                yield window
+
+
+Item = tuple[int, float]                # a clip's index, and a number in [0, 1) that chooses the part to be decoded
+Decoded = np.ndarray | LongClip | AumError
 
 
 class Waveforms:
@@ -26,7 +73,7 @@ class Waveforms:
     Args:
         clips: what to decode.
         sample_rate_hz: the rate to resample to.
-        cache_mb: decoded clips are kept, up to this many megabytes.
+        cache_mb: decoded clips are kept, up to this many megabytes; not those of more than WHOLE_S.
     """
 
     def __init__(self, clips: Sequence[Clip], sample_rate_hz: int, cache_mb: int):
@@ -37,27 +84,69 @@ class Waveforms:
     def __len__(self) -> int:
         return len(self.clips)
 
-    def __getitem__(self, index: int) -> np.ndarray:
-        """Decode clip `index`: (samples,) float32. Raises AumError, naming the file, where that fails."""
+    def __getitem__(self, index: int) -> np.ndarray | LongClip:
+        """Decode clip `index`: (samples,) float32, unless it is long. Raises AumError, naming the file, where that fails."""
         if index in self._cache:
             return self._cache[index]
         path, start_s, stop_s = self.clips.place(index)
-        waveform, _ = load_audio(path, self.sample_rate_hz, start_s, stop_s)
+        with open_audio(path, self.sample_rate_hz, start_s, stop_s) as (info, blocks):
+            if info.duration_s > WHOLE_S:
+                return LongClip(path, start_s, stop_s, self.sample_rate_hz)
+            first, *others = blocks
+        waveform = np.concatenate([first, *others]) if others else first
         with self._lock:
             if waveform.nbytes <= self._room and index not in self._cache:
                 self._cache[index] = waveform
                 self._room -= waveform.nbytes
         return waveform
 
+    def part(self, index: int, crop: Crop, place: float) -> np.ndarray:
+        """Decode at most `crop.samples` of clip `index`, (samples,) float32; of a long clip nothing else is decoded."""
+        clip = self[index]
+        if isinstance(clip, np.ndarray):
+            start = crop.start(len(clip), place, self.sample_rate_hz)
+            return clip[start : start + crop.samples]
+        begin_s = clip.start_s or 0.0
+        stop_s = clip.stop_s or audio_info(clip.path).duration_s
+        start = crop.start(math.ceil((stop_s - begin_s) * self.sample_rate_hz), place, self.sample_rate_hz)
+        begin_s += start / self.sample_rate_hz
+        stop_s = min(stop_s, begin_s + (crop.samples + 1) / self.sample_rate_hz)      # one more, for the rounding of both ends
+        return load_audio(clip.path, self.sample_rate_hz, begin_s, stop_s)[0][: crop.samples]
+
     def batches(self, batch_size: int, seed: int, epoch: int, weights: np.ndarray | None = None) -> list[list[int]]:
         """See `epoch_batches`."""
         return epoch_batches(len(self), batch_size, seed, epoch, weights)
 
-    def load(self, batches: list[list[int]], workers: int, *key: int) -> Iterator[list[np.ndarray | AumError]]:
-        """See `load_batches`; seed and epoch make no difference."""
-        return load_batches(self, batches, workers)
+    def load(self, batches: Iterable[Sequence[Item]], workers: int, crop: Crop | None = None, *key: int) -> Iterator[list[Decoded]]:
+        """Decode batches in order, in `workers` threads (0: see `decoders`), one batch ahead.
 
-    def part(self, rank: int, size: int) -> "Waveforms":
+        The result doesn't depend on their number.
+
+        Args:
+            batches: clips, and the numbers that choose their parts.
+            workers: threads.
+            crop: which part of a longer clip is decoded; None: all of it.
+            key: seed and epoch make no difference here.
+
+        Yields:
+            For each clip its waveform, or why it can't be read; without `crop` a `LongClip` for a clip of more than WHOLE_S.
+        """
+        def decoded(item: Item) -> Decoded:
+            clip, place = item
+            try:
+                return self[clip] if crop is None else self.part(clip, crop, place)
+            except AumError as error:
+                return error
+
+        workers = workers or decoders()
+        with ThreadPoolExecutor(workers) as threads:
+            ahead: Iterator[Decoded] = iter(())
+            for number, batch in enumerate(chain(batches, [[]])):
+                here, ahead = ahead, map_in_parts(threads, workers, decoded, batch)
+                if number:
+                    yield list(here)
+
+    def share(self, rank: int, size: int) -> "Waveforms":
         """Every size-th clip, from the rank-th on; the room for decoded clips is each one's own."""
         return Waveforms(self.clips[rank::size], self.sample_rate_hz, self._room // 2**20)
 
@@ -88,46 +177,6 @@ def balanced_weights(clips: Sequence[Clip]) -> np.ndarray:
     counts = Counter(label for clip in clips for label in clip.labels)
     weights = np.array([sum(1 / (counts[label] + 0.01) for label in clip.labels) for clip in clips])
     return weights / weights.sum()
-
-
-def load_batches(waveforms: Waveforms, batches: list[list[int]], workers: int) -> Iterator[list[np.ndarray | AumError]]:
-    """Decode batches in order, in `workers` threads (0: see `decoders`), one batch ahead.
-
-    The result doesn't depend on their number.
-
-    Yields:
-        For each clip its waveform, or why it can't be read.
-    """
-    def decoded(clip: int) -> np.ndarray | AumError:
-        try:
-            return waveforms[clip]
-        except AumError as error:
-            return error
-
-    workers = workers or decoders()
-    with ThreadPoolExecutor(workers) as threads:
-        ahead: Iterator[np.ndarray | AumError] = iter(())
-        for number, batch in enumerate([*batches, []]):
-            here, ahead = ahead, map_in_parts(threads, workers, decoded, batch)
-            if number:
-                yield list(here)
-
-
-def crop_and_pad(waveforms: Sequence[np.ndarray], samples: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-    """Bring clips to one length for training: a random part of a longer one, zeros behind a shorter one.
-
-    Args:
-        waveforms: (samples,) float32 each.
-        samples: length of the result.
-        generator: chooses the parts.
-
-    Returns:
-        (b, samples) float32, and how many of them belong to each clip, (b,) int64.
-    """
-    places = torch.rand(len(waveforms), generator=generator)
-    starts = [int(place * max(1, len(waveform) - samples + 1)) for waveform, place in zip(waveforms, places.tolist())]
-    parts = [waveform[start : start + samples] for waveform, start in zip(waveforms, starts)]
-    return padded(parts, samples), torch.tensor([len(part) for part in parts])
 
 
 def padded(waveforms: Sequence[np.ndarray], samples: int) -> Tensor:

@@ -8,14 +8,14 @@ changes nothing. In memory are the undecoded sounds of the shuffle buffer and tw
 import heapq
 import json
 import urllib.request
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 
 from aumcli.data.clips import Clips
-from aumcli.data.dataset import stream_seed
+from aumcli.data.dataset import Crop, Decoded, Item, stream_seed
 from aumcli.data.fetch import TIMEOUT_S, digest, download
 from aumcli.data.hdf5 import container
 from aumcli.data.manifest import Manifest
@@ -58,7 +58,7 @@ class ShardStream:
     def __len__(self) -> int:
         return len(self.clips)
 
-    def part(self, rank: int, size: int) -> "ShardStream":
+    def share(self, rank: int, size: int) -> "ShardStream":
         """Every size-th clip, from the rank-th on."""
         chosen = np.zeros(len(self._all), dtype=bool)
         chosen[self.rows[rank::size]] = True
@@ -73,12 +73,14 @@ class ShardStream:
         order = _through_buffer(order, self._buffer, random)
         return [order[i : i + batch_size] for i in range(0, len(order), batch_size)]
 
-    def load(self, batches: list[list[int]], workers: int, *key: int) -> Iterator[list[np.ndarray | AumError]]:
+    def load(self, batches: Iterable[Sequence[Item]], workers: int, crop: Crop | None = None, *key: int) -> Iterator[list[Decoded]]:
         """Read and decode batches, in threads, one ahead.
 
         Args:
-            batches: clip indices: `batches(...)` or its end, or parts of these; or all in order.
+            batches: clips, and the numbers that choose their parts: `batches(...)` or its end, or shares of these; or all in
+                order. A clip is read when its batch is, so what it is mixed with must be of the same batch.
             workers: threads that decode; 0: see `decoders`. The result doesn't depend on their number.
+            crop: which part of a longer clip is kept; None: all of it.
             key: seed and epoch of the batches; nothing for clips in order.
 
         Yields:
@@ -87,22 +89,31 @@ class ShardStream:
         Raises:
             AumError: a shard can't be read or is damaged.
         """
-        left = np.bincount(np.concatenate([*map(np.array, batches), []]).astype(np.int64), minlength=len(self))
+        batches = list(batches)
+        left = np.bincount(np.array([clip for batch in batches for clip, _ in batch], dtype=np.int64), minlength=len(self))
         lanes = [self._lane(lane, left) for lane in self._lanes(*key)]
         stream, held = heapq.merge(*lanes, key=lambda item: item[0]), {}
 
-        def read(batch: list[int]) -> list[np.ndarray | AumError]:
-            for clip in batch:
+        def decoded(item: tuple[Sample, float]) -> Decoded:
+            sample, place = item
+            waveform = self._decode(sample)
+            if crop is None or isinstance(waveform, AumError):
+                return waveform
+            start = crop.start(len(waveform), place, self._rate)
+            return waveform[start : start + crop.samples].copy()                # the rest must not stay in memory
+
+        def read(batch: Sequence[Item]) -> list[Decoded]:
+            for clip, _ in batch:
                 while clip not in held:
                     _, number, sample = next(stream)
                     if left[number]:
                         held[number] = sample
-            samples = [held[clip] for clip in batch]
-            for clip in batch:
+            samples = [(held[clip], place) for clip, place in batch]
+            for clip, _ in batch:
                 left[clip] -= 1
                 if not left[clip]:
                     del held[clip]
-            return list(map_in_parts(threads, workers, self._decode, samples))
+            return list(map_in_parts(threads, workers, decoded, samples))
 
         workers = workers or decoders()
         with ThreadPoolExecutor(workers) as threads, ThreadPoolExecutor(1) as reader:
@@ -211,6 +222,9 @@ def shard_streams(manifest: Manifest, recipe: Recipe, index: ShardIndex) -> tupl
     in_val[[row for shard in val for row in shard.rows]] = True
     groups = set(manifest.clips.take(np.flatnonzero(in_val)).columns()["group"]) - {""} if config.val_share else set()
     known = np.array([group in groups for group in manifest.clips.columns()["group"]]) if groups else in_val
+    if recipe.augment.mixup and recipe.augment.mixup_partners == "corpus":
+        raise AumError("the recipe mixes clips with any of the training clips, and shards are read one after the other",
+                       fix="mix clips of a batch: --set augment.mixup_partners=batch; or train on the sound files")
     rate, size = recipe.frontend.sample_rate_hz, config.shuffle_clips
     return (ShardStream(index, train, manifest.clips, ~known, rate, size), ShardStream(index, val, manifest.clips, in_val, rate, size))
 

@@ -13,8 +13,8 @@ from torch import Tensor
 
 from aumcli.classifier import pick_device
 from aumcli.config import TrainConfig
-from aumcli.data.batch import make_batch
-from aumcli.data.dataset import stream_seed
+from aumcli.data.batch import EpochDraws, Partners, crop_samples, draw_epoch, make_batch
+from aumcli.data.dataset import Crop, Decoded, Item, stream_seed
 from aumcli.errors import AumError
 from aumcli.evaluate import score_clips
 from aumcli.files import write_text
@@ -83,9 +83,10 @@ def _epoch(run: Run, stop: StopSignal, watch: Watch, say) -> None:
     """Train on all clips once, from the step that was saved on; validate, save, and say how it went."""
     settings, number, started = run.recipe.train, len(run.history), time.perf_counter()
     run.network.train()
-    batches = run.train.batches(settings.batch_size, run.recipe.seed, number, run.sample_weights)
-    for waveforms in watch.bar(_load(run, number, batches[run.epoch.step :])):
-        _step(run, number, batches[run.epoch.step], waveforms, stop, say)
+    batches = run.train.batches(settings.batch_size, run.recipe.seed, number, run.sample_weights)[: run.steps_per_epoch]
+    draws = draw_epoch(batches, len(run.train), run.recipe.augment, run.recipe.seed, number)
+    for decoded in watch.bar(_load(run, number, batches, draws)):
+        _step(run, number, batches[run.epoch.step], draws, decoded, stop, say)
         watch.step(number)
         if stop.agreed or _save_now(run):
             run.epoch.seconds += time.perf_counter() - started
@@ -124,52 +125,51 @@ def _how_to_go_on(run: Run) -> str:
             + (f" --devices {run.team.size}" if run.team.size > 1 else ""))
 
 
-def _parts(run: Run, batch: list[int]) -> list[list[int]]:
-    """A batch cut into the recipe's parts, as equal as can be; some are empty where it is smaller."""
-    if run.recipe.train.parts == 1:
-        return [batch]
-    return [part.tolist() for part in np.array_split(np.array(batch, dtype=np.int64), run.recipe.train.parts)]
+def _own(run: Run, size: int) -> list[np.ndarray]:
+    """This process's parts of a batch of `size` clips: places in it. Parts are as equal as can be, some empty in a small batch."""
+    return np.array_split(np.arange(size), run.recipe.train.parts)[run.team.rank :: run.team.size]
 
 
-def _own(run: Run, batch: list[int]) -> list[tuple[int, list[int]]]:
-    """This process's parts of a batch, with their numbers."""
-    return [*enumerate(_parts(run, batch))][run.team.rank :: run.team.size]
+def _load(run: Run, number: int, batches: list[list[int]], draws: EpochDraws) -> Iterator[list[Decoded]]:
+    """Decode this process's clips of the batches of epoch `number` that are still to come, and what they are mixed with."""
+    size, first = run.recipe.train.batch_size, run.epoch.step
+    crop = Crop(crop_samples(run.classifier.frontend, run.recipe.augment), run.recipe.data.crop)
+    batches_of_items = ([item for rows in _own(run, len(batch)) for item in _items(batch, draws, (first + i) * size, rows)]
+                        for i, batch in enumerate(batches[first:]))
+    return run.train.load(batches_of_items, run.recipe.train.workers, crop, run.recipe.seed, number)
 
 
-def _load(run: Run, number: int, batches: list[list[int]]) -> Iterator[list[np.ndarray | AumError]]:
-    """Decode this process's clips of each batch of epoch `number`."""
-    return run.train.load([[clip for _, part in _own(run, batch) for clip in part] for batch in batches],
-                          run.recipe.train.workers, run.recipe.seed, number)
+def _items(batch: list[int], draws: EpochDraws, begin: int, rows: np.ndarray) -> list[Item]:
+    """What is decoded for some places of a batch that starts at place `begin` of its epoch: the clips, then their partners."""
+    mixed = rows[draws.partners[begin + rows] >= 0]
+    clips = zip([batch[row] for row in rows], draws.places[0, begin + rows].tolist())
+    return [*clips, *zip(draws.partners[begin + mixed].tolist(), draws.places[1, begin + mixed].tolist())]
 
 
 def _progress(run: Run, number: int) -> float:
-    """Epochs done at the step that comes next; MultiStepLR decays after an epoch's last step."""
-    first = int(run.recipe.train.schedule != "steps")
-    return number + (run.epoch.step + first) / run.steps_per_epoch
+    """Epochs done at the step that comes next; a cosine counts that step too, as it is to end at 0."""
+    return number + (run.epoch.step + int(run.recipe.train.schedule == "cosine")) / run.steps_per_epoch
 
 
-def _step(run: Run, number: int, batch: list[int], waveforms: list[np.ndarray | AumError], stop: StopSignal, say) -> None:
+def _step(run: Run, number: int, batch: list[int], draws: EpochDraws, decoded: list[Decoded], stop: StopSignal, say) -> None:
     """One step of the optimizer: the gradients of all parts, added up over the processes."""
     settings, seed, device = run.recipe.train, run.recipe.seed, run.classifier.device
     set_learning_rate(run.optimizer, learning_rate(settings, _progress(run, number), run.steps_per_epoch))
     run.optimizer.zero_grad(set_to_none=True)
-    loss, seen, bad, suspect, waiting = 0.0, 0, [], None, iter(waveforms)
-    for part, clips in _own(run, batch):
-        decoded = [(clip, next(waiting)) for clip in clips]
-        bad += [(clip, item) for clip, item in decoded if isinstance(item, AumError)]
-        good = [(clip, item) for clip, item in decoded if not isinstance(item, AumError)]
+    loss, seen, bad, suspect, waiting = 0.0, 0, [], None, iter(decoded)
+    for rows in _own(run, len(batch)):
+        features, targets, good, failed = _features(run, number, batch, draws, rows, waiting)
+        bad += failed
         if not good:
             continue
-        stream = (seed, number, run.epoch.step) if settings.parts == 1 else (seed, number, run.epoch.step, part)
-        generator = torch.Generator().manual_seed(stream_seed(*stream, BATCH_PURPOSE))
-        targets = torch.from_numpy(run.manifest.targets(run.train.clips.take([clip for clip, _ in good])))
-        features, targets = make_batch(run.classifier.frontend, [item for _, item in good], targets, run.recipe.augment, generator)
-        _seed_device(device, stream_seed(*stream, MODEL_PURPOSE))
+        run.network.rows = torch.tensor(good, device=device), len(batch)
+        _seed_device(device, stream_seed(seed, number, run.epoch.step, MODEL_PURPOSE))
         with autocast(run):
             part_loss = loss_of(run.network(features), targets, settings) * (len(good) / len(batch))
         run.scaler.scale(part_loss).backward()
         suspect = features if math.isfinite(loss) else suspect
         loss, seen = loss + part_loss.item(), seen + len(good)
+    run.network.rows = None
     loss, seen, failed, stopping = run.team.sum([loss, seen, len(bad), stop.received], device)
     if stopping:
         stop.agreed = max(run.team.gather(stop.received))
@@ -181,6 +181,38 @@ def _step(run: Run, number: int, batch: list[int], waveforms: list[np.ndarray | 
     if seen:
         _update(run, number, batch, loss, suspect, say)
     run.epoch.step += 1
+
+
+def _features(run: Run, number: int, batch: list[int], draws: EpochDraws, rows: np.ndarray, waiting: Iterator[Decoded],
+              ) -> tuple[Tensor | None, Tensor | None, list[int], list[tuple[int, AumError]]]:
+    """Features and targets of a part of a batch, from what was decoded for it.
+
+    Returns:
+        Features (b, frames, mels), targets (b, classes), the places of these clips in the batch, and the clips that can't be
+        read, with the reason; a clip whose partner can't be read is left out too.
+    """
+    begin = run.epoch.step * run.recipe.train.batch_size
+    waveforms = dict(zip(rows.tolist(), waiting))
+    mixed = rows[draws.partners[begin + rows] >= 0].tolist()
+    partners = dict(zip(mixed, waiting))
+    bad = [(batch[row], item) for row, item in waveforms.items() if isinstance(item, AumError)]
+    bad += [(int(draws.partners[begin + row]), item) for row, item in partners.items() if isinstance(item, AumError)]
+    good = [row for row, item in waveforms.items() if not isinstance(item, AumError) and not isinstance(partners.get(row), AumError)]
+    if not good:
+        return None, None, good, bad
+    mixed = [row for row in mixed if row in good]
+    mixture = Partners([good.index(row) for row in mixed], [partners[row] for row in mixed],
+                       _targets(run, draws.partners[begin + np.array(mixed)].tolist()),
+                       torch.from_numpy(draws.ratios[begin + np.array(mixed)])) if mixed else None
+    features, targets = make_batch(
+        run.classifier.frontend, [waveforms[row] for row in good], _targets(run, [batch[row] for row in good]), run.recipe.augment,
+        stream_seed(run.recipe.seed, number, run.epoch.step, BATCH_PURPOSE), good, len(batch), mixture)
+    return features, targets, good, bad
+
+
+def _targets(run: Run, clips: list[int]) -> Tensor:
+    """Targets of training clips, (b, classes) float32."""
+    return torch.from_numpy(run.manifest.targets(run.train.clips.take(clips)))
 
 
 def _seed_device(device: torch.device, seed: int) -> None:

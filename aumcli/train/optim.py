@@ -43,7 +43,9 @@ def learning_rate(settings: TrainConfig, epochs: float, steps_per_epoch: int = 1
     """The learning rate after so many epochs."""
     warmup = settings.warmup_steps / steps_per_epoch or settings.warmup_epochs
     if epochs < warmup:
-        return settings.lr * epochs / warmup
+        step = round(epochs * steps_per_epoch, 6)        # whole but for rounding where a step is asked about
+        risen = epochs if settings.warmup_every == 1 else step // settings.warmup_every * settings.warmup_every / steps_per_epoch
+        return settings.lr * (settings.warmup_start + (1 - settings.warmup_start) * risen / warmup)
     if settings.schedule == "cosine":
         done = (epochs - warmup) / max(settings.epochs - warmup, 1e-9)
         return settings.lr * 0.5 * (1 + math.cos(math.pi * min(1.0, done)))

@@ -1,6 +1,5 @@
 """A training in progress: what it is made of, and how it is built from a recipe and prepared data."""
 
-import math
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -63,7 +62,7 @@ class Run:
 
     @property
     def steps_per_epoch(self) -> int:
-        return math.ceil(len(self.train) / self.recipe.train.batch_size)
+        return self.recipe.train.steps_per_epoch(len(self.train))
 
     @property
     def val_name(self) -> str:
@@ -128,7 +127,7 @@ def build(recipe: Recipe, out: Path, data: Path | str | None, device: torch.devi
         recipe = _share_out(recipe, team)
     config = ModelConfig(
         model=recipe.model, frontend=recipe.frontend, labels=tuple(manifest.label_names),
-        activation="sigmoid" if recipe.train.loss == "bce" else "softmax",
+        activation="sigmoid" if recipe.train.loss == "bce" else "softmax", views=recipe.data.views,
         provenance={"data": str(folder), "seed": recipe.seed, "hold_out": recipe.data.hold_out, "clips": len(train_clips)})
     network, averaged, notes = _networks(recipe, config, fresh)
     network.to(device)
@@ -137,7 +136,7 @@ def build(recipe: Recipe, out: Path, data: Path | str | None, device: torch.devi
         train, val = (Waveforms(clips, recipe.frontend.sample_rate_hz, recipe.data.cache_mb) for clips in (train_clips, val_clips))
     scaler = torch.amp.GradScaler(device.type, enabled=recipe.train.dtype == "float16")
     run = Run(recipe, folder, out, manifest, classifier, network, make_optimizer(network, recipe.train), scaler,
-              train, val.part(team.rank, team.size), val_clips,
+              train, val.share(team.rank, team.size), val_clips,
               balanced_weights(train_clips) if recipe.data.sampling == "balanced" else None, team, progress)
     parameters = sum(x.numel() for x in network.parameters())
     trained = sum(x.numel() for x in network.parameters() if x.requires_grad)

@@ -1,7 +1,7 @@
 """The processes of a training, started by torchrun: each computes some parts of every batch, the first one writes.
 
-A batch is cut into `train.parts`, each with random draws of its own. Their gradients are added up, so it makes no difference
-(but for rounding) which process computed which, one after the other in one process included. Gradients are summed once per
+A batch is cut into `train.parts`. Random draws belong to a clip's place in the batch, and gradients are added up, so it makes no
+difference (but for rounding) how many parts there are and which process computed which. Gradients are summed once per
 step, in pieces; unlike with DistributedDataParallel a part may be smaller than another, or empty, without being padded.
 """
 

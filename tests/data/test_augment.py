@@ -7,7 +7,7 @@ import torch
 
 from aumcli.config import AugmentConfig, FrontendConfig
 from aumcli.data import augment
-from aumcli.data.augment import augment_waveforms, mixup_waveforms, warp_features
+from aumcli.data.augment import ClipRandom, augment_waveforms, mixup_waveforms, warp_features
 from aumcli.data.masking import disturb_features, mask_features
 
 RATE = 16000
@@ -15,7 +15,11 @@ EVERYTHING = AugmentConfig(speed=0.1, shift_s=0.1, band=0.5, reverb=0.5, gain_db
 FEATURES = AugmentConfig(tempo=0.2, warp=0.2, freq_mask=24, time_mask=30)
 
 
-def seeded(seed=0):
+def seeded(seed=0, b=8):
+    return ClipRandom(seed, range(b), b)
+
+
+def generator(seed=0):
     return torch.Generator().manual_seed(seed)
 
 
@@ -31,7 +35,7 @@ def peak_hz(clip):
 
 
 def noise_clips(b=8, samples=RATE, length=RATE):
-    clips = torch.randn(b, samples, generator=seeded(99)) * 0.1
+    clips = torch.randn(b, samples, generator=generator(99)) * 0.1
     clips[:, length:] = 0
     return clips, torch.full((b,), length)
 
@@ -40,8 +44,6 @@ def test_nothing_switched_on_returns_the_inputs_themselves():
     clips, lengths = noise_clips()
     new, new_lengths = augment_waveforms(clips, lengths, AugmentConfig(), RATE, seeded())
     assert new is clips and new_lengths is lengths
-    targets = torch.eye(8)
-    assert mixup_waveforms(clips, lengths, targets, 0.0, seeded()) == (clips, targets)
     features, frames = torch.randn(8, 20, 128), torch.full((8,), 15)
     warped, new_frames = warp_features(features, frames, AugmentConfig(), FrontendConfig(), seeded())
     assert warped is features and new_frames is frames
@@ -61,8 +63,6 @@ def test_the_result_depends_on_the_generator_and_the_inputs_only():
     runs = [warp_features(features, frames, FEATURES, FrontendConfig(), seeded(5))[0] for _ in range(2)]
     assert torch.equal(*runs) and not torch.equal(runs[0], features)
     assert torch.equal(*(mask_features(features, FEATURES, seeded(5)) for _ in range(2)))
-    mixes = [mixup_waveforms(clips, lengths, torch.eye(8), 0.5, seeded(5)) for _ in range(2)]
-    assert torch.equal(mixes[0][0], mixes[1][0]) and torch.equal(mixes[0][1], mixes[1][1])
 
 
 def test_one_augmentation_leaves_the_choices_of_the_others_alone():
@@ -75,7 +75,16 @@ def test_one_augmentation_leaves_the_choices_of_the_others_alone():
     a, b = seeded(), seeded()
     augment_waveforms(clips, lengths, AugmentConfig(), RATE, a)
     augment_waveforms(clips, lengths, EVERYTHING, RATE, b)
-    assert torch.equal(torch.rand(3, generator=a), torch.rand(3, generator=b))
+    assert torch.equal(a.uniform(3, clips), b.uniform(3, clips))
+
+
+def test_a_clip_of_a_part_is_changed_as_in_the_whole_batch():
+    clips, lengths = noise_clips()
+    whole, whole_lengths = augment_waveforms(clips, lengths, EVERYTHING, RATE, seeded(5))
+    for rows in ([0, 1, 2], [3], [7, 4]):
+        part, part_lengths = augment_waveforms(clips[rows], lengths[rows], EVERYTHING, RATE, ClipRandom(5, rows, 8))
+        assert torch.equal(part_lengths, whole_lengths[rows])
+        assert torch.allclose(part, whole[rows], atol=1e-6)                       # Fourier transforms of other batch sizes
 
 
 @pytest.mark.parametrize("config", [
@@ -98,15 +107,15 @@ def test_the_buffer_is_kept_and_silent_after_the_clip(config):
 def test_clips_of_hardly_any_samples_and_silence_survive(samples):
     config = EVERYTHING.model_copy(update={"band": 1.0, "reverb": 1.0, "speed": 0.5})
     for clips in (torch.rand(4, samples), torch.zeros(4, samples)):
-        new, lengths = augment_waveforms(clips, torch.full((4,), samples), config, RATE, seeded())
+        new, lengths = augment_waveforms(clips, torch.full((4,), samples), config, RATE, seeded(b=4))
         assert new.shape == (4, samples) and new.isfinite().all()
         assert ((lengths >= 1) & (lengths <= samples)).all()
-    mixed, _ = mixup_waveforms(torch.rand(4, samples), torch.full((4,), samples), torch.eye(4), 1.0, seeded())
-    assert mixed.isfinite().all()
+    lengths = torch.full((4,), samples)
+    assert mixup_waveforms(torch.rand(4, samples), lengths, torch.rand(4, samples), lengths, torch.rand(4)).isfinite().all()
 
 
 def test_an_empty_clip_stays_empty():
-    new, lengths = augment_waveforms(torch.zeros(2, 500), torch.zeros(2, dtype=torch.int64), EVERYTHING, RATE, seeded())
+    new, lengths = augment_waveforms(torch.zeros(2, 500), torch.zeros(2, dtype=torch.int64), EVERYTHING, RATE, seeded(b=2))
     assert lengths.tolist() == [0, 0] and not new.any()
 
 
@@ -136,7 +145,7 @@ def test_speed_up_does_not_alias():
 
 
 def test_speed_is_drawn_within_its_range_and_on_both_sides():
-    _, lengths = augment_waveforms(*sine(500.0, 4000, b=200, buffer=5000), AugmentConfig(speed=0.1), RATE, seeded())
+    _, lengths = augment_waveforms(*sine(500.0, 4000, b=200, buffer=5000), AugmentConfig(speed=0.1), RATE, seeded(b=200))
     factor = 4000 / lengths
     assert 1 / 1.101 < factor.min() < 0.93 and 1.07 < factor.max() < 1.101
     assert factor.log().mean().abs() < 0.01                                       # log-uniform: symmetric
@@ -155,14 +164,14 @@ def test_shift_puts_zeros_in_front_or_cuts_the_beginning():
 def test_shift_stays_within_its_time():
     clips = torch.zeros(100, 1000)
     clips[:, 500] = 1
-    new, _ = augment_waveforms(clips, torch.full((100,), 1000), AugmentConfig(shift_s=0.01), RATE, seeded())
+    new, _ = augment_waveforms(clips, torch.full((100,), 1000), AugmentConfig(shift_s=0.01), RATE, seeded(b=100))
     offset = new.argmax(dim=1) - 500
     assert offset.min() in range(-160, -139) and offset.max() in range(140, 161)
 
 
 def test_band_takes_low_and_high_frequencies_from_its_share_of_clips():
     clips, lengths = noise_clips(b=200, samples=4000, length=4000)
-    new, _ = augment_waveforms(clips, lengths, AugmentConfig(band=0.3), RATE, seeded())
+    new, _ = augment_waveforms(clips, lengths, AugmentConfig(band=0.3), RATE, seeded(b=200))
     changed = (new != clips).any(dim=1)
     assert 40 <= changed.sum() <= 80
     ratio = torch.fft.rfft(new[changed]).abs().square().mean(0) / torch.fft.rfft(clips[changed]).abs().square().mean(0)
@@ -175,7 +184,7 @@ def test_reverb_keeps_the_direct_sound_and_adds_a_decaying_tail():
     clips = torch.zeros(64, 16000)
     clips[:, 0] = 1.0                                                             # a click: the output is the room
     ones = torch.ones(64, dtype=torch.int64)
-    new, lengths = augment_waveforms(clips, ones, AugmentConfig(reverb=1.0), RATE, seeded())
+    new, lengths = augment_waveforms(clips, ones, AugmentConfig(reverb=1.0), RATE, seeded(b=64))
     assert torch.allclose(new[:, 0], torch.ones(64), atol=1e-4)
     tail = lengths - 1
     assert tail.min() >= 0.1 * RATE and 0.5 * RATE < tail.max() <= 0.6 * RATE
@@ -188,14 +197,14 @@ def test_reverb_keeps_the_direct_sound_and_adds_a_decaying_tail():
 
 def test_gain_stays_within_its_decibels():
     clips, lengths = noise_clips(b=200, samples=50, length=50)
-    new, _ = augment_waveforms(clips, lengths, AugmentConfig(gain_db=6.0), RATE, seeded())
+    new, _ = augment_waveforms(clips, lengths, AugmentConfig(gain_db=6.0), RATE, seeded(b=200))
     gain_db = 20 * (new.norm(dim=1) / clips.norm(dim=1)).log10()
     assert -6.01 < gain_db.min() < -5 and 5 < gain_db.max() < 6.01
 
 
 def test_noise_has_the_promised_ratio_share_and_colours():
     clips, lengths = sine(440.0, 8000, b=200, buffer=10000)
-    new, _ = augment_waveforms(clips, lengths, AugmentConfig(noise_snr_db=10.0), RATE, seeded())
+    new, _ = augment_waveforms(clips, lengths, AugmentConfig(noise_snr_db=10.0), RATE, seeded(b=200))
     noise = (new - clips)[:, :8000]
     noisy = noise.any(dim=1)
     assert 120 <= noisy.sum() <= 160                                              # 70 % of 200
@@ -206,42 +215,29 @@ def test_noise_has_the_promised_ratio_share_and_colours():
     assert slope_db.max() > -6 and -36 < slope_db.min() < -25                     # white .. brown (-6 dB an octave)
 
 
-def test_mixup_mixes_clips_and_targets_by_the_same_ratio():
+def test_mixup_mixes_by_the_ratio():
     clips, lengths = torch.stack([sine(100.0 * (i + 1), 8000)[0][0] for i in range(6)]), torch.full((6,), 8000)
-    mixed, targets = mixup_waveforms(clips + 0.3, lengths, torch.eye(6), 1.0, seeded())
-    for i in range(6):
-        share = mixed[i] @ clips.T / (clips * clips).sum(dim=1)                   # amplitude of each sine: orthogonal
-        assert torch.allclose(share, targets[i], atol=1e-3)
-        assert (targets[i] > 0).sum() == 2 and 0 < targets[i, i] < 1              # never with itself
+    ratios = torch.tensor([0.1, 0.3, 0.5, 0.7, 0.9, 1.0])
+    mixed = mixup_waveforms(clips + 0.3, lengths, clips.roll(1, 0) - 0.2, lengths, ratios)
+    shares = mixed @ clips.T / (clips * clips).sum(dim=1)                         # amplitude of each sine: orthogonal
+    assert torch.allclose(shares, torch.diag(ratios) + torch.diag(1 - ratios).roll(-1, 1), atol=1e-3)
     assert mixed.mean(dim=1).abs().max() < 1e-6
 
 
 def test_mixup_cuts_and_pads_the_second_clip_to_the_first():
-    clips = torch.randn(2, 400, generator=seeded(1))
+    clips = torch.randn(2, 400, generator=generator(1))
     clips[0, 100:] = 0
-    mixed, _ = mixup_waveforms(clips, torch.tensor([100, 400]), torch.eye(2), 1.0, seeded())
+    lengths = torch.tensor([100, 400])
+    mixed = mixup_waveforms(clips, lengths, clips.flip(0), lengths.flip(0), torch.full((2,), 0.5))
     assert not mixed[0, 100:].any() and mixed[1, 300:].any()
     assert mixed[0, :100].mean().abs() < 1e-6
 
 
-def test_mixup_share_and_distribution():
-    clips, lengths = noise_clips(b=2000, samples=4, length=4)
-    mixed, targets = mixup_waveforms(clips, lengths, torch.eye(2000), 0.4, seeded())
-    ratio = targets.diagonal()
-    chosen = ratio < 1
-    assert 720 <= chosen.sum() <= 880
-    assert torch.equal(mixed[~chosen], clips[~chosen])                            # the others are left alone
-    assert ratio[chosen].mean() == pytest.approx(0.5, abs=0.02)
-    assert ratio[chosen].std() == pytest.approx(math.sqrt(1 / 84), abs=0.01)      # Beta(10, 10): 1 / (4 * 21)
-    single = mixup_waveforms(clips[:1], lengths[:1], torch.ones(1, 1), 1.0, seeded())
-    assert torch.equal(single[0], clips[:1])
-
-
 def test_tempo_stretches_valid_frames_and_keeps_the_mel_axis():
-    profile = torch.randn(128, generator=seeded(3))
+    profile = torch.randn(128, generator=generator(3))
     features = torch.full((100, 60, 128), 9.0)                                    # 9: what tempo must not drag in
     features[:, :40] = torch.arange(40.0)[:, None] + profile
-    new, frames = warp_features(features, torch.full((100,), 40), AugmentConfig(tempo=0.25), FrontendConfig(), seeded())
+    new, frames = warp_features(features, torch.full((100,), 40), AugmentConfig(tempo=0.25), FrontendConfig(), seeded(b=100))
     assert 32 <= frames.min() < 36 and 46 < frames.max() <= 50
     for clip, n in zip(new, frames, strict=True):
         assert not clip[n:].any()
@@ -251,7 +247,7 @@ def test_tempo_stretches_valid_frames_and_keeps_the_mel_axis():
         steps = ramp[1:-1].diff()
         assert steps.max() - steps.min() < 1e-3
     cut, frames = warp_features(features[:, :40], torch.full((100,), 40), AugmentConfig(tempo=0.25), FrontendConfig(),
-                                seeded())
+                                seeded(b=100))
     assert cut.shape == (100, 40, 128) and frames.max() == 40
 
 
@@ -261,8 +257,8 @@ def test_warp_moves_a_peak_by_the_factor_in_hertz():
     mels = low + (high - low) / 129 * torch.arange(1, 129)
     hz = 700 * torch.expm1(mels / 1127)
     features = torch.exp(-(torch.arange(128) - 60.0) ** 2 / 18).expand(50, 5, 128).contiguous()    # a peak at filter 60
-    new, frames = warp_features(features, torch.full((50,), 5), AugmentConfig(warp=0.3), frontend, seeded())
-    factor = augment._log_uniform(torch.rand(2, 50, generator=seeded())[1], 0.3)
+    new, frames = warp_features(features, torch.full((50,), 5), AugmentConfig(warp=0.3), frontend, seeded(b=50))
+    factor = augment._log_uniform(seeded(b=50).uniform(2, features)[:, 1], 0.3)
     where = hz[new[:, 0].argmax(dim=1)]
     assert factor.min() < 0.8 and factor.max() > 1.2 and frames.tolist() == [5] * 50
     assert ((where / (factor * hz[60])).log().abs() < 0.04).all()                 # half a filter's width is 3 %
@@ -271,7 +267,7 @@ def test_warp_moves_a_peak_by_the_factor_in_hertz():
 def test_masks_are_single_runs_of_zeros_within_their_width():
     features = torch.ones(500, 64, 128)
     for config, dim, widest in ((AugmentConfig(freq_mask=24), 2, 24), (AugmentConfig(time_mask=20), 1, 20)):
-        hit = mask_features(features, config, seeded()) == 0
+        hit = mask_features(features, config, seeded(b=500)) == 0
         assert torch.equal(hit.any(dim=3 - dim), hit.all(dim=3 - dim))            # whole rows or columns
         line = hit.all(dim=3 - dim).int()                                         # (500, size)
         width = line.sum(dim=1)
@@ -279,12 +275,12 @@ def test_masks_are_single_runs_of_zeros_within_their_width():
         assert edges.max() == 1 and width.min() == 0 and width.max() == widest - 1
         assert width.float().mean() == pytest.approx((widest - 1) / 2, rel=0.1)
         assert line[:, 0].any() and line[:, -3:].any() and not line[:, -1].any()  # as torchaudio's: never the last
-    everything = mask_features(torch.ones(20, 4, 4), AugmentConfig(freq_mask=99, time_mask=99), seeded())
+    everything = mask_features(torch.ones(20, 4, 4), AugmentConfig(freq_mask=99, time_mask=99), seeded(b=20))
     assert everything.shape == (20, 4, 4)
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
-def test_a_gpu_gets_the_same_clips_from_a_cpu_generator():
+def test_a_gpu_gets_the_same_clips():
     clips, lengths = noise_clips()
     here, lengths_here = augment_waveforms(clips, lengths, EVERYTHING, RATE, seeded())
     there, lengths_there = augment_waveforms(clips.cuda(), lengths.cuda(), EVERYTHING, RATE, seeded())
@@ -293,10 +289,10 @@ def test_a_gpu_gets_the_same_clips_from_a_cpu_generator():
 
 
 def test_equalise_adds_one_smooth_curve_to_all_frames():
-    features = torch.randn(4, 10, 64, generator=torch.Generator().manual_seed(0))
-    changed = augment.equalise_features(features, AugmentConfig(eq_db=8.0), torch.Generator().manual_seed(1)) - features
+    features = torch.randn(4, 10, 64, generator=generator())
+    changed = augment.equalise_features(features, AugmentConfig(eq_db=8.0), seeded(1, 4)) - features
     assert torch.allclose(changed, changed[:, :1].expand_as(changed), atol=1e-5)
     decibels = changed[:, 0] * 10 / math.log(10)
     assert 2 < decibels.abs().max() <= 8.0001 and not torch.allclose(decibels[0], decibels[1])
     assert decibels.diff(dim=1).abs().max() <= 16 / (63 / 4) + 1e-4  # from one extreme to the other between two points
-    assert augment.equalise_features(features, AugmentConfig(), torch.Generator()) is features
+    assert augment.equalise_features(features, AugmentConfig(), seeded(b=4)) is features

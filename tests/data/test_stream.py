@@ -47,6 +47,10 @@ def folder(tmp_path_factory) -> Path:
     return made
 
 
+def items(batches):
+    return [[(clip, 0.0) for clip in batch] for batch in batches]
+
+
 def streams(folder: Path, *overrides: str) -> tuple[ShardStream, ShardStream]:
     manifest = read_manifest(folder)
     return shard_streams(manifest, tiny(*PINNED, *overrides), index_of_shards(manifest))
@@ -59,20 +63,20 @@ def test_every_clip_once_with_its_own_sound_whatever_the_workers(folder):
     assert batches == train_stream.batches(7, 3, 5) != train_stream.batches(7, 3, 6)
     away = {clip.path: folder.parent / "away" / clip.path.name for clip in train_stream.clips}
     for workers in (0, 3):
-        for batch, waveforms in zip(batches, train_stream.load(batches, workers, 3, 5), strict=True):
+        for batch, waveforms in zip(batches, train_stream.load(items(batches), workers, None, 3, 5), strict=True):
             for clip, waveform in zip(batch, waveforms, strict=True):
                 expected = shards.load_audio(away[train_stream.clips[clip].path], 8000)[0]
                 np.testing.assert_array_equal(waveform, expected)
     order = [[*range(i, min(i + 5, 12))] for i in range(0, 12, 5)]
-    assert len(val) == 12 and [len(batch) for batch in val.load(order, 0)] == [5, 5, 2]
+    assert len(val) == 12 and [len(batch) for batch in val.load(items(order), 0)] == [5, 5, 2]
 
 
 def test_the_end_of_an_epoch_and_a_part_of_each_batch_can_be_loaded_alone(folder):
     train_stream, _ = streams(folder, "data.shuffle_clips=10")
     batches = train_stream.batches(6, 0, 1)
-    whole = [*train_stream.load(batches, 0, 0, 1)]
+    whole = [*train_stream.load(items(batches), 0, None, 0, 1)]
     for some, expected in ((batches[4:], whole[4:]), ([batch[1::2] for batch in batches], [each[1::2] for each in whole])):
-        for got, want in zip(train_stream.load(some, 0, 0, 1), expected, strict=True):
+        for got, want in zip(train_stream.load(items(some), 0, None, 0, 1), expected, strict=True):
             assert all(np.array_equal(a, b) for a, b in zip(got, want, strict=True))
 
 
@@ -83,7 +87,7 @@ def test_balanced_sampling_draws_with_replacement(folder):
     batches = train_stream.batches(6, 0, 0, weights)
     drawn = [clip for batch in batches for clip in batch]
     assert len(drawn) == 60 and drawn.count(7) > 40
-    loaded = [waveform for batch in train_stream.load(batches, 0, 0, 0) for waveform in batch]
+    loaded = [waveform for batch in train_stream.load(items(batches), 0, None, 0, 0) for waveform in batch]
     sevens = [waveform for clip, waveform in zip(drawn, loaded, strict=True) if clip == 7]
     assert all(np.array_equal(sevens[0], each) for each in sevens)
 
@@ -106,7 +110,7 @@ def test_memory_is_that_of_the_buffer(folder, monkeypatch):
     monkeypatch.setattr(stream.heapq, "merge", counted)
     train_stream, _ = streams(folder, "data.shuffle_clips=10")
     batches = train_stream.batches(5, 0, 0)
-    for number, _ in enumerate(train_stream.load(batches, 0, 0, 0)):
+    for number, _ in enumerate(train_stream.load(items(batches), 0, None, 0, 0)):
         assert len(held) <= 10 + 5 * (number + 2)           # the buffer, what was given, a batch ahead
 
 
@@ -119,7 +123,7 @@ def test_damage_stops_the_run(folder, tmp_path):
     train_stream, _ = streams(copy)
     batches = train_stream.batches(6, 0, 0)
     with pytest.raises(AumError, match="damaged") as caught:
-        for batch in train_stream.load(batches, 0, 0, 0):
+        for batch in train_stream.load(items(batches), 0, None, 0, 0):
             for item in batch:
                 if isinstance(item, AumError):              # a clip's own digest: it counts as an unreadable clip
                     raise item
