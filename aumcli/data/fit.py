@@ -10,7 +10,7 @@ import torch
 from aumcli.core.frontend import build_frontend
 from aumcli.data.audio import audio_info
 from aumcli.data.clips import Clip
-from aumcli.data.dataset import Waveforms
+from aumcli.data.dataset import WHOLE_S, LongClip, Waveforms
 from aumcli.progress import progress
 from aumcli.recipe import Recipe
 
@@ -56,17 +56,21 @@ def fit_recipe(recipe: Recipe, clips: Sequence[Clip], n_classes: int, multi_labe
 def measure_normalisation(recipe: Recipe, clips: Sequence[Clip]) -> tuple[float, float]:
     """Mean and standard deviation of the log-mel energies of clips, padding left out.
 
-    Of more than MEASURED_CLIPS clips, that many evenly spaced ones are measured.
+    Of more than MEASURED_CLIPS clips, that many evenly spaced ones are measured. A clip of more than WHOLE_S is measured in pieces
+    of that length, of which the last reaches back to be as long.
     """
     clips = [clips[i] for i in np.linspace(0, len(clips) - 1, min(len(clips), MEASURED_CLIPS)).astype(int)]
     logmel = build_frontend(recipe.frontend)
     waveforms = Waveforms(clips, recipe.frontend.sample_rate_hz, cache_mb=0)
+    piece = int(WHOLE_S * recipe.frontend.sample_rate_hz)
     count, total, squares = 0, 0.0, 0.0
     for i in progress(range(len(waveforms)), "measuring", len(waveforms)):
-        energies = logmel.energies(torch.from_numpy(waveforms[i])[None]).double()
-        count += energies.numel()
-        total += float(energies.sum())
-        squares += float(energies.square().sum())
+        clip = waveforms[i]
+        for part in clip.windows(piece, piece) if isinstance(clip, LongClip) else [clip]:
+            energies = logmel.energies(torch.from_numpy(part)[None]).double()
+            count += energies.numel()
+            total += float(energies.sum())
+            squares += float(energies.square().sum())
     mean = total / count
     # six digits are plenty, and keep the last bits of a sum from changing a recipe
     return round(mean, 6), round(math.sqrt(max(squares / count - mean**2, 1e-6)), 6)

@@ -32,8 +32,8 @@ from aumcli.core import build_network
 from aumcli.core.frontend import LogMel
 from aumcli.core.kernels import bidirectional_scan, causal_conv1d, cpu, operators
 from aumcli.core.mixer import Mixer
-from aumcli.data.batch import make_batch
-from aumcli.data.dataset import Waveforms, crop_and_pad, epoch_batches, load_batches
+from aumcli.data.batch import crop_samples, make_batch
+from aumcli.data.dataset import Crop, Waveforms, epoch_batches, padded
 from aumcli.data.manifest import Clip, Label, write_manifest
 from aumcli.memory import keep_memory
 from aumcli.recipe import load_recipe
@@ -122,8 +122,10 @@ def loader(arguments: argparse.Namespace) -> None:
 
             def ours() -> Iterator[torch.Tensor]:
                 torch.set_num_threads(1)
-                for waveforms in load_batches(Waveforms(clips, 16000, cache_mb=0), batches, workers=0):
-                    yield frontend(*crop_and_pad(waveforms, config.clip_samples, torch.Generator()))
+                items = [[(clip, 0.0) for clip in batch] for batch in batches]
+                for waveforms in Waveforms(clips, 16000, cache_mb=0).load(items, 0, Crop(config.clip_samples, "first")):
+                    lengths = torch.tensor([len(waveform) for waveform in waveforms])
+                    yield frontend(padded(waveforms, config.clip_samples), lengths)
                 torch.set_num_threads(threads)
 
             for workers in (0, 2):
@@ -318,11 +320,12 @@ def engine(arguments: argparse.Namespace) -> None:
         run = _fsdd_run(Path(folder))
         settings, network, averaged = run.recipe.train, copy.deepcopy(run.network), copy.deepcopy(run.classifier.network)
         optimizer = make_optimizer(network, settings)
-        decoded = [[run.train[i] for i in batch] for batch in epoch_batches(len(run.train), settings.batch_size, 0, 0)]
+        most = crop_samples(run.classifier.frontend, run.recipe.augment)
+        decoded = [[run.train[i][:most] for i in batch] for batch in epoch_batches(len(run.train), settings.batch_size, 0, 0)]
         targets = torch.eye(10)[torch.arange(settings.batch_size) % 10]
 
         def prepare_batches() -> list[tuple[torch.Tensor, torch.Tensor]]:
-            return [make_batch(run.classifier.frontend, waveforms, targets, run.recipe.augment, torch.Generator().manual_seed(0)) for waveforms in decoded]
+            return [make_batch(run.classifier.frontend, waveforms, targets, run.recipe.augment, 0) for waveforms in decoded]
 
         def bare() -> None:
             for features, truth in ready:

@@ -7,7 +7,7 @@ import torch
 from tiny import CLASSES, sound
 
 from aumcli.core.frontend import LogMel
-from aumcli.data.fit import fit_recipe
+from aumcli.data.fit import fit_recipe, measure_normalisation
 from aumcli.data.manifest import Clip, read_manifest
 from aumcli.recipe import load_recipe
 
@@ -54,3 +54,11 @@ def test_nothing_is_fitted_unless_asked(corpus):
     recipe = load_recipe("quickstart", ["data.fit=[]"])
     fitted = fit_recipe(recipe, read_manifest(corpus).split("train"), 3, False)
     assert fitted.frontend == recipe.frontend
+
+
+def test_a_long_clip_is_measured_in_pieces(tmp_path):
+    """Two halves of a file, and the file: the same sound, but for the frame between the pieces."""
+    path = sound(tmp_path / "long.wav", 300.0, seconds=60, rate_hz=8000)
+    recipe = load_recipe("quickstart", ["frontend.sample_rate_hz=8000"])
+    whole = measure_normalisation(recipe, [Clip(path)])
+    assert whole == pytest.approx(measure_normalisation(recipe, [Clip(path, 0.0, 30.0), Clip(path, 30.0, 60.0)]), abs=1e-5)
