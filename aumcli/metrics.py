@@ -192,6 +192,16 @@ def _best_threshold(scores: np.ndarray, present: np.ndarray) -> float:
     return float(best[np.abs(best - 0.5).argmin()])
 
 
+def best_row(scores: Sequence[float], losses: Sequence[float]) -> int | None:
+    """Index of the best of several epochs: the highest score, of equals the lowest loss, of these the first.
+
+    NaN is worse than any number; None where there is no score at all.
+    """
+    ranks = [(math.isfinite(score), score, -loss if math.isfinite(loss) else -math.inf) for score, loss in zip(scores, losses)]
+    best = max(range(len(ranks)), key=lambda i: (ranks[i][0], ranks[i][1] if ranks[i][0] else 0.0, ranks[i][2]), default=None)
+    return best if best is not None and ranks[best][0] else None
+
+
 def _top_accuracy(scores: np.ndarray, targets: np.ndarray, top: int) -> float:
     """Share of clips whose true class is among the `top` best; ties are ordered by index, as argmax does."""
     own = np.take_along_axis(scores, targets[:, None], axis=1)                           # (clips, 1)

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
 from aumcli.files import atomic_path
-from aumcli.metrics import Metrics
+from aumcli.metrics import Metrics, best_row
 
 if TYPE_CHECKING:
     from aumcli.prepare import PrepareReport
@@ -208,9 +208,8 @@ def plot_curves(history: Sequence[Mapping[str, Any]], path: Path | str, title: s
         left.legend()
         right.plot(epochs, values, color=GREEN, **marker)
         right.set(xlabel="epoch", ylabel=AXIS_NAMES.get(metric, f"{metric.replace('_', ' ')} (%)"))
-        defined = [i for i, value in enumerate(values) if not math.isnan(value)]
-        if defined:
-            best = max(defined, key=lambda i: values[i])                     # the first of equals, as training keeps it
+        best = best_row(values, [_number(row.get("val_loss")) for row in history])
+        if best is not None:
             right.axvline(epochs[best], color="#888888", ls=":", lw=1)
             right.plot(epochs[best], values[best], "*", color=ORANGE, ms=10,
                        label=f"best: {values[best]:.2f} % at epoch {epochs[best]}")

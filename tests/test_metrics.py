@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from aumcli.errors import AumError
-from aumcli.metrics import best_thresholds, d_prime, evaluate_scores
+from aumcli.metrics import best_row, best_thresholds, d_prime, evaluate_scores
 
 LABELS = ["one", "two", "three"]
 
@@ -147,3 +147,11 @@ def test_best_thresholds_of_clean_classes_lie_in_the_gap_nearest_to_a_half():
     assert best_thresholds(np.array([[0.9], [0.8], [0.2], [0.1]]), targets) == (0.5,)
     assert best_thresholds(np.array([[0.9], [0.8], [0.7], [0.1]]), targets) == (0.75,)
     assert best_thresholds(np.array([[0.3], [0.2], [0.1], [0.0]]), targets) == (0.15,)
+
+
+def test_the_best_of_several_epochs():
+    nan = float("nan")
+    assert best_row([0.5, 1.0, 0.9, 1.0, 1.0], [1.0, 0.34, 0.1, 0.228, 0.3]) == 3           # of equals the lowest loss
+    assert best_row([0.5, 0.5], [0.3, 0.3]) == 0 and best_row([], []) is None
+    assert best_row([nan, 0.1, nan], [0.1, nan, 0.1]) == 1 and best_row([nan, nan], [0.1, 0.2]) is None
+    assert best_row([0.7, 0.7], [nan, 2.0]) == 1

@@ -16,6 +16,7 @@ from aumcli.data.manifest import Clip, Manifest
 from aumcli.data.splits import corpus_folder, open_corpus, training_splits
 from aumcli.data.stream import ShardStream, index_of_shards, shard_streams
 from aumcli.errors import AumError
+from aumcli.metrics import best_row
 from aumcli.plan import settings_rows
 from aumcli.recipe import Recipe
 from aumcli.train.optim import make_optimizer
@@ -82,9 +83,10 @@ class Run:
 
     @property
     def best(self) -> int:
-        """The best epoch so far, the first of equals; 0 before the first has ended."""
+        """The best epoch so far, of equals that with the lowest validation loss; 0 before the first has ended."""
         scores = [-1.0 if row[self.metric] is None else row[self.metric] for row in self.history]
-        return 1 + scores.index(max(scores)) if scores else 0
+        best = best_row(scores, [row["val_loss"] for row in self.history])
+        return 0 if best is None else best + 1
 
 
 def autocast(run: Run) -> torch.autocast:

@@ -42,7 +42,7 @@ def test_files_of_a_run(trained, corpus):
     assert [int(row["epoch"]) for row in rows] == list(range(1, 13)) == [row["epoch"] for row in report["epochs"]]
     recipe = load_recipe(trained / "recipe.toml")
     assert report["recipe"] == recipe.model_dump(mode="json")
-    best = max(rows, key=lambda row: float(row["val_accuracy"]))            # the first of equals
+    best = max(rows, key=lambda row: (float(row["val_accuracy"]), -float(row["val_loss"])))
     provenance = load_model(trained).config.provenance
     assert provenance["epoch"] == int(best["epoch"]) and provenance["seed"] == 0 and provenance["data"] == str(corpus)
     assert report["metrics"]["accuracy"] == pytest.approx(float(best["val_accuracy"]))
