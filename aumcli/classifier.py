@@ -5,6 +5,7 @@ from collections.abc import Iterable, Sequence
 from importlib import resources
 from itertools import islice
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 import torch
@@ -13,8 +14,9 @@ from torch import Tensor
 from aumcli.config import ModelConfig
 from aumcli.core import at_length
 from aumcli.core.frontend import build_frontend
-from aumcli.data.audio import open_audio
+from aumcli.data.audio import decode_audio, open_audio
 from aumcli.data.dataset import LongClip, padded
+from aumcli.data.resample import resample
 from aumcli.data.windows import cut_windows
 from aumcli.errors import AumError
 from aumcli.hub import hub_name, pull
@@ -22,6 +24,7 @@ from aumcli.weights import CONFIG, read_model
 
 BATCH_WINDOWS = 64     # in one go
 DEVICES = ("cpu", "cuda", "mps")
+Sound = Path | str | BinaryIO | np.ndarray | Tensor
 
 
 class Classifier:
@@ -43,6 +46,11 @@ class Classifier:
     def with_network(self, network: torch.nn.Module) -> "Classifier":
         """The same with another network of the same configuration."""
         return Classifier(network, self.config, self.source, self.device)
+
+    def __repr__(self) -> str:
+        rate_hz, clip_s = self.config.frontend.sample_rate_hz, self.config.frontend.clip_s
+        return (f"<Classifier {self.source}: {self.config.model.describe()}, {len(self.labels)} classes, "
+                f"{clip_s:.2f} s at {rate_hz} Hz, {self.device}>")
 
     @property
     def labels(self) -> list[str]:
@@ -131,19 +139,68 @@ class Classifier:
     def _windows(self, clip: np.ndarray | LongClip) -> Iterable[np.ndarray]:
         return clip.windows(*self.window_samples) if isinstance(clip, LongClip) else self.windows(clip)
 
-    def predict(self, path: Path | str, top: int = 5) -> list[tuple[str, float]]:
-        """Give the likeliest labels of a sound file of any length, best first: [(label, score)], at most `top`."""
+    def predict(self, sound: Sound | Sequence[Sound], rate_hz: int | None = None, *, top: int = 5) -> list:
+        """Give the likeliest labels of a sound of any length, the scores of its windows averaged.
+
+        Args:
+            sound: a sound file's path; a binary file object; samples, which need `rate_hz`: an array or a tensor, (samples,), or
+                with channels as a second axis, the shorter one, floats in -1..1 or integers; or a list of such sounds.
+            rate_hz: of samples.
+            top: so many labels at most.
+
+        Returns:
+            [(label, score)], best first; of a list one such list for each sound.
+
+        Raises:
+            AumError: a sound can't be read, or samples are no sound.
+        """
+        if isinstance(sound, list | tuple):
+            return [self.predict(each, rate_hz, top=top) for each in sound]
+        to_hz, is_file = self.config.frontend.sample_rate_hz, isinstance(sound, str | os.PathLike) or hasattr(sound, "read")
+        if is_file and rate_hz is not None:
+            raise AumError(f"{sound} knows its own rate", fix="leave rate_hz out; the number of labels is top=")
+        if isinstance(sound, str | os.PathLike):
+            with open_audio(sound, to_hz) as (_, blocks):
+                return self._predict_blocks(blocks, top)
+        if hasattr(sound, "read"):
+            waveform, rate_hz = decode_audio(sound.read(), str(getattr(sound, "name", "the file object")))
+        else:
+            waveform = mono_samples(sound)
+            if rate_hz is None:
+                raise AumError("samples were given without their rate", fix="model.predict(samples, rate_hz)")
+        return self._predict_blocks([resample(waveform, rate_hz, to_hz)], top)
+
+    def _predict_blocks(self, blocks: Iterable[np.ndarray], top: int) -> list[tuple[str, float]]:
         total, count = 0.0, 0
-        with open_audio(path, self.config.frontend.sample_rate_hz) as (_, blocks):
-            windows = (window for _, window in cut_windows(blocks, *self.window_samples))
-            while batch := list(islice(windows, BATCH_WINDOWS)):
-                total, count = total + self.score_windows(batch).sum(0, dtype=np.float64), count + len(batch)
+        windows = (window for _, window in cut_windows(blocks, *self.window_samples))
+        while batch := list(islice(windows, BATCH_WINDOWS)):
+            total, count = total + self.score_windows(batch).sum(0, dtype=np.float64), count + len(batch)
         return self.best((total / count).astype(np.float32), top)
 
     def best(self, scores: np.ndarray, top: int) -> list[tuple[str, float]]:
         """The `top` likeliest labels with their scores, best first."""
         order = np.argsort(-scores, kind="stable")[:top]
         return [(self.config.labels[i], float(scores[i])) for i in order]
+
+
+def mono_samples(samples: np.ndarray | Tensor) -> np.ndarray:
+    """Bring samples to one channel, (samples,) float32 in -1..1; see `Classifier.predict` for what is taken.
+
+    Raises:
+        AumError: they are empty, have more than two axes, or are not finite.
+    """
+    samples = np.asarray(samples.detach().cpu() if isinstance(samples, Tensor) else samples)
+    if samples.ndim not in (1, 2) or not samples.size or samples.dtype.kind not in "iuf":
+        raise AumError(f"samples of shape {samples.shape} and type {samples.dtype} are no sound",
+                       fix="give (samples,) or (samples, channels), floats or integers")
+    if samples.dtype.kind in "iu":
+        middle = 0 if samples.dtype.kind == "i" else 1 << (8 * samples.itemsize - 1)
+        samples = (samples.astype(np.float64) - middle) / (1 << (8 * samples.itemsize - 1))
+    if samples.ndim == 2:
+        samples = samples.mean(axis=int(np.argmin(samples.shape)), dtype=np.float64)
+    if not np.isfinite(samples).all():
+        raise AumError("samples are not finite (NaN or infinity)", fix="remove them before: numpy.nan_to_num(samples)")
+    return np.ascontiguousarray(samples, dtype=np.float32)
 
 
 def pick_device(name: str | torch.device) -> torch.device:

@@ -208,3 +208,35 @@ def test_a_named_backend_that_cannot_run_is_said_at_once(trained):
 def test_the_network_comes_back_as_saved(trained, model):
     network, _ = read_model(trained / "best")
     assert all(torch.equal(a, b) for a, b in zip(network.state_dict().values(), model.network.state_dict().values()))
+
+
+def test_samples_file_objects_and_lists(model, clips):
+    path = clips / "low.wav"
+    expected = model.predict(path)
+    waveform, rate_hz = load_audio(path)
+    stereo = np.stack([waveform, waveform], axis=1)
+    integers = np.round(waveform * 32768).astype(np.int16)
+    for samples in (waveform, waveform.astype(np.float64), torch.from_numpy(waveform), stereo, stereo.T, integers):
+        found = model.predict(samples, rate_hz)
+        assert [label for label, _ in found] == [label for label, _ in expected]
+        assert same([score for _, score in found], [score for _, score in expected])
+    with open(path, "rb") as file:
+        assert model.predict(file) == expected
+    assert model.predict([path, str(path)], top=2) == [expected[:2], expected[:2]]
+    assert model.predict([waveform, waveform], rate_hz) == [model.predict(waveform, rate_hz)] * 2
+    other = np.interp(np.arange(len(waveform) * 2) / 2, np.arange(len(waveform)), waveform)
+    assert model.predict(other, 2 * rate_hz)[0][0] == expected[0][0]                    # resampled, not taken for slower
+
+
+def test_what_is_no_sound(model):
+    assert "without their rate" in problem(model.predict, np.zeros(100))
+    assert "top=" in problem(model.predict, "clip.wav", 3)
+    assert "not finite" in problem(model.predict, np.array([0.0, np.nan]), RATE_HZ)
+    for samples in (np.zeros((2, 3, 4)), np.zeros(0), np.array(["a"]), 5.0):
+        assert "no sound" in problem(model.predict, samples, RATE_HZ)
+
+
+def test_the_package_shows_what_it_offers(model):
+    assert {"load_model", "predict_files", "__version__"} <= set(dir(aumcli))
+    assert [each.labels for each in aumcli.predict_files(model, [])] == [] and aumcli.__version__
+    assert "3 classes" in repr(model) and "8000 Hz" in repr(model)

@@ -148,6 +148,6 @@ def test_the_document_from_sound_to_scores(tmp_path, aum, clips, monkeypatch):
     assert refused.code == 2 and "options" in refused.err and not (tmp_path / "other.onnx").exists()
     clip, names = str(next(clips.glob("*.wav"))), {}
     exec(code.replace("clip.wav", clip), names)
-    ours = dict(aumcli.load_model(tmp_path / "model").predict(clip, 3))
+    ours = dict(aumcli.load_model(tmp_path / "model").predict(clip, top=3))
     assert max(ours.values()) > 0.34
     np.testing.assert_allclose(names["scores"], [ours[label] for label in config.labels], atol=1e-4)
