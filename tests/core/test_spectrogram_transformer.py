@@ -60,8 +60,9 @@ def test_overlapping_patches_as_in_transformers(golden):
 
 
 def _published_values(name: str, width: int):
-    """What a parameter starts from: timm's `_init_vit_weights`, but for the patch embedding and the head, which are PyTorch's own."""
-    if name.endswith(("_token", "pos_embed")) or name.startswith("v.blocks.") and name.endswith(("qkv.weight", "proj.weight", "fc1.weight", "fc2.weight")):
+    """What a parameter starts from: timm's `_init_vit_weights`; PyTorch's own where the authors replace timm's module."""
+    in_blocks = name.startswith("v.blocks.") and name.endswith(("qkv.weight", "proj.weight", "fc1.weight", "fc2.weight"))
+    if in_blocks or name.endswith(("_token", "pos_embed")):
         return scipy.stats.norm(0, 0.02)                                        # cut at +-2, that is a hundred deviations
     if name.startswith(("v.patch_embed.proj.", "mlp_head.1.")):
         bound = (256 if "patch" in name else width) ** -0.5
