@@ -63,8 +63,8 @@ def import_checkpoint(
 def initialise(network: nn.Module, config: ModelConfig, path: Path | str, heads: int | None = None) -> list[str]:
     """Start a training from somebody's weights.
 
-    The head, an AST's with the norm before it, is taken over where the checkpoint has as many classes and doesn't name others;
-    what the checkpoint lacks keeps its fresh values.
+    The head, an AST's with the norm before it, is taken over where the checkpoint has as many classes and doesn't name
+    others; what the checkpoint lacks keeps its fresh values.
 
     Args:
         network: of the configuration; is changed.
@@ -172,8 +172,9 @@ def _about_head(checkpoint: Checkpoint, model: NetworkConfig) -> str:
         why = f"the checkpoint has {checkpoint.model.n_classes} classes, the model {model.n_classes}"
     else:
         why = "the model has classes of its own"
-    is_ast = model.architecture == "ast"
-    return ("the head and the norm before it start afresh, as in the authors' scripts: " if is_ast else "the head starts afresh: ") + why
+    if model.architecture == "ast":
+        return f"the head and the norm before it start afresh, as in the authors' scripts: {why}"
+    return f"the head starts afresh: {why}"
 
 
 def _some(names: Sequence[str]) -> str:

@@ -95,7 +95,7 @@ def error():
 
 @pytest.fixture(scope="session")
 def follows():
-    """Assert that values were drawn from a distribution of scipy's: its bounds, its mean and spread, and its whole shape."""
+    """Assert that values were drawn from a distribution of scipy's: bounds, mean, spread and the whole shape."""
 
     def check(x: torch.Tensor, distribution, what: str = "") -> None:
         x = x.detach().flatten().double().numpy()
@@ -108,7 +108,7 @@ def follows():
         assert abs(x.std() / np.sqrt(variance) - 1) <= 5 * np.sqrt((excess + 2) / 4 / len(x)), what
         # Kolmogorov and Smirnov's distance, beyond which lies 1 draw in 1e6
         assert scipy.stats.kstest(x, distribution.cdf).statistic <= np.sqrt(-np.log(5e-7) / 2 / len(x)), what
-        # a normal distribution that is cut nowhere: of 8000 values one lies beyond three deviations but in 4 draws of 1e10
+        # normal and cut nowhere: of 8000 values one lies beyond three deviations but in 4 draws of 1e10
         assert np.isfinite(high) or len(x) < 8000 or abs(x - mean).max() > 3 * np.sqrt(variance), what
 
     return check

@@ -60,10 +60,11 @@ def test_overlapping_patches_as_in_transformers(golden):
 
 
 def _published_values(name: str, width: int):
-    """What a parameter starts from: timm's `_init_vit_weights`; PyTorch's own where the authors replace timm's module."""
-    in_blocks = name.startswith("v.blocks.") and name.endswith(("qkv.weight", "proj.weight", "fc1.weight", "fc2.weight"))
+    """What a parameter starts from: timm's `_init_vit_weights`; PyTorch's own where the authors replace a module."""
+    matrices = ("qkv.weight", "proj.weight", "fc1.weight", "fc2.weight")
+    in_blocks = name.startswith("v.blocks.") and name.endswith(matrices)
     if in_blocks or name.endswith(("_token", "pos_embed")):
-        return scipy.stats.norm(0, 0.02)                                        # cut at +-2, that is a hundred deviations
+        return scipy.stats.norm(0, 0.02)                                # cut at +-2, that is a hundred deviations
     if name.startswith(("v.patch_embed.proj.", "mlp_head.1.")):
         bound = (256 if "patch" in name else width) ** -0.5
         return scipy.stats.uniform(-bound, 2 * bound)
@@ -73,7 +74,8 @@ def _published_values(name: str, width: int):
 @pytest.mark.parametrize("distilled", [False, True])
 def test_every_parameter_starts_from_the_published_values(distilled, follows):
     torch.manual_seed(0)
-    model = SpectrogramTransformer(SpectrogramTransformerConfig(width=192, depth=2, heads=3, distilled=distilled, n_classes=50))
+    config = SpectrogramTransformerConfig(width=192, depth=2, heads=3, distilled=distilled, n_classes=50)
+    model = SpectrogramTransformer(config)
     drawn = 0
     for name, x in model.named_parameters():
         want = _published_values(name, 192)
@@ -83,7 +85,7 @@ def test_every_parameter_starts_from_the_published_values(distilled, follows):
         else:
             follows(x, want, name)
             drawn += 1
-    assert drawn == 2 + distilled + 2 * 4 + 4                                   # tokens and positions, blocks, patches and head
+    assert drawn == 2 + distilled + 2 * 4 + 4                           # tokens and positions, blocks, patches, head
 
 
 def test_attentions_agree_in_values_and_gradients():
