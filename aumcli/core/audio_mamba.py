@@ -96,8 +96,8 @@ class AudioMamba(nn.Module):
             nn.init.trunc_normal_(tensor, std=0.02)
         nn.init.zeros_(self.head.bias)
         fan_in = self.patch_embed.proj.weight[0].numel()
-        # timm 0.4.12's lecun_normal_ divides by 0.8796, what a cut at two standard deviations leaves of them, but cuts at
-        # +-2, that is never: 0.0711 for the 256 inputs of a patch of 16 x 16, where 1 / sqrt(256) was meant
+        # timm 0.4.12's lecun_normal_ divides by 0.8796, what a cut at two standard deviations leaves of one, but cuts
+        # at +-2, that is never: 0.0711 for the 256 inputs of a patch of 16 x 16, where 1 / sqrt(256) was meant
         nn.init.trunc_normal_(self.patch_embed.proj.weight, std=fan_in**-0.5 / 0.87962566103423978)
         nn.init.zeros_(self.patch_embed.proj.bias)
         for block in self.layers:
