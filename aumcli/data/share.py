@@ -14,8 +14,8 @@ SLACK = 1.2                             # a share may grow to so many times what
 def held_back(clips: Sequence[Clip], share: float) -> np.ndarray:
     """Choose whole groups, or files where nothing is known about groups, so that nobody is on both sides.
 
-    Groups are taken in the order of a hash of their names: the choice depends on the corpus alone. Those that would make
-    the share much larger than asked for are passed over, unless only such are left: then the smallest are taken.
+    Groups are taken in the order of a hash of their names: the choice depends on the corpus alone. Those that would
+    make the share much larger than asked for are passed over, unless only such are left: then the smallest are taken.
 
     Args:
         clips: of the training split.
@@ -47,5 +47,5 @@ def _choose(sizes: Mapping[str, int], wanted: float) -> set[str]:
 
 
 def _group(clip: Clip) -> str:
-    """Who or what was recorded; where that is unknown, the file, by a name that doesn't depend on where the corpus lies."""
+    """Who or what was recorded; where that is unknown, the file, by a name that doesn't tell where the corpus lies."""
     return clip.group or f"{clip.path.parent.name}/{clip.path.name}"
