@@ -115,7 +115,7 @@ def test_modern(corpus):
 
 
 def test_audioset_is_the_unbalanced_segments():
-    """As in the authors' scripts, whose list is unbalanced.json: 2,041,789 rows of its table; balanced are 22,160 more."""
+    """As in the authors' scripts, whose list is unbalanced.json: 2,041,789 rows; the balanced ones are 22,160 more."""
     assert load_recipe("audioset").data.train_clips == 2_041_789 and load_recipe("as20k").data.train_clips == 22_160
 
 
