@@ -294,11 +294,11 @@ def info(
     """Show what is installed and which kernels can run; with a name, the recipes, one recipe or one model."""
     from aumcli import info as facts
     from aumcli.recipe import Recipe, dump_recipe
-    from aumcli.report import print_table
 
     if name is None:
         rows = facts.installed()
-        _print_json(dict(rows)) if as_json else print_table("", ("what", "value"), rows)
+        # no table: a terminal folds the cells, and a folded command can't be pasted
+        _print_json(dict(rows)) if as_json else typer.echo("\n".join(f"{what:<18}  {value}" for what, value in rows))
     elif name == "recipes":
         _print_json(facts.recipes()) if as_json else typer.echo("\n".join(facts.recipe_lines()))
     else:
