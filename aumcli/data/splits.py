@@ -10,8 +10,11 @@ from aumcli.data.clips import Clip, Clips
 from aumcli.data.manifest import Manifest, read_manifest
 from aumcli.data.share import held_back
 from aumcli.data.stream import local_folder
+from aumcli.data.tables import listed
 from aumcli.errors import AumError
 from aumcli.recipe import Recipe
+
+SHOWN_GROUPS = 12                       # a corpus may have millions
 
 
 def split_clips(manifest: Manifest, split: str, hold_out: str) -> list[Clip]:
@@ -20,8 +23,9 @@ def split_clips(manifest: Manifest, split: str, hold_out: str) -> list[Clip]:
         return manifest.split(split)
     groups = {clip.group for clip in manifest.clips}
     if hold_out not in groups:
+        known = listed(sorted(groups - {""}), SHOWN_GROUPS)
         raise AumError(f"{manifest.folder} has no group {hold_out!r} to hold out",
-                       fix=f"data.hold_out can be one of: {', '.join(sorted(groups - {''})) or 'none, this corpus has no groups'}")
+                       fix=f"data.hold_out can be one of: {known or 'none, this corpus has no groups'}")
     if split == "test":
         return [clip for clip in manifest.clips if clip.group == hold_out]
     clips = [clip for clip in manifest.split(split) if clip.group != hold_out]

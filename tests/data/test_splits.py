@@ -10,7 +10,7 @@ from aumcli.config import DataConfig
 from aumcli.data.clips import Clip, Clips
 from aumcli.data.dataset import balanced_weights, epoch_batches
 from aumcli.data.manifest import Manifest
-from aumcli.data.splits import training_splits
+from aumcli.data.splits import split_clips, training_splits
 from aumcli.data.tables import Label
 from aumcli.errors import AumError
 
@@ -39,6 +39,13 @@ def test_the_share_depends_on_names_alone():
     backwards = Manifest(elsewhere.folder, Clips.of(list(elsewhere.clips)[::-1]), elsewhere.labels)
     chosen = [{clip.group for clip in training_splits(each, config)[1]} for each in (manifest, elsewhere, backwards)]
     assert chosen[0] == chosen[1] == chosen[2]
+
+
+def test_an_unknown_group_is_answered_with_some_that_exist():
+    with pytest.raises(AumError, match="no group 'nobody'") as caught:
+        split_clips(corpus(40, 1), "train", "nobody")
+    assert caught.value.fix.startswith("data.hold_out can be one of: who0, who1, who10,")
+    assert caught.value.fix.endswith(" and 28 more")
 
 
 def test_without_groups_files_are_kept_together():
