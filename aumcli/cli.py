@@ -55,7 +55,8 @@ def prepare(
     source: Annotated[Path | None, typer.Option(help="archive or folder to take the sounds from, instead of downloading")] = None,
     annotations: Annotated[Path | None, typer.Option(help="the corpus's tables, or their folder (default: with the sounds)")] = None,
     split: Annotated[str | None, typer.Option(help="percent of train/val/test, such as 80/10/10")] = None,
-    set_: Annotated[list[str] | None, typer.Option("--set", help="what only some corpora have, such as val=5; repeatable")] = None,
+    set_: Annotated[list[str] | None, typer.Option("--set", help="what only some corpora have, such as val=5, or "
+                                                   "audioset's train=full; repeatable")] = None,
     seed: Annotated[int, typer.Option(help="chooses among random splits or sounds")] = 0,
     workers: Annotated[int | None, typer.Option(help="threads that open clips (default: the cores)")] = None,
     strict: Annotated[bool, typer.Option("--strict/--keep-going", help="stop at unusable files, or leave them out")] = False,
@@ -293,11 +294,11 @@ def info(
     """Show what is installed and which kernels can run; with a name, the recipes, one recipe or one model."""
     from aumcli import info as facts
     from aumcli.recipe import Recipe, dump_recipe
-    from aumcli.report import print_table
 
     if name is None:
         rows = facts.installed()
-        _print_json(dict(rows)) if as_json else print_table("", ("what", "value"), rows)
+        # no table: a terminal folds the cells, and a folded command can't be pasted
+        _print_json(dict(rows)) if as_json else typer.echo("\n".join(f"{what:<18}  {value}" for what, value in rows))
     elif name == "recipes":
         _print_json(facts.recipes()) if as_json else typer.echo("\n".join(facts.recipe_lines()))
     else:

@@ -396,6 +396,20 @@ def test_info_says_why_a_backend_cannot_run(aum, monkeypatch):
     assert result.code == 0 and "install a C compiler" in result.out
 
 
+def test_info_keeps_a_command_in_one_line_in_a_terminal_too(aum, monkeypatch):
+    import torch
+
+    from aumcli.core.kernels import mamba_ssm
+
+    monkeypatch.setenv("FORCE_COLOR", "1")                              # rich then takes the output for a terminal
+    monkeypatch.setenv("COLUMNS", "80")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda: "a GPU")
+    monkeypatch.setattr(mamba_ssm, "why_not", lambda: f"not installed: {mamba_ssm.INSTALL} 'aumcli[cuda]'")
+    result = aum("info")
+    assert "MAMBA_KEEP_CUDA_BUILD=TRUE pip install --no-build-isolation 'aumcli[cuda]'" in result.out
+
+
 def test_info_recipes(aum):
     result = aum("info", "recipes")
     assert result.code == 0 and all(name in result.out for name in recipe_names())

@@ -105,9 +105,9 @@ class AudioMamba(nn.Module):
             nn.init.trunc_normal_(tensor, std=0.02)
         nn.init.zeros_(self.head.bias)
         fan_in = self.patch_embed.proj.weight[0].numel()
-        # LeCun normal cut at two standard deviations; 0.8796 is the standard deviation that the cut leaves
-        std = fan_in**-0.5 / 0.87962566103423978
-        nn.init.trunc_normal_(self.patch_embed.proj.weight, std=std, a=-2 * std, b=2 * std)
+        # timm 0.4.12's lecun_normal_ divides by 0.8796, what a cut at two standard deviations leaves of one, but cuts
+        # at +-2, that is never: 0.0711 for the 256 inputs of a patch of 16 x 16, where 1 / sqrt(256) was meant
+        nn.init.trunc_normal_(self.patch_embed.proj.weight, std=fan_in**-0.5 / 0.87962566103423978)
         nn.init.zeros_(self.patch_embed.proj.bias)
         for block in self.layers:
             block.mixer.reset_parameters(len(self.layers))

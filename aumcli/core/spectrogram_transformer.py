@@ -119,7 +119,11 @@ class SpectrogramTransformer(nn.Module):
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        """Draw the published initial values; the patch embedding and the head keep torch's."""
+        """Draw the published initial values.
+
+        The authors put a plain `nn.Conv2d` and a plain `nn.Sequential` in the place of timm's patch embedding and head,
+        which therefore keep torch's values: uniform within 1 / sqrt(inputs). timm draws what is left.
+        """
         for name, parameter in self.v.named_parameters():
             if name.endswith(("_token", "pos_embed")) or (name.startswith("blocks.") and parameter.ndim == 2):
                 nn.init.trunc_normal_(parameter, std=0.02)

@@ -1,7 +1,5 @@
 """Which clips of a corpus are trained on, which choose the epoch, which are tested."""
 
-import hashlib
-from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -10,9 +8,13 @@ import numpy as np
 from aumcli.config import DataConfig
 from aumcli.data.clips import Clip, Clips
 from aumcli.data.manifest import Manifest, read_manifest
+from aumcli.data.share import held_back
 from aumcli.data.stream import local_folder
+from aumcli.data.tables import listed
 from aumcli.errors import AumError
 from aumcli.recipe import Recipe
+
+SHOWN_GROUPS = 12                       # a corpus may have millions
 
 
 def split_clips(manifest: Manifest, split: str, hold_out: str) -> list[Clip]:
@@ -21,8 +23,9 @@ def split_clips(manifest: Manifest, split: str, hold_out: str) -> list[Clip]:
         return manifest.split(split)
     groups = {clip.group for clip in manifest.clips}
     if hold_out not in groups:
+        known = listed(sorted(groups - {""}), SHOWN_GROUPS)
         raise AumError(f"{manifest.folder} has no group {hold_out!r} to hold out",
-                       fix=f"data.hold_out can be one of: {', '.join(sorted(groups - {''})) or 'none, this corpus has no groups'}")
+                       fix=f"data.hold_out can be one of: {known or 'none, this corpus has no groups'}")
     if split == "test":
         return [clip for clip in manifest.clips if clip.group == hold_out]
     clips = [clip for clip in manifest.split(split) if clip.group != hold_out]
@@ -60,8 +63,7 @@ def training_splits(manifest: Manifest, config: DataConfig) -> tuple[Sequence[Cl
     """Clips to train on and clips that choose the best epoch.
 
     The latter are the corpus' validation split. A corpus without one keeps a share of its training split back instead of
-    choosing on the split that it is tested on: whole groups (or files, where nothing is known about groups) in the order of
-    a hash of their names, so that the choice depends on the corpus alone and nobody is on both sides.
+    choosing on the split that it is tested on (see `aumcli.data.share`).
 
     Args:
         manifest: the prepared corpus.
@@ -74,23 +76,8 @@ def training_splits(manifest: Manifest, config: DataConfig) -> tuple[Sequence[Cl
     if not config.val_share:
         return clips, split_clips(manifest, config.val, config.hold_out)
     clips = Clips.of(clips)
-    groups = [_group(clip) for clip in clips]
-    sizes = Counter(groups)
-    order = sorted(sizes, key=lambda name: hashlib.sha256(name.encode()).digest())
-    if len(order) < 2:
+    kept = held_back(clips, config.val_share)                                                   # (clips,)
+    if not kept.any():
         raise AumError(f"the split {config.train!r} of {manifest.folder} is one group: no share of it can be kept out of training",
                        fix="prepare more sounds, or name a validation split: --set data.val_share=0 --set data.val=NAME")
-    kept: set[str] = set()
-    count = 0
-    for name in order[:-1]:
-        if count >= config.val_share * len(clips):
-            break
-        kept.add(name)
-        count += sizes[name]
-    is_kept = np.array([group in kept for group in groups])                                     # (clips,)
-    return clips.take(np.flatnonzero(~is_kept)), clips.take(np.flatnonzero(is_kept))
-
-
-def _group(clip: Clip) -> str:
-    """Who or what was recorded; where that is unknown, the file, by a name that doesn't depend on where the corpus lies."""
-    return clip.group or f"{clip.path.parent.name}/{clip.path.name}"
+    return clips.take(np.flatnonzero(~kept)), clips.take(np.flatnonzero(kept))

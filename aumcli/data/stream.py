@@ -20,6 +20,7 @@ from aumcli.data.fetch import TIMEOUT_S, digest, download
 from aumcli.data.hdf5 import container
 from aumcli.data.manifest import Manifest
 from aumcli.data.resample import resample
+from aumcli.data.share import held_back
 from aumcli.data.shards import INDEX, Sample, Shard, ShardIndex, read_index, read_samples
 from aumcli.errors import AumError
 from aumcli.files import write_json
@@ -27,6 +28,7 @@ from aumcli.recipe import Recipe
 from aumcli.threads import decoders, map_in_parts
 
 LANES = 4                       # shards that are read in turn: neighbours in one of them are not neighbours in training
+MOST_LOST = 0.25                # of the training clips, to share no group with a validation share made of whole shards
 LOOKED_FOR = 100                # sound files of a corpus that has shards too
 AGAIN = "write the shards again: aum prepare ... --shards"
 ORDER_PURPOSE, SHUFFLE_PURPOSE = 1, 2
@@ -198,8 +200,9 @@ def index_of_shards(manifest: Manifest) -> ShardIndex | None:
 def shard_streams(manifest: Manifest, recipe: Recipe, index: ShardIndex) -> tuple[ShardStream, ShardStream]:
     """Clips to train on and clips that choose the best epoch, streamed from shards.
 
-    A validation share is made of the last training shards, each of which is a fair part of the split; other clips of the same
-    groups are not trained on.
+    A validation share is made of the last training shards, each of which is a fair part of the split; other clips of
+    the same groups are not trained on. Where that would cost a quarter of the training clips (EPIC-SOUNDS, whose videos
+    have a hundred clips each), both streams read all training shards, and the share is made of whole groups.
 
     Raises:
         AumError: the recipe wants what shards can't give, or a split has too few shards.
@@ -209,6 +212,9 @@ def shard_streams(manifest: Manifest, recipe: Recipe, index: ShardIndex) -> tupl
         what = "measures " + ", ".join(config.fit) if config.fit else f"holds out {config.hold_out}"
         raise AumError(f"the recipe {what}, which needs the sound files, and {manifest.folder} has shards only",
                        fix="choose a recipe with a pinned frontend: --set data.fit=[] --set frontend.frames=...; or prepare the files")
+    if recipe.augment.mixup and recipe.augment.mixup_partners == "corpus":
+        raise AumError("the recipe mixes clips with any of the training clips, and shards are read one after the other",
+                       fix="mix clips of a batch: --set augment.mixup_partners=batch; or train on the sound files")
     train, val = ([shard for shard in index.shards if shard.split == name] for name in (config.train, config.val))
     if config.val_share:
         count = int(np.ceil(config.val_share * len(train)))
@@ -218,15 +224,31 @@ def shard_streams(manifest: Manifest, recipe: Recipe, index: ShardIndex) -> tupl
                  f"no shards of {config.val if train else config.train}; it has {', '.join(index.splits)}")
         raise AumError(f"{manifest.folder} has {lacks}",
                        fix="prepare it with a validation split: --set val=5, then train with --set data.val_share=0")
-    in_val = np.zeros(len(manifest.clips), dtype=bool)
-    in_val[[row for shard in val for row in shard.rows]] = True
-    groups = set(manifest.clips.take(np.flatnonzero(in_val)).columns()["group"]) - {""} if config.val_share else set()
-    known = np.array([group in groups for group in manifest.clips.columns()["group"]]) if groups else in_val
-    if recipe.augment.mixup and recipe.augment.mixup_partners == "corpus":
-        raise AumError("the recipe mixes clips with any of the training clips, and shards are read one after the other",
-                       fix="mix clips of a batch: --set augment.mixup_partners=batch; or train on the sound files")
+    in_val = _rows(manifest, val)
+    in_train = ~in_val
+    if config.val_share:
+        groups = set(manifest.clips.take(np.flatnonzero(in_val)).columns()["group"]) - {""}
+        in_train &= np.array([group not in groups for group in manifest.clips.columns()["group"]], dtype=bool)
+        trained = _rows(manifest, train)
+        if (trained & ~in_train).sum() > MOST_LOST * trained.sum():
+            train = val = [*train, *val]
+            rows = np.flatnonzero(_rows(manifest, train))
+            in_val[rows] = held_back(manifest.clips.take(rows), config.val_share)
+            in_train = ~in_val
+        if not in_val.any():
+            raise AumError(f"the split {config.train!r} of {manifest.folder} is one group: "
+                           "no share of it can be kept out of training",
+                           fix="prepare it with a validation split, then train with --set data.val_share=0")
     rate, size = recipe.frontend.sample_rate_hz, config.shuffle_clips
-    return (ShardStream(index, train, manifest.clips, ~known, rate, size), ShardStream(index, val, manifest.clips, in_val, rate, size))
+    return (ShardStream(index, train, manifest.clips, in_train, rate, size),
+            ShardStream(index, val, manifest.clips, in_val, rate, size))
+
+
+def _rows(manifest: Manifest, shards: Sequence[Shard]) -> np.ndarray:
+    """Which of the manifest's clips lie in some shards: (clips,) bool."""
+    found = np.zeros(len(manifest.clips), dtype=bool)
+    found[[row for shard in shards for row in shard.rows]] = True
+    return found
 
 
 def split_stream(manifest: Manifest, index: ShardIndex, split: str, sample_rate_hz: int) -> ShardStream:

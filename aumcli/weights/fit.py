@@ -8,7 +8,7 @@ import torch
 from pydantic import ValidationError
 from torch import Tensor, nn
 
-from aumcli.config import FrontendConfig, ModelConfig
+from aumcli.config import FrontendConfig, ModelConfig, NetworkConfig
 from aumcli.core import build_network
 from aumcli.core.patches import resize_patches, resize_positions
 from aumcli.errors import AumError
@@ -63,8 +63,8 @@ def import_checkpoint(
 def initialise(network: nn.Module, config: ModelConfig, path: Path | str, heads: int | None = None) -> list[str]:
     """Start a training from somebody's weights.
 
-    The head is taken over where the checkpoint has as many classes and doesn't name others; what the checkpoint lacks keeps
-    its fresh values.
+    The head, an AST's with the norm before it, is taken over where the checkpoint has as many classes and doesn't name
+    others; what the checkpoint lacks keeps its fresh values.
 
     Args:
         network: of the configuration; is changed.
@@ -106,6 +106,7 @@ def load(network: nn.Module, checkpoint: Checkpoint, path: str, same_classes: bo
     head = HEADS[model.architecture]
     if not same_classes or old.n_classes != model.n_classes:
         tensors = {name: x for name, x in tensors.items() if not name.startswith(head)}
+        notes.append(_about_head(checkpoint, model))
     wanted = network.state_dict()
     loaded = {name: x.float() for name, x in tensors.items() if name in wanted}
     if other := [name for name, x in loaded.items() if x.shape != wanted[name].shape]:
@@ -161,6 +162,19 @@ def _resized(network: nn.Module, checkpoint: Checkpoint) -> tuple[dict[str, Tens
     if old.grid != model.grid:
         notes.append(f"resized the positions from {old.grid[0]} x {old.grid[1]} to {model.grid[0]} x {model.grid[1]} patches")
     return tensors, notes
+
+
+def _about_head(checkpoint: Checkpoint, model: NetworkConfig) -> str:
+    """Why the checkpoint's head is not taken over, and what belongs to it."""
+    if checkpoint.of_pictures:
+        why = "the checkpoint's classes are of pictures"
+    elif checkpoint.model.n_classes != model.n_classes:
+        why = f"the checkpoint has {checkpoint.model.n_classes} classes, the model {model.n_classes}"
+    else:
+        why = "the model has classes of its own"
+    if model.architecture == "ast":
+        return f"the head and the norm before it start afresh, as in the authors' scripts: {why}"
+    return f"the head starts afresh: {why}"
 
 
 def _some(names: Sequence[str]) -> str:

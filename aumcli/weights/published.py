@@ -18,7 +18,7 @@ from aumcli.weights.tensors import read_tensors
 
 PATCHES = {"aum": "patch_embed.proj.weight", "ast": "v.patch_embed.proj.weight"}
 POSITIONS = {"aum": "pos_embed.pos_embed", "ast": "v.pos_embed"}
-HEADS = {"aum": "head.", "ast": "mlp_head.1."}
+HEADS = {"aum": "head.", "ast": "mlp_head."}  # AST's with its norm: the authors' load_backbone_only starts both afresh
 KNOWN = ("the authors' AuM or AST (.pth), a ViM or DeiT of ImageNet (.pth, .safetensors), a transformers directory of an AST, "
          "a run or a model directory")
 

@@ -4,6 +4,7 @@ import json
 
 import numpy as np
 import pytest
+import scipy.stats
 import torch
 
 from aumcli.config import AudioMambaConfig
@@ -90,6 +91,27 @@ def error():
         return float(distance / size if size else distance)
 
     return relative
+
+
+@pytest.fixture(scope="session")
+def follows():
+    """Assert that values were drawn from a distribution of scipy's: bounds, mean, spread and the whole shape."""
+
+    def check(x: torch.Tensor, distribution, what: str = "") -> None:
+        x = x.detach().flatten().double().numpy()
+        mean, variance, excess = distribution.stats("mvk")
+        low, high = distribution.support()
+        assert np.nextafter(np.float32(low), np.float32(-np.inf)) <= x.min(), what
+        assert x.max() <= np.nextafter(np.float32(high), np.float32(np.inf)), what
+        # five standard errors, met by 1 draw in 2e6; that of a deviation follows from the distribution's fourth moment
+        assert abs(x.mean() - mean) <= 5 * np.sqrt(variance / len(x)), what
+        assert abs(x.std() / np.sqrt(variance) - 1) <= 5 * np.sqrt((excess + 2) / 4 / len(x)), what
+        # Kolmogorov and Smirnov's distance, beyond which lies 1 draw in 1e6
+        assert scipy.stats.kstest(x, distribution.cdf).statistic <= np.sqrt(-np.log(5e-7) / 2 / len(x)), what
+        # normal and cut nowhere: of 8000 values one lies beyond three deviations but in 4 draws of 1e10
+        assert np.isfinite(high) or len(x) < 8000 or abs(x - mean).max() > 3 * np.sqrt(variance), what
+
+    return check
 
 
 @pytest.fixture(scope="session")

@@ -321,3 +321,78 @@ def test_the_adapter_turns_and_flips_for_mamba_ssm(packages, draw_scan, gradient
         assert error(y[0], truth[0]) < 1e-6 and all(error(grads[k], true_grads[k]) < 1e-6 for k in true_grads)
     x, weight = tensors["u"], torch.randn(6, 4, generator=torch.Generator().manual_seed(0))
     assert error(mamba_ssm.causal_conv1d(x, weight, None, reverse), reference.causal_conv1d(x, weight, None, reverse)) < 1e-6
+
+
+WHOLE = {
+    "selective_scan_cuda.py": "", "mamba_ssm/__init__.py": "", "mamba_ssm/ops/__init__.py": "",
+    "mamba_ssm/ops/selective_scan_interface.py": "selective_scan_fn = print",
+    "causal_conv1d_cuda.py": "", "causal_conv1d/__init__.py": "from causal_conv1d.interface import causal_conv1d_fn",
+    "causal_conv1d/interface.py": "import causal_conv1d_cuda\ncausal_conv1d_fn = print"}
+UNDEFINED = "/x/selective_scan_cuda.so: undefined symbol: _ZN3c104cuda9SetDeviceEi"
+NO_LIBRARY = "libcudart.so.12: cannot open shared object file"
+ANEW = "--force-reinstall --no-deps --no-cache-dir"
+
+
+def without(*prefixes: str) -> dict[str, None]:
+    """All files whose paths begin so, left out."""
+    return {path: None for path in WHOLE if path.startswith(prefixes)}
+
+
+@pytest.fixture
+def installed(tmp_path, monkeypatch):
+    """Why mamba_ssm can't run on a GPU, with packages made of some files in the place of the real ones."""
+    names = {path.split("/")[0].removesuffix(".py") for path in WHOLE}
+
+    def forget():
+        for name in [name for name in sys.modules if name.split(".")[0] in names]:
+            del sys.modules[name]
+        mamba_ssm.why_not.cache_clear()
+
+    def reason(files: dict[str, str | None]) -> str:
+        for path, content in (WHOLE | files).items():
+            if content is not None:
+                (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
+                (tmp_path / path).write_text(content)
+        monkeypatch.syspath_prepend(tmp_path)
+        forget()
+        return available_backends("cuda")["mamba_ssm"]
+
+    yield reason
+    forget()
+
+
+@pytest.mark.parametrize("files, words, mend", [
+    ({}, "", ""),
+    (without("selective_scan_cuda"), "mamba-ssm was installed without its CUDA module selective_scan_cuda",
+     f"{ANEW} mamba-ssm"),
+    (without("causal_conv1d_cuda"), "causal-conv1d was installed without its CUDA module causal_conv1d_cuda",
+     f"{ANEW} causal-conv1d"),
+    ({"selective_scan_cuda.py": f"raise ImportError('{UNDEFINED}\\nand so on')"},
+     f"selective_scan_cuda can't be loaded ({UNDEFINED}), as where mamba-ssm was built for another torch or CUDA",
+     f"{ANEW} mamba-ssm"),
+    ({"causal_conv1d_cuda.py": f"raise OSError('{NO_LIBRARY}')"}, f"causal_conv1d_cuda can't be loaded ({NO_LIBRARY})",
+     f"{ANEW} causal-conv1d"),
+    ({"mamba_ssm/__init__.py": "raise RuntimeError('')"},
+     "mamba-ssm can't be imported (RuntimeError: no reason given)", "--upgrade mamba-ssm"),
+    ({"mamba_ssm/ops/selective_scan_interface.py": ""}, "mamba-ssm can't be imported (AttributeError: ",
+     "--upgrade mamba-ssm"),
+    (without("selective_scan_cuda", "causal_conv1d_cuda"),
+     "module selective_scan_cuda; causal-conv1d was installed without its CUDA module causal_conv1d_cuda",
+     f"{ANEW} mamba-ssm causal-conv1d"),
+    (without("mamba_ssm/", "selective"), "mamba-ssm not installed", "'aumcli[cuda]'"),
+    (without(""), "mamba-ssm and causal-conv1d not installed", "'aumcli[cuda]'")],
+    ids=["whole", "no scan", "no convolution", "undefined symbol", "no library", "broken", "no function", "neither",
+         "one absent", "both absent"])
+def test_mamba_ssm_runs_where_its_cuda_modules_load_and_else_says_what_mends_it(installed, files, words, mend):
+    reason = installed(files)
+    assert bool(reason) == bool(words) and words in reason and "\n" not in reason
+    if mend:
+        command = reason[reason.index("MAMBA_KEEP_CUDA_BUILD"):]
+        assert command == f"MAMBA_KEEP_CUDA_BUILD=TRUE pip install --no-build-isolation {mend}"
+
+
+def test_a_named_mamba_ssm_that_cannot_run_says_why(installed):
+    installed(without("selective_scan_cuda"))
+    words = "'mamba_ssm' can't run here: mamba-ssm was installed without.*MAMBA_KEEP_CUDA_BUILD=TRUE"
+    with pytest.raises(AumError, match=words):
+        choose_backend("mamba_ssm", torch.device("cuda"), torch.float32)

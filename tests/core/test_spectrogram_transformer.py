@@ -4,6 +4,7 @@ import json
 
 import numpy as np
 import pytest
+import scipy.stats
 import torch
 from safetensors.torch import load_file
 
@@ -56,6 +57,35 @@ def test_overlapping_patches_as_in_transformers(golden):
     with torch.inference_mode():
         logits = model(torch.from_numpy(recorded["input"]))
     np.testing.assert_allclose(logits.numpy(), recorded["logits"], atol=1e-5)
+
+
+def _published_values(name: str, width: int):
+    """What a parameter starts from: timm's `_init_vit_weights`; PyTorch's own where the authors replace a module."""
+    matrices = ("qkv.weight", "proj.weight", "fc1.weight", "fc2.weight")
+    in_blocks = name.startswith("v.blocks.") and name.endswith(matrices)
+    if in_blocks or name.endswith(("_token", "pos_embed")):
+        return scipy.stats.norm(0, 0.02)                                # cut at +-2, that is a hundred deviations
+    if name.startswith(("v.patch_embed.proj.", "mlp_head.1.")):
+        bound = (256 if "patch" in name else width) ** -0.5
+        return scipy.stats.uniform(-bound, 2 * bound)
+    return torch.tensor(1.0 if name.endswith("weight") else 0.0)                # norms, and biases of the blocks
+
+
+@pytest.mark.parametrize("distilled", [False, True])
+def test_every_parameter_starts_from_the_published_values(distilled, follows):
+    torch.manual_seed(0)
+    config = SpectrogramTransformerConfig(width=192, depth=2, heads=3, distilled=distilled, n_classes=50)
+    model = SpectrogramTransformer(config)
+    drawn = 0
+    for name, x in model.named_parameters():
+        want = _published_values(name, 192)
+        if isinstance(want, torch.Tensor):
+            assert "norm" in name or "mlp_head.0" in name or name.endswith("bias"), name
+            assert (x == want).all(), name
+        else:
+            follows(x, want, name)
+            drawn += 1
+    assert drawn == 2 + distilled + 2 * 4 + 4                           # tokens and positions, blocks, patches, head
 
 
 def test_attentions_agree_in_values_and_gradients():

@@ -12,11 +12,14 @@ import soundfile
 from corpora import prepared, splits, write
 from tiny import sound
 
+from aumcli.config import DataConfig
 from aumcli.data.audio import load_audio
 from aumcli.data.manifest import read_manifest
 from aumcli.data.sources import epic_sounds
+from aumcli.data.splits import split_clips, training_splits
 from aumcli.errors import AumError
 from aumcli.prepare import prepare
+from aumcli.recipe import load_recipe
 
 
 def test_epic_sounds_validation_is_consistent(annotations):
@@ -63,12 +66,50 @@ def test_epic_sounds(kitchen, tmp_path, kind):
     report, clips = prepared("epic_sounds", tmp_path / "out", source=root)
     assert splits(report) == {"train": 3, "val": 3} and report.left_out == []
     clip = read_manifest(tmp_path / "out").clips[0]
-    assert (clip.labels, clip.group, clip.split) == (("ceramic / wood collision",), "P01", "train")
+    assert (clip.labels, clip.group, clip.split) == (("ceramic / wood collision",), "P01_11", "train")
     waveform, rate_hz = load_audio(clip.path, None, clip.start_s, clip.stop_s)
     assert rate_hz == 24000
     np.testing.assert_array_equal(waveform * 32768, samples[49656:71832])             # to the sample
     assert any("1 of 1 videos occur in several splits" in text for text in report.warnings)
     assert report.normalisation["clips"] == 3
+
+
+COLUMNS = ",".join((*epic_sounds.COLUMNS[:7], "description", *epic_sounds.COLUMNS[7:]))
+
+
+def many_videos(root, participants=6, videos=10, each=20):
+    """Tables of made-up rows: so many clips of each video, and a second of sound for every one."""
+    rows = []
+    for person in range(1, participants + 1):
+        for number in range(1, videos + 1):
+            video = f"P{person:02d}_{number:02d}"
+            sound(root / f"{video}.wav", None, seconds=1.0, seed=len(rows), rate_hz=24000)
+            times = [f"00:00:00.{i:03d},00:00:00.500,{24 * i},12000" for i in range(each)]
+            rows += [f"{video}_{i},P{person:02d},{video},{when},tap,class {i % 3},{i % 3}"
+                     for i, when in enumerate(times)]
+    write(root / "EPIC_Sounds_train.csv", "\n".join((COLUMNS, *rows)) + "\n")
+    return root
+
+
+def test_the_share_kept_out_of_training_is_made_of_whole_videos_of_many_people(tmp_path):
+    prepare("epic_sounds", tmp_path / "out", source=many_videos(tmp_path / "epic"))
+    recipe = load_recipe("epic_sounds", ["data.val_share=0.1"])
+    train, val = training_splits(read_manifest(tmp_path / "out"), recipe.data)
+    assert len(val) == 120 and len(train) == 1080
+    videos, people = ([{name.path.stem[:size] for name in clips} for clips in (train, val)] for size in (6, 3))
+    assert not videos[0] & videos[1] and len(videos[1]) == 6
+    assert len(people[1]) > 1 and people[1] <= people[0]                      # nobody's kitchen is held back whole
+
+
+def test_a_participant_can_be_held_out(tmp_path):
+    root = many_videos(tmp_path / "epic", participants=2, videos=2, each=2)
+    prepare("epic_sounds", tmp_path / "out", source=root, settings=["group=participant"])
+    manifest = read_manifest(tmp_path / "out")
+    train, val = training_splits(manifest, DataConfig(hold_out="P02", val="train"))
+    test = split_clips(manifest, "test", "P02")
+    assert {clip.group for clip in train} == {"P01"} and {clip.group for clip in test} == {"P02"}
+    with pytest.raises(AumError, match="no group 'kitchen'; it has video, participant"):
+        prepare("epic_sounds", tmp_path / "again", source=root, settings=["group=kitchen"])
 
 
 def test_epic_sounds_without_some_videos_and_beyond_their_end(kitchen, tmp_path):

@@ -10,7 +10,7 @@ from aumcli.config import DataConfig
 from aumcli.data.clips import Clip, Clips
 from aumcli.data.dataset import balanced_weights, epoch_batches
 from aumcli.data.manifest import Manifest
-from aumcli.data.splits import training_splits
+from aumcli.data.splits import split_clips, training_splits
 from aumcli.data.tables import Label
 from aumcli.errors import AumError
 
@@ -41,10 +41,38 @@ def test_the_share_depends_on_names_alone():
     assert chosen[0] == chosen[1] == chosen[2]
 
 
+def test_an_unknown_group_is_answered_with_some_that_exist():
+    with pytest.raises(AumError, match="no group 'nobody'") as caught:
+        split_clips(corpus(40, 1), "train", "nobody")
+    assert caught.value.fix.startswith("data.hold_out can be one of: who0, who1, who10,")
+    assert caught.value.fix.endswith(" and 28 more")
+
+
 def test_without_groups_files_are_kept_together():
     slices = [Clip(Path(f"/v/{video}.wav"), start, start + 1.0, ("a",), "train") for video in "abcdefghij" for start in range(20)]
     train, val = training_splits(Manifest(Path("/v"), Clips.of(slices), [Label(0, "a", "a")]), DataConfig(val_share=0.15))
     assert len(val) == 40 and not {clip.path for clip in train} & {clip.path for clip in val}
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_a_share_is_near_what_was_asked_for_though_groups_differ_in_size(seed):
+    """As EPIC-SOUNDS, whose videos have 1 to about 1200 clips: 5 % are 5 to 6 %, whichever are the long ones."""
+    sizes = np.random.default_rng(seed).lognormal(4.2, 1.1, 100).clip(1, 1200).astype(int)
+    clips = [Clip(Path(f"/v/{video}.wav"), float(i), i + 1.0, ("a",), "train", f"{seed}-{video}")
+             for video, size in enumerate(sizes) for i in range(size)]
+    manifest = Manifest(Path("/v"), Clips.of(clips), [Label(0, "a", "a")])
+    train, val = training_splits(manifest, DataConfig(val_share=0.05))
+    assert 0.05 * len(clips) <= len(val) <= 0.06 * len(clips) and len(train) + len(val) == len(clips)
+    assert not {clip.group for clip in train} & {clip.group for clip in val}
+
+
+@pytest.mark.parametrize("names", ["ab", "ba"])
+def test_of_two_groups_the_small_one_is_kept_back(names):
+    """Whichever comes first: a share of 30 % is not 90 %."""
+    clips = [Clip(Path(f"/v/{name}{i}.wav"), labels=("a",), split="train", group=name)
+             for name, size in zip(names, (10, 90)) for i in range(size)]
+    train, val = training_splits(Manifest(Path("/v"), Clips.of(clips), [Label(0, "a", "a")]), DataConfig(val_share=0.3))
+    assert len(val) == 10 and len(train) == 90
 
 
 def test_a_single_group_has_no_share():

@@ -10,9 +10,11 @@ import numpy as np
 import pytest
 from tiny import CLASSES, one_thread, sound, tiny
 
+from aumcli.config import DataConfig
 from aumcli.data import shards, stream
 from aumcli.data.manifest import read_manifest
 from aumcli.data.shards import read_index
+from aumcli.data.splits import training_splits
 from aumcli.data.stream import ShardStream, index_of_shards, shard_streams
 from aumcli.errors import AumError
 from aumcli.evaluate import evaluate
@@ -162,6 +164,28 @@ def test_a_share_is_made_of_whole_shards_and_of_nobody_who_is_trained_on(tmp_pat
     train_stream, val = streams(made, "data.val_share=0.05")
     assert len(val) == 8 and {clip.split for clip in val.clips} == {"train"}
     assert not {clip.group for clip in train_stream.clips} & {clip.group for clip in val.clips} and len(train_stream) > 60
+
+
+def test_a_share_of_long_recordings_is_made_of_whole_recordings_in_all_shards(tmp_path):
+    """Every shard has clips of every recording: without those of its recordings nothing is left to train on."""
+    made = make(tmp_path, each=40, groups=10)
+    manifest, config = read_manifest(made), DataConfig(val_share=0.1)
+    as_files = training_splits(manifest, config)
+    (tmp_path / "sounds").rename(tmp_path / "away")
+    as_streams = streams(made, "data.val_share=0.1")
+    for files, stream in zip(as_files, as_streams, strict=True):
+        assert sorted(clip.path for clip in files) == sorted(clip.path for clip in stream.clips)
+    train_stream, val = as_streams
+    assert len(val) == 12 and len(train_stream) == 108 and len({clip.group for clip in val.clips}) == 1
+    (loaded,) = val.load([list(range(len(val)))], 1)
+    assert all(isinstance(waveform, np.ndarray) for waveform in loaded)
+
+
+def test_a_share_of_a_single_recording_is_refused(tmp_path):
+    made = make(tmp_path, groups=1)
+    (tmp_path / "sounds").rename(tmp_path / "away")
+    with pytest.raises(AumError, match="is one group"):
+        streams(made, "data.val_share=0.1")
 
 
 QUIET = {"say": lambda text: None, "progress": False}

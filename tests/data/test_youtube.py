@@ -32,7 +32,7 @@ def audioset_folder(root):
 
 def test_audioset_in_all_the_names_that_people_use(tmp_path):
     root = audioset_folder(tmp_path / "as")
-    report, clips = prepared("audioset", tmp_path / "out", source=root)
+    report, clips = prepared("audioset", tmp_path / "out", source=root, settings=["train=full"])
     assert splits(report) == {"train": 6, "test": 1} and report.multi_label
     assert {clip.group for clip in clips.values()} == {*IDS, "unbalanced1", "evaluation1"}
     assert clips[str(root / "YYabcdefghij.wav")].labels == ("/m/09x0r", "/m/05zppz")
@@ -42,6 +42,25 @@ def test_audioset_in_all_the_names_that_people_use(tmp_path):
     assert "evaluation2,5.0,,/m/09x0r,test,evaluation2" in (tmp_path / "out" / "missing.csv").read_text()
     with pytest.raises(AumError, match="1 clips can't be used.*\n.*evaluation2: no such file"):
         prepare("audioset", tmp_path / "strict", source=root, strict=True)
+
+
+def test_audioset_is_trained_on_the_unbalanced_segments_as_published(tmp_path):
+    root = audioset_folder(tmp_path / "as")
+    (root / "YYabcdefghij.wav").unlink()
+    report, clips = prepared("audioset", tmp_path / "out", source=root)
+    assert splits(report) == {"train": 1, "test": 1} and report.missing == {"test": {"listed": 2, "missing": 1}}
+    assert {clip.group for clip in clips.values()} == {"unbalanced1", "evaluation1"}
+    said = "\n".join(report.warnings)                                         # nothing vanishes
+    assert "the 5 of balanced_train_segments.csv, 4 of which have a file, are not trained on: --set train=full" in said
+    assert "1 sounds belong to no row" in said                                # the balanced ones are no strangers
+    (root / "balanced_train_segments.csv").unlink()
+    report = prepare("audioset", tmp_path / "again", source=root)
+    assert splits(report) == {"train": 1, "test": 1}
+    assert any("unbalanced_train_segments.csv alone, as in the published runs" in text for text in report.warnings)
+    with pytest.raises(AumError, match="no training set 'all'; it has unbalanced, full"):
+        prepare("audioset", tmp_path / "again", source=root, settings=["train=all"])
+    with pytest.raises(AumError, match="no setting train; it has val"):
+        prepare("as20k", tmp_path / "again", source=root, settings=["train=full"])
 
 
 def test_as20k_is_the_balanced_part(tmp_path):
@@ -61,12 +80,14 @@ def test_as20k_is_the_balanced_part(tmp_path):
         prepare("as20k", tmp_path / "out", source=root, annotations=tmp_path / "tables", settings=["val=100"])
 
 
-@pytest.mark.parametrize("corpus", ["as20k", "audioset"])
-def test_the_tables_that_are_asked_for_are_those_that_are_read(tmp_path, corpus):
-    with pytest.raises(AumError, match="has no balanced_train_segments.csv") as caught:
-        prepare(corpus, tmp_path / "out", source=tmp_path)
-    assert f"Into {tmp_path} put" in caught.value.fix and "eval_segments.csv, class_labels_indices.csv" in caught.value.fix
-    assert ("unbalanced_train_segments.csv" in caught.value.fix) == (corpus == "audioset")
+@pytest.mark.parametrize("corpus, settings, tables", [
+    ("as20k", [], ["balanced"]), ("audioset", [], ["unbalanced"]),
+    ("audioset", ["train=full"], ["balanced", "unbalanced"])])
+def test_the_tables_that_are_asked_for_are_those_that_are_read(tmp_path, corpus, settings, tables):
+    with pytest.raises(AumError, match=f"has no {tables[0]}_train_segments.csv") as caught:
+        prepare(corpus, tmp_path / "out", source=tmp_path, settings=settings)
+    wanted = [*(f"{name}_train_segments.csv" for name in tables), "eval_segments.csv", "class_labels_indices.csv"]
+    assert f"Into {tmp_path} put" in caught.value.fix and f": {', '.join(wanted)}\n" in caught.value.fix
 
 
 def test_audioset_files_that_are_not_the_segment(tmp_path):
@@ -74,7 +95,7 @@ def test_audioset_files_that_are_not_the_segment(tmp_path):
     shutil.move(root / "balanced" / "_30_40abcde_30.wav", root / "balanced" / "_30_40abcde_90.wav")
     sound(root / "again" / "--4gqARaEJE.flac", 400.0)
     sound(root / "eval" / "evaluation2.wav", 400.0, seconds=15.1)
-    report, clips = prepared("audioset", tmp_path / "out", source=root)
+    report, clips = prepared("audioset", tmp_path / "out", source=root, settings=["train=full"])
     reasons = [item.reason for item in report.left_out]
     assert len(reasons) == 2 and "begins at another time" in reasons[0] and "it may be the whole video" in reasons[1]
     assert any("1 sounds occur twice" in text for text in report.warnings)

@@ -157,6 +157,45 @@ def test_a_start_from_a_model_of_ours(tmp_path):
     head = other.head.weight.detach().clone()
     notes = initialise(other, config_of(other, ["dog", "cat", "snow"]), tmp_path)    # as many classes, but other ones
     assert torch.equal(other.head.weight, head) and "new, not trained: head.bias, head.weight" in notes
+    assert "the head starts afresh: the model has classes of its own" in notes
+
+
+def other_norm(network):
+    """A trained norm is no longer ones and zeros."""
+    with torch.no_grad():
+        network.mlp_head[0].weight.fill_(0.7)
+        network.mlp_head[0].bias.fill_(0.3)
+    return network
+
+
+@pytest.mark.parametrize("how", ["other number of classes", "other classes"])
+def test_a_transformer_with_other_classes_starts_with_a_fresh_norm_too(tmp_path, how):
+    """As the authors' load_backbone_only, which all their scripts from AudioSet set."""
+    source = other_norm(fresh(SpectrogramTransformerConfig, width=64, heads=1))
+    save_model(tmp_path, source.state_dict(), config_of(source, ["dog", "cat", "rain"]))
+    classes = ["dog", "cat"] if how == "other number of classes" else ["dog", "cat", "snow"]
+    target = fresh(SpectrogramTransformerConfig, seed=2, width=64, heads=1, n_classes=len(classes))
+    linear = target.mlp_head[1].weight.detach().clone()
+    notes = initialise(target, config_of(target, classes), tmp_path)
+    assert (target.mlp_head[0].weight == 1).all() and (target.mlp_head[0].bias == 0).all()
+    assert torch.equal(target.mlp_head[1].weight, linear) and torch.equal(target.v.norm.weight, source.v.norm.weight)
+    assert "new, not trained: mlp_head.0.bias, mlp_head.0.weight, mlp_head.1.bias, mlp_head.1.weight" in notes
+    why = "the checkpoint has 3 classes, the model 2" if len(classes) == 2 else "the model has classes of its own"
+    assert f"the head and the norm before it start afresh, as in the authors' scripts: {why}" in notes
+
+
+def test_a_transformer_with_the_same_classes_goes_on_with_head_and_norm(tmp_path):
+    source, target = (fresh(SpectrogramTransformerConfig, seed=seed, width=64, heads=1) for seed in (1, 2))
+    torch.save(other_norm(source).state_dict(), tmp_path / "ast.pth")           # which names no classes
+    notes = initialise(target, config_of(target), tmp_path / "ast.pth")
+    assert all(torch.equal(x, source.state_dict()[name]) for name, x in target.state_dict().items())
+    assert not any("afresh" in note for note in notes)
+
+
+def test_a_new_head_of_a_transformer_has_a_fresh_norm_too(tmp_path):
+    torch.save(other_norm(fresh(SpectrogramTransformerConfig, width=64, heads=1)).state_dict(), tmp_path / "ast.pth")
+    imported = import_checkpoint(tmp_path / "ast.pth", labels=FIVE, new_head=True)
+    assert (imported.network.mlp_head[0].weight == 1).all() and (imported.network.mlp_head[0].bias == 0).all()
 
 
 def test_a_start_with_smaller_patches_and_another_direction(tmp_path):

@@ -1,6 +1,7 @@
 """Adapter to the optional CUDA packages mamba-ssm and causal-conv1d, whose kernels want (b, e, l) and run forward only."""
 
 import functools
+import importlib
 import importlib.util
 
 import torch
@@ -8,14 +9,51 @@ from torch import Tensor
 
 from aumcli.core.kernels import torch_ops
 
+# package -> its CUDA module, the module that we call, its function
+PARTS = {"mamba-ssm": ("selective_scan_cuda", "mamba_ssm.ops.selective_scan_interface", "selective_scan_fn"),
+         "causal-conv1d": ("causal_conv1d_cuda", "causal_conv1d", "causal_conv1d_fn")}
+# Without the variable mamba-ssm comes without the scan of Mamba-1 from the release after 2.3.2.post1 on, though it can
+# be imported; in an isolated environment pip would build both for another torch than the one that is here.
+INSTALL = "MAMBA_KEEP_CUDA_BUILD=TRUE pip install --no-build-isolation"
+BUILD_TOOLS = "pip install ninja packaging setuptools wheel"
+# pip's cache may hold the very build that doesn't do
+UPGRADE, ANEW = "--upgrade", "--force-reinstall --no-deps --no-cache-dir"
+
 
 @functools.cache
 def why_not() -> str:
-    """Why the packages can't run here; empty where they can."""
-    missing = [name for name in ("mamba_ssm", "causal_conv1d") if importlib.util.find_spec(name) is None]
-    if missing:
-        return f"{' and '.join(name.replace('_', '-') for name in missing)} not installed; they need nvcc: pip install 'aumcli[cuda]'"
-    return ""
+    """Why the packages can't run here, and the command that mends it; empty where they can."""
+    absent = [package for package in PARTS if importlib.util.find_spec(package.replace("-", "_")) is None]
+    if absent:
+        return (f"{' and '.join(absent)} not installed; where no prebuilt wheel fits your torch they need nvcc: "
+                f"{BUILD_TOOLS} && {INSTALL} 'aumcli[cuda]'")
+    found = {package: problem for package in PARTS if (problem := _problem(package))}
+    if not found:
+        return ""
+    how = ANEW if ANEW in (how for _, how in found.values()) else UPGRADE
+    return f"{'; '.join(problem for problem, _ in found.values())}: {INSTALL} {how} {' '.join(found)}"
+
+
+def _problem(package: str) -> tuple[str, str] | None:
+    """What keeps one of the packages from running, and how pip mends it; None if it runs."""
+    extension, module, function = PARTS[package]
+    if importlib.util.find_spec(extension) is None:
+        return f"{package} was installed without its CUDA module {extension}", ANEW
+    try:
+        importlib.import_module(extension)
+    except (ImportError, OSError) as error:
+        what = f"{extension} can't be loaded ({_brief(error)})"
+        return f"{what}, as where {package} was built for another torch or CUDA", ANEW
+    try:
+        getattr(importlib.import_module(module), function)
+    except Exception as error:  # of a package's own imports, which may raise anything
+        return f"{package} can't be imported ({type(error).__name__}: {_brief(error)})", UPGRADE
+    return None
+
+
+def _brief(error: Exception) -> str:
+    """The first line of a message, cut: a linker's may go on for pages."""
+    return (str(error).strip().splitlines() or ["no reason given"])[0][:200]
 
 
 def _turned(x: Tensor | None, reverse: bool) -> Tensor | None:

@@ -1,6 +1,8 @@
 """AudioSet (Gemmeke et al. 2017) and AS-20K, its balanced part: 10 s clips of YouTube videos, 527 classes, several per clip.
 
-Train is Google's balanced and unbalanced segments (as20k: the balanced ones), test the evaluation segments.
+Train is Google's unbalanced segments, for the published runs train on these alone (their list is unbalanced.json; the
+paper says "full"), and with `--set train=full` the balanced ones too; of as20k it is the balanced ones. Test is the
+evaluation segments.
 """
 
 import os
@@ -8,13 +10,17 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
+
+from aumcli.data.clips import Clips
 from aumcli.data.sources import LABEL_TABLE, Index, Request, shared_out, without_val
 from aumcli.data.sources.youtube import LONGEST_S, Segment, find_clips
 from aumcli.data.tables import csv_reader, raise_problems, read_labels
 from aumcli.errors import AumError
 
-TABLES = {"balanced_train_segments.csv": "train", "unbalanced_train_segments.csv": "train", "eval_segments.csv": "test"}
-NOT_IN_20K = "unbalanced_train_segments.csv"
+BALANCED, UNBALANCED, EVAL = "balanced_train_segments.csv", "unbalanced_train_segments.csv", "eval_segments.csv"
+TRAIN = {"unbalanced": (UNBALANCED,), "full": (BALANCED, UNBALANCED)}    # of audioset: setting -> tables
+ASIDE = "aside"                         # the split, before it is taken out, of segments that are not trained on
 COMMENT_LINES = 3
 URL = "http://storage.googleapis.com/us_audioset/youtube_corpus/v1/csv/"
 GET = """AudioSet's sounds are YouTube's and can't be downloaded here. Into {folder} put
@@ -26,8 +32,9 @@ def index(request: Request) -> Index:
     """List the clips of a folder that Google's tables name.
 
     Args:
-        request: `source` is the folder of the clips, `annotations` that of the tables. Setting: `val`, percent of the
-            training videos that become the validation split, 0 unless given.
+        request: `source` is the folder of the clips, `annotations` that of the tables. Settings: `val`, percent of the
+            training videos that become the validation split, 0 unless given; of audioset also `train`, unbalanced or
+            full.
 
     Returns:
         The clips, and those without a file.
@@ -35,11 +42,17 @@ def index(request: Request) -> Index:
     Raises:
         AumError: a table is missing or wrong, or there is no folder of clips.
     """
-    val = percent(request, "val", request.known_settings(val="0")["val"])
+    is_20k = request.corpus == "as20k"
+    settings = request.known_settings(**({} if is_20k else {"train": "unbalanced"}), val="0")
+    val, trained = percent(request, "val", settings["val"]), settings.get("train")
+    if not is_20k and trained not in TRAIN:
+        raise AumError(f"audioset has no training set {trained!r}; it has {', '.join(TRAIN)}", fix="--set train=full")
     request.refuse(split="its splits are published; --set val=5 takes 5 % of train for validation")
-    tables = {name: split for name, split in TABLES.items() if request.corpus != "as20k" or name != NOT_IN_20K}
+    tables = dict.fromkeys((BALANCED,) if is_20k else TRAIN[trained], "train") | {EVAL: "test"}
     get = GET.format(folder="{folder}", url=URL, tables=", ".join((*tables, LABEL_TABLE)))
     paths = {request.table([name], get): split for name, split in tables.items()}
+    if trained == "unbalanced" and (balanced := request.optional_table([BALANCED])):
+        paths[balanced] = ASIDE
     names = [LABEL_TABLE, f"audioset_{LABEL_TABLE}"]
     labels = read_labels(request.table(names, get))
     if not request.sounds.is_dir():
@@ -47,8 +60,27 @@ def index(request: Request) -> Index:
     known = {label.id for label in labels}
     segments = (with_val(each, val, request.seed) for path, split in paths.items() for each in read_segments(path, split, known))
     clips, missing, left_out, warnings = find_clips(Path(os.path.abspath(request.sounds)), segments)
-    return Index(clips, labels, str(request.sounds), left_out, missing, warnings + without_val(request, val),
+    warnings += without_val(request, val)
+    if trained == "unbalanced":
+        (clips, found), (missing, absent) = map(_parted, (clips, missing))
+        warnings.append(_about_aside(found, absent))
+    return Index(clips, labels, str(request.sounds), left_out, missing, warnings,
                  {"video": lambda clip: clip.group}, LONGEST_S)
+
+
+def _parted(clips: Clips) -> tuple[Clips, int]:
+    """The clips without those that are laid aside, and the number of these."""
+    aside = clips.is_of_split(ASIDE)
+    return clips.take(np.flatnonzero(~aside)), int(aside.sum())
+
+
+def _about_aside(found: int, absent: int) -> str:
+    """What the training set lacks: balanced segments that have a file, and such as have none."""
+    what = "the balanced segments are"
+    if found + absent:
+        what = f"the {found + absent:,} of {BALANCED}, {found:,} of which have a file, are"
+    return (f"train is the segments of {UNBALANCED} alone, as in the published runs; {what} not trained on: "
+            "--set train=full takes both")
 
 
 def read_segments(path: Path, split: str, known: set[str]) -> Iterator[Segment]:

@@ -2,7 +2,9 @@
 
 Annotations come as CSV or as the same table pickled. The audio is EPIC-KITCHENS-100's, as EPIC_audio.hdf5 (one data set per
 video, see `aumcli.data.hdf5`) or as VIDEO.wav, .flac, ... at any rate. Splits are train and val; the labels of the authors' test
-split are secret. The group is the participant; videos must not be shared.
+split are secret. The group is the video, which splits must not share, so a share that is kept out of training
+(`data.val_share`) is made of whole videos; `--set group=participant` makes it the participant, so that
+`data.hold_out=P01` tests on a kitchen that was never heard.
 """
 
 import os
@@ -20,6 +22,7 @@ TABLES = {"train": ("EPIC_Sounds_train.csv", "EPIC_Sounds_train.pkl"),
           "val": ("EPIC_Sounds_validation.csv", "EPIC_Sounds_validation.pkl")}
 COLUMNS = ("annotation_id", "participant_id", "video_id", "start_timestamp", "stop_timestamp", "start_sample", "stop_sample",
            "class", "class_id")
+GROUPS = {"video": "video_id", "participant": "participant_id"}         # setting -> column
 RATE_HZ = 24000
 TOLERANCE_SAMPLES = 24                  # timestamps have milliseconds
 PAGE = "https://github.com/epic-kitchens/epic-sounds-annotations"
@@ -33,7 +36,8 @@ def index(request: Request) -> Index:
     """List the annotated slices of the videos that are there.
 
     Args:
-        request: `source` is the folder of the audio (or the HDF5 file), `annotations` that of the tables.
+        request: `source` is the folder of the audio (or the HDF5 file), `annotations` that of the tables. Setting:
+            `group`, video (default) or participant, what the group of a clip is.
 
     Returns:
         The clips, and those whose video is missing.
@@ -41,7 +45,9 @@ def index(request: Request) -> Index:
     Raises:
         AumError: a table is missing or wrong, tables contradict each other, or there is no audio.
     """
-    request.known_settings()
+    group = request.known_settings(group="video")["group"]
+    if group not in GROUPS:
+        raise AumError(f"epic_sounds has no group {group!r}; it has {', '.join(GROUPS)}", fix="--set group=participant")
     request.refuse(split="its splits are published", seed="nothing in it is random")
     paths = {split: request.optional_table(names) for split, names in TABLES.items()}
     if not any(paths.values()):
@@ -58,9 +64,9 @@ def index(request: Request) -> Index:
             if problem:
                 left_out.append(LeftOut(f"{path} {row['annotation_id']}", problem, FIX, start_s, stop_s))
             elif video not in audio:
-                missing.append(video, start_s, stop_s, labels, split, row["participant_id"])
+                missing.append(video, start_s, stop_s, labels, split, row[GROUPS[group]])
             else:
-                clips.append(audio[video], start_s, stop_s, labels, split, row["participant_id"])
+                clips.append(audio[video], start_s, stop_s, labels, split, row[GROUPS[group]])
     labels = [Label(place, names[index], names[index]) for place, index in enumerate(sorted(names))]
     warnings = [f"no table for {split}: {' or '.join(TABLES[split])}" for split, path in paths.items() if path is None]
     return Index(clips, labels, str(request.sounds), left_out, missing, warnings, {"video": lambda clip: video_of(clip.path)})
