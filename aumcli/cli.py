@@ -120,15 +120,18 @@ def train(
         raise AumError("stopped at once; what was saved is kept", fix=f"go on with aum train --resume --out {out}",
                        exit_code=130) from None
     if os.environ.get("RANK", "0") == "0":  # one of several processes speaks
+        reported = json.loads((out / "report.json").read_text(encoding="utf-8"))["reported"]
+        evaluation = f"  aum eval {out}\n" if reported["clips"] else ""
         typer.echo(f"{out}: the model is in {out}/best; report.md and curves.png show how it went. Next:\n"
-                   f"  aum eval {out}\n  aum predict CLIP.wav --model {out}")
+                   f"{evaluation}  aum predict CLIP.wav --model {out}")
 
 
 @app.command("eval")
 def evaluate(
     model: Annotated[Path, typer.Argument(help="a run, a model directory or a packaged model")],
     data: Annotated[str | None, typer.Option(help="prepared data, or the URL of shards (default: what the model was trained on)")] = None,
-    split: Annotated[str, typer.Option(help="train, val, test or another split of the data")] = "test",
+    split: Annotated[str | None, typer.Option(help="train, val, test or another split of the data (default: the one that the model's "
+                                              "recipe reports on, data.test)")] = None,
     out: Annotated[Path | None, typer.Option(help="folder for the JSON, the scores and the confusion plot (default: the run, if it is one)")] = None,
     json_file: Annotated[Path | None, typer.Option("--json", help="also write the result to this file; - prints it")] = None,
     device: Device = "cpu",
@@ -144,6 +147,7 @@ def evaluate(
         return _print_json(as_json(result))
     if json_file:
         write_json(json_file, as_json(result))
+    split = result.split
     print_metrics(result.metrics, f"{model} on {result.data}, {split} split")
     print_classes(result.metrics, where=f"eval-{split}.json")
     if out is not None:

@@ -10,6 +10,7 @@ import numpy as np
 from aumcli.config import DataConfig
 from aumcli.data.clips import Clip, Clips
 from aumcli.data.manifest import Manifest, read_manifest
+from aumcli.data.shards import ShardIndex
 from aumcli.data.stream import local_folder
 from aumcli.errors import AumError
 from aumcli.recipe import Recipe
@@ -89,6 +90,19 @@ def training_splits(manifest: Manifest, config: DataConfig) -> tuple[Sequence[Cl
         count += sizes[name]
     is_kept = np.array([group in kept for group in groups])                                     # (clips,)
     return clips.take(np.flatnonzero(~is_kept)), clips.take(np.flatnonzero(is_kept))
+
+
+def reported_clips(manifest: Manifest, config: DataConfig, index: ShardIndex | None = None) -> int:
+    """How many clips there are to report results on; 0 where the corpus has no such split.
+
+    Args:
+        manifest: the prepared corpus.
+        config: test and hold_out are read.
+        index: the shards that are streamed, where there are no sound files.
+    """
+    if config.hold_out:
+        return manifest.clips.columns()["group"].count(config.hold_out)
+    return int(manifest.clips.is_of_split(config.test).sum()) if index is None else index.splits.get(config.test, 0)
 
 
 def _group(clip: Clip) -> str:
