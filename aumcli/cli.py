@@ -18,7 +18,7 @@ app = typer.Typer(
     help="Audio classification with Audio Mamba: prepare data, train, evaluate, predict, compare.")
 
 Device = Annotated[str, typer.Option(help="cpu, cuda, cuda:1, mps or auto (a GPU where there is one)")]
-LONG, OUTPUT, SPEED = "Long sounds", "Output", "Speed"
+LONG, OUTPUT, SPEED, PAPER = "Long sounds", "Output", "Speed", "The paper's tables"
 Json = Annotated[bool, typer.Option("--json", help="print the result as JSON")]
 
 
@@ -243,31 +243,46 @@ def bench(
 
 @app.command()
 def ablate(
-    recipe: Annotated[str, typer.Option(help="a recipe's name or a .toml file")] = "quickstart",
-    data: Annotated[Path | None, typer.Option(help="prepared data (default: data/<the recipe's corpus>)")] = None,
+    recipe: Annotated[str | None, typer.Option(help="a recipe's name or a .toml file (default: quickstart)")] = None,
+    data: Annotated[Path | None, typer.Option(help="prepared data (default: data/<the recipe's corpus>); with --table the folder that "
+                                              "holds the corpora (default: data)")] = None,
     grid: Annotated[list[str] | None, typer.Option(help="an axis: --grid model.cls_position=head,mid,end; repeatable  "
                                                    "(default: the paper's Table 2, directions by CLS positions)")] = None,
     models: Annotated[str | None, typer.Option(help="compare architectures with equal parameters: aum,ast")] = None,
+    table: Annotated[int | None, typer.Option(help="instead, make one of the paper's tables again: 1, 2, 3 or 4",
+                                              rich_help_panel=PAPER)] = None,
+    corpora: Annotated[str | None, typer.Option(help="of the table: as20k,vggsound (default: all)", rich_help_panel=PAPER)] = None,
+    rows: Annotated[str | None, typer.Option(help="of the table, by their names there: AuM-B/16 (default: all)", rich_help_panel=PAPER)] = None,
+    init: Annotated[list[str] | None, typer.Option(help="the checkpoint that an architecture's runs start from: --init aum=PATH "
+                                                   "--init ast=PATH")] = None,
     seeds: Annotated[int, typer.Option(min=1, help="runs per cell")] = 3,
     set_: Annotated[list[str] | None, typer.Option("--set", help="change a value in all cells; repeatable")] = None,
-    out: Annotated[Path | None, typer.Option(help="folder for the runs and the tables (default: ablations/<recipe>)")] = None,
+    out: Annotated[Path | None, typer.Option(help="folder for the runs and the tables (default: ablations/<recipe>, ablations/table-N)")] = None,
     jobs: Annotated[int | None, typer.Option(min=1, help="runs at a time (default: what keeps the processors busy; on a GPU, 1)")] = None,
     threads: Annotated[int, typer.Option(min=1, help="threads of each run, however many run at a time: they decide how sums round")] = 1,
     device: Device = "cpu",
 ) -> None:
-    """Train and test a grid of variants; the same command again goes on where it stopped."""
-    from aumcli.ablate import TABLE_2, ablate as run_ablation, print_ablation
+    """Train and test a grid of variants, or a table of the paper; the same command again goes on where it stopped."""
+    from aumcli import ablate as module
 
-    out = out or Path("ablations") / Path(recipe).stem
-    architectures = models.split(",") if models else []
+    if table is not None and (recipe or grid or models):
+        raise AumError("--table brings its own recipes and grid, so --recipe, --grid and --models can't go with it", fix="leave them out")
+    if table is None and (corpora or rows):
+        raise AumError("--corpora and --rows choose from a table", fix="name it: --table 1")
+    out = out or Path("ablations") / (f"table-{table}" if table else Path(recipe or "quickstart").stem)
+    common = {"seeds": seeds, "overrides": set_ or [], "device": device, "jobs": jobs, "threads": threads, "init": init or [], "say": typer.echo}
     try:
-        result = run_ablation(recipe, out, data, grid or ([] if models else TABLE_2), seeds, set_ or [], device, architectures, jobs,
-                              threads, say=typer.echo)
+        if table is None:
+            architectures = models.split(",") if models else []
+            result = module.ablate(recipe or "quickstart", out, data, grid or ([] if models else module.TABLE_2), models=architectures, **common)
+        else:
+            names = [text.split(",") if text else [] for text in (corpora, rows)]
+            result = module.ablate_table(table, out, data or Path("data"), *names, **common)
     except KeyboardInterrupt:
         raise AumError("stopped; finished runs are kept", fix="the same command goes on", exit_code=130) from None
-    print_ablation(result)
-    typer.echo(f"{out}: wrote ablation.md, .json, .csv, .tex" + (" and .png" if len(result.axes) == 2 else ""))
-    raise typer.Exit(1 if any(cell.failures for cell in result.cells) else 0)
+    (module.print_ablation if table is None else module.print_paper_table)(result)
+    typer.echo(f"{out}: wrote ablation.md, .json, .csv, .tex" + (" and .png" if result.has_map else ""))
+    raise typer.Exit(1 if result.failed else 0)
 
 
 @app.command()
