@@ -145,6 +145,8 @@ def weighted_map(scores: np.ndarray, targets: np.ndarray, weights: np.ndarray) -
     Returns:
         (draws), over the classes that a draw has positive clips of, NaN where it has none; equal scores count as one threshold.
     """
+    from scipy.sparse import csr_array
+
     by_clip, each = np.ascontiguousarray(weights.T, dtype=np.float32), []                              # (clips, draws): whole numbers
     for column, positive in zip(scores.T, targets.T):
         order = np.argsort(-column, kind="stable")
@@ -153,7 +155,9 @@ def weighted_map(scores: np.ndarray, targets: np.ndarray, weights: np.ndarray) -
             continue
         # precision counts at the positives alone: at how many clips each threshold stands, equal scores together
         bounds, at = np.unique(np.searchsorted(ordered, ordered[hits], side="right"), return_inverse=True)
-        drawn = np.add.reduceat(by_clip[order[: bounds[-1]]], [0, *bounds[:-1]], axis=0).cumsum(0, dtype=float)     # (thresholds, draws)
+        above = order[: bounds[-1]]
+        steps = csr_array((np.ones(len(above), np.float32), above, [0, *bounds]), (len(bounds), len(order)))     # (thresholds, clips)
+        drawn = (steps @ by_clip).cumsum(0, dtype=float)                                               # (thresholds, draws)
         right = by_clip[order[hits]]                                                                   # (positives, draws)
         found = right.cumsum(0, dtype=float)[np.searchsorted(hits, bounds) - 1]                        # (thresholds, draws)
         with np.errstate(invalid="ignore"):
