@@ -216,6 +216,8 @@ def bench(
     precision: Annotated[float, typer.Option(min=0, help="repeat until the median's relative standard error is at most this")] = 0.01,
     repeats: Annotated[int, typer.Option(min=1, help="timed runs per point at most")] = 50,
     budget: Annotated[float, typer.Option(min=0, help="seconds per point; three timed runs are made all the same")] = 60.0,
+    memory_cap: Annotated[float | None, typer.Option(min=0.001, help="GiB: what needs more counts as out of memory, as on a smaller "
+                                                     "device")] = None,
     components: Annotated[bool, typer.Option("--components", help="instead, where a block's time goes")] = False,
     kernels: Annotated[bool, typer.Option("--kernels", help="instead, every backend of the kernels against the reference")] = False,
     compare: Annotated[bool, typer.Option("--compare", help="instead, compare results: aum bench --compare a.json b.json")] = False,
@@ -228,11 +230,13 @@ def bench(
     if [components, kernels, compare].count(True) > 1 or files and not compare:
         raise AumError("--components, --kernels and --compare exclude one another, and only --compare takes files",
                        fix="give one of them")
+    if memory_cap is not None and (components or kernels or compare):
+        raise AumError("--memory-cap is for the sweep by tokens", fix="leave it out, or --components, --kernels and --compare")
     if compare:
         lines = module.compared(module.compare(files or [], out))
     else:
         sweep = module.Sweep(models.split(",") if models else module.MODELS, min_tokens, max_tokens, mode.split(","), dtype.split(","),
-                             device, batch, module.Rules(precision, repeats, budget))
+                             device, batch, module.Rules(precision, repeats, budget), memory_cap)
         lines = (module.component_lines(module.components(sweep, out)) if components else
                  module.kernel_lines(module.kernels(sweep, out)) if kernels else module.point_lines(module.bench(sweep, out)))
     for line in lines:
@@ -281,7 +285,7 @@ def ablate(
     except KeyboardInterrupt:
         raise AumError("stopped; finished runs are kept", fix="the same command goes on", exit_code=130) from None
     (module.print_ablation if table is None else module.print_paper_table)(result)
-    typer.echo(f"{out}: wrote ablation.md, .json, .csv, .tex" + (" and .png" if result.has_map else ""))
+    typer.echo(f"{out if table is None else result.folder}: wrote ablation.md, .json, .csv, .tex" + (" and .png" if result.has_map else ""))
     raise typer.Exit(1 if result.failed else 0)
 
 

@@ -1,6 +1,7 @@
 """The ablation: plan the runs, do what isn't done, and write what is known after each."""
 
 import json
+import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -63,7 +64,8 @@ def ablate_table(number: int, out: Path | str, data: Path | str = DATA, corpora:
 
     Args:
         number: 1 to 4.
-        out: folder for a run per cell and seed, and for ablation.md, .json, .csv, .tex, the paper's figures beside ours.
+        out: folder for a run per cell and seed, and for ablation.md, .json, .csv, .tex, the paper's figures beside ours; those of
+            a part of the table go to out/only-<its corpora and rows>.
         data: the folder that holds the prepared corpora.
         corpora, rows: those wanted, by the names of recipes and of the paper; none: all of the table.
         seeds, overrides, device, jobs, threads, init, say: see `ablate`.
@@ -78,11 +80,15 @@ def ablate_table(number: int, out: Path | str, data: Path | str = DATA, corpora:
     out, data = Path(out), Path(data)
     if number not in (paper.GRID, *paper.TABLES):
         raise AumError(f"--table {number}: no such table can be trained", fix="choose 1, 2, 3 or 4")
+    where, known = f"the paper's Table {number}", (paper.corpora_of(number), paper.rows_of(number))
+    corpora, rows = paper.chosen("--corpora", corpora, known[0], where), paper.chosen("--rows", rows, known[1], where)
+    part = [name for names, all_names in zip((corpora, rows), known) if names != all_names for name in names]
+    folder = out / re.sub(r"[^\w-]+", "-", "only " + "_".join(part)).strip("-") if part else out
     studies = table_studies(number, out, data, corpora, rows, seeds, overrides, starts_of(init))
-    _check_prepared(number, data, [study.recipe for study in studies])
+    _check_prepared(number, data, corpora)
     for results in _run(studies, device, jobs, threads, say):
-        table = Table(number, results)
-        write_table(table, out)
+        table = Table(number, results, folder)
+        write_table(table)
     return table
 
 

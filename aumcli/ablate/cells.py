@@ -2,6 +2,7 @@
 
 import statistics
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from aumcli.ablate.grid import value_of
 from aumcli.ablate.paper import Published
@@ -101,6 +102,7 @@ class Table:
 
     number: int
     results: list[Ablation]
+    folder: Path                    # of its files
 
     @property
     def failed(self) -> bool:

@@ -120,15 +120,12 @@ def table_studies(number: int, out: Path, data: Path, corpora: Sequence[str], ro
         number: 1 to 4.
         out: the runs go to out/<recipe>/seed-N, those of Table 2 to out/<corpus>/<direction>_<position>/seed-N.
         data: the folder that holds the prepared corpora.
-        corpora, rows: those wanted; none: all of the table.
+        corpora, rows: those wanted.
         seeds, overrides, starts: see `grid_study`.
 
     Raises:
-        AumError: the table lacks a corpus or a row, or a mistake in an override.
+        AumError: a mistake in an override.
     """
-    where = f"the paper's Table {number}"
-    corpora = paper.chosen("--corpora", corpora, paper.corpora_of(number), where)
-    rows = paper.chosen("--rows", rows, paper.rows_of(number), where)
     if number == paper.GRID:
         axes = axes_of([f"{paper.DIRECTION}={','.join(rows)}", TABLE_2[1]])
         return [grid_study(corpus, out / corpus, data / corpus, axes, seeds, overrides, False, starts, number) for corpus in corpora]

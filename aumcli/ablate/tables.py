@@ -44,8 +44,9 @@ def write_ablation(result: Ablation, out: Path) -> None:
         plot_heat_map(result, out / "ablation.png")
 
 
-def write_table(made: Table, out: Path) -> None:
+def write_table(made: Table) -> None:
     """Write ablation.json, .csv, .md, .tex and, of Table 2, a heat map for each corpus."""
+    out = made.folder
     write_json(out / "ablation.json", {"schema": 2, "table": made.number, "corpora": [_as_json(result) for result in made.results]})
     write_text(out / "ablation.csv", _csv(made.results))
     write_text(out / "ablation.md", _table_markdown(made))
