@@ -127,3 +127,15 @@ def test_an_unwritable_folder(trained, corpus, tmp_path):
     (tmp_path / "file").write_text("no folder")
     error = problem(trained, corpus, out=tmp_path / "file" / "out")
     assert error.exit_code == 2 and "can't write" in error.problem
+
+
+def test_without_a_split_it_is_the_one_that_the_recipe_reports_on(trained, corpus, tmp_path):
+    run = shutil.copytree(trained, tmp_path / "run")
+    config = json.loads((run / "best" / "config.json").read_text())
+    assert config["provenance"]["test"] == "test" and evaluate(run, corpus).split == "test"
+    config["provenance"]["test"] = "val"
+    (run / "best" / "config.json").write_text(json.dumps(config))
+    assert evaluate(run, corpus).split == "val" and evaluate(run, corpus, "train").split == "train"
+    del config["provenance"]["test"]                                        # of an older version
+    (run / "best" / "config.json").write_text(json.dumps(config))
+    assert evaluate(run, corpus).split == "test"
