@@ -18,7 +18,7 @@ app = typer.Typer(
     help="Audio classification with Audio Mamba: prepare data, train, evaluate, predict, compare.")
 
 Device = Annotated[str, typer.Option(help="cpu, cuda, cuda:1, mps or auto (a GPU where there is one)")]
-LONG, OUTPUT, SPEED = "Long sounds", "Output", "Speed"
+LONG, OUTPUT, SPEED, PAPER = "Long sounds", "Output", "Speed", "The paper's tables"
 Json = Annotated[bool, typer.Option("--json", help="print the result as JSON")]
 
 
@@ -121,15 +121,18 @@ def train(
         raise AumError("stopped at once; what was saved is kept", fix=f"go on with aum train --resume --out {out}",
                        exit_code=130) from None
     if os.environ.get("RANK", "0") == "0":  # one of several processes speaks
+        reported = json.loads((out / "report.json").read_text(encoding="utf-8"))["reported"]
+        evaluation = f"  aum eval {out}\n" if reported["clips"] else ""
         typer.echo(f"{out}: the model is in {out}/best; report.md and curves.png show how it went. Next:\n"
-                   f"  aum eval {out}\n  aum predict CLIP.wav --model {out}")
+                   f"{evaluation}  aum predict CLIP.wav --model {out}")
 
 
 @app.command("eval")
 def evaluate(
     model: Annotated[Path, typer.Argument(help="a run, a model directory or a packaged model")],
     data: Annotated[str | None, typer.Option(help="prepared data, or the URL of shards (default: what the model was trained on)")] = None,
-    split: Annotated[str, typer.Option(help="train, val, test or another split of the data")] = "test",
+    split: Annotated[str | None, typer.Option(help="train, val, test or another split of the data (default: the one that the model's "
+                                              "recipe reports on, data.test)")] = None,
     out: Annotated[Path | None, typer.Option(help="folder for the JSON, the scores and the confusion plot (default: the run, if it is one)")] = None,
     json_file: Annotated[Path | None, typer.Option("--json", help="also write the result to this file; - prints it")] = None,
     device: Device = "cpu",
@@ -145,6 +148,7 @@ def evaluate(
         return _print_json(as_json(result))
     if json_file:
         write_json(json_file, as_json(result))
+    split = result.split
     print_metrics(result.metrics, f"{model} on {result.data}, {split} split")
     print_classes(result.metrics, where=f"eval-{split}.json")
     if out is not None:
@@ -213,6 +217,8 @@ def bench(
     precision: Annotated[float, typer.Option(min=0, help="repeat until the median's relative standard error is at most this")] = 0.01,
     repeats: Annotated[int, typer.Option(min=1, help="timed runs per point at most")] = 50,
     budget: Annotated[float, typer.Option(min=0, help="seconds per point; three timed runs are made all the same")] = 60.0,
+    memory_cap: Annotated[float | None, typer.Option(min=0.001, help="GiB: what needs more counts as out of memory, as on a smaller "
+                                                     "device")] = None,
     components: Annotated[bool, typer.Option("--components", help="instead, where a block's time goes")] = False,
     kernels: Annotated[bool, typer.Option("--kernels", help="instead, every backend of the kernels against the reference")] = False,
     compare: Annotated[bool, typer.Option("--compare", help="instead, compare results: aum bench --compare a.json b.json")] = False,
@@ -225,11 +231,13 @@ def bench(
     if [components, kernels, compare].count(True) > 1 or files and not compare:
         raise AumError("--components, --kernels and --compare exclude one another, and only --compare takes files",
                        fix="give one of them")
+    if memory_cap is not None and (components or kernels or compare):
+        raise AumError("--memory-cap is for the sweep by tokens", fix="leave it out, or --components, --kernels and --compare")
     if compare:
         lines = module.compared(module.compare(files or [], out))
     else:
         sweep = module.Sweep(models.split(",") if models else module.MODELS, min_tokens, max_tokens, mode.split(","), dtype.split(","),
-                             device, batch, module.Rules(precision, repeats, budget))
+                             device, batch, module.Rules(precision, repeats, budget), memory_cap)
         lines = (module.component_lines(module.components(sweep, out)) if components else
                  module.kernel_lines(module.kernels(sweep, out)) if kernels else module.point_lines(module.bench(sweep, out)))
     for line in lines:
@@ -240,31 +248,46 @@ def bench(
 
 @app.command()
 def ablate(
-    recipe: Annotated[str, typer.Option(help="a recipe's name or a .toml file")] = "quickstart",
-    data: Annotated[Path | None, typer.Option(help="prepared data (default: data/<the recipe's corpus>)")] = None,
+    recipe: Annotated[str | None, typer.Option(help="a recipe's name or a .toml file (default: quickstart)")] = None,
+    data: Annotated[Path | None, typer.Option(help="prepared data (default: data/<the recipe's corpus>); with --table the folder that "
+                                              "holds the corpora (default: data)")] = None,
     grid: Annotated[list[str] | None, typer.Option(help="an axis: --grid model.cls_position=head,mid,end; repeatable  "
                                                    "(default: the paper's Table 2, directions by CLS positions)")] = None,
     models: Annotated[str | None, typer.Option(help="compare architectures with equal parameters: aum,ast")] = None,
+    table: Annotated[int | None, typer.Option(help="instead, make one of the paper's tables again: 1, 2, 3 or 4",
+                                              rich_help_panel=PAPER)] = None,
+    corpora: Annotated[str | None, typer.Option(help="of the table: as20k,vggsound (default: all)", rich_help_panel=PAPER)] = None,
+    rows: Annotated[str | None, typer.Option(help="of the table, by their names there: AuM-B/16 (default: all)", rich_help_panel=PAPER)] = None,
+    init: Annotated[list[str] | None, typer.Option(help="the checkpoint that an architecture's runs start from: --init aum=PATH "
+                                                   "--init ast=PATH")] = None,
     seeds: Annotated[int, typer.Option(min=1, help="runs per cell")] = 3,
     set_: Annotated[list[str] | None, typer.Option("--set", help="change a value in all cells; repeatable")] = None,
-    out: Annotated[Path | None, typer.Option(help="folder for the runs and the tables (default: ablations/<recipe>)")] = None,
+    out: Annotated[Path | None, typer.Option(help="folder for the runs and the tables (default: ablations/<recipe>, ablations/table-N)")] = None,
     jobs: Annotated[int | None, typer.Option(min=1, help="runs at a time (default: what keeps the processors busy; on a GPU, 1)")] = None,
     threads: Annotated[int, typer.Option(min=1, help="threads of each run, however many run at a time: they decide how sums round")] = 1,
     device: Device = "cpu",
 ) -> None:
-    """Train and test a grid of variants; the same command again goes on where it stopped."""
-    from aumcli.ablate import TABLE_2, ablate as run_ablation, print_ablation
+    """Train and test a grid of variants, or a table of the paper; the same command again goes on where it stopped."""
+    from aumcli import ablate as module
 
-    out = out or Path("ablations") / Path(recipe).stem
-    architectures = models.split(",") if models else []
+    if table is not None and (recipe or grid or models):
+        raise AumError("--table brings its own recipes and grid, so --recipe, --grid and --models can't go with it", fix="leave them out")
+    if table is None and (corpora or rows):
+        raise AumError("--corpora and --rows choose from a table", fix="name it: --table 1")
+    out = out or Path("ablations") / (f"table-{table}" if table else Path(recipe or "quickstart").stem)
+    common = {"seeds": seeds, "overrides": set_ or [], "device": device, "jobs": jobs, "threads": threads, "init": init or [], "say": typer.echo}
     try:
-        result = run_ablation(recipe, out, data, grid or ([] if models else TABLE_2), seeds, set_ or [], device, architectures, jobs,
-                              threads, say=typer.echo)
+        if table is None:
+            architectures = models.split(",") if models else []
+            result = module.ablate(recipe or "quickstart", out, data, grid or ([] if models else module.TABLE_2), models=architectures, **common)
+        else:
+            names = [text.split(",") if text else [] for text in (corpora, rows)]
+            result = module.ablate_table(table, out, data or Path("data"), *names, **common)
     except KeyboardInterrupt:
         raise AumError("stopped; finished runs are kept", fix="the same command goes on", exit_code=130) from None
-    print_ablation(result)
-    typer.echo(f"{out}: wrote ablation.md, .json, .csv, .tex" + (" and .png" if len(result.axes) == 2 else ""))
-    raise typer.Exit(1 if any(cell.failures for cell in result.cells) else 0)
+    (module.print_ablation if table is None else module.print_paper_table)(result)
+    typer.echo(f"{out if table is None else result.folder}: wrote ablation.md, .json, .csv, .tex" + (" and .png" if result.has_map else ""))
+    raise typer.Exit(1 if result.failed else 0)
 
 
 @app.command()

@@ -329,6 +329,7 @@ class DataConfig(Frozen):
     val: str = Field("val", description="chooses the best epoch; never the test split")
     val_share: Extent = Field(
         0.0, description="for corpora without such a split: this share of `train` is not trained on and chooses the epoch instead")
+    test: str = Field("test", description="the split that results are reported on; never chosen on")
     train_clips: Positive | None = Field(None, description="clips of the whole corpus' training split, for the plan")
     crop: Literal["random", "first", "epic_sounds"] = Field(
         "random", description="which part of a clip longer than the model's input is trained on: random; first, its beginning; "
@@ -344,6 +345,18 @@ class DataConfig(Frozen):
     bad_files: Count = Field(0, description="clips that can't be read any more, which are named and left out before the run stops")
     shuffle_clips: Positive = Field(1024, description="where training streams shards: clips held in memory, undecoded, to shuffle them")
     cache_mb: Count = Field(1024, description="decoded clips kept in memory, up to this much")
+
+    @property
+    def reported(self) -> str:
+        """The split that results are reported on; where a group is held out, that group is called test."""
+        return "test" if self.hold_out else self.test
+
+    @property
+    def leak(self) -> str:
+        """What the reported clips serve for besides, which flatters the figures: "train", "choose the epoch" or, as it should be, ""."""
+        if self.hold_out:
+            return ""
+        return "train" if self.test == self.train else "choose the epoch" if self.test == self.val and not self.val_share else ""
 
 
 class ModelConfig(Frozen):

@@ -36,7 +36,7 @@ class Evaluation:
     targets: np.ndarray         # (clips,) class indices, or (clips, classes) zeros and ones
 
 
-def evaluate(model: Path | str, data: Path | str | None = None, split: str = "test", out: Path | str | None = None,
+def evaluate(model: Path | str, data: Path | str | None = None, split: str | None = None, out: Path | str | None = None,
              device: str = "cpu") -> Evaluation:
     """Evaluate a model on a split of prepared data.
 
@@ -44,7 +44,8 @@ def evaluate(model: Path | str, data: Path | str | None = None, split: str = "te
         model: a run, a model directory or a packaged model's name.
         data: a prepared folder, or the URL of shards; None: what the model was trained on. Where only the shards of a folder
             are left they are streamed.
-        split: train, val, test or another of the data's splits. A run that held a group out means that group by "test".
+        split: train, val, test or another of the data's splits; None: the one that the model's recipe reports on, else test. A run
+            that held a group out means that group by "test".
         out: folder for `eval-<split>.json`, `scores-<split>.npz` and `confusion-<split>.png`; None: nothing is written.
         device: where to compute.
 
@@ -55,6 +56,7 @@ def evaluate(model: Path | str, data: Path | str | None = None, split: str = "te
         AumError: the model, the data or the split doesn't exist, their labels differ, or a clip can't be read.
     """
     classifier = load_model(model, device)
+    split = split or str(classifier.config.provenance.get("test", "test"))
     folder = local_folder(data or _trained_on(classifier))
     manifest = read_manifest(folder)
     check_labels(classifier, manifest)

@@ -3,13 +3,13 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from aumcli.config import AugmentConfig, TrainConfig
+from aumcli.config import AugmentConfig, DataConfig, TrainConfig
 from aumcli.core import build_network
 from aumcli.data.clips import Clip
 from aumcli.data.fit import fit_recipe
 from aumcli.data.hdf5 import container
 from aumcli.data.manifest import Manifest
-from aumcli.data.splits import corpus_folder, open_corpus, training_splits
+from aumcli.data.splits import corpus_folder, open_corpus, reported_clips, training_splits
 from aumcli.data.stream import index_of_shards, shard_streams
 from aumcli.errors import AumError
 from aumcli.memory import kept_bytes
@@ -24,8 +24,14 @@ CROPS = {"random": "a random part is trained on", "first": "their beginning is t
 VIEWS = {"all": "all windows", "first": "their beginning", "epic_sounds": "their beginning, beyond 10 s from a random start"}
 
 
-def settings_rows(recipe: Recipe, clips: int | None) -> list[tuple[str, str]]:
-    """What a recipe does with so many training clips, as (what, value) rows: input, start, length, steps, augmentation."""
+def settings_rows(recipe: Recipe, clips: int | None, reported: int | None) -> list[tuple[str, str]]:
+    """What a recipe does, as (what, value) rows: input, start, length, steps, augmentation, and which clips serve for what.
+
+    Args:
+        recipe: what to do.
+        clips: clips to train on; None: not known yet.
+        reported: clips to report results on, see `aumcli.data.splits.reported_clips`; None: not known yet.
+    """
     front, train, data = recipe.frontend, recipe.train, recipe.data
     normal = "not normalised" if (front.mean, front.std) == (0, 0.5) else f"mean {front.mean:g}, std {front.std:g}"
     length = f"{train.epochs} epochs, batches of {train.batch_size} clips"
@@ -40,7 +46,20 @@ def settings_rows(recipe: Recipe, clips: int | None) -> list[tuple[str, str]]:
         ("steps", _describe(train)),
         ("long clips", f"{CROPS[data.crop]}; evaluated on {VIEWS[data.views]}"),
         ("augment", _changes(recipe.augment) or "nothing"),
-        ("best epoch", f"chosen by {chooser}")]
+        ("best epoch", f"chosen by {chooser}"),
+        ("reported", _reported(data, reported))]
+
+
+def _reported(data: DataConfig, clips: int | None) -> str:
+    """Which clips results are reported on, and what is wrong with them."""
+    what = f"the group {data.hold_out}, held out" if data.hold_out else f"the split {data.test}"
+    if clips == 0:
+        return f"nothing: the data lack {what}, and `aum eval` needs --split or --data; --set data.test=NAME names another"
+    count = "" if clips is None else f", {clips:,} clips"
+    if data.leak:
+        return (f"{what}{count}, WHICH ALSO {data.leak.upper()}: the figures will flatter; --set data.val_share=0.1 keeps clips of "
+                "train back to choose on, --set data.test=NAME names other clips to report")
+    return what + count
 
 
 def _describe(train: TrainConfig) -> str:
@@ -82,7 +101,7 @@ def dry_run(recipe: Recipe, data: Path | str | None = None) -> list[tuple[str, s
         if data is not None or (folder / "manifest.csv").exists():
             raise
     if manifest is None:
-        rows, clips, audio = _missing(recipe, folder)
+        (rows, clips, audio), reported = _missing(recipe, folder), None
     else:
         index = index_of_shards(manifest)
         if index is not None:
@@ -92,11 +111,12 @@ def dry_run(recipe: Recipe, data: Path | str | None = None) -> list[tuple[str, s
             train_clips, val_clips = training_splits(manifest, recipe.data)
             manifest.check_files([*train_clips, *val_clips])
             audio = _audio_bytes([*train_clips, *val_clips])
+        reported = reported_clips(manifest, recipe.data, index)
         recipe, clips = fit_recipe(recipe, train_clips, len(manifest.labels), manifest.multi_label), len(train_clips)
         rows = [("data", f"{folder}: {clips:,} training and {len(val_clips):,} validation clips{_coverage(recipe, manifest)}")]
     parameters = sum(x.numel() for x in _skeleton(recipe).parameters())
     rows.append(("model", f"{recipe.model.describe()}, {parameters:,} parameters, {recipe.model.n_classes} classes{_unfitted(recipe)}"))
-    return [*rows, *settings_rows(recipe, clips), ("memory", _memory(recipe, FLOAT * parameters)),
+    return [*rows, *settings_rows(recipe, clips, reported), ("memory", _memory(recipe, FLOAT * parameters)),
             ("disk", f"{audio}; the run {_size((2 + 3 + bool(recipe.train.ema)) * FLOAT * parameters)}")]  # best, last, state.pt
 
 

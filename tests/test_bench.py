@@ -12,7 +12,7 @@ from competitors import broken, hungry, killed, steady
 from matplotlib.image import imread
 
 from aumcli.bench import Point, Result, Rules, Setting, Sweep, components, kernels, read_results
-from aumcli.bench import backends, breakdown, picture
+from aumcli.bench import backends, breakdown, picture, sweep
 from aumcli.bench.analysis import comparisons, growth
 from aumcli.bench.breakdown import component_lines, timed_parts
 from aumcli.bench.backends import KernelSetting, kernel_lines, timed_kernel
@@ -241,3 +241,56 @@ def test_a_wrong_kernel_shows_as_a_difference(monkeypatch):
 def test_mistakes_are_named_before_anything_runs(arguments, words):
     with pytest.raises(AumError, match=words):
         Sweep(**arguments)
+
+
+# a cap of the memory
+
+def test_what_needs_more_than_the_cap_is_out_of_memory(aum, tmp_path):
+    arguments = ("bench", "--models", "aum-nano,ast-nano-eager", "--min-tokens", 64, "--max-tokens", 64, "--repeats", 1, "--out", tmp_path)
+    result = aum(*arguments, "--memory-cap", 0.001)
+    assert result.code == 0 and result.out.count("out of memory") == 4 and "at most 0.001 GiB" in result.out, result.err
+    points = read_results(tmp_path)[0].points
+    assert [(point.failure, point.setting.memory_cap_gib) for point in points] == [(OUT_OF_MEMORY, 0.001)] * 2
+    rows = list(csv.DictReader((tmp_path / "bench.csv").open()))
+    assert {row["memory_cap_gib"] for row in rows} == {"0.001"} and "at most 0.001 GiB" in (tmp_path / "bench.md").read_text()
+    assert next(timed_runs(setting("ast-nano-eager", 64, memory_cap_gib=16.0)))[0]["run"] > 0
+
+
+def test_capped_and_other_measurements_stay_apart(tmp_path):
+    capped = made({"ast-base": {512: 50.0, 1024: None}}, memory_cap_gib=48.0)
+    update(tmp_path, capped.environment, QUICK, made({"ast-base": {512: 50.0, 1024: 70.0}}).points)
+    update(tmp_path, capped.environment, QUICK, capped.points)
+    page = (tmp_path / "bench.md").read_text()
+    assert page.count("### inference") == 2 and page.count("at most 48 GiB") == 1 and len(read_results(tmp_path)[0].points) == 4
+
+
+def test_a_cap_must_be_within_the_devices_memory(monkeypatch):
+    monkeypatch.setattr(sweep, "memory_bytes", lambda device: int(47.5 * 2**30))          # what an A6000 shows of its 48
+    assert Sweep(memory_cap_gib=48.0).setting("aum-base", 512).memory_cap_gib == 48.0
+    with pytest.raises(AumError, match="47.5 GiB of memory, less than --memory-cap 80"):
+        Sweep(memory_cap_gib=80.0)
+
+
+def test_a_cap_is_for_the_sweep(aum):
+    for other in ("--components", "--kernels", "--compare"):
+        assert "--memory-cap is for the sweep" in aum("bench", other, "--memory-cap", 1).err
+
+
+def test_picture_draws_the_cap(tmp_path, monkeypatch):
+    figures = []
+    monkeypatch.setattr(picture, "save_figure", lambda figure, path: figures.append(figure))
+    picture.plot_results([made(SWEEP, device="cuda", batch=12, memory_cap_gib=48.0)], tmp_path / "x.png")
+    time, memory = figures[0].axes
+    assert memory.get_ylabel() == "peak device memory (GiB)" and "48 GiB" in [text.get_text() for text in memory.texts]
+    assert [48.0, 48.0] in [list(line.get_ydata()) for line in memory.lines]
+    assert not [line for line in time.lines if list(line.get_ydata()) == [48.0, 48.0]]
+    assert [text.get_text() for text in figures[0].legends[0].get_texts()][-1] == "out of memory (48 GiB)"
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_a_gpu_gives_no_more_than_the_cap():
+    needs = next(timed_runs(setting("ast-nano-eager", 2048, mode="training", device="cuda")))[1]["peak_bytes"]
+    capped, free = take_turns(timed_runs, [setting("ast-nano-eager", 2048, mode="training", device="cuda", memory_cap_gib=cap / 2**30)
+                                           for cap in (needs / 2, 4 * needs)], QUICK)
+    assert capped.failure == OUT_OF_MEMORY and not free.failure

@@ -148,3 +148,15 @@ def test_memory_does_not_grow_with_the_length_of_clips(tmp_path):
         peaks.append(int(subprocess.run([sys.executable, "-c", code, recipe, folder], check=True, capture_output=True, text=True).stdout))
     # full batches of windows, of which the short clips have too few, take up to 100 MB more; held whole it was 280
     assert peaks[1] < peaks[0] + 180, peaks
+
+
+def test_without_a_split_it_is_the_one_that_the_recipe_reports_on(trained, corpus, tmp_path):
+    run = shutil.copytree(trained, tmp_path / "run")
+    config = json.loads((run / "best" / "config.json").read_text())
+    assert config["provenance"]["test"] == "test" and evaluate(run, corpus).split == "test"
+    config["provenance"]["test"] = "val"
+    (run / "best" / "config.json").write_text(json.dumps(config))
+    assert evaluate(run, corpus).split == "val" and evaluate(run, corpus, "train").split == "train"
+    del config["provenance"]["test"]                                        # of an older version
+    (run / "best" / "config.json").write_text(json.dumps(config))
+    assert evaluate(run, corpus).split == "test"

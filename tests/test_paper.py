@@ -1,13 +1,16 @@
 """Every row of the paper's tables is a recipe, with the values of its Table 5 and the published parameter counts."""
 
+import re
+
 import pytest
 import torch
 
+from aumcli.ablate import paper
 from aumcli.ablate.grid import TABLE_2, axes_of
 from aumcli.config import FrontendConfig
 from aumcli.core import build_network
 from aumcli.data.sources import names
-from aumcli.recipe import load_recipe, recipe_families
+from aumcli.recipe import load_recipe, recipe_families, recipe_names
 
 CORPORA = {"audioset": 527, "as20k": 527, "vggsound": 309, "voxceleb1": 1251, "speechcommands": 35, "epic_sounds": 44}
 ROWS = {"Table 1: AuM-B/16": "", "Table 1: AST-B/16": "-ast", "Table 3: AuM-S (c)": "-small-imagenet", "Table 3: AST-S": "-ast-small-imagenet",
@@ -124,3 +127,39 @@ def test_a_corpus_without_a_validation_split_keeps_a_share_back():
     shares = {corpus: load_recipe(corpus).data.val_share for corpus in CORPORA}
     assert {corpus for corpus, share in shares.items() if share} == {"audioset", "as20k", "vggsound", "epic_sounds"}
     assert all(load_recipe(name).data.val == "val" for name in NAMES)
+
+
+def test_what_is_reported_never_chooses():
+    """EPIC-SOUNDS has no test labels: its validation split is reported, and a share of train chooses the epoch."""
+    reported = {corpus: load_recipe(corpus).data.reported for corpus in CORPORA}
+    assert {corpus: split for corpus, split in reported.items() if split != "test"} == {"epic_sounds": "val"}
+    assert not any(load_recipe(name).data.leak for name in recipe_names())
+
+
+@pytest.mark.parametrize("number", paper.TABLES)
+def test_tables_are_made_of_the_recipes_of_their_rows(number):
+    for row in paper.TABLES[number]:
+        assert ROWS[f"Table {number}: {row.name}"] == row.variant
+        assert all(f"{corpus}{row.variant}" in NAMES for corpus in row.figures)
+    assert set(paper.corpora_of(number)) == set(CORPORA) - set(NOT_IN_TABLE_4 if number == 4 else ())
+
+
+def tables_of_the_paper(text: str) -> dict[int, list[list[tuple[float, ...]]]]:
+    """The figures of each row of Tables 1 to 4 of paper.txt: (mean, standard deviation) by column."""
+    found, rows = {}, []
+    for line in text.splitlines():
+        cells = re.findall(r"(\d+\.\d+)(?:</b>)? (?:\$\\pm\$|\$\\pm) ?(\d+\.\d+)", line)
+        if cells and "\t" in line:
+            rows.append([tuple(map(float, cell)) for cell in cells])
+        if title := re.match(r"Table ([1-4])\.", line):
+            found[int(title[1])], rows = rows, []
+    return found
+
+
+def test_the_published_figures_are_the_papers(shared):
+    theirs = tables_of_the_paper((shared / "paper.txt").read_text(encoding="utf-8"))
+    assert sorted(theirs) == [1, 2, 3, 4]
+    for number, rows in paper.TABLES.items():
+        assert [list(row.figures.values()) for row in rows] == theirs[number]
+    grids = [[*paper.TABLE_2["as20k"][row], *paper.TABLE_2["vggsound"][row]] for row in paper.rows_of(2)]
+    assert grids == theirs[2]

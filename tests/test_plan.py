@@ -43,7 +43,8 @@ def test_a_dry_run_says_what_the_training_will_say_and_writes_nothing(aum, corpu
     assert "adamw" in rows["steps"] and "mixup 0.3" in rows["augment"] and rows["best epoch"] == "chosen by the split val"
     assert "MiB" in rows["memory"] and "24 files" in rows["disk"]
     trained = aum("train", "--recipe", RECIPE, "--data", corpus, "--out", "run", "--set", "train.epochs=4")
-    for what in ("input", "start", "length", "steps", "augment", "best epoch"):
+    assert rows["reported"] == "the split test, 6 clips"
+    for what in ("input", "start", "length", "steps", "augment", "best epoch", "reported"):
         assert rows[what] in trained.out, what
     parameters = sum(x.numel() for x in build_network(load_recipe(tmp_path / "run" / "recipe.toml").model).parameters())
     assert f"{parameters:,} parameters" in rows["model"]
@@ -90,3 +91,37 @@ def test_the_start_is_the_checkpoints(corpus, tmp_path):
     first, fresh, again = (load_model(tmp_path / name / "best").network.state_dict() for name in ("first", "fresh", "again"))
     name = "layers.0.mixer.in_proj.weight"
     assert torch.allclose(first[name], again[name], atol=1e-6) and not torch.allclose(first[name], fresh[name], atol=1e-3)
+
+
+@pytest.mark.parametrize("settings, said", [
+    ({"test": "dev"}, "nothing: the data lack the split dev"), ({"test": "val"}, "the split val, 6 clips, WHICH ALSO CHOOSE THE EPOCH"),
+    ({"test": "val", "val_share": 0.2}, "the split val, 6 clips"), ({"test": "train"}, "the split train, 18 clips, WHICH ALSO TRAIN")])
+def test_what_is_wrong_with_the_reported_split_is_said_before_training(corpus, settings, said):
+    row = dict(dry_run(tiny(*(f"data.{key}={value}" for key, value in settings.items())), corpus))["reported"]
+    assert row.startswith(said) and ("flatter" in row) == ("WHICH" in said) and ("data.test=NAME" in row) == ("split val, 6 clips" != said[4:])
+
+
+def test_the_closing_lines_of_a_training_follow_the_reported_split(aum, corpus, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    short = ("train", "--recipe", RECIPE, "--data", corpus, "--set", "train.epochs=1")
+    result = aum(*short, "--out", "reported", "--set", "data.test=val", "--set", "data.val_share=0.2")
+    assert "  aum eval reported\n" in result.out
+    result = aum("eval", "reported")
+    assert result.code == 0 and "val split" in result.out and Path("reported/eval-val.json").is_file()
+    result = aum(*short, "--out", "unreported", "--set", "data.test=dev")
+    assert result.code == 0 and "nothing: the data lack the split dev" in result.out
+    assert "aum eval unreported" not in result.out and "aum predict CLIP.wav --model unreported" in result.out
+    refused = aum("eval", "unreported")
+    assert refused.code == 2 and "no split 'dev'; it has" in refused.err
+
+
+def test_shards_report_on_the_splits_that_they_have(tmp_path):
+    from tiny import sounds
+
+    from aumcli.prepare import prepare
+
+    prepare("folder", tmp_path / "data", source=sounds(tmp_path / "sounds", 10), split="60/20/20", shards=True)
+    (tmp_path / "sounds").rename(tmp_path / "away")
+    pinned = ("data.fit=[]", "frontend.sample_rate_hz=8000", "frontend.frames=48")
+    assert dict(dry_run(tiny(*pinned), tmp_path / "data"))["reported"] == "the split test, 6 clips"
+    assert "lack the split dev" in dict(dry_run(tiny(*pinned, "data.test=dev"), tmp_path / "data"))["reported"]

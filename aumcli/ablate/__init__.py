@@ -1,7 +1,7 @@
-"""aum ablate: a grid of variants and seeds under one recipe, each cell's runs ordinary run folders."""
+"""aum ablate: a grid of variants and seeds under one recipe, or a table of the paper, each cell's runs ordinary run folders."""
 
-from aumcli.ablate.ablation import Ablation, Cell, ablate
+from aumcli.ablate.ablation import Ablation, Cell, Table, ablate, ablate_table
 from aumcli.ablate.grid import TABLE_2
-from aumcli.ablate.tables import print_ablation
+from aumcli.ablate.tables import print_ablation, print_paper_table
 
-__all__ = ["TABLE_2", "Ablation", "Cell", "ablate", "print_ablation"]
+__all__ = ["TABLE_2", "Ablation", "Cell", "Table", "ablate", "ablate_table", "print_ablation", "print_paper_table"]

@@ -2,8 +2,10 @@
 
 import statistics
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from aumcli.ablate.grid import value_of
+from aumcli.ablate.paper import Published
 from aumcli.ablate.significance import Comparison
 
 
@@ -15,6 +17,7 @@ class Cell:
     scores: dict[int, float]
     failures: dict[int, str]
     parameters: int | None = None
+    published: Published | None = None      # what the paper reports of it
 
     @property
     def name(self) -> str:
@@ -44,6 +47,29 @@ class Ablation:
     metric: str = ""                # accuracy or mAP; "" before the first result
     machines: list[str] = field(default_factory=list)
     comparison: Comparison | None = None
+    split: str = "test"             # that is reported; "reported" where the cells have different ones
+    starts: list[str] = field(default_factory=list)     # from which checkpoint each architecture's runs started
+    leaks: list[str] = field(default_factory=list)      # what the reported clips serve for besides, see `DataConfig.leak`
+    table: int = 0                  # of the paper, of which this is a corpus; 0: none
+
+    @property
+    def failed(self) -> bool:
+        """Whether any run failed."""
+        return any(cell.failures for cell in self.cells)
+
+    @property
+    def has_map(self) -> bool:
+        """Whether the cells are drawn: with two axes."""
+        return len(self.axes) == 2
+
+    @property
+    def what(self) -> str:
+        """What a score is."""
+        return f"{self.split} {self.metric or 'score'}"
+
+    def published(self, cell: Cell) -> Published | None:
+        """What the paper reports of a cell, if it is of the same metric."""
+        return cell.published if cell.published and self.metric in ("", cell.published.metric) else None
 
     @property
     def keys(self) -> list[str]:
@@ -55,6 +81,11 @@ class Ablation:
         width = len(self.axes[-1])
         return [self.cells[i : i + width] for i in range(0, len(self.cells), width)]
 
+    def lines(self) -> list[list[Cell]]:
+        """Cells that share their value on the first axis, together."""
+        width = len(self.cells) // len(self.axes[0])
+        return [self.cells[i : i + width] for i in range(0, len(self.cells), width)]
+
     def rank(self, cell: Cell) -> int:
         """2 for the best of all cells, 1 for the best of a row, else 0; equals share a rank, a lone cell has none."""
         def best(cells: list[Cell]) -> bool:
@@ -63,3 +94,22 @@ class Ablation:
 
         row = next(row for row in self.rows() if any(each is cell for each in row))
         return 2 if best(self.cells) else 1 if best(row) else 0
+
+
+@dataclass
+class Table:
+    """One of the paper's tables, made again: an ablation for each corpus, with the same rows."""
+
+    number: int
+    results: list[Ablation]
+    folder: Path                    # of its files
+
+    @property
+    def failed(self) -> bool:
+        """Whether any run failed."""
+        return any(result.failed for result in self.results)
+
+    @property
+    def has_map(self) -> bool:
+        """Whether the cells are drawn."""
+        return any(result.has_map for result in self.results)

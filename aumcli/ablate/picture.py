@@ -48,7 +48,7 @@ def plot_heat_map(result: Ablation, path: Path | str) -> None:
         axes.tick_params(length=0)
         axes.set(xlabel=result.keys[1].replace("_", " "), ylabel=result.keys[0].replace("_", " "))
         bar = figure.colorbar(image, ax=axes, extend="min" if below else "neither", shrink=0.9)
-        bar.set_label(f"test {result.metric or 'score'} (%)")
+        bar.set_label(f"{result.what} (%)")
         bar.outline.set_visible(False)
         save_figure(figure, path)
 

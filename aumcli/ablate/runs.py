@@ -15,17 +15,15 @@ from aumcli.train import train
 from aumcli.worker import Worker
 
 PLANNED = "planned.toml"      # a run's recipe before it was fitted to the data
-RESULT = "eval-test.json"
-FILES = ("report.json", RESULT, SCORES.format("test"))        # of a finished run
+REPORT, RESULT = "report.json", "eval-{}.json"      # of a finished run; the latter of the split that is reported
 FITTED = {"frontend": ("sample_rate_hz", "frames", "mean", "std"), "model": ("n_classes",), "data": ("fit",), "train": ("loss",)}
 
 
-def run_plans(plans: Sequence[Plan], data: Path | str | None, device: str, jobs: int, threads: int, say) -> Iterator[tuple[Plan, str]]:
+def run_plans(plans: Sequence[Plan], device: str, jobs: int, threads: int, say) -> Iterator[tuple[Plan, str]]:
     """Train and test what isn't finished.
 
     Args:
         plans: the runs.
-        data: prepared data; None: the recipe's corpus.
         device: where to compute.
         jobs: runs at a time, each in a process of its own where there are several.
         threads: of each run, whatever `jobs` is: their number decides how sums are rounded.
@@ -41,19 +39,19 @@ def run_plans(plans: Sequence[Plan], data: Path | str | None, device: str, jobs:
         except AumError as error:
             yield plan, error.problem
             continue
-        if all((plan.folder / name).is_file() for name in FILES):
+        if all((plan.folder / name).is_file() for name in (REPORT, *_results(plan))):
             yield plan, ""
         else:
             waiting.append(plan)
     jobs = min(jobs, len(waiting))
-    yield from (_at_once(waiting, data, device, jobs, threads, say) if jobs > 1 else _one_by_one(waiting, data, device, threads, say))
+    yield from (_at_once(waiting, device, jobs, threads, say) if jobs > 1 else _one_by_one(waiting, device, threads, say))
 
 
-def _at_once(plans: Sequence[Plan], data: Path | str | None, device: str, jobs: int, threads: int, say) -> Iterator[tuple[Plan, str]]:
+def _at_once(plans: Sequence[Plan], device: str, jobs: int, threads: int, say) -> Iterator[tuple[Plan, str]]:
     workers: list[Worker] = []
 
     def run(plan: Plan) -> str:
-        workers.append(Worker(_work, plan, data, device, threads))
+        workers.append(Worker(_work, plan, device, threads))
         try:
             return workers[-1].ask()
         except AumError as error:
@@ -71,7 +69,7 @@ def _at_once(plans: Sequence[Plan], data: Path | str | None, device: str, jobs: 
                 worker.close()
 
 
-def _one_by_one(plans: Sequence[Plan], data: Path | str | None, device: str, threads: int, say) -> Iterator[tuple[Plan, str]]:
+def _one_by_one(plans: Sequence[Plan], device: str, threads: int, say) -> Iterator[tuple[Plan, str]]:
     import torch
 
     before = torch.get_num_threads()
@@ -79,7 +77,7 @@ def _one_by_one(plans: Sequence[Plan], data: Path | str | None, device: str, thr
     try:
         for plan in plans:
             try:
-                finish(plan, data, device, say)
+                finish(plan, device, say)
             except AumError as error:
                 if error.exit_code >= 128:       # the user's wish to stop is no failure
                     raise
@@ -90,16 +88,16 @@ def _one_by_one(plans: Sequence[Plan], data: Path | str | None, device: str, thr
         torch.set_num_threads(before)
 
 
-def _work(plan: Plan, data: Path | str | None, device: str, threads: int) -> Iterator[str]:
+def _work(plan: Plan, device: str, threads: int) -> Iterator[str]:
     """What a worker's process does: one run, in silence."""
     import torch
 
     torch.set_num_threads(threads)
-    finish(plan, data, device, lambda text: None, progress=False)
+    finish(plan, device, lambda text: None, progress=False)
     yield ""
 
 
-def finish(plan: Plan, data: Path | str | None, device: str, say, progress: bool = True) -> None:
+def finish(plan: Plan, device: str, say, progress: bool = True) -> None:
     """Train a run unless that is done, and test it unless that is done and each clip's scores were kept.
 
     Raises:
@@ -108,11 +106,17 @@ def finish(plan: Plan, data: Path | str | None, device: str, say, progress: bool
     folder = plan.folder
     if not (folder / PLANNED).is_file():
         write_text(folder / PLANNED, dump_recipe(plan.recipe))
-    if not (folder / FILES[0]).is_file():
+    if not (folder / REPORT).is_file():
         say(plan.name)
-        train(plan.recipe, folder, data, resume=(folder / "last" / "state.pt").is_file(), device=device, progress=progress, say=say)
-    if not all((folder / name).is_file() for name in FILES[1:]):
-        evaluate(folder, data, "test", folder, device)
+        train(plan.recipe, folder, plan.data, resume=(folder / "last" / "state.pt").is_file(), device=device, progress=progress, say=say)
+    if not all((folder / name).is_file() for name in _results(plan)):
+        evaluate(folder, plan.data, plan.recipe.data.reported, folder, device)
+
+
+def _results(plan: Plan) -> tuple[str, str]:
+    """The files of an evaluation on the split that is reported."""
+    split = plan.recipe.data.reported
+    return RESULT.format(split), SCORES.format(split)
 
 
 def _check_recipe(plan: Plan) -> None:
@@ -133,9 +137,14 @@ def _check_recipe(plan: Plan) -> None:
         raise AumError(f"{plan.folder} holds a run of another recipe", fix="choose another --out, or remove that folder")
 
 
-def read_score(folder: Path) -> tuple[str, float]:
-    """The metric and its value on the test split, of a finished run: accuracy, or mAP of data with several labels."""
-    figures = json.loads((folder / RESULT).read_text(encoding="utf-8"))["metrics"]
+def scores_of(plan: Plan) -> Path:
+    """Where a finished run keeps each clip's scores on the split that is reported."""
+    return plan.folder / _results(plan)[1]
+
+
+def read_score(plan: Plan) -> tuple[str, float]:
+    """The metric and its value on the reported split, of a finished run: accuracy, or mAP of data with several labels."""
+    figures = json.loads((plan.folder / _results(plan)[0]).read_text(encoding="utf-8"))["metrics"]
     return ("mAP", figures["mean_average_precision"]) if figures["multi_label"] else ("accuracy", figures["accuracy"])
 
 

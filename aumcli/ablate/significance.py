@@ -1,4 +1,4 @@
-"""Is a difference between two variants more than chance? Over seeds, and over the clips of the test split."""
+"""Is a difference between two variants more than chance? Over seeds, and over the clips of the reported split."""
 
 import math
 from collections.abc import Sequence
@@ -49,7 +49,7 @@ class Comparison:
         else:
             test = (f"{self.only_first} times right in {self.first} alone, {self.only_second} times in {self.second} alone; "
                     f"exact McNemar test on each clip's sum over the seeds, {_p(self.p_clips)}")
-        lines.append(f"Over {self.clips} test clips, these trained models taken as they are: {test}; bootstrap 95 % interval "
+        lines.append(f"Over {self.clips} clips, these trained models taken as they are: {test}; bootstrap 95 % interval "
                      f"{low:+.2f} to {high:+.2f}.")
         return lines
 
@@ -81,7 +81,8 @@ def compare(first: str, second: str, metric: str, seeds: Sequence[int], scores: 
         drawn = weights @ by_clip / (len(targets) * len(seeds))                                                           # (draws)
     else:
         drawn = np.mean([weighted_map(a, targets, weights) - weighted_map(b, targets, weights) for a, b in zip(*scores)], axis=0)
-        p_clips = min(1.0, 2 * (1 + min((drawn <= 0).sum(), (drawn >= 0).sum())) / (1 + DRAWS))
+        drawn = drawn[np.isfinite(drawn)]                   # of few clips a draw can have none of any class
+        p_clips = min(1.0, 2 * (1 + min((drawn <= 0).sum(), (drawn >= 0).sum())) / (1 + len(drawn)))
     low, high = np.quantile(drawn, (LEVEL / 2, 1 - LEVEL / 2))
     return Comparison(first, second, metric, tuple(seeds), float(differences.mean()), t, p_seeds, interval, detectable, len(targets),
                       only_first, only_second, float(p_clips), (float(low), float(high)))
@@ -142,20 +143,29 @@ def weighted_map(scores: np.ndarray, targets: np.ndarray, weights: np.ndarray) -
         weights: (draws, clips); how often each clip was drawn.
 
     Returns:
-        (draws), over the classes that a draw has positive clips of; equal scores count as one threshold.
+        (draws), over the classes that a draw has positive clips of, NaN where it has none; equal scores count as one threshold.
     """
-    each = []
+    from scipy.sparse import csr_array
+
+    by_clip, each = np.ascontiguousarray(weights.T, dtype=np.float32), []                              # (clips, draws): whole numbers
     for column, positive in zip(scores.T, targets.T):
         order = np.argsort(-column, kind="stable")
-        ordered, hits = -column[order], positive[order] > 0
-        if not hits.any() or hits.all():
+        ordered, hits = -column[order], np.flatnonzero(positive[order] > 0)                            # (positives)
+        if len(hits) in (0, len(order)):
             continue
-        ends = np.searchsorted(ordered, ordered, side="right") - 1                                     # (clips): last of equal scores
-        drawn = weights[:, order].astype(float)                                                        # (draws, clips)
-        precision = np.cumsum(drawn * hits, 1)[:, ends] / np.maximum(np.cumsum(drawn, 1)[:, ends], 1)
+        # precision counts at the positives alone: at how many clips each threshold stands, equal scores together
+        bounds, at = np.unique(np.searchsorted(ordered, ordered[hits], side="right"), return_inverse=True)
+        above = order[: bounds[-1]]
+        steps = csr_array((np.ones(len(above), np.float32), above, [0, *bounds]), (len(bounds), len(order)))     # (thresholds, clips)
+        drawn = (steps @ by_clip).cumsum(0, dtype=float)                                               # (thresholds, draws)
+        right = by_clip[order[hits]]                                                                   # (positives, draws)
+        found = right.cumsum(0, dtype=float)[np.searchsorted(hits, bounds) - 1]                        # (thresholds, draws)
         with np.errstate(invalid="ignore"):
-            each.append((drawn * hits * precision).sum(1) / (drawn * hits).sum(1))
-    return np.nanmean(each, axis=0)
+            each.append((right * (found / np.maximum(drawn, 1))[at]).sum(0) / right.sum(0, dtype=float))
+    each = np.array(each).reshape(-1, len(weights))                                                    # (classes, draws)
+    known = np.isfinite(each)
+    with np.errstate(invalid="ignore"):
+        return np.where(known, each, 0.0).sum(0) / known.sum(0)
 
 
 def _p(p: float) -> str:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from aumcli.bench.point import Point
 
-Group = tuple[str, str, str, int]   # mode, type, device, batch
+Group = tuple[str, str, str, int, float | None]     # mode, type, device, batch, cap of the memory
 
 
 def groups(points: Sequence[Point]) -> dict[Group, list[Point]]:
@@ -14,7 +14,8 @@ def groups(points: Sequence[Point]) -> dict[Group, list[Point]]:
     found: dict[Group, list[Point]] = {}
     for point in points:
         setting = point.setting
-        found.setdefault((setting.mode, setting.dtype, setting.device, setting.batch), []).append(point)
+        key = setting.mode, setting.dtype, setting.device, setting.batch, setting.memory_cap_gib
+        found.setdefault(key, []).append(point)
     for each in found.values():
         order = list(dict.fromkeys(point.setting.model for point in each))
         each.sort(key=lambda point: (point.setting.tokens, order.index(point.setting.model)))

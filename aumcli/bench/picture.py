@@ -25,7 +25,8 @@ def plot_results(results: Sequence[Result], path: Path | str) -> None:
     """Draw time and memory against tokens on logarithmic axes, a row of panels for each mode and type.
 
     Lines are medians, bands the middle half of the samples. Hue and marker tell the kind of model, a hollow marker the
-    smaller one of a kind, dashes the machine. A cross at the upper edge is a model that ran out of memory.
+    smaller one of a kind, dashes the machine. A cross at the upper edge is a model that ran out of memory; where the memory was
+    capped, a dotted line says at what.
 
     Args:
         results: of one machine or several.
@@ -45,7 +46,8 @@ def plot_results(results: Sequence[Result], path: Path | str) -> None:
         for row, key in zip(panels, keys):
             for axes, of_memory in zip(row, (False, True)):
                 _panel(axes, results, key, looks, of_memory)
-        handles = _legend(looks, [result.machine for result in results], {p.failure for r in results for p in r.points} - {""})
+        handles = _legend(looks, [result.machine for result in results], {p.failure for r in results for p in r.points} - {""},
+                          {key[-1] for key in keys})
         figure.legend(handles=handles, loc="outside lower center", ncols=3, fontsize=8, handlelength=2.6)
         save_figure(figure, path)
 
@@ -72,33 +74,38 @@ def _panel(axes: "Axes", results: Sequence[Result], key: Group, looks: dict[str,
     """One set of axes: a line for each model and machine."""
     shown = [(result, groups(result.points).get(key, [])) for result in results]
     lengths = sorted({point.setting.tokens for _, points in shown for point in points})
+    mode, dtype, device, batch, cap = key
+    unit, unit_bytes = ("GiB", 2**30) if device.startswith("cuda") else ("MiB", 2**20)
     axes.set_xscale("log", base=2)
     axes.set_yscale("log")
     crosses: dict[int, int] = {}
     for (_, points), dashes in zip(shown, DASHES * len(shown)):
         for model, by_tokens in by_model(points).items():
-            _curve(axes, [by_tokens[tokens] for tokens in sorted(by_tokens)], looks[model], dashes, of_memory, crosses)
+            _curve(axes, [by_tokens[tokens] for tokens in sorted(by_tokens)], looks[model], dashes, unit_bytes if of_memory else 0, crosses)
     axes.set_xticks(lengths, [f"{tokens}" for tokens in lengths])
     axes.set_xticks([], minor=True)
+    if cap is not None and of_memory:
+        axes.axhline(cap * 2**30 / unit_bytes, color="#555555", ls=":", lw=1.2)
+        axes.annotate(f"{cap:g} GiB", (0.01, cap * 2**30 / unit_bytes), xycoords=axes.get_yaxis_transform(), xytext=(0, -2),
+                      textcoords="offset points", va="top", fontsize=7, color="#555555")
     axes.margins(y=0.06)
     low, high = axes.get_ylim()
     if crosses:                                             # room for them above the curves
         axes.set_ylim(low, high * (high / low) ** (0.06 + 0.05 * max(crosses.values())))
     _round_ticks(axes)
-    mode, dtype, device, batch = key
     device_memory = "device memory" if device.startswith("cuda") else "memory"
     time = "time per step (ms)" if mode == "training" else "time (ms)"
-    axes.set(xlabel="tokens", ylabel=f"peak {device_memory} (MiB)" if of_memory else time)
+    axes.set(xlabel="tokens", ylabel=f"peak {device_memory} ({unit})" if of_memory else time)
     axes.set_title(f"{mode}, {dtype}, batch {batch}: {'memory' if of_memory else 'time'}", fontsize=9)
     _seconds_axis(axes, [point for _, points in shown for point in points], lengths)
 
 
-def _curve(axes: "Axes", points: Sequence[Point], look: dict, dashes, of_memory: bool, crosses: dict[int, int]) -> None:
-    """A model's line and band, and crosses at the upper edge where it could not run."""
-    ran = [point for point in points if point.samples_ms and (not of_memory or point.peak_bytes)]
+def _curve(axes: "Axes", points: Sequence[Point], look: dict, dashes, unit_bytes: int, crosses: dict[int, int]) -> None:
+    """A model's line and band, of time or, in units of so many bytes, of memory; crosses at the upper edge where it could not run."""
+    ran = [point for point in points if point.samples_ms and (not unit_bytes or point.peak_bytes)]
     x = [point.setting.tokens for point in ran]
-    if of_memory:
-        axes.plot(x, [point.peak_bytes / 2**20 for point in ran], ls=dashes, **look)
+    if unit_bytes:
+        axes.plot(x, [point.peak_bytes / unit_bytes for point in ran], ls=dashes, **look)
     elif ran:
         low, middle, high = zip(*(quartiles(point.samples_ms) for point in ran))
         axes.fill_between(x, low, high, color=look["color"], alpha=0.25, lw=0)
@@ -142,14 +149,15 @@ def _seconds_axis(axes: "Axes", points: Sequence[Point], lengths: Sequence[int])
         top.spines["top"].set_visible(True)
 
 
-def _legend(looks: dict[str, dict], machines: Sequence[str], failures: set[str]) -> "list[Line2D]":
+def _legend(looks: dict[str, dict], machines: Sequence[str], failures: set[str], caps: set[float | None]) -> "list[Line2D]":
     """An entry for each model, each machine where there are several, and each mark that occurs."""
     from matplotlib.lines import Line2D
 
     handles = [Line2D([], [], **look) for look in looks.values()]
     if len(machines) > 1:
         handles += [Line2D([], [], color="black", ls=dashes, label=machine) for machine, dashes in zip(machines, DASHES * len(machines))]
-    for mark, label, some in (("x", OUT_OF_MEMORY, OUT_OF_MEMORY in failures),
+    limit = ", ".join(f"{cap:g} GiB" for cap in sorted(caps - {None}))
+    for mark, label, some in (("x", OUT_OF_MEMORY + (f" ({limit})" if limit else ""), OUT_OF_MEMORY in failures),
                               ("1", "not measured (see bench.md)", failures - {OUT_OF_MEMORY})):
         if some:
             handles.append(Line2D([], [], color="black", ls="", marker=mark, mew=1.8, label=label))

@@ -1,5 +1,6 @@
 """One point of a benchmark: a model at a number of tokens, timed and its memory measured in a process of its own."""
 
+import os
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -10,6 +11,9 @@ from aumcli.bench.turns import Rules, quartiles, relative_error, take_turns
 from aumcli.config import ARCHITECTURES, FrontendConfig, NetworkConfig
 from aumcli.errors import AumError
 from aumcli.memory import kept_bytes
+
+
+GIB = 2**30
 
 
 @dataclass(frozen=True)
@@ -25,6 +29,7 @@ class Setting:
     threads: int
     seed: int = 0
     recompute: str = "cheap"  # see `aumcli.config.TrainConfig`
+    memory_cap_gib: float | None = None     # what needs more counts as out of memory, as on a smaller device; None: the machine's own
 
 
 @dataclass
@@ -101,12 +106,18 @@ def timed_runs(setting: Setting) -> Iterator[tuple[dict, dict]]:
 
     torch.set_num_threads(setting.threads)
     torch.manual_seed(setting.seed)
-    run, backend = _prepare(setting)
     on_gpu, has_peak = setting.device.startswith("cuda"), sys.platform != "win32"
+    most = None if setting.memory_cap_gib is None else setting.memory_cap_gib * GIB
+    if most is not None and on_gpu:
+        share = min(1.0, most / memory_bytes(setting.device))
+        torch.cuda.set_per_process_memory_fraction(share, torch.device(setting.device).index)
+    run, backend = _prepare(setting)
     base = _resident_bytes() if has_peak else 0
     while True:
         ms, saved = timed(run, setting.device)
         peak = torch.cuda.max_memory_allocated() if on_gpu else _peak_bytes() - base if has_peak else None
+        if most is not None and peak is not None and peak > most:
+            raise MemoryError(f"{peak} bytes are above the cap")           # which a worker calls out of memory
         yield {"run": ms}, {"peak_bytes": peak, "saved_bytes": saved, "backend": backend}
 
 
@@ -171,6 +182,16 @@ def _training_step(network, features, dtype) -> Callable[[], int]:
         return saved[0]
 
     return step
+
+
+def memory_bytes(device: str) -> int | None:
+    """The memory of a GPU, or of this machine; None where the system doesn't say."""
+    import torch
+
+    if device.startswith("cuda"):
+        return torch.cuda.get_device_properties(device).total_memory
+    names = getattr(os, "sysconf_names", {})
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") if "SC_PHYS_PAGES" in names else None
 
 
 def _peak_bytes() -> int:

@@ -5,13 +5,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from aumcli.bench.output import update
-from aumcli.bench.point import Point, Setting, measure, network_config
+from aumcli.bench.point import GIB, Point, Setting, measure, memory_bytes, network_config
 from aumcli.bench.results import here
 from aumcli.bench.turns import Rules
 from aumcli.errors import AumError
 
 MODES, DTYPES = ("inference", "training"), ("float32", "bfloat16", "float16")
 MODELS = ("aum-base", "ast-base", "ast-base-eager", "aum-small", "ast-small", "ast-small-eager")
+
+NOMINAL = 0.95      # of the memory that a card is sold with its driver shows: 47.5 GiB of an A6000's 48
 
 
 @dataclass(frozen=True)
@@ -27,9 +29,10 @@ class Sweep:
         device: "cpu", "cuda" or "auto".
         batch: clips at a time.
         rules: when a point has been measured enough.
+        memory_cap_gib: what needs more memory counts as out of memory, as on a smaller device; None: the machine's own.
 
     Raises:
-        AumError: an unknown model, mode or type, impossible numbers, or no such device.
+        AumError: an unknown model, mode or type, impossible numbers, a cap above the device's memory, or no such device.
     """
 
     models: Sequence[str] = MODELS
@@ -40,6 +43,7 @@ class Sweep:
     device: str = "cpu"
     batch: int = 1
     rules: Rules = Rules()
+    memory_cap_gib: float | None = None
 
     def __post_init__(self):
         from aumcli.classifier import pick_device
@@ -54,6 +58,10 @@ class Sweep:
         for model in self.models:
             network_config(model, self.min_tokens)
         object.__setattr__(self, "device", str(pick_device(self.device)))
+        has = memory_bytes(self.device) if self.memory_cap_gib else None
+        if has is not None and NOMINAL * self.memory_cap_gib * GIB > has:
+            raise AumError(f"{self.device} has {has / GIB:.1f} GiB of memory, less than --memory-cap {self.memory_cap_gib:g}: what "
+                           "runs out of memory here needn't there", fix="measure on a device with more, or lower the cap")
 
     @property
     def lengths(self) -> list[int]:
@@ -65,7 +73,8 @@ class Sweep:
         """The setting of one point."""
         import torch
 
-        return Setting(model, tokens, mode, dtype or self.dtypes[0], self.device, self.batch, torch.get_num_threads())
+        return Setting(model, tokens, mode, dtype or self.dtypes[0], self.device, self.batch, torch.get_num_threads(),
+                       memory_cap_gib=self.memory_cap_gib)
 
 
 def bench(sweep: Sweep, out: Path | str | None = None) -> Iterator[list[Point]]:

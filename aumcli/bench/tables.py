@@ -151,7 +151,8 @@ def _key(point: Point) -> tuple[str, str, str, int, int]:
 def title(setting: Setting) -> str:
     """What a table's figures have in common."""
     threads = f"{setting.threads} thread{'s' if setting.threads > 1 else ''}"
-    return f"{setting.mode}, {setting.dtype}, {setting.device}, batch {setting.batch}, {threads}, seed {setting.seed}"
+    cap = "" if setting.memory_cap_gib is None else f", at most {setting.memory_cap_gib:g} GiB"
+    return f"{setting.mode}, {setting.dtype}, {setting.device}, batch {setting.batch}, {threads}, seed {setting.seed}{cap}"
 
 
 def _rule(rules: Rules) -> str:

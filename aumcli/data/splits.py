@@ -9,6 +9,7 @@ from aumcli.config import DataConfig
 from aumcli.data.clips import Clip, Clips
 from aumcli.data.manifest import Manifest, read_manifest
 from aumcli.data.share import held_back
+from aumcli.data.shards import ShardIndex
 from aumcli.data.stream import local_folder
 from aumcli.data.tables import listed
 from aumcli.errors import AumError
@@ -81,3 +82,16 @@ def training_splits(manifest: Manifest, config: DataConfig) -> tuple[Sequence[Cl
         raise AumError(f"the split {config.train!r} of {manifest.folder} is one group: no share of it can be kept out of training",
                        fix="prepare more sounds, or name a validation split: --set data.val_share=0 --set data.val=NAME")
     return clips.take(np.flatnonzero(~kept)), clips.take(np.flatnonzero(kept))
+
+
+def reported_clips(manifest: Manifest, config: DataConfig, index: ShardIndex | None = None) -> int:
+    """How many clips there are to report results on; 0 where the corpus has no such split.
+
+    Args:
+        manifest: the prepared corpus.
+        config: test and hold_out are read.
+        index: the shards that are streamed, where there are no sound files.
+    """
+    if config.hold_out:
+        return manifest.clips.columns()["group"].count(config.hold_out)
+    return int(manifest.clips.is_of_split(config.test).sum()) if index is None else index.splits.get(config.test, 0)

@@ -13,7 +13,7 @@ from aumcli.core import build_network
 from aumcli.data.dataset import Waveforms, balanced_weights, stream_seed
 from aumcli.data.fit import fit_recipe
 from aumcli.data.manifest import Clip, Manifest
-from aumcli.data.splits import corpus_folder, open_corpus, training_splits
+from aumcli.data.splits import corpus_folder, open_corpus, reported_clips, training_splits
 from aumcli.data.stream import ShardStream, index_of_shards, shard_streams
 from aumcli.errors import AumError
 from aumcli.metrics import best_row
@@ -52,6 +52,7 @@ class Run:
     train: Waveforms | ShardStream
     val: Waveforms | ShardStream                       # this process's share
     val_clips: list[Clip]                # all
+    reported: int                        # clips of the split that results are reported on; 0: the data lack it
     sample_weights: np.ndarray | None    # how likely each training clip is drawn; None: each once per epoch
     team: Team
     progress: bool
@@ -124,13 +125,15 @@ def build(recipe: Recipe, out: Path, data: Path | str | None, device: torch.devi
     else:
         train_clips, val_clips = training_splits(manifest, recipe.data)
         manifest.check_files([*train_clips, *val_clips])
+    reported = reported_clips(manifest, recipe.data, index)
     if fresh:
         recipe = fit_recipe(recipe, train_clips, len(manifest.labels), manifest.multi_label)
         recipe = _share_out(recipe, team)
     config = ModelConfig(
         model=recipe.model, frontend=recipe.frontend, labels=tuple(manifest.label_names),
         activation="sigmoid" if recipe.train.loss == "bce" else "softmax", views=recipe.data.views,
-        provenance={"data": str(folder), "seed": recipe.seed, "hold_out": recipe.data.hold_out, "clips": len(train_clips)})
+        provenance={"data": str(folder), "seed": recipe.seed, "hold_out": recipe.data.hold_out, "test": recipe.data.reported,
+                    "clips": len(train_clips)})
     network, averaged, notes = _networks(recipe, config, fresh)
     network.to(device)
     classifier = Classifier(averaged or network, config, str(out), device)
@@ -138,7 +141,7 @@ def build(recipe: Recipe, out: Path, data: Path | str | None, device: torch.devi
         train, val = (Waveforms(clips, recipe.frontend.sample_rate_hz, recipe.data.cache_mb) for clips in (train_clips, val_clips))
     scaler = torch.amp.GradScaler(device.type, enabled=recipe.train.dtype == "float16")
     run = Run(recipe, folder, out, manifest, classifier, network, make_optimizer(network, recipe.train), scaler,
-              train, val.share(team.rank, team.size), val_clips,
+              train, val.share(team.rank, team.size), val_clips, reported,
               balanced_weights(train_clips) if recipe.data.sampling == "balanced" else None, team, progress)
     parameters = sum(x.numel() for x in network.parameters())
     trained = sum(x.numel() for x in network.parameters() if x.requires_grad)
@@ -148,7 +151,7 @@ def build(recipe: Recipe, out: Path, data: Path | str | None, device: torch.devi
         f"{recipe.model.describe()}, {parameters:,} parameters" + (f", {trained:,} trained" if trained < parameters else "") + "; "
         f"{classifier.backend} backend on {device}, {torch.get_num_threads()} threads, seed {recipe.seed}"
         + (f"; {team.size} processes, each batch in {recipe.train.parts} parts" if team.size > 1 else ""), *notes,
-        *(f"{what:<10}  {value}" for what, value in settings_rows(recipe, len(train_clips)))]
+        *(f"{what:<10}  {value}" for what, value in settings_rows(recipe, len(train_clips), reported))]
 
 
 def _share_out(recipe: Recipe, team: Team) -> Recipe:

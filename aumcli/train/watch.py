@@ -111,6 +111,7 @@ def _report(run: Run, metrics: Metrics, averaged: Metrics | None) -> None:
         "commit": commit(), "environment": environment()}
     write_json(run.out / "report.json", {
         "recipe": run.recipe.model_dump(mode="json"), "epochs": run.history, "split": run.val_name, "clips": metrics.clips, **facts,
+        "reported": {"split": run.recipe.data.reported, "clips": run.reported},
         "metrics": metrics.to_dict(), "averaged": averaged.to_dict() if averaged else None})
     best, last = run.history[run.best - 1], run.history[-1]
     score = run.metric[4:]

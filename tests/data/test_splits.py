@@ -10,7 +10,7 @@ from aumcli.config import DataConfig
 from aumcli.data.clips import Clip, Clips
 from aumcli.data.dataset import balanced_weights, epoch_batches
 from aumcli.data.manifest import Manifest
-from aumcli.data.splits import split_clips, training_splits
+from aumcli.data.splits import reported_clips, split_clips, training_splits
 from aumcli.data.tables import Label
 from aumcli.errors import AumError
 
@@ -103,3 +103,18 @@ def test_balanced_sampling_evens_the_classes_out():
     assert abs(counts["rare"] - 500) < 80                                    # 5 standard deviations
     assert batches == epoch_batches(1000, 64, 3, 0, weights) != epoch_batches(1000, 64, 3, 1, weights)
     assert epoch_batches(1000, 64, 3, 0, weights) != epoch_batches(1000, 64, 4, 0, weights)
+
+
+def test_how_many_clips_there_are_to_report_on():
+    manifest = corpus(4, 5)
+    assert [reported_clips(manifest, DataConfig(test=name)) for name in ("test", "train", "val")] == [1, 20, 0]
+    held_out = DataConfig(hold_out="who3", test="val")
+    assert reported_clips(manifest, held_out) == 5 and reported_clips(manifest, DataConfig(hold_out="nobody")) == 0
+    assert held_out.reported == "test" and not held_out.leak                    # a group that is held out is called test
+
+
+@pytest.mark.parametrize("settings, leak", [
+    ({}, ""), ({"test": "val"}, "choose the epoch"), ({"val": "test"}, "choose the epoch"), ({"test": "val", "val_share": 0.1}, ""),
+    ({"test": "train"}, "train"), ({"test": "train", "val_share": 0.1}, "train"), ({"test": "val", "hold_out": "who1"}, "")])
+def test_what_the_reported_clips_serve_for_besides(settings, leak):
+    assert DataConfig(**settings).leak == leak
