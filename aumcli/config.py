@@ -319,6 +319,7 @@ class DataConfig(Frozen):
     train_clips: Positive | None = Field(None, description="clips of the whole corpus' training split, for the plan")
     sampling: Literal["shuffle", "balanced"] = Field(
         "shuffle", description="balanced: as many clips per epoch, drawn with replacement, those of rare labels oftener")
+    views: Literal["all", "first", "epic_sounds"] = Field("all", description="which windows of a long clip are scored in evaluation")
     hold_out: str = Field("", coerce_numbers_to_str=True, description="train and validate without the clips whose group has this name; test on them")
     fit: tuple[Literal["sample_rate", "clip_length", "normalisation"], ...] = Field(
         (), description="frontend values that are measured on the training split instead of being read from the recipe")
@@ -335,6 +336,7 @@ class ModelConfig(Frozen):
     frontend: FrontendConfig
     labels: Annotated[tuple[str, ...], FailFast()]
     activation: Literal["softmax", "sigmoid"] = Field(description="how logits become scores: as the model was trained")
+    views: Literal["all", "first", "epic_sounds"] = Field("all", description="which windows of a long clip are scored in evaluation")
     thresholds: tuple[Fraction, ...] | None = Field(
         None, description="score from which on a class counts as present: best F1 on the validation split")
     provenance: dict[str, Any] = Field(default_factory=dict, description="recipe, data, seed, versions, scores")
