@@ -19,7 +19,7 @@ _ONE_AT_A_TIME = threading.Lock()  # torch keeps what it may unpickle in one pla
 
 
 class _Arguments:
-    """What `argparse.Namespace` becomes when it is read: trainers save their options so, beside the weights. It keeps nothing."""
+    """What `argparse.Namespace` becomes when it is read, as trainers save their options: it keeps nothing."""
 
     __slots__ = ()
 
@@ -34,8 +34,8 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
     """Read a state dict.
 
     Args:
-        path: a `.safetensors` file, or one of torch.save: a state dict, or a dict that holds one as "model" or "state_dict", beside
-            which there may be plain values and the trainer's options (`argparse.Namespace`); none of them is kept.
+        path: a `.safetensors` file, or one of torch.save: a state dict, or a dict that holds one as "model" or
+            "state_dict", beside which plain values and the trainer's options (`argparse.Namespace`) are passed over.
 
     Returns:
         The tensors by name, without `module.` in front, on the CPU.
@@ -131,7 +131,8 @@ def _torch_file(path: Path) -> object:
     except (OSError, RuntimeError, EOFError, ValueError, zipfile.BadZipFile) as error:
         raise AumError(f"can't read {path}: {error}", fix="the file is damaged or cut off; get it again", exit_code=1) from error
     except Exception as error:  # a pickle that was made by hand can raise anything
-        raise AumError(f"can't read {path}: it is no file of torch.save", fix="get it again, from somebody you trust", exit_code=1) from error
+        raise AumError(f"can't read {path}: it is no file of torch.save", fix="get it again, from somebody you trust",
+                       exit_code=1) from error
 
 
 def _check_size(path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Model directories and checkpoints from somebody who means harm: refused in one sentence, nothing executed, little memory taken."""
+"""Models from somebody who means harm: refused in one sentence, nothing executed, little memory taken."""
 
 import argparse
 import json
@@ -159,7 +159,7 @@ def test_refused_with_little_memory(results, name):
     assert mebibytes < MOST_MIB
 
 
-# What stands beside the weights in a .pth: the trainer's options, an argparse.Namespace, and whatever else somebody puts there
+# What stands beside the weights in a .pth: the trainer's options, an argparse.Namespace, and what somebody puts there
 
 WEIGHTS = {"head.weight": torch.arange(6.0).reshape(2, 3)}
 DEEP = 10**4  # ten times what recursion would bear
@@ -200,15 +200,17 @@ def namespaces(levels: int) -> bytes:
 
 @pytest.mark.parametrize("zipped", [True, False])
 def test_options_beside_the_weights_are_passed_over(tmp_path, zipped):
-    options = argparse.Namespace(lr=1e-3, epochs=300, layers=[1, (2, 3)], nested=argparse.Namespace(name="vim", model=WEIGHTS))
-    torch.save({"model": WEIGHTS, "epoch": 299, "args": options}, tmp_path / "vim.pth", _use_new_zipfile_serialization=zipped)
+    options = argparse.Namespace(lr=1e-3, layers=[1, (2, 3)], nested=argparse.Namespace(name="vim", model=WEIGHTS))
+    content = {"model": WEIGHTS, "epoch": 299, "args": options}
+    torch.save(content, tmp_path / "vim.pth", _use_new_zipfile_serialization=zipped)
     read = read_tensors(tmp_path / "vim.pth")
     assert read.keys() == WEIGHTS.keys() and torch.equal(read["head.weight"], WEIGHTS["head.weight"])
     assert nothing_stays_allowed()
 
 
 STATES = {"names of the class": {"__class__": torch.Size, "__dict__": {}, "__init__": torch.Size, "__doc__": "x"},
-          "a function to set the state": {"__setstate__": torch.Size}, "no dictionary": [1, 2], "slots": ({"a": 1}, {"__class__": torch.Size}),
+          "a function to set the state": {"__setstate__": torch.Size}, "no dictionary": [1, 2],
+          "slots": ({"a": 1}, {"__class__": torch.Size}),
           "slots that are none": ({}, 5), "a tensor": torch.ones(2), "numbers for names": {1: 2}, "itself": {}}
 
 
@@ -225,22 +227,27 @@ def test_a_weird_state_of_the_options_changes_nothing(tmp_path, state):
     assert dict(vars(argparse.Namespace)) == before
 
 
+def as_tensor(kind: type, state: object) -> Calls:
+    """A "tensor" of another class, which torch would build by calling that class."""
+    return Calls(torch._tensor._rebuild_from_type_v2, kind, kind, (), state)
+
+
 @pytest.mark.parametrize("name, make, words", [
-    ("another class within", lambda f: {"model": WEIGHTS, "args": argparse.Namespace(out=pathlib.PurePosixPath("x"))}, "not opened"),
-    ("a command within", lambda f: {"model": WEIGHTS, "args": argparse.Namespace(x=Calls(os.mkdir, str(f)))}, "not opened"),
-    ("a class derived from it", lambda f: {"model": WEIGHTS, "args": Options(lr=1)}, "not opened"),
-    ("derived, by a call", lambda f: {"model": WEIGHTS, "args": Calls(Options)}, "not opened"),
-    ("a parser", lambda f: {"model": WEIGHTS, "args": Calls(argparse.ArgumentParser)}, "not opened"),
-    ("what opens files", lambda f: {"model": WEIGHTS, "args": Calls(argparse.FileType, "w")}, "not opened"),
-    ("arguments for it", lambda f: {"model": WEIGHTS, "args": Calls(argparse.Namespace, "x")}, "no file of torch.save"),
-    ("as a tensor's class", lambda f: {"model": {"x": Calls(torch._tensor._rebuild_from_type_v2, argparse.Namespace, argparse.Namespace, (),
-                                                           {"__class__": torch.Size})}}, "state dict"),
+    ("another class within", lambda f: {"args": argparse.Namespace(out=pathlib.PurePosixPath("x"))}, "not opened"),
+    ("a command within", lambda f: {"args": argparse.Namespace(x=Calls(os.mkdir, str(f)))}, "not opened"),
+    ("a class derived from it", lambda f: {"args": Options(lr=1)}, "not opened"),
+    ("derived, by a call", lambda f: {"args": Calls(Options)}, "not opened"),
+    ("a parser", lambda f: {"args": Calls(argparse.ArgumentParser)}, "not opened"),
+    ("what opens files", lambda f: {"args": Calls(argparse.FileType, "w")}, "not opened"),
+    ("arguments for it", lambda f: {"args": Calls(argparse.Namespace, "x")}, "no file of torch.save"),
+    ("as a tensor", lambda f: {"model": {"x": as_tensor(argparse.Namespace, {"__class__": torch.Size})}}, "state dict"),
     ("for the weights", lambda f: {"model": argparse.Namespace(**WEIGHTS)}, "state dict"),
     ("for a weight", lambda f: {"model": WEIGHTS | {"head.bias": argparse.Namespace()}}, "state dict"),
-    ("alone", lambda f: argparse.Namespace(model=WEIGHTS), "state dict"),
-    ("with the weights in it", lambda f: {"args": argparse.Namespace(model=WEIGHTS)}, "state dict")])
+    ("with the weights in it", lambda f: {"model": None, "args": argparse.Namespace(model=WEIGHTS)}, "state dict"),
+    ("alone", lambda f: argparse.Namespace(model=WEIGHTS), "state dict")])
 def test_options_that_are_none_are_refused(tmp_path, name, make, words):
-    torch.save(make(tmp_path / "harmed"), tmp_path / "bad.pth")
+    content = make(tmp_path / "harmed")
+    torch.save({"model": WEIGHTS} | content if isinstance(content, dict) else content, tmp_path / "bad.pth")
     with pytest.raises(AumError, match=words) as caught:
         read_tensors(tmp_path / "bad.pth")
     assert len(caught.value.problem) < 500 and not (tmp_path / "harmed").exists()
