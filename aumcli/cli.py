@@ -145,6 +145,8 @@ def evaluate(
     if json_file:
         write_json(json_file, as_json(result))
     print_metrics(result.metrics, f"{model} on {result.data}, {split} split")
+    for note in result.notes:
+        typer.echo(note)
     print_classes(result.metrics, where=f"eval-{split}.json")
     if out is not None:
         plot = f", confusion-{split}.png" if result.metrics.confusion is not None else ""
