@@ -14,6 +14,7 @@ from aumcli.config import AudioMambaConfig, FrontendConfig, ModelConfig, Spectro
 from aumcli.convert import convert
 from aumcli.core import build_network
 from aumcli.errors import AumError
+from aumcli.recipe import load_recipe
 from aumcli.weights import import_checkpoint, initialise, read_model, save_model
 
 pytest_plugins = ["aum_fixtures"]
@@ -138,6 +139,10 @@ def test_transformers_has_no_audio_mamba_and_says_what_it_can_not(tmp_path):
     ast = fresh(SpectrogramTransformerConfig, width=64, heads=1, distilled=True)
     save_model(tmp_path / "ast", ast.state_dict(), config_of(ast))
     assert any("epsilon" in value for _, value in convert(tmp_path / "ast", tmp_path / "out", to="transformers"))
+    kitchen = load_recipe("epic_sounds").frontend.model_copy(update={"frames": 32})
+    save_model(tmp_path / "epic", ast.state_dict(), config_of(ast).model_copy(update={"frontend": kitchen}))
+    with pytest.raises(AumError, match="no such frontend: its kind is epic_sounds"):
+        convert(tmp_path / "epic", tmp_path / "out2", to="transformers")
 
 
 @pytest.mark.parametrize("change, words", [
