@@ -138,6 +138,7 @@ def evaluate(
     device: Device = "cpu",
 ) -> None:
     """Say how good a model is on a split: accuracy, mAP, AUC, d-prime, a table of classes and a confusion plot."""
+    from aumcli.config import VIEWS
     from aumcli.evaluate import as_json, evaluate as run_evaluation
     from aumcli.files import write_json
     from aumcli.report import print_classes, print_metrics
@@ -150,6 +151,8 @@ def evaluate(
         write_json(json_file, as_json(result))
     split = result.split
     print_metrics(result.metrics, f"{model} on {result.data}, {split} split")
+    for note in (f"scored of each clip: {VIEWS[result.provenance['views']]}", *result.notes):
+        typer.echo(note)
     print_classes(result.metrics, where=f"eval-{split}.json")
     if out is not None:
         plot = f", confusion-{split}.png" if result.metrics.confusion is not None else ""
@@ -296,17 +299,22 @@ def convert(
     out: Annotated[Path, typer.Argument(help="directory to write; a model also as FILE.onnx, FILE.pt2 or hf://owner/name")],
     to: Annotated[To, typer.Option(help="what to write")] = To.MODEL,
     cls_position: Annotated[str, typer.Option(help="where an AuM or ViM has its class token: head, mid or end")] = "mid",
-    labels: Annotated[Path | None, typer.Option(help="table of class names, such as class_labels_indices.csv")] = None,
+    recipe: Annotated[str | None, typer.Option(help="what a published .pth was trained by: its frontend, scores and "
+                                               "evaluation views (needed unless it has 527 classes)")] = None,
+    labels: Annotated[Path | None, typer.Option(help="table of class names in the checkpoint's order: the authors', "
+                                                "EPIC_Sounds_train.csv or a labels.csv")] = None,
     new_head: Annotated[bool, typer.Option("--new-head", help="draw a head for other classes, to be trained")] = False,
     frames: Annotated[int | None, typer.Option(help="frames of the spectrogram; positions are resized to them (default: the checkpoint's)")] = None,
     heads: Annotated[int | None, typer.Option(help="attention heads of an AST (default: width / 64)")] = None,
-    activation: Annotated[str | None, typer.Option(help="softmax or sigmoid (default: sigmoid for 527 classes)")] = None,
+    activation: Annotated[str | None, typer.Option(help="softmax or sigmoid (default: the recipe's; "
+                                                    "sigmoid for 527 classes)")] = None,
 ) -> None:
     """Turn somebody's checkpoint into a model directory; sizes and direction are read off its tensors."""
     from aumcli.convert import convert as run
     from aumcli.report import print_table
 
-    print_table("", ("what", "value"), run(source, out, cls_position, labels, new_head, frames, heads, activation, to))
+    rows = run(source, out, cls_position, labels, new_head, frames, heads, activation, to, recipe)
+    print_table("", ("what", "value"), rows)
 
 
 @app.command()

@@ -321,6 +321,10 @@ class PredictConfig(Frozen):
         return self
 
 
+VIEWS = {"all": "all windows, half overlapping, scores averaged", "first": "one window, at the beginning",
+         "epic_sounds": "one window, at the beginning or, beyond 10 s, from a random start"}      # of a clip, in evaluation
+
+
 class DataConfig(Frozen):
     """Which prepared corpus, and which of its splits serve for what."""
 

@@ -1,29 +1,51 @@
-"""aum convert: a published checkpoint becomes a model directory that every other command takes; a model becomes one file, or
-goes to the hub and comes back."""
+"""aum convert: a published checkpoint becomes a model directory that every other command takes; a model becomes one
+file, or goes to the hub and comes back."""
 
+import shlex
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from aumcli.classifier import checkpoint_path, find_model, load_model
-from aumcli.data.tables import read_labels
+from aumcli.data.tables import Label, listed, read_labels
 from aumcli.errors import AumError
 from aumcli.export import SUFFIXES, export_model
 from aumcli.hub import copy_model, hub_name, push
-from aumcli.weights import CONFIG, import_checkpoint, read_model, save_model, transformers_ast
+from aumcli.recipe import Recipe, load_recipe, recipe_families
+from aumcli.weights import (
+    CONFIG, Imported, UnknownFrontend, import_checkpoint, read_model, save_model, transformers_ast,
+)
+
+ACTIVATIONS = {"bce": "sigmoid", "cross_entropy": "softmax"}    # of a loss
+NOT_ALPHABETICAL = ("vggsound", "speechcommands")   # as published; `aum prepare` sorts where it has no table
+TABLES = "https://github.com/kaistmm/Audio-Mamba-AuM, exps/CORPUS/data/*class_labels_indices.csv"
 
 
 def convert(
-    source: Path | str, out: Path | str, cls_position: str = "mid", labels: Path | str | None = None, new_head: bool = False,
-    frames: int | None = None, heads: int | None = None, activation: str | None = None, to: str = "model",
+    source: Path | str, out: Path | str, cls_position: str = "mid", labels: Path | str | None = None,
+    new_head: bool = False, frames: int | None = None, heads: int | None = None, activation: str | None = None,
+    to: str = "model", recipe: Path | str | None = None,
 ) -> list[tuple[str, str]]:
-    """Import a checkpoint into the model directory `out`; returns what was found and done, as (name, value) rows.
+    """Import a checkpoint into the model directory `out`.
 
-    Args: see `aumcli.weights.import_checkpoint`; labels: a table (see `aumcli.data.tables.read_labels`); to: "model", or "transformers" for a
-        directory that transformers reads.
+    Args:
+        source: see `aumcli.weights.published.KNOWN`; or a model, to be written as a file or to the hub.
+        out: a directory without a model; FILE.onnx, FILE.pt2 or hf://owner/name for a model as it is.
+        cls_position, new_head, frames, heads, activation: see `aumcli.weights.import_checkpoint`.
+        labels: a table of classes (see `aumcli.data.tables.read_labels`), in the order of the checkpoint's head.
+        to: "model", or "transformers" for a directory that transformers reads.
+        recipe: what a published checkpoint was trained by, a name or a .toml file: says frontend, activation and views.
+
+    Returns:
+        What was found and done, as (name, value) rows.
 
     Raises:
-        AumError: the checkpoint is not one that is known, or damaged, or `out` already holds a model.
+        AumError: the checkpoint is not one that is known, or damaged; neither it nor a recipe says what it was trained
+            with, or both do, or they contradict each other; or `out` already holds a model.
     """
-    plain = cls_position == "mid" and to == "model" and not any((labels, new_head, frames, heads, activation))
+    options = {"--to": None if to == "model" else to, "--cls-position": None if cls_position == "mid" else cls_position,
+               "--labels": labels, "--new-head": new_head, "--frames": frames, "--heads": heads,
+               "--activation": activation, "--recipe": recipe}
+    plain = not any(options.values())
     target = hub_name(out)
     if target or Path(out).suffix in SUFFIXES:
         if not plain:
@@ -32,22 +54,93 @@ def convert(
         return push(find_model(source), *target) if target else export_model(load_model(source), out)
     if (Path(out) / CONFIG).exists():
         raise AumError(f"{out} already holds a model", fix="name another folder, or remove this one first")
+    trained_by = None if recipe is None else _load_stated(recipe)
     fetched = hub_name(source) is not None
-    source = checkpoint_path(source)
+    path = checkpoint_path(source)
     if fetched and plain:
-        _, config = read_model(source)  # refuses what is damaged before anything is written
-        copy_model(source, out)
+        _, config = read_model(path)  # refuses what is damaged before anything is written
+        copy_model(path, out)
         return [("model", config.model.describe()), ("classes", str(len(config.labels))), ("written to", str(out))]
-    names = None if labels is None else [label.name for label in read_labels(labels)]
-    imported = import_checkpoint(source, cls_position=cls_position, labels=names, new_head=new_head, frames=frames, heads=heads,
-                                 activation=activation)
+    table = None if labels is None else read_labels(labels)
+    stated = {} if trained_by is None else {
+        "frontend": trained_by.frontend, "activation": activation or _activation(trained_by, recipe),
+        "views": trained_by.data.views}
+    how = {"cls_position": cls_position, "labels": table and [label.name for label in table], "new_head": new_head,
+           "frames": frames, "heads": heads, "activation": activation} | stated
+    try:
+        imported = import_checkpoint(path, **how)
+    except UnknownFrontend as error:
+        raise AumError(error.problem, fix=_with_recipe(source, out, options, error.n_classes)) from error
     network, config, notes = imported.network, imported.config, imported.notes
+    if trained_by is not None:
+        if config.provenance["head"] != "new":
+            if trained_by.model.n_classes != config.model.n_classes:
+                raise AumError(f"{source} has {config.model.n_classes} classes, the recipe {recipe} has "
+                               f"{trained_by.model.n_classes}: it was not trained by that one",
+                               fix=_with_recipe(source, out, options, config.model.n_classes))
+            _check_order(table or [], labels, trained_by)
+        config = config.model_copy(update={"provenance": config.provenance | {"recipe": str(recipe)}})
+        notes = [*notes, f"frontend, {'' if activation else 'scores, '}evaluation views: the recipe {recipe}'s"]
     if to == "transformers":
         notes = notes + transformers_ast.write(out, network.state_dict(), config)
     else:
         save_model(out, network.state_dict(), config)
+    return _rows(Imported(network, config, notes), out)
+
+
+def _rows(imported: Imported, out: Path | str) -> list[tuple[str, str]]:
+    """What was imported and written, for people."""
+    config, frontend = imported.config, imported.config.frontend
     unnamed = ", without names: give them with --labels" if config.labels[0] == "class 0" else ""
-    return [("model", config.model.describe()), ("parameters", f"{sum(x.numel() for x in network.parameters()):,}"),
-            ("input", f"{config.model.n_mels} mels x {config.model.frames} frames"), ("scores", config.activation),
-            ("classes", str(len(config.labels)) + unnamed), ("normalisation", f"mean {config.frontend.mean}, std {config.frontend.std}"),
-            *(("", note) for note in notes), ("written to", str(out))]
+    return [
+        ("model", config.model.describe()),
+        ("parameters", f"{sum(x.numel() for x in imported.network.parameters()):,}"),
+        ("input", f"{config.model.n_mels} mels x {config.model.frames} frames"),
+        ("frontend", f"{frontend.kind}, {frontend.sample_rate_hz} Hz, mean {frontend.mean}, std {frontend.std}"),
+        ("scores", config.activation),
+        ("evaluation views", config.views),
+        ("classes", f"{len(config.labels)}{unnamed}"),
+        *(("", note) for note in imported.notes),
+        ("written to", str(out))]
+
+
+def _load_stated(name: Path | str) -> Recipe:
+    """A recipe that states what a checkpoint was trained with."""
+    recipe = load_recipe(name)
+    if recipe.data.fit:
+        raise AumError(f"the recipe {name} doesn't say what a checkpoint was trained with: it measures "
+                       f"{listed(recipe.data.fit)} on the data",
+                       fix="name a recipe that states all of [frontend]: vggsound and its like, or a run's recipe.toml")
+    return recipe
+
+
+def _activation(recipe: Recipe, name: Path | str) -> str:
+    if recipe.train.loss not in ACTIVATIONS:
+        raise AumError(f"the recipe {name} doesn't say how scores come about: its train.loss is {recipe.train.loss}",
+                       fix="--activation sigmoid for a model trained with bce, --activation softmax with cross_entropy")
+    return ACTIVATIONS[recipe.train.loss]
+
+
+def _check_order(table: Sequence[Label], path: Path | str | None, recipe: Recipe) -> None:
+    """Refuse a table that `aum prepare` sorted: a published head has the order of the authors' table."""
+    names = [label.name for label in table]
+    own = recipe.data.corpus in NOT_ALPHABETICAL and all(label.id == label.name for label in table)
+    if own and len(names) > 1 and names == sorted(names):
+        raise AumError(f"{path} lists the classes by name, as aum prepare does where it has no other table; published "
+                       f"checkpoints of {recipe.data.corpus} have them in another order",
+                       fix=f"--labels class_labels_indices.csv of the authors ({TABLES}); a table of your own, by "
+                           "which the model was trained, needs ids beside the names")
+
+
+def _with_recipe(source: Path | str, out: Path | str, options: Mapping[str, object], n_classes: int) -> str:
+    """The call once more, with the recipe that has so many classes."""
+    given = [word for option, value in options.items() if value and option != "--recipe"
+             for word in ([option] if value is True else [option, value])]
+    recipes = {name: load_recipe(name) for name in recipe_families()}
+    names = [name for name, each in recipes.items() if each.model.n_classes == n_classes and not each.data.fit]
+    recipe, *others = names or ["mine.toml"]
+    line = shlex.join(map(str, ["aum", "convert", source, out, *given, "--recipe", recipe]))
+    if not names:
+        return (f"{line}\n  where mine.toml states what it was trained with: frontend.mean, frontend.std, train.loss, "
+                f"model.n_classes = {n_classes}")
+    return line + (f"\n  or with {' or '.join(others)}" if others else "")

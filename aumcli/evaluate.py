@@ -13,6 +13,7 @@ from aumcli.data.dataset import Crop, Waveforms
 from aumcli.data.manifest import Clip, Manifest, read_manifest
 from aumcli.data.splits import split_clips
 from aumcli.data.stream import ShardStream, index_of_shards, local_folder, split_stream
+from aumcli.data.tables import listed
 from aumcli.errors import AumError
 from aumcli.files import atomic_path, check_writable, write_json
 from aumcli.metrics import Metrics, evaluate_scores
@@ -24,7 +25,7 @@ SCORES = "scores-{}.npz"       # of a split
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Metrics of a model on a split, with what one needs to know to trust them."""
+    """Metrics of a model on a split, with what one needs to know to trust them; all classes in the model's order."""
 
     model: str
     data: str
@@ -34,6 +35,26 @@ class Evaluation:
     clips: tuple[str, ...]      # of each score: path, below the data's folder where it lies there, and start
     scores: np.ndarray          # (clips, classes), float32
     targets: np.ndarray         # (clips,) class indices, or (clips, classes) zeros and ones
+    notes: tuple[str, ...] = ()     # what was done to the classes, and which have no clip
+
+
+@dataclass(frozen=True)
+class MatchedLabels:
+    """Where the data's classes stand among the model's, and by what they were matched: name or id."""
+
+    places: np.ndarray          # (the data's classes,) indices of the model's
+    by: str
+
+    @property
+    def reordered(self) -> bool:
+        """Whether the data has its classes in another order than the model."""
+        return bool((np.diff(self.places) < 0).any())
+
+    def targets(self, targets: np.ndarray, n_classes: int) -> np.ndarray:
+        """Targets (clips, the data's classes) as (clips, n_classes) in the model's order."""
+        ours = np.zeros((len(targets), n_classes), targets.dtype)
+        ours[:, self.places] = targets
+        return ours
 
 
 def evaluate(model: Path | str, data: Path | str | None = None, split: str | None = None, out: Path | str | None = None,
@@ -53,25 +74,30 @@ def evaluate(model: Path | str, data: Path | str | None = None, split: str | Non
         The metrics.
 
     Raises:
-        AumError: the model, the data or the split doesn't exist, their labels differ, or a clip can't be read.
+        AumError: the model, the data or the split doesn't exist, the data has classes that the model doesn't know, or a
+            clip can't be read.
     """
     classifier = load_model(model, device)
     split = split or str(classifier.config.provenance.get("test", "test"))
     folder = local_folder(data or _trained_on(classifier))
     manifest = read_manifest(folder)
-    check_labels(classifier, manifest)
+    matched = match_labels(classifier, manifest)
     clips, stream = _clips_of(manifest, split, classifier)
     if out is not None:
         check_writable(Path(out) / SCORES.format(split))
     scores = np.concatenate(list(score_clips(classifier, clips if stream is None else stream.clips, stream)))
     scores = scores if stream is None else scores[np.argsort(stream.rows)]                 # in the manifest's order
-    targets = manifest.targets(clips).astype(np.uint8)
+    targets = matched.targets(manifest.targets(clips).astype(np.uint8), len(classifier.labels))
     targets = targets if manifest.multi_label else targets.argmax(1)
     metrics = evaluate_scores(scores, targets, classifier.labels)
     result = Evaluation(str(model), str(folder), split, metrics, {
-        "clips": metrics.clips, "views": classifier.config.views, "seed": classifier.config.provenance.get("seed"), "backend": classifier.backend,
-        "device": str(classifier.device), "dtype": "float32", "environment": environment()},
-        tuple(_name(clip, folder) for clip in clips), scores, targets)
+        "clips": metrics.clips, "views": classifier.config.views,
+        "seed": classifier.config.provenance.get("seed"), "backend": classifier.backend,
+        "device": str(classifier.device), "dtype": "float32", "environment": environment(),
+        "classes": {"order": "the model's", "matched_by": matched.by, "reordered": matched.reordered,
+                    "without_clips": [row.label for row in metrics.per_class if not row.support]}},
+        tuple(_name(clip, folder) for clip in clips), scores, targets,
+        _notes(matched, manifest, metrics, split))
     if out is not None:
         write_evaluation(result, Path(out))
     return result
@@ -121,22 +147,58 @@ def _place(clip: Clip) -> float:
     return int.from_bytes(hashlib.sha256(name.encode()).digest()[:6], "big") / 2**48
 
 
-def check_labels(classifier: Classifier, manifest: Manifest) -> None:
-    """Refuse data whose classes are not the model's."""
-    if manifest.label_names != classifier.labels:
-        missing = [name for name in manifest.label_names if name not in classifier.labels]
-        what = f"{missing[0]!r} is no class of the model" if missing else "they are other classes, or in another order"
-        raise AumError(f"the labels of {manifest.folder} ({len(manifest.labels)}) are not those of {classifier.source} "
-                       f"({len(classifier.labels)}): {what}", fix="evaluate on data prepared with the model's labels")
+def match_labels(classifier: Classifier, manifest: Manifest) -> MatchedLabels:
+    """Find the data's classes among the model's, by name or else by id.
+
+    Args:
+        classifier: may know more classes than occur.
+        manifest: may have its classes in any order.
+
+    Raises:
+        AumError: the model doesn't know all of them.
+    """
+    index = {name: place for place, name in enumerate(classifier.labels)}
+    for by in ("name", "id"):
+        own = [getattr(label, by) for label in manifest.labels]
+        numbers = by == "id" and any(map(str.isdigit, own))                 # are no identity: digits are called so too
+        if all(each in index for each in own) and not numbers:
+            return MatchedLabels(np.array([index[each] for each in own]), by)
+    unknown = [name for name in manifest.label_names if name not in index]
+    absent = sorted(index.keys() - set(manifest.label_names), key=index.get)
+    differences = f"{len(unknown)} that the model doesn't know: {listed(map(repr, unknown))}"
+    differences += f"; {len(absent)} of the model's that the data hasn't: {listed(map(repr, absent))}" if absent else ""
+    unnamed = classifier.labels[0] == "class 0"
+    raise AumError(f"the classes of {manifest.folder} ({len(manifest.labels)}) are not those of {classifier.source} "
+                   f"({len(classifier.labels)}): {differences}",
+                   fix="the model's classes have no names: convert its checkpoint again, with --labels TABLE" if unnamed
+                   else "evaluate on data prepared with the model's labels")
+
+
+def _notes(matched: MatchedLabels, manifest: Manifest, metrics: Metrics, split: str) -> tuple[str, ...]:
+    """What was done to the classes, and which have no clip."""
+    notes = []
+    if matched.by == "id":
+        notes.append(f"the classes' names differ, and were matched by the ids in {manifest.folder / 'labels.csv'}")
+    if matched.reordered:
+        notes.append(f"{manifest.folder / 'labels.csv'} has the classes in another order; "
+                     "all figures are in the model's")
+    if without := [row.label for row in metrics.per_class if not row.support]:
+        notes.append(f"{len(without)} of the model's {metrics.classes} classes have no clip in the {split} split: "
+                     f"{listed(map(repr, without))}")
+    return tuple(notes)
 
 
 def write_evaluation(result: Evaluation, out: Path) -> None:
-    """Write eval-<split>.json, each clip's scores and, for data with one label per clip, confusion-<split>.png."""
+    """Write eval-<split>.json, each clip's scores and, for data with one label per clip, confusion-<split>.png.
+
+    All have the classes in the model's order; scores-<split>.npz names them as `labels`.
+    """
+    labels = [row.label for row in result.metrics.per_class]
     with atomic_path(out / SCORES.format(result.split)) as temporary, open(temporary, "wb") as file:
-        np.savez_compressed(file, clips=np.array(result.clips), scores=result.scores, targets=result.targets)
+        np.savez_compressed(file, clips=np.array(result.clips), scores=result.scores, targets=result.targets,
+                            labels=np.array(labels))
     write_json(out / f"eval-{result.split}.json", as_json(result))
     if result.metrics.confusion is not None:
-        labels = [row.label for row in result.metrics.per_class]
         plot_confusion(result.metrics.confusion, labels, out / f"confusion-{result.split}.png",
                        f"{Path(result.model).name} on {Path(result.data).name}, {result.split} split")
 

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from aumcli.config import AugmentConfig, DataConfig, TrainConfig
+from aumcli.config import VIEWS, AugmentConfig, DataConfig, TrainConfig
 from aumcli.core import build_network
 from aumcli.data.clips import Clip
 from aumcli.data.fit import fit_recipe
@@ -21,7 +21,6 @@ FLOAT = 4                # bytes
 
 CROPS = {"random": "a random part is trained on", "first": "their beginning is trained on",
          "epic_sounds": "their beginning, beyond 10 s from a random start, is trained on"}
-VIEWS = {"all": "all windows", "first": "their beginning", "epic_sounds": "their beginning, beyond 10 s from a random start"}
 
 
 def settings_rows(recipe: Recipe, clips: int | None, reported: int | None) -> list[tuple[str, str]]:
@@ -44,7 +43,7 @@ def settings_rows(recipe: Recipe, clips: int | None, reported: int | None) -> li
         ("start", train.init or (f"NEEDED, by --init: {train.pretrained}" if train.pretrained else "fresh weights")),
         ("length", f"{length}; {data.sampling}"),
         ("steps", _describe(train)),
-        ("long clips", f"{CROPS[data.crop]}; evaluated on {VIEWS[data.views]}"),
+        ("long clips", f"{CROPS[data.crop]}; evaluated: {VIEWS[data.views]}"),
         ("augment", _changes(recipe.augment) or "nothing"),
         ("best epoch", f"chosen by {chooser}"),
         ("reported", _reported(data, reported))]

@@ -88,14 +88,86 @@ def test_missing_split(trained, corpus):
     assert all(split in error.problem for split in ("train", "val", "test"))
 
 
-@pytest.mark.parametrize("names, said", [
-    (("high", "hiss", "zip"), "'zip' is no class of the model"), (("low", "high", "hiss"), "another order"),
-    (("high", "low"), "other classes")])
-def test_other_labels(trained, tmp_path, names, said):
-    clips = [Clip(sound(tmp_path / f"{name}.wav", 300.0), labels=(name,), split="test") for name in names]
-    write_manifest(tmp_path / "data", clips, [Label(i, name, name) for i, name in enumerate(names)], {})
+def prepared(folder, labels, manifest, split="test"):
+    """Clips of a split with other labels: `labels` maps names of the corpus to id and name, in the classes' order."""
+    clips = [Clip(clip.path, labels=(labels[clip.labels[0]][0],), split=split)
+             for clip in manifest.split(split) if clip.labels[0] in labels]
+    write_manifest(folder, clips, [Label(i, *each) for i, each in enumerate(labels.values())], {})
+    return folder
+
+
+@pytest.mark.parametrize("labels, said", [
+    (("high", "hiss", "zip"), "1 that the model doesn't know: 'zip'; 1 of the model's that the data hasn't: 'low'"),
+    (("low", "high", "hiss", "a", "b", "c", "d", "e", "f"),
+     "6 that the model doesn't know: 'a', 'b', 'c', 'd', 'e', and 1 more")])
+def test_classes_that_the_model_does_not_know(trained, tmp_path, labels, said):
+    clips = [Clip(sound(tmp_path / f"{name}.wav", 300.0), labels=(name,), split="test") for name in labels]
+    write_manifest(tmp_path / "data", clips, [Label(i, name, name) for i, name in enumerate(labels)], {})
     error = problem(trained, tmp_path / "data")
-    assert error.exit_code == 2 and said in error.problem and str(tmp_path / "data") in error.problem
+    assert error.exit_code == 2 and error.problem.endswith(said) and str(tmp_path / "data") in error.problem
+    assert "--labels" not in error.fix
+
+
+def test_classes_in_another_order(trained, corpus, tmp_path, aum):
+    """All figures are as in the model's order, and it is said."""
+    plain = evaluate(trained, corpus, out=tmp_path / "plain")
+    labels = {name: (f"id {name}", name) for name in ("low", "high", "hiss")}
+    data = prepared(tmp_path / "data", labels, read_manifest(corpus))
+    done = aum("eval", trained, "--data", data, "--out", tmp_path / "out")
+    assert done.code == 0 and "labels.csv has the classes in another order; all figures are in the model's" in done.out
+    result = json.loads((tmp_path / "out" / "eval-test.json").read_text())
+    assert result["metrics"] == as_json(plain)["metrics"]
+    assert result["classes"] == {"order": "the model's", "matched_by": "name", "reordered": True, "without_clips": []}
+    assert [row["label"] for row in result["metrics"]["per_class"]] == load_model(trained).labels
+    arrays, reordered = (np.load(tmp_path / where / "scores-test.npz") for where in ("plain", "out"))
+    assert arrays["labels"].tolist() == reordered["labels"].tolist() == load_model(trained).labels
+    assert all(np.array_equal(arrays[name], reordered[name]) for name in ("targets", "scores"))
+    assert not plain.notes and not as_json(plain)["classes"]["reordered"]
+
+
+def test_several_labels_in_another_order(trained, corpus, tmp_path):
+    manifest = read_manifest(corpus)
+    both = [Clip(clip.path, labels=tuple({clip.labels[0], "hiss"}), split="test") for clip in manifest.split("test")]
+    results = []
+    for order in (("high", "hiss", "low"), ("low", "hiss", "high")):
+        write_manifest(tmp_path / "-".join(order), both, [Label(i, name, name) for i, name in enumerate(order)], {})
+        results.append(evaluate(trained, tmp_path / "-".join(order)))
+    assert results[0].metrics.multi_label and results[1].notes and not results[0].notes
+    assert np.array_equal(results[0].targets, results[1].targets)
+    assert results[0].metrics.to_dict() == results[1].metrics.to_dict()
+
+
+def test_a_class_that_does_not_occur(trained, corpus, tmp_path):
+    """The model may still say it, which is a mistake then; figures of a class without clips are undefined."""
+    data = prepared(tmp_path / "data", {name: (name, name) for name in ("low", "high")}, read_manifest(corpus))
+    result = evaluate(trained, data)
+    whole = evaluate(trained, corpus)
+    kept = [i for i, target in enumerate(whole.targets) if load_model(trained).labels[target] != "hiss"]
+    assert np.array_equal(result.scores, whole.scores[kept]) and np.array_equal(result.targets, whole.targets[kept])
+    assert "1 of the model's 3 classes have no clip in the test split: 'hiss'" in result.notes[-1]
+    assert as_json(result)["classes"]["without_clips"] == ["hiss"] and result.metrics.classes == 3
+    assert result.metrics.accuracy == np.mean(whole.scores[kept].argmax(1) == whole.targets[kept])
+
+
+def test_ids_serve_where_names_differ_but_numbers_are_none(trained, corpus, tmp_path):
+    manifest = read_manifest(corpus)
+    german = {"low": ("low", "tief"), "high": ("high", "hoch"), "hiss": ("hiss", "Rauschen")}
+    by_id = evaluate(trained, prepared(tmp_path / "ids", german, manifest))
+    assert by_id.metrics.accuracy == evaluate(trained, corpus).metrics.accuracy
+    assert as_json(by_id)["classes"]["matched_by"] == "id" and "matched by the ids" in by_id.notes[0]
+    numbered = shutil.copytree(trained / "best", tmp_path / "model")
+    config = json.loads((numbered / "config.json").read_text())
+    (numbered / "config.json").write_text(json.dumps(config | {"labels": ["0", "1", "2"]}))
+    numbers = {"low": ("0", "low"), "high": ("1", "high"), "hiss": ("2", "hiss")}
+    error = problem(numbered, prepared(tmp_path / "numbers", numbers, manifest))
+    assert "3 that the model doesn't know: 'low', 'high', 'hiss'" in error.problem
+
+
+def test_a_model_without_names_says_how_to_give_them(trained, corpus, tmp_path):
+    unnamed = shutil.copytree(trained / "best", tmp_path / "model")
+    config = json.loads((unnamed / "config.json").read_text())
+    (unnamed / "config.json").write_text(json.dumps(config | {"labels": ["class 0", "class 1", "class 2"]}))
+    assert "--labels TABLE" in problem(unnamed, corpus).fix
 
 
 def test_missing_files_are_named_with_their_rows(trained, tmp_path):

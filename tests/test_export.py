@@ -75,7 +75,7 @@ def test_onnx_gives_the_same_logits(exported, name):
 def test_the_file_says_what_it_is_and_nothing_of_this_machine(exported):
     model, path, _ = exported["Fo-Bi mid"]
     found = {each.key: each.value for each in onnx.load(path).metadata_props}
-    values = {key: value if key == "activation" else json.loads(value) for key, value in found.items()}
+    values = {key: value if key in ("activation", "views") else json.loads(value) for key, value in found.items()}
     assert ModelConfig.model_validate(values) == model.config
     data = path.read_bytes()
     assert str(Path(export.__file__).parent).encode() not in data and b".py" not in data

@@ -1,6 +1,7 @@
 """CSV tables with a header, read and written one way; and the tables of classes that all corpora have."""
 
 import csv
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -12,6 +13,8 @@ from aumcli.files import atomic_path
 LABEL_COLUMNS = ("index", "id", "name")
 ID_COLUMNS = ("id", "mid")                      # AudioSet calls a class's id mid, for machine id
 NAME_COLUMNS = ("name", "display_name")
+EPIC_COLUMNS = ("class_id", "class", "class")   # index, id and name in EPIC-SOUNDS' annotations, its only table
+_SPEAKER = re.compile(r"/m/voxclb(\d{4})", re.ASCII)  # id10001 to id11251, in their order
 SHOWN = 5                                       # so many problems are written out, the rest counted
 FIELD_BYTES = 2**20                             # a longer field is no field: a quote was never closed
 
@@ -94,10 +97,12 @@ def csv_rows(path: Path, required: Sequence[str], **how) -> Iterator[dict[str, s
 
 
 def read_labels(path: Path | str, fix: str = "correct the table") -> list[Label]:
-    """Read a table of classes: `labels.csv`, or AudioSet's `class_labels_indices.csv` and its like.
+    """Read a table of classes: labels.csv, AudioSet's class_labels_indices.csv and its like, EPIC-SOUNDS' annotations.
 
     Args:
-        path: a CSV file with the columns index, name (or display_name) and, unless names serve as ids, id (or mid).
+        path: a CSV file with the columns index, name (or display_name) and, unless names serve as ids, id (or mid); or
+            one with a clip per row and the columns class_id and class. VoxCeleb's table as published with AuM numbers
+            its speakers: those get the names that VoxCeleb gives them.
         fix: what mends it.
 
     Returns:
@@ -108,21 +113,35 @@ def read_labels(path: Path | str, fix: str = "correct the table") -> list[Label]
     """
     path = Path(path)
     labels, problems = [], []
-    with csv_reader(path, ("index",), fix=fix) as (reader, header):
-        names = next((column for column in NAME_COLUMNS if column in header), None)
-        if names is None:
-            raise AumError(f"{path} has none of the columns {' and '.join(NAME_COLUMNS)}", fix=fix)
-        ids = next((column for column in ID_COLUMNS if column in header), names)
-        places = [header.index(column) for column in ("index", ids, names)]
+    with csv_reader(path, (), fix=fix) as (reader, header):
+        of_clips = "index" not in header and all(column in header for column in EPIC_COLUMNS)
+        columns = EPIC_COLUMNS if of_clips else _label_columns(path, header, fix)
+        places = [header.index(column) for column in columns]
         for row in filter(None, reader):
             try:
-                index, label, name = (row[place] for place in places)
-                labels.append(Label(int(index), label, name))
+                number, label, name = (row[place] for place in places)
+                labels.append(Label(int(number), label, _speaker(label, name)))
             except (ValueError, IndexError):
-                problems.append(f"row {reader.line_num}: {','.join(row)!r} is not index, id and name")
-    labels.sort(key=lambda label: label.index)
+                problems.append(f"row {reader.line_num}: {','.join(row)!r} is not {columns[0]}, id and name")
+    labels = sorted(set(labels) if of_clips else labels, key=lambda label: label.index)
     raise_problems(path, problems or label_problems(labels), fix)
     return labels
+
+
+def _label_columns(path: Path, header: Sequence[str], fix: str) -> tuple[str, str, str]:
+    """The columns of a table of classes that hold index, id and name."""
+    names = next((column for column in NAME_COLUMNS if column in header), None)
+    if "index" not in header:
+        raise AumError(f"{path} lacks the column index", fix=f"its first line must name index; {fix}")
+    if names is None:
+        raise AumError(f"{path} has none of the columns {' and '.join(NAME_COLUMNS)}", fix=fix)
+    return "index", next((column for column in ID_COLUMNS if column in header), names), names
+
+
+def _speaker(label: str, name: str) -> str:
+    """The name of a class; of a speaker who has only a number, VoxCeleb's: /m/voxclb0003, 2 is id10003."""
+    speaker = _SPEAKER.fullmatch(label)
+    return f"id1{speaker[1]}" if speaker and name.isdigit() else name
 
 
 def label_problems(labels: Sequence[Label]) -> list[str]:

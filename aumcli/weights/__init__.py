@@ -1,6 +1,7 @@
 """Weights on disk: our model directories, other people's checkpoints, and the way from one model into another."""
 
 from aumcli.weights.directory import CONFIG, WEIGHTS, read_config, read_model, save_model, write_config
-from aumcli.weights.fit import Imported, import_checkpoint, initialise
+from aumcli.weights.fit import Imported, UnknownFrontend, import_checkpoint, initialise
 
-__all__ = ["CONFIG", "WEIGHTS", "Imported", "import_checkpoint", "initialise", "read_config", "read_model", "save_model", "write_config"]
+__all__ = ["CONFIG", "WEIGHTS", "Imported", "UnknownFrontend", "import_checkpoint", "initialise", "read_config",
+           "read_model", "save_model", "write_config"]

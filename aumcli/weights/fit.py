@@ -14,6 +14,16 @@ from aumcli.core.patches import resize_patches, resize_positions
 from aumcli.errors import AumError
 from aumcli.weights.published import HEADS, PATCHES, POSITIONS, Checkpoint, read_checkpoint
 
+AUDIOSET_CLASSES = 527
+
+
+class UnknownFrontend(AumError):
+    """A checkpoint that doesn't say on which features it was trained, nor does its number of classes."""
+
+    def __init__(self, problem: str, fix: str = "", exit_code: int = 2, n_classes: int = 0):
+        super().__init__(problem, fix, exit_code)
+        self.n_classes = n_classes
+
 
 @dataclass(frozen=True)
 class Imported:
@@ -26,7 +36,8 @@ class Imported:
 
 def import_checkpoint(
     path: Path | str, *, cls_position: str = "mid", labels: Sequence[str] | None = None, new_head: bool = False,
-    frames: int | None = None, n_mels: int = 128, heads: int | None = None, activation: str | None = None, backend: str = "auto",
+    frames: int | None = None, heads: int | None = None, frontend: FrontendConfig | None = None,
+    activation: str | None = None, views: str | None = None, backend: str = "auto",
 ) -> Imported:
     """Read somebody's weights as a model of ours (see `aumcli.weights.published.KNOWN`).
 
@@ -35,29 +46,42 @@ def import_checkpoint(
         cls_position: where an AuM or ViM has its class token; no tensor tells.
         labels: names of the classes; None: the checkpoint's, else "class 0" and so on.
         new_head: draw a head for `labels` anew, with seed 0, instead of taking the checkpoint's. ImageNet's is never taken.
-        frames: of the spectrogram; positions are resized where the checkpoint has others. None: the checkpoint's, 1024 for
-            pictures.
-        n_mels: of the spectrogram, where the checkpoint doesn't say it.
+        frames: of the spectrogram; positions are resized where the checkpoint has others. None: the checkpoint's, for
+            pictures the frontend's.
         heads: of an AST; None: the checkpoint's, else one for 64 of its width, as in all published sizes.
-        activation: "softmax" or "sigmoid"; None: the checkpoint's, else sigmoid for AudioSet's 527 classes.
+        frontend: what a checkpoint was trained with that doesn't say it, its frames aside. None: AudioSet's, for a
+            checkpoint of AudioSet's 527 classes or a head that is yet to be trained.
+        activation: "softmax" or "sigmoid"; None: the checkpoint's, else sigmoid for 527 classes and, for a head that is
+            yet to be trained, softmax for others.
+        views: which windows of a long clip evaluation scores; None: the checkpoint's, else all.
         backend: kernel backend of the network.
 
     Raises:
-        AumError: the file can't be read, needs more than tensors, is no such checkpoint, or has other classes than `labels`.
+        UnknownFrontend: neither the checkpoint nor the caller says what it was trained with, and AudioSet it wasn't.
+        AumError: the file can't be read, needs more than tensors, is no such checkpoint, has other classes than
+            `labels`, or says itself what is given as `frontend`.
     """
+    n_mels = FrontendConfig().n_mels if frontend is None else frontend.n_mels
     try:
-        checkpoint = read_checkpoint(path, cls_position, frames, n_mels, heads)
-        config = _target(checkpoint, path, labels, new_head, frames, n_mels, activation)
+        checkpoint = read_checkpoint(path, cls_position, frames or frontend and frontend.frames, n_mels, heads)
+        if frontend is not None and checkpoint.frontend is not None:
+            raise AumError(f"{path} ({checkpoint.kind}) says itself which frontend it was trained with, and no other "
+                           "fits its weights", fix="leave --recipe out")
+        config = _target(checkpoint, path, labels, new_head, frames, frontend, activation, views)
     except ValidationError as error:
         first = error.errors()[0]
-        raise AumError(f"{path} describes no model that exists: {': '.join(filter(None, ('.'.join(map(str, first['loc'])), first['msg'].removeprefix('Value error, '))))}",
+        where, what = ".".join(map(str, first["loc"])), first["msg"].removeprefix("Value error, ")
+        raise AumError(f"{path} describes no model that exists: {': '.join(filter(None, (where, what)))}",
                        fix="check --heads, --cls-position and --frames") from error
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         network = build_network(config.model, backend)
-    same_classes = not (new_head or checkpoint.of_pictures)
-    notes = load(network, checkpoint, str(path), same_classes, whole=True)
-    return Imported(network.eval(), config, [f"read {checkpoint.kind}", *notes])
+    fresh_head = new_head or checkpoint.of_pictures
+    notes = [f"read {checkpoint.kind}", *load(network, checkpoint, str(path), not fresh_head, whole=True)]
+    if frontend is None and checkpoint.frontend is None:
+        why = "as no recipe was given" if fresh_head else f"as for all checkpoints of {AUDIOSET_CLASSES} classes"
+        notes.append(f"the frontend is AudioSet's, {why}")
+    return Imported(network.eval(), config, notes)
 
 
 def initialise(network: nn.Module, config: ModelConfig, path: Path | str, heads: int | None = None) -> list[str]:
@@ -123,24 +147,35 @@ def load(network: nn.Module, checkpoint: Checkpoint, path: str, same_classes: bo
     return notes + ([f"left out: {_some(left_out)}"] if left_out else [])
 
 
-def _target(checkpoint: Checkpoint, path: Path | str, labels: Sequence[str] | None, new_head: bool, frames: int | None, n_mels: int,
-            activation: str | None) -> ModelConfig:
+def _target(checkpoint: Checkpoint, path: Path | str, labels: Sequence[str] | None, new_head: bool, frames: int | None,
+            frontend: FrontendConfig | None, activation: str | None, views: str | None) -> ModelConfig:
     """The configuration of the imported model."""
     pictures = checkpoint.of_pictures
-    if labels is None and (new_head or pictures):
+    fresh_head = new_head or pictures
+    if labels is None and fresh_head:
         raise AumError(f"{path} ({checkpoint.kind}) gets a new head, but for which classes?", fix="name them with --labels")
-    classes = len(labels) if new_head or pictures else checkpoint.model.n_classes
+    classes = len(labels) if fresh_head else checkpoint.model.n_classes
     if labels is not None and len(labels) != classes:
         raise AumError(f"{len(labels)} labels for a head of {classes} classes",
                        fix="give the labels that this model was trained on, or --new-head for a new head to train")
-    size = {"n_mels": n_mels, "frames": frames or 1024} if pictures else {"frames": frames or checkpoint.model.frames}
+    activation = activation or checkpoint.activation
+    of_audioset = classes == AUDIOSET_CLASSES
+    if checkpoint.frontend is None and not fresh_head and not of_audioset and None in (frontend, activation):
+        raise UnknownFrontend(f"{path} ({checkpoint.kind}) doesn't say what it was trained with, and its {classes} "
+                              "classes are not AudioSet's: normalisation, sample rate and loss would be guessed",
+                              fix="name the recipe that it was trained by with --recipe", n_classes=classes)
+    asked = checkpoint.frontend or frontend or FrontendConfig()
+    size = {"frames": frames or checkpoint.model.frames}
+    if pictures:
+        size = {"n_mels": asked.n_mels, "frames": frames or asked.frames}
     model = type(checkpoint.model).model_validate(checkpoint.model.model_dump() | size | {"size": None, "n_classes": classes})
-    frontend = checkpoint.frontend or FrontendConfig(n_mels=model.n_mels, frames=model.frames)
     names = labels or checkpoint.labels or tuple(f"class {i}" for i in range(classes))
     return ModelConfig(
-        model=model, frontend=frontend.model_copy(update={"n_mels": model.n_mels, "frames": model.frames}), labels=tuple(names),
-        activation=activation or checkpoint.activation or ("sigmoid" if classes == 527 else "softmax"),
-        provenance={"imported_from": Path(path).name, "kind": checkpoint.kind, "head": "new" if new_head or pictures else "the checkpoint's"})
+        model=model, labels=tuple(names),
+        frontend=asked.model_copy(update={"n_mels": model.n_mels, "frames": model.frames}),
+        activation=activation or ("sigmoid" if of_audioset else "softmax"), views=views or checkpoint.views or "all",
+        provenance={"imported_from": Path(path).name, "kind": checkpoint.kind,
+                    "head": "new" if fresh_head else "the checkpoint's"})
 
 
 def _resized(network: nn.Module, checkpoint: Checkpoint) -> tuple[dict[str, Tensor], list[str]]:

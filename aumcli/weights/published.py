@@ -25,7 +25,7 @@ KNOWN = ("the authors' AuM or AST (.pth), a ViM or DeiT of ImageNet (.pth, .safe
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """Somebody's weights under our names; labels, frontend and activation where the source says them."""
+    """Somebody's weights under our names; labels, frontend, activation and views where the source says them."""
 
     kind: str
     tensors: dict[str, Tensor]
@@ -33,6 +33,7 @@ class Checkpoint:
     labels: tuple[str, ...] | None = None
     frontend: FrontendConfig | None = None
     activation: str | None = None
+    views: str | None = None
     of_pictures: bool = False           # then its classes mean nothing here
     notes: list[str] = field(default_factory=list)
 
@@ -77,7 +78,8 @@ def _directory(path: Path) -> Checkpoint:
             return Checkpoint("an AST of transformers", *transformers_ast.read(folder))
         if (folder / CONFIG).is_file():
             network, config = read_model(folder)
-            return Checkpoint("a model directory", network.state_dict(), config.model, config.labels, config.frontend, config.activation)
+            return Checkpoint("a model directory", network.state_dict(), config.model, config.labels, config.frontend,
+                              config.activation, config.views)
     raise AumError(f"{path} holds no model: it has no {CONFIG}", fix=f"name {KNOWN}")
 
 

@@ -4,6 +4,7 @@ it says it holds."""
 import math
 import pickle
 import stat
+import threading
 import zipfile
 from pathlib import Path
 
@@ -14,13 +15,27 @@ from aumcli.errors import AumError
 
 MOST_HEADER_BYTES = 2**20  # of a safetensors file; a base model's has 40 KB
 MOST_EXPANSION = 20  # torch.save doesn't compress; trained weights that somebody deflated shrink to a half at most
+_ONE_AT_A_TIME = threading.Lock()  # torch keeps what it may unpickle in one place for all threads
+
+
+class _Arguments:
+    """What `argparse.Namespace` becomes when it is read, as trainers save their options: it keeps nothing."""
+
+    __slots__ = ()
+
+    def __setstate__(self, state: object) -> None:
+        pass
+
+
+ALLOWED = [(_Arguments, "argparse.Namespace")]
 
 
 def read_tensors(path: Path) -> dict[str, Tensor]:
     """Read a state dict.
 
     Args:
-        path: a `.safetensors` file, or one of torch.save: a state dict, or a dict that holds one as "model" or "state_dict".
+        path: a `.safetensors` file, or one of torch.save: a state dict, or a dict that holds one as "model" or
+            "state_dict", beside which plain values and the trainer's options (`argparse.Namespace`) are passed over.
 
     Returns:
         The tensors by name, without `module.` in front, on the CPU.
@@ -102,7 +117,10 @@ def read_safetensors(path: Path) -> dict[str, Tensor]:
 def _torch_file(path: Path) -> object:
     try:
         _check_size(path)
-        return torch.load(path, map_location="cpu", weights_only=True)
+        with _ONE_AT_A_TIME, torch.serialization.safe_globals(ALLOWED):
+            return torch.load(path, map_location="cpu", weights_only=True)
+    except AumError:
+        raise
     except FileNotFoundError as error:
         raise AumError(f"{path} does not exist", fix="check the name") from error
     except pickle.UnpicklingError as error:
@@ -112,6 +130,9 @@ def _torch_file(path: Path) -> object:
         raise AumError(f"{path} is no checkpoint", fix="name a file of torch.save or a .safetensors", exit_code=1) from error
     except (OSError, RuntimeError, EOFError, ValueError, zipfile.BadZipFile) as error:
         raise AumError(f"can't read {path}: {error}", fix="the file is damaged or cut off; get it again", exit_code=1) from error
+    except Exception as error:  # a pickle that was made by hand can raise anything
+        raise AumError(f"can't read {path}: it is no file of torch.save", fix="get it again, from somebody you trust",
+                       exit_code=1) from error
 
 
 def _check_size(path: Path) -> None:

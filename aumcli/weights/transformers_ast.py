@@ -72,7 +72,7 @@ def write(folder: Path | str, tensors: dict[str, Tensor], config: ModelConfig) -
     """Write a directory that `ASTForAudioClassification.from_pretrained` takes; returns what transformers can't say.
 
     Raises:
-        AumError: transformers has no such model: an AuM, or an AST without a distillation token.
+        AumError: transformers has no such model (an AuM, or an AST without a distillation token), or no such frontend.
     """
     from safetensors.torch import save
 
@@ -80,6 +80,10 @@ def write(folder: Path | str, tensors: dict[str, Tensor], config: ModelConfig) -
     if not isinstance(model, SpectrogramTransformerConfig) or not model.distilled or model.patch_mels != model.patch_frames:
         raise AumError(f"transformers has no such model: {model.describe()}{'' if model.architecture == 'aum' else ', not distilled'}",
                        fix="only a distilled AST with square patches exists there")
+    fixed = config.frontend.model_dump(exclude={"n_mels", "frames", "sample_rate_hz", "mean", "std"})   # which can be said
+    if other := [key for key, value in fixed.items() if value != getattr(FrontendConfig(), key)]:
+        raise AumError(f"transformers has no such frontend: its {other[0]} is {getattr(config.frontend, other[0])}",
+                       fix="only Kaldi's features in windows of 25 ms every 10 ms exist there")
     names = {str(i): label for i, label in enumerate(config.labels)}
     with atomic_path(folder / WEIGHTS) as temporary:
         temporary.write_bytes(save({name: x.contiguous() for name, x in sorted(_theirs(tensors).items())}, metadata={"format": "pt"}))

@@ -83,6 +83,8 @@ def test_without_pyarrow_the_csv_serves(tmp_path, monkeypatch):
 @pytest.mark.parametrize("text, words", [
     ("a,b\n1,2\n", "lacks the column index"), ("index,b\n0,2\n", "none of the columns name and display_name"), ("", "lacks the column"),
     ("index,name\n0,x\n2,y\n", "its place is 1"), ("index,name\n0,x\n0,y\n", "its place is 1"), ("index,name\nx,y\n", "row 2"),
+    ("class,class_id\nx,0\ny,0\n", "its place is 1"), ("class,class_id\nx,1\n", "its place is 0"),
+    ("class,class_id\nx,y\n", "row 2"),
     ("index,name\n0,x\n1,x\n", "occurs twice"), ("index,name\n", "no labels"), ("index,name\n0\n", "row 2")])
 def test_label_tables_with_mistakes(tmp_path, text, words):
     (tmp_path / "labels.csv").write_text(text)
@@ -96,6 +98,23 @@ def test_label_tables_of_all_kinds(tmp_path):
         (tmp_path / "t.csv").write_text(text, "utf-8-sig")
         labels = read_labels(tmp_path / "t.csv")
         assert [label.id for label in labels] == ids and [label.name for label in labels] == ["A, a", "B"]
+
+
+def test_annotations_serve_as_a_table_of_classes(annotations, tmp_path):
+    """EPIC-SOUNDS publishes no other: its class_id is the published models' index."""
+    labels = read_labels(annotations / "EPIC_Sounds_validation.csv")
+    assert [label.index for label in labels] == list(range(44)) and labels[4].name == labels[4].id == "rustle"
+    (tmp_path / "t.csv").write_text("class_id,clip,class\n1,a,Rain\n0,b,Dog\n1,c,Rain\n")
+    assert [label.name for label in read_labels(tmp_path / "t.csv")] == ["Dog", "Rain"]
+
+
+def test_numbered_speakers_get_their_names(tmp_path):
+    """VoxCeleb's table as published with AuM; names that are none of numbers stay."""
+    (tmp_path / "t.csv").write_text("index,mid,display_name\n0,/m/voxclb0001,0\n1,/m/voxclb0002,1\n"
+                                    "2,/m/voxclb1251,A. J. Buckley\n3,/m/3,3\n")
+    labels = read_labels(tmp_path / "t.csv")
+    assert [label.name for label in labels] == ["id10001", "id10002", "A. J. Buckley", "3"]
+    assert labels[0].id == "/m/voxclb0001"
 
 
 def test_tables_that_are_none(tmp_path):

@@ -1,10 +1,14 @@
-"""Model directories from somebody who means harm: refused in one sentence, nothing executed, little memory taken."""
+"""Models from somebody who means harm: refused in one sentence, nothing executed, little memory taken."""
 
+import argparse
 import json
 import os
+import pathlib
 import struct
 import subprocess
 import sys
+import zipfile
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -13,7 +17,9 @@ from safetensors.torch import load_file, save_file
 
 from aumcli.config import AudioMambaConfig, FrontendConfig, ModelConfig
 from aumcli.core.audio_mamba import AudioMamba
+from aumcli.errors import AumError
 from aumcli.weights import save_model
+from aumcli.weights.tensors import ALLOWED, read_tensors
 
 MOST_MIB = 250  # beyond what importing torch and reading the honest model take; the largest honest answer: errors of 4 MiB of JSON
 HUGE = 10**9
@@ -151,3 +157,118 @@ def test_refused_with_little_memory(results, name):
     assert problem is not None, "it was loaded"
     assert ATTACKS[name][1] in problem and len(problem) < 500
     assert mebibytes < MOST_MIB
+
+
+# What stands beside the weights in a .pth: the trainer's options, an argparse.Namespace, and what somebody puts there
+
+WEIGHTS = {"head.weight": torch.arange(6.0).reshape(2, 3)}
+DEEP = 10**4  # ten times what recursion would bear
+
+
+class Options(argparse.Namespace):
+    """A class of somebody's own, which reading would have to import."""
+
+
+class Calls:
+    """Is pickled as the call of a function, which builds the object with a state then."""
+
+    def __init__(self, function, *arguments, state=None):
+        self.reduced = (function, arguments) if state is None else (function, arguments, state)
+
+    def __reduce__(self):
+        return self.reduced
+
+
+def crafted(path: Path, pickled: bytes) -> None:
+    """A file of torch.save with another pickle in it."""
+    torch.save({}, path)
+    with zipfile.ZipFile(path) as archive:
+        members = {name: archive.read(name) for name in archive.namelist()}
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, content in members.items():
+            archive.writestr(name, pickled if name.endswith("data.pkl") else content)
+
+
+def nothing_stays_allowed() -> bool:
+    return not set(ALLOWED) & set(torch.serialization.get_safe_globals())
+
+
+def namespaces(levels: int) -> bytes:
+    """The opcodes of a Namespace in a Namespace in a Namespace."""
+    return b"cargparse\nNamespace\n)\x81}X\x01\x00\x00\x00a" * levels + b"N" + b"sb" * levels
+
+
+@pytest.mark.parametrize("zipped", [True, False])
+def test_options_beside_the_weights_are_passed_over(tmp_path, zipped):
+    options = argparse.Namespace(lr=1e-3, layers=[1, (2, 3)], nested=argparse.Namespace(name="vim", model=WEIGHTS))
+    content = {"model": WEIGHTS, "epoch": 299, "args": options}
+    torch.save(content, tmp_path / "vim.pth", _use_new_zipfile_serialization=zipped)
+    read = read_tensors(tmp_path / "vim.pth")
+    assert read.keys() == WEIGHTS.keys() and torch.equal(read["head.weight"], WEIGHTS["head.weight"])
+    assert nothing_stays_allowed()
+
+
+STATES = {"names of the class": {"__class__": torch.Size, "__dict__": {}, "__init__": torch.Size, "__doc__": "x"},
+          "a function to set the state": {"__setstate__": torch.Size}, "no dictionary": [1, 2],
+          "slots": ({"a": 1}, {"__class__": torch.Size}),
+          "slots that are none": ({}, 5), "a tensor": torch.ones(2), "numbers for names": {1: 2}, "itself": {}}
+
+
+@pytest.mark.parametrize("state", STATES)
+def test_a_weird_state_of_the_options_changes_nothing(tmp_path, state):
+    values = STATES[state]
+    options = Calls(argparse.Namespace, state=values)
+    if state == "itself":
+        values["again"] = options
+    before = dict(vars(argparse.Namespace))
+    torch.save({"model": WEIGHTS, "args": options}, tmp_path / "weird.pth")
+    read = read_tensors(tmp_path / "weird.pth")
+    assert list(read) == list(WEIGHTS) and all(type(x) is torch.Tensor for x in read.values())
+    assert dict(vars(argparse.Namespace)) == before
+
+
+def as_tensor(kind: type, state: object) -> Calls:
+    """A "tensor" of another class, which torch would build by calling that class."""
+    return Calls(torch._tensor._rebuild_from_type_v2, kind, kind, (), state)
+
+
+@pytest.mark.parametrize("name, make, words", [
+    ("another class within", lambda f: {"args": argparse.Namespace(out=pathlib.PurePosixPath("x"))}, "not opened"),
+    ("a command within", lambda f: {"args": argparse.Namespace(x=Calls(os.mkdir, str(f)))}, "not opened"),
+    ("a class derived from it", lambda f: {"args": Options(lr=1)}, "not opened"),
+    ("derived, by a call", lambda f: {"args": Calls(Options)}, "not opened"),
+    ("a parser", lambda f: {"args": Calls(argparse.ArgumentParser)}, "not opened"),
+    ("what opens files", lambda f: {"args": Calls(argparse.FileType, "w")}, "not opened"),
+    ("arguments for it", lambda f: {"args": Calls(argparse.Namespace, "x")}, "no file of torch.save"),
+    ("as a tensor", lambda f: {"model": {"x": as_tensor(argparse.Namespace, {"__class__": torch.Size})}}, "state dict"),
+    ("for the weights", lambda f: {"model": argparse.Namespace(**WEIGHTS)}, "state dict"),
+    ("for a weight", lambda f: {"model": WEIGHTS | {"head.bias": argparse.Namespace()}}, "state dict"),
+    ("with the weights in it", lambda f: {"model": None, "args": argparse.Namespace(model=WEIGHTS)}, "state dict"),
+    ("alone", lambda f: argparse.Namespace(model=WEIGHTS), "state dict")])
+def test_options_that_are_none_are_refused(tmp_path, name, make, words):
+    content = make(tmp_path / "harmed")
+    torch.save({"model": WEIGHTS} | content if isinstance(content, dict) else content, tmp_path / "bad.pth")
+    with pytest.raises(AumError, match=words) as caught:
+        read_tensors(tmp_path / "bad.pth")
+    assert len(caught.value.problem) < 500 and not (tmp_path / "harmed").exists()
+    assert nothing_stays_allowed()
+
+
+@pytest.mark.parametrize("name, pickled, words", [
+    ("a name within the module", b"\x80\x02cargparse\nNamespace.__init__\n.", "not opened"),
+    ("a name behind the module", b"\x80\x02cargparse._sys\nexit\n.", "not opened"),
+    ("made with arguments", b"\x80\x02cargparse\nNamespace\nK\x01\x85\x81.", "no file of torch.save"),
+    ("state for the class", b"\x80\x02cargparse\nNamespace\n}X\x01\x00\x00\x00aK\x01sb.", "not opened"),
+    ("deeply nested", b"\x80\x02" + namespaces(DEEP) + b".", "state dict")])
+def test_pickles_made_by_hand_are_refused(tmp_path, name, pickled, words):
+    crafted(tmp_path / "bad.pth", pickled)
+    with pytest.raises(AumError, match=words):
+        read_tensors(tmp_path / "bad.pth")
+    assert not hasattr(argparse.Namespace, "a")
+
+
+def test_threads_do_not_take_the_leave_from_each_other(tmp_path):
+    torch.save({"model": WEIGHTS, "args": [argparse.Namespace(number=i) for i in range(200)]}, tmp_path / "vim.pth")
+    with ThreadPoolExecutor(8) as pool:
+        read = list(pool.map(lambda _: read_tensors(tmp_path / "vim.pth"), range(40)))
+    assert all(list(each) == list(WEIGHTS) for each in read) and nothing_stays_allowed()

@@ -1,5 +1,6 @@
 """Other people's checkpoints as models of ours, and as the start of a training: the recorded numbers come out."""
 
+import argparse
 import json
 import zipfile
 
@@ -13,6 +14,7 @@ from aumcli.config import AudioMambaConfig, FrontendConfig, ModelConfig, Spectro
 from aumcli.convert import convert
 from aumcli.core import build_network
 from aumcli.errors import AumError
+from aumcli.recipe import load_recipe
 from aumcli.weights import import_checkpoint, initialise, read_model, save_model
 
 pytest_plugins = ["aum_fixtures"]
@@ -63,6 +65,7 @@ def test_a_vision_mamba_of_imagenet(golden, tmp_path, backend):
 def test_rotary_tables_are_left_out(golden, tmp_path):
     content = torch.load(golden / "aum" / "vim_imagenet_midcls.pth", weights_only=True)
     content["model"] |= {"rope.freqs_cos": torch.ones(196, 64), "rope.freqs_sin": torch.ones(196, 64)}
+    content["args"] = argparse.Namespace(model="vim_small", lr=5e-6, distributed=True)  # as ViM's trainer saves it
     torch.save(content, tmp_path / "vim.pth")
     notes = import_checkpoint(tmp_path / "vim.pth", labels=FIVE).notes
     assert "left out 2 rotary tables" in notes and "averaged the patch embedding over 3 colours" in notes
@@ -72,7 +75,8 @@ def test_rotary_tables_are_left_out(golden, tmp_path):
 
 def test_a_transformer_at_another_length(golden):
     recorded = np.load(golden / "ast" / "ast_pretrained_128x128_to_128x256.npz", allow_pickle=False)
-    imported = import_checkpoint(golden / "ast" / str(recorded["source_checkpoint"]), frames=256, heads=3)
+    imported = import_checkpoint(golden / "ast" / str(recorded["source_checkpoint"]), frames=256, heads=3,
+                                 frontend=FrontendConfig(), activation="softmax")
     with torch.inference_mode():
         np.testing.assert_allclose(imported.network(torch.from_numpy(recorded["input"])), recorded["logits"], atol=1e-4)
     np.testing.assert_allclose(imported.network.v.pos_embed.detach(), recorded["pos_embed"], atol=1e-6)
@@ -135,6 +139,10 @@ def test_transformers_has_no_audio_mamba_and_says_what_it_can_not(tmp_path):
     ast = fresh(SpectrogramTransformerConfig, width=64, heads=1, distilled=True)
     save_model(tmp_path / "ast", ast.state_dict(), config_of(ast))
     assert any("epsilon" in value for _, value in convert(tmp_path / "ast", tmp_path / "out", to="transformers"))
+    kitchen = load_recipe("epic_sounds").frontend.model_copy(update={"frames": 32})
+    save_model(tmp_path / "epic", ast.state_dict(), config_of(ast).model_copy(update={"frontend": kitchen}))
+    with pytest.raises(AumError, match="no such frontend: its kind is epic_sounds"):
+        convert(tmp_path / "epic", tmp_path / "out2", to="transformers")
 
 
 @pytest.mark.parametrize("change, words", [
