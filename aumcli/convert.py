@@ -74,10 +74,10 @@ def convert(
     network, config, notes = imported.network, imported.config, imported.notes
     if trained_by is not None:
         if config.provenance["head"] != "new":
-            if trained_by.model.n_classes != config.model.n_classes:
-                raise AumError(f"{source} has {config.model.n_classes} classes, the recipe {recipe} has "
-                               f"{trained_by.model.n_classes}: it was not trained by that one",
-                               fix=_with_recipe(source, out, options, config.model.n_classes))
+            n_classes = config.model.n_classes
+            if trained_by.model.n_classes != n_classes:
+                raise AumError(f"{source} has {n_classes} classes, the recipe {recipe} has {trained_by.model.n_classes}: "
+                               "it was not trained by that one", fix=_with_recipe(source, out, options, n_classes))
             _check_order(table or [], labels, trained_by)
         config = config.model_copy(update={"provenance": config.provenance | {"recipe": str(recipe)}})
         notes = [*notes, f"frontend, {'' if activation else 'scores, '}evaluation views: the recipe {recipe}'s"]
