@@ -79,7 +79,7 @@ def convert(
                 raise AumError(f"{source} has {n_classes} classes, the recipe {recipe} has {trained_by.model.n_classes}: "
                                "it was not trained by that one", fix=_with_recipe(source, out, options, n_classes))
             _check_order(table or [], labels, trained_by)
-        config = config.model_copy(update={"provenance": config.provenance | {"recipe": str(recipe)}})
+        config = config.model_copy(update={"provenance": config.provenance | {"recipe": str(recipe), "test": trained_by.data.test}})
         notes = [*notes, f"frontend, {'' if activation else 'scores, '}evaluation views: the recipe {recipe}'s"]
     if to == "transformers":
         notes = notes + transformers_ast.write(out, network.state_dict(), config)

@@ -105,7 +105,11 @@ def initialise(network: nn.Module, config: ModelConfig, path: Path | str, heads:
     model = config.model
     checkpoint = read_checkpoint(path, getattr(model, "cls_position", "mid"), None, model.n_mels, heads or getattr(model, "heads", None))
     same_classes = not checkpoint.of_pictures and checkpoint.labels in (None, config.labels)
-    return [f"initialised from {path}: {checkpoint.kind}", *load(network, checkpoint, str(path), same_classes)]
+    notes = [f"initialised from {path}: {checkpoint.kind}", *load(network, checkpoint, str(path), same_classes)]
+    if checkpoint.labels is None and same_classes and checkpoint.model.n_classes == model.n_classes:
+        notes.append(f"the head of {model.n_classes} classes is taken over, though the checkpoint doesn't name them: they have to be in "
+                     "the order of labels.csv; aum convert with --labels gives them names, which are compared")
+    return notes
 
 
 def load(network: nn.Module, checkpoint: Checkpoint, path: str, same_classes: bool, whole: bool = False) -> list[str]:
