@@ -177,7 +177,7 @@ def test_a_share_of_long_recordings_is_made_of_whole_recordings_in_all_shards(tm
         assert sorted(clip.path for clip in files) == sorted(clip.path for clip in stream.clips)
     train_stream, val = as_streams
     assert len(val) == 12 and len(train_stream) == 108 and len({clip.group for clip in val.clips}) == 1
-    (loaded,) = val.load([list(range(len(val)))], 1)
+    (loaded,) = val.load(items([list(range(len(val)))]), 1)
     assert all(isinstance(waveform, np.ndarray) for waveform in loaded)
 
 
