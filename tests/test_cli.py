@@ -160,7 +160,7 @@ def test_without_a_recipe_quickstart_is_taken_and_the_run_named_after_the_data(a
 
     def finished(recipe, out, data, **how):
         calls.append((recipe, out, data))
-        write_json(out / "report.json", {"reported": {"split": "test", "clips": 6}})       # which the closing lines read
+        write_json(out / "report.json", {"reported": {"split": "test", "clips": 6}})  # which the closing lines read
 
     monkeypatch.setattr("aumcli.train.train", finished)
     assert aum("train", "--data", own_corpus).code == 0

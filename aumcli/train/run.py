@@ -131,8 +131,8 @@ def build(recipe: Recipe, out: Path, data: Path | str | None, device: torch.devi
     config = ModelConfig(
         model=recipe.model, frontend=recipe.frontend, labels=tuple(manifest.label_names),
         activation="sigmoid" if recipe.train.loss == "bce" else "softmax",
-        provenance={"data": str(folder), "seed": recipe.seed, "hold_out": recipe.data.hold_out, "test": recipe.data.reported,
-                    "clips": len(train_clips)})
+        provenance={"data": str(folder), "seed": recipe.seed, "hold_out": recipe.data.hold_out,
+                    "test": recipe.data.reported, "clips": len(train_clips)})
     network, averaged, notes = _networks(recipe, config, fresh)
     network.to(device)
     classifier = Classifier(averaged or network, config, str(out), device)
