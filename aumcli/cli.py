@@ -131,8 +131,8 @@ def train(
 def evaluate(
     model: Annotated[Path, typer.Argument(help="a run, a model directory or a packaged model")],
     data: Annotated[str | None, typer.Option(help="prepared data, or the URL of shards (default: what the model was trained on)")] = None,
-    split: Annotated[str | None, typer.Option(help="train, val, test or another split of the data (default: the one that the model's "
-                                              "recipe reports on, data.test)")] = None,
+    split: Annotated[str | None, typer.Option(help="train, val, test or another split of the data (default: the one "
+                                              "that the model's recipe reports on, data.test)")] = None,
     out: Annotated[Path | None, typer.Option(help="folder for the JSON, the scores and the confusion plot (default: the run, if it is one)")] = None,
     json_file: Annotated[Path | None, typer.Option("--json", help="also write the result to this file; - prints it")] = None,
     device: Device = "cpu",
@@ -220,8 +220,8 @@ def bench(
     precision: Annotated[float, typer.Option(min=0, help="repeat until the median's relative standard error is at most this")] = 0.01,
     repeats: Annotated[int, typer.Option(min=1, help="timed runs per point at most")] = 50,
     budget: Annotated[float, typer.Option(min=0, help="seconds per point; three timed runs are made all the same")] = 60.0,
-    memory_cap: Annotated[float | None, typer.Option(min=0.001, help="GiB: what needs more counts as out of memory, as on a smaller "
-                                                     "device")] = None,
+    memory_cap: Annotated[float | None, typer.Option(min=0.001, help="GiB: what needs more counts as out of memory, as "
+                                                     "on a smaller device")] = None,
     components: Annotated[bool, typer.Option("--components", help="instead, where a block's time goes")] = False,
     kernels: Annotated[bool, typer.Option("--kernels", help="instead, every backend of the kernels against the reference")] = False,
     compare: Annotated[bool, typer.Option("--compare", help="instead, compare results: aum bench --compare a.json b.json")] = False,
@@ -235,7 +235,8 @@ def bench(
         raise AumError("--components, --kernels and --compare exclude one another, and only --compare takes files",
                        fix="give one of them")
     if memory_cap is not None and (components or kernels or compare):
-        raise AumError("--memory-cap is for the sweep by tokens", fix="leave it out, or --components, --kernels and --compare")
+        raise AumError("--memory-cap is for the sweep by tokens",
+                       fix="leave it out, or --components, --kernels and --compare")
     if compare:
         lines = module.compared(module.compare(files or [], out))
     else:
@@ -252,20 +253,23 @@ def bench(
 @app.command()
 def ablate(
     recipe: Annotated[str | None, typer.Option(help="a recipe's name or a .toml file (default: quickstart)")] = None,
-    data: Annotated[Path | None, typer.Option(help="prepared data (default: data/<the recipe's corpus>); with --table the folder that "
-                                              "holds the corpora (default: data)")] = None,
+    data: Annotated[Path | None, typer.Option(help="prepared data (default: data/<the recipe's corpus>); with --table "
+                                              "the folder that holds the corpora (default: data)")] = None,
     grid: Annotated[list[str] | None, typer.Option(help="an axis: --grid model.cls_position=head,mid,end; repeatable  "
                                                    "(default: the paper's Table 2, directions by CLS positions)")] = None,
     models: Annotated[str | None, typer.Option(help="compare architectures with equal parameters: aum,ast")] = None,
     table: Annotated[int | None, typer.Option(help="instead, make one of the paper's tables again: 1, 2, 3 or 4",
                                               rich_help_panel=PAPER)] = None,
-    corpora: Annotated[str | None, typer.Option(help="of the table: as20k,vggsound (default: all)", rich_help_panel=PAPER)] = None,
-    rows: Annotated[str | None, typer.Option(help="of the table, by their names there: AuM-B/16 (default: all)", rich_help_panel=PAPER)] = None,
-    init: Annotated[list[str] | None, typer.Option(help="the checkpoint that an architecture's runs start from: --init aum=PATH "
-                                                   "--init ast=PATH")] = None,
+    corpora: Annotated[str | None, typer.Option(help="of the table: as20k,vggsound (default: all)",
+                                                rich_help_panel=PAPER)] = None,
+    rows: Annotated[str | None, typer.Option(help="of the table, by their names there: AuM-B/16 (default: all)",
+                                             rich_help_panel=PAPER)] = None,
+    init: Annotated[list[str] | None, typer.Option(help="the checkpoint that an architecture's runs start from: "
+                                                   "--init aum=PATH --init ast=PATH")] = None,
     seeds: Annotated[int, typer.Option(min=1, help="runs per cell")] = 3,
     set_: Annotated[list[str] | None, typer.Option("--set", help="change a value in all cells; repeatable")] = None,
-    out: Annotated[Path | None, typer.Option(help="folder for the runs and the tables (default: ablations/<recipe>, ablations/table-N)")] = None,
+    out: Annotated[Path | None, typer.Option(help="folder for the runs and the tables (default: ablations/<recipe>, "
+                                             "ablations/table-N)")] = None,
     jobs: Annotated[int | None, typer.Option(min=1, help="runs at a time (default: what keeps the processors busy; on a GPU, 1)")] = None,
     threads: Annotated[int, typer.Option(min=1, help="threads of each run, however many run at a time: they decide how sums round")] = 1,
     device: Device = "cpu",
@@ -274,22 +278,28 @@ def ablate(
     from aumcli import ablate as module
 
     if table is not None and (recipe or grid or models):
-        raise AumError("--table brings its own recipes and grid, so --recipe, --grid and --models can't go with it", fix="leave them out")
+        raise AumError("--table brings its own recipes and grid, so --recipe, --grid and --models can't go with it",
+                       fix="leave them out")
     if table is None and (corpora or rows):
         raise AumError("--corpora and --rows choose from a table", fix="name it: --table 1")
-    out = out or Path("ablations") / (f"table-{table}" if table else Path(recipe or "quickstart").stem)
-    common = {"seeds": seeds, "overrides": set_ or [], "device": device, "jobs": jobs, "threads": threads, "init": init or [], "say": typer.echo}
+    name = f"table-{table}" if table else Path(recipe or "quickstart").stem
+    out = out or Path("ablations") / name
+    common = {"seeds": seeds, "overrides": set_ or [], "device": device, "jobs": jobs, "threads": threads,
+              "init": init or [], "say": typer.echo}
     try:
         if table is None:
             architectures = models.split(",") if models else []
-            result = module.ablate(recipe or "quickstart", out, data, grid or ([] if models else module.TABLE_2), models=architectures, **common)
+            axes = grid or ([] if models else module.TABLE_2)
+            result = module.ablate(recipe or "quickstart", out, data, axes, models=architectures, **common)
+            module.print_ablation(result)
         else:
             names = [text.split(",") if text else [] for text in (corpora, rows)]
             result = module.ablate_table(table, out, data or Path("data"), *names, **common)
+            module.print_paper_table(result)
+            out = result.folder
     except KeyboardInterrupt:
         raise AumError("stopped; finished runs are kept", fix="the same command goes on", exit_code=130) from None
-    (module.print_ablation if table is None else module.print_paper_table)(result)
-    typer.echo(f"{out if table is None else result.folder}: wrote ablation.md, .json, .csv, .tex" + (" and .png" if result.has_map else ""))
+    typer.echo(f"{out}: wrote ablation.md, .json, .csv, .tex" + (" and .png" if result.has_map else ""))
     raise typer.Exit(1 if result.failed else 0)
 
 

@@ -357,10 +357,12 @@ class DataConfig(Frozen):
 
     @property
     def leak(self) -> str:
-        """What the reported clips serve for besides, which flatters the figures: "train", "choose the epoch" or, as it should be, ""."""
+        """What else the reported clips do, which flatters: "train", "choose the epoch" or, as it should be, ""."""
         if self.hold_out:
             return ""
-        return "train" if self.test == self.train else "choose the epoch" if self.test == self.val and not self.val_share else ""
+        if self.test == self.train:
+            return "train"
+        return "choose the epoch" if self.test == self.val and not self.val_share else ""
 
 
 class ModelConfig(Frozen):

@@ -65,8 +65,8 @@ def evaluate(model: Path | str, data: Path | str | None = None, split: str | Non
         model: a run, a model directory or a packaged model's name.
         data: a prepared folder, or the URL of shards; None: what the model was trained on. Where only the shards of a folder
             are left they are streamed.
-        split: train, val, test or another of the data's splits; None: the one that the model's recipe reports on, else test. A run
-            that held a group out means that group by "test".
+        split: train, val, test or another of the data's splits; None: the one that the model's recipe reports on, else
+            test. A run that held a group out means that group by "test".
         out: folder for `eval-<split>.json`, `scores-<split>.npz` and `confusion-<split>.png`; None: nothing is written.
         device: where to compute.
 

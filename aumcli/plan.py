@@ -24,7 +24,7 @@ CROPS = {"random": "a random part is trained on", "first": "their beginning is t
 
 
 def settings_rows(recipe: Recipe, clips: int | None, reported: int | None) -> list[tuple[str, str]]:
-    """What a recipe does, as (what, value) rows: input, start, length, steps, augmentation, and which clips serve for what.
+    """What a recipe does, as (what, value) rows: input, start, length, steps, augmentation, which clips serve for what.
 
     Args:
         recipe: what to do.
@@ -53,11 +53,12 @@ def _reported(data: DataConfig, clips: int | None) -> str:
     """Which clips results are reported on, and what is wrong with them."""
     what = f"the group {data.hold_out}, held out" if data.hold_out else f"the split {data.test}"
     if clips == 0:
-        return f"nothing: the data lack {what}, and `aum eval` needs --split or --data; --set data.test=NAME names another"
+        return f"nothing: the data lack {what}; --set data.test=NAME names another, `aum eval` takes --split"
     count = "" if clips is None else f", {clips:,} clips"
     if data.leak:
-        return (f"{what}{count}, WHICH ALSO {data.leak.upper()}: the figures will flatter; --set data.val_share=0.1 keeps clips of "
-                "train back to choose on, --set data.test=NAME names other clips to report")
+        keep = f", --set data.val_share=0.1 keeps clips of {data.train} back to choose on"
+        return (f"{what}{count}, WHICH ALSO {data.leak.upper()}: the figures will flatter; --set data.test=NAME names "
+                f"other clips to report{'' if data.leak == 'train' else keep}")
     return what + count
 
 

@@ -218,58 +218,139 @@ def test_data_that_is_missing_is_said_once_before_anything(aum, tmp_path):
 # the split that is reported
 
 def test_a_split_that_the_data_lack_is_refused_before_anything_is_trained(aum, recipe, corpus, tmp_path):
-    refused = aum("ablate", "--recipe", recipe, "--data", corpus, "--grid", GRID[0], "--set", "data.test=dev", "--out", tmp_path / "out")
+    refused = aum(
+        "ablate",
+        "--recipe",
+        recipe,
+        "--data",
+        corpus,
+        "--grid",
+        GRID[0],
+        "--set",
+        "data.test=dev",
+        "--out",
+        tmp_path / "out",
+    )
     assert refused.code == 2 and "no split 'dev' to report results on; it has test, train, val" in refused.err
     assert "--set data.test=val --set data.val_share=0.1" in refused.err and not (tmp_path / "out").exists()
-    refused = aum("ablate", "--recipe", recipe, "--data", corpus, "--grid", "data.test=test,dev", "--out", tmp_path / "out")
+    refused = aum(
+        "ablate", "--recipe", recipe, "--data", corpus, "--grid", "data.test=test,dev", "--out", tmp_path / "out"
+    )
     assert refused.code == 2 and "'dev'" in refused.err and not (tmp_path / "out").exists()
 
 
 def test_everything_follows_the_reported_split(aum, recipe, corpus, tmp_path):
-    result = aum("ablate", "--recipe", recipe, "--data", corpus, "--grid", "model.cls_position=mid", "--seeds", 1, "--jobs", 1,
-                 "--set", SHORT[0], "--set", "data.test=val", "--set", "data.val_share=0.2", "--out", tmp_path)
+    result = aum(
+        "ablate",
+        "--recipe",
+        recipe,
+        "--data",
+        corpus,
+        "--grid",
+        "model.cls_position=mid",
+        "--seeds",
+        1,
+        "--jobs",
+        1,
+        "--set",
+        SHORT[0],
+        "--set",
+        "data.test=val",
+        "--set",
+        "data.val_share=0.2",
+        "--out",
+        tmp_path,
+    )
     assert result.code == 0 and "val accuracy (%)" in result.out and "flatter" not in result.out, result.err
     run = tmp_path / "mid" / "seed-0"
-    assert (run / "eval-val.json").is_file() and (run / "scores-val.npz").is_file() and not (run / "eval-test.json").exists()
+    assert (
+        (run / "eval-val.json").is_file()
+        and (run / "scores-val.npz").is_file()
+        and not (run / "eval-test.json").exists()
+    )
     written = json.loads((tmp_path / "ablation.json").read_text())
     assert (written["split"], written["leaks"]) == ("val", [])
     assert written["cells"][0]["scores"]["0"] == json.loads((run / "eval-val.json").read_text())["metrics"]["accuracy"]
     assert "val accuracy (%)" in (tmp_path / "ablation.md").read_text()
 
 
-def test_reported_clips_that_choose_the_epoch_are_said_to_flatter_and_no_other_clips_are_compared(recipe, corpus, tmp_path):
+def test_reported_clips_that_choose_the_epoch_are_said_to_flatter_and_no_other_clips_are_compared(
+    recipe, corpus, tmp_path
+):
     found = quietly(recipe, tmp_path, corpus, ["data.test=val,test"], 1, SHORT)
     assert (found.split, found.leaks, found.comparison) == ("reported", ["choose the epoch"], None)
     assert "the reported clips also choose the epoch: the figures flatter" in (tmp_path / "ablation.md").read_text()
-    assert (tmp_path / "val" / "seed-0" / "eval-val.json").is_file() and (tmp_path / "test" / "seed-0" / "eval-test.json").is_file()
+    assert (tmp_path / "val" / "seed-0" / "eval-val.json").is_file() and (
+        tmp_path / "test" / "seed-0" / "eval-test.json"
+    ).is_file()
 
 
 # starts, and grids of paths
 
 def test_each_architecture_starts_from_its_checkpoint(aum, corpus, finished, tmp_path):
     run = finished[1] / "mid" / "seed-0"
-    shape = ("--set", "model.width=16", "--set", "model.depth=2", "--set", "model.state_size=4", "--set", "train.epochs=1")
+    shape = (
+        "--set",
+        "model.width=16",
+        "--set",
+        "model.depth=2",
+        "--set",
+        "model.state_size=4",
+        "--set",
+        "train.epochs=1",
+    )
     (tmp_path / "plain.toml").write_text(ARCHITECTURES.replace("size = 'nano'\n", ""))
-    common = ("ablate", "--recipe", tmp_path / "plain.toml", "--data", corpus, *shape, "--grid", "model.cls_position=mid", "--seeds", 1,
-              "--jobs", 1, "--out", tmp_path / "a")
+    common = (
+        "ablate",
+        "--recipe",
+        tmp_path / "plain.toml",
+        "--data",
+        corpus,
+        *shape,
+        "--grid",
+        "model.cls_position=mid",
+        "--seeds",
+        1,
+        "--jobs",
+        1,
+        "--out",
+        tmp_path / "a",
+    )
     result = aum(*common, "--init", f"aum={run}", "--init", f"ast={run}")
     assert result.code == 0, result.err
     assert load_recipe(tmp_path / "a" / "mid" / "seed-0" / "recipe.toml").train.init == str(run)
     assert f"aum runs start from {run}." in (tmp_path / "a" / "ablation.md").read_text()
-    for wrong, words in (("aum", "not ARCHITECTURE=PATH"), (f"cnn={run}", "not ARCHITECTURE=PATH"), ("aum=nowhere.pth", "no such file")):
+    for wrong, words in (
+        ("aum", "not ARCHITECTURE=PATH"),
+        (f"cnn={run}", "not ARCHITECTURE=PATH"),
+        ("aum=nowhere.pth", "no such file"),
+    ):
         refused = aum(*common, "--init", wrong)
         assert refused.code == 2 and words in refused.err
 
 
 def test_runs_that_need_a_start_are_refused_without(aum, recipe, corpus, tmp_path):
-    refused = aum("ablate", "--recipe", recipe, "--data", corpus, "--set", "train.pretrained=the weights of X", "--out", tmp_path / "out")
+    refused = aum(
+        "ablate",
+        "--recipe",
+        recipe,
+        "--data",
+        corpus,
+        "--set",
+        "train.pretrained=the weights of X",
+        "--out",
+        tmp_path / "out",
+    )
     assert refused.code == 2 and "aum from the weights of X" in refused.err and "--init aum=PATH" in refused.err
     assert not (tmp_path / "out").exists()
 
 
 def test_values_that_are_paths_stay_below_the_folder(recipe, tmp_path):
     study = grid_study(recipe, tmp_path / "out", None, axes_of(["train.init=/a/b,../../c"]), 1, (), False, {})
-    assert [plan.folder for plan in study.runs] == [tmp_path / "out" / "-a-b" / "seed-0", tmp_path / "out" / "..-..-c" / "seed-0"]
+    assert [plan.folder for plan in study.runs] == [
+        tmp_path / "out" / "-a-b" / "seed-0",
+        tmp_path / "out" / "..-..-c" / "seed-0",
+    ]
 
 
 # the paper's tables
@@ -279,7 +360,12 @@ def test_the_grid_of_table_2_has_the_papers_figures_beside_it(tmp_path):
         study = grid_study(recipe, tmp_path, None, axes_of(grid), 1, overrides, False, {})
         return [variant[0].published and variant[0].published.mean for variant in study.plans]
 
-    assert published("as20k", ["model.direction=Fo-Fo,Bi-Bi", "model.cls_position=head,end"]) == [0.0048, 0.119, 0.0497, 0.1111]
+    assert published("as20k", ["model.direction=Fo-Fo,Bi-Bi", "model.cls_position=head,end"]) == [
+        0.0048,
+        0.119,
+        0.0497,
+        0.1111,
+    ]
     assert published("vggsound", ["model.cls_position=head,mid,end"]) == [0.4091, 0.4258, 0.4041]
     assert published("vggsound", ["model.cls_position=mid"], "model.direction=Bi-Bi", "train.epochs=1") == [0.3648]
     assert published("fsdd", ["model.cls_position=mid"]) == [None]                              # not the paper's corpus
@@ -288,9 +374,13 @@ def test_the_grid_of_table_2_has_the_papers_figures_beside_it(tmp_path):
 
 
 def test_a_table_is_made_of_published_recipes(tmp_path):
-    one, two = table_studies(1, tmp_path, tmp_path / "data", ("as20k", "epic_sounds"), ("AST-B/16", "AuM-B/16"), 3, (), {})
+    one, two = table_studies(
+        1, tmp_path, tmp_path / "data", ("as20k", "epic_sounds"), ("AST-B/16", "AuM-B/16"), 3, (), {}
+    )
     rival, ours = one.plans
-    assert [plan.seed for plan in rival] == [0, 1, 2] and rival[0].recipe == load_recipe("as20k-ast")    # not of equal parameters
+    assert [plan.seed for plan in rival] == [0, 1, 2] and rival[0].recipe == load_recipe(
+        "as20k-ast"
+    )  # not of equal parameters
     assert ours[2].recipe == load_recipe("as20k", ["seed=2"]) and ours[2].folder == tmp_path / "as20k" / "seed-2"
     assert rival[0].published == Published(0.1041, 0.0032, "mAP") and rival[0].data == tmp_path / "data" / "as20k"
     assert {plan.recipe.data.reported for plan in two.runs} == {"val"}
@@ -301,11 +391,18 @@ def test_a_table_is_made_of_published_recipes(tmp_path):
                for plan, name in zip(grid.runs, ("head", "mid", "end"), strict=True))
 
 
-@pytest.mark.parametrize("arguments, words", [
-    (("--table", 5), "choose 1, 2, 3 or 4"), (("--table", 1, "--grid", GRID[0]), "--table brings its own"),
-    (("--table", 1, "--models", "aum,ast"), "--table brings its own"), (("--corpora", "as20k"), "name it: --table 1"),
-    (("--table", 4, "--corpora", "as20k"), "Table 4 has no 'as20k'"), (("--table", 2, "--corpora", "vgsound"), "did you mean vggsound?"),
-    (("--table", 1, "--rows", "AuM-B"), "did you mean AuM-B/16?")])
+@pytest.mark.parametrize(
+    "arguments, words",
+    [
+        (("--table", 5), "choose 1, 2, 3 or 4"),
+        (("--table", 1, "--grid", GRID[0]), "--table brings its own"),
+        (("--table", 1, "--models", "aum,ast"), "--table brings its own"),
+        (("--corpora", "as20k"), "name it: --table 1"),
+        (("--table", 4, "--corpora", "as20k"), "Table 4 has no 'as20k'"),
+        (("--table", 2, "--corpora", "vgsound"), "did you mean vggsound?"),
+        (("--table", 1, "--rows", "AuM-B"), "did you mean AuM-B/16?"),
+    ],
+)
 def test_mistakes_in_a_table_are_named(aum, tmp_path, monkeypatch, arguments, words):
     monkeypatch.chdir(tmp_path)
     refused = aum("ablate", *arguments)
@@ -321,17 +418,32 @@ def test_corpora_that_are_not_prepared_are_named_with_their_commands(aum, corpus
     assert "--corpora vggsound" in refused.err and not (tmp_path / "ablations").exists()
     refused = aum("ablate", "--table", 4, "--data", "elsewhere")
     assert "aum prepare vggsound --out elsewhere/vggsound" in refused.err and "or make it" not in refused.err
-    refused = aum("ablate", "--table", 4, "--corpora", "vggsound")                              # prepared, but what it starts from lacks
-    assert refused.code == 2 and "--init ast=PATH --init aum=PATH" in refused.err and not (tmp_path / "ablations").exists()
+    refused = aum("ablate", "--table", 4, "--corpora", "vggsound")  # prepared, but what it starts from lacks
+    assert (
+        refused.code == 2 and "--init ast=PATH --init aum=PATH" in refused.err and not (tmp_path / "ablations").exists()
+    )
 
 
 def paper_table(tmp_path, metric="mAP") -> Table:
     cells = [Cell((f"model={name}",), {0: score, 1: score + 0.02}, {}, 10, Published(mean, 0.01, "mAP"))
              for name, score, mean in (("AST-B/16", 0.1, 0.1041), ("AuM-B/16", 0.13, 0.1328))]
     axes = [["model=AST-B/16", "model=AuM-B/16"]]
-    return Table(1, [Ablation("as20k", (), axes, 2, cells, metric, table=1),
-                     Ablation("epic_sounds", (), axes, 2, [Cell(cell.overrides, {}, {0: "broken"}) for cell in cells], split="val", table=1)],
-                 tmp_path)
+    return Table(
+        1,
+        [
+            Ablation("as20k", (), axes, 2, cells, metric, table=1),
+            Ablation(
+                "epic_sounds",
+                (),
+                axes,
+                2,
+                [Cell(cell.overrides, {}, {0: "broken"}) for cell in cells],
+                split="val",
+                table=1,
+            ),
+        ],
+        tmp_path,
+    )
 
 
 def test_a_table_in_every_format(tmp_path, capsys):
@@ -343,29 +455,48 @@ def test_a_table_in_every_format(tmp_path, capsys):
     printed = capsys.readouterr().out
     assert "AST-B/16, paper  10.41 ± 1.00" in printed and "failed: epic_sounds: AuM-B/16, seed 0: broken" in printed
     page = (tmp_path / "ablation.md").read_text()
-    assert ("| model | as20k test mAP | epic_sounds val score |\n| --- | --- | --- |\n| AST-B/16 | 11.00 ± 1.41 | failed |\n"
-            "| AST-B/16, paper | 10.41 ± 1.00 | - |\n| AuM-B/16 | **14.00 ± 1.41** * | failed |") in page
+    assert (
+        "| model | as20k test mAP | epic_sounds val score |\n| --- | --- | --- |\n"
+        "| AST-B/16 | 11.00 ± 1.41 | failed |\n"
+        "| AST-B/16, paper | 10.41 ± 1.00 | - |\n| AuM-B/16 | **14.00 ± 1.41** * | failed |"
+    ) in page
     assert "| AuM-B/16 | **14.00 ± 1.41** * | 13.28 ± 1.00 | 13.00 15.00 | 10 |" in page
     rows = list(csv.DictReader((tmp_path / "ablation.csv").open()))
     assert [(row["corpus"], row["model"], row["paper_mean"]) for row in rows] == [
-        ("as20k", "AST-B/16", "0.1041"), ("as20k", "AuM-B/16", "0.1328"), ("epic_sounds", "AST-B/16", ""), ("epic_sounds", "AuM-B/16", "")]
+        ("as20k", "AST-B/16", "0.1041"),
+        ("as20k", "AuM-B/16", "0.1328"),
+        ("epic_sounds", "AST-B/16", ""),
+        ("epic_sounds", "AuM-B/16", ""),
+    ]
     assert r"AuM-B/16, paper & 13.28 $\pm$ 1.00 & - \\" in (tmp_path / "ablation.tex").read_text()
-    assert json.loads((tmp_path / "ablation.json").read_text())["corpora"][0]["cells"][1]["paper"] == {"mean": 0.1328, "std": 0.01}
+    assert json.loads((tmp_path / "ablation.json").read_text())["corpora"][0]["cells"][1]["paper"] == {
+        "mean": 0.1328,
+        "std": 0.01,
+    }
 
 
 def test_a_map_of_the_papers_does_not_stand_beside_an_accuracy(tmp_path):
     write_table(paper_table(tmp_path, metric="accuracy"))
-    assert "paper |" not in (tmp_path / "ablation.md").read_text() and "13.28" not in (tmp_path / "ablation.csv").read_text()
+    assert (
+        "paper |" not in (tmp_path / "ablation.md").read_text()
+        and "13.28" not in (tmp_path / "ablation.csv").read_text()
+    )
 
 
 def test_a_table_from_python_and_again_by_parts(corpus, tmp_path):
     shutil.copytree(corpus, tmp_path / "data" / "vggsound")
     small = ["train.epochs=1", "model.width=48", "model.depth=1", "frontend.frames=64"]
-    made = ablate_table(1, tmp_path / "out", tmp_path / "data", ["vggsound"], seeds=1, overrides=small, jobs=1, say=lambda text: None)
+    made = ablate_table(
+        1, tmp_path / "out", tmp_path / "data", ["vggsound"], seeds=1, overrides=small, jobs=1, say=lambda text: None
+    )
     result, = made.results
-    assert made.folder == tmp_path / "out" / "only-vggsound" and not made.failed and result.comparison.first == "AuM-B/16"
+    assert (
+        made.folder == tmp_path / "out" / "only-vggsound" and not made.failed and result.comparison.first == "AuM-B/16"
+    )
     trained = {path: path.stat().st_mtime_ns for path in (tmp_path / "out").rglob("model.safetensors")}
-    again = ablate_table(1, tmp_path / "out", tmp_path / "data", ["vggsound"], ["AST-B/16"], 1, small, jobs=1, say=lambda text: None)
+    again = ablate_table(
+        1, tmp_path / "out", tmp_path / "data", ["vggsound"], ["AST-B/16"], 1, small, jobs=1, say=lambda text: None
+    )
     assert again.folder.name == "only-vggsound_AST-B-16" and again.results[0].cells == result.cells[:1]
     assert trained == {path: path.stat().st_mtime_ns for path in (tmp_path / "out").rglob("model.safetensors")}
 

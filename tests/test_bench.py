@@ -246,13 +246,27 @@ def test_mistakes_are_named_before_anything_runs(arguments, words):
 # a cap of the memory
 
 def test_what_needs_more_than_the_cap_is_out_of_memory(aum, tmp_path):
-    arguments = ("bench", "--models", "aum-nano,ast-nano-eager", "--min-tokens", 64, "--max-tokens", 64, "--repeats", 1, "--out", tmp_path)
+    arguments = (
+        "bench",
+        "--models",
+        "aum-nano,ast-nano-eager",
+        "--min-tokens",
+        64,
+        "--max-tokens",
+        64,
+        "--repeats",
+        1,
+        "--out",
+        tmp_path,
+    )
     result = aum(*arguments, "--memory-cap", 0.001)
     assert result.code == 0 and result.out.count("out of memory") == 4 and "at most 0.001 GiB" in result.out, result.err
     points = read_results(tmp_path)[0].points
     assert [(point.failure, point.setting.memory_cap_gib) for point in points] == [(OUT_OF_MEMORY, 0.001)] * 2
     rows = list(csv.DictReader((tmp_path / "bench.csv").open()))
-    assert {row["memory_cap_gib"] for row in rows} == {"0.001"} and "at most 0.001 GiB" in (tmp_path / "bench.md").read_text()
+    assert {row["memory_cap_gib"] for row in rows} == {"0.001"} and "at most 0.001 GiB" in (
+        tmp_path / "bench.md"
+    ).read_text()
     assert next(timed_runs(setting("ast-nano-eager", 64, memory_cap_gib=16.0)))[0]["run"] > 0
 
 
@@ -261,11 +275,15 @@ def test_capped_and_other_measurements_stay_apart(tmp_path):
     update(tmp_path, capped.environment, QUICK, made({"ast-base": {512: 50.0, 1024: 70.0}}).points)
     update(tmp_path, capped.environment, QUICK, capped.points)
     page = (tmp_path / "bench.md").read_text()
-    assert page.count("### inference") == 2 and page.count("at most 48 GiB") == 1 and len(read_results(tmp_path)[0].points) == 4
+    assert (
+        page.count("### inference") == 2
+        and page.count("at most 48 GiB") == 1
+        and len(read_results(tmp_path)[0].points) == 4
+    )
 
 
 def test_a_cap_must_be_within_the_devices_memory(monkeypatch):
-    monkeypatch.setattr(sweep, "memory_bytes", lambda device: int(47.5 * 2**30))          # what an A6000 shows of its 48
+    monkeypatch.setattr(sweep, "memory_bytes", lambda device: int(47.5 * 2**30))  # what an A6000 shows of its 48
     assert Sweep(memory_cap_gib=48.0).setting("aum-base", 512).memory_cap_gib == 48.0
     with pytest.raises(AumError, match="47.5 GiB of memory, less than --memory-cap 80"):
         Sweep(memory_cap_gib=80.0)
@@ -291,6 +309,12 @@ def test_picture_draws_the_cap(tmp_path, monkeypatch):
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 def test_a_gpu_gives_no_more_than_the_cap():
     needs = next(timed_runs(setting("ast-nano-eager", 2048, mode="training", device="cuda")))[1]["peak_bytes"]
-    capped, free = take_turns(timed_runs, [setting("ast-nano-eager", 2048, mode="training", device="cuda", memory_cap_gib=cap / 2**30)
-                                           for cap in (needs / 2, 4 * needs)], QUICK)
+    capped, free = take_turns(
+        timed_runs,
+        [
+            setting("ast-nano-eager", 2048, mode="training", device="cuda", memory_cap_gib=cap / 2**30)
+            for cap in (needs / 2, 4 * needs)
+        ],
+        QUICK,
+    )
     assert capped.failure == OUT_OF_MEMORY and not free.failure

@@ -1,4 +1,4 @@
-"""aum ablate: a grid of variants and seeds under one recipe, or a table of the paper, each cell's runs ordinary run folders."""
+"""aum ablate: a grid of variants and seeds, or a table of the paper; each cell's runs are ordinary run folders."""
 
 from aumcli.ablate.ablation import Ablation, Cell, Table, ablate, ablate_table
 from aumcli.ablate.grid import TABLE_2

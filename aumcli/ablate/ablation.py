@@ -7,7 +7,17 @@ from pathlib import Path
 
 from aumcli.ablate import paper
 from aumcli.ablate.cells import Ablation, Cell, Table
-from aumcli.ablate.grid import TABLE_2, Plan, Study, axes_of, count_parameters, grid_study, starts_of, table_studies, value_of
+from aumcli.ablate.grid import (
+    TABLE_2,
+    Plan,
+    Study,
+    axes_of,
+    count_parameters,
+    grid_study,
+    starts_of,
+    table_studies,
+    value_of,
+)
 from aumcli.ablate.runs import jobs_for, read_score, run_plans, scores_of
 from aumcli.ablate.significance import compare
 from aumcli.ablate.tables import write_ablation, write_table
@@ -57,15 +67,26 @@ def ablate(recipe: str, out: Path | str, data: Path | str | None = None, grid: S
     return result
 
 
-def ablate_table(number: int, out: Path | str, data: Path | str = DATA, corpora: Sequence[str] = (), rows: Sequence[str] = (),
-                 seeds: int = 3, overrides: Sequence[str] = (), device: str = "cpu", jobs: int | None = None, threads: int = 1,
-                 init: Sequence[str] = (), say=print) -> Table:
+def ablate_table(
+    number: int,
+    out: Path | str,
+    data: Path | str = DATA,
+    corpora: Sequence[str] = (),
+    rows: Sequence[str] = (),
+    seeds: int = 3,
+    overrides: Sequence[str] = (),
+    device: str = "cpu",
+    jobs: int | None = None,
+    threads: int = 1,
+    init: Sequence[str] = (),
+    say=print,
+) -> Table:
     """Train and test the cells of one of the paper's tables, by the published recipes.
 
     Args:
         number: 1 to 4.
-        out: folder for a run per cell and seed, and for ablation.md, .json, .csv, .tex, the paper's figures beside ours; those of
-            a part of the table go to out/only-<its corpora and rows>.
+        out: folder for a run per cell and seed, and for ablation.md, .json, .csv, .tex, the paper's figures beside
+            ours; those of a part of the table go to out/only-<its corpora and rows>.
         data: the folder that holds the prepared corpora.
         corpora, rows: those wanted, by the names of recipes and of the paper; none: all of the table.
         seeds, overrides, device, jobs, threads, init, say: see `ablate`.
@@ -74,8 +95,8 @@ def ablate_table(number: int, out: Path | str, data: Path | str = DATA, corpora:
         An ablation for each corpus.
 
     Raises:
-        AumError: there is no such table, corpus or row, a corpus isn't prepared, a recipe starts from weights that were not
-            given, or there is a mistake in the data, before anything is trained.
+        AumError: there is no such table, corpus or row, a corpus isn't prepared, a recipe starts from weights that were
+            not given, or there is a mistake in the data, before anything is trained.
     """
     out, data = Path(out), Path(data)
     if number not in (paper.GRID, *paper.TABLES):
@@ -115,12 +136,14 @@ def _check_prepared(number: int, data: Path, corpora: Sequence[str]) -> None:
     if missing:
         there = [corpus for corpus in corpora if corpus not in missing]
         commands = [f"aum prepare {corpus}" + ("" if data == DATA else f" --out {data / corpus}") for corpus in missing]
-        raise AumError(f"Table {number} needs corpora that are not prepared: {', '.join(str(data / corpus) for corpus in missing)}",
-                       fix="; ".join(commands) + (f"; or make it of those that are: --corpora {','.join(there)}" if there else ""))
+        raise AumError(
+            f"Table {number} needs corpora that are not prepared: {', '.join(str(data / name) for name in missing)}",
+            fix="; ".join(commands) + (f"; or make it of those that are: --corpora {','.join(there)}" if there else ""),
+        )
 
 
 def _check(plans: Sequence[Plan]) -> None:
-    """Find the mistakes that many runs would share, once and before any: weights that aren't given, missing data and splits."""
+    """Find the mistakes that many runs would share before any: weights that aren't given, missing data and splits."""
     unstarted = {plan.recipe.model.architecture: plan.recipe.train.pretrained for plan in plans
                  if plan.recipe.train.pretrained and not plan.recipe.train.init}
     if unstarted:
@@ -138,9 +161,11 @@ def _check(plans: Sequence[Plan]) -> None:
             training_splits(manifest, config)
         if not reported_clips(manifest, config, index):
             has = manifest.split_names if index is None else list(index.splits)
-            raise AumError(f"{manifest.folder} has no split {config.test!r} to report results on; it has {', '.join(has)}",
-                           fix=f"name another with --set data.test=NAME; --set data.test={config.val} --set data.val_share=0.1 "
-                               f"reports on {config.val} and keeps clips of {config.train} back to choose the epoch on")
+            raise AumError(
+                f"{manifest.folder} has no split {config.test!r} to report results on; it has {', '.join(has)}",
+                fix=f"name another with --set data.test=NAME; --set data.test={config.val} --set data.val_share=0.1 "
+                f"reports on {config.val} and keeps clips of {config.train} back to choose the epoch on",
+            )
 
 
 def _collect(study: Study, failures: dict[Path, str]) -> Ablation:
@@ -153,20 +178,42 @@ def _collect(study: Study, failures: dict[Path, str]) -> Ablation:
             metric, scores[plan.seed] = read_score(plan)
             machines[_machine(plan.folder)] = None
         failed = {plan.seed: failures[plan.folder] for plan in variant if failures.get(plan.folder)}
-        cells.append(Cell(variant[0].variant, scores, failed,
-                          count_parameters(read_config(ended[0].folder / "best").model) if ended else None, variant[0].published))
+        cells.append(
+            Cell(
+                variant[0].variant,
+                scores,
+                failed,
+                count_parameters(read_config(ended[0].folder / "best").model) if ended else None,
+                variant[0].published,
+            )
+        )
     splits = {plan.recipe.data.reported for plan in runs}
-    result = Ablation(study.recipe, study.overrides, study.axes, study.seeds, cells, metric, list(machines),
-                      starts=sorted({f"{plan.recipe.model.architecture} runs start from {plan.recipe.train.init}" for plan in runs
-                                     if plan.recipe.train.init}), split=splits.pop() if len(splits) == 1 else "reported",
-                      leaks=sorted({plan.recipe.data.leak for plan in runs} - {""}), table=study.table)
+    result = Ablation(
+        study.recipe,
+        study.overrides,
+        study.axes,
+        study.seeds,
+        cells,
+        metric,
+        list(machines),
+        starts=sorted(
+            {
+                f"{plan.recipe.model.architecture} runs start from {plan.recipe.train.init}"
+                for plan in runs
+                if plan.recipe.train.init
+            }
+        ),
+        split=splits.pop() if len(splits) == 1 else "reported",
+        leaks=sorted({plan.recipe.data.leak for plan in runs} - {""}),
+        table=study.table,
+    )
     if len(cells) == 2 and all(failures.get(plan.folder) is not None for plan in runs):
         result.comparison = _compare(result, study.plans)
     return result
 
 
 def _compare(result: Ablation, plans: list[list[Plan]]):
-    """The two cells' comparison over the seeds that both have; None where there is none, or they report on other clips."""
+    """The two cells' comparison over the seeds that both have; None for none, or where they report on other clips."""
     pairs = list(zip(result.cells, plans))
     if result.table:
         pairs.reverse()             # the paper's tables have the rival first

@@ -48,8 +48,8 @@ class Ablation:
     machines: list[str] = field(default_factory=list)
     comparison: Comparison | None = None
     split: str = "test"             # that is reported; "reported" where the cells have different ones
-    starts: list[str] = field(default_factory=list)     # from which checkpoint each architecture's runs started
-    leaks: list[str] = field(default_factory=list)      # what the reported clips serve for besides, see `DataConfig.leak`
+    starts: list[str] = field(default_factory=list)  # from which checkpoint each architecture's runs started
+    leaks: list[str] = field(default_factory=list)  # what the reported clips serve for besides, see `DataConfig.leak`
     table: int = 0                  # of the paper, of which this is a corpus; 0: none
 
     @property

@@ -1,4 +1,4 @@
-"""What to train: the variants of a grid, architectures made equal in parameters, and the cells of the paper's tables."""
+"""What to train: the variants of a grid, architectures of equal parameters, and the cells of the paper's tables."""
 
 import itertools
 import json
@@ -76,15 +76,26 @@ def starts_of(init: Sequence[str]) -> dict[str, str]:
     for text in init:
         architecture, equals, path = text.partition("=")
         if not equals or architecture not in ARCHITECTURES:
-            raise AumError(f"--init {text} is not ARCHITECTURE=PATH", fix="write for example --init aum=PATH --init ast=PATH")
+            raise AumError(
+                f"--init {text} is not ARCHITECTURE=PATH", fix="write for example --init aum=PATH --init ast=PATH"
+            )
         if not Path(checkpoint_path(path)).exists():
             raise AumError(f"--init {text}: there is no such file or folder", fix="name a checkpoint, a run or a model")
         starts[architecture] = path
     return starts
 
 
-def grid_study(recipe: str, out: Path, data: Path | None, axes: list[list[str]], seeds: int, overrides: Sequence[str], equal: bool,
-               starts: Mapping[str, str], table: int = 0) -> Study:
+def grid_study(
+    recipe: str,
+    out: Path,
+    data: Path | None,
+    axes: list[list[str]],
+    seeds: int,
+    overrides: Sequence[str],
+    equal: bool,
+    starts: Mapping[str, str],
+    table: int = 0,
+) -> Study:
     """The runs of a grid.
 
     Args:
@@ -128,14 +139,19 @@ def table_studies(number: int, out: Path, data: Path, corpora: Sequence[str], ro
     """
     if number == paper.GRID:
         axes = axes_of([f"{paper.DIRECTION}={','.join(rows)}", TABLE_2[1]])
-        return [grid_study(corpus, out / corpus, data / corpus, axes, seeds, overrides, False, starts, number) for corpus in corpora]
+        return [
+            grid_study(corpus, out / corpus, data / corpus, axes, seeds, overrides, False, starts, number)
+            for corpus in corpora
+        ]
     studies, wanted = [], [row for row in paper.TABLES[number] if row.name in rows]
     for corpus in corpora:
         plans = []
         for row in wanted:
             recipe = corpus + row.variant
             published = paper.published_row(row, corpus)
-            plans.append(_runs((f"model={row.name}",), recipe, overrides, out / recipe, data / corpus, seeds, starts, published))
+            plans.append(
+                _runs((f"model={row.name}",), recipe, overrides, out / recipe, data / corpus, seeds, starts, published)
+            )
         studies.append(Study(corpus, tuple(overrides), [[f"model={row.name}" for row in wanted]], seeds, plans, number))
     return studies
 

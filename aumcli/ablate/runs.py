@@ -44,7 +44,9 @@ def run_plans(plans: Sequence[Plan], device: str, jobs: int, threads: int, say) 
         else:
             waiting.append(plan)
     jobs = min(jobs, len(waiting))
-    yield from (_at_once(waiting, device, jobs, threads, say) if jobs > 1 else _one_by_one(waiting, device, threads, say))
+    yield from (
+        _at_once(waiting, device, jobs, threads, say) if jobs > 1 else _one_by_one(waiting, device, threads, say)
+    )
 
 
 def _at_once(plans: Sequence[Plan], device: str, jobs: int, threads: int, say) -> Iterator[tuple[Plan, str]]:
@@ -108,7 +110,15 @@ def finish(plan: Plan, device: str, say, progress: bool = True) -> None:
         write_text(folder / PLANNED, dump_recipe(plan.recipe))
     if not (folder / REPORT).is_file():
         say(plan.name)
-        train(plan.recipe, folder, plan.data, resume=(folder / "last" / "state.pt").is_file(), device=device, progress=progress, say=say)
+        train(
+            plan.recipe,
+            folder,
+            plan.data,
+            resume=(folder / "last" / "state.pt").is_file(),
+            device=device,
+            progress=progress,
+            say=say,
+        )
     if not all((folder / name).is_file() for name in _results(plan)):
         evaluate(folder, plan.data, plan.recipe.data.reported, folder, device)
 
@@ -143,7 +153,7 @@ def scores_of(plan: Plan) -> Path:
 
 
 def read_score(plan: Plan) -> tuple[str, float]:
-    """The metric and its value on the reported split, of a finished run: accuracy, or mAP of data with several labels."""
+    """A finished run's metric on the reported split, and its value: accuracy, or mAP of data with several labels."""
     figures = json.loads((plan.folder / _results(plan)[0]).read_text(encoding="utf-8"))["metrics"]
     return ("mAP", figures["mean_average_precision"]) if figures["multi_label"] else ("accuracy", figures["accuracy"])
 

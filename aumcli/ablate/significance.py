@@ -49,8 +49,10 @@ class Comparison:
         else:
             test = (f"{self.only_first} times right in {self.first} alone, {self.only_second} times in {self.second} alone; "
                     f"exact McNemar test on each clip's sum over the seeds, {_p(self.p_clips)}")
-        lines.append(f"Over {self.clips} clips, these trained models taken as they are: {test}; bootstrap 95 % interval "
-                     f"{low:+.2f} to {high:+.2f}.")
+        lines.append(
+            f"Over {self.clips} clips, these trained models taken as they are: {test}; bootstrap 95 % interval "
+            f"{low:+.2f} to {high:+.2f}."
+        )
         return lines
 
 
@@ -143,11 +145,12 @@ def weighted_map(scores: np.ndarray, targets: np.ndarray, weights: np.ndarray) -
         weights: (draws, clips); how often each clip was drawn.
 
     Returns:
-        (draws), over the classes that a draw has positive clips of, NaN where it has none; equal scores count as one threshold.
+        (draws), over the classes that a draw has positive clips of, NaN where it has none; equal scores count as one
+        threshold.
     """
     from scipy.sparse import csr_array
 
-    by_clip, each = np.ascontiguousarray(weights.T, dtype=np.float32), []                              # (clips, draws): whole numbers
+    by_clip, each = np.ascontiguousarray(weights.T, dtype=np.float32), []  # (clips, draws): whole numbers
     for column, positive in zip(scores.T, targets.T):
         order = np.argsort(-column, kind="stable")
         ordered, hits = -column[order], np.flatnonzero(positive[order] > 0)                            # (positives)
@@ -156,13 +159,14 @@ def weighted_map(scores: np.ndarray, targets: np.ndarray, weights: np.ndarray) -
         # precision counts at the positives alone: at how many clips each threshold stands, equal scores together
         bounds, at = np.unique(np.searchsorted(ordered, ordered[hits], side="right"), return_inverse=True)
         above = order[: bounds[-1]]
-        steps = csr_array((np.ones(len(above), np.float32), above, [0, *bounds]), (len(bounds), len(order)))     # (thresholds, clips)
-        drawn = (steps @ by_clip).cumsum(0, dtype=float)                                               # (thresholds, draws)
-        right = by_clip[order[hits]]                                                                   # (positives, draws)
-        found = right.cumsum(0, dtype=float)[np.searchsorted(hits, bounds) - 1]                        # (thresholds, draws)
+        ones = np.ones(len(above), np.float32)
+        steps = csr_array((ones, above, [0, *bounds]), (len(bounds), len(order)))  # (thresholds, clips)
+        drawn = (steps @ by_clip).cumsum(0, dtype=float)  # (thresholds, draws)
+        right = by_clip[order[hits]]  # (positives, draws)
+        found = right.cumsum(0, dtype=float)[np.searchsorted(hits, bounds) - 1]  # (thresholds, draws)
         with np.errstate(invalid="ignore"):
             each.append((right * (found / np.maximum(drawn, 1))[at]).sum(0) / right.sum(0, dtype=float))
-    each = np.array(each).reshape(-1, len(weights))                                                    # (classes, draws)
+    each = np.array(each).reshape(-1, len(weights))  # (classes, draws)
     known = np.isfinite(each)
     with np.errstate(invalid="ignore"):
         return np.where(known, each, 0.0).sum(0) / known.sum(0)

@@ -1,4 +1,4 @@
-"""An ablation, or one of the paper's tables made again, for people and programs: terminal, Markdown, LaTeX, CSV, JSON."""
+"""An ablation, or a table of the paper made again, for people and programs: terminal, Markdown, LaTeX, CSV, JSON."""
 
 import csv
 import io
@@ -47,7 +47,10 @@ def write_ablation(result: Ablation, out: Path) -> None:
 def write_table(made: Table) -> None:
     """Write ablation.json, .csv, .md, .tex and, of Table 2, a heat map for each corpus."""
     out = made.folder
-    write_json(out / "ablation.json", {"schema": 2, "table": made.number, "corpora": [_as_json(result) for result in made.results]})
+    write_json(
+        out / "ablation.json",
+        {"schema": 2, "table": made.number, "corpora": [_as_json(result) for result in made.results]},
+    )
     write_text(out / "ablation.csv", _csv(made.results))
     write_text(out / "ablation.md", _table_markdown(made))
     write_text(out / "ablation.tex", _latex(*_grid(made.results, _ranked)))
@@ -57,7 +60,7 @@ def write_table(made: Table) -> None:
 
 
 def table(result: Ablation, mark: Mark) -> tuple[list[str], list[list[str]]]:
-    """Headings and a row for each cell: values, mean and standard deviation in percent, the paper's, the seeds' scores, parameters."""
+    """Headings and a row for each cell: values, mean and deviation in percent, the paper's, each seed's, parameters."""
     rows, has_paper = [], _has_paper([result])
     for cell in result.cells:
         seeds = " ".join(f"{100 * score:.2f}" for score in cell.scores.values()) or "-"
@@ -85,16 +88,22 @@ def _has_paper(results: Sequence[Ablation]) -> bool:
 
 
 def _grid(results: Sequence[Ablation], mark: Mark) -> tuple[list[str], list[list[str]]]:
-    """Headings and rows with the first axis down, and across the corpora and the second axis; the paper's row below each of ours."""
+    """Headings and rows: the first axis down, corpora and the second across, the paper's row below each of ours."""
     columns, rows, has_paper = [" / ".join(results[0].keys)], [], _has_paper(results)
     for result in results:
         heading = f"{result.recipe} {result.what}" if result.table else ""
-        columns += [f"{heading}, {value_of(text)}".removeprefix(", ") for text in result.axes[1]] if result.has_map else [heading]
+        columns += (
+            [f"{heading}, {value_of(text)}".removeprefix(", ") for text in result.axes[1]]
+            if result.has_map
+            else [heading]
+        )
     for number, text in enumerate(results[0].axes[0]):
         cells = [(result, cell) for result in results for cell in result.lines()[number]]
         rows.append([value_of(text), *(mark(score_text(cell), result.rank(cell)) for result, cell in cells)])
         if has_paper:
-            rows.append([f"{value_of(text)}, {PAPER}", *(_paper_text(result.published(cell)) for result, cell in cells)])
+            rows.append(
+                [f"{value_of(text)}, {PAPER}", *(_paper_text(result.published(cell)) for result, cell in cells)]
+            )
     return columns, rows
 
 
@@ -156,11 +165,18 @@ def _markdown(result: Ablation) -> str:
 
 
 def _table_markdown(made: Table) -> str:
-    parts = [f"# {_table_title(made)}\n",
-             "Written by `aum ablate`. Mean and standard deviation over the seeds, and below them the paper's (arXiv 2406.03344, three "
-             "seeds); bold: best of its row; *: best of its corpus.\n", markdown_table(*_grid(made.results, _bold))]
+    parts = [
+        f"# {_table_title(made)}\n",
+        "Written by `aum ablate`. Mean and standard deviation over the seeds, and below them the paper's (arXiv "
+        "2406.03344, three seeds); bold: best of its row; *: best of its corpus.\n",
+        markdown_table(*_grid(made.results, _bold)),
+    ]
     for result in made.results:
-        parts += [f"## {result.recipe}\n", *([f"![]({result.recipe}.png)\n"] if result.has_map else []), *_details(result)]
+        parts += [
+            f"## {result.recipe}\n",
+            *([f"![]({result.recipe}.png)\n"] if result.has_map else []),
+            *_details(result),
+        ]
     return "\n".join(parts)
 
 
@@ -183,7 +199,7 @@ def _latex(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 
 def _csv(results: Sequence[Ablation]) -> str:
-    """A row for each cell; of one of the paper's tables with the corpus, and with the paper's figures where it reports any."""
+    """A row for each cell; with the corpus in a table of the paper, and the paper's figures where it reports any."""
     text, first, has_paper = io.StringIO(), results[0], _has_paper(results)
     writer = csv.writer(text, lineterminator="\n")
     seeds = [f"seed_{seed}" for seed in range(first.seeds)]
@@ -193,9 +209,18 @@ def _csv(results: Sequence[Ablation]) -> str:
         for cell in result.cells:
             published = result.published(cell)
             figures = [published.mean, published.std] if published else [None, None]
-            writer.writerow([*([result.recipe, result.split, result.metric] if result.table else []), *map(value_of, cell.overrides),
-                             cell.mean, cell.std, *(figures if has_paper else []),
-                             *(cell.scores.get(seed) for seed in range(result.seeds)), cell.parameters, "; ".join(cell.failures.values())])
+            writer.writerow(
+                [
+                    *([result.recipe, result.split, result.metric] if result.table else []),
+                    *map(value_of, cell.overrides),
+                    cell.mean,
+                    cell.std,
+                    *(figures if has_paper else []),
+                    *(cell.scores.get(seed) for seed in range(result.seeds)),
+                    cell.parameters,
+                    "; ".join(cell.failures.values()),
+                ]
+            )
     return text.getvalue()
 
 
@@ -203,9 +228,27 @@ def _as_json(result: Ablation) -> dict[str, object]:
     cells = []
     for cell in result.cells:
         published = result.published(cell)
-        cells.append({"overrides": list(cell.overrides), "scores": {str(seed): score for seed, score in cell.scores.items()},
-                      "mean": cell.mean, "std": cell.std, "paper": published and {"mean": published.mean, "std": published.std},
-                      "parameters": cell.parameters, "failures": {str(seed): text for seed, text in cell.failures.items()}})
-    return {"recipe": result.recipe, "overrides": list(result.overrides), "axes": result.axes, "seeds": result.seeds,
-            "split": result.split, "metric": result.metric, "starts": result.starts, "leaks": result.leaks, "machines": result.machines, "cells": cells,
-            "comparison": asdict(result.comparison) if result.comparison else None}
+        cells.append(
+            {
+                "overrides": list(cell.overrides),
+                "scores": {str(seed): score for seed, score in cell.scores.items()},
+                "mean": cell.mean,
+                "std": cell.std,
+                "paper": published and {"mean": published.mean, "std": published.std},
+                "parameters": cell.parameters,
+                "failures": {str(seed): text for seed, text in cell.failures.items()},
+            }
+        )
+    return {
+        "recipe": result.recipe,
+        "overrides": list(result.overrides),
+        "axes": result.axes,
+        "seeds": result.seeds,
+        "split": result.split,
+        "metric": result.metric,
+        "starts": result.starts,
+        "leaks": result.leaks,
+        "machines": result.machines,
+        "cells": cells,
+        "comparison": asdict(result.comparison) if result.comparison else None,
+    }

@@ -25,8 +25,8 @@ def plot_results(results: Sequence[Result], path: Path | str) -> None:
     """Draw time and memory against tokens on logarithmic axes, a row of panels for each mode and type.
 
     Lines are medians, bands the middle half of the samples. Hue and marker tell the kind of model, a hollow marker the
-    smaller one of a kind, dashes the machine. A cross at the upper edge is a model that ran out of memory; where the memory was
-    capped, a dotted line says at what.
+    smaller one of a kind, dashes the machine. A cross at the upper edge is a model that ran out of memory; where the
+    memory was capped, a dotted line says at what.
 
     Args:
         results: of one machine or several.
@@ -46,8 +46,12 @@ def plot_results(results: Sequence[Result], path: Path | str) -> None:
         for row, key in zip(panels, keys):
             for axes, of_memory in zip(row, (False, True)):
                 _panel(axes, results, key, looks, of_memory)
-        handles = _legend(looks, [result.machine for result in results], {p.failure for r in results for p in r.points} - {""},
-                          {key[-1] for key in keys})
+        handles = _legend(
+            looks,
+            [result.machine for result in results],
+            {p.failure for r in results for p in r.points} - {""},
+            {key[-1] for key in keys},
+        )
         figure.legend(handles=handles, loc="outside lower center", ncols=3, fontsize=8, handlelength=2.6)
         save_figure(figure, path)
 
@@ -81,13 +85,28 @@ def _panel(axes: "Axes", results: Sequence[Result], key: Group, looks: dict[str,
     crosses: dict[int, int] = {}
     for (_, points), dashes in zip(shown, DASHES * len(shown)):
         for model, by_tokens in by_model(points).items():
-            _curve(axes, [by_tokens[tokens] for tokens in sorted(by_tokens)], looks[model], dashes, unit_bytes if of_memory else 0, crosses)
+            _curve(
+                axes,
+                [by_tokens[tokens] for tokens in sorted(by_tokens)],
+                looks[model],
+                dashes,
+                unit_bytes if of_memory else 0,
+                crosses,
+            )
     axes.set_xticks(lengths, [f"{tokens}" for tokens in lengths])
     axes.set_xticks([], minor=True)
     if cap is not None and of_memory:
         axes.axhline(cap * 2**30 / unit_bytes, color="#555555", ls=":", lw=1.2)
-        axes.annotate(f"{cap:g} GiB", (0.01, cap * 2**30 / unit_bytes), xycoords=axes.get_yaxis_transform(), xytext=(0, -2),
-                      textcoords="offset points", va="top", fontsize=7, color="#555555")
+        axes.annotate(
+            f"{cap:g} GiB",
+            (0.01, cap * 2**30 / unit_bytes),
+            xycoords=axes.get_yaxis_transform(),
+            xytext=(0, -2),
+            textcoords="offset points",
+            va="top",
+            fontsize=7,
+            color="#555555",
+        )
     axes.margins(y=0.06)
     low, high = axes.get_ylim()
     if crosses:                                             # room for them above the curves
@@ -101,7 +120,7 @@ def _panel(axes: "Axes", results: Sequence[Result], key: Group, looks: dict[str,
 
 
 def _curve(axes: "Axes", points: Sequence[Point], look: dict, dashes, unit_bytes: int, crosses: dict[int, int]) -> None:
-    """A model's line and band, of time or, in units of so many bytes, of memory; crosses at the upper edge where it could not run."""
+    """A model's line, of time with a band, or of memory in units of so many bytes; crosses where it could not run."""
     ran = [point for point in points if point.samples_ms and (not unit_bytes or point.peak_bytes)]
     x = [point.setting.tokens for point in ran]
     if unit_bytes:
@@ -149,7 +168,9 @@ def _seconds_axis(axes: "Axes", points: Sequence[Point], lengths: Sequence[int])
         top.spines["top"].set_visible(True)
 
 
-def _legend(looks: dict[str, dict], machines: Sequence[str], failures: set[str], caps: set[float | None]) -> "list[Line2D]":
+def _legend(
+    looks: dict[str, dict], machines: Sequence[str], failures: set[str], caps: set[float | None]
+) -> "list[Line2D]":
     """An entry for each model, each machine where there are several, and each mark that occurs."""
     from matplotlib.lines import Line2D
 

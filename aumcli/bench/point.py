@@ -29,7 +29,7 @@ class Setting:
     threads: int
     seed: int = 0
     recompute: str = "cheap"  # see `aumcli.config.TrainConfig`
-    memory_cap_gib: float | None = None     # what needs more counts as out of memory, as on a smaller device; None: the machine's own
+    memory_cap_gib: float | None = None  # what needs more counts as out of memory, as on a smaller device
 
 
 @dataclass

@@ -14,8 +14,27 @@ from aumcli.report import environment
 
 SCHEMA = 2
 RESULTS = "bench.json"
-COLUMNS = ("machine", "mode", "dtype", "device", "batch", "memory_cap_gib", "threads", "model", "backend", "tokens", "clip_s", "median_ms",
-           "lower_quartile_ms", "upper_quartile_ms", "samples", "relative_error", "peak_bytes", "saved_bytes", "failure")
+COLUMNS = (
+    "machine",
+    "mode",
+    "dtype",
+    "device",
+    "batch",
+    "memory_cap_gib",
+    "threads",
+    "model",
+    "backend",
+    "tokens",
+    "clip_s",
+    "median_ms",
+    "lower_quartile_ms",
+    "upper_quartile_ms",
+    "samples",
+    "relative_error",
+    "peak_bytes",
+    "saved_bytes",
+    "failure",
+)
 
 
 @dataclass

@@ -32,7 +32,7 @@ class Sweep:
         memory_cap_gib: what needs more memory counts as out of memory, as on a smaller device; None: the machine's own.
 
     Raises:
-        AumError: an unknown model, mode or type, impossible numbers, a cap above the device's memory, or no such device.
+        AumError: an unknown model, mode or type, impossible numbers, a cap above the device's memory, no such device.
     """
 
     models: Sequence[str] = MODELS
@@ -60,8 +60,11 @@ class Sweep:
         object.__setattr__(self, "device", str(pick_device(self.device)))
         has = memory_bytes(self.device) if self.memory_cap_gib else None
         if has is not None and NOMINAL * self.memory_cap_gib * GIB > has:
-            raise AumError(f"{self.device} has {has / GIB:.1f} GiB of memory, less than --memory-cap {self.memory_cap_gib:g}: what "
-                           "runs out of memory here needn't there", fix="measure on a device with more, or lower the cap")
+            raise AumError(
+                f"{self.device} has {has / GIB:.1f} GiB of memory, less than --memory-cap {self.memory_cap_gib:g}: "
+                "what runs out of memory here needn't there",
+                fix="measure on a device with more, or lower the cap",
+            )
 
     @property
     def lengths(self) -> list[int]:

@@ -152,7 +152,9 @@ def title(setting: Setting) -> str:
     """What a table's figures have in common."""
     threads = f"{setting.threads} thread{'s' if setting.threads > 1 else ''}"
     cap = "" if setting.memory_cap_gib is None else f", at most {setting.memory_cap_gib:g} GiB"
-    return f"{setting.mode}, {setting.dtype}, {setting.device}, batch {setting.batch}, {threads}, seed {setting.seed}{cap}"
+    return (
+        f"{setting.mode}, {setting.dtype}, {setting.device}, batch {setting.batch}, {threads}, seed {setting.seed}{cap}"
+    )
 
 
 def _rule(rules: Rules) -> str:

@@ -110,11 +110,20 @@ def test_how_many_clips_there_are_to_report_on():
     assert [reported_clips(manifest, DataConfig(test=name)) for name in ("test", "train", "val")] == [1, 20, 0]
     held_out = DataConfig(hold_out="who3", test="val")
     assert reported_clips(manifest, held_out) == 5 and reported_clips(manifest, DataConfig(hold_out="nobody")) == 0
-    assert held_out.reported == "test" and not held_out.leak                    # a group that is held out is called test
+    assert held_out.reported == "test" and not held_out.leak  # a group that is held out is called test
 
 
-@pytest.mark.parametrize("settings, leak", [
-    ({}, ""), ({"test": "val"}, "choose the epoch"), ({"val": "test"}, "choose the epoch"), ({"test": "val", "val_share": 0.1}, ""),
-    ({"test": "train"}, "train"), ({"test": "train", "val_share": 0.1}, "train"), ({"test": "val", "hold_out": "who1"}, "")])
+@pytest.mark.parametrize(
+    "settings, leak",
+    [
+        ({}, ""),
+        ({"test": "val"}, "choose the epoch"),
+        ({"val": "test"}, "choose the epoch"),
+        ({"test": "val", "val_share": 0.1}, ""),
+        ({"test": "train"}, "train"),
+        ({"test": "train", "val_share": 0.1}, "train"),
+        ({"test": "val", "hold_out": "who1"}, ""),
+    ],
+)
 def test_what_the_reported_clips_serve_for_besides(settings, leak):
     assert DataConfig(**settings).leak == leak
