@@ -2,7 +2,7 @@
 
 import zipfile
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +15,8 @@ from aumcli.data.stream import ShardStream, index_of_shards, local_folder, split
 from aumcli.errors import AumError
 from aumcli.files import atomic_path, check_writable, write_json
 from aumcli.metrics import Metrics, evaluate_scores
-from aumcli.report import environment, plot_confusion
+from aumcli.names import unescaped
+from aumcli.report import drawn, environment, plot_confusion
 
 BATCH_CLIPS = 64
 SCORES = "scores-{}.npz"       # of a split
@@ -33,6 +34,7 @@ class Evaluation:
     clips: tuple[str, ...]      # of each score: path, below the data's folder where it lies there, and start
     scores: np.ndarray          # (clips, classes), float32
     targets: np.ndarray         # (clips,) class indices, or (clips, classes) zeros and ones
+    no_picture: str = ""        # why the confusion plot couldn't be drawn
 
 
 def evaluate(model: Path | str, data: Path | str | None = None, split: str = "test", out: Path | str | None = None,
@@ -70,7 +72,7 @@ def evaluate(model: Path | str, data: Path | str | None = None, split: str = "te
         "device": str(classifier.device), "dtype": "float32", "environment": environment()},
         tuple(_name(clip, folder) for clip in clips), scores, targets)
     if out is not None:
-        write_evaluation(result, Path(out))
+        result = replace(result, no_picture=write_evaluation(result, Path(out)))
     return result
 
 
@@ -108,15 +110,17 @@ def check_labels(classifier: Classifier, manifest: Manifest) -> None:
                        f"({len(classifier.labels)}): {what}", fix="evaluate on data prepared with the model's labels")
 
 
-def write_evaluation(result: Evaluation, out: Path) -> None:
-    """Write eval-<split>.json, each clip's scores and, for data with one label per clip, confusion-<split>.png."""
+def write_evaluation(result: Evaluation, out: Path) -> str:
+    """Write eval-<split>.json, each clip's scores and, for data with one label per clip, confusion-<split>.png; "", or why that
+    couldn't be drawn."""
     with atomic_path(out / SCORES.format(result.split)) as temporary, open(temporary, "wb") as file:
         np.savez_compressed(file, clips=np.array(result.clips), scores=result.scores, targets=result.targets)
     write_json(out / f"eval-{result.split}.json", as_json(result))
-    if result.metrics.confusion is not None:
-        labels = [row.label for row in result.metrics.per_class]
-        plot_confusion(result.metrics.confusion, labels, out / f"confusion-{result.split}.png",
-                       f"{Path(result.model).name} on {Path(result.data).name}, {result.split} split")
+    if result.metrics.confusion is None:
+        return ""
+    labels = [row.label for row in result.metrics.per_class]
+    return drawn(plot_confusion, result.metrics.confusion, labels, out / f"confusion-{result.split}.png",
+                 f"{Path(result.model).name} on {Path(result.data).name}, {result.split} split")
 
 
 def as_json(result: Evaluation) -> dict[str, object]:
@@ -143,4 +147,4 @@ def _trained_on(classifier: Classifier) -> str:
     data = classifier.config.provenance.get("data")
     if not data:
         raise AumError(f"{classifier.source} doesn't say on which data it was trained", fix="name the data with --data")
-    return str(data)
+    return unescaped(str(data))

@@ -8,7 +8,7 @@ import pytest
 
 from aumcli import files
 from aumcli.errors import AumError
-from aumcli.files import atomic_path, write_json, write_text
+from aumcli.files import atomic_path, temporary_path, write_json, write_text
 
 
 def names(folder):
@@ -18,7 +18,7 @@ def names(folder):
 def fill_disk(path):
     """Make writing to `path` meet a disk that is really full: its temporary name leads to /dev/full."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.with_name(f".{path.name}.{os.getpid()}.part").symlink_to("/dev/full")
+    temporary_path(path).symlink_to("/dev/full")
 
 
 def test_writes_and_replaces(tmp_path):

@@ -76,7 +76,7 @@ def training_splits(manifest: Manifest, config: DataConfig) -> tuple[Sequence[Cl
     clips = Clips.of(clips)
     groups = [_group(clip) for clip in clips]
     sizes = Counter(groups)
-    order = sorted(sizes, key=lambda name: hashlib.sha256(name.encode()).digest())
+    order = sorted(sizes, key=lambda name: hashlib.sha256(name.encode("utf-8", "surrogateescape")).digest())
     if len(order) < 2:
         raise AumError(f"the split {config.train!r} of {manifest.folder} is one group: no share of it can be kept out of training",
                        fix="prepare more sounds, or name a validation split: --set data.val_share=0 --set data.val=NAME")

@@ -3,7 +3,6 @@
 import base64
 import hashlib
 import io
-import json
 import os
 from collections.abc import Iterable, Mapping
 from importlib import resources
@@ -16,6 +15,7 @@ import soundfile
 from aumcli.data.audio import load_audio, open_audio
 from aumcli.errors import AumError
 from aumcli.files import atomic_path
+from aumcli.names import to_json
 
 FILE_MB, PAGE_MB = 4, 64        # sounds up to so many megabytes, and all together, are inside the page
 PICTURES = 1000                 # files with waveform and spectrogram
@@ -54,7 +54,7 @@ def write_page(path: Path, header: dict, records: Iterable[dict], files: Mapping
 
 def _escaped(value: object) -> str:
     """JSON that can't end the element it stands in."""
-    return json.dumps(value, separators=(",", ":"), allow_nan=False).replace("<", "\\u003c")
+    return to_json(value, separators=(",", ":")).replace("<", "\\u003c")
 
 
 def _sound(file: Path, page: Path, room: int, own: bool) -> dict[str, str]:
@@ -75,7 +75,7 @@ def _sound(file: Path, page: Path, room: int, own: bool) -> dict[str, str]:
     if own or file.suffix.lower() not in PLAYED:
         return {"audio_note": f"no sound: browsers don't play {file.suffix}" if not own else "no sound: too long for the page"}
     relative = os.path.relpath(file, page.parent).replace(os.sep, "/")
-    return {"audio": quote(relative if not relative.startswith("/") else relative), "audio_note": f"played from {relative}"}
+    return {"audio": quote(relative.encode("utf-8", "surrogateescape")), "audio_note": f"played from {relative}"}
 
 
 def _picture(file: Path, rate_hz: int) -> dict[str, object]:
