@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 from aumcli.errors import AumError, debugging
 from aumcli.files import no_scratch
-from aumcli.names import ESCAPE
+from aumcli.names import ESCAPE, one_line
 
 OUT_OF_MEMORY = ("can't allocate memory", "not enough memory", "out of memory")
 REASONS = {                         # errno -> what to do
@@ -96,8 +96,8 @@ def echo(text: str, end: str = "\n") -> None:
 
 
 def say(text: str) -> None:
-    """Print a message to standard error at once."""
-    print(text, file=sys.stderr, flush=True)
+    """Print a message to standard error at once; names in it can't command the terminal."""
+    print("\n".join(map(one_line, text.split("\n"))), file=sys.stderr, flush=True)
 
 
 def print_error(error: AumError) -> None:
@@ -115,8 +115,8 @@ def as_message(error: Exception) -> AumError:
         return no_scratch(error)
     if isinstance(error, OSError) and error.errno is not None:
         file = f": {error.filename}" if error.filename is not None else ""
-        return AumError(f"{error.strerror or error}{file}", exit_code=1,
-                        fix=REASONS.get(error.errno, "check the path and the disk") + "; AUM_DEBUG=1 shows where it happened")
+        fix = REASONS.get(error.errno, "check the path and the disk; AUM_DEBUG=1 shows where it happened")
+        return AumError(f"{error.strerror or error}{file}", fix=fix, exit_code=1)
     text = " ".join(str(error).split())
     if isinstance(error, MemoryError) or any(words in text.lower() for words in OUT_OF_MEMORY):
         return AumError("out of memory", fix="ask for less at a time: a shorter --window, a smaller --batch or train.batch_size",

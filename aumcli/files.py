@@ -86,7 +86,7 @@ def beside(path: Path, ending: str, room_for: str = "") -> Path:
 
 def _name_bytes(folder: Path) -> int:
     """Bytes that a file's name may have in a folder, which need not exist yet."""
-    there = next((each for each in (folder, *folder.parents) if each.is_dir()), Path("."))
+    there = next((each for each in (folder, *folder.parents) if os.path.isdir(each)), Path("."))
     try:
         return min(NAME_BYTES, os.pathconf(there, "PC_NAME_MAX"))
     except (OSError, ValueError, AttributeError):       # AttributeError: Windows
@@ -140,7 +140,7 @@ def _handed_on(path: Path) -> Iterator[Path]:
         try:
             yield temporary
         except OSError as error:
-            raise disk_error(temporary, error) from error
+            raise no_scratch(error) from error
         try:
             with open(temporary, "rb") as file, _opened_stream(path) as out:
                 shutil.copyfileobj(file, out, COPY_BYTES)
@@ -189,7 +189,7 @@ def no_scratch(error: OSError) -> AumError:
 @contextmanager
 def no_empty_folders(folder: Path) -> Iterator[None]:
     """On failure remove `folder` and those above it that weren't there before and are empty."""
-    new = [each for each in (folder, *folder.parents) if not each.exists()]
+    new = [each for each in (folder, *folder.parents) if not os.path.exists(each)]
     try:
         yield
     except BaseException:
@@ -220,12 +220,12 @@ def check_writable(path: Path | str) -> None:
 
 def check_folder(path: Path | str | None) -> None:
     """Raise the AumError of an --out that can't be meant for a folder; None passes."""
-    if path is None or Path(path).is_dir():
+    if path is None:
         return
     if os.fspath(path) == STDOUT:
-        raise AumError("a folder is written, and - is standard output", fix="name a folder with --out")
-    if Path(path).suffix.lower() in FILE_SUFFIXES:
-        raise AumError(f"a folder is written, and {path} is named like a file", fix=f"name a folder: --out {Path(path).with_suffix('')}")
+        raise AumError("a folder is written, and - is standard output", fix="name a folder")
+    if Path(path).suffix.lower() in FILE_SUFFIXES and not os.path.isdir(path):
+        raise AumError(f"a folder is written, and {path} is named like a file", fix=f"name a folder, such as {Path(path).with_suffix('')}")
 
 
 def write_text(path: Path | str, text: str) -> None:
@@ -246,7 +246,7 @@ def disk_error(path: Path | str, error: OSError) -> AumError:
         return AumError(f"no space left on the disk while saving {path}; what was there before is untouched",
                         fix="free some space and run the same command again (train: with --resume)", exit_code=1)
     if error.errno in (errno.ENAMETOOLONG, errno.ELOOP, errno.EISDIR):
-        return AumError(f"can't write {path}: {reason}", fix="name another file")
+        return AumError(f"can't write {path}: {reason}", fix="choose another name")
     if error.errno in (errno.EACCES, errno.EROFS, errno.EPERM, errno.ENOTDIR, errno.EEXIST):
         return AumError(f"can't write {path}: {reason}",
                         fix="choose a folder you may write to with --out, or change its permissions")

@@ -91,13 +91,14 @@ def locked(folder: Path, what: str) -> Iterator[str]:
     try:
         folder.mkdir(parents=True, exist_ok=True)
         number, problem = open_locked(path)
-        os.truncate(number, 0)
-        os.write(number, f"process {os.getpid()} on {socket.gethostname()}, since {datetime.now():%Y-%m-%d %H:%M}\n".encode())
     except Taken as error:
         raise AumError(f"another {what} writes to {folder}{_holder(path)}",
                        fix="wait until it has ended, or choose another folder with --out") from error
     except OSError as error:
         raise disk_error(folder, error) from error
+    with suppress(OSError):                                   # of a full disk: it is only told to people
+        os.truncate(number, 0)
+        os.write(number, f"process {os.getpid()} on {socket.gethostname()}, since {datetime.now():%Y-%m-%d %H:%M}\n".encode())
     try:
         yield problem and f"{folder} can't be locked ({problem}): nothing keeps a second {what} from writing there"
     finally:

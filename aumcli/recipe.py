@@ -133,7 +133,7 @@ def _read(name: str, seen: tuple[str, ...]) -> dict[str, Any]:
     try:
         values = tomllib.loads(source.read_text(encoding="utf-8-sig"))      # -sig: editors on Windows add a mark
     except UnicodeDecodeError as error:
-        raise AumError(f"recipe {name} is not a text in UTF-8: {error}", fix="save it as UTF-8") from error
+        raise AumError(f"recipe {name} is not valid TOML: it is not in UTF-8 ({error})", fix="save it as UTF-8") from error
     except tomllib.TOMLDecodeError as error:
         raise AumError(f"recipe {name} is not valid TOML: {error}", fix="mend that line") from error
     except OSError as error:

@@ -12,6 +12,7 @@ from safetensors.torch import load_file, save_file
 from aumcli.config import AudioMambaConfig, FrontendConfig, ModelConfig
 from aumcli.core.audio_mamba import AudioMamba
 from aumcli.errors import AumError
+from aumcli.files import temporary_path
 from aumcli.weights import read_config, read_model, save_model
 
 

@@ -9,8 +9,9 @@ from pathlib import Path
 from aumcli.ablate.cells import Ablation, Cell
 from aumcli.ablate.grid import value_of
 from aumcli.ablate.picture import plot_heat_map
+from aumcli.console import say
 from aumcli.files import write_json, write_text
-from aumcli.report import markdown_table, print_table
+from aumcli.report import drawn, markdown_table, print_table
 
 LATEX = str.maketrans({"_": r"\_", "&": r"\&", "%": r"\%", "#": r"\#", "$": r"\$", "±": r"$\pm$"})
 Mark = Callable[[str, int], str]      # a score's text and its rank -> its text in a format
@@ -36,8 +37,8 @@ def write_ablation(result: Ablation, out: Path) -> None:
     write_text(out / "ablation.csv", _csv(result))
     write_text(out / "ablation.md", _markdown(result))
     write_text(out / "ablation.tex", _latex(result))
-    if len(result.axes) == 2:
-        plot_heat_map(result, out / "ablation.png")
+    if len(result.axes) == 2 and (problem := drawn(plot_heat_map, result, out / "ablation.png")):
+        say(problem)
 
 
 def table(result: Ablation, mark: Mark) -> tuple[list[str], list[list[str]]]:

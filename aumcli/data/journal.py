@@ -28,8 +28,8 @@ class Journal:
             folder.mkdir(parents=True, exist_ok=True)
             self._db = self._open()
         except (OSError, sqlite3.OperationalError) as error:
-            raise AumError(f"can't write {self.path}: {error}",
-                           fix="choose a folder you may write to with --out, or free some space") from error
+            raise AumError(f"can't write {self.path}: {error}", fix="choose a folder you may write to with --out, or free some space",
+                           exit_code=1 if "full" in str(error) else 2) from error
 
     def _open(self) -> sqlite3.Connection:
         try:

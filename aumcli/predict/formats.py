@@ -6,6 +6,7 @@ events [{start_s, stop_s, label, score}] by time; or path, problem and fix. Furt
 
 import io
 import json
+import os
 import shutil
 import sys
 from collections.abc import Callable, Iterable, Iterator
@@ -69,7 +70,7 @@ class Format(StrEnum):
 
 def is_folder(out: Path | str) -> bool:
     """Whether an output is a folder: it is one, or its name ends in a slash, which a Path forgets."""
-    return str(out).endswith(("/", "\\")) or Path(out).is_dir()
+    return str(out).endswith(("/", "\\")) or os.path.isdir(out)
 
 
 def _plain(record: Record) -> Record:

@@ -10,6 +10,7 @@ import json
 import os
 from array import array
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from itertools import chain
 from pathlib import Path
 
@@ -56,14 +57,15 @@ class Journal:
         try:
             self._begin(header, resume)
         except BaseException as error:
-            self._file.close()
+            self.__exit__()
             raise disk_error(path, error) if isinstance(error, OSError) else error
 
     def __enter__(self) -> "Journal":
         return self
 
     def __exit__(self, *exception: object) -> None:
-        self._file.close()
+        with suppress(OSError):                     # what a full disk didn't take was told, and is done again
+            self._file.close()
 
     def _begin(self, header: Record, resume: bool) -> None:
         if self._file.seek(0, os.SEEK_END) == 0:
@@ -72,7 +74,7 @@ class Journal:
             self._take_up(header)
         else:
             raise AumError(f"{self.path} holds results of a call that was broken off, or that shall be gone on with",
-                           fix="go on with --resume, or remove that file to start again")
+                           fix=f"go on with --resume; or start again: rm {shell_quoted(self.path)}")
 
     def _take_up(self, header: Record) -> None:
         self._file.seek(0)
@@ -81,10 +83,10 @@ class Journal:
             different = [name for name in {**header, **before} if before.get(name) != header.get(name)]
         except (ValueError, TypeError) as error:
             raise AumError(f"{self.path} is damaged at its beginning, so nobody knows how its results were made",
-                           fix="remove that file to start again") from error
+                           fix=f"start again: rm {shell_quoted(self.path)}") from error
         if different:
             raise AumError(f"{self.path} was made {_difference(different, before, header)}",
-                           fix="repeat the call as it was, with --resume, or remove that file to start again")
+                           fix=f"repeat the call as it was, with --resume; or start again: rm {shell_quoted(self.path)}")
         index = {source.path: i for i, source in enumerate(self.sources)}
         place = kept = self._file.tell()
         group: list[tuple[int, int]] = []
@@ -151,6 +153,9 @@ def _line(record: Record) -> bytes:
 
 def _difference(names: Sequence[str], before: Record, now: Record) -> str:
     """How another call was made, and this one: "with --top 3, this call says 5"."""
+    whole = [values.get("window_s") is None for values in (before, now)]
+    if whole[0] != whole[1]:                            # then there are other windows, or none
+        return f"with{'' if whole[0] else 'out'} --whole"
     said = [f"with {OPTIONS[name]} {_value(before[name])}, this call says {_value(now[name])}" for name in OPTIONS
             if name in names and name in before and name in now]
     said += [f"with{'' if before.get(name) else 'out'} --{name}" for name in ("embed", "html") if name in names]
@@ -162,8 +167,8 @@ def _difference(names: Sequence[str], before: Record, now: Record) -> str:
 
 def _value(value: object) -> str:
     """A value as people write it."""
-    if isinstance(value, dict):
-        return "of each class"                          # as the model has it
+    if isinstance(value, dict):                         # for each class
+        return "as the model has it"
     return "none" if value is None else f"{value:g}" if isinstance(value, float) else shell_quoted(value)
 
 
