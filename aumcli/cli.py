@@ -1,20 +1,38 @@
 """The `aum` command: one short function per subcommand. Heavy imports stay inside them, so that --help is quick."""
 
 import json
-import os
 import sys
+from contextlib import suppress
 from enum import StrEnum
 from functools import partial
 from pathlib import Path
 from typing import Annotated
 
 import typer
+from typer.core import TyperGroup
 
+from aumcli.console import as_message, close_output, echo, open_streams, print_error, say
 from aumcli.errors import AumError
+from aumcli.files import check_folder, descriptor
 from aumcli.memory import keep_memory
+from aumcli.names import shell_quoted, to_json
+from aumcli.processes import own_place
+
+
+class _Commands(TyperGroup):
+    """All commands; what typer would answer without a word, a signal or a broken pipe, becomes a message."""
+
+    def invoke(self, ctx: typer.Context) -> object:
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt:
+            raise AumError("stopped", exit_code=130) from None
+        except OSError as error:
+            raise as_message(error) from error
+
 
 app = typer.Typer(
-    name="aum", no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False,
+    name="aum", cls=_Commands, no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False,
     help="Audio classification with Audio Mamba: prepare data, train, evaluate, predict, compare.")
 
 Device = Annotated[str, typer.Option(help="cpu, cuda, cuda:1, mps or auto (a GPU where there is one)")]
@@ -36,7 +54,7 @@ def _show_version(wanted: bool) -> None:
     if wanted:
         from importlib.metadata import version
 
-        typer.echo(f"aumcli {version('aumcli')}")
+        echo(f"aumcli {version('aumcli')}")
         raise typer.Exit
 
 
@@ -69,6 +87,7 @@ def prepare(
     from aumcli.prepare import prepare as prepare_corpus
     from aumcli.report import print_prepared
 
+    check_folder(out)
     if folder is not None and source is not None:
         raise AumError("both a folder and --source were given", fix="give one of them; tables that lie elsewhere: --annotations")
     try:
@@ -97,6 +116,7 @@ def train(
     from aumcli.recipe import load_recipe
 
     overrides = _overrides(set_, {"seed": seed, "train.init": init and str(init)})
+    check_folder(out)
     loaded = load_recipe(recipe, overrides)  # before torch: a mistake in a recipe is said at once
     if resume and overrides:
         raise AumError("--resume goes on with the run's own recipe, so --set, --seed and --init can't change it",
@@ -105,7 +125,7 @@ def train(
     if dry_run:
         from aumcli.plan import dry_run as plan
 
-        return typer.echo("\n".join(f"{what:<10}  {value}" for what, value in plan(loaded, where)))
+        return echo("\n".join(f"{what:<10}  {value}" for what, value in plan(loaded, where)))
     out = out or Path("runs") / (Path(data).resolve().name if data and recipe == "quickstart" else Path(recipe).stem)
     if devices > 1:
         from aumcli.train.team import launch
@@ -116,15 +136,15 @@ def train(
 
     try:
         with one_voice():
-            run_training(loaded, out, where, resume=resume, device=device, say=typer.echo)
+            run_training(loaded, out, where, resume=resume, device=device, say=echo)
     except KeyboardInterrupt:
-        raise AumError("stopped at once; what was saved is kept", fix=f"go on with aum train --resume --out {out}",
+        raise AumError("stopped at once; what was saved is kept", fix=f"go on with aum train --resume --out {shell_quoted(out)}",
                        exit_code=130) from None
-    if os.environ.get("RANK", "0") == "0":  # one of several processes speaks
+    if own_place()[0] == 0:  # one of several processes speaks
         reported = json.loads((out / "report.json").read_text(encoding="utf-8"))["reported"]
-        evaluation = f"  aum eval {out}\n" if reported["clips"] else ""
-        typer.echo(f"{out}: the model is in {out}/best; report.md and curves.png show how it went. Next:\n"
-                   f"{evaluation}  aum predict CLIP.wav --model {out}")
+        evaluation = f"  aum eval {shell_quoted(out)}\n" if reported["clips"] else ""
+        echo(f"{out}: the model is in {out}/best; report.md and curves.png show how it went. Next:\n"
+             f"{evaluation}  aum predict CLIP.wav --model {shell_quoted(out)}")
 
 
 @app.command("eval")
@@ -143,20 +163,23 @@ def evaluate(
     from aumcli.files import write_json
     from aumcli.report import print_classes, print_metrics
 
+    check_folder(out)
     out = out or (model if (model / "best").is_dir() else None)
     result = run_evaluation(model, data, split, out, device)
-    if str(json_file) == "-":
+    if json_file is not None and descriptor(json_file) == 1:
         return _print_json(as_json(result))
     if json_file:
         write_json(json_file, as_json(result))
     split = result.split
     print_metrics(result.metrics, f"{model} on {result.data}, {split} split")
     for note in (f"scored of each clip: {VIEWS[result.provenance['views']]}", *result.notes):
-        typer.echo(note)
+        echo(note)
     print_classes(result.metrics, where=f"eval-{split}.json")
     if out is not None:
-        plot = f", confusion-{split}.png" if result.metrics.confusion is not None else ""
-        typer.echo(f"{out}: wrote eval-{split}.json{plot} and scores-{split}.npz, the scores of each clip")
+        if result.no_picture:
+            say(f"warning: {result.no_picture}")
+        plot = f", confusion-{split}.png" if result.metrics.confusion is not None and not result.no_picture else ""
+        echo(f"{out}: wrote eval-{split}.json{plot} and scores-{split}.npz, the scores of each clip")
 
 
 @app.command()
@@ -192,7 +215,7 @@ def predict(
     config = predict_config(top=top, window_s=window, hop_s=hop, whole=whole, threshold=threshold, smooth=smooth, batch_size=batch,
                             workers=workers)
     outputs = running.Outputs(out, running.Format.named(format), html, embed)
-    emit, say = partial(typer.echo, nl=False), partial(typer.echo, err=True)
+    emit = partial(echo, end="")
     if join:
         failed = running.join(outputs, emit, say)
     else:
@@ -203,7 +226,7 @@ def predict(
         say(f"model {path} ({why})")
         failed = running.run(load_model(path, device), sources, config, outputs, resume, emit, say)
     for each in failed:
-        _print_error(AumError(each["problem"], each["fix"]))
+        print_error(AumError(each["problem"], each["fix"]))
     raise typer.Exit(1 if failed else 0)
 
 
@@ -231,6 +254,7 @@ def bench(
     """Time AuM beside AST on this machine, by number of tokens: a second at 10 ms per frame has 50."""
     from aumcli import bench as module
 
+    check_folder(out)
     if [components, kernels, compare].count(True) > 1 or files and not compare:
         raise AumError("--components, --kernels and --compare exclude one another, and only --compare takes files",
                        fix="give one of them")
@@ -245,9 +269,9 @@ def bench(
         lines = (module.component_lines(module.components(sweep, out)) if components else
                  module.kernel_lines(module.kernels(sweep, out)) if kernels else module.point_lines(module.bench(sweep, out)))
     for line in lines:
-        typer.echo(line)
+        echo(line)
     if out is not None:
-        typer.echo(f"{out}: wrote the results")
+        echo(f"{out}: wrote the results")
 
 
 @app.command()
@@ -277,6 +301,7 @@ def ablate(
     """Train and test a grid of variants, or a table of the paper; the same command again goes on where it stopped."""
     from aumcli import ablate as module
 
+    check_folder(out)
     if table is not None and (recipe or grid or models):
         raise AumError("--table brings its own recipes and grid, so --recipe, --grid and --models can't go with it",
                        fix="leave them out")
@@ -285,7 +310,7 @@ def ablate(
     name = f"table-{table}" if table else Path(recipe or "quickstart").stem
     out = out or Path("ablations") / name
     common = {"seeds": seeds, "overrides": set_ or [], "device": device, "jobs": jobs, "threads": threads,
-              "init": init or [], "say": typer.echo}
+              "init": init or [], "say": echo}
     try:
         if table is None:
             architectures = models.split(",") if models else []
@@ -299,14 +324,14 @@ def ablate(
             out = result.folder
     except KeyboardInterrupt:
         raise AumError("stopped; finished runs are kept", fix="the same command goes on", exit_code=130) from None
-    typer.echo(f"{out}: wrote ablation.md, .json, .csv, .tex" + (" and .png" if result.has_map else ""))
+    echo(f"{out}: wrote ablation.md, .json, .csv, .tex" + (" and .png" if result.has_map else ""))
     raise typer.Exit(1 if result.failed else 0)
 
 
 @app.command()
 def convert(
     source: Annotated[Path, typer.Argument(help="the authors' AuM or AST, a ViM or DeiT of ImageNet, an AST of transformers, a model, hf://owner/name")],
-    out: Annotated[Path, typer.Argument(help="directory to write; a model also as FILE.onnx, FILE.pt2 or hf://owner/name")],
+    out: Annotated[str, typer.Argument(help="directory to write; a model also as FILE.onnx, FILE.pt2 or hf://owner/name")],
     to: Annotated[To, typer.Option(help="what to write")] = To.MODEL,
     cls_position: Annotated[str, typer.Option(help="where an AuM or ViM has its class token: head, mid or end")] = "mid",
     recipe: Annotated[str | None, typer.Option(help="what a published .pth was trained by: its frontend, scores and "
@@ -339,19 +364,19 @@ def info(
     if name is None:
         rows = facts.installed()
         # no table: a terminal folds the cells, and a folded command can't be pasted
-        _print_json(dict(rows)) if as_json else typer.echo("\n".join(f"{what:<18}  {value}" for what, value in rows))
+        _print_json(dict(rows)) if as_json else echo("\n".join(f"{what:<18}  {value}" for what, value in rows))
     elif name == "recipes":
-        _print_json(facts.recipes()) if as_json else typer.echo("\n".join(facts.recipe_lines()))
+        _print_json(facts.recipes()) if as_json else echo("\n".join(facts.recipe_lines()))
     else:
         shown, model = facts.about(name), facts.namesake(name)
         if as_json or not isinstance(shown, Recipe):
             return _print_json(shown.model_dump(mode="json") | model)
-        typer.echo("\n".join([dump_recipe(shown), *map(facts.namesake_lines, model.values())]))
+        echo("\n".join([dump_recipe(shown), *map(facts.namesake_lines, model.values())]))
 
 
 def _overrides(settings: list[str] | None, given: dict[str, object]) -> list[str]:
     """--set together with what other options give for a key."""
-    return (settings or []) + [f"{key}={json.dumps(value)}" for key, value in given.items() if value is not None]
+    return (settings or []) + [f"{key}={json.dumps(value, ensure_ascii=False)}" for key, value in given.items() if value is not None]
 
 
 def _without(arguments: list[str], option: str) -> list[str]:
@@ -363,21 +388,31 @@ def _without(arguments: list[str], option: str) -> list[str]:
 
 
 def _print_json(value: object) -> None:
-    typer.echo(json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False))
-
-
-def _print_error(error: AumError) -> None:
-    typer.echo(f"error: {error.problem}" + (f"\n  fix: {error.fix}" if error.fix else ""), err=True)
+    echo(to_json(value, indent=2))
 
 
 def main() -> None:
     """Run the command line; a mistake of the user's is one message, not a stack trace."""
     keep_memory()
+    open_streams()
     try:
-        app()
+        try:
+            app()
+            code = 0
+        except SystemExit as end:               # typer's way to end
+            code = end.code or 0
+        close_output()
     except AumError as error:
-        _print_error(error)
-        sys.exit(error.exit_code)
-    except KeyboardInterrupt:
-        _print_error(AumError("stopped", fix="run the same command again"))
-        sys.exit(130)
+        code = _told(error)
+    except Exception as error:
+        code = _told(as_message(error))
+    if code:
+        sys.exit(code)
+
+
+def _told(error: AumError) -> int:
+    """Print an error; its exit code."""
+    print_error(error)
+    with suppress(AumError):                    # it may be the error
+        close_output()
+    return error.exit_code

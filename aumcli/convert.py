@@ -1,6 +1,7 @@
 """aum convert: a published checkpoint becomes a model directory that every other command takes; a model becomes one
 file, or goes to the hub and comes back."""
 
+import os
 import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -9,6 +10,7 @@ from aumcli.classifier import checkpoint_path, find_model, load_model
 from aumcli.data.tables import Label, listed, read_labels
 from aumcli.errors import AumError
 from aumcli.export import SUFFIXES, export_model
+from aumcli.files import check_folder
 from aumcli.hub import copy_model, hub_name, push
 from aumcli.recipe import Recipe, load_recipe, recipe_families
 from aumcli.weights import (
@@ -47,11 +49,12 @@ def convert(
                "--activation": activation, "--recipe": recipe}
     plain = not any(options.values())
     target = hub_name(out)
-    if target or Path(out).suffix in SUFFIXES:
+    if target or Path(out).suffix.lower() in SUFFIXES:
         if not plain:
             raise AumError(f"{out} is written of a model as it is; the options are for model directories",
                            fix="convert into a directory with them first, and that directory then without")
         return push(find_model(source), *target) if target else export_model(load_model(source), out)
+    _check_directory(out)
     if (Path(out) / CONFIG).exists():
         raise AumError(f"{out} already holds a model", fix="name another folder, or remove this one first")
     trained_by = None if recipe is None else _load_stated(recipe)
@@ -144,3 +147,12 @@ def _with_recipe(source: Path | str, out: Path | str, options: Mapping[str, obje
         return (f"{line}\n  where mine.toml states what it was trained with: frontend.mean, frontend.std, train.loss, "
                 f"model.n_classes = {n_classes}")
     return line + (f"\n  or with {' or '.join(others)}" if others else "")
+
+
+def _check_directory(out: Path | str) -> None:
+    """Refuse what can't be meant for a model directory: a name like a file's, unless it ends in a slash or is there already."""
+    suffix = Path(out).suffix
+    if suffix[1:2].isalpha() and not str(out).endswith(("/", "\\")) and not os.path.isdir(out):
+        raise AumError(f"a model can't be written as {suffix}", fix=f"name a file in {' or '.join(SUFFIXES)}, or a directory: {out}/")
+    if suffix == "":
+        check_folder(out)

@@ -1,6 +1,7 @@
 """The one kind of error a user is meant to read."""
 
 import difflib
+import os
 from collections.abc import Iterable
 
 
@@ -30,3 +31,8 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
     """Ask for the known names that are nearest to a wrong one, three at most: "did you mean esc50? "; "" where none is near."""
     near = difflib.get_close_matches(name, list(known), 3)
     return f"did you mean {' or '.join(filter(None, (', '.join(near[:-1]), near[-1])))}? " if near else ""
+
+
+def debugging() -> bool:
+    """Whether AUM_DEBUG asks for stack traces of what nobody foresaw."""
+    return os.environ.get("AUM_DEBUG", "0") not in ("", "0")

@@ -3,7 +3,7 @@
 import hashlib
 import zipfile
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +17,8 @@ from aumcli.data.tables import listed
 from aumcli.errors import AumError
 from aumcli.files import atomic_path, check_writable, write_json
 from aumcli.metrics import Metrics, evaluate_scores
-from aumcli.report import environment, plot_confusion
+from aumcli.names import unescaped
+from aumcli.report import drawn, environment, plot_confusion
 
 BATCH_CLIPS = 64
 SCORES = "scores-{}.npz"       # of a split
@@ -36,6 +37,7 @@ class Evaluation:
     scores: np.ndarray          # (clips, classes), float32
     targets: np.ndarray         # (clips,) class indices, or (clips, classes) zeros and ones
     notes: tuple[str, ...] = ()     # what was done to the classes, and which have no clip
+    no_picture: str = ""        # why the confusion plot couldn't be drawn
 
 
 @dataclass(frozen=True)
@@ -99,7 +101,7 @@ def evaluate(model: Path | str, data: Path | str | None = None, split: str | Non
         tuple(_name(clip, folder) for clip in clips), scores, targets,
         _notes(matched, manifest, metrics, split))
     if out is not None:
-        write_evaluation(result, Path(out))
+        result = replace(result, no_picture=write_evaluation(result, Path(out)))
     return result
 
 
@@ -144,7 +146,7 @@ def score_clips(classifier: Classifier, clips: Sequence[Clip], waveforms: Wavefo
 def _place(clip: Clip) -> float:
     """A number in [0, 1) that belongs to a clip, wherever its file lies and whatever is scored beside it."""
     name = f"{clip.path.name} {clip.start_s} {clip.stop_s}"
-    return int.from_bytes(hashlib.sha256(name.encode()).digest()[:6], "big") / 2**48
+    return int.from_bytes(hashlib.sha256(name.encode("utf-8", "surrogateescape")).digest()[:6], "big") / 2**48
 
 
 def match_labels(classifier: Classifier, manifest: Manifest) -> MatchedLabels:
@@ -188,19 +190,23 @@ def _notes(matched: MatchedLabels, manifest: Manifest, metrics: Metrics, split: 
     return tuple(notes)
 
 
-def write_evaluation(result: Evaluation, out: Path) -> None:
+def write_evaluation(result: Evaluation, out: Path) -> str:
     """Write eval-<split>.json, each clip's scores and, for data with one label per clip, confusion-<split>.png.
 
     All have the classes in the model's order; scores-<split>.npz names them as `labels`.
+
+    Returns:
+        "", or why the plot couldn't be drawn.
     """
     labels = [row.label for row in result.metrics.per_class]
     with atomic_path(out / SCORES.format(result.split)) as temporary, open(temporary, "wb") as file:
         np.savez_compressed(file, clips=np.array(result.clips), scores=result.scores, targets=result.targets,
                             labels=np.array(labels))
     write_json(out / f"eval-{result.split}.json", as_json(result))
-    if result.metrics.confusion is not None:
-        plot_confusion(result.metrics.confusion, labels, out / f"confusion-{result.split}.png",
-                       f"{Path(result.model).name} on {Path(result.data).name}, {result.split} split")
+    if result.metrics.confusion is None:
+        return ""
+    return drawn(plot_confusion, result.metrics.confusion, labels, out / f"confusion-{result.split}.png",
+                 f"{Path(result.model).name} on {Path(result.data).name}, {result.split} split")
 
 
 def as_json(result: Evaluation) -> dict[str, object]:
@@ -227,4 +233,4 @@ def _trained_on(classifier: Classifier) -> str:
     data = classifier.config.provenance.get("data")
     if not data:
         raise AumError(f"{classifier.source} doesn't say on which data it was trained", fix="name the data with --data")
-    return str(data)
+    return unescaped(str(data))

@@ -47,12 +47,12 @@ def export_model(classifier: "Classifier", out: Path | str) -> list[tuple[str, s
             more than TOLERANCE; then no file is left.
     """
     out = Path(out)
-    if out.suffix not in SUFFIXES:
+    if out.suffix.lower() not in SUFFIXES:
         raise AumError(f"a model can't be exported as {out.name}", fix=f"end its name in {' or '.join(SUFFIXES)}")
     if out.exists():
         raise AumError(f"{out} exists already", fix="name another file, or remove this one first")
     check_writable(out)
-    write, run = (_write_onnx, _run_onnx) if out.suffix == ".onnx" else (_write_pt2, _run_pt2)
+    write, run = (_write_onnx, _run_onnx) if out.suffix.lower() == ".onnx" else (_write_pt2, _run_pt2)
     config = classifier.config
     if write is _write_onnx:
         _check_onnx(classifier.network)

@@ -1,6 +1,8 @@
 """The process's memory: kept instead of being given back and fetched anew; and what a training step keeps of it."""
 
 import ctypes
+import math
+import os
 import sys
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING
@@ -22,6 +24,14 @@ def keep_memory() -> None:
         if mallopt is not None:
             mallopt(M_MMAP_MAX, 0)
             mallopt(M_TRIM_THRESHOLD, 2**31 - 1)
+
+
+def physical_bytes() -> float:
+    """The machine's memory in bytes; infinity where it doesn't say."""
+    try:
+        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    except (AttributeError, ValueError, OSError):           # AttributeError: Windows
+        return math.inf
 
 
 def kept_bytes(compute: "Callable[[], Tensor]", weights: "Iterable[Tensor]") -> int:

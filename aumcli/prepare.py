@@ -21,6 +21,7 @@ from aumcli.data.sources import Index, LeftOut, Request
 from aumcli.data.tables import listed
 from aumcli.errors import AumError
 from aumcli.files import no_empty_folders
+from aumcli.lock import locked
 from aumcli.progress import progress
 
 DATA = Path("data")
@@ -85,16 +86,21 @@ def prepare(corpus: str, out: Path | str | None = None, *, source: Path | str | 
     request = _request(corpus, out, source, split, seed, annotations, settings)
     if workers is not None and workers < 1:
         raise AumError(f"{workers} workers can't open a clip", fix="choose 1 or more")
-    workers = workers or os.cpu_count() or 1
-    with no_empty_folders(request.out):
-        index = sources.load(corpus).index(request)
+    with no_empty_folders(request.out), locked(request.out, "aum prepare") as doubt:
+        return _prepare(request, strict, workers or os.cpu_count() or 1, shards, [doubt] if doubt else [])
+
+
+def _prepare(request: Request, strict: bool, workers: int, shards: bool, doubts: list[str]) -> PrepareReport:
+    """Prepare in a folder that nobody else writes to."""
+    index = sources.load(request.corpus).index(request)
+    index.warnings.extend(doubts)
     clips = Clips.of(index.clips)
     journal = Journal(request.out)
     try:
         found = _open_all(clips, index, journal, workers)
         report = _finish(request, index, clips, found, strict)
         if shards:
-            write_shards(request.out, found.clips, index.labels, seed, workers, journal)
+            write_shards(request.out, found.clips, index.labels, request.seed, workers, journal)
     except BaseException:
         journal.close()
         raise

@@ -16,6 +16,7 @@ from aumcli.config import (
     ARCHITECTURES, AudioMambaConfig, AugmentConfig, DataConfig, FrontendConfig, Frozen, Network, TrainConfig,
 )
 from aumcli.errors import AumError, did_you_mean
+from aumcli.names import quotable
 
 SHARED = ("n_mels", "frames")   # the spectrogram's size: the frontend says it, the model follows
 VARIANTS = "variants"           # a recipe's key
@@ -96,7 +97,7 @@ def dump_recipe(recipe: Recipe) -> str:
 
     values = recipe.model_dump(mode="json", exclude_none=True)
     values["model"] = {key: value for key, value in values["model"].items() if key not in SHARED}
-    return tomli_w.dumps(values)
+    return quotable(tomli_w.dumps(values))
 
 
 def _shipped():
@@ -130,8 +131,10 @@ def _read(name: str, seen: tuple[str, ...]) -> dict[str, Any]:
         near = did_you_mean(Path(name).stem if is_file else name, recipe_names())
         raise AumError(f"there is no recipe {name}", fix=f"{near}`aum info recipes` lists them; or name a .toml file that is there")
     try:
-        values = tomllib.loads(source.read_text(encoding="utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        values = tomllib.loads(source.read_text(encoding="utf-8-sig"))      # -sig: editors on Windows add a mark
+    except UnicodeDecodeError as error:
+        raise AumError(f"recipe {name} is not valid TOML: it is not in UTF-8 ({error})", fix="save it as UTF-8") from error
+    except tomllib.TOMLDecodeError as error:
         raise AumError(f"recipe {name} is not valid TOML: {error}", fix="mend that line") from error
     except OSError as error:
         raise AumError(f"can't read recipe {name}: {error.strerror or error}", fix="check its permissions") from error

@@ -3,12 +3,14 @@
 import math
 import os
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
+from aumcli.errors import AumError, debugging
 from aumcli.files import atomic_path
 from aumcli.metrics import Metrics, best_row
+from aumcli.names import one_line
 
 if TYPE_CHECKING:
     from aumcli.prepare import PrepareReport
@@ -23,6 +25,7 @@ LABEL_CHARACTERS = 40            # longer class names end in an ellipsis on a pl
 BLUE, ORANGE, GREEN = "#0072B2", "#D55E00", "#009E73"      # Okabe and Ito 2008: told apart with any colour vision
 STYLE = {"font.family": "DejaVu Sans", "font.size": 9, "axes.titlesize": 10, "axes.spines.top": False,
          "axes.spines.right": False, "axes.grid": True, "grid.color": "#dddddd", "grid.linewidth": 0.6,
+         "text.parse_math": False,       # a class may be called US$__EU$
          "axes.axisbelow": True, "legend.frameon": False, "lines.linewidth": 1.6, "savefig.dpi": 200}
 AXIS_NAMES = {"val_accuracy": "validation accuracy (%)", "val_map": "validation mAP (%)",
               "val_mean_average_precision": "validation mAP (%)", "val_macro_f1": "validation macro F1 (%)"}
@@ -273,6 +276,20 @@ def plot_confusion(matrix: "np.ndarray", label_names: Sequence[str], path: Path 
         save_figure(figure, path)
 
 
+def drawn(plot: Callable[..., None], *arguments: object) -> str:
+    """Draw a picture: `plot(*arguments)`. "", or a sentence that says why there is none: no picture is worth a report."""
+    try:
+        plot(*arguments)
+    except AumError as error:
+        return f"no picture: {error.problem}"
+    except Exception as error:
+        if debugging():
+            raise
+        path = next((Path(each).name for each in arguments if isinstance(each, Path)), "")
+        return f"no picture {path}: {type(error).__name__}: {' '.join(str(error).split())[:200]}; AUM_DEBUG=1 shows where"
+    return ""
+
+
 def environment() -> dict[str, Any]:
     """Say what computed a number: versions, machine, processor and threads.
 
@@ -328,7 +345,7 @@ def _cell(value: object) -> str:
     """A table cell's text."""
     if value is None or (isinstance(value, float) and math.isnan(value)):
         return "-"
-    return f"{value:.4f}" if isinstance(value, float) else str(value)
+    return f"{value:.4f}" if isinstance(value, float) else one_line(str(value))
 
 
 def _percent(value: float | None) -> str:

@@ -3,10 +3,11 @@
 import multiprocessing
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from aumcli.errors import AumError
+from aumcli.errors import AumError, debugging
 from aumcli.memory import keep_memory
 
 OUT_OF_MEMORY = "out of memory"
@@ -55,16 +56,21 @@ class Worker:
 def _serve(pipe, generator: Callable[..., Iterator], arguments: tuple) -> None:
     """The process: a step of the generator for each message, until the pipe is closed."""
     if sys.platform == "linux":  # if memory runs out, this is the process to end
-        Path("/proc/self/oom_score_adj").write_text("1000", encoding="ascii")
+        with suppress(OSError):  # a container may forbid it
+            Path("/proc/self/oom_score_adj").write_text("1000", encoding="ascii")
     keep_memory()
     try:
         steps = generator(*arguments)
         while pipe.recv():
             pipe.send(next(steps))
-    except (EOFError, OSError, KeyboardInterrupt):
+    except (EOFError, BrokenPipeError, ConnectionError, KeyboardInterrupt):     # nobody asks any more
         return
     except AumError as error:
         pipe.send(error)
-    except (RuntimeError, MemoryError) as error:
+    except Exception as error:
         memory = type(error).__name__ in ("OutOfMemoryError", "MemoryError") or "can't allocate memory" in str(error)
-        pipe.send(AumError(OUT_OF_MEMORY if memory else str(error).splitlines()[0], exit_code=1))
+        first = (str(error).splitlines() or [""])[0]
+        text = first if isinstance(error, RuntimeError) and first else f"{type(error).__name__}: {first}"
+        pipe.send(AumError(OUT_OF_MEMORY if memory else text, exit_code=1))
+        if debugging() and not isinstance(error, (RuntimeError, MemoryError)):
+            raise

@@ -17,7 +17,7 @@ from tiny import CLASSES, RATE_HZ, RECIPE, sound, sounds
 from aumcli import classifier
 from aumcli.cli import app
 from aumcli.data.manifest import read_manifest
-from aumcli.files import write_json
+from aumcli.files import temporary_path, write_json
 from aumcli.recipe import load_recipe, recipe_names
 
 pytest_plugins = ["aum_fixtures"]
@@ -46,7 +46,7 @@ def own_corpus(tmp_path) -> Path:
 def fill_disk(path: Path) -> None:
     """Make writing `path` meet a disk that is really full."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.with_name(f".{path.name}.{os.getpid()}.part").symlink_to("/dev/full")
+    temporary_path(path).symlink_to("/dev/full")
 
 
 def assert_mistake(result, *expected: object, code: int = 2) -> None:
@@ -182,7 +182,9 @@ def test_interrupted_training_says_how_to_go_on(aum, own_corpus, monkeypatch):
     def interrupt(*args, **kwargs):
         raise KeyboardInterrupt
     monkeypatch.setattr("aumcli.train.train", interrupt)
-    assert_mistake(aum("train", "--data", own_corpus), "what was saved is kept", "--resume --out runs/data", code=130)
+    result = aum("train", "--data", own_corpus)
+    assert (result.code, result.out) == (130, "")
+    assert result.err == "stopped at once; what was saved is kept\n  go on with aum train --resume --out runs/data\n"
 
 
 def test_train_resume(aum, trained, corpus):

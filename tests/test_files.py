@@ -3,12 +3,18 @@
 import errno
 import json
 import os
+import stat
+import subprocess
+import tempfile
+import threading
 
 import pytest
 
 from aumcli import files
 from aumcli.errors import AumError
-from aumcli.files import atomic_path, write_json, write_text
+from aumcli.files import (
+    atomic_path, beside, check_folder, check_writable, descriptor, is_stream, scratch_folder, temporary_path, write_json, write_text,
+)
 
 
 def names(folder):
@@ -18,7 +24,7 @@ def names(folder):
 def fill_disk(path):
     """Make writing to `path` meet a disk that is really full: its temporary name leads to /dev/full."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.with_name(f".{path.name}.{os.getpid()}.part").symlink_to("/dev/full")
+    temporary_path(path).symlink_to("/dev/full")
 
 
 def test_writes_and_replaces(tmp_path):
@@ -113,3 +119,205 @@ def test_json_is_json(tmp_path):
     with pytest.raises(ValueError):
         write_json(tmp_path / "a.json", {"bad": float("nan")})
     assert "ü" in json.loads((tmp_path / "a.json").read_text(encoding="utf-8"))
+
+
+# what is written to
+
+posix = pytest.mark.skipif(os.name == "nt", reason="Windows has no FIFOs, and links only for some")
+
+
+@posix
+@pytest.mark.parametrize("write", [write_text, write_json])
+@pytest.mark.parametrize("there", [True, False])
+def test_a_link_is_followed_and_stays(tmp_path, write, there):
+    target, link = tmp_path / "elsewhere" / "real.txt", tmp_path / "link"
+    if there:
+        target.parent.mkdir()
+        target.write_text("old")
+    link.symlink_to("elsewhere/real.txt")
+    check_writable(link)
+    assert not target.exists() or target.read_text() == "old"
+    write(link, "new")
+    assert os.readlink(link) == "elsewhere/real.txt" and "new" in target.read_text()
+    assert names(tmp_path) == ["elsewhere", "link"] and names(target.parent) == ["real.txt"]
+
+
+@posix
+def test_what_a_link_leads_to_survives_an_interruption(tmp_path):
+    (tmp_path / "real.txt").write_text("old")
+    (tmp_path / "link").symlink_to("real.txt")
+    with pytest.raises(KeyboardInterrupt), atomic_path(tmp_path / "link") as temporary:
+        temporary.write_text("half")
+        raise KeyboardInterrupt
+    assert (tmp_path / "link").read_text() == "old" and names(tmp_path) == ["link", "real.txt"]
+
+
+@posix
+def test_links_in_a_circle(tmp_path):
+    (tmp_path / "a").symlink_to("b")
+    (tmp_path / "b").symlink_to("a")
+    for function in (check_writable, lambda path: write_text(path, "new")):
+        with pytest.raises(AumError, match="can't write .*a: .*symbolic links") as caught:
+            function(tmp_path / "a")
+        assert caught.value.exit_code == 2
+    assert (tmp_path / "a").is_symlink() and names(tmp_path) == ["a", "b"]
+
+
+@posix
+def test_a_fifo_is_written_and_stays(tmp_path):
+    path, got = tmp_path / "fifo", []
+    os.mkfifo(path)
+    check_writable(path)
+    for text in ("first", "x" * 200_000):                   # more than a pipe holds
+        reader = threading.Thread(target=lambda: got.append(path.read_text()))
+        reader.start()
+        write_text(path, text)
+        reader.join(10)
+        assert got.pop() == text and stat.S_ISFIFO(os.stat(path).st_mode)
+    assert names(tmp_path) == ["fifo"]
+
+
+@posix
+def test_a_failure_hands_nothing_on(tmp_path):
+    os.mkfifo(tmp_path / "fifo")
+    with pytest.raises(ValueError), atomic_path(tmp_path / "fifo") as temporary:        # would wait for a reader if it opened the FIFO
+        temporary.write_text("half")
+        raise ValueError
+    assert names(tmp_path) == ["fifo"]
+
+
+@posix
+def test_devices_stay_devices(tmp_path):
+    write_text("/dev/null", "anything")
+    (tmp_path / "link").symlink_to("/dev/null")
+    write_text(tmp_path / "link", "anything")
+    assert stat.S_ISCHR(os.stat("/dev/null").st_mode) and (tmp_path / "link").is_symlink()
+    if os.path.exists("/dev/full"):
+        with pytest.raises(AumError, match="no space left on the disk while saving /dev/full"):
+            write_text("/dev/full", "anything")
+
+
+@posix
+@pytest.mark.parametrize("path", ["-", "/dev/stdout", "/dev/fd/1", "/proc/self/fd/1"])
+def test_standard_output(path, capsys):
+    if path.startswith("/proc") and not os.path.exists(path):
+        pytest.skip("this system has no /proc")
+    print("before")
+    write_text(path, "grüße\n")
+    print("behind")
+    assert capsys.readouterr().out == "before\ngrüße\nbehind\n"
+
+
+@posix
+def test_a_descriptor_that_a_shell_opened(tmp_path):
+    """What >(command) and 3> FILE give: written where the descriptor stands, nothing before it is cut off."""
+    with open(tmp_path / "log", "w") as file:
+        file.write("head\n")
+        file.flush()
+        write_text(f"/dev/fd/{file.fileno()}", "one\n")
+        write_text(f"/dev/fd/{file.fileno()}", "two\n")
+        file.write("tail\n")
+    assert (tmp_path / "log").read_text() == "head\none\ntwo\ntail\n"
+
+
+@posix
+def test_descriptors_are_told_from_files(tmp_path):
+    (tmp_path / "out").symlink_to("/dev/stdout")
+    assert [*map(descriptor, ("-", "/dev/stdout", "/dev/fd/63", tmp_path / "out"))] == [1, 1, 63, 1]
+    for path in ("./-x", "dev/fd/1", "/dev/null", tmp_path / "fd" / "1", f"/proc/{os.getppid()}/fd/1", ""):
+        assert descriptor(path) is None
+    assert is_stream("/dev/null") and not is_stream(tmp_path) and not is_stream(tmp_path / "none") and not is_stream("a\0b")
+
+
+# long names
+
+@pytest.mark.parametrize("name", ["x" * 249, "x" * 251 + ".txt", "x" * 255, "é" * 125 + ".wav", "☃" * 85, "😀" * 63])
+def test_names_as_long_as_can_be(tmp_path, name):
+    path = tmp_path / name
+    check_writable(path)
+    write_text(path, "old")
+    with pytest.raises(KeyboardInterrupt), atomic_path(path) as temporary:
+        assert len(os.fsencode(temporary.name)) < 40
+        temporary.write_text("half")
+        raise KeyboardInterrupt
+    assert path.read_text() == "old" and names(tmp_path) == [name]
+
+
+@pytest.mark.parametrize("name", ["x" * 256, "é" * 128, "😀" * 64])
+def test_names_that_are_too_long(tmp_path, name):
+    for function in (check_writable, lambda path: write_text(path, "new")):
+        with pytest.raises(AumError, match="can't write .*: File name too long") as caught:
+            function(tmp_path / name)
+        assert caught.value.exit_code == 2 and names(tmp_path) == []
+
+
+def test_files_beside_one_with_a_long_name(tmp_path):
+    short, long, longer = (tmp_path / name for name in ("a.csv", "é" * 120 + ".csv", "é" * 120 + "x.csv"))
+    assert beside(short, ".journal") == tmp_path / "a.csv.journal"
+    found = {beside(path, ending) for path in (long, longer) for ending in (".journal-1-of-2", ".journal-2-of-2")}
+    assert len(found) == 4
+    for path in found:
+        assert path.parent == tmp_path and path.suffix.startswith(".journal") and not path.write_text("x") == 0
+        path.name.encode("utf-8")                       # no character was cut in its middle
+    assert beside(tmp_path / ("x" * 240), ".part-1-of-2", "." * 20).name.startswith("xxx") and len(beside(
+        tmp_path / ("x" * 240), ".p", "." * 20).name) < 240
+    raw = os.fsdecode(b"\xff" * 250)
+    assert len(os.fsencode(beside(tmp_path / raw, ".json").name)) <= 255
+
+
+# folders that can't be written
+
+@pytest.mark.parametrize("number, code", [(errno.EACCES, 2), (errno.EROFS, 2), (errno.EPERM, 2), (errno.ENOSPC, 1), (errno.EIO, 1), (errno.EMFILE, 1)])
+def test_a_file_that_can_not_be_opened_leaves_the_old_one(tmp_path, monkeypatch, number, code):
+    def refuse(path, *args, **kwargs):
+        raise OSError(number, os.strerror(number), str(path))
+
+    path = tmp_path / "note.txt"
+    path.write_text("old")
+    with monkeypatch.context() as patch, pytest.raises(AumError) as caught:
+        patch.setattr("pathlib.Path.write_text", refuse)
+        write_text(path, "new")
+    assert "note.txt" in caught.value.problem and caught.value.exit_code == code and caught.value.fix
+    assert path.read_text() == "old" and names(tmp_path) == ["note.txt"]
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    """A file system of 64 KB."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    if os.name == "nt" or os.geteuid() or subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", folder], capture_output=True).returncode:
+        pytest.skip("only root mounts")
+    yield folder
+    subprocess.run(["umount", folder], check=True)
+
+
+def test_a_disk_that_is_really_full(small_disk):
+    path = small_disk / "note.txt"
+    write_text(path, "old")
+    with pytest.raises(AumError, match="no space left on the disk while saving .*note.txt") as caught:
+        write_text(path, "x" * 2**17)
+    assert caught.value.exit_code == 1 and path.read_text() == "old" and names(small_disk) == ["note.txt"]
+    write_text(path, "new")
+    assert path.read_text() == "new"
+
+
+def test_no_place_for_temporary_files(small_disk, monkeypatch):
+    monkeypatch.setattr(tempfile, "tempdir", str(small_disk))
+    with pytest.raises(AumError, match="no place for temporary files: No space left") as caught:
+        write_text("/dev/null", "x" * 2**17)
+    assert "TMPDIR" in caught.value.fix and caught.value.exit_code == 1 and names(small_disk) == []
+    monkeypatch.setattr(tempfile, "tempdir", str(small_disk / "none"))
+    with pytest.raises(AumError, match="no place for temporary files: No such file"), scratch_folder():
+        pass
+
+
+@pytest.mark.parametrize("name, words", [("-", "standard output"), ("results.json", "named like a file"), ("run.PT", "named like a file")])
+def test_names_that_are_no_folders(tmp_path, monkeypatch, name, words):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(AumError, match=words):
+        check_folder(name)
+    for good in (None, "runs/v1.5", "mice.2024", "a"):
+        check_folder(good)
+    os.mkdir("results.json")
+    check_folder("results.json")

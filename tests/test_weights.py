@@ -12,6 +12,7 @@ from safetensors.torch import load_file, save_file
 from aumcli.config import AudioMambaConfig, FrontendConfig, ModelConfig
 from aumcli.core.audio_mamba import AudioMamba
 from aumcli.errors import AumError
+from aumcli.files import temporary_path
 from aumcli.weights import read_config, read_model, save_model
 
 
@@ -181,7 +182,7 @@ def test_a_full_disk_keeps_the_old_files_whole(saved, name):
     old = {path.name: path.read_bytes() for path in saved.iterdir()}
     network, config = make()
     network.head.bias.data += 1
-    (saved / f".{name}.{os.getpid()}.part").symlink_to("/dev/full")
+    temporary_path(saved / name).symlink_to("/dev/full")
     with pytest.raises(AumError, match="no space left"):
         save_model(saved, network.state_dict(), config)
     assert sorted(path.name for path in saved.iterdir()) == ["config.json", "model.safetensors"]

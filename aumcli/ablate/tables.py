@@ -10,8 +10,9 @@ from aumcli.ablate.cells import Ablation, Cell, Table
 from aumcli.ablate.grid import value_of
 from aumcli.ablate.paper import Published
 from aumcli.ablate.picture import plot_heat_map
+from aumcli.console import say
 from aumcli.files import write_json, write_text
-from aumcli.report import markdown_table, print_table
+from aumcli.report import drawn, markdown_table, print_table
 
 LATEX = str.maketrans({"_": r"\_", "&": r"\&", "%": r"\%", "#": r"\#", "$": r"\$", "±": r"$\pm$"})
 PAPER = "paper"                       # a row, or a column, of the paper's figures
@@ -40,8 +41,8 @@ def write_ablation(result: Ablation, out: Path) -> None:
     write_text(out / "ablation.csv", _csv([result]))
     write_text(out / "ablation.md", _markdown(result))
     write_text(out / "ablation.tex", _latex(*(_grid([result], _ranked) if result.has_map else table(result, _ranked))))
-    if result.has_map:
-        plot_heat_map(result, out / "ablation.png")
+    if result.has_map and (problem := drawn(plot_heat_map, result, out / "ablation.png")):
+        say(problem)
 
 
 def write_table(made: Table) -> None:
@@ -55,8 +56,8 @@ def write_table(made: Table) -> None:
     write_text(out / "ablation.md", _table_markdown(made))
     write_text(out / "ablation.tex", _latex(*_grid(made.results, _ranked)))
     for result in made.results:
-        if result.has_map:
-            plot_heat_map(result, out / f"{result.recipe}.png")
+        if result.has_map and (problem := drawn(plot_heat_map, result, out / f"{result.recipe}.png")):
+            say(problem)
 
 
 def table(result: Ablation, mark: Mark) -> tuple[list[str], list[list[str]]]:

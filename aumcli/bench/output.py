@@ -8,8 +8,10 @@ from aumcli.bench.point import Point
 from aumcli.bench.results import RESULTS, Result, as_csv, as_json, read_results
 from aumcli.bench.tables import markdown
 from aumcli.bench.turns import Rules
+from aumcli.console import say
 from aumcli.errors import AumError
 from aumcli.files import check_writable, write_json, write_text
+from aumcli.report import drawn
 
 
 def update(out: Path | str | None, machine: dict[str, object], rules: Rules, points: Sequence[Point]) -> None:
@@ -38,4 +40,5 @@ def write_results(out: Path | str, results: Sequence[Result]) -> None:
     write_json(out / RESULTS, as_json(results))
     write_text(out / "bench.csv", as_csv(results))
     write_text(out / "bench.md", markdown(results))
-    plot_results(results, out / "bench.png")
+    if problem := drawn(plot_results, results, out / "bench.png"):
+        say(problem)

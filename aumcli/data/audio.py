@@ -16,6 +16,7 @@ from aumcli.data.containers import checked_source, convert_fix, mp3_samples
 from aumcli.data.hdf5 import Hdf5Sound, container, open_hdf5
 from aumcli.data.resample import resample_blocks
 from aumcli.errors import AumError
+from aumcli.names import one_line
 
 READABLE_SUFFIXES = frozenset({".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".aiff", ".aif", ".aifc", ".au",
                                ".snd", ".caf", ".w64", ".rf64"})
@@ -204,13 +205,15 @@ def _unreadable_folder(error: OSError) -> None:
 def _open(path: str) -> AbstractContextManager[soundfile.SoundFile | Hdf5Sound]:
     """Open a sound file, or say what it is instead."""
     file, name = container(path)
+    if "\0" in path:
+        raise AumError(f"{one_line(path)} can't be a file: no name contains NUL", fix="correct the name", exit_code=1)
     try:
         status = os.stat(file)
         if stat.S_ISDIR(status.st_mode):
             raise AumError(f"{path} is a folder, not a sound file", fix="name the files in it", exit_code=1)
         if status.st_size == 0:
             raise AumError(f"{file} is empty (0 bytes)", fix="copy or download it again, or remove it", exit_code=1)
-        return open_hdf5(file, name) if name else soundfile.SoundFile(checked_source(path))
+        return open_hdf5(file, name) if name else soundfile.SoundFile(_named(checked_source(path)))
     except FileNotFoundError as error:
         raise AumError(f"{path} doesn't exist", fix="check the path", exit_code=1) from error
     except OSError as error:
@@ -218,6 +221,11 @@ def _open(path: str) -> AbstractContextManager[soundfile.SoundFile | Hdf5Sound]:
                        exit_code=1) from error
     except (soundfile.LibsndfileError, TypeError) as error:     # TypeError: headerless .raw, whose rate is unknown
         raise _unknown_format(Path(path)) from error
+
+
+def _named(source: str | io.RawIOBase) -> bytes | str | io.RawIOBase:
+    """A file's name as bytes, which soundfile takes whatever they are; of text it wants all to be UTF-8."""
+    return os.fsencode(source) if isinstance(source, str) and os.name != "nt" else source
 
 
 def _unknown_format(path: Path) -> AumError:

@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import BinaryIO
 
 from aumcli.errors import AumError
+from aumcli.names import shell_quoted
 
-CONVERT = "convert it: ffmpeg -i {name} {stem}.wav"
 _CHUNKED = {b"RIFF": "<", b"RF64": "<", b"BW64": "<", b"RIFX": ">", b"FORM": ">"}    # byte order of the sizes
 _OGG_PAGE_BYTES = 27 + 255 + 255 * 255                                               # the longest page there is
 _MPEG1_KBPS = (0, 32, 40, 48, 56, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320)     # layer III
@@ -25,7 +25,8 @@ _MPEG1_HZ = (44100, 48000, 32000)
 def convert_fix(path: Path | str) -> str:
     """The command that turns `path` into something every tool reads."""
     path = Path(path)
-    return CONVERT.format(name=path.name, stem=path.stem + ("-converted" if path.suffix.lower() == ".wav" else ""))
+    converted = path.with_name(f"{path.stem}{'-converted' if path.suffix.lower() == '.wav' else ''}.wav")
+    return f"convert it: ffmpeg -i {shell_quoted(path)} {shell_quoted(converted)}"
 
 
 def checked_source(path: str) -> str | io.RawIOBase:

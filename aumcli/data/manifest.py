@@ -1,10 +1,12 @@
 """A prepared corpus on disk: manifest.csv (one row per clip), labels.csv (one row per class) and report.json.
 
-A path in manifest.csv is relative to its folder or absolute. `EPIC_audio.hdf5::P01_11` is the data set P01_11 of an HDF5 file (see
+A path in manifest.csv is relative to its folder or absolute; bytes that are not UTF-8 stand in it as `\\xNN` (see `aumcli.names.escaped`).
+`EPIC_audio.hdf5::P01_11` is the data set P01_11 of an HDF5 file (see
 `aumcli.data.hdf5`). start_s and stop_s are empty for the whole file; several label ids are joined by `;`. manifest.parquet, where it
 is, holds the same rows (see `aumcli.data.parquet`); missing.csv, those that the corpus's tables list and that have no file.
 """
 
+import hashlib
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -19,8 +21,10 @@ from aumcli.data.tables import LABEL_COLUMNS, Label, csv_reader, csv_writer, lab
 from aumcli.data.parquet import read_parquet, write_parquet
 from aumcli.errors import AumError
 from aumcli.files import write_json
+from aumcli.names import escaped, unescaped
 
 CLIP_COLUMNS = ("path", "start_s", "stop_s", "labels", "split", "group")
+TEXTS = ("path", "group")                       # columns that may hold names of files
 REQUIRED_COLUMNS = CLIP_COLUMNS[:-1]            # group is optional
 AGAIN = "correct it, or run aum prepare again"
 
@@ -130,6 +134,15 @@ def read_manifest(folder: Path | str) -> Manifest:
     return Manifest(folder, clips, labels)
 
 
+def data_digest(folder: Path) -> str:
+    """SHA-256 over a prepared folder's labels.csv and manifest.csv: which clips, slices, labels and splits there are."""
+    whole = hashlib.sha256()
+    for name in ("labels.csv", "manifest.csv"):
+        with open(folder / name, "rb") as file:
+            whole.update(hashlib.file_digest(file, "sha256").digest())
+    return whole.hexdigest()
+
+
 def write_manifest(folder: Path | str, clips: Sequence[Clip], labels: Sequence[Label], report: dict) -> None:
     """Write a prepared corpus; each file appears whole or not at all, manifest.csv last.
 
@@ -157,6 +170,7 @@ def write_manifest(folder: Path | str, clips: Sequence[Clip], labels: Sequence[L
     columns = clips.columns()
     below = os.path.join(folder, "")
     columns["path"] = [path.removeprefix(below) for path in map(os.path.abspath, columns["path"])]
+    columns = {name: [*map(escaped, values)] if name in TEXTS else values for name, values in columns.items()}
     write_clips(folder / "manifest.csv", columns)
     write_parquet(folder / "manifest.csv", columns)
 
@@ -197,11 +211,11 @@ def _read_clips(path: Path, known: set[str]) -> Clips:
                 seen[labels, split] = ids, _label_set_problems(ids, split, known)
             ids, wrong = seen[labels, split]
             start_s, stop_s, wrong_slice = _slice(start, stop) if start or stop else (None, None, [])
-            if wrong or wrong_slice or not name:
-                wrong = [*wrong, *wrong_slice, *([] if name else ["no path"])]
+            if wrong or wrong_slice or not name or "\0" in name:
+                wrong = [*wrong, *wrong_slice, *([] if name else ["no path"]), *(["NUL in the path"] if "\0" in name else [])]
                 problems.append(f"row {reader.line_num}: {', '.join(wrong)}")
                 continue
-            clips.append(name, start_s, stop_s, ids, split, "" if group_place is None else row[group_place])
+            clips.append(unescaped(name), start_s, stop_s, ids, split, "" if group_place is None else unescaped(row[group_place]))
     raise_problems(path, problems or ([] if clips else ["it lists no clips"]), AGAIN)
     return clips
 

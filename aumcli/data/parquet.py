@@ -12,6 +12,7 @@ import numpy as np
 
 from aumcli.data.clips import Clips
 from aumcli.files import atomic_path
+from aumcli.names import unescaped
 
 DIGEST = b"manifest.csv sha256"
 
@@ -66,7 +67,7 @@ def read_parquet(csv_path: Path) -> Clips | None:
 
             codes, values = zip(*(_coded(column(name)) for name in ("labels", "split")))
             seconds = [column(name).fill_null(float("nan")).to_numpy() for name in ("start_s", "stop_s")]
-            names, groups = (column(name).to_pylist() for name in ("path", "group"))
+            names, groups = ([*map(unescaped, column(name).to_pylist())] for name in ("path", "group"))
     except (pyarrow.ArrowException, OSError, KeyError):
         return None                                     # manifest.csv, which people can read, has the same rows
     sets = [tuple(text.split(";")) if text else () for text in values[0]]

@@ -167,7 +167,7 @@ def _write_shard(path: Path, split: str, clips: Clips, order: np.ndarray, thread
             while count < min(len(order), SHARD_CLIPS) and size < SHARD_BYTES:
                 rows = order[count : min(count + BATCH_CLIPS, SHARD_CLIPS)]
                 for row, (suffix, sound, described) in zip(rows, threads.map(encode_clip, clips.take(rows))):
-                    about = json.dumps(described, ensure_ascii=False).encode()
+                    about = json.dumps(described, ensure_ascii=False).encode("utf-8", "backslashreplace")
                     size += tar.write({"__key__": f"{row:09d}", "json": about, suffix: sound})
                     rates[str(described["sample_rate_hz"])] += 1
                     count += 1

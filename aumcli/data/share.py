@@ -31,7 +31,7 @@ def held_back(clips: Sequence[Clip], share: float) -> np.ndarray:
 
 def _choose(sizes: Mapping[str, int], wanted: float) -> set[str]:
     """Groups that have as many clips as wanted; one group at least stays out."""
-    order = sorted(sizes, key=lambda name: hashlib.sha256(name.encode()).digest())
+    order = sorted(sizes, key=lambda name: hashlib.sha256(name.encode("utf-8", "surrogateescape")).digest())
     kept: set[str] = set()
     count = 0
     for name in order[:-1]:

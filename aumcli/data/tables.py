@@ -6,9 +6,11 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TextIO
 
 from aumcli.errors import AumError
 from aumcli.files import atomic_path
+from aumcli.names import ESCAPE
 
 LABEL_COLUMNS = ("index", "id", "name")
 ID_COLUMNS = ("id", "mid")                      # AudioSet calls a class's id mid, for machine id
@@ -28,11 +30,26 @@ class Label:
     name: str
 
 
+class _Lines:
+    """Takes rows that end in CR LF and ends them in LF: only so does csv quote a CR within a value."""
+
+    def __init__(self, file: TextIO):
+        self._file = file
+
+    def write(self, row: str) -> int:
+        return self._file.write(row[:-2] + "\n")
+
+
+def csv_lines(file: TextIO):
+    """A CSV writer into an open file; what it writes comes back, whatever is in it."""
+    return csv.writer(_Lines(file), lineterminator="\r\n")
+
+
 @contextmanager
 def csv_writer(path: Path, columns: Sequence[str]):
     """A CSV writer that has written `columns`; the file appears when all went well."""
-    with atomic_path(path) as temporary, open(temporary, "w", encoding="utf-8", newline="") as file:
-        writer = csv.writer(file, lineterminator="\n")
+    with atomic_path(path) as temporary, open(temporary, "w", encoding="utf-8", errors=ESCAPE, newline="") as file:
+        writer = csv_lines(file)
         writer.writerow(columns)
         yield writer
 

@@ -12,7 +12,7 @@ from aumcli.data.audio import open_audio
 from aumcli.data.hdf5 import container
 from aumcli.data.windows import cut_windows
 from aumcli.errors import AumError
-from aumcli.predict.inputs import Source
+from aumcli.predict.inputs import PIPED, Source
 
 PART_SAMPLES = 2**20             # windows are handed over when they come to so many samples,
 WAITING_SAMPLES = 2**24          # and threads pause while so many wait
@@ -49,13 +49,16 @@ def stamp(source: Source) -> tuple[int, int]:
     """A file's size in bytes and its time in ns, by which it is known to be unchanged; (-1, -1) for one that isn't there."""
     try:
         status = os.stat(container(source.file)[0])      # of the whole HDF5 file where a sound lies in one
-    except OSError:
+    except (OSError, ValueError):                        # ValueError: NUL in the name
         return -1, -1
     return status.st_size, status.st_mtime_ns
 
 
 def decode(source: Source, rate_hz: int, size: int | None, hop: int) -> Iterator[list[Window] | End]:
     """Decode a file to windows of `size` samples (None: one window) at `rate_hz`, a list at a time, and at last an End."""
+    if source.problem:
+        yield End(problem=source.problem, fix=source.fix)
+        return
     try:
         with open_audio(source.file, rate_hz) as (info, blocks):
             part: list[Window] = []
@@ -69,7 +72,8 @@ def decode(source: Source, rate_hz: int, size: int | None, hop: int) -> Iterator
             yield part
             yield End(min(info.duration_s, end / rate_hz))          # an MP3 may be shorter than its header says
     except AumError as error:
-        yield End(problem=error.problem.replace(source.file, source.path), fix=error.fix)
+        fix = PIPED if source.is_copy and source.file in error.fix else error.fix
+        yield End(problem=error.problem.replace(source.file, source.path), fix=fix)
 
 
 class Decoder:

@@ -4,9 +4,9 @@ A record is what `Prediction.to_dict` gives (schema 1): path, duration_s, window
 events [{start_s, stop_s, label, score}] by time; or path, problem and fix. Further keys are no part of the schema.
 """
 
-import csv
 import io
 import json
+import os
 import shutil
 import sys
 from collections.abc import Callable, Iterable, Iterator
@@ -17,8 +17,10 @@ from typing import BinaryIO
 
 import numpy as np
 
+from aumcli.data.tables import csv_lines
 from aumcli.errors import AumError
 from aumcli.files import atomic_path, write_json
+from aumcli.names import ESCAPE, one_line, shown, to_json
 from aumcli.predict.prediction import embedding_of
 
 Record = dict
@@ -68,7 +70,7 @@ class Format(StrEnum):
 
 def is_folder(out: Path | str) -> bool:
     """Whether an output is a folder: it is one, or its name ends in a slash, which a Path forgets."""
-    return str(out).endswith(("/", "\\")) or Path(out).is_dir()
+    return str(out).endswith(("/", "\\")) or os.path.isdir(out)
 
 
 def _plain(record: Record) -> Record:
@@ -78,22 +80,22 @@ def _plain(record: Record) -> Record:
 def _json(header: Record, records: Iterable[Record]) -> Iterator[str]:
     """One document: the header, `clips` and `failed`."""
     failed: list[Record] = []
-    text = json.dumps(header, indent=2, ensure_ascii=False, allow_nan=False)
+    text = to_json(header, indent=2)
     yield text[:-2] + ',\n  "clips": ['
     separator = "\n"
     for record in map(_plain, records):
         if "problem" in record:
             failed.append(record)
             continue
-        yield separator + "    " + json.dumps(record, ensure_ascii=False, allow_nan=False)
+        yield separator + "    " + to_json(record)
         separator = ",\n"
-    yield '\n  ],\n  "failed": [' + ",".join("\n    " + json.dumps(record, ensure_ascii=False) for record in failed) + "\n  ]\n}\n"
+    yield '\n  ],\n  "failed": [' + ",".join("\n    " + to_json(record) for record in failed) + "\n  ]\n}\n"
 
 
 def _jsonl(header: Record, records: Iterable[Record]) -> Iterator[str]:
     """A record a line, each with the schema's version."""
     for record in records:
-        yield json.dumps({"schema": header["schema"], **_plain(record)}, ensure_ascii=False, allow_nan=False) + "\n"
+        yield to_json({"schema": header["schema"], **_plain(record)}) + "\n"
 
 
 def rows_of(record: Record) -> Iterator[tuple]:
@@ -115,9 +117,9 @@ def _csv(header: Record, records: Iterable[Record]) -> Iterator[str]:
         yield _csv_lines(rows_of(record))
 
 
-def _csv_lines(rows: Iterable[tuple], **dialect: str) -> str:
+def _csv_lines(rows: Iterable[tuple]) -> str:
     text = io.StringIO()
-    csv.writer(text, lineterminator="\n", **dialect).writerows(rows)
+    csv_lines(text).writerows(rows)
     return text.getvalue()
 
 
@@ -150,7 +152,7 @@ def _audacity(header: Record, records: Iterable[Record]) -> Iterator[str]:
     """Labels of one recording: start, end and text, separated by tabs."""
     for record in records:
         for event in record.get("events", ()):
-            yield f"{event['start_s']:.6f}\t{event['stop_s']:.6f}\t{_one_line(event['label'])} {event['score']:.3f}\n"
+            yield f"{event['start_s']:.6f}\t{event['stop_s']:.6f}\t{one_line(event['label'])} {event['score']:.3f}\n"
 
 
 RAVEN_COLUMNS = ("Selection", "View", "Channel", "Begin Time (s)", "End Time (s)", "Low Freq (Hz)", "High Freq (Hz)",
@@ -165,13 +167,9 @@ def _raven(header: Record, records: Iterable[Record]) -> Iterator[str]:
         for event in record.get("events", ()):
             number += 1
             yield "\t".join((str(number), "Spectrogram 1", "1", f"{offset_s + event['start_s']:.6f}", f"{offset_s + event['stop_s']:.6f}",
-                             "0", f"{header['sample_rate_hz'] / 2:g}", _one_line(record["path"]), f"{event['start_s']:.6f}",
-                             _one_line(event["label"]), f"{event['score']:.6f}")) + "\n"
+                             "0", f"{header['sample_rate_hz'] / 2:g}", one_line(record["path"]), f"{event['start_s']:.6f}",
+                             one_line(event["label"]), f"{event['score']:.6f}")) + "\n"
         offset_s += record.get("duration_s", 0.0)
-
-
-def _one_line(text: str) -> str:
-    return " ".join(text.split())
 
 
 WITHOUT_FAILURES = (Format.TABLE, Format.AUDACITY, Format.RAVEN)
@@ -181,7 +179,7 @@ TEXT: dict[Format, Callable[[Record, Iterable[Record]], Iterator[str]]] = {
 
 def printed(format: Format, header: Record, records: Iterable[Record]) -> Iterator[str]:
     """The text for standard output: as in a file, but that a table fits the terminal."""
-    if format is Format.TABLE and sys.stdout.isatty():
+    if format is Format.TABLE and sys.stdout is not None and sys.stdout.isatty():
         return _table(header, records, shutil.get_terminal_size().columns)
     return TEXT[format](header, records)
 
@@ -191,7 +189,7 @@ def write(path: Path, format: Format, header: Record, records: Iterable[Record])
     with atomic_path(path) as temporary:
         if format is Format.PARQUET:
             return _write_parquet(temporary, header, records)
-        with open(temporary, "w", encoding="utf-8", newline="") as file:
+        with open(temporary, "w", encoding="utf-8", errors=ESCAPE, newline="") as file:
             file.writelines(TEXT[format](header, records))
 
 
@@ -223,7 +221,7 @@ def _write_parquet(path: Path, header: Record, records: Iterable[Record]) -> Non
     pa = _pyarrow()
     types = [pa.float64() if name in ("start_s", "stop_s", "score") else pa.string() for name in COLUMNS]
     schema = pa.schema(list(zip(COLUMNS, types)), metadata={"aumcli": json.dumps(header)})
-    rows = (row for record in records for row in rows_of(record))
+    rows = ([shown(value) if isinstance(value, str) else value for value in row] for record in records for row in rows_of(record))
     with pa.parquet.ParquetWriter(path, schema) as writer:
         while some := list(islice(rows, ROWS_TOGETHER)):
             writer.write_table(pa.table([list(column) for column in zip(*some)], schema=schema))
@@ -273,4 +271,4 @@ def _parquet_embeddings(path: Path, header: Record, records: Iterable[Record], w
     with atomic_path(path) as temporary, pa.parquet.ParquetWriter(temporary, schema) as writer:
         while some := list(islice(records, ROWS_TOGETHER)):
             vectors = pa.FixedSizeListArray.from_arrays(pa.array(np.concatenate([embedding_of(record) for record in some])), width)
-            writer.write_table(pa.table([pa.array([record["path"] for record in some]), vectors], schema=schema))
+            writer.write_table(pa.table([pa.array([shown(record["path"]) for record in some]), vectors], schema=schema))

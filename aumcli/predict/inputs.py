@@ -4,31 +4,46 @@ import functools
 import glob
 import os
 import shutil
+import stat
 import sys
 import tempfile
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
+from aumcli.data import tables
 from aumcli.data.audio import find_audio
 from aumcli.errors import AumError
+from aumcli.files import no_scratch
+from aumcli.names import one_line
+from aumcli.processes import own_place
 
 BLOCK_SAMPLES = 4096
+SHOWN_CHARACTERS = 80         # of a damaged line
+PIPED = "send sound that can be read: ffmpeg -i FILE -f wav - | aum predict -"
 
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """A sound to label."""
+    """A sound to label; `problem` and `fix` instead where what was named is none."""
 
     path: str                   # as people know it
     name: str                   # below a folder of results
     file: str                   # what is opened
+    problem: str = ""
+    fix: str = ""
 
     @staticmethod
     def of(path: "Path | str | Source") -> "Source":
         """A file as a source."""
         return path if isinstance(path, Source) else Source(str(path), os.path.basename(path), str(path))
+
+    @property
+    def is_copy(self) -> bool:
+        """Whether what is opened is a copy of ours, which nobody else knows."""
+        return self.file != self.path
 
 
 def find_clips(paths: Iterable[Path | str], listed: Path | str | None = None) -> list[Source]:
@@ -39,56 +54,121 @@ def find_clips(paths: Iterable[Path | str], listed: Path | str | None = None) ->
         listed: a text file that names further files and folders, one a line.
 
     Returns:
-        One source for each, in the order named; files below a folder are sorted.
+        One source for each, in the order named; files below a folder are sorted. What names no sound, beside others that do, is a
+        source with a problem.
 
     Raises:
-        AumError: a folder holds no sound file, a pattern matches nothing, or the list can't be read.
+        AumError: nothing that is named is there, or the list can't be read.
     """
     found: list[Source] = []
-    for path in [*map(str, paths), *(_lines(listed) if listed is not None else [])]:
-        if path == "-":
-            found.append(_standard_input())
-        elif glob.has_magic(path) and not os.path.lexists(path):
-            matches = sorted(glob.glob(path, recursive=True))
-            if not matches:
-                raise AumError(f"nothing matches {path}", fix="check the pattern; ** stands for folders at any depth")
-            for match in matches:
-                found += _in_folder(match) if os.path.isdir(match) else [Source.of(match)]
-        else:
-            found += _in_folder(path) if os.path.isdir(path) else [Source.of(path)]
+    problems: list[AumError] = []
+
+    def add(path: str, sources: Callable[[str], Iterable]) -> list:
+        try:
+            return [*sources(path)]
+        except AumError as error:
+            problems.append(error)
+            found.append(Source(path, os.path.basename(path), path, error.problem, error.fix))
+            return []
+
+    for name in [*map(str, paths), *(_entries(listed) if listed is not None else [])]:
+        for path in add(name, _matches):
+            found += add(path, _sounds)
+    if len(problems) == len(found) > 0:
+        raise AumError(tables.listed(error.problem for error in problems), problems[0].fix, problems[0].exit_code)
     return found
 
 
-def _in_folder(folder: str) -> Iterator[Source]:
+def _matches(path: str) -> list[str]:
+    """What an argument or a line of a list names: itself, or what matches it."""
+    if "\0" in path:
+        raise AumError(f"no name contains NUL: {one_line(path)[:SHOWN_CHARACTERS]}", fix="correct the list", exit_code=1)
+    if not glob.has_magic(path) or os.path.lexists(path):
+        return [path]
+    if matches := sorted(glob.glob(path, recursive=True)):
+        return matches
+    raise AumError(f"nothing matches {path}", fix="check the pattern; ** stands for folders at any depth")
+
+
+def _sounds(path: str) -> Iterable[Source]:
+    """The sounds that a path means."""
+    if path == "-":
+        return [_standard_input()]
+    if os.path.isdir(path):
+        return _in_folder(path)
+    return [_copied(path) if _is_pipe(path) else Source.of(path)]
+
+
+def _in_folder(folder: str) -> list[Source]:
     clips = find_audio(folder)
     if not clips:
         raise AumError(f"{folder} holds no sound files", fix="name files, or a folder with wav, flac, ogg or mp3 files")
-    for clip in clips:
-        yield Source(str(clip), clip.relative_to(folder).as_posix(), str(clip))
+    return [Source(str(clip), clip.relative_to(folder).as_posix(), str(clip)) for clip in clips]
 
 
-def _lines(path: Path | str) -> list[str]:
+def _entries(path: Path | str) -> list[str]:
+    """The lines of a list, names as the bytes they are; or what `find -print0` writes, or PowerShell in UTF-16."""
     try:
-        lines = Path(path).read_text(encoding="utf-8-sig").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise AumError(f"can't read the list {path}: {error}", fix="name a text file in UTF-8 with one path a line") from error
-    return [line for line in lines if line.strip()]
+        data = Path(path).read_bytes()
+    except OSError as error:
+        raise AumError(f"can't read the list {path}: {error.strerror or error}", fix="name a text file with one path a line") from error
+    if data[:2] in (b"\xff\xfe", b"\xfe\xff"):
+        data = data.decode("utf-16", "replace").encode()
+    data = data.removeprefix(b"\xef\xbb\xbf")
+    separated = data.endswith(b"\0") and b"\0\0" not in data and not data.endswith(b"\n\0")      # else NULs are damage
+    lines = [os.fsdecode(line) for line in data.split(b"\0" if separated else b"\n")]
+    if not separated:                                       # a name may end in CR, a line of Windows always does
+        lines = [line if line.endswith("\r") and os.path.lexists(line) else line.removesuffix("\r") for line in lines]
+    lines = [line for line in lines if line.strip()]
+    if not separated and b"\0" in data and not any(os.path.lexists(line) for line in lines if "\0" not in line):
+        raise AumError(f"{path} is no list of files: it contains NULs, and names nothing that is there",
+                       fix="name a text file with one path a line")
+    return lines
 
 
 @functools.cache
 def _scratch() -> tempfile.TemporaryDirectory:
     """A folder that goes when the program ends."""
-    return tempfile.TemporaryDirectory(prefix="aum-")
+    try:
+        return tempfile.TemporaryDirectory(prefix="aum-", ignore_cleanup_errors=True)
+    except OSError as error:
+        raise no_scratch(error) from error
+
+
+def _is_pipe(path: str) -> bool:
+    """Whether a path can be read once only, from its beginning to its end: a FIFO, a shell's <(command). A device is no sound."""
+    try:
+        mode = os.stat(path).st_mode
+    except OSError:
+        return False
+    if stat.S_ISCHR(mode) or stat.S_ISBLK(mode):
+        raise AumError(f"{path} is a device, not a sound file", fix="name files or folders", exit_code=1)
+    return stat.S_ISFIFO(mode)
 
 
 def _standard_input() -> Source:
-    """Sound files are read back and forth, which a pipe can't do: it goes through a file."""
     if sys.stdin is None or sys.stdin.isatty():
         raise AumError("- means a sound file on standard input, and there is none", fix="aum predict - < clip.wav")
-    file = os.path.join(_scratch().name, "stdin")
-    with open(file, "wb") as out:
-        shutil.copyfileobj(sys.stdin.buffer, out)
-    return Source("-", "stdin", file)
+    return _copy(sys.stdin.buffer, "-", "stdin")
+
+
+def _copied(path: str) -> Source:
+    try:
+        with open(path, "rb") as pipe:
+            return _copy(pipe, path, os.path.basename(path))
+    except OSError as error:
+        raise AumError(f"can't read {path}: {error.strerror or error}", fix="check its permissions", exit_code=1) from error
+
+
+def _copy(pipe: BinaryIO, path: str, name: str) -> Source:
+    """Sound files are read back and forth, which a pipe can't do: it goes through a file."""
+    try:
+        number, file = tempfile.mkstemp(dir=_scratch().name)
+        with open(number, "wb") as out:
+            shutil.copyfileobj(pipe, out)
+    except OSError as error:
+        raise no_scratch(error) from error
+    return Source(path, name, file)
 
 
 def record(seconds: float) -> Source:
@@ -124,7 +204,7 @@ def record(seconds: float) -> Source:
 
 def check_names(sources: Sequence[Source], out: Path) -> None:
     """Refuse sounds whose results would overwrite each other in a folder of results."""
-    names = Counter(source.name for source in sources)
+    names = Counter(source.name for source in sources if not source.problem)
     doubled = [source.path for source in sources if names[source.name] > 1]
     if doubled:
         raise AumError(f"{doubled[0]} and {doubled[1]} would both be written to {out / names.most_common(1)[0][0]}",
@@ -133,5 +213,5 @@ def check_names(sources: Sequence[Source], out: Path) -> None:
 
 def share(sources: Sequence[Source]) -> tuple[Sequence[Source], int, int]:
     """The part of this process among those that torchrun started: (every n-th sound, which process, n)."""
-    rank, processes = (int(os.environ.get(name, default)) for name, default in (("RANK", 0), ("WORLD_SIZE", 1)))
+    rank, processes = own_place()
     return sources[rank::processes], rank, processes

@@ -10,15 +10,22 @@ import json
 import os
 from array import array
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from itertools import chain
 from pathlib import Path
 
 from aumcli.errors import AumError
-from aumcli.files import atomic_path, disk_error
+from aumcli.files import atomic_path, beside, disk_error
+from aumcli.lock import Taken, open_locked, remove_locked
+from aumcli.names import shell_quoted
 from aumcli.predict.decoding import stamp
 from aumcli.predict.inputs import Source
 
 Record = dict[str, object]
+OPTIONS = {"model": "--model", "device": "--device", "window_s": "--window", "hop_s": "--hop", "smooth": "--smooth", "top": "--top",
+           "threshold": "--threshold", "batch_size": "--batch"}                 # what the header calls what options say
+PART = ".part-{}-of-{}"
+LONGEST = ".part-99999-of-99999"
 
 
 class Journal:
@@ -35,43 +42,69 @@ class Journal:
     """
 
     def __init__(self, path: Path, header: Record, sources: Sequence[Source], resume: bool):
-        self.path, self.sources = path, sources
+        self.path, self.sources, self.notes = path, sources, []     # notes: sentences for the user
         self._places = array("q", [-1]) * len(sources)              # of each source's line
-        if path.exists() and not resume:
-            raise AumError(f"{path} holds results of a call that was broken off, or that shall be gone on with",
-                           fix="go on with --resume, or remove that file to start again")
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            self._file = open(path, "rb+" if path.exists() else "wb+")
-            if self._file.seek(0, os.SEEK_END) == 0:
-                self._write([header])
-            else:
-                self._take_up(header)
+            number, problem = open_locked(path)
+        except Taken as error:
+            raise AumError(f"another call is writing {path}", fix="wait until it has ended, or name another output") from error
         except OSError as error:
             raise disk_error(path, error) from error
+        if problem:
+            self.notes.append(f"{path} can't be locked ({problem}): nothing keeps a second call from writing there")
+        self._file = os.fdopen(number, "rb+")
+        try:
+            self._begin(header, resume)
+        except BaseException as error:
+            self.__exit__()
+            raise disk_error(path, error) if isinstance(error, OSError) else error
+
+    def __enter__(self) -> "Journal":
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        with suppress(OSError):                     # what a full disk didn't take was told, and is done again
+            self._file.close()
+
+    def _begin(self, header: Record, resume: bool) -> None:
+        if self._file.seek(0, os.SEEK_END) == 0:
+            self._write([header])
+        elif resume:
+            self._take_up(header)
+        else:
+            raise AumError(f"{self.path} holds results of a call that was broken off, or that shall be gone on with",
+                           fix=f"go on with --resume; or start again: rm {shell_quoted(self.path)}")
 
     def _take_up(self, header: Record) -> None:
         self._file.seek(0)
         try:
             before = json.loads(self._file.readline())
-        except ValueError:
-            before = {}
-        different = [name for name in {**header, **before} if before.get(name) != header.get(name)]
+            different = [name for name in {**header, **before} if before.get(name) != header.get(name)]
+        except (ValueError, TypeError) as error:
+            raise AumError(f"{self.path} is damaged at its beginning, so nobody knows how its results were made",
+                           fix=f"start again: rm {shell_quoted(self.path)}") from error
         if different:
-            raise AumError(f"{self.path} holds results of another call: {', '.join(different)} differ",
-                           fix=f"repeat the call as it was, with --resume and --model {before.get('model')}, or remove that file to start again")
+            raise AumError(f"{self.path} was made {_difference(different, before, header)}",
+                           fix=f"repeat the call as it was, with --resume; or start again: rm {shell_quoted(self.path)}")
         index = {source.path: i for i, source in enumerate(self.sources)}
         place = kept = self._file.tell()
         group: list[tuple[int, int]] = []
         for line in self._file:
+            try:
+                record = json.loads(line)
+                path, stamped, last = record["path"], (record["size"], record["mtime_ns"]), record["end"]
+            except (ValueError, TypeError, KeyError):           # cut off; or, after a loss of power, zeros
+                if line.endswith(b"\n") or b"\0" in line:
+                    self.notes.append(f"{self.path} is damaged from byte {place:,} on: what stood there is done again")
+                break
             if not line.endswith(b"\n"):
                 break
-            record = json.loads(line)
-            i = index.get(record["path"])
-            if i is not None and stamp(self.sources[i]) == (record["size"], record["mtime_ns"]):
+            i = index.get(path)
+            if i is not None and stamp(self.sources[i]) == stamped:
                 group.append((i, place))
             place += len(line)
-            if record["end"]:
+            if last:
                 for i, where in group:
                     self._places[i] = where
                 group, kept = [], place
@@ -93,7 +126,7 @@ class Journal:
 
     def _write(self, records: Sequence[Record]) -> list[int]:
         """Append lines in one go; where each of them starts."""
-        lines = [json.dumps(record, ensure_ascii=False, allow_nan=False).encode() + b"\n" for record in records]
+        lines = [_line(record) for record in records]
         place = self._file.seek(0, os.SEEK_END)
         places = [place := place + len(before) for before in [b"", *lines[:-1]]]
         self._file.write(b"".join(lines))
@@ -108,23 +141,51 @@ class Journal:
             del record["size"], record["mtime_ns"], record["end"]
             yield record
 
-    def close(self, remove: bool) -> None:
-        """Close it, and remove it where everything is written elsewhere."""
-        self._file.close()
-        if remove:
-            self.path.unlink()
+    def remove(self) -> None:
+        """Everything is written elsewhere: close the file and remove it."""
+        remove_locked(self.path, self._file.close)
+
+
+def _line(record: Record) -> bytes:
+    """A record as a line of JSON; names come back as they are, bytes that aren't UTF-8 included."""
+    return json.dumps(record, ensure_ascii=False, allow_nan=False).encode("utf-8", "backslashreplace") + b"\n"
+
+
+def _difference(names: Sequence[str], before: Record, now: Record) -> str:
+    """How another call was made, and this one: "with --top 3, this call says 5"."""
+    whole = [values.get("window_s") is None for values in (before, now)]
+    if whole[0] != whole[1]:                            # then there are other windows, or none
+        return f"with{'' if whole[0] else 'out'} --whole"
+    said = [f"with {OPTIONS[name]} {_value(before[name])}, this call says {_value(now[name])}" for name in OPTIONS
+            if name in names and name in before and name in now]
+    said += [f"with{'' if before.get(name) else 'out'} --{name}" for name in ("embed", "html") if name in names]
+    if "folder" in names:
+        said.append("for {}, this call for {}".format(*(f"a folder of {each}" if each else "one file"
+                                                        for each in (before.get("folder"), now.get("folder")))))
+    return "; ".join(said) or f"under other conditions: {', '.join(names)} differ"       # else these follow from the others
+
+
+def _value(value: object) -> str:
+    """A value as people write it."""
+    if isinstance(value, dict):                         # for each class
+        return "as the model has it"
+    return "none" if value is None else f"{value:g}" if isinstance(value, float) else shell_quoted(value)
 
 
 def part_path(out: Path, rank: int, processes: int) -> Path:
     """Where a process of several leaves its part of the results."""
-    return out.with_name(f"{out.name}.part-{rank + 1}-of-{processes}")
+    return beside(out, PART.format(rank + 1, processes), LONGEST)
+
+
+def journal_path(out: Path, rank: int, processes: int) -> Path:
+    """Where the results are while they come, of one process or of one of several."""
+    return beside(out, ".journal" + (f"-{rank + 1}-of-{processes}" if processes > 1 else ""), ".journal-99999-of-99999")
 
 
 def write_part(path: Path, header: Record, records: Iterator[Record]) -> None:
     """Write a process's part: the header and then a record a line; it appears when it is complete."""
-    with atomic_path(path) as temporary, open(temporary, "w", encoding="utf-8") as file:
-        for record in chain([header], records):
-            file.write(json.dumps(record, ensure_ascii=False) + "\n")
+    with atomic_path(path) as temporary, open(temporary, "wb") as file:
+        file.writelines(map(_line, chain([header], records)))
 
 
 def read_parts(out: Path) -> tuple[Record, Callable[[], Iterator[Record]], list[Path]]:
@@ -139,7 +200,7 @@ def read_parts(out: Path) -> tuple[Record, Callable[[], Iterator[Record]], list[
     Raises:
         AumError: there are no parts, some are missing, or they come from different calls.
     """
-    found = list(out.parent.glob(f"{glob.escape(out.name)}.part-*-of-*"))
+    found = list(out.parent.glob(glob.escape(beside(out, "", LONGEST).name) + PART.format("*", "*")))
     counts = {int(path.name.rpartition("-")[2]) for path in found}
     if len(counts) != 1:
         raise AumError(f"there are {'parts of different calls' if counts else 'no parts'} beside {out}",

@@ -3,7 +3,6 @@
 import base64
 import hashlib
 import io
-import json
 import os
 from collections.abc import Iterable, Mapping
 from importlib import resources
@@ -14,8 +13,9 @@ import numpy as np
 import soundfile
 
 from aumcli.data.audio import load_audio, open_audio
-from aumcli.errors import AumError
+from aumcli.errors import AumError, debugging
 from aumcli.files import atomic_path
+from aumcli.names import to_json
 
 FILE_MB, PAGE_MB = 4, 64        # sounds up to so many megabytes, and all together, are inside the page
 PICTURES = 1000                 # files with waveform and spectrogram
@@ -47,14 +47,14 @@ def write_page(path: Path, header: dict, records: Iterable[dict], files: Mapping
                 file = Path(files.get(record["path"], record["path"]))
                 sound = _sound(file, path, room, own=record["path"] in files)
                 room -= len(sound.get("audio", "")) if sound.get("audio", "").startswith("data:") else 0
-                shown |= sound | (_picture(file, header["sample_rate_hz"]) if number < PICTURES else {})
+                shown |= sound | (_picture_or_why_not(file, header["sample_rate_hz"]) if number < PICTURES else {})
             page.write(("," if number else "") + _escaped(shown))
         page.write("]}" + after.replace("@SCRIPT@", script))
 
 
 def _escaped(value: object) -> str:
     """JSON that can't end the element it stands in."""
-    return json.dumps(value, separators=(",", ":"), allow_nan=False).replace("<", "\\u003c")
+    return to_json(value, separators=(",", ":")).replace("<", "\\u003c")
 
 
 def _sound(file: Path, page: Path, room: int, own: bool) -> dict[str, str]:
@@ -75,7 +75,19 @@ def _sound(file: Path, page: Path, room: int, own: bool) -> dict[str, str]:
     if own or file.suffix.lower() not in PLAYED:
         return {"audio_note": f"no sound: browsers don't play {file.suffix}" if not own else "no sound: too long for the page"}
     relative = os.path.relpath(file, page.parent).replace(os.sep, "/")
-    return {"audio": quote(relative if not relative.startswith("/") else relative), "audio_note": f"played from {relative}"}
+    return {"audio": quote(relative.encode("utf-8", "surrogateescape")), "audio_note": f"played from {relative}"}
+
+
+def _picture_or_why_not(file: Path, rate_hz: int) -> dict[str, object]:
+    """What `_picture` gives; where that fails, a note: no picture is worth the page."""
+    try:
+        return _picture(file, rate_hz)
+    except AumError as error:
+        return {"audio_note": f"no picture: {error.problem}"}
+    except Exception as error:
+        if debugging():
+            raise
+        return {"audio_note": f"no picture: {type(error).__name__}: {error}"}
 
 
 def _picture(file: Path, rate_hz: int) -> dict[str, object]:
@@ -88,26 +100,23 @@ def _picture(file: Path, rate_hz: int) -> dict[str, object]:
     from aumcli.core.frontend import LogMel
 
     frontend = LogMel(FrontendConfig(sample_rate_hz=rate_hz, n_mels=MELS))
-    try:
-        with open_audio(file, rate_hz) as (info, blocks):
-            samples = max(1, int(info.duration_s * rate_hz))
-            columns = min(MOST_COLUMNS, max(COLUMNS, int(COLUMNS_PER_S * info.duration_s)), 1 + samples // frontend.config.hop_samples)
-            energy, count, start = np.zeros((columns, MELS)), np.zeros(columns), 0
-            peaks = np.zeros((columns, 2))
-            for block in blocks:
-                if not len(block):
-                    continue
-                frames = frontend.energies(torch.from_numpy(block)[None])[0].numpy()                # (frames, mels)
-                places = (start + np.arange(len(frames)) * frontend.config.hop_samples) * columns // samples
-                places = np.minimum(places, columns - 1)
-                np.add.at(energy, places, frames)
-                np.add.at(count, places, 1)
-                places = np.minimum((start + np.arange(len(block))) * columns // samples, columns - 1)
-                np.minimum.at(peaks[:, 0], places, block)
-                np.maximum.at(peaks[:, 1], places, block)
-                start += len(block)
-    except AumError as error:
-        return {"audio_note": f"no picture: {error.problem}"}
+    with open_audio(file, rate_hz) as (info, blocks):
+        samples = max(1, int(info.duration_s * rate_hz))
+        columns = min(MOST_COLUMNS, max(COLUMNS, int(COLUMNS_PER_S * info.duration_s)), 1 + samples // frontend.config.hop_samples)
+        energy, count, start = np.zeros((columns, MELS)), np.zeros(columns), 0
+        peaks = np.zeros((columns, 2))
+        for block in blocks:
+            if not len(block):
+                continue
+            frames = frontend.energies(torch.from_numpy(block)[None])[0].numpy()                # (frames, mels)
+            places = (start + np.arange(len(frames)) * frontend.config.hop_samples) * columns // samples
+            places = np.minimum(places, columns - 1)
+            np.add.at(energy, places, frames)
+            np.add.at(count, places, 1)
+            places = np.minimum((start + np.arange(len(block))) * columns // samples, columns - 1)
+            np.minimum.at(peaks[:, 0], places, block)
+            np.maximum.at(peaks[:, 1], places, block)
+            start += len(block)
     filled = np.maximum.accumulate(np.where(count > 0, np.arange(columns), 0))                       # a gap repeats its left
     energy = (energy / np.maximum(count, 1)[:, None])[filled]
     low, high = np.percentile(energy, [5, 99.8])

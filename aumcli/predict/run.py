@@ -3,18 +3,20 @@
 import hashlib
 import os
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from aumcli.classifier import Classifier
 from aumcli.config import PredictConfig
+from aumcli.data.tables import listed
 from aumcli.errors import AumError
-from aumcli.files import check_writable
+from aumcli.files import beside, check_writable, descriptor, is_stream, scratch_folder
 from aumcli.predict import formats
 from aumcli.predict.formats import Format, is_folder
 from aumcli.predict.inputs import Source, check_names, share
-from aumcli.predict.journal import Journal, Record, part_path, read_parts, write_part
+from aumcli.predict.journal import Journal, Record, journal_path, part_path, read_parts, write_part
 from aumcli.predict.page import write_page
 from aumcli.predict.prediction import DECIMALS, SCHEMA, Prediction
 from aumcli.predict.scoring import predict_groups, thresholds, window_samples
@@ -23,7 +25,7 @@ from aumcli.progress import progress
 
 @dataclass(frozen=True)
 class Outputs:
-    """Where results go: a file or folder, a page, embeddings; without a file or folder they are printed."""
+    """Where results go: a file or folder, a page, embeddings; without a file or folder, or where it is "-", they are printed."""
 
     out: str | None = None
     format: Format | None = None
@@ -31,28 +33,41 @@ class Outputs:
     embed: Path | None = None
 
     @property
+    def is_printed(self) -> bool:
+        """Whether results go to standard output and nowhere else."""
+        return self.out is None or descriptor(self.out) == 1
+
+    @property
     def kind(self) -> Format:
         """The format: as asked for, else as the file's name says, else a table."""
-        return self.format or (Format.TABLE if self.out is None else Format.of(self.out))
+        return self.format or (Format.TABLE if self.is_printed else Format.of(self.out))
 
     @property
     def folder(self) -> Path | None:
         """The folder of results, where each sound shall have a file of its own."""
-        return Path(self.out) if self.out is not None and is_folder(self.out) else None
+        return Path(self.out) if not self.is_printed and is_folder(self.out) else None
 
     @property
     def anchor(self) -> Path | None:
-        """The output that the journal and the parts stand beside."""
-        return Path(self.out) if self.out is not None else self.html or self.embed
+        """The output that the journal and the parts stand beside; None where nothing is written but to standard output, FIFOs and
+        devices."""
+        paths = [None if self.is_printed else Path(self.out), self.html, self.embed]
+        return next((path for path in paths if path is not None and not is_stream(path)), None)
 
     @property
     def embed_index(self) -> Path | None:
         """The file that names the rows of an .npy."""
         return self.embed.with_suffix(".json") if self.embed is not None and self.embed.suffix.lower() == ".npy" else None
 
+    @property
+    def files(self) -> list[Path]:
+        """All files that are written, without those in a folder of results."""
+        out = None if self.is_printed or self.folder else Path(self.out)
+        return [path for path in (out, self.html, self.embed, self.embed_index) if path is not None]
+
     def check(self, sources: Sequence[Source], processes: int) -> None:
         """Raise the AumError of an output that can't be written, before the work whose result it shall hold."""
-        formats.check_format(self.kind, self.out, len(sources))
+        formats.check_format(self.kind, None if self.is_printed else self.out, len(sources))
         if self.embed is not None:
             formats.check_embeddings(self.embed)
         if self.folder is not None:
@@ -60,18 +75,18 @@ class Outputs:
         if processes > 1 and self.anchor is None:
             raise AumError(f"{processes} processes can't print into each other", fix="name a file with --out")
         self._check_apart(sources)
-        for path in (self.out and (self.folder / "x" if self.folder else Path(self.out)), self.html, self.embed):
-            if path:
-                check_writable(path)
+        for path in (*([self.folder / "x"] if self.folder else []), *self.files):
+            check_writable(path)
 
     def _check_apart(self, sources: Sequence[Source]) -> None:
         """Refuse to write one output over another, or over a sound."""
-        files = [path for path in (None if self.folder else self.out, self.html, self.embed, self.embed_index) if path]
-        resolved = [os.path.realpath(path) for path in files]
-        for path, real in zip(files, resolved):
-            if resolved.count(real) > 1:
-                raise AumError(f"{path} would be written twice", fix="give --out, --html and --embed names of their own; an .npy has a .json beside it")
-        there = {real: path for path, real in zip(files, resolved) if os.path.exists(real)}
+        files = [path for path in self.files if not is_stream(path)]
+        places = [os.path.realpath(path) for path in files]
+        places += ["-" for path in self.files if descriptor(path) == 1] + ["-" for _ in [self.out] if self.out and self.is_printed]
+        if len(set(places)) < len(places):
+            raise AumError(f"{next(place for place in places if places.count(place) > 1)} would be written twice",
+                           fix="give --out, --html and --embed names of their own; an .npy has a .json beside it")
+        there = {real: path for path, real in zip(files, places) if os.path.exists(real)}
         for source in sources if there else ():
             if (path := there.get(os.path.realpath(source.file))) is not None:
                 raise AumError(f"{path} is one of the sounds and would be overwritten", fix="name another file")
@@ -127,36 +142,41 @@ def run(classifier: Classifier, sources: Sequence[Source], config: PredictConfig
     header, tally = describe(classifier, config), Tally()
     if outputs.anchor is None and resume:
         raise AumError("--resume has nothing to go on from: printed results are not kept", fix="name a file with --out")
-    if outputs.anchor is None:
+    if outputs.anchor is None and not outputs.files:
         groups = predict_groups(classifier, progress(sources, "predicting"), config)
         for text in formats.printed(outputs.kind, header, (tally.add(each) for group in groups for each in group)):
             emit(text)
         say(str(tally))
         return tally.failed
-    journal = _label(classifier, sources, config, outputs, resume, header, tally, rank, processes)
-    say(str(tally))
-    failed = [record for record in journal.records() if "problem" in record]
-    if processes == 1:
-        write_outputs(outputs, header, journal.records, emit, say, sources)
-    else:
-        part = part_path(outputs.anchor, rank, processes)
-        write_part(part, header, journal.records())
-        say(f"wrote {part}, {len(failed)} failed; when all {processes} parts are there: aum predict --join --out {outputs.anchor}")
-        failed = []
-    journal.close(remove=not resume)
+    with ExitStack() as stack:
+        if outputs.anchor is not None:
+            path = journal_path(outputs.anchor, rank, processes)
+        else:                                           # of what goes into a FIFO or a device nothing is kept
+            path = stack.enter_context(scratch_folder()) / "journal"
+        how = {**header, "batch_size": config.batch_size, "weights": _digest(classifier), "embed": outputs.embed is not None,
+               "html": outputs.html is not None, "folder": outputs.folder is not None and outputs.kind.value}
+        journal = stack.enter_context(Journal(path, how, sources, resume))
+        for note in [*journal.notes, *_cut_names(outputs, sources)]:
+            say(note)
+        _label(classifier, journal, config, outputs, header, tally)
+        say(str(tally))
+        failed = [record for record in journal.records() if "problem" in record]
+        if processes == 1:
+            write_outputs(outputs, header, journal.records, emit, say, sources)
+        else:
+            part = part_path(outputs.anchor, rank, processes)
+            write_part(part, header, journal.records())
+            say(f"wrote {part}, {len(failed)} failed; when all {processes} parts are there: aum predict --join --out {outputs.anchor}")
+            failed = []
+        if not resume:
+            journal.remove()
     return failed
 
 
-def _label(classifier: Classifier, sources: Sequence[Source], config: PredictConfig, outputs: Outputs, resume: bool, header: Record,
-           tally: Tally, rank: int, processes: int) -> Journal:
+def _label(classifier: Classifier, journal: Journal, config: PredictConfig, outputs: Outputs, header: Record, tally: Tally) -> None:
     """Label what has no result yet; every result is in the journal, and in a folder of results, as soon as it is there."""
-    which = f"-{rank + 1}-of-{processes}" if processes > 1 else ""
-    anchor = outputs.anchor
-    how = {**header, "batch_size": config.batch_size, "weights": _digest(classifier), "embed": outputs.embed is not None,
-           "html": outputs.html is not None, "folder": outputs.folder is not None and outputs.kind.value}
-    journal = Journal(anchor.with_name(f"{anchor.name}.journal{which}"), how, sources, resume)
-    todo = journal.missing()
-    clips, done = progress((sources[i] for i in todo), "predicting", len(todo)), 0
+    sources, todo, done = journal.sources, journal.missing(), 0
+    clips = progress((sources[i] for i in todo), "predicting", len(todo))
     try:
         for group in predict_groups(classifier, clips, config, outputs.embed is not None, outputs.html is not None):
             records, places = [tally.add(prediction) for prediction in group], todo[done : done + len(group)]
@@ -166,15 +186,32 @@ def _label(classifier: Classifier, sources: Sequence[Source], config: PredictCon
                     _write_own(outputs, sources[i], header, record)
             journal.append(records, places, [prediction.stamp for prediction in group])
     except KeyboardInterrupt:
+        if outputs.anchor is None:
+            raise
         raise AumError(f"stopped; {len(sources) - len(journal.missing()):,} of {len(sources):,} results are in {journal.path}",
                        fix="go on with the same command and --resume", exit_code=130) from None
-    return journal
+
+
+def _own_path(outputs: Outputs, source: Source) -> Path:
+    """Where a sound's own file of results is."""
+    return beside(outputs.folder / source.name, outputs.kind.suffix)
+
+
+def _cut_names(outputs: Outputs, sources: Sequence[Source]) -> list[str]:
+    """A sentence about sounds whose names are too long for a file of results that is called like them."""
+    if outputs.folder is None:
+        return []
+    cut = [path.name for source in sources if (path := _own_path(outputs, source)).name != os.path.basename(source.name) + outputs.kind.suffix]
+    return [f"{len(cut)} names are too long for files of results that are called so, which have names that are cut: {listed(cut, 3)}"
+            ] if cut else []
 
 
 def _write_own(outputs: Outputs, source: Source, header: Record, record: Record) -> None:
     """Write a sound's own file of results. Where the format has no place for a failure there is none: an empty one would
     say that nothing was heard."""
-    path = outputs.folder / (source.name + outputs.kind.suffix)
+    if source.problem:                  # no sound: it is named with the others that failed
+        return
+    path = _own_path(outputs, source)
     if "problem" in record and outputs.kind in formats.WITHOUT_FAILURES:
         return path.unlink(missing_ok=True)
     formats.write(path, outputs.kind, header, [record])
@@ -207,17 +244,17 @@ def join(outputs: Outputs, emit: Callable[[str], None] = print, say: Callable[[s
 def write_outputs(outputs: Outputs, header: Record, records: Callable[[], Iterator[Record]], emit: Callable[[str], None],
                   say: Callable[[str], None], sources: Sequence[Source] = ()) -> None:
     """Write or print everything that was asked for; `sources` tells where sounds are that have no path."""
-    if outputs.out is None:
+    if outputs.is_printed and not any(descriptor(path) == 1 for path in outputs.files):
         for text in formats.printed(outputs.kind, header, records()):
             emit(text)
-    elif outputs.folder is None:
+    elif not outputs.is_printed and outputs.folder is None:
         formats.write(Path(outputs.out), outputs.kind, header, records())
     if outputs.embed is not None:
         formats.write_embeddings(outputs.embed, header, records())
     if outputs.html is not None:
         write_page(outputs.html, header, records(), {source.path: source.file for source in sources if source.path != source.file})
-    for path in (outputs.out, outputs.embed, outputs.embed_index, outputs.html):
-        if path is not None:
+    for path in [*([outputs.out] if outputs.folder else []), *outputs.files]:
+        if descriptor(path) != 1:
             say(f"wrote {path}")
 
 

@@ -11,7 +11,9 @@ import torch
 
 from aumcli.classifier import Classifier
 from aumcli.config import PredictConfig
+from aumcli.data.audio import LONGEST_S
 from aumcli.errors import AumError
+from aumcli.memory import physical_bytes
 from aumcli.predict.decoding import Decoder, End, Window
 from aumcli.predict.events import ClipScores, Event, add_batch
 from aumcli.predict.inputs import Source
@@ -21,6 +23,7 @@ DEFAULT_THRESHOLD = 0.5
 GROUP_BATCHES = 8           # results of so many batches are given out together at the latest
 FEW_TOKENS = 48             # below so many the automatic batch is larger
 AT_ONCE = 4                 # batches scored at once, at most
+POSITION_BYTES = 12         # for each of a token's values: its position before and after it is resized, and a copy
 CURVES = 5                  # classes whose scores over time are kept
 
 
@@ -38,10 +41,27 @@ def window_samples(classifier: Classifier, config: PredictConfig) -> tuple[int |
         hop = max(1, size // 2)
     if config.hop_s is not None:
         hop = round(config.hop_s * rate_hz)
+    if size > LONGEST_S * rate_hz:
+        raise AumError(f"windows of {size / rate_hz:g} s are longer than any sound that can be read", fix="give a shorter --window, or --whole")
     if not 1 <= hop <= size:
         raise AumError(f"windows of {size / rate_hz:.4g} s can't start every {hop / rate_hz:.4g} s: samples would be left out, or "
                        "it is less than a sample", fix="make the hop at least a sample and at most the window")
     return size, hop
+
+
+def _for_windows(classifier: Classifier, size: int) -> Classifier:
+    """The model for windows of so many samples, or the AumError of windows too long for the memory."""
+    model, window_s = classifier.config.model, size / classifier.config.frontend.sample_rate_hz
+    error = AumError(f"windows of {window_s:g} s are too long for the memory", fix="give a shorter --window, or leave it out", exit_code=1)
+    tokens = model.n_patches * size / classifier.config.frontend.clip_samples
+    if tokens * model.width * POSITION_BYTES > physical_bytes():
+        raise error
+    try:
+        return classifier.at_length(size)
+    except (MemoryError, RuntimeError) as problem:
+        if "memory" in f"{type(problem).__name__} {problem}".lower():
+            raise error from problem
+        raise
 
 
 def batch_windows(classifier: Classifier, config: PredictConfig) -> int:
@@ -73,7 +93,7 @@ def predict_groups(classifier: Classifier, sources: Iterable[Source], config: Pr
     """
     size, hop = window_samples(classifier, config)
     if size is not None:
-        classifier = classifier.at_length(size)
+        classifier = _for_windows(classifier, size)
     scorer = _Scorer(classifier, config, embed, curves)
     clip: _Clip | None = None
     with Decoder(sources, classifier.config.frontend.sample_rate_hz, size, hop, config.workers) as decoder:
@@ -184,8 +204,11 @@ class _Scorer:
         try:
             scores, embeddings = score()
         except (MemoryError, RuntimeError) as error:
-            if not self.config.whole or "memory" not in f"{type(error).__name__} {error}".lower():
+            if "memory" not in f"{type(error).__name__} {error}".lower():
                 raise
+            if not self.config.whole:
+                raise AumError(f"{len(waiting)} windows at a time are too much for the memory", fix="give a smaller --batch, or a shorter "
+                               "--window", exit_code=1) from error
             clip = waiting[0][0]
             clip.end = End(problem=f"{clip.source.path} is too long for the memory in one pass", fix="leave out --whole",
                            stamp=clip.end.stamp)

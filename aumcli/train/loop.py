@@ -23,7 +23,7 @@ from aumcli.recipe import Recipe, dump_recipe
 from aumcli.train.diagnosis import ELSEWHERE, diagnose
 from aumcli.train.optim import learning_rate, move_average, set_learning_rate
 from aumcli.train.run import BATCH_PURPOSE, MODEL_PURPOSE, Epoch, Run, autocast, build
-from aumcli.train.state import read_state, remove_leftovers, restore, save_epoch, save_state
+from aumcli.train.state import kept_folder, read_state, remove_leftovers, restore, save_epoch, save_state
 from aumcli.train.stop import StopSignal
 from aumcli.train.team import join_team, own_device
 from aumcli.train.watch import Watch, finish, percent
@@ -50,27 +50,39 @@ def train(recipe: Recipe, out: Path | str, data: Path | str | None = None, *, re
             often, or the run was stopped by a signal (after the step was finished and saved).
     """
     place, out = pick_device(own_device(device)), Path(out)
-    with join_team(place) as team, StopSignal() as stop:
+    with join_team(place) as team, StopSignal() as stop, kept_folder(out, team) as doubts:
         state = read_state(out, resume)
         if state is not None:
             recipe, data = Recipe.model_validate(state["recipe"]), data or state["data"]
-        run, notes = build(recipe, out, data, place, team, progress and team.leads, fresh=state is None)
+        run, notes = build(recipe, out, data, place, team, progress and team.leads, state)
         if state is not None:
             restore(run, state)
             if team.leads:
                 remove_leftovers(out)
-            notes.append(f"going on after epoch {len(run.history)} of {run.recipe.train.epochs}"
-                         + (f" and {run.epoch.step} of {run.steps_per_epoch} steps" if run.epoch.step else ""))
+            notes.append(_where(run))
+        notes += doubts
         say = say if team.leads else lambda text: None
         for note in notes:
             say(note)
         if team.leads:
             write_text(out / "recipe.toml", dump_recipe(run.recipe))
         with Watch(run) as watch:
-            while len(run.history) < run.recipe.train.epochs and not _gave_up(run):
+            while not _is_finished(run):
                 _epoch(run, stop, watch, say)
         finish(run, lambda network: _measure(run, network), say)
     return out
+
+
+def _is_finished(run: Run) -> bool:
+    return len(run.history) >= run.recipe.train.epochs or _gave_up(run)
+
+
+def _where(run: Run) -> str:
+    """How far the run that is gone on with has come."""
+    epochs = f"epoch {len(run.history)} of {run.recipe.train.epochs}"
+    if _is_finished(run):
+        return f"{run.out} is finished: it ended after {epochs}, and nothing is left to train"
+    return f"going on after {epochs}" + (f" and {run.epoch.step} of {run.steps_per_epoch} steps" if run.epoch.step else "")
 
 
 def _gave_up(run: Run) -> bool:

@@ -12,13 +12,15 @@ from aumcli.config import ModelConfig
 from aumcli.core import build_network
 from aumcli.data.dataset import Waveforms, balanced_weights, stream_seed
 from aumcli.data.fit import fit_recipe
-from aumcli.data.manifest import Clip, Manifest
+from aumcli.data.manifest import Clip, Manifest, data_digest
 from aumcli.data.splits import corpus_folder, open_corpus, reported_clips, training_splits
 from aumcli.data.stream import ShardStream, index_of_shards, shard_streams
 from aumcli.errors import AumError
 from aumcli.metrics import best_row
+from aumcli.names import escaped
 from aumcli.plan import settings_rows
 from aumcli.recipe import Recipe
+from aumcli.train.identity import check_same_data
 from aumcli.train.optim import make_optimizer
 from aumcli.train.team import Team
 from aumcli.weights import initialise
@@ -56,6 +58,7 @@ class Run:
     sample_weights: np.ndarray | None    # how likely each training clip is drawn; None: each once per epoch
     team: Team
     progress: bool
+    data_sha256: str                     # of the tables of `data`
     history: list[dict[str, float | None]] = field(default_factory=list)  # a row per epoch; None where a figure is undefined
     epoch: Epoch = field(default_factory=Epoch)
     bad_files: set[int] = field(default_factory=set)    # training clips that could not be read
@@ -97,7 +100,7 @@ def autocast(run: Run) -> torch.autocast:
 
 
 def build(recipe: Recipe, out: Path, data: Path | str | None, device: torch.device, team: Team, progress: bool,
-          fresh: bool) -> tuple[Run, list[str]]:
+          state: dict | None = None) -> tuple[Run, list[str]]:
     """Read the data, fit the recipe to it and build the model.
 
     Args:
@@ -105,19 +108,22 @@ def build(recipe: Recipe, out: Path, data: Path | str | None, device: torch.devi
         out, data, progress: see `aumcli.train.train`.
         device: where to compute.
         team: the processes of this training.
-        fresh: whether no weights will be restored, so that the recipe's checkpoint is the start.
+        state: what will be restored; None: the recipe's checkpoint is the start.
 
     Returns:
         The run, and what there is to say about its start.
 
     Raises:
-        AumError: the data or the recipe is unusable.
+        AumError: the data or the recipe is unusable, or the data is not that of the state.
     """
+    fresh = state is None
     if fresh and recipe.train.pretrained and not recipe.train.init:
         raise AumError(f"this recipe starts from weights that were not given: {recipe.train.pretrained}",
                        fix="fetch them and name them with --init PATH; --set train.pretrained= trains from scratch")
     folder = corpus_folder(recipe, data)
     manifest = open_corpus(recipe, folder if data else None)
+    sha256 = data_digest(folder)
+    doubts = [] if fresh else check_same_data(state, manifest, sha256, out)
     index = index_of_shards(manifest)
     if index is not None:
         train, val = shard_streams(manifest, recipe, index)
@@ -132,8 +138,8 @@ def build(recipe: Recipe, out: Path, data: Path | str | None, device: torch.devi
     config = ModelConfig(
         model=recipe.model, frontend=recipe.frontend, labels=tuple(manifest.label_names),
         activation="sigmoid" if recipe.train.loss == "bce" else "softmax", views=recipe.data.views,
-        provenance={"data": str(folder), "seed": recipe.seed, "hold_out": recipe.data.hold_out, "test": recipe.data.reported,
-                    "clips": len(train_clips)})
+        provenance={"data": escaped(str(folder)), "seed": recipe.seed, "hold_out": recipe.data.hold_out,
+                    "test": recipe.data.reported, "clips": len(train_clips)})
     network, averaged, notes = _networks(recipe, config, fresh)
     network.to(device)
     classifier = Classifier(averaged or network, config, str(out), device)
@@ -142,7 +148,7 @@ def build(recipe: Recipe, out: Path, data: Path | str | None, device: torch.devi
     scaler = torch.amp.GradScaler(device.type, enabled=recipe.train.dtype == "float16")
     run = Run(recipe, folder, out, manifest, classifier, network, make_optimizer(network, recipe.train), scaler,
               train, val.share(team.rank, team.size), val_clips, reported,
-              balanced_weights(train_clips) if recipe.data.sampling == "balanced" else None, team, progress)
+              balanced_weights(train_clips) if recipe.data.sampling == "balanced" else None, team, progress, sha256)
     parameters = sum(x.numel() for x in network.parameters())
     trained = sum(x.numel() for x in network.parameters() if x.requires_grad)
     return run, [
@@ -150,7 +156,7 @@ def build(recipe: Recipe, out: Path, data: Path | str | None, device: torch.devi
         + ("; " if index is None else f", streamed from {len(index.shards)} shards in {index.base}; ") +
         f"{recipe.model.describe()}, {parameters:,} parameters" + (f", {trained:,} trained" if trained < parameters else "") + "; "
         f"{classifier.backend} backend on {device}, {torch.get_num_threads()} threads, seed {recipe.seed}"
-        + (f"; {team.size} processes, each batch in {recipe.train.parts} parts" if team.size > 1 else ""), *notes,
+        + (f"; {team.size} processes, each batch in {recipe.train.parts} parts" if team.size > 1 else ""), *doubts, *notes,
         *(f"{what:<10}  {value}" for what, value in settings_rows(recipe, len(train_clips), reported))]
 
 

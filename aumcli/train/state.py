@@ -4,6 +4,8 @@ import csv
 import io
 import os
 import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict
 from pathlib import Path
 
@@ -11,9 +13,11 @@ import torch
 from torch import Tensor
 
 from aumcli.errors import AumError
-from aumcli.files import atomic_path
+from aumcli.files import atomic_path, check_writable, no_empty_folders
+from aumcli.lock import locked
+from aumcli.train.identity import identity
 from aumcli.train.run import Epoch, Run
-from aumcli.train.team import launch_id
+from aumcli.train.team import Team, launch_id
 from aumcli.weights import read_model, save_model
 
 STATE = "state.pt"
@@ -43,7 +47,8 @@ def with_figures(run: Run, **figures):
 
 def save_state(run: Run) -> None:
     """Write last/state.pt; the one before is kept beside it where the recipe asks for more than one."""
-    state = {"recipe": run.recipe.model_dump(mode="json"), "data": str(run.data), "launch": launch_id(), "history": run.history,
+    state = {"recipe": run.recipe.model_dump(mode="json"), "data": str(run.data), **identity(run.manifest, run.data_sha256),
+             "launch": launch_id(), "history": run.history,
              "epoch": asdict(run.epoch), "bad_files": sorted(run.bad_files), "bad_in_a_row": run.bad_in_a_row,
              "network": run.network.state_dict(), "optimizer": run.optimizer.state_dict(), "scaler": run.scaler.state_dict(),
              "averaged": run.classifier.network.state_dict() if run.recipe.train.ema else None}
@@ -58,6 +63,34 @@ def save_state(run: Run) -> None:
     for old in older[: max(0, len(older) + 1 - run.recipe.train.keep)]:
         old.unlink()
     run.saved_at = time.monotonic()
+
+
+@contextmanager
+def kept_folder(out: Path, team: Team) -> Iterator[list[str]]:
+    """Keep a run's folder for this training; where that fails, folders that were made for it are removed again.
+
+    Args:
+        out: the run's folder.
+        team: the processes of this training, of which the one that writes locks the folder.
+
+    Yields:
+        What there is to say: nothing, or that the folder can't be locked.
+
+    Raises:
+        AumError: another training writes there, or nothing can be written; in all processes.
+    """
+    with ExitStack() as stack:
+        problem, note = None, ""
+        if team.leads:
+            stack.enter_context(no_empty_folders(out))
+            try:
+                check_writable(out / "recipe.toml")
+                note = stack.enter_context(locked(out, "training"))
+            except AumError as error:
+                problem = error
+        if problem := team.gather(problem)[0]:
+            raise problem
+        yield [note] if note else []
 
 
 def read_state(out: Path, resume: bool) -> dict | None:

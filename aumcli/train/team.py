@@ -9,7 +9,6 @@ import logging
 import os
 import socket
 import sys
-import tempfile
 import uuid
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -23,6 +22,8 @@ from torch import Tensor, nn
 from torch.distributed.rendezvous import rendezvous
 
 from aumcli.errors import AumError
+from aumcli.files import scratch_folder
+from aumcli.processes import FIX, own_place
 
 PIECE_BYTES = 25 * 2**20     # gradients go out in pieces of this size: as many at a time as the network takes
 TIMEOUT = timedelta(minutes=30)  # for the slowest moment: one process reads a corpus while the others wait
@@ -81,14 +82,16 @@ class Team:
 @contextmanager
 def join_team(device: torch.device) -> Iterator[Team]:
     """The team that torchrun started this process in, or this process alone."""
-    size = int(os.environ.get("WORLD_SIZE", "1"))
-    if size == 1:
+    if own_place()[1] == 1:
         yield Team()
         return
     if device.type == "cuda":
         torch.cuda.set_device(device)   # NCCL gathers objects by way of the current one
     # torchrun's store outlives a restart: under the old names the processes would find the addresses of those that have died
-    store, rank, size = next(rendezvous("env://", timeout=TIMEOUT))
+    try:
+        store, rank, size = next(rendezvous("env://", timeout=TIMEOUT))
+    except (ValueError, dist.DistError) as error:
+        raise AumError(f"the processes of the training don't find each other: {str(error).splitlines()[0]}", fix=FIX) from error
     store = dist.PrefixStore(f"attempt-{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}", store)
     dist.init_process_group("nccl" if device.type == "cuda" else "gloo", store=store, rank=rank, world_size=size, timeout=TIMEOUT)
     yield Team(rank, size)
@@ -134,8 +137,8 @@ def launch(devices: int, arguments: Sequence[str]) -> int:
                           rdzv_endpoint="localhost:0", max_restarts=RESTARTS)
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, cores // devices)))
     os.environ.setdefault("TORCH_ELASTIC_SHUTDOWN_TIMEOUT", str(STOP_SECONDS))
-    with tempfile.TemporaryDirectory() as folder:
-        exit_file = Path(folder) / "code"
+    with scratch_folder() as folder:
+        exit_file = folder / "code"
         os.environ[EXIT_FILE] = str(exit_file)
         code = 0
         try:

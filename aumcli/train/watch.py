@@ -1,6 +1,6 @@
 """Watching a run: a bar, TensorBoard, curves after each epoch, and a report at the end that says how it came about."""
 
-import hashlib
+import math
 import subprocess
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -11,7 +11,7 @@ import torch
 from aumcli.errors import AumError
 from aumcli.files import write_json, write_text
 from aumcli.metrics import Metrics
-from aumcli.report import environment, markdown_table, plot_confusion, plot_curves
+from aumcli.report import drawn, environment, markdown_table, plot_confusion, plot_curves
 from aumcli.train.run import Run
 from aumcli.train.state import average_epochs, with_figures
 from aumcli.weights import read_model, save_model, write_config
@@ -75,7 +75,9 @@ class Watch:
         if run.team.leads and time.monotonic() >= self._next_plot:
             started = time.monotonic()
             if self._next_plot:     # not after the first epoch: a point is no curve, and matplotlib takes a second to load
-                plot_curves(run.history, run.out / "curves.png", run.out.name, run.metric)
+                if drawn(plot_curves, run.history, run.out / "curves.png", run.out.name, run.metric):
+                    self._next_plot = math.inf      # at the end it is tried again, and said
+                    return
             self._next_plot = time.monotonic() + max(1.0, time.monotonic() - started) / PLOT_SHARE
 
 
@@ -99,15 +101,18 @@ def finish(run: Run, measure: Callable[[torch.nn.Module], tuple[Metrics, tuple[f
         say(f"averaged/, the mean of the last {run.recipe.train.average_last} epochs: {run.metric[4:]} {percent(score)} on the validation split")
     if run.team.leads:
         _report(run, metrics, averaged)
+        problems = [drawn(plot_curves, run.history, run.out / "curves.png", run.out.name, run.metric)]
+        if metrics.confusion is not None:
+            problems.append(drawn(plot_confusion, metrics.confusion, run.classifier.labels, run.out / "confusion-val.png",
+                                  f"{run.out.name}, validation split"))
+        for problem in filter(None, problems):
+            say(problem)
 
 
 def _report(run: Run, metrics: Metrics, averaged: Metrics | None) -> None:
-    plot_curves(run.history, run.out / "curves.png", run.out.name, run.metric)
-    if metrics.confusion is not None:
-        plot_confusion(metrics.confusion, run.classifier.labels, run.out / "confusion-val.png", f"{run.out.name}, validation split")
     facts = {
         "seed": run.recipe.seed, "backend": run.classifier.backend, "device": str(run.classifier.device), "dtype": "float32",
-        "training_dtype": run.recipe.train.dtype, "processes": run.team.size, "data": str(run.data), "data_sha256": data_digest(run.data),
+        "training_dtype": run.recipe.train.dtype, "processes": run.team.size, "data": str(run.data), "data_sha256": run.data_sha256,
         "commit": commit(), "environment": environment()}
     write_json(run.out / "report.json", {
         "recipe": run.recipe.model_dump(mode="json"), "epochs": run.history, "split": run.val_name, "clips": metrics.clips, **facts,
@@ -123,15 +128,6 @@ def _report(run: Run, metrics: Metrics, averaged: Metrics | None) -> None:
     text = markdown_table(["", ""], rows)
     write_text(run.out / "report.md", f"# {run.out.name}\n\n{text}\n![Loss and {score} by epoch](curves.png)\n\n"
                "`recipe.toml` holds every setting, `metrics.csv` a row per epoch, `report.json` all of this for programs.\n")
-
-
-def data_digest(folder: Path) -> str:
-    """SHA-256 over a prepared folder's labels.csv and manifest.csv: which clips, slices, labels and splits there are."""
-    whole = hashlib.sha256()
-    for name in ("labels.csv", "manifest.csv"):
-        with open(folder / name, "rb") as file:
-            whole.update(hashlib.file_digest(file, "sha256").digest())
-    return whole.hexdigest()
 
 
 def commit() -> str | None:

@@ -311,7 +311,7 @@ def _fsdd_run(folder: Path) -> Run:
     clips = [Clip(sound(folder / split / f"{i}.wav", 300.0 + i % 10 * 200, 0.4, i), labels=(str(i % 10),), split=split)
              for split, count in counts.items() for i in range(count)]
     write_manifest(root, clips, [Label(i, str(i), str(i)) for i in range(10)], {})
-    return build(recipe, folder / "run", root, torch.device("cpu"), Team(), progress=True, fresh=True)[0]
+    return build(recipe, folder / "run", root, torch.device("cpu"), Team(), progress=True)[0]
 
 
 def engine(arguments: argparse.Namespace) -> None:

@@ -1,8 +1,10 @@
 """Decoding: every format and every way in which a file can be bad."""
 
+import shlex
 import struct
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -119,11 +121,18 @@ def test_text_under_an_audio_name(tmp_path, name):
     refused(tmp_path / name, "not audio")
 
 
-@pytest.mark.parametrize("name, content", [("a.m4a", b"\0\0\0\x20ftypM4A "), ("b.WMA", b"\x30\x26\xb2\x75"),
-                                           ("renamed.wav", b"\0\0\0\x20ftypisom")])
-def test_formats_to_convert_name_the_command(tmp_path, name, content):
-    (tmp_path / name).write_bytes(content + bytes(500))
-    assert f"ffmpeg -i {name} " in refused(tmp_path / name).fix
+@pytest.mark.parametrize("name, content, converted", [
+    ("a.m4a", b"\0\0\0\x20ftypM4A ", "a.wav"), ("b.WMA", b"\x30\x26\xb2\x75", "b.wav"),
+    ("renamed.wav", b"\0\0\0\x20ftypisom", "renamed-converted.wav"), ("two words; $HOME 'q'.m4a", b"", "two words; $HOME 'q'.wav"),
+    ("-y.m4a", b"", "-y.wav")])
+def test_formats_to_convert_name_the_command(tmp_path, monkeypatch, name, content, converted):
+    folder = tmp_path / "my sounds"
+    folder.mkdir()
+    (folder / name).write_bytes(content + bytes(500))
+    command = refused(folder / name).fix.partition("convert it: ")[2]
+    assert shlex.split(command) == ["ffmpeg", "-i", str(folder / name), str(folder / converted)]
+    monkeypatch.chdir(folder)                       # neither an option nor a protocol of ffmpeg's
+    assert shlex.split(refused(Path(name)).fix.partition("convert it: ")[2])[2].endswith(("./-y.m4a", name))
 
 
 def test_no_samples(tmp_path):

@@ -212,5 +212,6 @@ def test_a_clip_too_long_for_the_memory_is_named(model, recordings, monkeypatch)
     monkeypatch.setattr(Classifier, "score_windows", encode)
     (prediction,) = predict_files(model, [recordings / "03.wav"], whole=True)
     assert "too long for the memory in one pass" in prediction.problem and "--whole" in prediction.fix
-    with pytest.raises(RuntimeError):
+    with pytest.raises(AumError, match="windows at a time are too much for the memory") as caught:
         list(predict_files(model, [recordings / "03.wav"]))
+    assert "--batch" in caught.value.fix and caught.value.exit_code == 1

@@ -13,6 +13,7 @@ from tiny import RECIPE, tiny
 from training import Stop, assert_same_run, history, problem, quietly, started, wait_for, weights
 
 from aumcli.classifier import load_model
+from aumcli.files import temporary_path
 from aumcli.train import loop
 
 pytest_plugins = ["aum_fixtures"]
@@ -97,7 +98,7 @@ def test_a_full_disk_loses_no_epoch(reference, corpus, tmp_path, name):
     def say(text):
         if text.startswith("epoch   1/"):
             path = run / name
-            path.with_name(f".{path.name}.{os.getpid()}.part").symlink_to("/dev/full")
+            temporary_path(path).symlink_to("/dev/full")
             kept.update({path: path.read_bytes()})
 
     kept = {}
@@ -170,7 +171,7 @@ def test_a_full_disk_within_an_epoch(reference, corpus, tmp_path, monkeypatch, k
 
     def save(state):
         if len(saves) == 6:
-            (run / "last" / f".state.pt.{os.getpid()}.part").symlink_to("/dev/full")
+            temporary_path(run / "last" / "state.pt").symlink_to("/dev/full")
             kept.update({path: path.read_bytes() for path in (run / "last").glob("state*.pt")})
         saves.append(1)
         save_state(state)

@@ -20,6 +20,7 @@ from tiny import RECIPE, tiny
 from training import Stop, assert_same_run, command, history, problem, quietly
 
 from aumcli.classifier import load_model
+from aumcli.data.manifest import data_digest
 from aumcli.recipe import load_recipe
 from aumcli.train import loop, watch
 
@@ -105,9 +106,9 @@ def test_the_commit_is_that_of_the_code(tmp_path, monkeypatch):
 def test_another_manifest_is_another_digest(corpus, tmp_path):
     for name in ("labels.csv", "manifest.csv"):
         (tmp_path / name).write_bytes((corpus / name).read_bytes())
-    assert watch.data_digest(tmp_path) == watch.data_digest(corpus)
+    assert data_digest(tmp_path) == data_digest(corpus)
     (tmp_path / "manifest.csv").write_bytes((corpus / "manifest.csv").read_bytes().replace(b"train", b"val", 1))
-    assert watch.data_digest(tmp_path) != watch.data_digest(corpus)
+    assert data_digest(tmp_path) != data_digest(corpus)
 
 
 # while it runs

@@ -6,6 +6,7 @@ there are and what they are called. It judges no sound file; `aumcli.prepare` op
 
 import hashlib
 import importlib
+import unicodedata
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -167,6 +168,11 @@ def labels_for(request: Request, ids: Iterable[str]) -> list[Label]:
         AumError: the table lacks a class.
     """
     ids = sorted(set(ids))
+    first: dict[str, str] = {}
+    for name in ids:
+        if (other := first.setdefault(unicodedata.normalize("NFC", name), name)) != name:
+            raise AumError(f"two labels look the same and are written with different characters: {other!a} and {name!a}",
+                           fix="write both in the same way")
     table = request.optional_table([LABEL_TABLE, f"{request.corpus}_{LABEL_TABLE}"])
     if table is None:
         return [Label(place, name, name) for place, name in enumerate(ids)]
@@ -180,7 +186,7 @@ def labels_for(request: Request, ids: Iterable[str]) -> list[Label]:
 
 def shared_out(identity: str, shares: tuple[float, float, float], seed: int) -> str:
     """The split of a clip by a hash of what it must not be parted from, such as its speaker, by percent of train, val, test."""
-    place = int.from_bytes(hashlib.sha256(f"{seed}:{identity}".encode()).digest()[:8], "big") / 2**64 * 100
+    place = int.from_bytes(hashlib.sha256(f"{seed}:{identity}".encode("utf-8", "surrogateescape")).digest()[:8], "big") / 2**64 * 100
     return "train" if place < shares[0] else "val" if place < shares[0] + shares[1] else "test"
 
 

@@ -59,7 +59,7 @@ def index(request: Request) -> Index:
 def read_items(path: Path) -> list[dict[str, str]]:
     """The list of one file; an AumError if it is laid out otherwise."""
     try:
-        items = json.loads(path.read_text(encoding="utf-8"))["data"]
+        items = json.loads(path.read_text(encoding="utf-8-sig"))["data"]
         wrong = [i for i, item in enumerate(items) if not (isinstance(item.get("wav"), str) and isinstance(item.get("labels"), str))]
     except FileNotFoundError as error:
         raise AumError(f"{path} doesn't exist", fix=LAYOUT) from error

@@ -8,7 +8,9 @@ files never stand on both sides.
 import hashlib
 import math
 import os
+import unicodedata
 from collections import defaultdict
+from collections.abc import Iterable
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -18,6 +20,7 @@ from aumcli.data.clips import Clip
 from aumcli.data.sources import SPLIT_NAMES, SPLITS, Index, LeftOut, Request
 from aumcli.data.tables import Label, listed
 from aumcli.errors import AumError
+from aumcli.names import shown
 from aumcli.progress import progress
 
 SHARES = (80.0, 10.0, 10.0)             # percent of train, val, test
@@ -35,7 +38,7 @@ def index(request: Request) -> Index:
         Its clips; where there are no split folders, `arrange` chooses the splits.
 
     Raises:
-        AumError: the layout is another, a class is empty, or a name can't be written as UTF-8.
+        AumError: the layout is another, a class is empty, or has a name that can't be a class's.
     """
     request.known_settings()
     request.refuse(annotations="a sound's class is its folder")
@@ -55,6 +58,7 @@ def index(request: Request) -> Index:
     for split, parent in (parents or {"": root}).items():
         more_clips, more_left_out, more_warnings = _class_folders(parent, split)
         clips, left_out, warnings = clips + more_clips, left_out + more_left_out, warnings + more_warnings
+    warnings += _same_names(parents.values() or [root])
     classes = sorted({clip.labels[0] for clip in clips})
     if len(classes) < 2:
         raise AumError(f"{root} has {len(classes)} class folders with sounds{': ' + classes[0] if classes else ''}",
@@ -104,7 +108,7 @@ def _class_folders(parent: Path, split: str) -> tuple[list[Clip], list[LeftOut],
     beside = sorted(path for path in parent.iterdir() if not path.name.startswith(".") and not path.is_dir())
     for path in beside:
         if path.suffix.lower() in AUDIO_SUFFIXES:
-            left_out.append(LeftOut(printable(path), "lies beside the class folders, so it has no class",
+            left_out.append(LeftOut(str(path), "lies beside the class folders, so it has no class",
                                     "move it into the folder of its class"))
         elif path.name not in OWN_FILES:
             other.append(path)
@@ -113,29 +117,35 @@ def _class_folders(parent: Path, split: str) -> tuple[list[Clip], list[LeftOut],
         sounds = [path for path in files if path.suffix.lower() in AUDIO_SUFFIXES]
         other += [path for path in files if path.suffix.lower() not in AUDIO_SUFFIXES]
         _check_class(folder, sounds, split)
-        for path in sounds:
-            if printable(path) != str(path):
-                left_out.append(LeftOut(printable(path), "its name is not UTF-8", "rename it"))
-            else:
-                clips.append(Clip(path, labels=(folder.name,), split=split))
+        clips += [Clip(path, labels=(class_name(folder),), split=split) for path in sounds]
     if other:
         warnings.append(f"{len(other)} files in {parent} are not sounds and were passed over: "
-                        + listed(printable(path.relative_to(parent)) for path in other))
+                        + listed(path.relative_to(parent) for path in other))
     return clips, left_out, warnings
 
 
 def _check_class(folder: Path, sounds: list[Path], split: str) -> None:
-    if printable(folder) != str(folder) or ";" in folder.name or folder.name != folder.name.strip():
-        raise AumError(f"{printable(folder)} can't be the name of a class: it is not UTF-8, contains ';' or begins or "
-                       "ends with a space", fix="rename the folder")
+    if ";" in folder.name or folder.name != folder.name.strip():
+        raise AumError(f"{folder} can't be the name of a class: it contains ';' or begins or ends with a space", fix="rename the folder")
     if not sounds and not split:
         raise AumError(f"the class folder {folder} holds no sounds",
                        fix=f"put sounds there ({', '.join(sorted(AUDIO_SUFFIXES))}), or move it away")
 
 
-def printable(path: Path) -> str:
-    """The path as text; bytes that are not UTF-8 become question marks."""
-    return os.fsencode(path).decode("utf-8", "replace")
+def class_name(folder: Path) -> str:
+    """The class that a folder stands for: its name, where an é is one character however it was typed; see `aumcli.names.shown`."""
+    return unicodedata.normalize("NFC", shown(folder.name))
+
+
+def _same_names(parents: Iterable[Path]) -> list[str]:
+    """A warning where folders that look the same and are not became one class: macOS writes é as e and an accent."""
+    spelt = defaultdict(set)
+    for parent in parents:
+        for folder in _sub_folders(parent):
+            spelt[class_name(folder)].add(folder.name)
+    same = [f"{name} ({' and '.join(map(ascii, sorted(names)))})" for name, names in sorted(spelt.items()) if len(names) > 1]
+    return [f"folders that look the same, and whose names are written with different characters, are one class each: {listed(same)}"
+            ] if same else []
 
 
 def _arrange(clips: list[Clip], left_out: list[LeftOut], shares: dict[str, float], classes: list[str],
@@ -185,7 +195,7 @@ def _no_train(name: str, clips: list[Clip], left_out: list[LeftOut]) -> AumError
     if any(clip.labels[0] == name for clip in clips):
         return AumError(f"class {name!r} has no sound to train on: it only occurs in other splits",
                         fix="add sounds to its train folder, or remove the class from the other splits")
-    own = [item.reason for item in left_out if name in Path(item.path).parts]
+    own = [item.reason for item in left_out if name in map(class_name, map(Path, Path(item.path).parts))]
     return AumError(f"no sound of class {name!r} can be used: {listed(own)}", fix="repair them, or remove the class",
                     exit_code=1)
 

@@ -1,0 +1,83 @@
+"""Names of files as text. A name may be any bytes; Python keeps those that aren't UTF-8 as lone surrogates, which nothing can show.
+
+Where such a name is shown (terminal, JSON, CSV, HTML), each of these bytes is `\\xNN`. Where it is read again it stands as `escaped`
+has it, so that the bytes come back.
+"""
+
+import codecs
+import json
+import os
+import re
+import shlex
+
+ESCAPE = "aum-escape"               # for open(errors=...): what the encoding doesn't have is escaped, a byte as \xNN
+_SURROGATES = re.compile("[\ud800-\udfff]")
+_CONTROLS = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029]")
+_TO_ESCAPE = re.compile(r"[\ud800-\udfff]|\\(?=x[0-9a-fA-F]{2})")
+_ESCAPED = re.compile(r"\\x([0-9a-fA-F]{2})")
+
+
+def _escape(character: str) -> str:
+    """A byte that is not UTF-8 as `\\xNN`, any other character as Python writes it."""
+    code = ord(character)
+    return f"\\x{code - 0xDC00:02x}" if 0xDC80 <= code <= 0xDCFF else character.encode("ascii", "backslashreplace").decode("ascii")
+
+
+def _escape_error(error: UnicodeError) -> tuple[str, int]:
+    if not isinstance(error, UnicodeEncodeError):
+        raise error
+    return "".join(map(_escape, error.object[error.start : error.end])), error.end
+
+
+codecs.register_error(ESCAPE, _escape_error)
+
+
+def shown(text: str) -> str:
+    """Text for people: bytes that are not UTF-8 as `\\xNN`."""
+    return _SURROGATES.sub(lambda match: _escape(match[0]), text)
+
+
+def one_line(text: str) -> str:
+    """The same for formats with a line for each entry: tabs, line ends and other control characters as `\\xNN` too."""
+    return _CONTROLS.sub(lambda match: f"\\x{ord(match[0]):02x}" if ord(match[0]) < 256 else _escape(match[0]), shown(text))
+
+
+def escaped(name: str) -> str:
+    """A name as UTF-8 text that `unescaped` turns back: bytes that are not UTF-8 as `\\xNN`, a backslash before `xNN` as `\\x5c`."""
+    if os.name == "nt":                 # names are text there, and the backslash separates folders
+        return shown(name)
+    return _TO_ESCAPE.sub(lambda match: "\\x5c" if match[0] == "\\" else _escape(match[0]), name)
+
+
+def unescaped(text: str) -> str:
+    """The name that `escaped` made this of."""
+    if os.name == "nt" or "\\x" not in text:
+        return text
+    raw = b"".join(part.encode("utf-8", "surrogateescape") if i % 2 == 0 else bytes.fromhex(part)
+                   for i, part in enumerate(_ESCAPED.split(text)))
+    return raw.decode("utf-8", "surrogateescape")
+
+
+def to_json(value: object, **how: object) -> str:
+    """JSON that is valid UTF-8, whatever names stand in it; NaN and infinity are refused. For `how` see `json.dumps`."""
+    return quotable(json.dumps(value, ensure_ascii=False, allow_nan=False, **how))
+
+
+def quotable(text: str) -> str:
+    """JSON or TOML -> the same with `\\\\xNN` for bytes that are not UTF-8, which readers of both take for `\\xNN`."""
+    return _SURROGATES.sub(lambda match: "\\" + _escape(match[0]), text)
+
+
+def shell_quoted(path: object) -> str:
+    """A path as a word of a command line, never taken for an option or, by ffmpeg, for a protocol."""
+    text = str(path)
+    if os.name == "nt":
+        import subprocess
+
+        return subprocess.list2cmdline([text])
+    if text.startswith("-") or ":" in text.partition("/")[0]:
+        text = f"./{text}"
+    if not _SURROGATES.search(text) and not _CONTROLS.search(text):
+        return shlex.quote(text)
+    raw = text.encode("utf-8", "surrogateescape")
+    return "$'" + "".join(chr(byte) if 32 <= byte < 127 and byte not in b"'\\" else f"\\x{byte:02x}" for byte in raw) + "'"
