@@ -7,7 +7,7 @@ from pathlib import Path
 from aumcli.config import AugmentConfig, TrainConfig
 from aumcli.core import build_network
 from aumcli.data.clips import Clip
-from aumcli.data.fit import fit_recipe
+from aumcli.data.fit import fit_recipe, sample_rates, unheard
 from aumcli.data.hdf5 import container
 from aumcli.data.manifest import Manifest
 from aumcli.data.splits import corpus_folder, open_corpus, training_splits
@@ -20,8 +20,15 @@ MEASURED_FILES = 2000    # sizes of so many are read; more would take minutes on
 FLOAT = 4                # bytes
 
 
-def settings_rows(recipe: Recipe, clips: int | None) -> list[tuple[str, str]]:
-    """What a recipe does with so many training clips, as (what, value) rows: input, start, length, steps, augmentation."""
+def settings_rows(recipe: Recipe, clips: int | None, measured: Sequence[str] = (), lost: str = "") -> list[tuple[str, str]]:
+    """What a recipe does with so many training clips, as (what, value) rows: input, start, length, steps, augmentation.
+
+    Args:
+        recipe: what to do.
+        clips: to train on, None where that isn't known.
+        measured: what of the input was measured on them.
+        lost: the band of the recordings that isn't heard (see `aumcli.data.fit.unheard`).
+    """
     front, train, data = recipe.frontend, recipe.train, recipe.data
     normal = "not normalised" if (front.mean, front.std) == (0, 0.5) else f"mean {front.mean:g}, std {front.std:g}"
     length = f"{train.epochs} epochs, batches of {train.batch_size} clips"
@@ -30,7 +37,9 @@ def settings_rows(recipe: Recipe, clips: int | None) -> list[tuple[str, str]]:
         length += f": {steps:,} steps each, {train.epochs * steps:,} in all"
     chooser = f"{100 * data.val_share:g} % of {data.train}, kept out of training" if data.val_share else f"the split {data.val}"
     return [
-        ("input", f"{front.sample_rate_hz} Hz, {front.n_mels} mels x {front.frames} frames, {front.clip_s:.2f} s, {front.kind}, {normal}"),
+        ("input", f"{front.sample_rate_hz} Hz, {front.n_mels} mels x {front.frames} frames, {front.clip_s:.2f} s, {front.kind}, {normal}"
+         + (f"; measured on the clips: {', '.join(measured)}".replace("_", " ") if measured else "")),
+        *([("not heard", lost)] if lost else []),
         ("start", train.init or (f"NEEDED, by --init: {train.pretrained}" if train.pretrained else "fresh weights")),
         ("length", f"{length}; {data.sampling}"),
         ("steps", _describe(train)),
@@ -68,7 +77,7 @@ def dry_run(recipe: Recipe, data: Path | str | None = None) -> list[tuple[str, s
     Raises:
         AumError: the data is unusable.
     """
-    folder, manifest = corpus_folder(recipe, data), None
+    folder, manifest, measured, lost = corpus_folder(recipe, data), None, recipe.data.fit, ""
     try:
         manifest = open_corpus(recipe, folder if data else None)
     except AumError:
@@ -86,10 +95,11 @@ def dry_run(recipe: Recipe, data: Path | str | None = None) -> list[tuple[str, s
             manifest.check_files([*train_clips, *val_clips])
             audio = _audio_bytes([*train_clips, *val_clips])
         recipe, clips = fit_recipe(recipe, train_clips, len(manifest.labels), manifest.multi_label), len(train_clips)
+        lost = unheard(sample_rates(manifest, train_clips if index is None else []), recipe.frontend.sample_rate_hz)
         rows = [("data", f"{folder}: {clips:,} training and {len(val_clips):,} validation clips{_coverage(recipe, manifest)}")]
     parameters = sum(x.numel() for x in _skeleton(recipe).parameters())
     rows.append(("model", f"{recipe.model.describe()}, {parameters:,} parameters, {recipe.model.n_classes} classes{_unfitted(recipe)}"))
-    return [*rows, *settings_rows(recipe, clips), ("memory", _memory(recipe, FLOAT * parameters)),
+    return [*rows, *settings_rows(recipe, clips, measured if manifest else (), lost), ("memory", _memory(recipe, FLOAT * parameters)),
             ("disk", f"{audio}; the run {_size((2 + 3 + bool(recipe.train.ema)) * FLOAT * parameters)}")]  # best, last, state.pt
 
 

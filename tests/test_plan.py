@@ -90,3 +90,15 @@ def test_the_start_is_the_checkpoints(corpus, tmp_path):
     first, fresh, again = (load_model(tmp_path / name / "best").network.state_dict() for name in ("first", "fresh", "again"))
     name = "layers.0.mixer.in_proj.weight"
     assert torch.allclose(first[name], again[name], atol=1e-6) and not torch.allclose(first[name], fresh[name], atol=1e-3)
+
+
+def test_what_is_measured_and_what_is_not_heard_is_said(aum, corpus, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    wanted = ("train", "--recipe", RECIPE, "--data", corpus, "--set", "train.epochs=1")
+    for arguments in (("--dry-run",), ("--out", "run")):
+        out = aum(*wanted, "--set", "frontend.sample_rate_hz=4000", "--set", "frontend.frames=24", *arguments).out
+        assert "4000 Hz, 32 mels x 24 frames" in out and "measured on the clips: normalisation\n" in out
+        assert "not heard   recordings reach 4 kHz, the model hears up to 2 kHz" in out
+    assert load_recipe("run/recipe.toml").frontend.frames == 24
+    out = aum(*wanted, "--dry-run").out
+    assert "measured on the clips: sample rate, clip length, normalisation\n" in out and "not heard" not in out
