@@ -20,7 +20,8 @@ MEASURED_FILES = 2000    # sizes of so many are read; more would take minutes on
 FLOAT = 4                # bytes
 
 
-def settings_rows(recipe: Recipe, clips: int | None, measured: Sequence[str] = (), lost: str = "") -> list[tuple[str, str]]:
+def settings_rows(recipe: Recipe, clips: int | None, measured: Sequence[str] = (),
+                  lost: str = "") -> list[tuple[str, str]]:
     """What a recipe does with so many training clips, as (what, value) rows: input, start, length, steps, augmentation.
 
     Args:
@@ -31,14 +32,15 @@ def settings_rows(recipe: Recipe, clips: int | None, measured: Sequence[str] = (
     """
     front, train, data = recipe.frontend, recipe.train, recipe.data
     normal = "not normalised" if (front.mean, front.std) == (0, 0.5) else f"mean {front.mean:g}, std {front.std:g}"
+    fitted = f"; measured on the clips: {', '.join(measured)}".replace("_", " ") if measured else ""
     length = f"{train.epochs} epochs, batches of {train.batch_size} clips"
     if clips:
         steps = math.ceil(clips / train.batch_size)
         length += f": {steps:,} steps each, {train.epochs * steps:,} in all"
     chooser = f"{100 * data.val_share:g} % of {data.train}, kept out of training" if data.val_share else f"the split {data.val}"
     return [
-        ("input", f"{front.sample_rate_hz} Hz, {front.n_mels} mels x {front.frames} frames, {front.clip_s:.2f} s, {front.kind}, {normal}"
-         + (f"; measured on the clips: {', '.join(measured)}".replace("_", " ") if measured else "")),
+        ("input", f"{front.sample_rate_hz} Hz, {front.n_mels} mels x {front.frames} frames, {front.clip_s:.2f} s, "
+                  f"{front.kind}, {normal}{fitted}"),
         *([("not heard", lost)] if lost else []),
         ("start", train.init or (f"NEEDED, by --init: {train.pretrained}" if train.pretrained else "fresh weights")),
         ("length", f"{length}; {data.sampling}"),
@@ -99,7 +101,8 @@ def dry_run(recipe: Recipe, data: Path | str | None = None) -> list[tuple[str, s
         rows = [("data", f"{folder}: {clips:,} training and {len(val_clips):,} validation clips{_coverage(recipe, manifest)}")]
     parameters = sum(x.numel() for x in _skeleton(recipe).parameters())
     rows.append(("model", f"{recipe.model.describe()}, {parameters:,} parameters, {recipe.model.n_classes} classes{_unfitted(recipe)}"))
-    return [*rows, *settings_rows(recipe, clips, measured if manifest else (), lost), ("memory", _memory(recipe, FLOAT * parameters)),
+    return [*rows, *settings_rows(recipe, clips, measured if manifest else (), lost),
+            ("memory", _memory(recipe, FLOAT * parameters)),
             ("disk", f"{audio}; the run {_size((2 + 3 + bool(recipe.train.ema)) * FLOAT * parameters)}")]  # best, last, state.pt
 
 

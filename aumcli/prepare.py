@@ -73,8 +73,8 @@ def prepare(corpus: str, out: Path | str | None = None, *, source: Path | str | 
         seed: chooses among random splits, or random sounds.
         strict: a clip that can't be used is an error and no manifest is written; else it is left out and reported.
         annotations: tables about the sounds, or the folder of them; None: they lie with the sounds.
-        settings: "key=value" each, for what only some corpora have; and `keep`: `silent`, `loud` or both, joined by a comma, for
-            implausible clips that are used all the same.
+        settings: "key=value" each, for what only some corpora have; and `keep`: `silent`, `loud` or both, joined by a
+            comma, for implausible clips that are used all the same.
         workers: threads that open clips; None for as many as there are cores.
         shards: write tar files for streaming too (see `aumcli.data.shards`).
 
@@ -122,7 +122,8 @@ def _request(corpus: str, out, source, split, seed, annotations, settings) -> Re
     values = {key.strip(): value.strip() or value for key, _, value in (text.partition("=") for text in settings)}
     keep = frozenset(filter(None, values.pop("keep", "").split(",")))
     if not keep <= KEPT.keys():
-        raise AumError(f"--set keep={','.join(sorted(keep))}: clips can be kept that are {' or '.join(KEPT)}", fix="--set keep=silent")
+        raise AumError(f"--set keep={','.join(sorted(keep))}: clips can be kept that are {' or '.join(KEPT)}",
+                       fix="--set keep=silent")
     return Request(corpus, Path(os.path.abspath(DATA / name if out is None else out)), source, parse_shares(split), seed,
                    annotations, values, keep)
 

@@ -19,7 +19,8 @@ from aumcli.errors import AumError, did_you_mean
 
 SHARED = ("n_mels", "frames")   # the spectrogram's size: the frontend says it, the model follows
 VARIANTS = "variants"           # a recipe's key
-MEASURED = {"sample_rate": ("sample_rate_hz",), "clip_length": ("frames",), "normalisation": ("mean", "std")}  # data.fit -> the frontend's keys
+# what data.fit can name -> the frontend's keys that are measured then
+MEASURED = {"sample_rate": ("sample_rate_hz",), "clip_length": ("frames",), "normalisation": ("mean", "std")}
 
 
 class Recipe(Frozen):
@@ -144,9 +145,10 @@ def _read(name: str, seen: tuple[str, ...]) -> dict[str, Any]:
 
 
 def _laid_over(below: dict[str, Any], layer: dict[str, Any]) -> dict[str, Any]:
-    """Merge a file, or the overrides, over what lies below. A frontend value that it sets is no longer measured on the data.
+    """Merge a file, or the overrides, over what lies below. A frontend value that it sets is no longer measured.
 
-    A dump spells out every value, those to be measured too: where a layer says both, another value than the default is a choice.
+    A dump spells out every value, those to be measured too: where one layer says both, another value than the default
+    is a choice.
     """
     said = {name: section for name, section in layer.items() if isinstance(section, dict)}
     own, measures = said.get("frontend", {}), "fit" in said.get("data", {})
@@ -160,12 +162,12 @@ def _laid_over(below: dict[str, Any], layer: dict[str, Any]) -> dict[str, Any]:
         chosen = [key for key in keys if key in own and not (measures and own[key] == _default(key))]
         if chosen and len(chosen) < len(keys):
             other = next(key for key in keys if key not in chosen)
-            raise AumError(f"frontend.{chosen[0]} is set, while frontend.{other} is to be measured on the data: they belong together",
+            raise AumError(f"frontend.{chosen[0]} is set, while frontend.{other} is to be measured on the data",
                            fix=f"set both, such as --set frontend.{other}={_default(other)}, or neither")
         if chosen:
             continue
         left.append(item)
-        for key in keys:            # a value from below will be measured: a dump must not look as if somebody had chosen it
+        for key in keys:            # a value from below will be measured: no dump may look as if it were chosen
             if measures and key not in own:
                 below.get("frontend", {}).pop(key, None)
     below["data"]["fit"] = left

@@ -104,7 +104,7 @@ def print_classes(metrics: Metrics, limit: int = 20, where: str = "report.json",
 
 
 def print_prepared(report: "PrepareReport", file: TextIO | None = None) -> None:
-    """Print what `aum prepare` found: clips and minutes per split, the classes, how the source was understood, warnings, what was left out.
+    """Print what `aum prepare` found: splits, classes, how the source was understood, warnings, what was left out.
 
     Args:
         report: what `aumcli.prepare.prepare` returned.
@@ -112,17 +112,19 @@ def print_prepared(report: "PrepareReport", file: TextIO | None = None) -> None:
     """
     rows = [(name, cell["clips"], f"{cell['seconds'] / 60:.1f}") for name, cell in report.splits.items()]
     print_table(f"{report.corpus}, {len(report.classes)} classes, in {report.folder}", ("split", "clips", "minutes"), rows, file)
-    lines = [_class_line(report), *(f"note: {note}" for note in report.notes), *(f"warning: {warning}" for warning in report.warnings)]
+    lines = [_class_line(report), *(f"note: {note}" for note in report.notes)]
+    lines += [f"warning: {warning}" for warning in report.warnings]
     for name, cell in report.missing.items():
-        lines.append(f"missing: {cell['missing']:,} of {cell['listed']:,} clips of {name} have no file; {report.folder}/missing.csv names them")
+        lines.append(f"missing: {cell['missing']:,} of {cell['listed']:,} clips of {name} have no file; "
+                     f"{report.folder}/missing.csv names them")
     for item in report.left_out[:LEFT_OUT_SHOWN]:
         name = "" if item.path in item.reason else f"{item.path}: "
         lines.append(f"left out: {name}{item.reason} (fix: {item.fix})")
     if report.left_out:
-        lines.append(f"{len(report.left_out)} files were left out; all of them are in {report.folder}/report.json")
+        lines.append(f"left out: {len(report.left_out):,} in all; {report.folder}/report.json names each")
     console = _console(file)
     for line in lines:
-        console.print(line, highlight=False, markup=False, soft_wrap=True)       # folded by rich, no setting in it could be copied
+        console.print(line, highlight=False, markup=False, soft_wrap=True)       # so that a setting can be copied
 
 
 def _class_line(report: "PrepareReport") -> str:
@@ -130,8 +132,12 @@ def _class_line(report: "PrepareReport") -> str:
     clips = {name: sum(cell["clips"] for cell in splits.values()) for name, splits in report.classes.items()}
     names = sorted(clips, key=lambda name: (-clips[name], name))
     shown = [f"{json.dumps(name, ensure_ascii=False) if ',' in name else name} {clips[name]:,}" for name in names]
-    more = f" and {len(names) - CLASSES_SHOWN} more, at least {clips[names[-1]]:,} clips each" if len(names) > CLASSES_SHOWN else ""
-    kind = "multi-label, a clip may have several classes" if report.multi_label else "single-label, each clip has one class"
+    more = ""
+    if len(names) > CLASSES_SHOWN:
+        more = f" and {len(names) - CLASSES_SHOWN} more, at least {clips[names[-1]]:,} clips each"
+    kind = "single-label, each clip has one class"
+    if report.multi_label:
+        kind = "multi-label, a clip may have several classes"
     return f"{kind}: {', '.join(shown[:CLASSES_SHOWN])}{more}"
 
 

@@ -24,8 +24,8 @@ CONVERT_SUFFIXES = frozenset({".m4a", ".aac", ".mp4", ".wma", ".webm", ".mka", "
 AUDIO_SUFFIXES = READABLE_SUFFIXES | CONVERT_SUFFIXES   # the latter are found too, so that an error can name them
 
 SILENCE = 1e-6              # full scale is 1; one step of 16 bit is 3e-5
-SYSTEM_NAMES = frozenset({"__MACOSX", "@eaDir", "@Recycle", "#recycle", "$RECYCLE.BIN", "System Volume Information", "lost+found",
-                          "Thumbs.db", "desktop.ini"})     # what systems leave beside people's files, besides hidden ones
+SYSTEM_NAMES = frozenset({"__MACOSX", "@eaDir", "@Recycle", "#recycle", "$RECYCLE.BIN", "System Volume Information",
+                          "lost+found", "Thumbs.db", "desktop.ini"})     # what systems leave beside people's files
 ROUNDING_S = 0.001          # annotations round times to the millisecond, sometimes to past the file's end
 BLOCK_S = 30.0              # files are decoded in blocks of this length,
 BLOCK_VALUES = 2**22        # and of at most so many values, whatever rate and channels
@@ -141,7 +141,8 @@ def audio_info(path: Path | str) -> AudioInfo:
         return AudioInfo(last / sound.samplerate, sound.samplerate, sound.channels)
 
 
-def check_clip(path: Path | str, start_s: float | None = None, stop_s: float | None = None, silent: bool = False) -> AudioInfo:
+def check_clip(path: Path | str, start_s: float | None = None, stop_s: float | None = None,
+               silent: bool = False) -> AudioInfo:
     """Decode a clip once, in blocks, to know that it can be used.
 
     Args:
@@ -192,7 +193,8 @@ def find_files(folder: Path | str) -> list[Path]:
     return sorted(map(Path, walk_files(folder)))
 
 
-def walk_files(folder: Path | str, passed_over: list[str] | None = None, unreadable: list[OSError] | None = None) -> Iterator[str]:
+def walk_files(folder: Path | str, passed_over: list[str] | None = None,
+               unreadable: list[OSError] | None = None) -> Iterator[str]:
     """Give what `find_files` lists one by one, folder by folder: AudioSet has 2 million.
 
     Args:

@@ -13,7 +13,7 @@ from aumcli.data.opening import implausible
 from aumcli.data.tables import listed
 from aumcli.progress import progress
 
-HEAD_BYTES = 2**16          # files of one size whose beginnings differ are not read any further
+HEAD_BYTES = 2**16  # files of one size whose beginnings differ are not read any further
 
 
 def content_digest(path: Path | str) -> str:
@@ -34,17 +34,17 @@ def same_files(paths: Iterable[str]) -> dict[str, str]:
     Returns:
         Each path, and the first of those with its content.
     """
-    files: dict[str, str] = {}                                  # file -> the first with its content
+    files: dict[str, str] = {}  # file -> the first with its content
     groups: dict[object, list[str]] = defaultdict(list)
     inodes: dict[object, str] = {}
     paths = dict.fromkeys(paths)
     for file in dict.fromkeys(os.fspath(container(path)[0]) for path in paths):
         try:
             status = os.stat(file)
-        except OSError:                                         # it has gone meanwhile: who uses it will say so
+        except OSError:  # it has gone meanwhile: who uses it will say so
             files[file] = file
             continue
-        inode = (status.st_dev, status.st_ino) if status.st_ino else os.path.realpath(file)     # links, soft and hard
+        inode = (status.st_dev, status.st_ino) if status.st_ino else os.path.realpath(file)  # links, soft and hard
         files[file] = inodes.setdefault(inode, file)
         if files[file] is file:
             groups[status.st_size].append(file)
@@ -98,14 +98,21 @@ def duplicates(clips: Sequence[Clip], identity: Callable[[Clip], object], severa
     same = [group for group in same.values() if len(group) > 1]
     warnings = []
     for what, doubled in (
-            ("in one class and split, where they count more than once", [
-                group for group in same if len({(clip.labels, clip.split) for clip in group}) == 1]),
-            ("under different classes" + several, [group for group in same if len({clip.labels for clip in group}) > 1]),
-            ("in different splits, so the figures of one tell less", [
-                group for group in same if len({clip.split for clip in group}) > 1])):
+        (
+            "in one class and split, where they count more than once",
+            [group for group in same if len({(clip.labels, clip.split) for clip in group}) == 1],
+        ),
+        ("under different classes" + several, [group for group in same if len({clip.labels for clip in group}) > 1]),
+        (
+            "in different splits, so the figures of one tell less",
+            [group for group in same if len({clip.split for clip in group}) > 1],
+        ),
+    ):
         if doubled:
-            warnings.append(f"{len(doubled)} sounds occur several times {what}: "
-                            + listed((" = ".join(map(_name, group)) for group in doubled), 3))
+            warnings.append(
+                f"{len(doubled)} sounds occur several times {what}: "
+                + listed((" = ".join(map(_name, group)) for group in doubled), 3)
+            )
     return warnings
 
 

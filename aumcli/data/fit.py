@@ -43,7 +43,7 @@ def fit_recipe(recipe: Recipe, clips: Sequence[Clip], n_classes: int, multi_labe
         AumError: a clip can't be read, the values don't go together, or the recipe says another number of classes.
     """
     if recipe.model.n_classes not in (n_classes, type(recipe.model).model_fields["n_classes"].default):
-        raise AumError(f"model.n_classes is {recipe.model.n_classes} in the recipe, and the data has {n_classes} classes",
+        raise AumError(f"model.n_classes is {recipe.model.n_classes} in the recipe, the data has {n_classes} classes",
                        fix=f"--set model.n_classes={n_classes} takes the data's")
     frontend: dict[str, object] = {}
     if {"sample_rate", "clip_length"} & set(recipe.data.fit):
@@ -64,7 +64,12 @@ def fit_recipe(recipe: Recipe, clips: Sequence[Clip], n_classes: int, multi_labe
 
 
 def sample_rates(manifest: Manifest, clips: Sequence[Clip]) -> dict[int, int]:
-    """Clips by the sample rate of their files in Hz, as `aum prepare` noted them; else as the headers of some of these clips say."""
+    """Clips by the sample rate of their files in Hz, as `aum prepare` noted them, else as some files' headers say.
+
+    Args:
+        manifest: the prepared data.
+        clips: those whose headers may be read.
+    """
     if manifest.sample_rates_hz or not len(clips):
         return manifest.sample_rates_hz
     rates: Counter[int] = Counter()
@@ -91,8 +96,10 @@ def unheard(rates: Mapping[int, int], rate_hz: int) -> str:
     keep = f"--set frontend.sample_rate_hz={highest}"
     if highest > ULTRASONIC_HZ:
         window_ms = 10_000 * WINDOW_SAMPLES // highest / 10
-        keep += f" --set frontend.window_ms={window_ms} --set frontend.hop_ms={window_ms / 2:g} --set frontend.low_hz={LOW_HZ}"
-    some = "recordings reach" if above == sum(rates.values()) else f"{above:,} of {sum(rates.values()):,} recordings reach up to"
+        keep += f" --set frontend.window_ms={window_ms} --set frontend.hop_ms={window_ms / 2:g}"
+        keep += f" --set frontend.low_hz={LOW_HZ}"
+    every = sum(rates.values())
+    some = "recordings reach" if above == every else f"{above:,} of {every:,} recordings reach up to"
     return f"{some} {_khz(highest)}, the model hears up to {_khz(rate_hz)}; to keep the rest, train with {keep}"
 
 

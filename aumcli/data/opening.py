@@ -12,7 +12,7 @@ from aumcli.data.sources import LeftOut
 from aumcli.errors import AumError
 from aumcli.threads import map_in_parts
 
-LOUDEST = 10.0                          # times full scale, 20 dB: mixing and filtering overshoot by less, other units by more
+LOUDEST = 10.0                          # times full scale: mixing overshoots by less than 20 dB, other units by more
 SHORTEST_S = 0.025                      # one window of the frontend: less has no spectrum
 PARTS = 8                               # for each thread: so that they end together, and an interruption is heard
 BATCH_CLIPS = 512                       # so many are handed to the threads, and written to the journal, at a time
@@ -61,7 +61,8 @@ def _open(clip: Clip, silent: bool) -> AudioInfo | LeftOut:
         return LeftOut(str(clip.path), error.problem, error.fix, clip.start_s, clip.stop_s)
 
 
-def _judged(clip: Clip, result: AudioInfo | LeftOut, longest_s: float | None, keep: Collection[str]) -> AudioInfo | LeftOut:
+def _judged(clip: Clip, result: AudioInfo | LeftOut, longest_s: float | None,
+            keep: Collection[str]) -> AudioInfo | LeftOut:
     """What came of a clip, looking also at its length and its loudness."""
     if isinstance(result, LeftOut):
         return result
@@ -73,6 +74,8 @@ def _judged(clip: Clip, result: AudioInfo | LeftOut, longest_s: float | None, ke
         reason = f"lasts {result.duration_s:.1f} s, clips of this corpus no longer than {longest_s:g} s: it may be the whole video"
         fix = "cut the clip out of it"
     elif "loud" in implausible(result) - set(keep):
-        reason = f"reaches {max(-result.lowest, result.highest):.4g} times full scale: as one of many it would decide how all are normalised"
-        fix = "export it again within -1 to 1 (16-bit values: divide by 32768), or remove it; --set keep=loud keeps such clips"
+        peak = max(-result.lowest, result.highest)
+        reason = f"reaches {peak:.4g} times full scale: among others it would decide how all are normalised"
+        fix = ("export it again within -1 to 1 (16-bit values: divide by 32768), or remove it; "
+               "--set keep=loud keeps such clips")
     return LeftOut(str(clip.path), f"{clip.path} {reason}", fix, clip.start_s, clip.stop_s) if reason else result

@@ -43,8 +43,8 @@ class Request:
     """What the caller of `prepare` wants.
 
     `source` holds the sounds, `annotations` (a file or a folder; None: `source`) the tables about them; `shares` are percent
-    of train, val and test, None for the corpus's own; `settings` are what only some corpora have; `keep` says which implausible
-    clips are used all the same (see `KEPT`).
+    of train, val and test, None for the corpus's own; `settings` are what only some corpora have; `keep` says which
+    implausible clips are used all the same (see `KEPT`).
     """
 
     corpus: str
@@ -193,9 +193,14 @@ def labels_for(request: Request, ids: Iterable[str]) -> list[Label]:
     return labels
 
 
+def hash_place(identity: str, seed: int) -> float:
+    """A place from 0 to 100 that follows from the hash of a name."""
+    return int.from_bytes(hashlib.sha256(f"{seed}:{identity}".encode()).digest()[:8], "big") / 2**64 * 100
+
+
 def shared_out(identity: str, shares: tuple[float, float, float], seed: int) -> str:
     """The split of a clip by a hash of what it must not be parted from, such as its speaker, by percent of train, val, test."""
-    place = int.from_bytes(hashlib.sha256(f"{seed}:{identity}".encode()).digest()[:8], "big") / 2**64 * 100
+    place = hash_place(identity, seed)
     return "train" if place < shares[0] else "val" if place < shares[0] + shares[1] else "test"
 
 

@@ -56,7 +56,8 @@ def index(request: Request) -> Index:
             ids = tuple(dict.fromkeys(known[name] for name in names))
             clips.append(os.path.join(root, item["wav"]), None, None, ids, split, "")
         raise_problems(path, problems, f"take the label table that belongs to it with --set labels=FILE, not {table}")
-    return Index(clips, labels, str(folder), arrange=lambda usable, _: (usable, doubled(usable, "silent" in request.keep)))
+    silent = "silent" in request.keep
+    return Index(clips, labels, str(folder), arrange=lambda usable, _: (usable, doubled(usable, silent)))
 
 
 def read_items(path: Path) -> list[dict[str, str]]:

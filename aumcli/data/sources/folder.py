@@ -46,7 +46,8 @@ def index(request: Request) -> Index:
         raise AumError("which folder? None was given", fix="aum prepare folder DIR")
     root = Path(os.path.abspath(root))
     if not root.is_dir():
-        raise AumError(f"{root} {'is not a folder' if root.exists() else nothing_called(root)}", fix="aum prepare folder DIR; " + LAYOUT)
+        raise AumError(f"{root} {'is not a folder' if root.exists() else nothing_called(root)}",
+                       fix="aum prepare folder DIR; " + LAYOUT)
     if request.out != root and request.out.is_relative_to(root):
         raise AumError(f"{request.out} lies inside {root} and would look like a class", fix="choose another --out")
     parents = _split_folders(root)
@@ -70,7 +71,8 @@ def index(request: Request) -> Index:
     labels = [Label(place, name, name) for place, name in enumerate(classes)]
     arrange = partial(_arrange, shares={split: shares[split] / 100 for split in carved}, classes=classes,
                       seed=request.seed, silent="silent" in request.keep)
-    return Index(clips, labels, str(root), left_out, warnings=warnings, arrange=arrange, notes=_passed_over(found.passed_over, root))
+    return Index(clips, labels, str(root), left_out, warnings=warnings, arrange=arrange,
+                 notes=_passed_over(found.passed_over, root))
 
 
 @dataclass
@@ -88,7 +90,7 @@ def _passed_over(paths: list[str], root: Path) -> list[str]:
     """A note about what systems leave beside people's files."""
     if not paths:
         return []
-    return [f"{len(paths)} hidden files and files or folders of the system were passed over: "
+    return [f"passed over, hidden or the system's: {len(paths)}, "
             + listed(printable(Path(path).relative_to(root)) for path in sorted(paths))]
 
 
@@ -97,7 +99,8 @@ def _entries(folder: Path) -> list[Path]:
     try:
         return sorted(folder.iterdir())
     except OSError as error:
-        raise AumError(f"{printable(folder)} can't be listed: {error.strerror or error}", fix=_readable(folder), exit_code=1) from error
+        raise AumError(f"{printable(folder)} can't be listed: {error.strerror or error}", fix=_readable(folder),
+                       exit_code=1) from error
 
 
 def _readable(folder: Path | str) -> str:
@@ -134,7 +137,7 @@ def _split_folders(root: Path) -> dict[str, Path]:
 
 
 def _class_folders(parent: Path, split: str, found: _Found) -> None:
-    """Add the clips of the class folders in `parent`, sounds that can't be labelled, and what is to be said of other files."""
+    """Add the clips of the class folders in `parent`, sounds without a class, and what is said of other files."""
     other = []
     for path in _entries(parent):
         if is_passed_over(path.name):
@@ -149,8 +152,10 @@ def _class_folders(parent: Path, split: str, found: _Found) -> None:
     for folder in _sub_folders(parent):
         unreadable: list[OSError] = []
         files = sorted(map(Path, walk_files(folder, found.passed_over, unreadable)))
-        found.unreadable += [LeftOut(printable(error.filename), f"{printable(error.filename)} can't be listed: {error.strerror or error}",
-                                     _readable(error.filename)) for error in unreadable]
+        for error in unreadable:
+            name = printable(error.filename)
+            reason = f"{name} can't be listed: {error.strerror or error}"
+            found.unreadable.append(LeftOut(name, reason, _readable(error.filename)))
         sounds = [path for path in files if path.suffix.lower() in AUDIO_SUFFIXES]
         other += [path for path in files if path.suffix.lower() not in AUDIO_SUFFIXES]
         _check_class(folder, sounds or unreadable, split)
