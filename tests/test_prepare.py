@@ -116,11 +116,13 @@ def test_strict_lists_all_and_writes_no_manifest(pets, tmp_path):
 
 def test_a_clip_of_another_scale_is_named_and_a_setting_keeps_it(pets, tmp_path):
     plain = prepare("folder", tmp_path / "out", source=pets).normalisation
-    soundfile.write(pets / "dog" / "loud.wav", 9830 * np.random.default_rng(0).uniform(-1, 1, 800), 8000, subtype="FLOAT")
-    soundfile.write(pets / "dog" / "hot.wav", 3 * np.random.default_rng(1).uniform(-1, 1, 800), 8000, subtype="FLOAT")
+    for name, factor in (("loud", 9830), ("hot", 3)):
+        wave = factor * np.random.default_rng(factor).uniform(-1, 1, 800)
+        soundfile.write(pets / "dog" / f"{name}.wav", wave, 8000, subtype="FLOAT")
     report = prepare("folder", tmp_path / "out", source=pets)
     (item,) = report.left_out
-    assert item.path == str(pets / "dog" / "loud.wav") and "times full scale" in item.reason and "--set keep=loud" in item.fix
+    assert item.path == str(pets / "dog" / "loud.wav")
+    assert "times full scale" in item.reason and "--set keep=loud" in item.fix
     assert report.failures == 1 and abs(report.normalisation["mean"] - plain["mean"]) < 0.5
     report = prepare("folder", tmp_path / "out", source=pets, settings=["keep=loud"])
     assert report.failures == 0 and report.settings == {"keep": "loud"} and "loud.wav" in report.notes[0]
@@ -138,7 +140,8 @@ def test_a_class_of_digital_silence(pets, tmp_path):
     with pytest.raises(AumError, match="no sound of class 'silence' can be used: .* is silent.*\n.*--set keep=silent"):
         prepare("folder", tmp_path / "out", source=pets)
     report = prepare("folder", tmp_path / "out", source=pets, settings=["keep=silent"])
-    assert {split: cell["clips"] for split, cell in report.classes["silence"].items()} == {"train": 8, "val": 1, "test": 1}
+    counts = {split: cell["clips"] for split, cell in report.classes["silence"].items()}
+    assert counts == {"train": 8, "val": 1, "test": 1}
     assert report.left_out == [] and report.warnings == [] and "10 silent clips" in report.notes[0]
     with pytest.raises(AumError, match="silent or loud"):
         prepare("folder", tmp_path / "out", source=pets, settings=["keep=quiet"])
@@ -148,7 +151,8 @@ def test_the_band_that_is_not_heard_is_noted(tmp_path):
     for rate_hz, name in ((250000, "bats"), (16000, "dogs")):
         for label in "ab":
             (tmp_path / name / label).mkdir(parents=True)
-            soundfile.write(tmp_path / name / label / "1.wav", 0.1 * np.random.default_rng(0).standard_normal(rate_hz // 10), rate_hz)
+            wave = 0.1 * np.random.default_rng(0).standard_normal(rate_hz // 10)
+            soundfile.write(tmp_path / name / label / "1.wav", wave, rate_hz)
     (note,) = prepare("folder", tmp_path / "out", source=tmp_path / "bats").notes
     assert "125 kHz" in note and "up to 8 kHz" in note and "--set frontend.sample_rate_hz=250000" in note
     assert prepare("folder", tmp_path / "out", source=tmp_path / "dogs").notes == []

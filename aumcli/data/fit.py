@@ -15,7 +15,7 @@ from aumcli.data.dataset import Waveforms
 from aumcli.data.manifest import Manifest
 from aumcli.errors import AumError
 from aumcli.progress import progress
-from aumcli.recipe import Recipe
+from aumcli.recipe import Recipe, load_recipe, recipe_names
 
 HIGHEST_RATE_HZ = 16000    # the published rate; what lies above 8 kHz is rarely worth twice the work
 ULTRASONIC_HZ = 96000      # files of a higher rate hold calls of milliseconds, which need a shorter window: of so many
@@ -42,9 +42,7 @@ def fit_recipe(recipe: Recipe, clips: Sequence[Clip], n_classes: int, multi_labe
     Raises:
         AumError: a clip can't be read, the values don't go together, or the recipe says another number of classes.
     """
-    if recipe.model.n_classes not in (n_classes, type(recipe.model).model_fields["n_classes"].default):
-        raise AumError(f"model.n_classes is {recipe.model.n_classes} in the recipe, the data has {n_classes} classes",
-                       fix=f"--set model.n_classes={n_classes} takes the data's")
+    _check_classes(recipe, n_classes)
     frontend: dict[str, object] = {}
     if {"sample_rate", "clip_length"} & set(recipe.data.fit):
         durations, rates = _headers(clips)
@@ -61,6 +59,16 @@ def fit_recipe(recipe: Recipe, clips: Sequence[Clip], n_classes: int, multi_labe
         mean, std = measure_normalisation(recipe, clips)
         recipe = recipe.with_values(frontend={"mean": mean, "std": std})
     return recipe.with_values(data={"fit": ()})
+
+
+def _check_classes(recipe: Recipe, n_classes: int) -> None:
+    """Refuse a number of classes that somebody chose and the data doesn't have; a corpus' recipe says the corpus'."""
+    unsaid = {type(recipe.model).model_fields["n_classes"].default}
+    if recipe.data.corpus in recipe_names():
+        unsaid.add(load_recipe(recipe.data.corpus).model.n_classes)
+    if recipe.model.n_classes not in unsaid | {n_classes}:
+        raise AumError(f"model.n_classes is {recipe.model.n_classes} in the recipe, the data has {n_classes} classes",
+                       fix=f"--set model.n_classes={n_classes} takes the data's")
 
 
 def sample_rates(manifest: Manifest, clips: Sequence[Clip]) -> dict[int, int]:

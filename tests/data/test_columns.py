@@ -164,7 +164,8 @@ def test_ravens_times_count_through_all_files():
 @pytest.mark.parametrize(
     "header, expected",
     [
-        # ESC-50, UrbanSound8K, FSD50K, FSDKaggle2018 and 2019, TAU scenes, DESED, AudioSet strong, BirdCLEF 2020 and 2023, ff1010bird
+        # ESC-50, UrbanSound8K, FSD50K, FSDKaggle2018 and 2019, TAU scenes, DESED, AudioSet strong, BirdCLEF 2020 and
+        # 2023, ff1010bird
         (
             "filename,fold,target,category,esc10,src_file,take",
             {"path": "filename", "label": "category", "fold": "fold"},
@@ -325,7 +326,7 @@ def test_tables_without_a_header(rows, settings, expected):
 @pytest.mark.parametrize(
     "rows, words",
     [
-        ([["a.wav", "beach", "b1"]], "first row doesn.t tell what its 3 columns are: a.wav, beach, b1\n.*columns are counted"),
+        ([["a.wav", "beach", "b1"]], "first row doesn.t tell what its 3 columns are: a.wav, beach, b1\n.*are counted"),
         ([["a.wav", "street", "0", "1", "car"]], "first row doesn.t tell"),
         ([["0.5", "0.2", "owl"]], "1 and 2 are no start and stop\n.*--set duration=2"),
         ([["---g-f_I2yQ", "1", "people", "test"]], "first row doesn.t tell"),

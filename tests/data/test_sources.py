@@ -284,7 +284,8 @@ def test_folder_wrong_layouts(tmp_path, files, words):
 
 
 def test_folder_missing_or_not_given(tmp_path):
-    for source, words in ((None, "which folder"), (tmp_path / "no", "no doesn't exist"), (write(tmp_path / "t.csv", ""), "is not a folder")):
+    for source, words in ((None, "which folder"), (tmp_path / "no", "no doesn't exist"),
+                          (write(tmp_path / "t.csv", ""), "is not a folder")):
         with pytest.raises(AumError, match=words):
             arranged(source)
     with pytest.raises(AumError, match="look like a class"):
@@ -336,10 +337,12 @@ def test_folder_names_what_cannot_be_listed_and_takes_the_rest(tmp_path, locked)
     index, clips, _ = arranged(tmp_path)
     assert [(Path(item.path).name, item.reason.partition(" can't be listed: ")[2]) for item in index.left_out] == [
         ("deep", "Permission denied"), ("pig", "Permission denied")]
-    assert f"chmod -R u+rX {tmp_path}/a/deep" in index.left_out[0].fix and str(tmp_path / "a/deep") in index.left_out[0].reason
+    assert f"chmod -R u+rX {tmp_path}/a/deep" in index.left_out[0].fix
+    assert str(tmp_path / "a/deep") in index.left_out[0].reason
     assert [label.id for label in index.labels] == ["a", "b"] and len(clips) == 2
     locked.add("b")
-    with pytest.raises(AumError, match="1 class folders with sounds: a; .*/b can't be listed.*\n.*chmod -R u.rX ") as caught:
+    words = "1 class folders with sounds: a; .*/b can't be listed.*\n.*chmod -R u.rX "
+    with pytest.raises(AumError, match=words) as caught:
         arranged(tmp_path)
     assert caught.value.exit_code == 1
     locked.add(tmp_path.name)
@@ -348,7 +351,8 @@ def test_folder_names_what_cannot_be_listed_and_takes_the_rest(tmp_path, locked)
 
 
 def test_folder_passes_over_what_systems_leave_and_says_so(tmp_path):
-    sounds(tmp_path, ["a/1.wav", "b/1.wav", "__MACOSX/a/2.wav", "@eaDir/x/3.wav", "a/@eaDir/4.wav", "$RECYCLE.BIN/5.wav", "a/.hidden/6.wav"])
+    sounds(tmp_path, ["a/1.wav", "b/1.wav", "__MACOSX/a/2.wav", "@eaDir/x/3.wav", "a/@eaDir/4.wav",
+                      "$RECYCLE.BIN/5.wav", "a/.hidden/6.wav"])
     for name in (".DS_Store", "a/Thumbs.db", "a/._1.wav", "b/desktop.ini"):
         (tmp_path / name).write_text("x")
     index, clips, warnings = arranged(tmp_path)
@@ -356,7 +360,8 @@ def test_folder_passes_over_what_systems_leave_and_says_so(tmp_path):
     (note,) = index.notes
     assert note.startswith("passed over, hidden or the system's: 9, ") and "__MACOSX" in note
     assert not any("passed over" in text for text in warnings)
-    index = arranged(sounds(tmp_path / "splits", ["train/a/1.wav", "train/b/1.wav", "test/a/1.wav", "__MACOSX/1.wav", ".git/x.wav"]))[0]
+    files = ["train/a/1.wav", "train/b/1.wav", "test/a/1.wav", "__MACOSX/1.wav", ".git/x.wav"]
+    index = arranged(sounds(tmp_path / "splits", files))[0]
     assert [label.id for label in index.labels] == ["a", "b"]
 
 
