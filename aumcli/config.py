@@ -345,7 +345,7 @@ class DataConfig(Frozen):
         "shuffle", description="balanced: as many clips per epoch, drawn with replacement, those of rare labels oftener")
     hold_out: str = Field("", coerce_numbers_to_str=True, description="train and validate without the clips whose group has this name; test on them")
     fit: tuple[Literal["sample_rate", "clip_length", "normalisation"], ...] = Field(
-        (), description="frontend values that are measured on the training split instead of being read from the recipe")
+        (), description="frontend values measured on the training split, where no later file or --set says them")
     bad_files: Count = Field(0, description="clips that can't be read any more, which are named and left out before the run stops")
     shuffle_clips: Positive = Field(1024, description="where training streams shards: clips held in memory, undecoded, to shuffle them")
     cache_mb: Count = Field(1024, description="decoded clips kept in memory, up to this much")

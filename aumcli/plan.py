@@ -6,7 +6,7 @@ from pathlib import Path
 from aumcli.config import VIEWS, AugmentConfig, DataConfig, TrainConfig
 from aumcli.core import build_network
 from aumcli.data.clips import Clip
-from aumcli.data.fit import fit_recipe
+from aumcli.data.fit import fit_recipe, sample_rates, unheard
 from aumcli.data.hdf5 import container
 from aumcli.data.manifest import Manifest
 from aumcli.data.splits import corpus_folder, open_corpus, reported_clips, training_splits
@@ -23,23 +23,29 @@ CROPS = {"random": "a random part is trained on", "first": "their beginning is t
          "epic_sounds": "their beginning, beyond 10 s from a random start, is trained on"}
 
 
-def settings_rows(recipe: Recipe, clips: int | None, reported: int | None) -> list[tuple[str, str]]:
+def settings_rows(recipe: Recipe, clips: int | None, reported: int | None, measured: Sequence[str] = (),
+                  lost: str = "") -> list[tuple[str, str]]:
     """What a recipe does, as (what, value) rows: input, start, length, steps, augmentation, which clips serve for what.
 
     Args:
         recipe: what to do.
         clips: clips to train on; None: not known yet.
         reported: clips to report results on, see `aumcli.data.splits.reported_clips`; None: not known yet.
+        measured: what of the input was measured on them.
+        lost: the band of the recordings that isn't heard (see `aumcli.data.fit.unheard`).
     """
     front, train, data = recipe.frontend, recipe.train, recipe.data
     normal = "not normalised" if (front.mean, front.std) == (0, 0.5) else f"mean {front.mean:g}, std {front.std:g}"
+    fitted = f"; measured on the clips: {', '.join(measured)}".replace("_", " ") if measured else ""
     length = f"{train.epochs} epochs, batches of {train.batch_size} clips"
     if clips:
         steps = train.steps_per_epoch(clips)
         length += f": {steps:,} steps each, {train.epochs * steps:,} in all"
     chooser = f"{100 * data.val_share:g} % of {data.train}, kept out of training" if data.val_share else f"the split {data.val}"
     return [
-        ("input", f"{front.sample_rate_hz} Hz, {front.n_mels} mels x {front.frames} frames, {front.clip_s:.2f} s, {front.kind}, {normal}"),
+        ("input", f"{front.sample_rate_hz} Hz, {front.n_mels} mels x {front.frames} frames, {front.clip_s:.2f} s, "
+                  f"{front.kind}, {normal}{fitted}"),
+        *([("not heard", lost)] if lost else []),
         ("start", train.init or (f"NEEDED, by --init: {train.pretrained}" if train.pretrained else "fresh weights")),
         ("length", f"{length}; {data.sampling}"),
         ("steps", _describe(train)),
@@ -94,7 +100,7 @@ def dry_run(recipe: Recipe, data: Path | str | None = None) -> list[tuple[str, s
     Raises:
         AumError: the data is unusable.
     """
-    folder, manifest = corpus_folder(recipe, data), None
+    folder, manifest, measured, lost = corpus_folder(recipe, data), None, recipe.data.fit, ""
     try:
         manifest = open_corpus(recipe, folder if data else None)
     except AumError:
@@ -113,10 +119,12 @@ def dry_run(recipe: Recipe, data: Path | str | None = None) -> list[tuple[str, s
             audio = _audio_bytes([*train_clips, *val_clips])
         reported = reported_clips(manifest, recipe.data, index)
         recipe, clips = fit_recipe(recipe, train_clips, len(manifest.labels), manifest.multi_label), len(train_clips)
+        lost = unheard(sample_rates(manifest, train_clips if index is None else []), recipe.frontend.sample_rate_hz)
         rows = [("data", f"{folder}: {clips:,} training and {len(val_clips):,} validation clips{_coverage(recipe, manifest)}")]
     parameters = sum(x.numel() for x in _skeleton(recipe).parameters())
     rows.append(("model", f"{recipe.model.describe()}, {parameters:,} parameters, {recipe.model.n_classes} classes{_unfitted(recipe)}"))
-    return [*rows, *settings_rows(recipe, clips, reported), ("memory", _memory(recipe, FLOAT * parameters)),
+    return [*rows, *settings_rows(recipe, clips, reported, measured if manifest else (), lost),
+            ("memory", _memory(recipe, FLOAT * parameters)),
             ("disk", f"{audio}; the run {_size((2 + 3 + bool(recipe.train.ema)) * FLOAT * parameters)}")]  # best, last, state.pt
 
 

@@ -3,7 +3,7 @@
 import os
 from array import array
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from importlib import metadata
 from pathlib import Path
@@ -15,9 +15,9 @@ from aumcli.data.audio import AudioInfo
 from aumcli.data.clips import Clip, Clips
 from aumcli.data.journal import Journal
 from aumcli.data.manifest import write_clips, write_manifest
-from aumcli.data.opening import open_clips
+from aumcli.data.opening import implausible, open_clips
 from aumcli.data.shards import write_shards
-from aumcli.data.sources import Index, LeftOut, Request
+from aumcli.data.sources import KEPT, Index, LeftOut, Request
 from aumcli.data.tables import listed
 from aumcli.errors import AumError
 from aumcli.files import no_empty_folders
@@ -53,6 +53,7 @@ class PrepareReport:
     left_out: list[LeftOut]
     missing: dict[str, dict[str, int]]                  # split -> {"listed", "missing"}; missing.csv names each
     warnings: list[str]
+    notes: list[str]                                    # how the source was understood
 
     @property
     def failures(self) -> int:
@@ -73,7 +74,8 @@ def prepare(corpus: str, out: Path | str | None = None, *, source: Path | str | 
         seed: chooses among random splits, or random sounds.
         strict: a clip that can't be used is an error and no manifest is written; else it is left out and reported.
         annotations: tables about the sounds, or the folder of them; None: they lie with the sounds.
-        settings: "key=value" each, for what only some corpora have.
+        settings: "key=value" each, for what only some corpora have; and `keep`: `silent`, `loud` or both, joined by a
+            comma, for implausible clips that are used all the same.
         workers: threads that open clips; None for as many as there are cores.
         shards: write tar files for streaming too (see `aumcli.data.shards`).
 
@@ -97,7 +99,7 @@ def _prepare(request: Request, strict: bool, workers: int, shards: bool, doubts:
     clips = Clips.of(index.clips)
     journal = Journal(request.out)
     try:
-        found = _open_all(clips, index, journal, workers)
+        found = _open_all(clips, index, journal, workers, request.keep)
         report = _finish(request, index, clips, found, strict)
         if shards:
             write_shards(request.out, found.clips, index.labels, request.seed, workers, journal)
@@ -123,9 +125,13 @@ def _request(corpus: str, out, source, split, seed, annotations, settings) -> Re
     wrong = [text for text in settings if not text.partition("=")[0].strip() or "=" not in text]
     if wrong:
         raise AumError(f"--set {wrong[0]} is not key=value", fix="such as --set val=5")
-    values = {key.strip(): value.strip() for key, _, value in (text.partition("=") for text in settings)}
+    values = {key.strip(): value.strip() or value for key, _, value in (text.partition("=") for text in settings)}
+    keep = frozenset(filter(None, values.pop("keep", "").split(",")))
+    if not keep <= KEPT.keys():
+        raise AumError(f"--set keep={','.join(sorted(keep))}: clips can be kept that are {' or '.join(KEPT)}",
+                       fix="--set keep=silent")
     return Request(corpus, Path(os.path.abspath(DATA / name if out is None else out)), source, parse_shares(split), seed,
-                   annotations, values)
+                   annotations, values, keep)
 
 
 def parse_shares(text: str | None) -> tuple[float, float, float] | None:
@@ -161,20 +167,24 @@ class _Found:
     durations_s: array
     sample_rates_hz: array
     left_out: list[LeftOut]
+    kept: dict[str, list[str]]              # silent or loud -> paths of such clips
 
 
-def _open_all(clips: Clips, index: Index, journal: Journal, workers: int) -> _Found:
+def _open_all(clips: Clips, index: Index, journal: Journal, workers: int, keep: frozenset[str]) -> _Found:
     """Open every clip once."""
     places, durations_s, rates, left_out = array("q"), array("d"), array("q"), list(index.left_out)
-    results = progress(open_clips(clips, journal, workers, index.longest_s), "opening", len(clips))
+    kept = {what: [] for what in KEPT if what in keep}
+    results = progress(open_clips(clips, journal, workers, index.longest_s, keep), "opening", len(clips))
     for place, result in enumerate(results):
         if isinstance(result, AudioInfo):
             places.append(place)
             durations_s.append(result.duration_s)
             rates.append(result.sample_rate_hz)
+            for what in implausible(result) & keep:
+                kept[what].append(clips.place(place)[0])
         else:
             left_out.append(result)
-    return _Found(clips.take(np.array(places, dtype=np.int64)), durations_s, rates, left_out)
+    return _Found(clips.take(np.array(places, dtype=np.int64)), durations_s, rates, left_out, kept)
 
 
 def _finish(request: Request, index: Index, clips: Clips, found: _Found, strict: bool) -> PrepareReport:
@@ -183,7 +193,8 @@ def _finish(request: Request, index: Index, clips: Clips, found: _Found, strict:
         raise _strict_error(found.left_out, index.missing)
     if not found.clips:
         raise AumError(f"nothing is left of {request.corpus}: {_first_reasons(index, found.left_out)}",
-                       fix="repair the files or take others", exit_code=1)
+                       fix=listed(dict.fromkeys(item.fix for item in found.left_out if item.fix), 3, "; or ")
+                       or "repair the files or take others", exit_code=1)
     warnings = list(index.warnings)
     if index.arrange is not None:
         arranged, more = index.arrange(found.clips, found.left_out)
@@ -266,12 +277,33 @@ def _report(request: Request, index: Index, clips: Clips, found: _Found, warning
     rates = Counter(found.sample_rates_hz)
     return PrepareReport(
         corpus=request.corpus, folder=str(request.out), origin=index.origin, version=metadata.version("aumcli"),
-        seed=request.seed, split=request.shares, settings=dict(request.settings),
+        seed=request.seed, split=request.shares, settings=dict(request.settings) | _keep_setting(request),
         multi_label=any(len(labels) > 1 for labels in found.clips.label_sets), splits=splits, classes=classes,
         sample_rates_hz={str(rate): rates[rate] for rate in sorted(rates)}, longest_s=round(max(found.durations_s), 3),
         shortest_s=round(min(found.durations_s), 6), normalisation=_normalisation(found), left_out=found.left_out,
         missing={split: {"listed": len(clips.of_split(split)) + len(rows), "missing": len(rows)} for split, rows in absent.items()},
-        warnings=warnings)
+        warnings=warnings, notes=[*index.notes, *_kept(found), *_not_heard(request, rates)])
+
+
+def _kept(found: _Found) -> list[str]:
+    """Which implausible clips are used because the caller wants them."""
+    return [f"{len(paths)} {what} clips ({KEPT[what]}) are kept by --set keep={what}: {listed(paths, 3)}"
+            for what, paths in found.kept.items() if paths]
+
+
+def _keep_setting(request: Request) -> dict[str, str]:
+    return {"keep": ",".join(sorted(request.keep))} if request.keep else {}
+
+
+def _not_heard(request: Request, rates: Mapping[int, int]) -> list[str]:
+    """Which band a model of the corpus' own recipe, else of quickstart, won't hear."""
+    from aumcli.data.fit import HIGHEST_RATE_HZ, unheard       # torch: late
+    from aumcli.recipe import load_recipe, recipe_names
+
+    recipe = load_recipe(request.corpus) if request.corpus in recipe_names() else None
+    measured = recipe is None or "sample_rate" in recipe.data.fit
+    lost = unheard(rates, HIGHEST_RATE_HZ if measured else recipe.frontend.sample_rate_hz)
+    return [lost] if lost else []
 
 
 def _normalisation(found: _Found) -> dict[str, float]:

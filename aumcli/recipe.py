@@ -20,6 +20,8 @@ from aumcli.names import quotable
 
 SHARED = ("n_mels", "frames")   # the spectrogram's size: the frontend says it, the model follows
 VARIANTS = "variants"           # a recipe's key
+# what data.fit can name -> the frontend's keys that are measured then
+MEASURED = {"sample_rate": ("sample_rate_hz",), "clip_length": ("frames",), "normalisation": ("mean", "std")}
 
 
 class Recipe(Frozen):
@@ -86,9 +88,10 @@ def load_recipe(name: str | Path, overrides: list[str] | None = None) -> Recipe:
     """
     values = _read(str(name), seen=())
     values.pop(VARIANTS, None)
+    chosen: dict[str, Any] = {}
     for override in overrides or []:
-        _merge(values, _parse_override(override))
-    return _validated(values, f"recipe {name}")
+        _merge(chosen, _parse_override(override))
+    return _validated(_laid_over(values, chosen), f"recipe {name}")
 
 
 def dump_recipe(recipe: Recipe) -> str:
@@ -119,9 +122,7 @@ def _read(name: str, seen: tuple[str, ...]) -> dict[str, Any]:
     """Read one TOML file and what it extends, or a variant of one, as one nested dictionary."""
     if variant := _variant(name):
         base, part = variant
-        merged = _read(base, (*seen, name))
-        _merge(merged, _read(part, (*seen, name)))
-        return merged
+        return _laid_over(_read(base, (*seen, name)), _read(part, (*seen, name)))
     is_file = name.endswith(".toml")
     name = os.path.normpath(name) if is_file else name  # one name for a file, or a circle of folders would never close
     if name in seen:
@@ -140,12 +141,44 @@ def _read(name: str, seen: tuple[str, ...]) -> dict[str, Any]:
         raise AumError(f"can't read recipe {name}: {error.strerror or error}", fix="check its permissions") from error
     base = values.pop("extends", None)
     if base is None:
-        return values
+        return _laid_over({}, values)
     if is_file and str(base).endswith(".toml"):
         base = str(source.parent / base)
-    merged = _read(str(base), (*seen, name))
-    _merge(merged, values)
-    return merged
+    return _laid_over(_read(str(base), (*seen, name)), values)
+
+
+def _laid_over(below: dict[str, Any], layer: dict[str, Any]) -> dict[str, Any]:
+    """Merge a file, or the overrides, over what lies below. A frontend value that it sets is no longer measured.
+
+    A dump spells out every value, those to be measured too: where one layer says both, another value than the default
+    is a choice.
+    """
+    said = {name: section for name, section in layer.items() if isinstance(section, dict)}
+    own, measures = said.get("frontend", {}), "fit" in said.get("data", {})
+    _merge(below, layer)
+    fit = below["data"].get("fit") if isinstance(below.get("data"), dict) else None
+    if not isinstance(fit, (list, tuple)) or not isinstance(below.get("frontend", {}), dict):
+        return below
+    left = []
+    for item in fit:
+        keys = MEASURED.get(item, ()) if isinstance(item, str) else ()
+        chosen = [key for key in keys if key in own and not (measures and own[key] == _default(key))]
+        if chosen and len(chosen) < len(keys):
+            other = next(key for key in keys if key not in chosen)
+            raise AumError(f"frontend.{chosen[0]} is set, while frontend.{other} is to be measured on the data",
+                           fix=f"set both, such as --set frontend.{other}={_default(other)}, or neither")
+        if chosen:
+            continue
+        left.append(item)
+        for key in keys:            # a value from below will be measured: no dump may look as if it were chosen
+            if measures and key not in own:
+                below.get("frontend", {}).pop(key, None)
+    below["data"]["fit"] = left
+    return below
+
+
+def _default(key: str) -> Any:
+    return FrontendConfig.model_fields[key].default
 
 
 def _merge(into: dict[str, Any], values: dict[str, Any]) -> None:

@@ -1,5 +1,6 @@
 """What people read: tables in the terminal and PNG plots for a paper. Heavy imports stay inside the functions."""
 
+import json
 import math
 import os
 import sys
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 
 PIPE_COLUMNS = 100_000           # width where the output is no terminal: a program reads it, nothing may wrap
 COUNTS_UP_TO = 20                # classes up to which a confusion matrix has its counts written in
+CLASSES_SHOWN = 10               # classes that aum prepare lists in the terminal
 LEFT_OUT_SHOWN = 10              # files that aum prepare left out, in the terminal; report.json has all
 GAP = 2                          # columns between those of a plain table
 LABEL_CHARACTERS = 40            # longer class names end in an ellipsis on a plot's axes
@@ -105,7 +107,7 @@ def print_classes(metrics: Metrics, limit: int = 20, where: str = "report.json",
 
 
 def print_prepared(report: "PrepareReport", file: TextIO | None = None) -> None:
-    """Print what `aum prepare` found: clips and minutes per split, warnings, what was left out, and the next command.
+    """Print what `aum prepare` found: splits, classes, how the source was understood, warnings, what was left out.
 
     Args:
         report: what `aumcli.prepare.prepare` returned.
@@ -113,17 +115,33 @@ def print_prepared(report: "PrepareReport", file: TextIO | None = None) -> None:
     """
     rows = [(name, cell["clips"], f"{cell['seconds'] / 60:.1f}") for name, cell in report.splits.items()]
     print_table(f"{report.corpus}, {len(report.classes)} classes, in {report.folder}", ("split", "clips", "minutes"), rows, file)
-    console = _console(file)
-    for warning in report.warnings:
-        console.print(f"warning: {warning}", highlight=False, markup=False)
+    lines = [_class_line(report), *(f"note: {note}" for note in report.notes)]
+    lines += [f"warning: {warning}" for warning in report.warnings]
     for name, cell in report.missing.items():
-        console.print(f"missing: {cell['missing']:,} of {cell['listed']:,} clips of {name} have no file; {report.folder}/missing.csv "
-                      "names them", highlight=False, markup=False)
+        lines.append(f"missing: {cell['missing']:,} of {cell['listed']:,} clips of {name} have no file; "
+                     f"{report.folder}/missing.csv names them")
     for item in report.left_out[:LEFT_OUT_SHOWN]:
         name = "" if item.path in item.reason else f"{item.path}: "
-        console.print(f"left out: {name}{item.reason} (fix: {item.fix})", highlight=False, markup=False)
+        lines.append(f"left out: {name}{item.reason} (fix: {item.fix})")
     if report.left_out:
-        console.print(f"{len(report.left_out)} files were left out; all of them are in {report.folder}/report.json", highlight=False)
+        lines.append(f"left out: {len(report.left_out):,} in all; {report.folder}/report.json names each")
+    console = _console(file)
+    for line in lines:
+        console.print(line, highlight=False, markup=False, soft_wrap=True)       # so that a setting can be copied
+
+
+def _class_line(report: "PrepareReport") -> str:
+    """How many classes a clip may have, and the classes with the most clips."""
+    clips = {name: sum(cell["clips"] for cell in splits.values()) for name, splits in report.classes.items()}
+    names = sorted(clips, key=lambda name: (-clips[name], name))
+    shown = [f"{json.dumps(name, ensure_ascii=False) if ',' in name else name} {clips[name]:,}" for name in names]
+    more = ""
+    if len(names) > CLASSES_SHOWN:
+        more = f" and {len(names) - CLASSES_SHOWN} more, at least {clips[names[-1]]:,} clips each"
+    kind = "single-label, each clip has one class"
+    if report.multi_label:
+        kind = "multi-label, a clip may have several classes"
+    return f"{kind}: {', '.join(shown[:CLASSES_SHOWN])}{more}"
 
 
 def print_predictions(predictions: Sequence[tuple], file: TextIO | None = None, heading: bool = True,

@@ -133,3 +133,15 @@ def test_shards_report_on_the_splits_that_they_have(tmp_path):
     pinned = ("data.fit=[]", "frontend.sample_rate_hz=8000", "frontend.frames=48")
     assert dict(dry_run(tiny(*pinned), tmp_path / "data"))["reported"] == "the split test, 6 clips"
     assert "lack the split dev" in dict(dry_run(tiny(*pinned, "data.test=dev"), tmp_path / "data"))["reported"]
+
+
+def test_what_is_measured_and_what_is_not_heard_is_said(aum, corpus, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    wanted = ("train", "--recipe", RECIPE, "--data", corpus, "--set", "train.epochs=1")
+    for arguments in (("--dry-run",), ("--out", "run")):
+        out = aum(*wanted, "--set", "frontend.sample_rate_hz=4000", "--set", "frontend.frames=24", *arguments).out
+        assert "4000 Hz, 32 mels x 24 frames" in out and "measured on the clips: normalisation\n" in out
+        assert "not heard   recordings reach 4 kHz, the model hears up to 2 kHz" in out
+    assert load_recipe("run/recipe.toml").frontend.frames == 24
+    out = aum(*wanted, "--dry-run").out
+    assert "measured on the clips: sample rate, clip length, normalisation\n" in out and "not heard" not in out

@@ -114,6 +114,50 @@ def test_strict_lists_all_and_writes_no_manifest(pets, tmp_path):
     assert caught.value.exit_code == 1 and [path.name for path in (tmp_path / "out").iterdir()] == [".prepare.journal"]
 
 
+def test_a_clip_of_another_scale_is_named_and_a_setting_keeps_it(pets, tmp_path):
+    plain = prepare("folder", tmp_path / "out", source=pets).normalisation
+    for name, factor in (("loud", 9830), ("hot", 3)):
+        wave = factor * np.random.default_rng(factor).uniform(-1, 1, 800)
+        soundfile.write(pets / "dog" / f"{name}.wav", wave, 8000, subtype="FLOAT")
+    report = prepare("folder", tmp_path / "out", source=pets)
+    (item,) = report.left_out
+    assert item.path == str(pets / "dog" / "loud.wav")
+    assert "times full scale" in item.reason and "--set keep=loud" in item.fix
+    assert report.failures == 1 and abs(report.normalisation["mean"] - plain["mean"]) < 0.5
+    report = prepare("folder", tmp_path / "out", source=pets, settings=["keep=loud"])
+    assert report.failures == 0 and report.settings == {"keep": "loud"} and "loud.wav" in report.notes[0]
+    assert report.normalisation["mean"] > plain["mean"] + 0.5
+    for path in pets.rglob("*.wav"):
+        soundfile.write(path, 20000 * np.random.default_rng(len(path.name)).uniform(-1, 1, 800), 8000, subtype="FLOAT")
+    with pytest.raises(AumError, match="nothing is left.*times full scale.*\n.*--set keep=loud"):
+        prepare("folder", tmp_path / "out", source=pets)
+
+
+def test_a_class_of_digital_silence(pets, tmp_path):
+    (pets / "silence").mkdir()
+    for number in range(10):
+        soundfile.write(pets / "silence" / f"{number}.wav", np.zeros(800), 8000)
+    with pytest.raises(AumError, match="no sound of class 'silence' can be used: .* is silent.*\n.*--set keep=silent"):
+        prepare("folder", tmp_path / "out", source=pets)
+    report = prepare("folder", tmp_path / "out", source=pets, settings=["keep=silent"])
+    counts = {split: cell["clips"] for split, cell in report.classes["silence"].items()}
+    assert counts == {"train": 8, "val": 1, "test": 1}
+    assert report.left_out == [] and report.warnings == [] and "10 silent clips" in report.notes[0]
+    with pytest.raises(AumError, match="silent or loud"):
+        prepare("folder", tmp_path / "out", source=pets, settings=["keep=quiet"])
+
+
+def test_the_band_that_is_not_heard_is_noted(tmp_path):
+    for rate_hz, name in ((250000, "bats"), (16000, "dogs")):
+        for label in "ab":
+            (tmp_path / name / label).mkdir(parents=True)
+            wave = 0.1 * np.random.default_rng(0).standard_normal(rate_hz // 10)
+            soundfile.write(tmp_path / name / label / "1.wav", wave, rate_hz)
+    (note,) = prepare("folder", tmp_path / "out", source=tmp_path / "bats").notes
+    assert "125 kHz" in note and "up to 8 kHz" in note and "--set frontend.sample_rate_hz=250000" in note
+    assert prepare("folder", tmp_path / "out", source=tmp_path / "dogs").notes == []
+
+
 def test_class_without_usable_sound(pets, tmp_path):
     for path in (pets / "cat").iterdir():
         path.write_bytes(b"")

@@ -59,6 +59,42 @@ def test_extends_merges_section_by_section(write):
     assert recipe.train.lr == base.train.lr and recipe.augment == base.augment
 
 
+@pytest.mark.parametrize("settings, measured", [
+    ([], ("sample_rate", "clip_length", "normalisation")),
+    (["frontend.sample_rate_hz=250000", "frontend.frames=60"], ("normalisation",)),
+    (["frontend.frames=1024"], ("sample_rate", "normalisation")),     # a choice, though the default
+    (["frontend.mean=-4.0", "frontend.std=3"], ("sample_rate", "clip_length")),
+    (["frontend.hop_ms=5"], ("sample_rate", "clip_length", "normalisation")),
+    (['data.fit=["sample_rate"]', "frontend.frames=64"], ("sample_rate",))])
+def test_what_is_set_is_not_measured(write, settings, measured):
+    recipe = load_recipe("quickstart", settings)
+    assert recipe.data.fit == measured
+    assert load_recipe(write("dump.toml", dump_recipe(recipe))) == recipe
+    lines = {"frontend": [], "data": []}
+    for text in settings:
+        section, _, line = text.partition(".")
+        lines[section].append(line)
+    text = 'extends = "quickstart"\n' + "".join(f"[{name}]\n" + "\n".join(each) + "\n" for name, each in lines.items())
+    assert load_recipe(write("mine.toml", text)) == recipe              # a file of one's own, and one that extends it
+    assert load_recipe(write("next.toml", 'extends = "mine.toml"\n')).data.fit == measured
+
+
+def test_who_changes_a_dump_has_chosen_and_who_asks_for_measuring_gets_it(write):
+    dump = dump_recipe(load_recipe("quickstart"))
+    recipe = load_recipe(write("mine.toml", dump.replace("sample_rate_hz = 16000", "sample_rate_hz = 250000")))
+    assert recipe.data.fit == ("clip_length", "normalisation") and recipe.frontend.sample_rate_hz == 250000
+    again = load_recipe("fsdd", ['data.fit=["sample_rate", "clip_length"]'])        # fsdd says both values
+    assert again.data.fit == ("sample_rate", "clip_length")
+    assert load_recipe(write("dump.toml", dump_recipe(again))) == again
+
+
+@pytest.mark.parametrize("key, other", [("mean=-4.0", "std"), ("std=3.0", "mean")])
+def test_mean_and_deviation_belong_together(key, other):
+    text = problem("quickstart", [f"frontend.{key}"])
+    assert f"frontend.{other} is to be measured" in text and f"--set frontend.{other}=" in text
+    assert load_recipe("vggsound", [f"frontend.{key}"]).data.fit == ()
+
+
 def test_extends_a_file_beside_it(write, monkeypatch, tmp_path):
     write("deep/base.toml", "[train]\nepochs = 7\nbatch_size = 5\n")
     write("deep/middle.toml", 'extends = "base.toml"\n[train]\nepochs = 8\n')

@@ -12,7 +12,7 @@ from rich.cells import cell_len
 from aumcli.errors import AumError
 from aumcli.metrics import evaluate_scores
 from aumcli.report import (environment, plot_confusion, plot_curves, print_classes, print_metrics, print_predictions,
-                           print_table)
+                           print_prepared, print_table)
 
 
 def printed(function, *arguments, **options):
@@ -105,6 +105,39 @@ def test_classes_without_clips_come_last():
     metrics = evaluate_scores(np.eye(3)[[0, 1, 0]], np.array([0, 1, 1]), ["good", "poor", "absent"])
     order = [line.split()[0] for line in printed(print_classes, metrics).splitlines()[2:]]
     assert order[-1] == "absent" and len(order) == 3
+
+
+def prepared(classes, multi_label=False, **changes):
+    from aumcli.prepare import PrepareReport
+
+    return PrepareReport(**{
+        "corpus": "csv", "folder": "data/x", "origin": "", "version": "", "seed": 0, "split": None, "settings": {},
+        "multi_label": multi_label, "splits": {"train": {"clips": 3, "seconds": 90.0}}, "classes": classes,
+        "sample_rates_hz": {}, "longest_s": 1.0, "shortest_s": 1.0, "normalisation": {}, "left_out": [], "missing": {},
+        "warnings": [], "notes": []} | changes)
+
+
+def test_what_was_prepared_is_said_with_its_classes(monkeypatch):
+    classes = {"owl": {"train": {"clips": 1, "seconds": 1.0}},
+               "none": {"train": {"clips": 0, "seconds": 0.0, "missing": 4}},
+               "lamp,river": {"train": {"clips": 2, "seconds": 1.0}, "test": {"clips": 1200, "seconds": 1.0}}}
+    text = printed(print_prepared, prepared(classes))
+    assert 'single-label, each clip has one class: "lamp,river" 1,202, owl 1, none 0\n' in text
+    many = {f"c{i:02}": {"train": {"clips": i, "seconds": 1.0}} for i in range(14)}
+    text = printed(print_prepared, prepared(many, True))
+    assert "multi-label, a clip may have several classes: c13 13, c12 12, " in text
+    assert "c04 4 and 4 more, at least 0 clips each\n" in text
+
+
+def test_a_setting_in_a_warning_can_be_copied(monkeypatch):
+    class Terminal(io.StringIO):
+        def isatty(self):
+            return True
+    monkeypatch.setenv("COLUMNS", "40")
+    file, setting = Terminal(), "--set frontend.sample_rate_hz=250000 --set frontend.window_ms=4.0"
+    print_prepared(prepared({"a": {}}, notes=[f"recordings reach 125 kHz; train with {setting}"],
+                            warnings=[f"as well {setting}"]), file)
+    assert file.getvalue().count(setting) == 2
 
 
 def test_predictions_with_and_without_windows():

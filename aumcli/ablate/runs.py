@@ -10,13 +10,13 @@ from aumcli.ablate.grid import Plan
 from aumcli.errors import AumError
 from aumcli.evaluate import SCORES, evaluate
 from aumcli.files import write_text
-from aumcli.recipe import dump_recipe, load_recipe
+from aumcli.recipe import MEASURED, dump_recipe, load_recipe
 from aumcli.train import train
 from aumcli.worker import Worker
 
 PLANNED = "planned.toml"      # a run's recipe before it was fitted to the data
 REPORT, RESULT = "report.json", "eval-{}.json"      # of a finished run; the latter of the split that is reported
-FITTED = {"frontend": ("sample_rate_hz", "frames", "mean", "std"), "model": ("n_classes",), "data": ("fit",), "train": ("loss",)}
+FITTED = {"model": ("n_classes",), "data": ("fit",), "train": ("loss",)}
 
 
 def run_plans(plans: Sequence[Plan], device: str, jobs: int, threads: int, say) -> Iterator[tuple[Plan, str]]:
@@ -136,10 +136,11 @@ def _check_recipe(plan: Plan) -> None:
         same = load_recipe(planned) == plan.recipe
     elif fitted.is_file():
         values, asked = load_recipe(fitted).model_dump(), plan.recipe.model_dump()
-        for section, keys in FITTED.items():
+        measured = [key for item in plan.recipe.data.fit for key in MEASURED[item]]
+        for section, keys in {**FITTED, "frontend": measured}.items():
             for key in keys:
                 asked[section][key] = values[section][key]
-        asked["model"]["frames"] = values["model"]["frames"]
+        asked["model"]["frames"] = asked["frontend"]["frames"]
         same = values == asked
     else:
         same = True

@@ -25,6 +25,8 @@ CONVERT_SUFFIXES = frozenset({".m4a", ".aac", ".mp4", ".wma", ".webm", ".mka", "
 AUDIO_SUFFIXES = READABLE_SUFFIXES | CONVERT_SUFFIXES   # the latter are found too, so that an error can name them
 
 SILENCE = 1e-6              # full scale is 1; one step of 16 bit is 3e-5
+SYSTEM_NAMES = frozenset({"__MACOSX", "@eaDir", "@Recycle", "#recycle", "$RECYCLE.BIN", "System Volume Information",
+                          "lost+found", "Thumbs.db", "desktop.ini"})     # what systems leave beside people's files
 ROUNDING_S = 0.001          # annotations round times to the millisecond, sometimes to past the file's end
 BLOCK_S = 30.0              # files are decoded in blocks of this length,
 BLOCK_VALUES = 2**22        # and of at most so many values, whatever rate and channels
@@ -34,11 +36,16 @@ MPEG_FRAME_SAMPLES = 1152
 
 @dataclass(frozen=True)
 class AudioInfo:
-    """What a file, or a slice of it, holds: length in seconds, rate in Hz and channels as stored."""
+    """What a file, or a slice of it, holds: length in seconds, rate in Hz and channels as stored.
+
+    Where it was decoded, `lowest` and `highest` are the extremes of the mono waveform; full scale is -1 to 1.
+    """
 
     duration_s: float
     sample_rate_hz: int
     channels: int
+    lowest: float = 0.0
+    highest: float = 0.0
 
 
 def load_audio(path: Path | str, sample_rate_hz: int | None = None, start_s: float | None = None,
@@ -135,16 +142,18 @@ def audio_info(path: Path | str) -> AudioInfo:
         return AudioInfo(last / sound.samplerate, sound.samplerate, sound.channels)
 
 
-def check_clip(path: Path | str, start_s: float | None = None, stop_s: float | None = None) -> AudioInfo:
+def check_clip(path: Path | str, start_s: float | None = None, stop_s: float | None = None,
+               silent: bool = False) -> AudioInfo:
     """Decode a clip once, in blocks, to know that it can be used.
 
     Args:
         path: the file.
         start_s: first second of the clip; None for the beginning.
         stop_s: end of the clip in seconds; None for the end of the file.
+        silent: whether the clip may be silent.
 
     Returns:
-        The clip's length, and the file's rate and channels.
+        The clip's length and extremes, and the file's rate and channels.
 
     Raises:
         AumError: whatever `load_audio` would raise, or that the clip is silent.
@@ -156,11 +165,11 @@ def check_clip(path: Path | str, start_s: float | None = None, stop_s: float | N
         for block in _blocks(path, sound, first, last):
             waveform = _mono(block)                                                     # (samples,)
             lowest, highest = min(lowest, float(waveform.min())), max(highest, float(waveform.max()))
-        info = AudioInfo((last - first) / sound.samplerate, sound.samplerate, sound.channels)
-    if highest - lowest < SILENCE:
+        info = AudioInfo((last - first) / sound.samplerate, sound.samplerate, sound.channels, lowest, highest)
+    if highest - lowest < SILENCE and not silent:
         what = "the mean of its channels" if info.channels > 1 else "it"
         raise AumError(f"{path}{_slice_text(start_s, stop_s)} is silent: {what} never changes",
-                       fix="remove it, or record it again", exit_code=1)
+                       fix="remove it, or record it again; --set keep=silent keeps silent clips", exit_code=1)
     return info
 
 
@@ -185,16 +194,31 @@ def find_files(folder: Path | str) -> list[Path]:
     return sorted(map(Path, walk_files(folder)))
 
 
-def walk_files(folder: Path | str) -> Iterator[str]:
-    """Give what `find_files` lists one by one, folder by folder: AudioSet has 2 million."""
+def walk_files(folder: Path | str, passed_over: list[str] | None = None,
+               unreadable: list[OSError] | None = None) -> Iterator[str]:
+    """Give what `find_files` lists one by one, folder by folder: AudioSet has 2 million.
+
+    Args:
+        folder: where to begin.
+        passed_over: gets hidden files and folders, and those of SYSTEM_NAMES.
+        unreadable: gets what can't be listed; None: that is an AumError.
+    """
     if not os.path.isdir(folder):
         raise AumError(f"{folder} is not a folder", fix="name an existing folder with sound files", exit_code=1)
     entered = set()
-    for here, folders, names in os.walk(folder, onerror=_unreadable_folder, followlinks=True):
+    on_error = _unreadable_folder if unreadable is None else unreadable.append
+    for here, folders, names in os.walk(folder, onerror=on_error, followlinks=True):
         entered.add(os.path.realpath(here))
-        folders[:] = sorted(name for name in folders if not name.startswith(".")
+        if passed_over is not None:
+            passed_over += (os.path.join(here, name) for name in sorted(folders + names) if is_passed_over(name))
+        folders[:] = sorted(name for name in folders if not is_passed_over(name)
                             and os.path.realpath(os.path.join(here, name)) not in entered)
-        yield from (os.path.join(here, name) for name in sorted(names) if not name.startswith("."))
+        yield from (os.path.join(here, name) for name in sorted(names) if not is_passed_over(name))
+
+
+def is_passed_over(name: str) -> bool:
+    """Whether a file or folder is hidden, or one that systems make beside people's own."""
+    return name.startswith(".") or name in SYSTEM_NAMES
 
 
 def _unreadable_folder(error: OSError) -> None:

@@ -2,7 +2,8 @@
 
 import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 
 import numpy as np
 import torch
@@ -11,12 +12,18 @@ from aumcli.core.frontend import build_frontend
 from aumcli.data.audio import audio_info
 from aumcli.data.clips import Clip
 from aumcli.data.dataset import WHOLE_S, LongClip, Waveforms
+from aumcli.data.manifest import Manifest
+from aumcli.errors import AumError
 from aumcli.progress import progress
-from aumcli.recipe import Recipe
+from aumcli.recipe import Recipe, load_recipe, recipe_names
 
 HIGHEST_RATE_HZ = 16000    # the published rate; what lies above 8 kHz is rarely worth twice the work
+ULTRASONIC_HZ = 96000      # files of a higher rate hold calls of milliseconds, which need a shorter window: of so many
+WINDOW_SAMPLES = 1024      # samples, each of 128 mels from LOW_HZ on has an FFT bin of its own
+LOW_HZ = 8000
 COVERED = 0.95             # share of the training clips that fit into one model input whole
 SHORTEST_S, LONGEST_S = 0.5, 10.0
+LOOKED_AT = 100            # clips whose headers are read where nobody noted their rates
 MEASURED_CLIPS = 2000      # normalisation is a mean over millions of values: more clips don't change it
 
 
@@ -33,8 +40,9 @@ def fit_recipe(recipe: Recipe, clips: Sequence[Clip], n_classes: int, multi_labe
         A recipe with every value concrete: `data.fit` empty, `train.loss` decided.
 
     Raises:
-        AumError: a clip can't be read, or the values don't go together.
+        AumError: a clip can't be read, the values don't go together, or the recipe says another number of classes.
     """
+    _check_classes(recipe, n_classes)
     frontend: dict[str, object] = {}
     if {"sample_rate", "clip_length"} & set(recipe.data.fit):
         durations, rates = _headers(clips)
@@ -51,6 +59,61 @@ def fit_recipe(recipe: Recipe, clips: Sequence[Clip], n_classes: int, multi_labe
         mean, std = measure_normalisation(recipe, clips)
         recipe = recipe.with_values(frontend={"mean": mean, "std": std})
     return recipe.with_values(data={"fit": ()})
+
+
+def _check_classes(recipe: Recipe, n_classes: int) -> None:
+    """Refuse a number of classes that somebody chose and the data doesn't have; a corpus' recipe says the corpus'."""
+    unsaid = {type(recipe.model).model_fields["n_classes"].default}
+    if recipe.data.corpus in recipe_names():
+        unsaid.add(load_recipe(recipe.data.corpus).model.n_classes)
+    if recipe.model.n_classes not in unsaid | {n_classes}:
+        raise AumError(f"model.n_classes is {recipe.model.n_classes} in the recipe, the data has {n_classes} classes",
+                       fix=f"--set model.n_classes={n_classes} takes the data's")
+
+
+def sample_rates(manifest: Manifest, clips: Sequence[Clip]) -> dict[int, int]:
+    """Clips by the sample rate of their files in Hz, as `aum prepare` noted them, else as some files' headers say.
+
+    Args:
+        manifest: the prepared data.
+        clips: those whose headers may be read.
+    """
+    if manifest.sample_rates_hz or not len(clips):
+        return manifest.sample_rates_hz
+    rates: Counter[int] = Counter()
+    for i in np.linspace(0, len(clips) - 1, min(len(clips), LOOKED_AT)).astype(int).tolist():
+        with suppress(AumError):                    # training names what can't be read
+            rates[audio_info(clips[i].path).sample_rate_hz] += 1
+    return dict(rates)
+
+
+def unheard(rates: Mapping[int, int], rate_hz: int) -> str:
+    """Say which band of the recordings a model doesn't hear, and the settings that keep it.
+
+    Args:
+        rates: clips by the sample rate of their files in Hz.
+        rate_hz: the model's.
+
+    Returns:
+        A sentence, "" where nothing is lost.
+    """
+    above = sum(clips for rate, clips in rates.items() if rate > rate_hz)
+    if not above:
+        return ""
+    highest = max(rates)
+    keep = f"--set frontend.sample_rate_hz={highest}"
+    if highest > ULTRASONIC_HZ:
+        window_ms = 10_000 * WINDOW_SAMPLES // highest / 10
+        keep += f" --set frontend.window_ms={window_ms} --set frontend.hop_ms={window_ms / 2:g}"
+        keep += f" --set frontend.low_hz={LOW_HZ}"
+    every = sum(rates.values())
+    some = "recordings reach" if above == every else f"{above:,} of {every:,} recordings reach up to"
+    return f"{some} {_khz(highest)}, the model hears up to {_khz(rate_hz)}; to keep the rest, train with {keep}"
+
+
+def _khz(rate_hz: int) -> str:
+    """Half a sample rate, the highest frequency that it can hold."""
+    return f"{rate_hz / 2000:g} kHz"
 
 
 def measure_normalisation(recipe: Recipe, clips: Sequence[Clip]) -> tuple[float, float]:

@@ -7,6 +7,7 @@ is, holds the same rows (see `aumcli.data.parquet`); missing.csv, those that the
 """
 
 import hashlib
+import json
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -46,6 +47,15 @@ class Manifest:
     def split_names(self) -> list[str]:
         """The splits that have clips, in the order in which they first occur."""
         return self.clips.splits
+
+    @cached_property
+    def sample_rates_hz(self) -> dict[int, int]:
+        """Clips by the rate of their files, as report.json has them; {} where it says nothing."""
+        try:
+            rates = json.loads((self.folder / "report.json").read_text(encoding="utf-8"))["sample_rates_hz"]
+            return {int(rate): int(clips) for rate, clips in rates.items()}
+        except (OSError, ValueError, TypeError, KeyError, AttributeError):
+            return {}                           # the manifest is of another origin
 
     @property
     def label_names(self) -> list[str]:

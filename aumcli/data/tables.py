@@ -2,8 +2,9 @@
 
 import csv
 import re
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+import shlex
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TextIO
@@ -17,6 +18,8 @@ ID_COLUMNS = ("id", "mid")                      # AudioSet calls a class's id mi
 NAME_COLUMNS = ("name", "display_name")
 EPIC_COLUMNS = ("class_id", "class", "class")   # index, id and name in EPIC-SOUNDS' annotations, its only table
 _SPEAKER = re.compile(r"/m/voxclb(\d{4})", re.ASCII)  # id10001 to id11251, in their order
+DELIMITERS = (",", "\t", ";", "|")              # of others' tables
+SNIFFED = 200                                   # lines of such a table that are looked at
 SHOWN = 5                                       # so many problems are written out, the rest counted
 FIELD_BYTES = 2**20                             # a longer field is no field: a quote was never closed
 
@@ -45,6 +48,15 @@ def csv_lines(file: TextIO):
     return csv.writer(_Lines(file), lineterminator="\r\n")
 
 
+@dataclass(frozen=True)
+class Dialect:
+    """How the text of a table is laid out: encoding, what stands between values, and lines before the header."""
+
+    encoding: str = "utf-8-sig"                 # -sig: spreadsheets add a mark
+    delimiter: str = ","
+    skip: int = 0
+
+
 @contextmanager
 def csv_writer(path: Path, columns: Sequence[str]):
     """A CSV writer that has written `columns`; the file appears when all went well."""
@@ -55,7 +67,8 @@ def csv_writer(path: Path, columns: Sequence[str]):
 
 
 @contextmanager
-def csv_reader(path: Path, required: Sequence[str] | None, fix: str = "correct it", skip: int = 0, spaces: bool = False):
+def csv_reader(path: Path, required: Sequence[str] | None, fix: str = "correct it", skip: int = 0, spaces: bool = False,
+               dialect: Dialect = Dialect()):
     """A CSV reader behind the header, and the header.
 
     Args:
@@ -64,6 +77,7 @@ def csv_reader(path: Path, required: Sequence[str] | None, fix: str = "correct i
         fix: what mends a file that is wrong.
         skip: lines before the header, or before the rows where there is none.
         spaces: whether a space behind a comma belongs to the separator.
+        dialect: of a table that somebody else's program wrote; its `skip` comes on top.
 
     Yields:
         The reader, and the header ([] where there is none).
@@ -73,10 +87,10 @@ def csv_reader(path: Path, required: Sequence[str] | None, fix: str = "correct i
     """
     csv.field_size_limit(FIELD_BYTES)
     try:
-        with open(path, encoding="utf-8-sig", newline="") as file:              # -sig: spreadsheets add a mark
-            for _ in range(skip):
+        with open(path, encoding=dialect.encoding, newline="") as file:
+            for _ in range(skip + dialect.skip):
                 file.readline()
-            reader = csv.reader(file, skipinitialspace=spaces)
+            reader = csv.reader(file, delimiter=dialect.delimiter, skipinitialspace=spaces)
             header = [] if required is None else next(reader, [])
             lacking = [column for column in required or () if column not in header]
             if lacking:
@@ -88,8 +102,48 @@ def csv_reader(path: Path, required: Sequence[str] | None, fix: str = "correct i
     except OSError as error:
         raise AumError(f"can't read {path}: {error.strerror or error}", fix="check its permissions and the disk",
                        exit_code=1) from error
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise AumError(f"{path} is not a CSV file in UTF-8: {error}", fix=f"save it as such; {fix}") from error
+    except (UnicodeError, csv.Error) as error:
+        mend = "save it as such"
+        if isinstance(error, UnicodeError):
+            mend += f", as iconv -f WINDOWS-1252 -t UTF-8 {shlex.quote(str(path))} > utf8.csv does"
+        raise AumError(f"{path} is not a CSV file in UTF-8: {error}", fix=f"{mend}; {fix}") from error
+
+
+def sniff(path: Path, known: Callable[[list[str]], int]) -> Dialect:
+    """Find out how a table is laid out, from its first lines.
+
+    Args:
+        path: a text file: values between commas, tabs, semicolons or bars, as UTF-8 or with a mark as UTF-16. A line
+            `sep=;` and lines that begin with # may stand before the header.
+        known: how many of a header's columns make sense.
+
+    Raises:
+        AumError: it can't be read, or isn't text.
+    """
+    csv.field_size_limit(FIELD_BYTES)
+    with csv_reader(path, None), open(path, "rb") as file:      # the first says why a file can't be opened
+        start = file.read(4)
+    if start.startswith((b"PK\x03\x04", b"\xd0\xcf\x11\xe0")):
+        raise AumError(f"{path} is a workbook, not a text", fix="save the sheet as CSV (UTF-8), and name that")
+    encoding = "utf-16" if start[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig"
+    try:
+        with open(path, encoding=encoding, newline="") as file:
+            lines = [line for line in (file.readline(FIELD_BYTES) for _ in range(SNIFFED)) if line]
+    except UnicodeError:
+        return Dialect()                                        # whoever reads on will say where it isn't
+    named = re.fullmatch(r"sep=(.)", lines[0].strip()) if lines else None
+    if named:
+        return Dialect(encoding, named[1], 1)
+    comments = next((i for i, line in enumerate(lines) if not line.startswith("#")), len(lines))
+    found = []
+    for skip in sorted({max(0, comments - 1), comments}):       # the last comment may be the header
+        for delimiter in DELIMITERS:
+            with suppress(csv.Error):
+                rows = [row for row in csv.reader(lines[skip:], delimiter=delimiter, skipinitialspace=True) if row]
+                if rows and len(rows[0]) > 1:
+                    alike = sum(len(row) == len(rows[0]) for row in rows) / len(rows)
+                    found.append(((known(rows[0]), alike, len(rows[0])), Dialect(encoding, delimiter, skip)))
+    return max(found, key=lambda item: item[0])[1] if found else Dialect(encoding, skip=comments)
 
 
 def csv_rows(path: Path, required: Sequence[str], **how) -> Iterator[dict[str, str]]:

@@ -11,7 +11,7 @@ from aumcli.classifier import Classifier, checkpoint_path
 from aumcli.config import ModelConfig
 from aumcli.core import build_network
 from aumcli.data.dataset import Waveforms, balanced_weights, stream_seed
-from aumcli.data.fit import fit_recipe
+from aumcli.data.fit import fit_recipe, sample_rates, unheard
 from aumcli.data.manifest import Clip, Manifest, data_digest
 from aumcli.data.splits import corpus_folder, open_corpus, reported_clips, training_splits
 from aumcli.data.stream import ShardStream, index_of_shards, shard_streams
@@ -132,6 +132,7 @@ def build(recipe: Recipe, out: Path, data: Path | str | None, device: torch.devi
         train_clips, val_clips = training_splits(manifest, recipe.data)
         manifest.check_files([*train_clips, *val_clips])
     reported = reported_clips(manifest, recipe.data, index)
+    measured = recipe.data.fit
     if fresh:
         recipe = fit_recipe(recipe, train_clips, len(manifest.labels), manifest.multi_label)
         recipe = _share_out(recipe, team)
@@ -149,6 +150,7 @@ def build(recipe: Recipe, out: Path, data: Path | str | None, device: torch.devi
     run = Run(recipe, folder, out, manifest, classifier, network, make_optimizer(network, recipe.train), scaler,
               train, val.share(team.rank, team.size), val_clips, reported,
               balanced_weights(train_clips) if recipe.data.sampling == "balanced" else None, team, progress, sha256)
+    lost = unheard(sample_rates(manifest, train_clips if index is None else []), recipe.frontend.sample_rate_hz)
     parameters = sum(x.numel() for x in network.parameters())
     trained = sum(x.numel() for x in network.parameters() if x.requires_grad)
     return run, [
@@ -157,7 +159,7 @@ def build(recipe: Recipe, out: Path, data: Path | str | None, device: torch.devi
         f"{recipe.model.describe()}, {parameters:,} parameters" + (f", {trained:,} trained" if trained < parameters else "") + "; "
         f"{classifier.backend} backend on {device}, {torch.get_num_threads()} threads, seed {recipe.seed}"
         + (f"; {team.size} processes, each batch in {recipe.train.parts} parts" if team.size > 1 else ""), *doubts, *notes,
-        *(f"{what:<10}  {value}" for what, value in settings_rows(recipe, len(train_clips), reported))]
+        *(f"{what:<10}  {value}" for what, value in settings_rows(recipe, len(train_clips), reported, measured, lost))]
 
 
 def _share_out(recipe: Recipe, team: Team) -> Recipe:

@@ -59,6 +59,19 @@ def test_bad_clips_are_looked_at_again(tmp_path, monkeypatch, clips):
     assert seen == [clips[5].path] and "it may be the whole video" in results[0].reason and results[0].fix
 
 
+def test_what_was_kept_once_is_not_kept_by_the_next_call(tmp_path, clips):
+    import numpy as np
+    import soundfile
+
+    soundfile.write(clips[0].path, np.zeros(800), 8000)
+    soundfile.write(clips[1].path, np.linspace(-50, 50, 800), 8000, subtype="FLOAT")
+    for keep, left_out in (({"silent", "loud"}, []), ((), [0, 1]), ({"loud"}, [0]), ({"silent"}, [1])):
+        journal = Journal(tmp_path)
+        results = list(open_clips(clips, journal, 2, None, keep))
+        journal.close()
+        assert [place for place, result in enumerate(results) if isinstance(result, LeftOut)] == left_out
+
+
 @pytest.mark.parametrize("content", [b"", b"no database", None])
 def test_a_journal_that_is_none_is_replaced(tmp_path, monkeypatch, clips, content):
     opened(tmp_path, monkeypatch, clips)

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import soundfile
 from archives import tar_with
+from corpora import write
 
 from aumcli.data import sources
 from aumcli.data.fetch import members
@@ -283,7 +284,8 @@ def test_folder_wrong_layouts(tmp_path, files, words):
 
 
 def test_folder_missing_or_not_given(tmp_path):
-    for source, words in ((None, "which folder"), (tmp_path / "no", "not a folder")):
+    for source, words in ((None, "which folder"), (tmp_path / "no", "no doesn't exist"),
+                          (write(tmp_path / "t.csv", ""), "is not a folder")):
         with pytest.raises(AumError, match=words):
             arranged(source)
     with pytest.raises(AumError, match="look like a class"):
@@ -311,3 +313,64 @@ def test_folder_file_name_that_is_not_utf8(tmp_path):
     index = arranged(tmp_path)[0]
     assert not index.left_out and len(index.clips) == 3
     assert os.fsencode(index.clips[1].path.name) == b"\xff.wav"
+
+
+@pytest.fixture
+def locked(monkeypatch):
+    """Folders that can't be listed, for root too."""
+    names, listers = set(), {"scandir": os.scandir, "listdir": os.listdir}
+
+    def refusing(lister):
+        def wrapped(path="."):
+            if os.path.basename(os.fspath(path)) in names:
+                raise PermissionError(13, "Permission denied", os.fspath(path))
+            return lister(path)
+        return wrapped
+    for name, lister in listers.items():
+        monkeypatch.setattr(os, name, refusing(lister))
+    return names
+
+
+def test_folder_names_what_cannot_be_listed_and_takes_the_rest(tmp_path, locked):
+    sounds(tmp_path, ["a/1.wav", "a/deep/2.wav", "b/1.wav", "pig/1.wav"])
+    locked |= {"deep", "pig"}
+    index, clips, _ = arranged(tmp_path)
+    assert [(Path(item.path).name, item.reason.partition(" can't be listed: ")[2]) for item in index.left_out] == [
+        ("deep", "Permission denied"), ("pig", "Permission denied")]
+    assert f"chmod -R u+rX {tmp_path}/a/deep" in index.left_out[0].fix
+    assert str(tmp_path / "a/deep") in index.left_out[0].reason
+    assert [label.id for label in index.labels] == ["a", "b"] and len(clips) == 2
+    locked.add("b")
+    words = "1 class folders with sounds: a; .*/b can't be listed.*\n.*chmod -R u.rX "
+    with pytest.raises(AumError, match=words) as caught:
+        arranged(tmp_path)
+    assert caught.value.exit_code == 1
+    locked.add(tmp_path.name)
+    with pytest.raises(AumError, match="can't be listed: Permission denied"):
+        arranged(tmp_path)
+
+
+def test_folder_passes_over_what_systems_leave_and_says_so(tmp_path):
+    sounds(tmp_path, ["a/1.wav", "b/1.wav", "__MACOSX/a/2.wav", "@eaDir/x/3.wav", "a/@eaDir/4.wav",
+                      "$RECYCLE.BIN/5.wav", "a/.hidden/6.wav"])
+    for name in (".DS_Store", "a/Thumbs.db", "a/._1.wav", "b/desktop.ini"):
+        (tmp_path / name).write_text("x")
+    index, clips, warnings = arranged(tmp_path)
+    assert [label.id for label in index.labels] == ["a", "b"] and len(clips) == 2 and not index.left_out
+    (note,) = index.notes
+    assert note.startswith("passed over, hidden or the system's: 9, ") and "__MACOSX" in note
+    assert not any("passed over" in text for text in warnings)
+    files = ["train/a/1.wav", "train/b/1.wav", "test/a/1.wav", "__MACOSX/1.wav", ".git/x.wav"]
+    index = arranged(sounds(tmp_path / "splits", files))[0]
+    assert [label.id for label in index.labels] == ["a", "b"]
+
+
+def test_folder_each_kept_silence_is_a_sound_of_its_own(tmp_path):
+    sounds(tmp_path, [f"dog/{n}.wav" for n in range(10)])
+    (tmp_path / "silence").mkdir()
+    for n in range(10):
+        soundfile.write(tmp_path / "silence" / f"{n}.wav", np.zeros(400), 8000)
+    assert table(arranged(tmp_path)[1])["silence", "train"] == 10
+    _, clips, warnings = arranged(tmp_path, keep=frozenset({"silent"}))
+    assert table(clips) == {(name, split): count for name in ("dog", "silence")
+                            for split, count in (("train", 8), ("val", 1), ("test", 1))} and not warnings

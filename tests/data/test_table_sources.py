@@ -1,6 +1,7 @@
 """One's own data as a table or as AST's JSON lists, good ones and wrong ones."""
 
 import json
+import shutil
 
 import pytest
 from corpora import prepared, splits, write
@@ -98,3 +99,9 @@ def test_ast_json_mistakes(tmp_path, name, text, words):
     write(lists(tmp_path / "x") / name, text)
     with pytest.raises(AumError, match=words):
         prepare("ast-json", tmp_path / "out", source=tmp_path / "x")
+
+
+def test_ast_json_gets_these_checks_too(tmp_path):
+    root = lists(tmp_path / "x")
+    shutil.copy(root / "audio" / "0.wav", root / "audio" / "2.wav")
+    assert any("in different splits" in text for text in prepare("ast-json", tmp_path / "out", source=root).warnings)

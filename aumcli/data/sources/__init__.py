@@ -6,6 +6,7 @@ there are and what they are called. It judges no sound file; `aumcli.prepare` op
 
 import hashlib
 import importlib
+import os
 import unicodedata
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -23,6 +24,7 @@ CORPORA = {                             # name -> module
 SPLITS = ("train", "val", "test")
 SPLIT_NAMES = {"train": "train", "training": "train", "val": "val", "valid": "val", "validation": "val", "dev": "val",
                "test": "test", "testing": "test", "eval": "test", "evaluation": "test"}
+KEPT = {"silent": "whose waveform never changes", "loud": "far above full scale"}      # --set keep=... -> clips
 LABEL_TABLE = "class_labels_indices.csv"
 
 
@@ -42,7 +44,8 @@ class Request:
     """What the caller of `prepare` wants.
 
     `source` holds the sounds, `annotations` (a file or a folder; None: `source`) the tables about them; `shares` are percent
-    of train, val and test, None for the corpus's own; `settings` are what only some corpora have.
+    of train, val and test, None for the corpus's own; `settings` are what only some corpora have; `keep` says which
+    implausible clips are used all the same (see `KEPT`).
     """
 
     corpus: str
@@ -52,6 +55,7 @@ class Request:
     seed: int = 0
     annotations: Path | None = None
     settings: Mapping[str, str] = field(default_factory=dict)
+    keep: frozenset[str] = frozenset()
 
     def refuse(self, **reasons: str) -> None:
         """Raise an AumError if an option is set that this corpus has no use for.
@@ -69,8 +73,8 @@ class Request:
         """The settings with their defaults; an AumError names those that the corpus doesn't have."""
         unknown = [key for key in self.settings if key not in defaults]
         if unknown:
-            has = f"it has {', '.join(defaults)}" if defaults else "it has none"
-            raise AumError(f"{self.corpus} has no setting {listed(unknown)}; {has}", fix="correct --set")
+            raise AumError(f"{self.corpus} has no setting {listed(unknown)}; it has {', '.join([*defaults, 'keep'])}",
+                           fix="correct --set")
         return defaults | dict(self.settings)
 
     @property
@@ -116,11 +120,12 @@ class Index:
         origin: where all comes from, for people.
         left_out: files that can't be clips.
         missing: clips that the corpus's tables list and that have no file; their paths are what the tables call them.
-        warnings: what else should be known.
+        warnings: what is likely wrong.
         identities: what -> the identity of a clip in this respect, such as speaker -> its group; splits shouldn't share any.
         longest_s: clips of the corpus last no longer, None where they may; one that does is no such clip.
         arrange: gets the usable clips and the list of those left out, and returns the clips with their splits and further
             warnings: for sources whose splits depend on what can be used.
+        notes: how the source was understood, and what was passed over as usual.
     """
 
     clips: Sequence[Clip]
@@ -132,6 +137,16 @@ class Index:
     identities: Mapping[str, Callable[[Clip], str]] = field(default_factory=dict)
     longest_s: float | None = None
     arrange: Callable[[Sequence[Clip], list[LeftOut]], tuple[Sequence[Clip], list[str]]] | None = None
+    notes: list[str] = field(default_factory=list)
+
+
+def nothing_called(path: Path) -> str:
+    """Say that a path doesn't exist, and which names in its folder are near: "doesn't exist; did you mean x.csv?"."""
+    try:
+        near = did_you_mean(path.name, os.listdir(path.parent))
+    except OSError:
+        near = ""
+    return f"doesn't exist{'; ' + near.strip() if near else ''}"
 
 
 def names() -> list[str]:
@@ -184,9 +199,14 @@ def labels_for(request: Request, ids: Iterable[str]) -> list[Label]:
     return labels
 
 
+def hash_place(identity: str, seed: int) -> float:
+    """A place from 0 to 100 that follows from the hash of a name."""
+    return int.from_bytes(hashlib.sha256(f"{seed}:{identity}".encode()).digest()[:8], "big") / 2**64 * 100
+
+
 def shared_out(identity: str, shares: tuple[float, float, float], seed: int) -> str:
     """The split of a clip by a hash of what it must not be parted from, such as its speaker, by percent of train, val, test."""
-    place = int.from_bytes(hashlib.sha256(f"{seed}:{identity}".encode("utf-8", "surrogateescape")).digest()[:8], "big") / 2**64 * 100
+    place = hash_place(identity, seed)
     return "train" if place < shares[0] else "val" if place < shares[0] + shares[1] else "test"
 
 

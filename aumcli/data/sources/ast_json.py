@@ -9,7 +9,8 @@ import re
 from pathlib import Path
 
 from aumcli.data.clips import Clips
-from aumcli.data.sources import LABEL_TABLE, SPLIT_NAMES, SPLITS, Index, Request
+from aumcli.data.duplicates import doubled
+from aumcli.data.sources import LABEL_TABLE, SPLIT_NAMES, SPLITS, Index, Request, nothing_called
 from aumcli.data.tables import listed, raise_problems, read_labels
 from aumcli.errors import AumError
 
@@ -33,8 +34,10 @@ def index(request: Request) -> Index:
     settings = request.known_settings(**dict.fromkeys((*SPLITS, "labels"), ""))
     request.refuse(split="each split has a file of its own", seed="nothing in it is random")
     folder = request.annotations or request.source
-    if folder is None or not folder.is_dir():
-        raise AumError(f"{folder} is not a folder" if folder else "which folder? None was given", fix=LAYOUT)
+    if folder is None:
+        raise AumError("which folder? None was given", fix=LAYOUT)
+    if not folder.is_dir():
+        raise AumError(f"{folder} {'is not a folder' if folder.exists() else nothing_called(folder)}", fix=LAYOUT)
     files = {split: folder / settings[split] for split in SPLITS if settings[split]} or _by_name(folder)
     table = folder / settings["labels"] if settings["labels"] else _label_table(folder)
     labels = read_labels(table)
@@ -53,7 +56,8 @@ def index(request: Request) -> Index:
             ids = tuple(dict.fromkeys(known[name] for name in names))
             clips.append(os.path.join(root, item["wav"]), None, None, ids, split, "")
         raise_problems(path, problems, f"take the label table that belongs to it with --set labels=FILE, not {table}")
-    return Index(clips, labels, str(folder), identities={"file": lambda clip: str(clip.path)})
+    silent = "silent" in request.keep
+    return Index(clips, labels, str(folder), arrange=lambda usable, _: (usable, doubled(usable, silent)))
 
 
 def read_items(path: Path) -> list[dict[str, str]]:

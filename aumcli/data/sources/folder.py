@@ -11,16 +11,17 @@ import os
 import unicodedata
 from collections import defaultdict
 from collections.abc import Iterable
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 
-from aumcli.data.audio import AUDIO_SUFFIXES, find_files
+from aumcli.data.audio import AUDIO_SUFFIXES, is_passed_over, walk_files
 from aumcli.data.clips import Clip
-from aumcli.data.sources import SPLIT_NAMES, SPLITS, Index, LeftOut, Request
+from aumcli.data.duplicates import content_digest, duplicates, tell_silence_apart
+from aumcli.data.sources import SPLIT_NAMES, SPLITS, Index, LeftOut, Request, nothing_called
 from aumcli.data.tables import Label, listed
 from aumcli.errors import AumError
-from aumcli.names import shown
+from aumcli.names import shell_quoted, shown
 from aumcli.progress import progress
 
 SHARES = (80.0, 10.0, 10.0)             # percent of train, val, test
@@ -47,22 +48,24 @@ def index(request: Request) -> Index:
         raise AumError("which folder? None was given", fix="aum prepare folder DIR")
     root = Path(os.path.abspath(root))
     if not root.is_dir():
-        raise AumError(f"{root} is not a folder", fix="aum prepare folder DIR; " + LAYOUT)
+        raise AumError(f"{root} {'is not a folder' if root.exists() else nothing_called(root)}",
+                       fix="aum prepare folder DIR; " + LAYOUT)
     if request.out != root and request.out.is_relative_to(root):
         raise AumError(f"{request.out} lies inside {root} and would look like a class", fix="choose another --out")
     parents = _split_folders(root)
     if parents and request.shares:
         raise AumError(f"--split can't be used with {root}: it has split folders ({', '.join(parents)})",
                        fix="leave --split out, or point at a folder without them")
-    clips, left_out, warnings = [], [], []
+    found = _Found()
     for split, parent in (parents or {"": root}).items():
-        more_clips, more_left_out, more_warnings = _class_folders(parent, split)
-        clips, left_out, warnings = clips + more_clips, left_out + more_left_out, warnings + more_warnings
-    warnings += _same_names(parents.values() or [root])
+        _class_folders(parent, split, found)
+    clips, left_out = found.clips, found.left_out + found.unreadable
+    warnings = found.warnings + _same_names(parents.values() or [root])
     classes = sorted({clip.labels[0] for clip in clips})
     if len(classes) < 2:
-        raise AumError(f"{root} has {len(classes)} class folders with sounds{': ' + classes[0] if classes else ''}",
-                       fix=LAYOUT)
+        raise AumError(f"{root} has {len(classes)} class folders with sounds{': ' + classes[0] if classes else ''}"
+                       + "".join(f"; {item.reason}" for item in found.unreadable[:3]),
+                       fix=_readable(root) if found.unreadable else LAYOUT, exit_code=1 if found.unreadable else 2)
     shares = dict(zip(SPLITS, request.shares or SHARES))
     carved = [split for split in SPLITS[1:] if split not in parents and shares[split] > 0]
     if parents and carved:
@@ -70,13 +73,47 @@ def index(request: Request) -> Index:
                         + ", ".join(f"{shares[split]:g} % for {split}" for split in carved))
     labels = [Label(place, name, name) for place, name in enumerate(classes)]
     arrange = partial(_arrange, shares={split: shares[split] / 100 for split in carved}, classes=classes,
-                      seed=request.seed)
-    return Index(clips, labels, str(root), left_out, warnings=warnings, arrange=arrange)
+                      seed=request.seed, silent="silent" in request.keep)
+    return Index(clips, labels, str(root), left_out, warnings=warnings, arrange=arrange,
+                 notes=_passed_over(found.passed_over, root))
+
+
+@dataclass
+class _Found:
+    """What the class folders hold."""
+
+    clips: list[Clip] = field(default_factory=list)
+    left_out: list[LeftOut] = field(default_factory=list)
+    unreadable: list[LeftOut] = field(default_factory=list)   # folders
+    warnings: list[str] = field(default_factory=list)
+    passed_over: list[str] = field(default_factory=list)      # hidden, or the system's
+
+
+def _passed_over(paths: list[str], root: Path) -> list[str]:
+    """A note about what systems leave beside people's files."""
+    if not paths:
+        return []
+    return [f"passed over, hidden or the system's: {len(paths)}, "
+            + listed(shown(str(Path(path).relative_to(root))) for path in sorted(paths))]
+
+
+def _entries(folder: Path) -> list[Path]:
+    """What lies in a folder, sorted."""
+    try:
+        return sorted(folder.iterdir())
+    except OSError as error:
+        raise AumError(f"{shown(str(folder))} can't be listed: {error.strerror or error}", fix=_readable(folder),
+                       exit_code=1) from error
+
+
+def _readable(folder: Path | str) -> str:
+    """What makes a folder readable."""
+    return f"chmod -R u+rX {shell_quoted(folder)}, or move it away"
 
 
 def _sub_folders(folder: Path) -> list[Path]:
-    return sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith(".")
-                  and not (path / "shards.json").exists())      # our own, where sounds lie in the data folder
+    return [path for path in _entries(folder) if os.path.isdir(path) and not is_passed_over(path.name)
+            and not os.path.exists(path / "shards.json")]       # our own, where sounds lie in the data folder
 
 
 def _split_folders(root: Path) -> dict[str, Path]:
@@ -102,31 +139,39 @@ def _split_folders(root: Path) -> dict[str, Path]:
     return {split: splits[split][0] for split in SPLITS if split in splits}
 
 
-def _class_folders(parent: Path, split: str) -> tuple[list[Clip], list[LeftOut], list[str]]:
-    """Clips of the class folders in `parent`, sounds that can't be labelled, and warnings about other files."""
-    clips, left_out, other, warnings = [], [], [], []
-    beside = sorted(path for path in parent.iterdir() if not path.name.startswith(".") and not path.is_dir())
-    for path in beside:
-        if path.suffix.lower() in AUDIO_SUFFIXES:
-            left_out.append(LeftOut(str(path), "lies beside the class folders, so it has no class",
-                                    "move it into the folder of its class"))
+def _class_folders(parent: Path, split: str, found: _Found) -> None:
+    """Add the clips of the class folders in `parent`, sounds without a class, and what is said of other files."""
+    other = []
+    for path in _entries(parent):
+        if is_passed_over(path.name):
+            found.passed_over.append(str(path))
+        elif os.path.isdir(path):
+            continue
+        elif path.suffix.lower() in AUDIO_SUFFIXES:
+            found.left_out.append(LeftOut(shown(str(path)), "lies beside the class folders, so it has no class",
+                                          "move it into the folder of its class"))
         elif path.name not in OWN_FILES:
             other.append(path)
     for folder in _sub_folders(parent):
-        files = find_files(folder)
+        unreadable: list[OSError] = []
+        files = sorted(map(Path, walk_files(folder, found.passed_over, unreadable)))
+        for error in unreadable:
+            name = shown(str(error.filename))
+            reason = f"{name} can't be listed: {error.strerror or error}"
+            found.unreadable.append(LeftOut(name, reason, _readable(error.filename)))
         sounds = [path for path in files if path.suffix.lower() in AUDIO_SUFFIXES]
         other += [path for path in files if path.suffix.lower() not in AUDIO_SUFFIXES]
-        _check_class(folder, sounds, split)
-        clips += [Clip(path, labels=(class_name(folder),), split=split) for path in sounds]
+        _check_class(folder, sounds or unreadable, split)
+        found.clips += [Clip(path, labels=(class_name(folder),), split=split) for path in sounds]
     if other:
-        warnings.append(f"{len(other)} files in {parent} are not sounds and were passed over: "
-                        + listed(path.relative_to(parent) for path in other))
-    return clips, left_out, warnings
+        found.warnings.append(f"{len(other)} files in {parent} are not sounds and were passed over: "
+                              + listed(shown(str(path.relative_to(parent))) for path in other))
 
 
-def _check_class(folder: Path, sounds: list[Path], split: str) -> None:
+def _check_class(folder: Path, sounds: list, split: str) -> None:
     if ";" in folder.name or folder.name != folder.name.strip():
-        raise AumError(f"{folder} can't be the name of a class: it contains ';' or begins or ends with a space", fix="rename the folder")
+        raise AumError(f"{folder} can't be the name of a class: it contains ';' or begins or ends with a space",
+                       fix="rename the folder")
     if not sounds and not split:
         raise AumError(f"the class folder {folder} holds no sounds",
                        fix=f"put sounds there ({', '.join(sorted(AUDIO_SUFFIXES))}), or move it away")
@@ -149,7 +194,7 @@ def _same_names(parents: Iterable[Path]) -> list[str]:
 
 
 def _arrange(clips: list[Clip], left_out: list[LeftOut], shares: dict[str, float], classes: list[str],
-             seed: int) -> tuple[list[Clip], list[str]]:
+             seed: int, silent: bool) -> tuple[list[Clip], list[str]]:
     """Give splits to the usable clips: those without one, and those of train where val or test have no folder.
 
     Args:
@@ -158,12 +203,13 @@ def _arrange(clips: list[Clip], left_out: list[LeftOut], shares: dict[str, float
         shares: split -> share of the class that it shall get; train gets the rest.
         classes: every class.
         seed: another seed gives other splits.
+        silent: whether silent clips are kept: then each is a sound of its own.
 
     Returns:
         The clips with their splits, and warnings.
     """
-    content = {clip.path: hashlib.sha256(clip.path.read_bytes()).hexdigest()
-               for clip in progress(clips, "comparing", len(clips))}
+    content = {clip.path: content_digest(clip.path) for clip in progress(clips, "comparing", len(clips))}
+    content = tell_silence_apart(content) if silent else content
     in_classes = defaultdict(set)               # content -> classes: a sound in two of them must not be tested on
     for clip in clips:
         in_classes[content[clip.path]].add(clip.labels[0])
@@ -179,7 +225,7 @@ def _arrange(clips: list[Clip], left_out: list[LeftOut], shares: dict[str, float
             single = single[count:]
     arranged = [replace(clip, split=chosen.get(content[clip.path], "train")) if clip.split in ("", "train") else clip
                 for clip in clips]
-    return arranged, _duplicates(arranged, content) + _thin(arranged, classes, shares)
+    return arranged, duplicates(arranged, lambda clip: content[clip.path]) + _thin(arranged, classes, shares)
 
 
 def _counts(sounds: int, shares: dict[str, float]) -> dict[str, int]:
@@ -195,28 +241,10 @@ def _no_train(name: str, clips: list[Clip], left_out: list[LeftOut]) -> AumError
     if any(clip.labels[0] == name for clip in clips):
         return AumError(f"class {name!r} has no sound to train on: it only occurs in other splits",
                         fix="add sounds to its train folder, or remove the class from the other splits")
-    own = [item.reason for item in left_out if name in map(class_name, map(Path, Path(item.path).parts))]
-    return AumError(f"no sound of class {name!r} can be used: {listed(own)}", fix="repair them, or remove the class",
-                    exit_code=1)
-
-
-def _duplicates(clips: list[Clip], content: dict[Path, str]) -> list[str]:
-    """Warnings about files with the same content: doubled, under several classes, or in several splits."""
-    same = defaultdict(list)
-    for clip in clips:
-        same[content[clip.path]].append(clip)
-    same = [group for group in same.values() if len(group) > 1]
-    warnings = []
-    for what, doubled in (
-            ("in one class and split, where they count more than once", [
-                group for group in same if len({(clip.labels, clip.split) for clip in group}) == 1]),
-            ("under different classes", [group for group in same if len({clip.labels for clip in group}) > 1]),
-            ("in different splits, so the figures of one tell less", [
-                group for group in same if len({clip.split for clip in group}) > 1])):
-        if doubled:
-            warnings.append(f"{len(doubled)} sounds occur several times {what}: "
-                            + listed((" = ".join(str(clip.path) for clip in group) for group in doubled), 3))
-    return warnings
+    own = [item for item in left_out if name in map(class_name, map(Path, Path(item.path).parts))]
+    fixes = dict.fromkeys(item.fix for item in own)
+    return AumError(f"no sound of class {name!r} can be used: {listed(item.reason for item in own)}",
+                    fix=listed([*fixes, "remove the class"], 3, "; or "), exit_code=1)
 
 
 def _thin(clips: list[Clip], classes: list[str], shares: dict[str, float]) -> list[str]:

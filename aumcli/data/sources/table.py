@@ -1,91 +1,268 @@
-"""`aum prepare csv TABLE`: any table with a column of paths and one of labels; optionally start, stop, split and group.
+"""`aum prepare csv TABLE`: a table that says which sounds, or which stretches of them, have which labels.
 
-Columns are found by the names that people give them, or named with --set: `--set path=fname --set label=category`.
+Columns are told from the names that people and their programs give them (see `aumcli.data.columns`), or named with
+--set: `--set path=fname --set label=category`; `--set start=` says that there is none. What was made of the table is
+printed.
 """
 
+import math
 import os
-from collections.abc import Mapping
+import shlex
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from itertools import chain, islice
 from pathlib import Path
 
+from aumcli.data.audio import audio_info
 from aumcli.data.clips import Clip, Clips
-from aumcli.data.sources import SPLIT_NAMES, Index, LeftOut, Request, labels_for, shared_out
-from aumcli.data.tables import csv_reader, csv_rows, listed, raise_problems
+from aumcli.data.column_names import known_columns
+from aumcli.data.columns import ROLES, find_columns, is_headerless
+from aumcli.data.duplicates import duplicates, same_files, tell_silence_apart
+from aumcli.data.labels import label_warnings
+from aumcli.data.lookup import Lookup
+from aumcli.data.sources import (
+    CORPORA, SPLIT_NAMES, SPLITS, Index, LeftOut, Request, hash_place, labels_for, nothing_called, shared_out,
+)
+from aumcli.data.sources.folder import OWN_FILES
+from aumcli.data.sources.table_rows import FOLD, RowReader, Rows
+from aumcli.data.tables import SNIFFED, csv_reader, listed, sniff
 from aumcli.errors import AumError
 
-COLUMNS = {                             # what -> names that it goes by
-    "path": ("path", "file", "filename", "file_name", "filepath", "fname", "wav", "audio"),
-    "label": ("label", "labels", "class", "category", "target", "tags"),
-    "start": ("start_s", "start", "onset", "begin"), "stop": ("stop_s", "stop", "end_s", "end", "offset"),
-    "split": ("split", "set", "subset", "partition"), "group": ("group", "speaker", "speaker_id", "subject", "video", "session")}
-NEEDED = ("path", "label")
+TABLES = (".csv", ".tsv", ".txt")       # of a folder of tables
 SHARES = (80.0, 10.0, 10.0)
+SEPARATOR = ";"
+FSD50K = {"fname", "labels", "mids"}    # a table whose labels are joined by commas
+SEVERAL = " (where a sound has all of them, one row should, joined by ;)"
+SAMPLED = 30                            # slices whose files' lengths are looked at before all are opened
+CALL = "aum prepare csv TABLE.csv, whose first line names a path and a label column"
 
 
 def index(request: Request) -> Index:
-    """List the clips of a table.
+    """List the clips of a table, or of all tables in a folder.
 
     Args:
-        request: `annotations`, or else `source`, is the table; where both are given, paths are relative to `source`, else to
-            the table's folder. Settings: `path`, `label`, `start`, `stop`, `split` and `group` name columns; `separator`
-            stands between several labels (;).
+        request: `annotations`, or else `source`, is the table; where both are given, paths are relative to `source`
+            (or all rows are of it, where it is a sound), else to the table's folder. Settings: the names of columns
+            (ROLES), and `separator`, what stands between several labels.
 
     Returns:
-        The clips. Without a column for the split, clips go to train, val and test by a hash of their group, or else their path:
-        whatever belongs together stays together.
+        The clips. Without a column for the split, clips go to train, val and test by a hash of their group, or else
+        their path: whatever belongs together stays together. With folds instead, the last one is for tests and the
+        one before for validation.
 
     Raises:
-        AumError: no table, or it lacks a column, or a time is no number.
+        AumError: no table, or its columns can't be told, or its times belong to other files.
     """
-    settings = request.known_settings(**dict.fromkeys(COLUMNS, ""), separator=";")
+    settings = request.known_settings(**dict.fromkeys(ROLES), separator=None)
     path = request.annotations or request.source
-    if path is None or not path.is_file():
-        raise AumError(f"{path} is not a table" if path else "which table? None was given",
-                       fix="aum prepare csv TABLE.csv, whose first line names a path and a label column")
-    root = Path(os.path.abspath(path.parent if request.annotations is None or request.source is None else request.source))
-    columns = _columns(path, settings)
-    if "split" in columns and request.shares:
-        raise AumError(f"--split can't be used with {path}: its column {columns['split']!r} says the splits",
-                       fix="leave --split out")
-    clips, left_out, problems = Clips(), [], []
-    for number, row in enumerate(csv_rows(path, list(columns.values())), start=2):
+    if path is None:
+        raise AumError("which table? None was given", fix=CALL)
+    tables = _tables(path)
+    lookup, sound = _sounds(request, path)
+    rows = Rows()
+    for table in tables:
         try:
-            clip = _clip(request, {what: row[column].strip() for what, column in columns.items()}, settings["separator"], root)
-        except ValueError as error:
-            problems.append(f"row {number}: {error}")
+            _read(request, table, settings, lookup, sound, rows)
+        except AumError as error:
+            if len(tables) == 1:
+                raise AumError(error.problem, error.fix + _of_corpus(table), error.exit_code) from error
+            rows.left_out.append(LeftOut(str(table), error.problem, f"{error.fix}; or move it away"))
+    return _judged(request, path, settings["separator"], lookup, rows)
+
+
+def _tables(path: Path) -> list[Path]:
+    """The table, or those of a folder."""
+    if not path.exists():
+        raise AumError(f"{path} {nothing_called(path)}", fix=CALL)
+    if path.is_file():
+        return [path]
+    if not path.is_dir():
+        raise AumError(f"{path} is no file that can be read several times", fix="save the table to a file first")
+    tables = sorted(each for each in path.iterdir() if each.suffix.lower() in TABLES and each.name not in OWN_FILES)
+    if not tables:
+        raise AumError(f"{path} is a folder without tables ({', '.join(TABLES)})", fix=CALL)
+    return tables
+
+
+def _of_corpus(table: Path) -> str:
+    """A hint for a table that a corpus comes with."""
+    names = [name for name in CORPORA if len(name) > len("csv") and name in table.stem.lower()]
+    return f"; for the corpus itself, aum prepare {names[0]}" if names else ""
+
+
+def _sounds(request: Request, path: Path) -> tuple[Lookup, str | None]:
+    """Where the sounds lie; and the one that all rows are of, where the caller names one."""
+    source = request.source if request.annotations is not None else None
+    if source is None:
+        return Lookup(Path(os.path.abspath(path if path.is_dir() else path.parent))), None
+    if not source.exists():
+        raise AumError(f"{source} {nothing_called(source)}", fix="name the folder of the sounds with --source")
+    if source.is_dir():
+        return Lookup(Path(os.path.abspath(source))), None
+    return Lookup(Path(os.path.abspath(source.parent))), os.path.abspath(source)
+
+
+def _read(request: Request, table: Path, settings: Mapping[str, str | None], lookup: Lookup, sound: str | None,
+          rows: Rows) -> None:
+    """Add what one table says."""
+    dialect = sniff(table, known_columns)
+    with csv_reader(table, None, "prepare that", spaces=True, dialect=dialect) as (reader, _):
+        numbered = ((number, row) for number, row in enumerate(reader, 1 + dialect.skip)
+                    if any(row) and row[0] != "\\")          # \ in Audacity's labels: the frequencies of the one above
+        sample = list(islice(numbered, SNIFFED))
+        if not sample:
+            raise AumError(f"{table} has no column that could be the path or the label; it has no first line", fix=CALL)
+        first = sample[0][1]
+        header = [] if is_headerless(first) else [first[0].lstrip("# "), *first[1:]]
+        sample = sample[bool(header):]
+        columns = find_columns(table, header, [row for _, row in sample], settings, SPLIT_NAMES)
+        if sound is not None and settings["path"] is None:
+            columns.places.pop("path", None)
+        if "path" not in columns.places and sound is None:
+            sound = rows.sounds[table.name] = _sound_of(table, columns.header, lookup)
+        if "split" in columns.places and request.shares:
+            name = columns.header[columns.places["split"]]
+            raise AumError(f"--split can't be used with {table}: its column {name!r} says the splits",
+                           fix="leave --split out, or the column: --set split=")
+        separator = settings["separator"]
+        if separator is None:
+            separator = "," if FSD50K <= set(columns.header) else SEPARATOR
+        reading = RowReader(table, columns, lookup, sound, separator, decimal_comma=dialect.delimiter != ",",
+                            follow_folds=request.shares is None)
+        for number, row in chain(sample, numbered):
+            try:
+                reading.add(row, number, rows)
+            except AumError as error:                           # the sound's own
+                rows.left_out.append(LeftOut(str(table), error.problem, error.fix))
+            except ValueError as error:
+                problem, fix = (*error.args, "correct the row")[:2]
+                rows.left_out.append(LeftOut(str(table), f"{table}: row {number}: {problem}", fix))
+    delimiter = {"\t": ", separated by tabs", ",": ""}.get(dialect.delimiter, f", separated by {dialect.delimiter}")
+    several = any(len(labels) > 1 for labels in rows.clips.label_sets)
+    joined = f"; several labels are joined by {separator!r}" if several else ""
+    note = f"columns{delimiter}: {columns.describe()}{joined}"
+    rows.notes += [] if note in rows.notes else [note]
+
+
+def _sound_of(table: Path, header: Sequence[str], lookup: Lookup) -> str:
+    """The sound that has the name of a table without paths."""
+    sound = lookup.of_table(table)
+    if sound is None:
+        raise AumError(f"{table} has no column that could be the path; it has {', '.join(header)}",
+                       fix="name it: --set path=COLUMN; or, where all rows are of one sound: aum prepare csv "
+                           f"--annotations {shlex.quote(str(table))} --source SOUND.wav")
+    return sound
+
+
+def _judged(request: Request, path: Path, separator: str | None, lookup: Lookup, rows: Rows) -> Index:
+    """What all rows come to."""
+    if lookup.missing and len(lookup.missing) == len(set(rows.names)):
+        raise AumError(f"none of the {len(lookup.missing):,} sounds that {path} names lie below {lookup.folder}: "
+                       f"{listed(sorted(lookup.missing), 3)}", exit_code=1,
+                       fix=f"aum prepare csv --annotations {shlex.quote(str(path))} --source FOLDER looks for them "
+                           f"elsewhere{_of_corpus(path)}")
+    _check_times(path, rows.clips)
+    folds = _folds(rows.clips)
+    ids = {label for labels in rows.clips.label_sets for label in labels}
+    files: dict[str, str] = {}          # path -> what all of its copies and links share; known once the clips are
+    sliced = any(clip.start_s is not None or clip.stop_s is not None for clip in rows.clips)
+    identities = {"group": lambda clip: clip.group} if rows.grouped else {}
+    identities |= {"file": lambda clip: files.get(str(clip.path), "")} if sliced else {}
+    names = dict(zip(rows.clips.paths(), rows.names))
+
+    def arrange(clips: Sequence[Clip], _: list[LeftOut]) -> tuple[Clips, list[str]]:
+        files.update(same_files(str(clip.path) for clip in clips))
+        if "silent" in request.keep:
+            files.update(tell_silence_apart(files))
+        arranged = _with_splits(clips, files, names, folds, request)
+        return arranged, duplicates(arranged, lambda clip: (files[str(clip.path)], clip.start_s, clip.stop_s), SEVERAL)
+
+    return Index(rows.clips, labels_for(request, ids), str(path), rows.left_out, identities=identities,
+                 arrange=arrange, notes=[*rows.notes, *_notes(rows, lookup, folds)],
+                 warnings=label_warnings(ids, SEPARATOR if separator is None else separator))
+
+
+def _notes(rows: Rows, lookup: Lookup, folds: Mapping[str, str]) -> list[str]:
+    """What was done with the rows besides what they say."""
+    notes = []
+    if rows.repeated:
+        notes.append(f"rows that say what another one says, and count once: {rows.repeated:,}")
+    if lookup.moved:
+        name, found = next(iter(lookup.moved.items()))
+        notes.append(f"sounds found elsewhere than the table says: {len(lookup.moved):,}, such as {found} for {name}")
+    if rows.sounds:
+        name, found = next(iter(rows.sounds.items()))
+        notes.append(f"no column says the sound, so it is that of the table's name: {found} for {name}"
+                     + (f", and so for {len(rows.sounds) - 1} more tables" if len(rows.sounds) > 1 else ""))
+    if folds:
+        chosen = ", ".join(f"fold {fold} for {split}" for fold, split in folds.items() if split != "train")
+        notes.append(f"splits follow the folds: {chosen}, the others for train; --split 80/10/10 shares out otherwise")
+    return notes
+
+
+def _check_times(path: Path, clips: Clips) -> None:
+    """Refuse times that lie outside all files that are looked at: they are in other units, or of other recordings."""
+    outside, looked_at = [], 0
+    for clip in clips[:: max(1, len(clips) // SAMPLED)]:
+        last = clip.start_s if clip.stop_s is None else clip.stop_s
+        if last is None:
             continue
-        if clip.labels:
-            clips.append(str(clip.path), clip.start_s, clip.stop_s, clip.labels, clip.split, clip.group)
-        else:
-            left_out.append(LeftOut(str(clip.path), f"row {number} of {path.name} gives it no label", "label it, or remove the row"))
-    raise_problems(path, problems, "correct it")
-    labels = labels_for(request, {label for ids in clips.label_sets for label in ids})
-    identities = {"file": lambda clip: str(clip.path)} | ({"group": lambda clip: clip.group} if "group" in columns else {})
-    return Index(clips, labels, str(path), left_out, identities=identities)
+        try:
+            duration_s = audio_info(clip.path).duration_s
+        except AumError:                                        # will be named when it is opened
+            continue
+        looked_at += 1
+        if last > duration_s + 1 or (clip.start_s or 0) >= duration_s:
+            outside.append(f"{clip.path} lasts {duration_s:.3g} s, the clip ends at {last:g} s")
+    if len(outside) >= 3 and len(outside) == looked_at:
+        raise AumError(f"{path}: the times lie outside the files: {listed(outside, 1)}",
+                       fix="--set start= takes whole files; if the times are milliseconds or samples, let the columns' "
+                           "names end in _ms or _samples")
 
 
-def _columns(path: Path, settings: Mapping[str, str]) -> dict[str, str]:
-    """What -> column of the table, for what it has."""
-    with csv_reader(path, ()) as (_, header):
-        columns = {what: settings[what] or next((name for name in header if name.strip().lower() in names), "")
-                   for what, names in COLUMNS.items()}
-    lacking = [what for what in NEEDED if not columns[what]]
-    absent = [name for name in columns.values() if name and name not in header]
-    if lacking or absent:
-        problem = f"has no column {listed(absent)}" if absent else f"has no column that could be the {' or the '.join(lacking)}"
-        raise AumError(f"{path} {problem}; it has {', '.join(header) or 'no first line'}",
-                       fix="name it: --set path=COLUMN --set label=COLUMN")
-    return {what: name for what, name in columns.items() if name}
+def _folds(clips: Clips) -> dict[str, str]:
+    """Fold -> split, for clips of which only the fold is known: the last for tests, the one before for validation."""
+    folds = sorted({split.removeprefix(FOLD) for split in clips.splits if split.startswith(FOLD)},
+                   key=lambda fold: (len(fold), fold) if fold.isdigit() else (math.inf, fold))
+    return dict.fromkeys(folds, "train") | {folds[-2]: "val", folds[-1]: "test"} if len(folds) > 2 else {}
 
 
-def _clip(request: Request, row: Mapping[str, str], separator: str, root: Path) -> Clip:
-    """The clip of a row; a ValueError says what is wrong with it."""
-    if not row["path"]:
-        raise ValueError("no path")
-    times = [float(row[end]) if row.get(end) else None for end in ("start", "stop")]
-    labels = tuple(dict.fromkeys(filter(None, (label.strip() for label in row["label"].split(separator)))))
-    split = row.get("split")
-    if split is None:
-        split = shared_out(row.get("group") or row["path"], request.shares or SHARES, request.seed)
-    elif not split:
-        raise ValueError("no split")
-    return Clip(root / row["path"], *times, labels, SPLIT_NAMES.get(split.lower(), split), row.get("group", ""))
+def _with_splits(clips: Sequence[Clip], files: Mapping[str, str], names: Mapping[str, str], folds: Mapping[str, str],
+                 request: Request) -> Clips:
+    """The clips, each with a split.
+
+    Args:
+        clips: usable ones, some with a split.
+        files: path -> the first with the same content.
+        names: path -> what the table calls it, which doesn't depend on the machine.
+        folds: fold -> split.
+        request: its shares and seed are read.
+    """
+    def key(clip: Clip) -> str:
+        path = str(clip.path)
+        return clip.group or names.get(files[path], names[path])
+
+    def is_open(clip: Clip) -> bool:
+        return not clip.split or clip.split.startswith(FOLD) and not folds
+
+    chosen = _shared_out({key(clip) for clip in clips if is_open(clip)}, request.shares or SHARES, request.seed)
+    by_fold = {FOLD + fold: split for fold, split in folds.items()}
+    arranged = Clips()
+    for clip in clips:
+        split = chosen[key(clip)] if is_open(clip) else by_fold.get(clip.split, clip.split)
+        arranged.append(str(clip.path), clip.start_s, clip.stop_s, clip.labels, split, clip.group)
+    return arranged
+
+
+def _shared_out(keys: set[str], shares: tuple[float, float, float], seed: int) -> dict[str, str]:
+    """The split of each key by its hash; where few keys leave one empty that has a share, a key goes there."""
+    order = sorted(keys, key=lambda key: hash_place(key, seed))
+    chosen = {key: shared_out(key, shares, seed) for key in order}
+    if order and "train" not in chosen.values():
+        chosen[order[0]] = "train"
+    for split, share in zip(SPLITS, shares):
+        keys_of = Counter(chosen.values())
+        spare = [key for key in order if keys_of[chosen[key]] > 1]
+        if share and spare and not keys_of[split]:
+            chosen[spare[-1]] = split
+    return chosen

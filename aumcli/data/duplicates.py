@@ -1,0 +1,136 @@
+"""Sounds that occur more than once: under another name, through a link, as a copy."""
+
+import hashlib
+import os
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+
+from aumcli.data.audio import check_clip
+from aumcli.data.clips import Clip
+from aumcli.data.hdf5 import SEPARATOR, container
+from aumcli.data.opening import implausible
+from aumcli.data.tables import listed
+from aumcli.progress import progress
+
+HEAD_BYTES = 2**16  # files of one size whose beginnings differ are not read any further
+
+
+def content_digest(path: Path | str) -> str:
+    """SHA-256 of a file's content, read in blocks; the path itself where it can't be read any more."""
+    try:
+        with open(path, "rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError:
+        return str(path)
+
+
+def same_files(paths: Iterable[str]) -> dict[str, str]:
+    """Find paths of equal content without reading what can't be equal.
+
+    Args:
+        paths: of sound files, or of data sets in HDF5 files.
+
+    Returns:
+        Each path, and the first of those with its content.
+    """
+    files: dict[str, str] = {}  # file -> the first with its content
+    groups: dict[object, list[str]] = defaultdict(list)
+    inodes: dict[object, str] = {}
+    paths = dict.fromkeys(paths)
+    for file in dict.fromkeys(os.fspath(container(path)[0]) for path in paths):
+        try:
+            status = os.stat(file)
+        except OSError:  # it has gone meanwhile: who uses it will say so
+            files[file] = file
+            continue
+        inode = (status.st_dev, status.st_ino) if status.st_ino else os.path.realpath(file)  # links, soft and hard
+        files[file] = inodes.setdefault(inode, file)
+        if files[file] is file:
+            groups[status.st_size].append(file)
+    for what in (_head, content_digest):
+        finer: dict[object, list[str]] = defaultdict(list)
+        alike = [(key, file) for key, group in groups.items() if len(group) > 1 for file in group]
+        for key, file in progress(alike, "comparing", len(alike)):
+            finer[key, what(file)].append(file)
+        groups = finer
+    first = {file: group[0] for group in groups.values() for file in group}
+    files = {file: first.get(found, found) for file, found in files.items()}
+    named = ((path, *container(path)) for path in paths)
+    return {path: files[os.fspath(file)] + (SEPARATOR + name if name else "") for path, file, name in named}
+
+
+def _head(path: str) -> bytes | str:
+    try:
+        with open(path, "rb") as file:
+            return hashlib.sha256(file.read(HEAD_BYTES)).digest()
+    except OSError:
+        return path
+
+
+def tell_silence_apart(content: dict[str, str]) -> dict[str, str]:
+    """Give equal files that are silent a content of their own: that one silence is another's copy tells nothing.
+
+    Args:
+        content: path -> what files of equal content share.
+    """
+    groups = defaultdict(list)
+    for path, key in content.items():
+        groups[key].append(path)
+    apart = dict(content)
+    for key, paths in groups.items():
+        if len(paths) > 1 and "silent" in implausible(check_clip(paths[0], silent=True)):
+            apart |= {path: f"{key} {number}" for number, path in enumerate(sorted(paths))}
+    return apart
+
+
+def duplicates(clips: Sequence[Clip], identity: Callable[[Clip], object], several: str = "") -> list[str]:
+    """Warn about clips that are the same sound: doubled, under several classes, or in several splits.
+
+    Args:
+        clips: with their splits.
+        identity: what clips of the same sound share.
+        several: what helps where a sound has several classes.
+    """
+    same = defaultdict(list)
+    for clip in clips:
+        same[identity(clip)].append(clip)
+    same = [group for group in same.values() if len(group) > 1]
+    warnings = []
+    for what, doubled in (
+        (
+            "in one class and split, where they count more than once",
+            [group for group in same if len({(clip.labels, clip.split) for clip in group}) == 1],
+        ),
+        ("under different classes" + several, [group for group in same if len({clip.labels for clip in group}) > 1]),
+        (
+            "in different splits, so the figures of one tell less",
+            [group for group in same if len({clip.split for clip in group}) > 1],
+        ),
+    ):
+        if doubled:
+            warnings.append(
+                f"{len(doubled)} sounds occur several times {what}: "
+                + listed((" = ".join(map(_name, group)) for group in doubled), 3)
+            )
+    return warnings
+
+
+def doubled(clips: Sequence[Clip], silent: bool, several: str = "") -> list[str]:
+    """Warn about clips whose files, and times where they are slices, are the same (see `duplicates`).
+
+    Args:
+        clips: with their splits.
+        silent: whether silent clips are kept, whose being equal tells nothing.
+        several: see `duplicates`.
+    """
+    files = same_files(str(clip.path) for clip in clips)
+    files = tell_silence_apart(files) if silent else files
+    return duplicates(clips, lambda clip: (files[str(clip.path)], clip.start_s, clip.stop_s), several)
+
+
+def _name(clip: Clip) -> str:
+    """The clip's path, with its times where it is a slice."""
+    if clip.start_s is None and clip.stop_s is None:
+        return str(clip.path)
+    return f"{clip.path} from {clip.start_s or 0:g} s to {'its end' if clip.stop_s is None else f'{clip.stop_s:g} s'}"

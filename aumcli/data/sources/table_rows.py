@@ -1,0 +1,146 @@
+"""Rows of somebody's table as clips."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cache
+from hashlib import blake2b
+from pathlib import Path
+
+from aumcli.data.audio import audio_info
+from aumcli.data.clips import Clips
+from aumcli.data.columns import TIMES, Columns
+from aumcli.data.labels import FORBIDDEN, separator_setting, split_labels
+from aumcli.data.lookup import Lookup
+from aumcli.data.sources import SPLIT_NAMES, LeftOut
+
+EMPTY = ("", "na", "nan")   # a time that isn't there, as R and pandas write it
+FOLD = "fold "              # before a fold that stands for a split, until it is known which
+TIME_FIX = "correct the row; another column: --set start=COLUMN; whole files: --set start="
+
+
+@dataclass
+class Rows:
+    """What tables say, by row, and how it was understood."""
+
+    clips: Clips = field(default_factory=Clips)                 # split: "", or FOLD and a fold, where none is said
+    names: list[str] = field(default_factory=list)              # of their sounds, as written
+    left_out: list[LeftOut] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    sounds: dict[str, str] = field(default_factory=dict)        # table without paths -> the sound of its name
+    grouped: bool = False
+    seen: set[bytes] = field(default_factory=set)               # digests of rows
+    repeated: int = 0
+
+
+@dataclass
+class RowReader:
+    """How the rows of one table become clips.
+
+    Args:
+        table: its path.
+        columns: what its columns are.
+        lookup: where the sounds are.
+        sound: of which all rows are, where no column says it.
+        separator: between several labels.
+        decimal_comma: whether a comma may be a decimal point.
+        follow_folds: whether a fold says the split where nothing else does.
+    """
+
+    table: Path
+    columns: Columns
+    lookup: Lookup
+    sound: str | None
+    separator: str
+    decimal_comma: bool
+    follow_folds: bool
+
+    def __post_init__(self):
+        self._units = {role: self.columns.unit(role) for role in (*TIMES, "origin") if role in self.columns.places}
+        self._rate_hz = cache(lambda path: audio_info(path).sample_rate_hz)
+
+    def add(self, row: Sequence[str], number: int, rows: Rows) -> None:
+        """Add the clip of a row, or why there is none.
+
+        Args:
+            row: its values.
+            number: of the row, for errors.
+            rows: gets the clip.
+
+        Raises:
+            ValueError: the row is wrong: how, and what mends it if it isn't to be corrected.
+            AumError: the sound can't be read.
+        """
+        places, width = self.columns.places, len(self.columns.header)
+        if len(row) <= max(places.values()) or any(row[width:]):
+            raise ValueError(f"{len(row)} values for {width} columns")
+        values = {role: row[place].strip() for role, place in places.items()}
+        name = values.get("path", self.sound)
+        if not name or "\0" in name:
+            raise ValueError("the path contains NUL" if name else "no path")
+        path = self.lookup.path(name) if "path" in values else self.sound
+        start_s, stop_s = self._span(values, path)
+        labels = self._labels(values["label"])
+        if not labels:
+            reason = f"row {number} of {self.table.name} gives it no label"
+            rows.left_out.append(LeftOut(path, reason, "label it, or remove the row"))
+            return
+        clip = (path, start_s, stop_s, labels, *self._split_and_group(values))
+        digest = blake2b(repr(clip).encode("utf-8", "surrogatepass"), digest_size=16).digest()
+        if digest in rows.seen:                                 # Raven writes a row for each view of a sound
+            rows.repeated += 1
+            return
+        rows.seen.add(digest)
+        rows.clips.append(*clip)
+        rows.names.append(name)
+        rows.grouped |= bool(clip[-1])
+
+    def _labels(self, text: str) -> tuple[str, ...]:
+        labels = split_labels(text, self.separator)
+        wrong = [label for label in labels if FORBIDDEN in label or "\0" in label]
+        if wrong:
+            raise ValueError(f"the label {wrong[0]!r} contains ; or NUL",
+                             f"{separator_setting(FORBIDDEN)} takes it apart; else write it otherwise")
+        return labels
+
+    def _split_and_group(self, values: Mapping[str, str]) -> tuple[str, str]:
+        split, fold, group = values.get("split"), values.get("fold", ""), values.get("group", "")
+        if split == "":
+            raise ValueError("no split")
+        if split is not None:
+            return SPLIT_NAMES.get(split.lower(), split), group
+        return FOLD + fold if fold and self.follow_folds else "", group or fold
+
+    def _span(self, values: Mapping[str, str], path: str) -> tuple[float | None, float | None]:
+        """Start and stop in s; None for the file's."""
+        times = {role: self._seconds(role, values[role], path) for role in self._units}
+        start_s, stop_s = times.get("start"), times.get("stop")
+        if "origin" in times and stop_s is not None:
+            stop_s = round((start_s or 0.0) + stop_s - (times["origin"] or 0.0), 6)
+        elif times.get("duration") is not None:
+            start_s = start_s or 0.0
+            stop_s = round(start_s + times["duration"], 6)
+        first_s = start_s or 0.0
+        if first_s < 0 or stop_s is not None and stop_s <= first_s:
+            end = "" if stop_s is None else f" to {stop_s:g} s"
+            what = "a point in time, not a stretch" if stop_s == first_s else "no stretch of time"
+            raise ValueError(f"from {first_s:g} s{end} is {what}", TIME_FIX)
+        return start_s, stop_s
+
+    def _seconds(self, role: str, text: str, path: str) -> float | None:
+        """A time as it is written: a number in the column's unit, h:m:s or m:s; None for an empty one."""
+        if text.lower() in EMPTY:
+            return None
+        plain = text.replace(",", ".") if self.decimal_comma or ":" in text else text
+        try:
+            parts = [float(part) for part in plain.split(":")]
+        except ValueError:
+            parts = []
+        is_time = 1 <= len(parts) <= 3 and all(map(math.isfinite, parts)) and all(0 <= part < 60 for part in parts[1:])
+        if not is_time:
+            raise ValueError(f"could not convert the {role} {text!r} to seconds", TIME_FIX)
+        value = parts[0]
+        for part in parts[1:]:
+            value = 60 * value + part
+        unit = self._units[role]
+        return round(value / self._rate_hz(path) if unit is None else value * unit, 9)
