@@ -201,7 +201,7 @@ def labels_for(request: Request, ids: Iterable[str]) -> list[Label]:
 
 def hash_place(identity: str, seed: int) -> float:
     """A place from 0 to 100 that follows from the hash of a name."""
-    return int.from_bytes(hashlib.sha256(f"{seed}:{identity}".encode()).digest()[:8], "big") / 2**64 * 100
+    return int.from_bytes(hashlib.sha256(f"{seed}:{identity}".encode("utf-8", "surrogateescape")).digest()[:8], "big") / 2**64 * 100
 
 
 def shared_out(identity: str, shares: tuple[float, float, float], seed: int) -> str:
