@@ -351,7 +351,7 @@ def test_missing_data_models_and_splits(aum, trained, clips):
     Path("void").mkdir()
     assert_mistake(aum("predict", "void", "--model", trained), "void holds no sound files")
     assert_mistake(aum("prepare", "nonsense"), "nonsense")
-    assert_mistake(aum("prepare", "folder", "nowhere"), "nowhere", "is not a folder")
+    assert_mistake(aum("prepare", "folder", "nowhere"), "nowhere", "doesn't exist")
     assert_mistake(aum("prepare", "folder", "a", "--source", "b"), "--source")
 
 
