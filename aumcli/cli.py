@@ -73,8 +73,9 @@ def prepare(
     source: Annotated[Path | None, typer.Option(help="archive or folder to take the sounds from, instead of downloading")] = None,
     annotations: Annotated[Path | None, typer.Option(help="the corpus's tables, or their folder (default: with the sounds)")] = None,
     split: Annotated[str | None, typer.Option(help="percent of train/val/test, such as 80/10/10")] = None,
-    set_: Annotated[list[str] | None, typer.Option("--set", help="what only some corpora have, such as val=5, or "
-                                                   "audioset's train=full; repeatable")] = None,
+    set_: Annotated[list[str] | None, typer.Option(
+        "--set", help="what only some corpora have: val=5, audioset's train=full, csv's label=COLUMN; keep=silent, keep=loud: such "
+                      "clips too; repeatable")] = None,
     seed: Annotated[int, typer.Option(help="chooses among random splits or sounds")] = 0,
     workers: Annotated[int | None, typer.Option(help="threads that open clips (default: the cores)")] = None,
     strict: Annotated[bool, typer.Option("--strict/--keep-going", help="stop at unusable files, or leave them out")] = False,

@@ -3,11 +3,11 @@
 import hashlib
 import os
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from aumcli.data.audio import check_clip
-from aumcli.data.clips import Clip
+from aumcli.data.clips import Clip, Clips
 from aumcli.data.hdf5 import SEPARATOR, container
 from aumcli.data.opening import implausible
 from aumcli.data.tables import listed
@@ -84,18 +84,18 @@ def tell_silence_apart(content: dict[str, str]) -> dict[str, str]:
     return apart
 
 
-def duplicates(clips: Sequence[Clip], identity: Callable[[Clip], object], several: str = "") -> list[str]:
+def duplicates(clips: Sequence[Clip], keys: Iterable[object], several: str = "") -> list[str]:
     """Warn about clips that are the same sound: doubled, under several classes, or in several splits.
 
     Args:
         clips: with their splits.
-        identity: what clips of the same sound share.
+        keys: for each clip, what clips of the same sound share.
         several: what helps where a sound has several classes.
     """
-    same = defaultdict(list)
-    for clip in clips:
-        same[identity(clip)].append(clip)
-    same = [group for group in same.values() if len(group) > 1]
+    places: dict[object, list[int]] = defaultdict(list)
+    for place, key in enumerate(keys):
+        places[key].append(place)
+    same = [[clips[place] for place in group] for group in places.values() if len(group) > 1]
     warnings = []
     for what, doubled in (
         (
@@ -124,9 +124,19 @@ def doubled(clips: Sequence[Clip], silent: bool, several: str = "") -> list[str]
         silent: whether silent clips are kept, whose being equal tells nothing.
         several: see `duplicates`.
     """
-    files = same_files(str(clip.path) for clip in clips)
-    files = tell_silence_apart(files) if silent else files
-    return duplicates(clips, lambda clip: (files[str(clip.path)], clip.start_s, clip.stop_s), several)
+    return duplicates(clips, clip_keys(clips, files_of(clips, silent)), several)
+
+
+def files_of(clips: Sequence[Clip], silent: bool) -> dict[str, str]:
+    """Path of each clip -> what files of its content share; silent files are apart where `silent` clips are kept."""
+    files = same_files(Clips.of(clips).paths())
+    return tell_silence_apart(files) if silent else files
+
+
+def clip_keys(clips: Sequence[Clip], files: Mapping[str, str]) -> Iterator[object]:
+    """For each clip, what others of the same content and times share."""
+    columns = Clips.of(clips).columns()
+    return zip((files[path] for path in columns["path"]), columns["start_s"], columns["stop_s"])
 
 
 def _name(clip: Clip) -> str:

@@ -225,7 +225,7 @@ def _arrange(clips: list[Clip], left_out: list[LeftOut], shares: dict[str, float
             single = single[count:]
     arranged = [replace(clip, split=chosen.get(content[clip.path], "train")) if clip.split in ("", "train") else clip
                 for clip in clips]
-    return arranged, duplicates(arranged, lambda clip: content[clip.path]) + _thin(arranged, classes, shares)
+    return arranged, duplicates(arranged, [content[clip.path] for clip in arranged]) + _thin(arranged, classes, shares)
 
 
 def _counts(sounds: int, shares: dict[str, float]) -> dict[str, int]:

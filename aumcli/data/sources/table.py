@@ -17,7 +17,7 @@ from aumcli.data.audio import audio_info
 from aumcli.data.clips import Clip, Clips
 from aumcli.data.column_names import known_columns
 from aumcli.data.columns import ROLES, find_columns, is_headerless
-from aumcli.data.duplicates import duplicates, same_files, tell_silence_apart
+from aumcli.data.duplicates import clip_keys, duplicates, files_of
 from aumcli.data.labels import label_warnings
 from aumcli.data.lookup import Lookup
 from aumcli.data.sources import (
@@ -165,17 +165,14 @@ def _judged(request: Request, path: Path, separator: str | None, lookup: Lookup,
     folds = _folds(rows.clips)
     ids = {label for labels in rows.clips.label_sets for label in labels}
     files: dict[str, str] = {}          # path -> what all of its copies and links share; known once the clips are
-    sliced = any(clip.start_s is not None or clip.stop_s is not None for clip in rows.clips)
     identities = {"group": lambda clip: clip.group} if rows.grouped else {}
-    identities |= {"file": lambda clip: files.get(str(clip.path), "")} if sliced else {}
+    identities |= {"file": lambda clip: files.get(str(clip.path), "")} if rows.sliced else {}
     names = dict(zip(rows.clips.paths(), rows.names))
 
     def arrange(clips: Sequence[Clip], _: list[LeftOut]) -> tuple[Clips, list[str]]:
-        files.update(same_files(str(clip.path) for clip in clips))
-        if "silent" in request.keep:
-            files.update(tell_silence_apart(files))
-        arranged = _with_splits(clips, files, names, folds, request)
-        return arranged, duplicates(arranged, lambda clip: (files[str(clip.path)], clip.start_s, clip.stop_s), SEVERAL)
+        files.update(files_of(clips, "silent" in request.keep))
+        arranged = _with_splits(Clips.of(clips), files, names, folds, request)
+        return arranged, duplicates(arranged, clip_keys(arranged, files), SEVERAL)
 
     return Index(rows.clips, labels_for(request, ids), str(path), rows.left_out, identities=identities,
                  arrange=arrange, notes=[*rows.notes, *_notes(rows, lookup, folds)],
@@ -227,7 +224,7 @@ def _folds(clips: Clips) -> dict[str, str]:
     return dict.fromkeys(folds, "train") | {folds[-2]: "val", folds[-1]: "test"} if len(folds) > 2 else {}
 
 
-def _with_splits(clips: Sequence[Clip], files: Mapping[str, str], names: Mapping[str, str], folds: Mapping[str, str],
+def _with_splits(clips: Clips, files: Mapping[str, str], names: Mapping[str, str], folds: Mapping[str, str],
                  request: Request) -> Clips:
     """The clips, each with a split.
 
@@ -238,19 +235,14 @@ def _with_splits(clips: Sequence[Clip], files: Mapping[str, str], names: Mapping
         folds: fold -> split.
         request: its shares and seed are read.
     """
-    def key(clip: Clip) -> str:
-        path = str(clip.path)
-        return clip.group or names.get(files[path], names[path])
-
-    def is_open(clip: Clip) -> bool:
-        return not clip.split or clip.split.startswith(FOLD) and not folds
-
-    chosen = _shared_out({key(clip) for clip in clips if is_open(clip)}, request.shares or SHARES, request.seed)
-    by_fold = {FOLD + fold: split for fold, split in folds.items()}
+    columns = clips.columns()
+    said = [folds.get(split.removeprefix(FOLD), "") if split.startswith(FOLD) else split for split in columns["split"]]
+    keys = [group or names.get(files[path], names[path]) for group, path in zip(columns["group"], columns["path"])]
+    chosen = _shared_out({key for key, split in zip(keys, said) if not split}, request.shares or SHARES, request.seed)
     arranged = Clips()
-    for clip in clips:
-        split = chosen[key(clip)] if is_open(clip) else by_fold.get(clip.split, clip.split)
-        arranged.append(str(clip.path), clip.start_s, clip.stop_s, clip.labels, split, clip.group)
+    splits = [split or chosen[key] for key, split in zip(keys, said)]
+    for row in zip(columns["path"], columns["start_s"], columns["stop_s"], clips.labels(), splits, columns["group"]):
+        arranged.append(*row)
     return arranged
 
 

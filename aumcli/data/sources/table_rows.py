@@ -29,6 +29,7 @@ class Rows:
     notes: list[str] = field(default_factory=list)
     sounds: dict[str, str] = field(default_factory=dict)        # table without paths -> the sound of its name
     grouped: bool = False
+    sliced: bool = False
     seen: set[bytes] = field(default_factory=set)               # digests of rows
     repeated: int = 0
 
@@ -57,6 +58,7 @@ class RowReader:
 
     def __post_init__(self):
         self._units = {role: self.columns.unit(role) for role in (*TIMES, "origin") if role in self.columns.places}
+        self._labels = cache(self._labels_in)                   # the same few values in all rows
         self._rate_hz = cache(lambda path: audio_info(path).sample_rate_hz)
 
     def add(self, row: Sequence[str], number: int, rows: Rows) -> None:
@@ -94,8 +96,9 @@ class RowReader:
         rows.clips.append(*clip)
         rows.names.append(name)
         rows.grouped |= bool(clip[-1])
+        rows.sliced |= start_s is not None or stop_s is not None
 
-    def _labels(self, text: str) -> tuple[str, ...]:
+    def _labels_in(self, text: str) -> tuple[str, ...]:
         labels = split_labels(text, self.separator)
         wrong = [label for label in labels if FORBIDDEN in label or "\0" in label]
         if wrong:
