@@ -153,6 +153,8 @@ def _line(record: Record) -> bytes:
 
 def _difference(names: Sequence[str], before: Record, now: Record) -> str:
     """How another call was made, and this one: "with --top 3, this call says 5"."""
+    if "weights" in names and "model" not in names:     # by which its windows and thresholds may differ too
+        return f"when {before.get('model')} had other weights"
     whole = [values.get("window_s") is None for values in (before, now)]
     if whole[0] != whole[1]:                            # then there are other windows, or none
         return f"with{'' if whole[0] else 'out'} --whole"
