@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from safetensors.torch import load_file, save_file
 from tiny import CLASSES, sound
 
 from aumcli.predict import formats, journal as journals
@@ -222,7 +223,6 @@ def test_two_calls_for_one_output(predict, monkeypatch):
 
 @pytest.mark.parametrize("then, now, words", [
     (("--threshold", 0.9), ("--threshold", 0.8), "was made with --threshold 0.9, this call says 0.8\n"),
-    ((), ("--threshold", 0.8), "was made with --threshold as the model has it, this call says 0.8\n"),
     (("--top", 2), ("--top", 1), "with --top 2, this call says 1\n"),
     (("--hop", 0.1, "--smooth", 3), ("--hop", 0.2), "with --hop 0.1, this call says 0.2; with --smooth 3, this call says 1\n"),
     ((), ("--whole",), "was made without --whole\n"), (("--whole",), (), "was made with --whole\n"),
@@ -241,8 +241,14 @@ def test_it_says_that_the_weights_or_the_folder_differ(predict, trained, tmp_pat
     assert "for a folder of csv, this call for a folder of json" in predict("rec", "--out", "f/", "--resume").err
     model = shutil.copytree(trained / "best", tmp_path / "model")
     assert predict("rec", "--model", model, "--out", "r.json", "--resume").code == 0
-    shutil.copytree(trained / "last", model, dirs_exist_ok=True)
-    result = predict("rec", "--model", model, "--out", "r.json", "--resume")
+    config = json.loads((model / "config.json").read_text())
+    (model / "config.json").write_text(json.dumps(config | {"thresholds": [0.4, 0.5, 0.6]}))
+    assert predict("rec", "--model", model, "--out", "t.json", "--resume").code == 0
+    result = predict("rec", "--model", model, "--out", "t.json", "--resume", "--threshold", 0.8)
+    assert result.code == 2 and "was made with --threshold as the model has it, this call says 0.8\n" in result.err
+    weights = load_file(model / "model.safetensors")
+    save_file(weights | {"head.bias": weights["head.bias"] + 1}, model / "model.safetensors")
+    result = predict("rec", "--model", model, "--out", "t.json", "--resume")
     assert result.code == 2 and f"was made when {model} had other weights" in result.err
 
 
