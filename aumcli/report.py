@@ -113,17 +113,16 @@ def print_prepared(report: "PrepareReport", file: TextIO | None = None) -> None:
     """
     rows = [(name, cell["clips"], f"{cell['seconds'] / 60:.1f}") for name, cell in report.splits.items()]
     print_table(f"{report.corpus}, {len(report.classes)} classes, in {report.folder}", ("split", "clips", "minutes"), rows, file)
-    console = _console(file)
-    for warning in report.warnings:
-        console.print(f"warning: {warning}", highlight=False, markup=False)
-    for name, cell in report.missing.items():
-        console.print(f"missing: {cell['missing']:,} of {cell['listed']:,} clips of {name} have no file; {report.folder}/missing.csv "
-                      "names them", highlight=False, markup=False)
+    lines = [f"warning: {warning}" for warning in report.warnings]
+    lines += [f"missing: {cell['missing']:,} of {cell['listed']:,} clips of {name} have no file; {report.folder}/missing.csv names them"
+              for name, cell in report.missing.items()]
     for item in report.left_out[:LEFT_OUT_SHOWN]:
         name = "" if item.path in item.reason else f"{item.path}: "
-        console.print(f"left out: {name}{item.reason} (fix: {item.fix})", highlight=False, markup=False)
+        lines.append(f"left out: {name}{item.reason} (fix: {item.fix})")
     if report.left_out:
-        console.print(f"{len(report.left_out)} files were left out; all of them are in {report.folder}/report.json", highlight=False)
+        lines.append(f"{len(report.left_out)} files were left out; all of them are in {report.folder}/report.json")
+    for line in lines:
+        _console(file).print(one_line(line), highlight=False, markup=False)
 
 
 def print_predictions(predictions: Sequence[tuple], file: TextIO | None = None, heading: bool = True,
@@ -203,7 +202,7 @@ def plot_curves(history: Sequence[Mapping[str, Any]], path: Path | str, title: s
     with rc_context(STYLE):
         figure = Figure(figsize=(7.2, 3.0), layout="constrained")
         left, right = figure.subplots(1, 2)
-        figure.suptitle(title, fontsize=10)
+        figure.suptitle(one_line(title), fontsize=10)
         left.plot(epochs, [_number(row.get("train_loss")) for row in history], color=BLUE, label="training", **marker)
         left.plot(epochs, [_number(row.get("val_loss")) for row in history], color=ORANGE, ls="--",
                   label="validation", **marker)
@@ -247,7 +246,7 @@ def plot_confusion(matrix: "np.ndarray", label_names: Sequence[str], path: Path 
     support = matrix.sum(axis=1, keepdims=True)
     share = np.ma.masked_array(100 * matrix / np.maximum(support, 1), np.broadcast_to(support == 0, matrix.shape))
     cell = 0.42 if classes <= COUNTS_UP_TO else max(0.062, 0.3 - 0.004 * classes)          # inches
-    names = [name if len(name) <= LABEL_CHARACTERS else name[:LABEL_CHARACTERS - 1] + "…" for name in label_names]
+    names = [name if len(name) <= LABEL_CHARACTERS else name[:LABEL_CHARACTERS - 1] + "…" for name in map(one_line, label_names)]
     font = min(9.0, 0.8 * 72 * cell)
     margin = 1.0 + 0.62 * font / 72 * max(map(len, names))                                 # inches, for the names
     side = max(1.8, cell * classes)
@@ -259,7 +258,7 @@ def plot_confusion(matrix: "np.ndarray", label_names: Sequence[str], path: Path 
                             interpolation="nearest")
         accuracy = f"accuracy {100 * np.trace(matrix) / clips:.2f} % of " if clips else ""
         scale = 1 + side / 20                                                              # large pictures, large words
-        axes.set_title(f"{title}\n{accuracy}{clips:,} clips", fontsize=10 * scale)
+        axes.set_title(f"{one_line(title)}\n{accuracy}{clips:,} clips", fontsize=10 * scale)
         axes.set_xlabel("predicted class", fontsize=9 * scale)
         axes.set_ylabel("true class", fontsize=9 * scale)
         axes.set_xticks(range(classes), names, rotation=90, fontsize=font)
