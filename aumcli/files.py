@@ -15,7 +15,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from aumcli.errors import AumError
-from aumcli.names import ESCAPE, to_json
+from aumcli.names import ESCAPE, shown, to_json
 
 STDOUT = "-"
 FILE_SUFFIXES = frozenset((
@@ -178,6 +178,18 @@ def scratch_folder() -> Iterator[Path]:
         raise no_scratch(error) from error
     with folder as name:
         yield Path(name)
+
+
+@contextmanager
+def utf8_path(path: Path) -> Iterator[Path]:
+    """Give a path to a file for a library that takes only names in UTF-8: itself, or a link to it."""
+    if shown(str(path)) == str(path):
+        yield path
+        return
+    with scratch_folder() as folder:
+        link = folder / "link"
+        link.symlink_to(os.path.abspath(path))
+        yield link
 
 
 def no_scratch(error: OSError) -> AumError:

@@ -127,7 +127,7 @@ def print_prepared(report: "PrepareReport", file: TextIO | None = None) -> None:
         lines.append(f"left out: {len(report.left_out):,} in all; {report.folder}/report.json names each")
     console = _console(file)
     for line in lines:
-        console.print(line, highlight=False, markup=False, soft_wrap=True)       # so that a setting can be copied
+        console.print(one_line(line), highlight=False, markup=False, soft_wrap=True)       # so that a setting can be copied
 
 
 def _class_line(report: "PrepareReport") -> str:
@@ -221,7 +221,7 @@ def plot_curves(history: Sequence[Mapping[str, Any]], path: Path | str, title: s
     with rc_context(STYLE):
         figure = Figure(figsize=(7.2, 3.0), layout="constrained")
         left, right = figure.subplots(1, 2)
-        figure.suptitle(title, fontsize=10)
+        figure.suptitle(one_line(title), fontsize=10)
         left.plot(epochs, [_number(row.get("train_loss")) for row in history], color=BLUE, label="training", **marker)
         left.plot(epochs, [_number(row.get("val_loss")) for row in history], color=ORANGE, ls="--",
                   label="validation", **marker)
@@ -264,7 +264,7 @@ def plot_confusion(matrix: "np.ndarray", label_names: Sequence[str], path: Path 
     support = matrix.sum(axis=1, keepdims=True)
     share = np.ma.masked_array(100 * matrix / np.maximum(support, 1), np.broadcast_to(support == 0, matrix.shape))
     cell = 0.42 if classes <= COUNTS_UP_TO else max(0.062, 0.3 - 0.004 * classes)          # inches
-    names = [name if len(name) <= LABEL_CHARACTERS else name[:LABEL_CHARACTERS - 1] + "…" for name in label_names]
+    names = [name if len(name) <= LABEL_CHARACTERS else name[:LABEL_CHARACTERS - 1] + "…" for name in map(one_line, label_names)]
     font = min(9.0, 0.8 * 72 * cell)
     margin = 1.0 + 0.62 * font / 72 * max(map(len, names))                                 # inches, for the names
     side = max(1.8, cell * classes)
@@ -276,7 +276,7 @@ def plot_confusion(matrix: "np.ndarray", label_names: Sequence[str], path: Path 
                             interpolation="nearest")
         accuracy = f"accuracy {100 * np.trace(matrix) / clips:.2f} % of " if clips else ""
         scale = 1 + side / 20                                                              # large pictures, large words
-        axes.set_title(f"{title}\n{accuracy}{clips:,} clips", fontsize=10 * scale)
+        axes.set_title(f"{one_line(title)}\n{accuracy}{clips:,} clips", fontsize=10 * scale)
         axes.set_xlabel("predicted class", fontsize=9 * scale)
         axes.set_ylabel("true class", fontsize=9 * scale)
         axes.set_xticks(range(classes), names, rotation=90, fontsize=font)

@@ -331,6 +331,14 @@ def test_unwritable_folders(aum, trained, own_corpus, clips, tmp_path):
     assert_mistake(aum("train", "--recipe", RECIPE, "--data", own_corpus, "--out", "file"), "can't write file/recipe.toml")
 
 
+def test_an_out_that_is_no_folder(aum, trained, own_corpus, tmp_path):
+    for arguments in (("train", "--recipe", RECIPE, "--data", own_corpus), ("prepare", "folder", tmp_path / "sounds"), ("eval", trained),
+                      ("ablate", "--recipe", RECIPE, "--data", own_corpus), ("bench",)):
+        assert_mistake(aum(*arguments, "--out", "-"), "a folder is written, and - is standard output")
+        assert_mistake(aum(*arguments, "--out", "results.json"), "results.json is named like a file")
+    assert not [*Path().iterdir()]
+
+
 @needs_full
 def test_a_full_disk(aum, trained, own_corpus, clips, tmp_path):
     Path("out.json").write_text("old")

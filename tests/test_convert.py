@@ -244,3 +244,25 @@ def test_a_file_takes_no_recipe(published, tmp_path):
     convert(published(309), tmp_path / "model", recipe="vggsound")
     with pytest.raises(AumError, match="options are for model directories"):
         convert(tmp_path / "model", tmp_path / "model.pt2", recipe="vggsound")
+
+
+@pytest.mark.parametrize("name, words", [
+    ("m.tflite", "can't be written as .tflite"), ("m.pt", "can't be written as .pt"), ("deep/m.safetensors", ".safetensors"), ("m.Q8", ".Q8"),
+    ("-", "standard output")])
+def test_a_name_like_a_file_of_another_kind_is_refused(aum, trained, tmp_path, monkeypatch, name, words):
+    monkeypatch.chdir(tmp_path)
+    result = aum("convert", trained, name)
+    assert result.code == 2 and words in result.err and "fix: name a " in result.err and not [*tmp_path.iterdir()]
+
+
+@pytest.mark.parametrize("name", ["m.tflite/", "v1.5", "a.10-10-0.4593", "there.pt"])
+def test_a_directory_may_be_called_so_where_that_is_said(aum, trained, tmp_path, monkeypatch, name):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "there.pt").mkdir()
+    assert aum("convert", trained, name).code == 0
+    read_model(tmp_path / name)
+
+
+def test_a_suffix_may_be_in_capitals(aum, trained, tmp_path):
+    result = aum("convert", trained, tmp_path / "M.PT2")
+    assert result.code == 0 and "largest difference" in result.out and (tmp_path / "M.PT2").is_file()

@@ -209,6 +209,25 @@ def test_a_file_that_is_no_text(tmp_path):
     assert "mine.toml is not valid TOML" in problem(tmp_path / "mine.toml")
 
 
+@pytest.mark.parametrize("encoding, words", [("utf-16", "it is not in UTF-8"), ("latin-1", "it is not in UTF-8")])
+def test_a_file_in_another_encoding(tmp_path, encoding, words):
+    (tmp_path / "mine.toml").write_text('paper = "é"\n', encoding=encoding)
+    text = problem(tmp_path / "mine.toml")
+    assert words in text and "save it as UTF-8" in text
+
+
+def test_a_mark_of_windows_before_a_recipe(tmp_path):
+    (tmp_path / "mine.toml").write_text('extends = "quickstart"\n[train]\nepochs = 3\n', encoding="utf-8-sig")
+    assert load_recipe(tmp_path / "mine.toml").train.epochs == 3
+
+
+def test_a_recipe_with_a_path_of_any_bytes_can_be_written_and_read(tmp_path):
+    recipe = load_recipe("quickstart").model_copy(update={"paper": "caf\udce9"})
+    text = dump_recipe(recipe)
+    (tmp_path / "mine.toml").write_text(text, encoding="utf-8")
+    assert load_recipe(tmp_path / "mine.toml").paper == "caf\\xe9"
+
+
 def test_a_folder_is_no_recipe(tmp_path):
     (tmp_path / "mine.toml").mkdir()
     assert "there is no recipe" in problem(tmp_path / "mine.toml")

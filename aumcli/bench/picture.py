@@ -8,6 +8,7 @@ from aumcli.bench.analysis import Group, by_model, groups
 from aumcli.bench.point import Point
 from aumcli.bench.results import Result
 from aumcli.bench.turns import quartiles
+from aumcli.names import one_line
 from aumcli.report import BLUE, GREEN, ORANGE, STYLE, save_figure
 from aumcli.worker import OUT_OF_MEMORY
 
@@ -70,7 +71,7 @@ def _looks(models: Sequence[str]) -> dict[str, dict]:
                             "markersize": 5.5 - 0.8 * ranked.index(size)}
         else:
             colour, marker = next(others)
-            looks[model] = {"label": model, "color": colour, "marker": marker, "markersize": 5}
+            looks[model] = {"label": one_line(model), "color": colour, "marker": marker, "markersize": 5}
     return looks
 
 

@@ -38,8 +38,8 @@ def write_parquet(csv_path: Path, columns: Mapping[str, Sequence]) -> bool:
         ("path", pyarrow.string()), ("start_s", pyarrow.float64()), ("stop_s", pyarrow.float64()),
         ("labels", pyarrow.string()), ("split", pyarrow.string()), ("group", pyarrow.string())],
         metadata={DIGEST: _digest(csv_path)}))
-    with atomic_path(path) as temporary:
-        parquet.write_table(table, temporary)
+    with atomic_path(path) as temporary, open(temporary, "wb") as file:     # pyarrow itself wants names in UTF-8
+        parquet.write_table(table, file)
     return True
 
 
@@ -59,9 +59,10 @@ def read_parquet(csv_path: Path) -> Clips | None:
     from pyarrow import parquet
 
     try:
-        if (parquet.read_schema(path).metadata or {}).get(DIGEST) != _digest(csv_path):
-            return None
-        with parquet.ParquetFile(path) as file:
+        with open(path, "rb") as opened, parquet.ParquetFile(opened) as file:
+            if (file.schema_arrow.metadata or {}).get(DIGEST) != _digest(csv_path):
+                return None
+
             def column(name):                           # one at a time: arrow's copy of it is dropped again
                 return file.read(columns=[name]).column(name)
 

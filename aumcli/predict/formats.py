@@ -222,7 +222,7 @@ def _write_parquet(path: Path, header: Record, records: Iterable[Record]) -> Non
     types = [pa.float64() if name in ("start_s", "stop_s", "score") else pa.string() for name in COLUMNS]
     schema = pa.schema(list(zip(COLUMNS, types)), metadata={"aumcli": json.dumps(header)})
     rows = ([shown(value) if isinstance(value, str) else value for value in row] for record in records for row in rows_of(record))
-    with pa.parquet.ParquetWriter(path, schema) as writer:
+    with open(path, "wb") as file, pa.parquet.ParquetWriter(file, schema) as writer:       # pyarrow itself wants names in UTF-8
         while some := list(islice(rows, ROWS_TOGETHER)):
             writer.write_table(pa.table([list(column) for column in zip(*some)], schema=schema))
 
@@ -268,7 +268,7 @@ def _npy_header(file: BinaryIO, count: int, width: int) -> None:
 def _parquet_embeddings(path: Path, header: Record, records: Iterable[Record], width: int) -> None:
     pa = _pyarrow()
     schema = pa.schema([("path", pa.string()), ("embedding", pa.list_(pa.float32(), width))], metadata={"aumcli": json.dumps(header)})
-    with atomic_path(path) as temporary, pa.parquet.ParquetWriter(temporary, schema) as writer:
+    with atomic_path(path) as temporary, open(temporary, "wb") as file, pa.parquet.ParquetWriter(file, schema) as writer:
         while some := list(islice(records, ROWS_TOGETHER)):
             vectors = pa.FixedSizeListArray.from_arrays(pa.array(np.concatenate([embedding_of(record) for record in some])), width)
             writer.write_table(pa.table([pa.array([shown(record["path"]) for record in some]), vectors], schema=schema))

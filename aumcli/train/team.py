@@ -102,7 +102,7 @@ def own_device(name: str) -> str:
     """The GPU of this process in its team, where "cuda" names none; and cuBLAS is told to be deterministic."""
     if name.startswith("cuda"):
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # read when the first GPU is opened
-    return f"cuda:{os.environ['LOCAL_RANK']}" if name == "cuda" and "LOCAL_RANK" in os.environ else name
+    return f"cuda:{os.environ['LOCAL_RANK']}" if name == "cuda" and os.environ.get("LOCAL_RANK") else name
 
 
 def launch_id() -> str | None:

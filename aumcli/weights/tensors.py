@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from aumcli.errors import AumError
+from aumcli.files import utf8_path
 
 MOST_HEADER_BYTES = 2**20  # of a safetensors file; a base model's has 40 KB
 MOST_EXPANSION = 20  # torch.save doesn't compress; trained weights that somebody deflated shrink to a half at most
@@ -97,7 +98,7 @@ def safetensors_shapes(path: Path) -> dict[str, tuple[int, ...]]:
             length = int.from_bytes(file.read(8), "little")
         if length > min(MOST_HEADER_BYTES, path.stat().st_size):
             raise SafetensorError(f"its header would have {length:,} bytes")
-        with safe_open(path, "pt") as content:
+        with utf8_path(path) as plain, safe_open(plain, "pt") as content:
             return {name: tuple(content.get_slice(name).get_shape()) for name in content.keys()}
     except FileNotFoundError as error:
         raise AumError(f"can't read {path}: it does not exist", fix="check the name; a model directory has to be copied as a whole",
@@ -111,7 +112,8 @@ def read_safetensors(path: Path) -> dict[str, Tensor]:
     from safetensors.torch import load_file
 
     safetensors_shapes(path)
-    return load_file(path)
+    with utf8_path(path) as plain:
+        return load_file(plain)
 
 
 def _torch_file(path: Path) -> object:
