@@ -123,7 +123,7 @@ def test_text_under_an_audio_name(tmp_path, name):
                                            ("renamed.wav", b"\0\0\0\x20ftypisom")])
 def test_formats_to_convert_name_the_command(tmp_path, name, content):
     (tmp_path / name).write_bytes(content + bytes(500))
-    assert f"ffmpeg -i {name} " in refused(tmp_path / name).fix
+    assert f"ffmpeg -i {tmp_path / name} {tmp_path}/" in refused(tmp_path / name).fix
 
 
 def test_no_samples(tmp_path):

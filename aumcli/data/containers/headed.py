@@ -1,0 +1,56 @@
+"""Files of a header and then samples up to the end: AU, and NIST's SPHERE, in which TIMIT came."""
+
+import struct
+
+from aumcli.data.containers.chunks import is_placeholder
+from aumcli.data.containers.errors import convert_fix, damaged, left_over, truncated
+from aumcli.data.containers.region import Contents, Region
+from aumcli.data.containers.tags import is_padding
+
+AU_WIDTHS = {1: 1, 2: 1, 3: 2, 4: 3, 5: 4, 6: 4, 7: 8, 27: 1}       # bytes of a value by encoding
+UNKNOWN = 0xFFFFFFFF
+
+
+def scan_au(region: Region, path: str) -> Contents:
+    """Compare the size in the header of an AU file with the bytes that are there.
+
+    Args, returns and raises as `aumcli.data.containers.wave.scan`.
+    """
+    order = ">" if region.read(0, 4) == b".snd" else "<"
+    start, size, encoding, rate_hz, channels = struct.unpack(order + "5I", region.read(4, 20).ljust(20, b"\0"))
+    rest = region.size - start
+    if rest < 0 or start < 24:
+        raise truncated(path, "it ends before the sound begins")
+    if size == UNKNOWN:
+        return Contents()
+    if size == 0 and rest or size > rest and is_placeholder(size):
+        return Contents(None, region.patched({8: struct.pack(order + "I", UNKNOWN)}, region.size))
+    _compare(region, path, start, size, AU_WIDTHS.get(encoding, 0) * channels)
+    return Contents()
+
+
+def scan_nist(region: Region, path: str) -> Contents:
+    """Compare the number of samples in a SPHERE file's header with the bytes that are there.
+
+    Args, returns and raises as `aumcli.data.containers.wave.scan`.
+    """
+    lines = region.read(0, 16).split(b"\n")
+    length = int(lines[1]) if len(lines) > 1 and lines[1].strip().isdigit() else 0
+    fields = {}
+    for line in region.read(0, min(length, 2**16)).split(b"end_head")[0].splitlines()[2:]:
+        words = line.split(None, 2)
+        if len(words) == 3 and words[1] == b"-i" and words[2].strip().isdigit():
+            fields[words[0]] = int(words[2])
+    frame_bytes = fields.get(b"channel_count", 1) * fields.get(b"sample_n_bytes", 0)
+    if not frame_bytes or b"sample_count" not in fields:
+        raise damaged(path, "its header doesn't say how much sound follows", fix=convert_fix(path))
+    _compare(region, path, length, fields[b"sample_count"] * frame_bytes, frame_bytes)
+    return Contents(fields[b"sample_count"])
+
+
+def _compare(region: Region, path: str, start: int, size: int, frame_bytes: int) -> None:
+    rest = region.size - start
+    if size > rest:
+        raise truncated(path, f"its header promises {size:,} bytes of sound, {max(0, rest):,} are there")
+    if rest - size >= max(1, frame_bytes) and not is_padding(region, start + size):
+        raise left_over(path, f"its header says {size:,} bytes, {rest - size:,} stand behind that", "if all of it is sound, " + convert_fix(path))
