@@ -241,12 +241,13 @@ class _Decoder:
             self._file.close()
 
     def seek(self, sample: int) -> None:
-        """Go to a sample, by decoding up to it where the codec can't do otherwise."""
+        """Go to a sample, for the first time; by decoding all before it where the codec can't do otherwise, as GSM's."""
         if self._sound.seekable():
             self._sound.seek(sample)
             return
-        while (left := sample - self._sound.tell()) > 0 and len(self._sound.read(min(left, BLOCK_VALUES // self.channels), "float32")):
-            pass
+        passed = np.empty((min(sample, BLOCK_VALUES // self.channels), self.channels), np.float32)
+        while sample > 0 and (count := self.buffer_read_into(passed[:sample], "float32")):
+            sample -= count
 
 
 @contextmanager
@@ -275,7 +276,8 @@ def _sound_file(path: str, file: str, found: Contents | None) -> _Decoder:
     try:
         return _Decoder(path, file, found)
     except soundfile.LibsndfileError as error:
-        raise _unknown_format(Path(file)) from error
+        raise AumError(f"{path} can't be decoded: {error.error_string}", fix="remove it; if it does play elsewhere, " + convert_fix(file),
+                       exit_code=1) from error
 
 
 def _unknown_format(path: Path) -> AumError:

@@ -11,7 +11,7 @@ from aumcli.data.hdf5 import container
 from aumcli.errors import AumError
 
 NAME = ".prepare.journal"
-VERSION = 1                             # of what is stored; a journal of another version is not believed
+VERSION = 2                             # of what is stored; a journal of another version is not believed
 
 
 class Journal:

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from aumcli.data.audio import open_audio
+from aumcli.data.channels import Balance
 from aumcli.data.hdf5 import container
 from aumcli.data.windows import cut_windows
 from aumcli.errors import AumError
@@ -27,6 +28,7 @@ class End:
     """How a file ended: its length, or what is wrong with it; size and time (see `stamp`) when it was begun."""
 
     duration_s: float = 0.0
+    cancels: bool = False                                # whether its channels' mean is next to nothing (see `Balance`)
     problem: str = ""
     fix: str = ""
     stamp: tuple[int, int] = (-1, -1)
@@ -57,19 +59,22 @@ def stamp(source: Source) -> tuple[int, int]:
 def decode(source: Source, rate_hz: int, size: int | None, hop: int) -> Iterator[list[Window] | End]:
     """Decode a file to windows of `size` samples (None: one window) at `rate_hz`, a list at a time, and at last an End."""
     try:
-        with open_audio(source.file, rate_hz) as (info, blocks):
+        balance = Balance()
+        with open_audio(source.file, rate_hz, balance=balance) as (info, blocks):
             part: list[Window] = []
-            waiting = end = 0
+            waiting = 0
             for start, window in cut_windows(blocks, size or int(info.duration_s * rate_hz) + 2, hop):
                 part.append((start, window))
-                waiting, end = waiting + len(window), start + len(window)
+                waiting += len(window)
                 if waiting >= PART_SAMPLES:
                     yield part
                     part, waiting = [], 0
             yield part
-            yield End(min(info.duration_s, end / rate_hz))          # an MP3 may be shorter than its header says
+            yield End(info.duration_s, balance.cancels)
     except AumError as error:
-        yield End(problem=error.problem.replace(source.file, source.path), fix=error.fix)
+        # what came through a pipe is in a file that goes when the program ends: commands must not name that
+        fix = error.fix.replace(f"{source.file}.wav", "converted.wav") if source.file != source.path else error.fix
+        yield End(problem=error.problem.replace(source.file, source.path), fix=fix.replace(source.file, source.path))
 
 
 class Decoder:

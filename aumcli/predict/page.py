@@ -14,6 +14,7 @@ import numpy as np
 import soundfile
 
 from aumcli.data.audio import load_audio, open_audio
+from aumcli.data.channels import with_channel
 from aumcli.errors import AumError
 from aumcli.files import atomic_path
 
@@ -47,7 +48,7 @@ def write_page(path: Path, header: dict, records: Iterable[dict], files: Mapping
                 file = Path(files.get(record["path"], record["path"]))
                 sound = _sound(file, path, room, own=record["path"] in files)
                 room -= len(sound.get("audio", "")) if sound.get("audio", "").startswith("data:") else 0
-                shown |= sound | (_picture(file, header["sample_rate_hz"]) if number < PICTURES else {})
+                shown |= sound | (_picture(with_channel(file, header["channel"]), header["sample_rate_hz"]) if number < PICTURES else {})
             page.write(("," if number else "") + _escaped(shown))
         page.write("]}" + after.replace("@SCRIPT@", script))
 
@@ -78,7 +79,7 @@ def _sound(file: Path, page: Path, room: int, own: bool) -> dict[str, str]:
     return {"audio": quote(relative if not relative.startswith("/") else relative), "audio_note": f"played from {relative}"}
 
 
-def _picture(file: Path, rate_hz: int) -> dict[str, object]:
+def _picture(file: str, rate_hz: int) -> dict[str, object]:
     """Spectrogram as a PNG and the waveform's lowest and highest sample of each column, in percent."""
     import torch
     from matplotlib import colormaps

@@ -84,6 +84,7 @@ class Tally:
     clips: int = 0
     sound_s: float = 0.0
     failed: list[Record] = field(default_factory=list)
+    warned: list[Record] = field(default_factory=list)
     started: float = field(default_factory=time.perf_counter)
 
     def add(self, prediction: Prediction) -> Record:
@@ -92,6 +93,8 @@ class Tally:
         record = prediction.to_record()
         if prediction.problem:
             self.failed.append(record)
+        if prediction.warning:
+            self.warned.append(record)
         return record
 
     def __str__(self) -> str:
@@ -131,10 +134,12 @@ def run(classifier: Classifier, sources: Sequence[Source], config: PredictConfig
         groups = predict_groups(classifier, progress(sources, "predicting"), config)
         for text in formats.printed(outputs.kind, header, (tally.add(each) for group in groups for each in group)):
             emit(text)
+        _say_warnings(tally.warned, say)
         say(str(tally))
         return tally.failed
     journal = _label(classifier, sources, config, outputs, resume, header, tally, rank, processes)
     say(str(tally))
+    _say_warnings(journal.records(), say)
     failed = [record for record in journal.records() if "problem" in record]
     if processes == 1:
         write_outputs(outputs, header, journal.records, emit, say, sources)
@@ -145,6 +150,12 @@ def run(classifier: Classifier, sources: Sequence[Source], config: PredictConfig
         failed = []
     journal.close(remove=not resume)
     return failed
+
+
+def _say_warnings(records: Iterable[Record], say: Callable[[str], None]) -> None:
+    for record in records:
+        if "warning" in record:
+            say(f"warning: {record['warning']}")
 
 
 def _label(classifier: Classifier, sources: Sequence[Source], config: PredictConfig, outputs: Outputs, resume: bool, header: Record,
@@ -227,7 +238,7 @@ def describe(classifier: Classifier, config: PredictConfig) -> Record:
     least = dict(zip(classifier.labels, thresholds(classifier, config).astype(float).round(DECIMALS).tolist()))
     return {"schema": SCHEMA, "model": classifier.source, "backend": classifier.backend, "device": str(classifier.device),
             "dtype": "float32", "sample_rate_hz": rate_hz, "window_s": size and size / rate_hz, "hop_s": hop / rate_hz if size else None,
-            "smooth": config.smooth, "top": config.top, "threshold": least if len(set(least.values())) > 1 else next(iter(least.values()))}
+            "smooth": config.smooth, "top": config.top, "channel": config.channel, "threshold": least if len(set(least.values())) > 1 else next(iter(least.values()))}
 
 
 def _digest(classifier: Classifier) -> str:

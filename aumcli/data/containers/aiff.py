@@ -3,7 +3,7 @@
 import struct
 
 from aumcli.data.containers.chunks import FORM, Chunk, chunks, ends_with_chunks, is_metadata, is_placeholder, no_sound
-from aumcli.data.containers.errors import convert_fix, left_over, truncated
+from aumcli.data.containers.errors import left_over, truncated, whole_fix
 from aumcli.data.containers.region import Contents, Region
 
 UNCOMPRESSED = {b"NONE", b"sowt", b"twos", b"raw ", b"in24", b"in32", b"23ni", b"42ni", b"fl32", b"FL32", b"fl64", b"FL64"}
@@ -43,10 +43,10 @@ def _sound(region: Region, path: str, comm: Chunk, sound: Chunk) -> Contents:
     if size > rest:
         raise truncated(path, f"its header promises {size:,} bytes of sound, {rest:,} are there")
     if rest - size >= max(1, frame_bytes) and not is_metadata(region, FORM, sound.start + size):
-        raise left_over(path, f"its header says {size:,} bytes, {rest - size:,} stand behind that", "if all of it is sound, " + convert_fix(path))
+        raise left_over(path, f"its header says {size:,} bytes, {rest - size:,} stand behind that", whole_fix(path))
     there = (size - HEAD_BYTES - struct.unpack(">I", region.read(sound.start, 4).ljust(4, b"\0"))[0]) // frame_bytes if frame_bytes else frames
     if there < frames:
         raise truncated(path, f"its header promises {frames:,} samples, {there:,} are there")
     if there > frames:
-        raise left_over(path, f"its header says {frames:,} samples, {there:,} are there", "if all of it is sound, " + convert_fix(path))
+        raise left_over(path, f"its header says {frames:,} samples, {there:,} are there", whole_fix(path))
     return Contents()

@@ -3,7 +3,7 @@
 import struct
 
 from aumcli.data.containers.chunks import CAF, Chunk, chunks, ends_with_chunks, is_metadata, no_sound
-from aumcli.data.containers.errors import convert_fix, damaged, left_over, truncated
+from aumcli.data.containers.errors import cut_fix, damaged, left_over, truncated
 from aumcli.data.containers.region import Contents, Region
 
 EDIT_BYTES = 4                          # of the chunk data, before the sound
@@ -31,7 +31,7 @@ def scan(region: Region, path: str) -> Contents:
     elif size > rest:
         raise truncated(path, f"its header promises {size:,} bytes of sound, {rest:,} are there")
     elif rest - size >= max(1, packet_bytes) and not is_metadata(region, CAF, sound.start + size):
-        raise left_over(path, f"its header says {size:,} bytes, {rest - size:,} stand behind that", "if all of it is sound, " + convert_fix(path))
+        raise left_over(path, f"its header says {size:,} bytes, {rest - size:,} stand behind that", cut_fix(path, sound.start + size))
     if codec == b"alac":
         _check_packets(region, path, found.get(b"pakt"), size - EDIT_BYTES, packet_samples)
         bits = _alac_bits(region, found.get(b"kuki"))

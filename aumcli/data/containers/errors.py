@@ -11,10 +11,31 @@ COPY = "copy or download it again, or remove it"
 
 def convert_fix(path: Path | str, how: str = "", out: str = "") -> str:
     """The command that turns `path` into something every tool reads, with ffmpeg's options for input and output."""
+    source, target = _quoted(path)
+    return " ".join(["convert it: ffmpeg", *filter(None, [how]), "-i", source, *filter(None, [out]), target])
+
+
+def whole_fix(path: str) -> str:
+    """The command that takes all that stands in a file for sound, whatever its header says."""
+    return "if all of it is sound, convert it: sox --ignore-length " + " ".join(_quoted(path))
+
+
+def cut_fix(path: str, size: int) -> str:
+    """The command that cuts off what stands behind the first `size` bytes."""
+    return f"if what stands behind that is no sound, cut it off: head -c {size} {_quoted(path)[0]} > {shlex.quote(_beside(path, '-cut'))}"
+
+
+def _quoted(path: Path | str) -> tuple[str, str]:
+    """A file and one beside it to convert it to, for a shell."""
     path = Path(path)
-    target = path.with_name(path.stem + ("-converted" if path.suffix.lower() == ".wav" else "") + ".wav")
-    name, target = (os.path.join(".", each) if each.startswith("-") else each for each in (str(path), str(target)))
-    return " ".join(["convert it: ffmpeg", *filter(None, [how]), "-i", shlex.quote(name), *filter(None, [out]), shlex.quote(target)])
+    target = _beside(path.with_suffix(".wav"), "-converted" if path.suffix.lower() == ".wav" else "")
+    return shlex.quote(os.path.join(".", path) if str(path).startswith("-") else str(path)), shlex.quote(target)
+
+
+def _beside(path: Path | str, mark: str) -> str:
+    path = Path(path)
+    name = str(path.with_name(path.stem + mark + path.suffix))
+    return os.path.join(".", name) if name.startswith("-") else name
 
 
 def truncated(path: str, why: str, fix: str = COPY) -> AumError:

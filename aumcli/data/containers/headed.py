@@ -3,7 +3,7 @@
 import struct
 
 from aumcli.data.containers.chunks import is_placeholder
-from aumcli.data.containers.errors import convert_fix, damaged, left_over, truncated
+from aumcli.data.containers.errors import convert_fix, damaged, left_over, truncated, whole_fix
 from aumcli.data.containers.region import Contents, Region
 from aumcli.data.containers.tags import is_padding
 
@@ -53,4 +53,4 @@ def _compare(region: Region, path: str, start: int, size: int, frame_bytes: int)
     if size > rest:
         raise truncated(path, f"its header promises {size:,} bytes of sound, {max(0, rest):,} are there")
     if rest - size >= max(1, frame_bytes) and not is_padding(region, start + size):
-        raise left_over(path, f"its header says {size:,} bytes, {rest - size:,} stand behind that", "if all of it is sound, " + convert_fix(path))
+        raise left_over(path, f"its header says {size:,} bytes, {rest - size:,} stand behind that", whole_fix(path))

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from aumcli.data.containers.errors import convert_fix, damaged, left_over, truncated
 from aumcli.data.containers.region import Contents, Region, Zeros
-from aumcli.data.containers.tags import behind_tag, behind_tags, behind_zeros, is_padding
+from aumcli.data.containers.tags import ID3V1_BYTES, behind_tag, behind_tags, behind_zeros, is_padding
 
 # kbit/s by MPEG version (1, or 2 and 2.5) and layer
 _KBPS = {(1, 1): (0, 32, 64, 96, 128, 160, 192, 224, 256, 288, 320, 352, 384, 416, 448),
@@ -98,14 +98,17 @@ def scan(region: Region, path: str, wrapped: bool = False) -> Contents | None:
     if stream.start - begin >= stream.shortest and not agrees:
         raise damaged(path, f"{stream.start - begin:,} bytes at its beginning are no sound", convert_fix(path))
     if agrees and index.is_read:
-        # libsndfile passes over one tag by itself
-        plain = not wrapped and stream.start in (0, behind_tag(region, 0) if region.read(0, 3) == b"ID3" else 0)
+        # libsndfile passes over one tag in front by itself, and one of ID3's first version behind
+        plain = (not wrapped and stream.start in (0, behind_tag(region, 0) if region.read(0, 3) == b"ID3" else 0)
+                 and region.size - stream.end in (0, ID3V1_BYTES))
         return Contents(None, () if plain else (region.span(stream.start, stream.end),))
     first = stream.start + (index.length if index is not None else 0)
     count = stream.count - (index is not None)
-    # without an index libsndfile guesses the length from that of the file, and reads no more: the guess must not be too low
+    # without an index libsndfile guesses the length from that of the file, and reads no more: the guess must not be too low;
+    # and it looks for one frame more than it decodes
+    another = region.span(first, first + _walk(region, first, 1).longest)
     padding = Zeros(max(0, (count + 2) * stream.longest - (stream.end - first)))
-    return Contents(count * stream.frame.samples, (region.span(first, stream.end), padding))
+    return Contents(count * stream.frame.samples, (region.span(first, stream.end), another, padding))
 
 
 def _find(region: Region, begin: int, within: int) -> _Stream | None:

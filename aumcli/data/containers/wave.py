@@ -4,7 +4,7 @@ import struct
 
 from aumcli.data.containers import mpeg
 from aumcli.data.containers.chunks import RIFF, RIFX, W64, Chunk, Layout, chunks, ends_with_chunks, is_metadata, is_placeholder, no_sound
-from aumcli.data.containers.errors import convert_fix, left_over, truncated
+from aumcli.data.containers.errors import convert_fix, left_over, truncated, whole_fix
 from aumcli.data.containers.region import Contents, Part, Region
 
 LAYOUTS = {b"RIFF": RIFF, b"RF64": RIFF, b"BW64": RIFF, b"RIFX": RIFX, b"riff": W64}
@@ -61,7 +61,7 @@ def _sound(region: Region, path: str, layout: Layout, chunk: Chunk, long_size: C
         raise truncated(path, f"its header promises {fmt.text(size)} of sound, {fmt.text(rest)} are there")
     elif rest - size >= max(1, fmt.block_bytes) and not is_metadata(region, layout, chunk.start + size):
         raise left_over(path, f"its header says {fmt.text(size)}, {fmt.text(rest - size)} stand behind that",
-                        fix="if all of it is sound, " + convert_fix(path, "-ignore_length 1"))
+                        whole_fix(path) if layout is W64 else "if all of it is sound, " + convert_fix(path, "-ignore_length 1"))
     if fmt.tag in MPEG_TAGS:
         return mpeg.scan(region.part(chunk.start, chunk.start + size), path, wrapped=True)
     # libsndfile takes a byte of padding for one more block
