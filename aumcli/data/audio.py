@@ -353,10 +353,13 @@ def _blocks(path: str, sound: _Decoder | Hdf5Sound, first: int, last: int) -> It
     try:
         if first:
             sound.seek(first)
-        while first < last:
-            block = np.empty((min(step, last - first), sound.channels), dtype)
-            block = block[: sound.buffer_read_into(block, dtype)]                       # asks libsndfile less than read() does
-            if not len(block):
+        count = wanted = 0
+        while first < last and count == wanted:                 # behind a short read libsndfile goes on at another place
+            wanted = min(step, last - first)
+            block = np.empty((wanted, sound.channels), dtype)
+            count = sound.buffer_read_into(block, dtype)                                # asks libsndfile less than read() does
+            block = block[:count]
+            if not count:
                 break
             if dtype == "int16":        # several times as fast as libsndfile converts them
                 block = block.astype(np.float32)

@@ -14,7 +14,7 @@ import numpy as np
 import soundfile
 
 from aumcli.data.audio import load_audio, open_audio
-from aumcli.data.channels import with_channel
+from aumcli.data.channels import MEAN, with_channel
 from aumcli.errors import AumError
 from aumcli.files import atomic_path
 
@@ -48,7 +48,7 @@ def write_page(path: Path, header: dict, records: Iterable[dict], files: Mapping
                 file = Path(files.get(record["path"], record["path"]))
                 sound = _sound(file, path, room, own=record["path"] in files)
                 room -= len(sound.get("audio", "")) if sound.get("audio", "").startswith("data:") else 0
-                shown |= sound | (_picture(with_channel(file, header["channel"]), header["sample_rate_hz"]) if number < PICTURES else {})
+                shown |= sound | (_picture(with_channel(file, header.get("channel", MEAN)), header["sample_rate_hz"]) if number < PICTURES else {})
             page.write(("," if number else "") + _escaped(shown))
         page.write("]}" + after.replace("@SCRIPT@", script))
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from aumcli.classifier import Classifier
 from aumcli.config import PredictConfig
+from aumcli.data.channels import MEAN
 from aumcli.errors import AumError
 from aumcli.files import check_writable
 from aumcli.predict import formats
@@ -238,7 +239,7 @@ def describe(classifier: Classifier, config: PredictConfig) -> Record:
     least = dict(zip(classifier.labels, thresholds(classifier, config).astype(float).round(DECIMALS).tolist()))
     return {"schema": SCHEMA, "model": classifier.source, "backend": classifier.backend, "device": str(classifier.device),
             "dtype": "float32", "sample_rate_hz": rate_hz, "window_s": size and size / rate_hz, "hop_s": hop / rate_hz if size else None,
-            "smooth": config.smooth, "top": config.top, "channel": config.channel, "threshold": least if len(set(least.values())) > 1 else next(iter(least.values()))}
+            "smooth": config.smooth, "top": config.top, **({} if config.channel == MEAN else {"channel": config.channel}), "threshold": least if len(set(least.values())) > 1 else next(iter(least.values()))}
 
 
 def _digest(classifier: Classifier) -> str:

@@ -2,8 +2,9 @@
 
 import struct
 
-from aumcli.data.containers.chunks import FORM, Chunk, chunks, ends_with_chunks, is_metadata, is_placeholder, no_sound
-from aumcli.data.containers.errors import left_over, truncated, whole_fix
+from aumcli.data.containers.chunks import FORM, Chunk, chunks, extent, no_sound
+from aumcli.data.containers.errors import left_over, too_long, truncated, whole_fix
+from aumcli.data.containers.extent import Extent
 from aumcli.data.containers.region import Contents, Region
 
 UNCOMPRESSED = {b"NONE", b"sowt", b"twos", b"raw ", b"in24", b"in32", b"23ni", b"42ni", b"fl32", b"FL32", b"fl64", b"FL64"}
@@ -33,20 +34,22 @@ def _sound(region: Region, path: str, comm: Chunk, sound: Chunk) -> Contents:
     width = (bits + 7) // 8 if codec in UNCOMPRESSED else codec in COMPANDED            # bytes of a value; 0: not known
     frame_bytes = channels * int(width)
     size, rest = sound.size, region.size - sound.start
-    unknown = (size == 0 and rest > HEAD_BYTES and not ends_with_chunks(region, FORM, sound.start)) or size > rest and is_placeholder(size)
-    if unknown:
+    there = extent(region, FORM, sound.start, size, frame_bytes)
+    if there is Extent.UNKNOWN:
         size = rest
-        frames = (size - HEAD_BYTES) // frame_bytes if frame_bytes else frames
         stop = sound.start + size
-        return Contents(None, region.patched({4: FORM.pack_size(min(stop - 8, 2**32 - 1)), comm.start + 2: struct.pack(">I", frames),
-                                              sound.size_at: FORM.pack_size(min(size, 2**32 - 1))}, stop))
-    if size > rest:
+        if stop >= 2**32:
+            raise too_long(path)
+        frames = (size - HEAD_BYTES) // frame_bytes if frame_bytes else frames
+        return Contents(None, region.patched({4: FORM.pack_size(stop - 8), comm.start + 2: struct.pack(">I", frames),
+                                              sound.size_at: FORM.pack_size(size)}, stop))
+    if there is Extent.LESS:
         raise truncated(path, f"its header promises {size:,} bytes of sound, {rest:,} are there")
-    if rest - size >= max(1, frame_bytes) and not is_metadata(region, FORM, sound.start + size):
+    if there is Extent.MORE:
         raise left_over(path, f"its header says {size:,} bytes, {rest - size:,} stand behind that", whole_fix(path))
-    there = (size - HEAD_BYTES - struct.unpack(">I", region.read(sound.start, 4).ljust(4, b"\0"))[0]) // frame_bytes if frame_bytes else frames
-    if there < frames:
-        raise truncated(path, f"its header promises {frames:,} samples, {there:,} are there")
-    if there > frames:
-        raise left_over(path, f"its header says {frames:,} samples, {there:,} are there", whole_fix(path))
-    return Contents()
+    held = (size - HEAD_BYTES - struct.unpack(">I", region.read(sound.start, 4).ljust(4, b"\0"))[0]) // frame_bytes if frame_bytes else frames
+    if held < frames:
+        raise truncated(path, f"its header promises {frames:,} samples, {held:,} are there")
+    if held > frames:
+        raise left_over(path, f"its header says {frames:,} samples, {held:,} are there", whole_fix(path))
+    return Contents(frames if frame_bytes else None)

@@ -2,8 +2,9 @@
 
 import struct
 
-from aumcli.data.containers.chunks import CAF, Chunk, chunks, ends_with_chunks, is_metadata, no_sound
+from aumcli.data.containers.chunks import CAF, Chunk, chunks, extent, no_sound
 from aumcli.data.containers.errors import cut_fix, damaged, left_over, truncated
+from aumcli.data.containers.extent import Extent
 from aumcli.data.containers.region import Contents, Region
 
 EDIT_BYTES = 4                          # of the chunk data, before the sound
@@ -25,19 +26,21 @@ def scan(region: Region, path: str) -> Contents:
     sound = found[b"data"]
     size, rest = sound.size, region.size - sound.start
     patches, stop = {}, region.size
-    if size < 0 or size == 0 and rest > EDIT_BYTES and not ends_with_chunks(region, CAF, sound.start):      # -1: up to the end
+    there = Extent.UNKNOWN if size < 0 else extent(region, CAF, sound.start, size, packet_bytes)            # -1: up to the end
+    if there is Extent.UNKNOWN:
         size, stop = rest, sound.start + rest
         patches[sound.size_at] = CAF.pack_size(size)
-    elif size > rest:
+    elif there is Extent.LESS:
         raise truncated(path, f"its header promises {size:,} bytes of sound, {rest:,} are there")
-    elif rest - size >= max(1, packet_bytes) and not is_metadata(region, CAF, sound.start + size):
+    elif there is Extent.MORE:
         raise left_over(path, f"its header says {size:,} bytes, {rest - size:,} stand behind that", cut_fix(path, sound.start + size))
     if codec == b"alac":
         _check_packets(region, path, found.get(b"pakt"), size - EDIT_BYTES, packet_samples)
         bits = _alac_bits(region, found.get(b"kuki"))
         if flags == 0 and bits in ALAC_FLAGS:
             patches[found[b"desc"].start + 12] = struct.pack(">I", ALAC_FLAGS[bits])
-    return Contents(None, region.patched(patches, stop) if patches else ())
+    samples = (size - EDIT_BYTES) // packet_bytes if packet_samples == 1 and packet_bytes else None
+    return Contents(samples, region.patched(patches, stop) if patches else ())
 
 
 def _check_packets(region: Region, path: str, chunk: Chunk | None, size: int, packet_samples: int) -> None:

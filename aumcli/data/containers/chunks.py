@@ -6,12 +6,11 @@ from dataclasses import dataclass
 from struct import Struct
 
 from aumcli.data.containers.errors import damaged, truncated
+from aumcli.data.containers.extent import Extent, compare
 from aumcli.data.containers.region import Region
 from aumcli.data.containers.tags import is_padding
 
 MOST_CHUNKS = 10_000
-# All ones, or half of that: ffmpeg, sox, arecord, espeak; sox in AIFF; 2e9. The headers' bytes may be added or taken off
-PLACEHOLDERS, MOST_HEAD_BYTES = (2**32 - 1, 2**31 - 1, 0x7F000000, 2_000_000_000, 2**63 - 1, 2**64 - 1), 4096
 _NAME = re.compile(rb"[ -~]{4}")
 _SOUND = {b"data", b"SSND", b"RIFF", b"RIFX", b"RF64", b"BW64", b"FORM", b"riff", b"caff", b"wavl"}
 _METADATA = {b"LIST", b"list", b"id3 ", b"ID3 ", b"bext", b"cue ", b"smpl", b"fact", b"PEAK", b"JUNK", b"junk", b"iXML", b"axml", b"free",
@@ -83,25 +82,23 @@ def no_sound(path: str) -> Exception:
     return truncated(path, "it ends, or its chunks can't be followed, before the sound begins")
 
 
-def is_placeholder(size: int) -> bool:
-    """Whether a size is one of those that stand in a header whose writer, into a pipe, could not go back to fill it in."""
-    return any(abs(size - mark) <= MOST_HEAD_BYTES for mark in PLACEHOLDERS)
-
-
-def is_metadata(region: Region, layout: Layout, at: int) -> bool:
-    """Whether from `at` on only whole chunks without sound, tags and zeros follow."""
+def is_metadata(region: Region, layout: Layout, end: int, size: int) -> bool:
+    """Whether only whole chunks without sound, tags and zeros stand behind a chunk that ends at `end` and has `size` bytes."""
     for _ in range(MOST_CHUNKS):
-        chunk = chunk_at(region, layout, at)
-        if chunk is None or chunk.name in _SOUND or chunk.size < 0:
-            break
-        end = chunk.start + chunk.size
-        if end > region.size:
-            return chunk.name in _METADATA      # cut, but no sound is lost
+        padded = end + -size % layout.align
         # some writers forget the padding
-        at = end if chunk_at(region, layout, chunk.behind) is None and chunk_at(region, layout, end) else chunk.behind
-    return at >= region.size or is_padding(region, at)
+        chunk = chunk_at(region, layout, padded) or chunk_at(region, layout, end)
+        if chunk is None or chunk.name in _SOUND or chunk.size < 0:
+            return padded >= region.size or is_padding(region, padded) or is_padding(region, end)
+        size, end = chunk.size, chunk.start + chunk.size
+        if end > region.size:           # cut, but no sound is lost; or no chunk at all
+            return chunk.name in _METADATA or is_padding(region, padded)
+    return False
 
 
-def ends_with_chunks(region: Region, layout: Layout, at: int) -> bool:
-    """Whether at least one chunk stands at `at`, or nothing, so that a size of 0 before it means an empty sound."""
-    return at >= region.size or chunk_at(region, layout, at) is not None and is_metadata(region, layout, at)
+def extent(region: Region, layout: Layout, start: int, size: int, frame_bytes: int) -> Extent:
+    """Compare the size of a chunk with sound, whose body is at `start`, with what is there."""
+    if size <= 0:                       # a sound without samples, or one whose writer never came back
+        is_empty = start >= region.size or chunk_at(region, layout, start) is not None and is_metadata(region, layout, start, 0)
+        return Extent.WHOLE if is_empty else Extent.UNKNOWN
+    return compare(region, start, size, frame_bytes, lambda end: is_metadata(region, layout, end, size))

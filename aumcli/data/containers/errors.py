@@ -43,6 +43,11 @@ def truncated(path: str, why: str, fix: str = COPY) -> AumError:
     return AumError(f"{path} is truncated: {why}", fix=fix, exit_code=1)
 
 
+def too_long(path: str) -> AumError:
+    """The error that a header has no room for the size of the sound that is there."""
+    return AumError(f"{path} is longer than its format allows: more than 4 GiB", fix=whole_fix(path), exit_code=1)
+
+
 def damaged(path: str, why: str, fix: str = COPY) -> AumError:
     """The error that something within the sound is lost."""
     return AumError(f"{path} is damaged: {why}", fix=fix, exit_code=1)

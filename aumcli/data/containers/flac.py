@@ -4,6 +4,7 @@ import re
 from dataclasses import dataclass
 
 from aumcli.data.containers.errors import COPY, convert_fix, damaged, left_over, truncated
+from aumcli.data.containers.joined import another_begins
 from aumcli.data.containers.region import Contents, Region
 
 MOST_BLOCKS = 10_000
@@ -11,7 +12,6 @@ LONGEST_HEADER = 16                     # of a frame, in bytes
 HEAD_BYTES = 4 + 4 + 34                 # the magic word and the block STREAMINFO
 _TOTAL_AT = 4 + 4 + 13                  # the byte that holds the highest 4 of 36 bits of the number of samples
 _SYNC = re.compile(rb"\xff[\xf8\xf9]")
-_SECOND = re.compile(rb"fLaC[\x00\x80]\x00\x00\x22", re.DOTALL)
 
 
 def _crc8_table() -> bytes:
@@ -119,10 +119,10 @@ def _header(head: bytes) -> _Frame | None:
 
 def _check_rest(region: Region, path: str, last: int, there_s: float) -> None:
     """Behind the last frame that follows the others neither a stream nor a frame may begin."""
+    if another_begins(region, last):
+        raise left_over(path, f"another file begins behind the first, which ends after {there_s:.3f} s", convert_fix(path))
     head = region.read(last, LONGEST_HEADER)
     for place, block in region.blocks(last + 4, overlap=LONGEST_HEADER):
-        if _SECOND.search(block):
-            raise left_over(path, f"a second stream follows the first after {there_s:.3f} s", convert_fix(path))
         for match in _SYNC.finditer(block):
             other = block[match.start() : match.start() + LONGEST_HEADER]
             # in the last frame's own bytes a header may occur by chance, but hardly of the same rate and sample size too

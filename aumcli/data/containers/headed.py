@@ -1,14 +1,14 @@
 """Files of a header and then samples up to the end: AU, and NIST's SPHERE, in which TIMIT came."""
 
 import struct
+from functools import partial
 
-from aumcli.data.containers.chunks import is_placeholder
 from aumcli.data.containers.errors import convert_fix, damaged, left_over, truncated, whole_fix
+from aumcli.data.containers.extent import ALL_ONES, Extent, compare
 from aumcli.data.containers.region import Contents, Region
 from aumcli.data.containers.tags import is_padding
 
 AU_WIDTHS = {1: 1, 2: 1, 3: 2, 4: 3, 5: 4, 6: 4, 7: 8, 27: 1}       # bytes of a value by encoding
-UNKNOWN = 0xFFFFFFFF
 
 
 def scan_au(region: Region, path: str) -> Contents:
@@ -21,12 +21,12 @@ def scan_au(region: Region, path: str) -> Contents:
     rest = region.size - start
     if rest < 0 or start < 24:
         raise truncated(path, "it ends before the sound begins")
-    if size == UNKNOWN:
-        return Contents()
-    if size == 0 and rest or size > rest and is_placeholder(size):
-        return Contents(None, region.patched({8: struct.pack(order + "I", UNKNOWN)}, region.size))
-    _compare(region, path, start, size, AU_WIDTHS.get(encoding, 0) * channels)
-    return Contents()
+    frame_bytes = AU_WIDTHS.get(encoding, 0) * channels
+    there = Extent.UNKNOWN if size == 0 and rest else compare(region, start, size, frame_bytes, partial(is_padding, region))
+    _check(path, there, size, rest)
+    is_unknown = there is Extent.UNKNOWN
+    samples = (rest if is_unknown else size) // frame_bytes if frame_bytes else None
+    return Contents(samples, region.patched({8: ALL_ONES.to_bytes(4)}, region.size) if is_unknown and size != ALL_ONES else ())
 
 
 def scan_nist(region: Region, path: str) -> Contents:
@@ -44,13 +44,14 @@ def scan_nist(region: Region, path: str) -> Contents:
     frame_bytes = fields.get(b"channel_count", 1) * fields.get(b"sample_n_bytes", 0)
     if not frame_bytes or b"sample_count" not in fields:
         raise damaged(path, "its header doesn't say how much sound follows", fix=convert_fix(path))
-    _compare(region, path, length, fields[b"sample_count"] * frame_bytes, frame_bytes)
+    size = fields[b"sample_count"] * frame_bytes
+    _check(path, compare(region, length, size, frame_bytes, partial(is_padding, region)), size, region.size - length)
     return Contents(fields[b"sample_count"])
 
 
-def _compare(region: Region, path: str, start: int, size: int, frame_bytes: int) -> None:
-    rest = region.size - start
-    if size > rest:
+def _check(path: str, there: Extent, size: int, rest: int) -> None:
+    """Raise what is wrong where the header says `size` bytes and `rest` follow it."""
+    if there is Extent.LESS:
         raise truncated(path, f"its header promises {size:,} bytes of sound, {max(0, rest):,} are there")
-    if rest - size >= max(1, frame_bytes) and not is_padding(region, start + size):
+    if there is Extent.MORE:
         raise left_over(path, f"its header says {size:,} bytes, {rest - size:,} stand behind that", whole_fix(path))

@@ -5,6 +5,7 @@ import re
 from dataclasses import dataclass
 
 from aumcli.data.containers.errors import convert_fix, damaged, left_over, truncated
+from aumcli.data.containers.joined import another_begins
 from aumcli.data.containers.region import Contents, Region, Zeros
 from aumcli.data.containers.tags import ID3V1_BYTES, behind_tag, behind_tags, behind_zeros, is_padding
 
@@ -90,12 +91,13 @@ def scan(region: Region, path: str, wrapped: bool = False) -> Contents | None:
         if wrapped:
             raise damaged(path, "there is no MPEG audio in it, though its header says so", convert_fix(path))
         return None
-    index = _index(region, stream)
+    length = _walk(region, stream.start, 1).longest
+    index = _index(region, stream, length)
     agrees = index is not None and index.frames == stream.count - 1
     _check_rest(region, path, stream, agrees)
     if index is not None and index.frames is not None and not agrees:
         _compare(path, stream, index)
-    if stream.start - begin >= stream.shortest and not agrees:
+    if stream.start - begin >= length and not agrees:           # there is room for a frame that was lost
         raise damaged(path, f"{stream.start - begin:,} bytes at its beginning are no sound", convert_fix(path))
     if agrees and index.is_read:
         # libsndfile passes over one tag in front by itself, and one of ID3's first version behind
@@ -106,7 +108,7 @@ def scan(region: Region, path: str, wrapped: bool = False) -> Contents | None:
     count = stream.count - (index is not None)
     # without an index libsndfile guesses the length from that of the file, and reads no more: the guess must not be too low;
     # and it looks for one frame more than it decodes
-    another = region.span(first, first + _walk(region, first, 1).longest)
+    another = region.span(first, first + (_walk(region, first, 1).longest if index is not None else length))
     padding = Zeros(max(0, (count + 2) * stream.longest - (stream.end - first)))
     return Contents(count * stream.frame.samples, (region.span(first, stream.end), another, padding))
 
@@ -171,8 +173,7 @@ class _Index:
     is_read: bool                       # whether libsndfile understands it
 
 
-def _index(region: Region, stream: _Stream) -> _Index | None:
-    length = _walk(region, stream.start, 1).longest
+def _index(region: Region, stream: _Stream, length: int) -> _Index | None:
     head = region.read(stream.start, length)
     for mark in (b"Xing", b"Info"):
         at = head.find(mark, 4, 64)     # behind the side information, of 9 to 32 bytes
@@ -207,5 +208,7 @@ def _check_rest(region: Region, path: str, stream: _Stream, agrees: bool) -> Non
     more = _find(region, begin, min(rest, SEARCHED_BEHIND_BYTES)) if rest > stream.shortest else None
     if more is not None:
         raise left_over(path, f"after {stream.seconds:.3f} s its frames break off, and others follow (two files joined, or it is damaged there)", convert_fix(path))
+    if another_begins(region, stream.end):
+        raise left_over(path, f"another file begins behind the first, which ends after {stream.seconds:.3f} s", convert_fix(path))
     if rest >= stream.shortest and not agrees:
         raise damaged(path, f"after {stream.seconds:.3f} s follow {rest:,} bytes that are no sound", convert_fix(path))

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 
 from aumcli.data.containers import flac
 from aumcli.data.containers.errors import convert_fix, damaged, left_over, truncated
+from aumcli.data.containers.joined import another_begins
 from aumcli.data.containers.region import Contents, Region
 from aumcli.data.containers.tags import is_padding
 
@@ -73,6 +74,8 @@ def scan(region: Region, path: str) -> Contents:
         if page is None:
             if streams and all(stream.page.flags & LAST for stream in streams.values()) and is_padding(region, at):
                 break
+            if another_begins(region, at):
+                raise left_over(path, f"another file begins behind the first, which ends after {_where(streams)}", convert_fix(path))
             raise _lost(path, region, at, streams)
         if page.flags & FIRST:
             if any(stream.page.number != stream.first for stream in streams.values()):

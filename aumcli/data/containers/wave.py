@@ -3,12 +3,13 @@
 import struct
 
 from aumcli.data.containers import mpeg
-from aumcli.data.containers.chunks import RIFF, RIFX, W64, Chunk, Layout, chunks, ends_with_chunks, is_metadata, is_placeholder, no_sound
-from aumcli.data.containers.errors import convert_fix, left_over, truncated, whole_fix
+from aumcli.data.containers.chunks import RIFF, RIFX, W64, Chunk, Layout, chunks, extent, no_sound
+from aumcli.data.containers.errors import convert_fix, left_over, too_long, truncated, whole_fix
+from aumcli.data.containers.extent import Extent
 from aumcli.data.containers.region import Contents, Part, Region
 
 LAYOUTS = {b"RIFF": RIFF, b"RF64": RIFF, b"BW64": RIFF, b"RIFX": RIFX, b"riff": W64}
-EXTENSIBLE, GSM, MPEG_TAGS = 0xFFFE, 0x31, (0x50, 0x55)         # format tags
+EXTENSIBLE, UNCOMPRESSED, GSM, MPEG = 0xFFFE, (1, 3, 6, 7), 0x31, (0x50, 0x55)          # format tags
 GSM_BYTES, GSM_SAMPLES = 65, 320                                # of a block
 LONGEST_RIFF = 2**32 - 2**16
 
@@ -53,29 +54,32 @@ class _Format:
 
 def _sound(region: Region, path: str, layout: Layout, chunk: Chunk, long_size: Chunk | None, fmt: _Format) -> Contents:
     size, rest, parts = (long_size or chunk).size, region.size - chunk.start, ()
-    unknown = (size == 0 and rest > 0 and not ends_with_chunks(region, layout, chunk.start)) or size > rest and is_placeholder(size)
-    if unknown:
+    there = extent(region, layout, chunk.start, size, fmt.block_bytes)
+    if there is Extent.UNKNOWN:
         size = rest
-        parts = _filled_in(region, layout, chunk, long_size, size)
-    elif size > rest:
+        parts = _filled_in(region, path, layout, chunk, long_size, size)
+    elif there is Extent.LESS:
         raise truncated(path, f"its header promises {fmt.text(size)} of sound, {fmt.text(rest)} are there")
-    elif rest - size >= max(1, fmt.block_bytes) and not is_metadata(region, layout, chunk.start + size):
+    elif there is Extent.MORE:
         raise left_over(path, f"its header says {fmt.text(size)}, {fmt.text(rest - size)} stand behind that",
                         whole_fix(path) if layout is W64 else "if all of it is sound, " + convert_fix(path, "-ignore_length 1"))
-    if fmt.tag in MPEG_TAGS:
+    if fmt.tag in MPEG:
         return mpeg.scan(region.part(chunk.start, chunk.start + size), path, wrapped=True)
-    # libsndfile takes a byte of padding for one more block
-    samples = size // GSM_BYTES * GSM_SAMPLES if (fmt.tag, fmt.block_bytes) == (GSM, GSM_BYTES) else None
-    return Contents(samples, parts)
+    # libsndfile takes chunks behind W64's sound for sound, and a byte of GSM's padding for one more block
+    if fmt.tag in UNCOMPRESSED and fmt.block_bytes:
+        return Contents(size // fmt.block_bytes, parts)
+    return Contents(size // GSM_BYTES * GSM_SAMPLES if (fmt.tag, fmt.block_bytes) == (GSM, GSM_BYTES) else None, parts)
 
 
-def _filled_in(region: Region, layout: Layout, chunk: Chunk, long_size: Chunk | None, size: int) -> tuple[Part, ...]:
+def _filled_in(region: Region, path: str, layout: Layout, chunk: Chunk, long_size: Chunk | None, size: int) -> tuple[Part, ...]:
     """The file with the size of its sound in the header; of more than 4 GiB as RF64."""
     stop = chunk.start + size
     if long_size is not None:
         return region.patched({long_size.size_at: struct.pack("<Q", size)}, stop)
     if layout is W64:
         return region.patched({chunk.size_at: layout.pack_size(size)}, stop)
+    if layout is RIFX and stop >= LONGEST_RIFF:
+        raise too_long(path)
     if stop < LONGEST_RIFF:
         return region.patched({4: layout.pack_size(stop - 8), chunk.size_at: layout.pack_size(size)}, stop)
     sizes = struct.pack("<4sI4s4sIQQQI", b"RF64", 0xFFFFFFFF, b"WAVE", b"ds64", 28, stop + 28, size, 0, 0)
