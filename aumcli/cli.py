@@ -36,6 +36,7 @@ app = typer.Typer(
     help="Audio classification with Audio Mamba: prepare data, train, evaluate, predict, compare.")
 
 Device = Annotated[str, typer.Option(help="cpu, cuda, cuda:1, mps or auto (a GPU where there is one)")]
+Channel = Annotated[str, typer.Option(help="of stereo and more: mean, left, right, a number from 1 on, or max (the loudest)")]
 LONG, OUTPUT, SPEED, PAPER = "Long sounds", "Output", "Speed", "The paper's tables"
 Json = Annotated[bool, typer.Option("--json", help="print the result as JSON")]
 
@@ -80,6 +81,7 @@ def prepare(
     workers: Annotated[int | None, typer.Option(help="threads that open clips (default: the cores)")] = None,
     strict: Annotated[bool, typer.Option("--strict/--keep-going", help="stop at unusable files, or leave them out")] = False,
     shards: Annotated[bool, typer.Option("--shards", help="also write tar files that training can stream")] = False,
+    channel: Channel = "mean",
     as_json: Json = False,
 ) -> None:
     """Download or take a corpus, open every clip once, and index it: writes data/CORPUS/."""
@@ -93,7 +95,7 @@ def prepare(
         raise AumError("both a folder and --source were given", fix="give one of them; tables that lie elsewhere: --annotations")
     try:
         report = prepare_corpus(corpus, out, source=source or folder, split=split, seed=seed, strict=strict, annotations=annotations,
-                                settings=set_ or [], workers=workers, shards=shards)
+                                settings=set_ or [], workers=workers, shards=shards, channel=channel)
     except KeyboardInterrupt:
         raise AumError("stopped; what was opened is remembered", fix="go on with the same command", exit_code=130) from None
     _print_json(asdict(report)) if as_json else print_prepared(report)
@@ -192,6 +194,7 @@ def predict(
                                                "else the newest run, else the packaged model)")] = None,
     top: Annotated[int | None, typer.Option(min=1, help="labels per clip (default: 5)")] = None,
     device: Device = "cpu",
+    channel: Channel = "mean",
     window: Annotated[float | None, typer.Option(help="seconds scored at a time (default: the model's clip)", rich_help_panel=LONG)] = None,
     hop: Annotated[float | None, typer.Option(help="seconds from one window to the next (default: half a window)", rich_help_panel=LONG)] = None,
     whole: Annotated[bool, typer.Option("--whole", help="one pass over the whole clip instead", rich_help_panel=LONG)] = False,
@@ -214,7 +217,7 @@ def predict(
     from aumcli.predict.inputs import record
 
     config = predict_config(top=top, window_s=window, hop_s=hop, whole=whole, threshold=threshold, smooth=smooth, batch_size=batch,
-                            workers=workers)
+                            workers=workers, channel=channel)
     outputs = running.Outputs(out, running.Format.named(format), html, embed)
     emit = partial(echo, end="")
     if join:

@@ -12,6 +12,7 @@ import numpy as np
 
 from aumcli.data import sources
 from aumcli.data.audio import AudioInfo
+from aumcli.data.channels import MEAN, check_channel
 from aumcli.data.clips import Clip, Clips
 from aumcli.data.journal import Journal
 from aumcli.data.manifest import write_clips, write_manifest
@@ -63,7 +64,7 @@ class PrepareReport:
 
 def prepare(corpus: str, out: Path | str | None = None, *, source: Path | str | None = None, split: str | None = None,
             seed: int = 0, strict: bool = False, annotations: Path | str | None = None, settings: Sequence[str] = (),
-            workers: int | None = None, shards: bool = False) -> PrepareReport:
+            workers: int | None = None, shards: bool = False, channel: str = MEAN) -> PrepareReport:
     """Prepare a corpus: write manifest.csv, labels.csv and report.json. An interrupted call goes on where it stopped.
 
     Args:
@@ -78,6 +79,7 @@ def prepare(corpus: str, out: Path | str | None = None, *, source: Path | str | 
             comma, for implausible clips that are used all the same.
         workers: threads that open clips; None for as many as there are cores.
         shards: write tar files for streaming too (see `aumcli.data.shards`).
+        channel: what is heard of sounds with several: their mean, or one (see `aumcli.data.channels`).
 
     Returns:
         What was found, as in report.json; where `failures` is not 0 some inputs failed.
@@ -85,7 +87,8 @@ def prepare(corpus: str, out: Path | str | None = None, *, source: Path | str | 
     Raises:
         AumError: unknown corpus, wrong option, unusable source, no usable clip, or any unusable one where `strict`.
     """
-    request = _request(corpus, out, source, split, seed, annotations, settings)
+    check_channel(channel)
+    request = replace(_request(corpus, out, source, split, seed, annotations, settings), channel=channel)
     if workers is not None and workers < 1:
         raise AumError(f"{workers} workers can't open a clip", fix="choose 1 or more")
     with no_empty_folders(request.out), locked(request.out, "aum prepare") as doubt:
@@ -99,7 +102,7 @@ def _prepare(request: Request, strict: bool, workers: int, shards: bool, doubts:
     clips = Clips.of(index.clips)
     journal = Journal(request.out)
     try:
-        found = _open_all(clips, index, journal, workers, request.keep)
+        found = _open_all(clips, index, journal, workers, request.keep, request.channel)
         report = _finish(request, index, clips, found, strict)
         if shards:
             write_shards(request.out, found.clips, index.labels, request.seed, workers, journal)
@@ -168,13 +171,14 @@ class _Found:
     sample_rates_hz: array
     left_out: list[LeftOut]
     kept: dict[str, list[str]]              # silent or loud -> paths of such clips
+    cancelling: list[str]                   # paths of clips whose channels cancel each other
 
 
-def _open_all(clips: Clips, index: Index, journal: Journal, workers: int, keep: frozenset[str]) -> _Found:
+def _open_all(clips: Clips, index: Index, journal: Journal, workers: int, keep: frozenset[str], channel: str) -> _Found:
     """Open every clip once."""
-    places, durations_s, rates, left_out = array("q"), array("d"), array("q"), list(index.left_out)
+    places, durations_s, rates, left_out, cancelling = array("q"), array("d"), array("q"), list(index.left_out), []
     kept = {what: [] for what in KEPT if what in keep}
-    results = progress(open_clips(clips, journal, workers, index.longest_s, keep), "opening", len(clips))
+    results = progress(open_clips(clips.heard(channel), journal, workers, index.longest_s, keep), "opening", len(clips))
     for place, result in enumerate(results):
         if isinstance(result, AudioInfo):
             places.append(place)
@@ -182,9 +186,11 @@ def _open_all(clips: Clips, index: Index, journal: Journal, workers: int, keep: 
             rates.append(result.sample_rate_hz)
             for what in implausible(result) & keep:
                 kept[what].append(clips.place(place)[0])
+            if result.cancels:
+                cancelling.append(clips.place(place)[0])
         else:
             left_out.append(result)
-    return _Found(clips.take(np.array(places, dtype=np.int64)), durations_s, rates, left_out, kept)
+    return _Found(clips.take(np.array(places, dtype=np.int64)), durations_s, rates, left_out, kept, cancelling)
 
 
 def _finish(request: Request, index: Index, clips: Clips, found: _Found, strict: bool) -> PrepareReport:
@@ -201,6 +207,10 @@ def _finish(request: Request, index: Index, clips: Clips, found: _Found, strict:
         found.clips, warnings = Clips.of(arranged), warnings + more
     for what, identity in index.identities.items():
         warnings += leaks(what, found.clips, identity)
+    if found.cancelling:
+        warnings.append(f"the channels of {len(found.cancelling)} clips cancel each other, and their mean is next to silent: "
+                        f"{listed(found.cancelling)}; take one with --channel left")
+    found.clips = found.clips.heard(request.channel)
     report = _report(request, index, clips, found, warnings)
     write_manifest(request.out, found.clips, index.labels, asdict(report))
     if index.missing:

@@ -5,20 +5,21 @@ import math
 import os
 import stat
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import soundfile
 
-from aumcli.data.containers import checked_source, convert_fix, mp3_samples
+from aumcli.data.channels import LOUDEST, MEAN, Balance, channel_place, split_channel
+from aumcli.data.containers import Contents, Reassembled, convert_fix, scan, scan_file
 from aumcli.data.hdf5 import Hdf5Sound, container, open_hdf5
 from aumcli.data.resample import resample_blocks
 from aumcli.errors import AumError
 from aumcli.names import one_line
 
-READABLE_SUFFIXES = frozenset({".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".aiff", ".aif", ".aifc", ".au",
+READABLE_SUFFIXES = frozenset({".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".mp2", ".aiff", ".aif", ".aifc", ".au",
                                ".snd", ".caf", ".w64", ".rf64"})
 CONVERT_SUFFIXES = frozenset({".m4a", ".aac", ".mp4", ".wma", ".webm", ".mka", ".mkv", ".mov", ".avi", ".3gp", ".amr",
                               ".ape", ".wv", ".ac3"})
@@ -30,8 +31,7 @@ SYSTEM_NAMES = frozenset({"__MACOSX", "@eaDir", "@Recycle", "#recycle", "$RECYCL
 ROUNDING_S = 0.001          # annotations round times to the millisecond, sometimes to past the file's end
 BLOCK_S = 30.0              # files are decoded in blocks of this length,
 BLOCK_VALUES = 2**22        # and of at most so many values, whatever rate and channels
-LOWEST_HZ, HIGHEST_HZ, MOST_CHANNELS, LONGEST_S = 1_000, 1_000_000, 256, 31 * 86_400.0   # beyond lie damaged headers
-MPEG_FRAME_SAMPLES = 1152
+LOWEST_HZ, HIGHEST_HZ, MOST_CHANNELS, LONGEST_S = 1, 1_000_000, 256, 31 * 86_400.0   # beyond lie damaged headers
 
 
 @dataclass(frozen=True)
@@ -46,6 +46,7 @@ class AudioInfo:
     channels: int
     lowest: float = 0.0
     highest: float = 0.0
+    cancels: bool = False       # whether the channels are nearly each other's opposite, so that their mean is nearly silent
 
 
 def load_audio(path: Path | str, sample_rate_hz: int | None = None, start_s: float | None = None,
@@ -54,36 +55,38 @@ def load_audio(path: Path | str, sample_rate_hz: int | None = None, start_s: flo
 
     Args:
         path: a file that libsndfile reads (wav, flac, ogg, mp3, aiff, ...) at any rate with any number of channels, or a
-            data set in an HDF5 file (see `aumcli.data.hdf5`).
+            data set in an HDF5 file (see `aumcli.data.hdf5`); it may name a channel (see `aumcli.data.channels`).
         sample_rate_hz: the rate to resample to; None for the file's own.
         start_s: first second of the slice; None for the beginning.
         stop_s: end of the slice in seconds; None for the end of the file.
 
     Returns:
-        The mean of the channels, (samples,) float32 in -1..1, and its rate in Hz.
+        The mean of the channels, or the one that the path names, (samples,) float32 in -1..1, and its rate in Hz.
 
     Raises:
-        AumError: the file is missing, empty, no audio, truncated or not finite, or the slice lies outside it.
+        AumError: the file is missing, empty, no audio, truncated, damaged or not finite, holds more sound than its header
+            says, has no such channel, or the slice lies outside it.
     """
     path = os.fspath(path)
     with _open(path) as sound:
         rate_hz = sound.samplerate
         to_hz = sample_rate_hz or rate_hz
-        blocks = map(_mono, _blocks(path, sound, *_span(path, sound, start_s, stop_s)))
+        blocks = _waveform(path, sound, *_span(path, sound, start_s, stop_s))
         first, *others = blocks if to_hz == rate_hz else resample_blocks(blocks, rate_hz, to_hz)
     return np.concatenate([first, *others]) if others else first, to_hz
 
 
 @contextmanager
-def open_audio(path: Path | str, sample_rate_hz: int | None = None, start_s: float | None = None,
-               stop_s: float | None = None) -> Iterator[tuple[AudioInfo, Iterator[np.ndarray]]]:
+def open_audio(path: Path | str, sample_rate_hz: int | None = None, start_s: float | None = None, stop_s: float | None = None,
+               balance: Balance | None = None) -> Iterator[tuple[AudioInfo, Iterator[np.ndarray]]]:
     """Open a sound file to decode it block by block, in bounded memory however long it is.
 
     Args:
         path, sample_rate_hz, start_s, stop_s: as for `load_audio`.
+        balance: counts the blocks where their channels are averaged.
 
     Yields:
-        What the header says, and the blocks, (samples,) float32 each: one after another they are what `load_audio` gives.
+        How long it is, and the blocks, (samples,) float32 each: one after another they are what `load_audio` gives.
 
     Raises:
         AumError: as `load_audio`; what is wrong further behind in the file is raised by its block.
@@ -92,7 +95,7 @@ def open_audio(path: Path | str, sample_rate_hz: int | None = None, start_s: flo
     with _open(path) as sound:
         first, last = _span(path, sound, start_s, stop_s)
         rate_hz = sound.samplerate
-        blocks = (_mono(block) for block in _blocks(path, sound, first, last))
+        blocks = _waveform(path, sound, first, last, balance)
         yield (AudioInfo((last - first) / rate_hz, rate_hz, sound.channels),
                blocks if sample_rate_hz in (None, rate_hz) else resample_blocks(blocks, rate_hz, sample_rate_hz))
 
@@ -110,31 +113,35 @@ def decode_audio(data: bytes, name: str) -> tuple[np.ndarray, int]:
     Raises:
         AumError: it is damaged.
     """
+    found = scan(io.BytesIO(data), name)
+    if found is None:
+        raise AumError(f"{name} is no sound, or damaged at its beginning", fix="write it again", exit_code=1)
     try:
-        with soundfile.SoundFile(io.BytesIO(data)) as sound:
+        with _Decoder(name, io.BytesIO(data), found) as sound:
             _, last = _span(name, sound, None, None)
-            return _mono(np.concatenate([*_blocks(name, sound, 0, last)])), sound.samplerate      # (samples,)
+            return np.concatenate([*_waveform(name, sound, 0, last)]), sound.samplerate      # (samples,)
     except soundfile.LibsndfileError as error:
         raise AumError(f"{name} is damaged at its beginning", fix="write it again", exit_code=1) from error
 
 
-def file_content(path: Path | str) -> bytes:
-    """The content of a sound file, whole; the size of one that was written to a pipe is filled in."""
-    source = checked_source(os.fspath(path))
-    return source.readall() if isinstance(source, io.RawIOBase) else Path(path).read_bytes()
+def file_content(path: Path | str) -> bytes | None:
+    """The content of a sound file, whole; None where libsndfile can't read it as it is, or its path names a channel."""
+    path, channel = split_channel(os.fspath(path))
+    found = scan_file(path, os.stat(path))
+    return Path(path).read_bytes() if channel == MEAN and found is not None and not found.parts else None
 
 
 def audio_info(path: Path | str) -> AudioInfo:
-    """Read a sound file's length, rate and channels from its header.
+    """Find out a sound file's length, rate and channels.
 
     Args:
         path: the file.
 
     Returns:
-        The header's values; the sound itself is not decoded.
+        What its container holds; the sound itself is not decoded.
 
     Raises:
-        AumError: the file is missing, empty, no audio or visibly truncated.
+        AumError: the file is missing, empty, no audio, or holds less or more than its header promises.
     """
     path = os.fspath(path)
     with _open(path) as sound:
@@ -159,17 +166,17 @@ def check_clip(path: Path | str, start_s: float | None = None, stop_s: float | N
         AumError: whatever `load_audio` would raise, or that the clip is silent.
     """
     path = os.fspath(path)
-    lowest, highest = math.inf, -math.inf
+    lowest, highest, balance = math.inf, -math.inf, Balance()
     with _open(path) as sound:
         first, last = _span(path, sound, start_s, stop_s)
-        for block in _blocks(path, sound, first, last):
-            waveform = _mono(block)                                                     # (samples,)
+        for waveform in _waveform(path, sound, first, last, balance):                   # (samples,)
             lowest, highest = min(lowest, float(waveform.min())), max(highest, float(waveform.max()))
-        info = AudioInfo((last - first) / sound.samplerate, sound.samplerate, sound.channels, lowest, highest)
+        info = AudioInfo((last - first) / sound.samplerate, sound.samplerate, sound.channels, lowest, highest, balance.cancels)
     if highest - lowest < SILENCE and not silent:
-        what = "the mean of its channels" if info.channels > 1 else "it"
+        what = "the mean of its channels" if info.channels > 1 and split_channel(path)[1] == MEAN else "it"
+        fix = "take one channel: --channel left" if info.cancels else "remove it, or record it again"
         raise AumError(f"{path}{_slice_text(start_s, stop_s)} is silent: {what} never changes",
-                       fix="remove it, or record it again; --set keep=silent keeps silent clips", exit_code=1)
+                       fix=f"{fix}; --set keep=silent keeps silent clips", exit_code=1)
     return info
 
 
@@ -226,28 +233,82 @@ def _unreadable_folder(error: OSError) -> None:
                    exit_code=1) from error
 
 
-def _open(path: str) -> AbstractContextManager[soundfile.SoundFile | Hdf5Sound]:
+class _Decoder:
+    """A sound file that libsndfile has opened, as long as its scan found it: the part of soundfile.SoundFile's interface that is used.
+
+    Args:
+        path: for errors.
+        file: the file, or its content.
+        found: what the scan found in it.
+
+    Raises:
+        soundfile.LibsndfileError: libsndfile doesn't know the format.
+        AumError: it would not decode all that is there.
+    """
+
+    def __init__(self, path: str, file: str | io.BytesIO, found: Contents):
+        self._file = file
+        if found.parts:
+            self._file = Reassembled(open(file, "rb") if isinstance(file, str) else file, found.parts)
+        self._sound = sound = soundfile.SoundFile(_named(self._file))
+        self.frames = sound.frames if found.samples is None else found.samples
+        self.samplerate, self.channels, self.subtype = sound.samplerate, sound.channels, sound.subtype
+        self.buffer_read_into = sound.buffer_read_into
+        if sound.frames < self.frames:
+            raise AumError(f"{path} can't be decoded to its end: {sound.frames:,} of {self.frames:,} samples would be read",
+                           fix=convert_fix(path), exit_code=1)
+
+    def __enter__(self) -> "_Decoder":
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._sound.close()
+        if not isinstance(self._file, str):
+            self._file.close()
+
+    def seek(self, sample: int) -> None:
+        """Go to a sample, for the first time; by decoding all before it where the codec can't do otherwise, as GSM's."""
+        if self._sound.seekable():
+            self._sound.seek(sample)
+            return
+        passed = np.empty((min(sample, BLOCK_VALUES // self.channels), self.channels), np.float32)
+        while sample > 0 and (count := self.buffer_read_into(passed[:sample], "float32")):
+            sample -= count
+
+
+@contextmanager
+def _open(path: str) -> Iterator[_Decoder | Hdf5Sound]:
     """Open a sound file, or say what it is instead."""
     file, name = container(path)
     if "\0" in path:
         raise AumError(f"{one_line(path)} can't be a file: no name contains NUL", fix="correct the name", exit_code=1)
+    with ExitStack() as opened:
+        try:
+            status = os.stat(file)
+            if stat.S_ISDIR(status.st_mode):
+                raise AumError(f"{path} is a folder, not a sound file", fix="name the files in it", exit_code=1)
+            if status.st_size == 0:
+                raise AumError(f"{file} is empty (0 bytes)", fix="copy or download it again, or remove it", exit_code=1)
+            sound = opened.enter_context(open_hdf5(file, name) if name else _sound_file(path, file, scan_file(file, status)))
+        except FileNotFoundError as error:
+            raise AumError(f"{path} doesn't exist", fix="check the path", exit_code=1) from error
+        except OSError as error:
+            raise AumError(f"can't read {path}: {error.strerror or error}", fix="check its permissions and the disk",
+                           exit_code=1) from error
+        yield sound
+
+
+def _sound_file(path: str, file: str, found: Contents | None) -> _Decoder:
+    if found is None or file.lower().endswith(".raw"):          # by this name soundfile takes it for samples without a header
+        raise _unknown_format(Path(file))
     try:
-        status = os.stat(file)
-        if stat.S_ISDIR(status.st_mode):
-            raise AumError(f"{path} is a folder, not a sound file", fix="name the files in it", exit_code=1)
-        if status.st_size == 0:
-            raise AumError(f"{file} is empty (0 bytes)", fix="copy or download it again, or remove it", exit_code=1)
-        return open_hdf5(file, name) if name else soundfile.SoundFile(_named(checked_source(path)))
-    except FileNotFoundError as error:
-        raise AumError(f"{path} doesn't exist", fix="check the path", exit_code=1) from error
-    except OSError as error:
-        raise AumError(f"can't read {path}: {error.strerror or error}", fix="check its permissions and the disk",
+        return _Decoder(path, file, found)
+    except soundfile.LibsndfileError as error:
+        raise AumError(f"{path} can't be decoded: {error.error_string}", fix="remove it; if it does play elsewhere, " + convert_fix(file),
                        exit_code=1) from error
-    except (soundfile.LibsndfileError, TypeError) as error:     # TypeError: headerless .raw, whose rate is unknown
-        raise _unknown_format(Path(path)) from error
 
 
-def _named(source: str | io.RawIOBase) -> bytes | str | io.RawIOBase:
+def _named(source: str | io.IOBase) -> bytes | str | io.IOBase:
     """A file's name as bytes, which soundfile takes whatever they are; of text it wants all to be UTF-8."""
     return os.fsencode(source) if isinstance(source, str) and os.name != "nt" else source
 
@@ -274,8 +335,6 @@ def _span(path: str, sound: soundfile.SoundFile, start_s: float | None, stop_s: 
     rate_hz, samples = sound.samplerate, sound.frames
     if samples == 0:
         raise AumError(f"{path} has 0 samples", fix="remove it, or record it again", exit_code=1)
-    if samples > 2**60:                                         # FLAC written to a pipe
-        raise AumError(f"{path} doesn't say how long it is", fix=convert_fix(path), exit_code=1)
     _check_limits(path, rate_hz, sound.channels, samples)
     first = 0.0 if start_s is None else start_s * rate_hz
     last = float(samples) if stop_s is None else stop_s * rate_hz
@@ -288,24 +347,52 @@ def _span(path: str, sound: soundfile.SoundFile, start_s: float | None, stop_s: 
 
 def _check_limits(path: str, rate_hz: int, channels: int, samples: int) -> None:
     """Refuse what only a damaged header says, before time and memory are spent on it."""
-    for what, value, lowest, highest in (("a rate in Hz", rate_hz, LOWEST_HZ, HIGHEST_HZ), ("channels", channels, 1, MOST_CHANNELS),
-                                         ("a length in s", samples / rate_hz, 0, LONGEST_S)):
+    file = container(path)[0]
+    for what, value, lowest, highest, fix in (
+            ("a rate in Hz", rate_hz, LOWEST_HZ, HIGHEST_HZ, convert_fix(file, out=f"-ar {HIGHEST_HZ}")),
+            ("channels", channels, 1, MOST_CHANNELS, convert_fix(file, out="-ac 1")),
+            ("a length in s", samples / rate_hz, 0, LONGEST_S, convert_fix(file, out=f"-t {LONGEST_S:.0f}"))):
         if not lowest <= value <= highest:
             raise AumError(f"{path}: its header says {what} of {value:,.0f}; {lowest:,} to {highest:,.0f} can be read here",
-                           fix="the file is damaged; if it does play elsewhere, " + convert_fix(path), exit_code=1)
+                           fix="the file is damaged; if it does play elsewhere, " + fix, exit_code=1)
 
 
-def _blocks(path: str, sound: soundfile.SoundFile, first: int, last: int) -> Iterator[np.ndarray]:
+def _waveform(path: str, sound: _Decoder | Hdf5Sound, first: int, last: int, balance: Balance | None = None) -> Iterator[np.ndarray]:
+    """Decode samples `first` to `last`, (samples,) float32 a block: the channel that the path names, or the mean of all."""
+    channel = split_channel(path)[1]
+    place = None
+    if channel == LOUDEST and sound.channels > 1:
+        levels = Balance()
+        for block in _blocks(path, sound, first, last):
+            levels.add(block, block[:, 0])
+        place = levels.loudest
+        sound.seek(first)
+    elif channel not in (MEAN, LOUDEST):
+        place = channel_place(path, channel, sound.channels)
+    for block in _blocks(path, sound, first, last):
+        if place is None:
+            mean = _mono(block)
+            if balance is not None and sound.channels > 1:
+                balance.add(block, mean)
+            yield mean
+        else:
+            yield block[:, place].copy()                                                # so that the others are let go
+
+
+def _blocks(path: str, sound: _Decoder | Hdf5Sound, first: int, last: int) -> Iterator[np.ndarray]:
     """Decode samples `first` to `last`; every block is (samples, channels) float32, finite and complete."""
-    begin, unsure, dtype = first, _mp3_unsure(path, sound), "int16" if sound.subtype == "PCM_16" else "float32"
+    dtype = "int16" if sound.subtype == "PCM_16" else "float32"
     step = max(1, min(int(BLOCK_S * sound.samplerate), BLOCK_VALUES // sound.channels))
     try:
         if first:
             sound.seek(first)
-        while first < last:
-            block = np.empty((min(step, last - first), sound.channels), dtype)
-            block = block[: sound.buffer_read_into(block, dtype)]                       # asks libsndfile less than read() does
-            if not len(block):
+        count = wanted = 0
+        while first < last and count == wanted:                 # behind a short read libsndfile goes on at another place
+            wanted = min(step, last - first)
+            block = np.empty((wanted, sound.channels), dtype)
+            count = sound.buffer_read_into(block, dtype)                                # asks libsndfile less than read() does
+            block = block[:count]
+            if not count:
                 break
             if dtype == "int16":        # several times as fast as libsndfile converts them
                 block = block.astype(np.float32)
@@ -319,21 +406,10 @@ def _blocks(path: str, sound: soundfile.SoundFile, first: int, last: int) -> Ite
         raise AumError(f"{path} is damaged or truncated: decoding fails after {first / sound.samplerate:.3f} s of "
                        f"{sound.frames / sound.samplerate:.3f} s", fix="copy or download it again, or remove it",
                        exit_code=1) from error
-    if first < last and (first == begin or not unsure):
+    if first < last:
         raise AumError(f"{path} is truncated: its header promises {sound.frames / sound.samplerate:.3f} s, the sound "
                        f"ends after {first / sound.samplerate:.3f} s", fix="copy or download it again, or remove it",
                        exit_code=1)
-
-
-def _mp3_unsure(path: str, sound: soundfile.SoundFile) -> bool:
-    """Whether this is an MP3 without an index, whose header only guesses its length; refuse it if the guess is off."""
-    samples = None
-    if sound.format == "MP3":
-        samples = mp3_samples(sound.name if isinstance(sound.name, io.BytesIO) else path)
-    if samples is not None and sound.frames < samples - 2 * MPEG_FRAME_SAMPLES:
-        raise AumError(f"{path} has a variable bit rate and no index: only {sound.frames / sound.samplerate:.3f} s of "
-                       f"{samples / sound.samplerate:.3f} s would be decoded", fix=convert_fix(path), exit_code=1)
-    return samples is not None
 
 
 def _mono(block: np.ndarray) -> np.ndarray:

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import numpy as np
 
+from aumcli.data.channels import with_channel
+
 
 @dataclass(frozen=True, slots=True)
 class Clip:
@@ -83,6 +85,13 @@ class Clips(Sequence):
         part.__dict__ |= self.__dict__
         places = np.asarray(places, dtype=np.int64)
         part._rows = places if self._rows is None else self._rows[places]
+        return part
+
+    def heard(self, channel: str) -> "Clips":
+        """The same clips with a channel in their paths (see `aumcli.data.channels`). All other columns are shared."""
+        part = Clips(self._folder)
+        part.__dict__ |= self.__dict__
+        part._paths = [with_channel(path, channel) for path in self._paths]
         return part
 
     def of_split(self, name: str) -> "Clips":

@@ -11,16 +11,16 @@ from pathlib import Path
 
 import numpy as np
 
+from aumcli.data.channels import HDF5_SUFFIXES as SUFFIXES, SEPARATOR as SEPARATOR, split_channel
 from aumcli.errors import AumError
 
-SEPARATOR = "::"
-SUFFIXES = (".hdf5", ".h5")
 RATE_HZ = 24000
 
 
 def container(path: Path | str) -> tuple[Path | str, str | None]:
-    """Split a path to a data set into its HDF5 file and its name there; any other path is itself and None."""
+    """Split a path into its file and, for an HDF5 file, the name of a data set there; a channel is left out."""
     if SEPARATOR in os.fspath(path):
+        path, _ = split_channel(path)
         file, _, name = os.fspath(path).partition(SEPARATOR)
         if name and file.lower().endswith(SUFFIXES):
             return Path(file), name

@@ -12,7 +12,7 @@ from aumcli.errors import AumError
 from aumcli.names import escaped
 
 NAME = ".prepare.journal"
-VERSION = 2                             # of what is stored; a journal of another version is not believed
+VERSION = 3                             # of what is stored; a journal of another version is not believed
 
 
 class Journal:

@@ -1,8 +1,9 @@
 """A prepared corpus on disk: manifest.csv (one row per clip), labels.csv (one row per class) and report.json.
 
-A path in manifest.csv is relative to its folder or absolute; bytes that are not UTF-8 stand in it as `\\xNN` (see `aumcli.names.escaped`).
-`EPIC_audio.hdf5::P01_11` is the data set P01_11 of an HDF5 file (see
-`aumcli.data.hdf5`). start_s and stop_s are empty for the whole file; several label ids are joined by `;`. manifest.parquet, where it
+A path in manifest.csv is relative to its folder or absolute; bytes that are not UTF-8 stand in it as `\\xNN` (see
+`aumcli.names.escaped`). `EPIC_audio.hdf5::P01_11` is the data set P01_11 of an HDF5 file (see `aumcli.data.hdf5`),
+`call.wav::left` one channel of a sound (see `aumcli.data.channels`). start_s and stop_s are empty for the whole file;
+several label ids are joined by `;`. manifest.parquet, where it
 is, holds the same rows (see `aumcli.data.parquet`); missing.csv, those that the corpus's tables list and that have no file.
 """
 

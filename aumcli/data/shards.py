@@ -11,7 +11,7 @@ A sample of a shard is two members that follow one another, `KEY.json` and `KEY.
 manifest.csv counted from 0. Rows of a split are shuffled once (by the corpus's seed), so any shard is a fair part of its split.
 
 - `KEY.SUFFIX`: the sound. The clip's own file, byte for byte, where the clip is a whole file that libsndfile reads (wav, flac,
-  ogg, mp3, ...); of a slice, or a sound in an HDF5 file, its mono samples as .flac, or as .wav (32-bit float) where FLAC's 24
+  ogg, mp3, ...); of a slice, one channel, or a sound in an HDF5 file, its mono samples as .flac, or as .wav (32-bit float) where FLAC's 24
   bits would change them. Either way decoding gives the samples that `aumcli.data.audio.load_audio` gives, to the bit.
 - `KEY.json`: {"labels": [ids], "split", "group", "path", "start_s", "stop_s", "sample_rate_hz", "sha256"}; path, start and
   stop tell where the sound was taken from; sha256 is that of the sound's member.
@@ -190,10 +190,10 @@ def encode_clip(clip: Clip) -> tuple[str, bytes, dict[str, object]]:
     Raises:
         AumError: the clip can't be read.
     """
-    suffix = clip.path.suffix.lower()
+    suffix, sound = container(clip.path)[0].suffix.lower(), None
     if clip.start_s is None and clip.stop_s is None and container(clip.path)[1] is None and suffix in READABLE_SUFFIXES:
         suffix, sound, rate_hz = suffix[1:], file_content(clip.path), audio_info(clip.path).sample_rate_hz
-    else:
+    if sound is None:
         waveform, rate_hz = load_audio(clip.path, None, clip.start_s, clip.stop_s)              # (samples,)
         suffix, sound = _exact(waveform, rate_hz)
     return suffix, sound, {

@@ -7,6 +7,7 @@ from pydantic import ValidationError
 
 from aumcli.classifier import Classifier
 from aumcli.config import PredictConfig
+from aumcli.data.channels import check_channel
 from aumcli.errors import AumError
 from aumcli.predict.events import Event as Event
 from aumcli.predict.inputs import Source, find_clips as find_clips
@@ -19,7 +20,9 @@ OPTIONS = {"window_s": "--window", "hop_s": "--hop", "batch_size": "--batch"}   
 def predict_config(**settings: object) -> PredictConfig:
     """Check settings (None: the default); raises AumError for what doesn't go together."""
     try:
-        return PredictConfig(**{name: value for name, value in settings.items() if value is not None})
+        config = PredictConfig(**{name: value for name, value in settings.items() if value is not None})
+        check_channel(config.channel)
+        return config
     except ValidationError as error:
         first = error.errors()[0]
         name = str(first["loc"][0])

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from aumcli.data.audio import open_audio
+from aumcli.data.channels import Balance
 from aumcli.data.hdf5 import container
 from aumcli.data.windows import cut_windows
 from aumcli.errors import AumError
@@ -27,6 +28,7 @@ class End:
     """How a file ended: its length, or what is wrong with it; size and time (see `stamp`) when it was begun."""
 
     duration_s: float = 0.0
+    cancels: bool = False                                # whether its channels' mean is next to nothing (see `Balance`)
     problem: str = ""
     fix: str = ""
     stamp: tuple[int, int] = (-1, -1)
@@ -60,19 +62,22 @@ def decode(source: Source, rate_hz: int, size: int | None, hop: int) -> Iterator
         yield End(problem=source.problem, fix=source.fix)
         return
     try:
-        with open_audio(source.file, rate_hz) as (info, blocks):
+        balance = Balance()
+        with open_audio(source.file, rate_hz, balance=balance) as (info, blocks):
             part: list[Window] = []
-            waiting = end = 0
+            waiting = 0
             for start, window in cut_windows(blocks, size or int(info.duration_s * rate_hz) + 2, hop):
                 part.append((start, window))
-                waiting, end = waiting + len(window), start + len(window)
+                waiting += len(window)
                 if waiting >= PART_SAMPLES:
                     yield part
                     part, waiting = [], 0
             yield part
-            yield End(min(info.duration_s, end / rate_hz))          # an MP3 may be shorter than its header says
+            yield End(info.duration_s, balance.cancels)
     except AumError as error:
-        fix = PIPED if source.is_copy and source.file in error.fix else error.fix
+        fix = error.fix
+        if source.is_copy and source.file in fix:       # which goes when the program ends: commands must not name it
+            fix = PIPED
         yield End(problem=error.problem.replace(source.file, source.path), fix=fix)
 
 

@@ -1,7 +1,7 @@
 """Results as files that other programs read. Each format is a function from records to pieces of text, one after another.
 
 A record is what `Prediction.to_dict` gives (schema 1): path, duration_s, windows, labels [{label, score}] best first and
-events [{start_s, stop_s, label, score}] by time; or path, problem and fix. Further keys are no part of the schema.
+events [{start_s, stop_s, label, score}] by time, and a warning where there is one; or path, problem and fix. Further keys are no part of the schema.
 """
 
 import io
@@ -24,7 +24,7 @@ from aumcli.names import ESCAPE, one_line, shown, to_json
 from aumcli.predict.prediction import embedding_of
 
 Record = dict
-KEYS = ("path", "duration_s", "windows", "labels", "events", "problem", "fix")
+KEYS = ("path", "duration_s", "windows", "labels", "events", "warning", "problem", "fix")
 COLUMNS = ("path", "kind", "start_s", "stop_s", "label", "score", "problem", "fix")     # kind: clip, event or failed
 ROWS_TOGETHER = 10_000
 TABLE_ROWS = 500                                                                        # a table's columns fit so many

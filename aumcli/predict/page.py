@@ -13,6 +13,7 @@ import numpy as np
 import soundfile
 
 from aumcli.data.audio import load_audio, open_audio
+from aumcli.data.channels import MEAN, with_channel
 from aumcli.errors import AumError, debugging
 from aumcli.files import atomic_path
 from aumcli.names import to_json
@@ -47,7 +48,8 @@ def write_page(path: Path, header: dict, records: Iterable[dict], files: Mapping
                 file = Path(files.get(record["path"], record["path"]))
                 sound = _sound(file, path, room, own=record["path"] in files)
                 room -= len(sound.get("audio", "")) if sound.get("audio", "").startswith("data:") else 0
-                shown |= sound | (_picture_or_why_not(file, header["sample_rate_hz"]) if number < PICTURES else {})
+                heard = with_channel(file, header.get("channel", MEAN))
+                shown |= sound | (_picture_or_why_not(heard, header["sample_rate_hz"]) if number < PICTURES else {})
             page.write(("," if number else "") + _escaped(shown))
         page.write("]}" + after.replace("@SCRIPT@", script))
 
@@ -90,7 +92,7 @@ def _picture_or_why_not(file: Path, rate_hz: int) -> dict[str, object]:
         return {"audio_note": f"no picture: {type(error).__name__}: {error}"}
 
 
-def _picture(file: Path, rate_hz: int) -> dict[str, object]:
+def _picture(file: str, rate_hz: int) -> dict[str, object]:
     """Spectrogram as a PNG and the waveform's lowest and highest sample of each column, in percent."""
     import torch
     from matplotlib import colormaps

@@ -22,6 +22,7 @@ class Prediction:
     events: tuple[Event, ...] = ()                  # by time
     problem: str = ""
     fix: str = ""
+    warning: str = ""
     embedding: np.ndarray | None = None             # (d,) float32: mean of the windows' class tokens
     windows_per_point: int = 0
     curves: dict[str, list[float]] | None = None    # scores over time of the likeliest labels
@@ -35,10 +36,11 @@ class Prediction:
         """The prediction as plain values, times in s."""
         if self.problem:
             return {"path": self.path, "problem": self.problem, "fix": self.fix}
+        warning = {"warning": self.warning} if self.warning else {}
         return {"path": self.path, "duration_s": round(self.duration_s, DECIMALS), "windows": self.windows,
                 "labels": [{"label": label, "score": round(score, DECIMALS)} for label, score in self.labels],
                 "events": [{"start_s": round(event.start_s, DECIMALS), "stop_s": round(event.stop_s, DECIMALS),
-                            "label": event.label, "score": round(event.score, DECIMALS)} for event in self.events]}
+                            "label": event.label, "score": round(event.score, DECIMALS)} for event in self.events], **warning}
 
     def to_record(self) -> dict[str, object]:
         """The same with the embedding and the curves, where there are any: what a journal holds."""

@@ -3,13 +3,14 @@
 import hashlib
 import os
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from aumcli.classifier import Classifier
 from aumcli.config import PredictConfig
+from aumcli.data.channels import MEAN
 from aumcli.data.tables import listed
 from aumcli.errors import AumError
 from aumcli.files import beside, check_writable, descriptor, is_stream, scratch_folder
@@ -99,6 +100,7 @@ class Tally:
     clips: int = 0
     sound_s: float = 0.0
     failed: list[Record] = field(default_factory=list)
+    warned: list[Record] = field(default_factory=list)
     started: float = field(default_factory=time.perf_counter)
 
     def add(self, prediction: Prediction) -> Record:
@@ -107,6 +109,8 @@ class Tally:
         record = prediction.to_record()
         if prediction.problem:
             self.failed.append(record)
+        if prediction.warning:
+            self.warned.append(record)
         return record
 
     def __str__(self) -> str:
@@ -146,6 +150,7 @@ def run(classifier: Classifier, sources: Sequence[Source], config: PredictConfig
         groups = predict_groups(classifier, progress(sources, "predicting"), config)
         for text in formats.printed(outputs.kind, header, (tally.add(each) for group in groups for each in group)):
             emit(text)
+        _say_warnings(tally.warned, say)
         say(str(tally))
         return tally.failed
     with ExitStack() as stack:
@@ -160,6 +165,7 @@ def run(classifier: Classifier, sources: Sequence[Source], config: PredictConfig
             say(note)
         _label(classifier, journal, config, outputs, header, tally)
         say(str(tally))
+        _say_warnings(journal.records(), say)
         failed = [record for record in journal.records() if "problem" in record]
         if processes == 1:
             write_outputs(outputs, header, journal.records, emit, say, sources)
@@ -171,6 +177,12 @@ def run(classifier: Classifier, sources: Sequence[Source], config: PredictConfig
         if not resume:
             journal.remove()
     return failed
+
+
+def _say_warnings(records: Iterable[Record], say: Callable[[str], None]) -> None:
+    for record in records:
+        if "warning" in record:
+            say(f"warning: {record['warning']}")
 
 
 def _label(classifier: Classifier, journal: Journal, config: PredictConfig, outputs: Outputs, header: Record, tally: Tally) -> None:
@@ -264,7 +276,7 @@ def describe(classifier: Classifier, config: PredictConfig) -> Record:
     least = dict(zip(classifier.labels, thresholds(classifier, config).astype(float).round(DECIMALS).tolist()))
     return {"schema": SCHEMA, "model": classifier.source, "backend": classifier.backend, "device": str(classifier.device),
             "dtype": "float32", "sample_rate_hz": rate_hz, "window_s": size and size / rate_hz, "hop_s": hop / rate_hz if size else None,
-            "smooth": config.smooth, "top": config.top, "threshold": least if len(set(least.values())) > 1 else next(iter(least.values()))}
+            "smooth": config.smooth, "top": config.top, **({} if config.channel == MEAN else {"channel": config.channel}), "threshold": least if len(set(least.values())) > 1 else next(iter(least.values()))}
 
 
 def _digest(classifier: Classifier) -> str:

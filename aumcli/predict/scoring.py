@@ -4,6 +4,7 @@ import functools
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from itertools import groupby
 
 import numpy as np
@@ -12,6 +13,7 @@ import torch
 from aumcli.classifier import Classifier
 from aumcli.config import PredictConfig
 from aumcli.data.audio import LONGEST_S
+from aumcli.data.channels import with_channel
 from aumcli.errors import AumError
 from aumcli.memory import physical_bytes
 from aumcli.predict.decoding import Decoder, End, Window
@@ -20,6 +22,7 @@ from aumcli.predict.inputs import Source
 from aumcli.predict.prediction import Prediction
 
 DEFAULT_THRESHOLD = 0.5
+CANCELS = "{}: its channels cancel each other, and their mean, which is labelled, is next to silent: take one with --channel left"
 GROUP_BATCHES = 8           # results of so many batches are given out together at the latest
 FEW_TOKENS = 48             # below so many the automatic batch is larger
 AT_ONCE = 4                 # batches scored at once, at most
@@ -96,6 +99,7 @@ def predict_groups(classifier: Classifier, sources: Iterable[Source], config: Pr
         classifier = _for_windows(classifier, size)
     scorer = _Scorer(classifier, config, embed, curves)
     clip: _Clip | None = None
+    sources = (replace(source, file=with_channel(source.file, config.channel)) for source in sources)
     with Decoder(sources, classifier.config.frontend.sample_rate_hz, size, hop, config.workers) as decoder:
         for source, part in decoder:
             clip = clip or scorer.begin(source)
@@ -233,7 +237,7 @@ class _Scorer:
                        for start, stop, label, score in scores.events.finish())
         prediction = Prediction(clip.source.path, end.duration_s, scores.windows,
                                 tuple((names[i], float(mean[i])) for i in order[: self.config.top]), events,
-                                embedding=scores.embedding, stamp=end.stamp)
+                                embedding=scores.embedding, stamp=end.stamp, warning=CANCELS.format(clip.source.path) if end.cancels else "")
         if scores.curves is None:
             return prediction
         seen = {names.index(event.label): event.score for event in events}

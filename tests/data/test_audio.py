@@ -205,7 +205,7 @@ def without_index(path):
     return path
 
 
-def test_mp3_of_variable_rate_without_index_is_not_cut(tmp_path):
+def test_mp3_of_variable_rate_without_index_is_whole(tmp_path):
     sound = 0.2 * np.random.default_rng(0).standard_normal(10 * RATE_HZ)
     sound[:5 * RATE_HZ] = 0.3 * np.sin(np.arange(5 * RATE_HZ) * 0.05)
     path = tmp_path / "a.mp3"
@@ -213,8 +213,10 @@ def test_mp3_of_variable_rate_without_index_is_not_cut(tmp_path):
     with soundfile.SoundFile(path, "w", RATE_HZ, 1, **variable) as file:
         file.write(sound)
     assert len(load_audio(path)[0]) == len(sound)
-    error = refused(without_index(path), "variable bit rate")
-    assert "10.0" in error.problem
+    without_index(path)
+    assert soundfile.info(path).frames < 0.8 * len(sound)                  # what libsndfile guesses
+    samples = len(load_audio(path)[0])
+    assert len(sound) < samples < len(sound) + 4 * 1152 and samples % 576 == 0
 
 
 def test_check_clip_tells_length_and_finds_silence(tmp_path):

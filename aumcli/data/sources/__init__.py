@@ -56,6 +56,7 @@ class Request:
     annotations: Path | None = None
     settings: Mapping[str, str] = field(default_factory=dict)
     keep: frozenset[str] = frozenset()
+    channel: str = "mean"                   # what is heard of sounds with several
 
     def refuse(self, **reasons: str) -> None:
         """Raise an AumError if an option is set that this corpus has no use for.

@@ -1,0 +1,69 @@
+"""Apple's Core Audio Format, of any length; with ALAC the lengths of the packets stand in the chunk pakt."""
+
+import struct
+
+from aumcli.data.containers.chunks import CAF, Chunk, chunks, extent, no_sound
+from aumcli.data.containers.errors import cut_fix, damaged, left_over, truncated
+from aumcli.data.containers.extent import Extent
+from aumcli.data.containers.region import Contents, Region
+
+EDIT_BYTES = 4                          # of the chunk data, before the sound
+ALAC_FLAGS = {16: 1, 20: 2, 24: 3, 32: 4}       # by bits; ffmpeg leaves them out, and libsndfile needs them
+MOST_TABLE_BYTES = 2**28
+
+
+def scan(region: Region, path: str) -> Contents:
+    """Find the sound in a CAF file and compare its size with the bytes that are there.
+
+    Args, returns and raises as `aumcli.data.containers.wave.scan`.
+    """
+    found: dict[bytes, Chunk] = {}
+    for chunk in chunks(path, region, CAF):
+        found.setdefault(chunk.name, chunk)
+    if b"data" not in found or b"desc" not in found:
+        raise no_sound(path)
+    rate_hz, codec, flags, packet_bytes, packet_samples, *_ = struct.unpack(">d4s5I", region.read(found[b"desc"].start, 32).ljust(32, b"\0"))
+    sound = found[b"data"]
+    size, rest = sound.size, region.size - sound.start
+    patches, stop = {}, region.size
+    there = Extent.UNKNOWN if size < 0 else extent(region, CAF, sound.start, size, packet_bytes)            # -1: up to the end
+    if there is Extent.UNKNOWN:
+        size, stop = rest, sound.start + rest
+        patches[sound.size_at] = CAF.pack_size(size)
+    elif there is Extent.LESS:
+        raise truncated(path, f"its header promises {size:,} bytes of sound, {rest:,} are there")
+    elif there is Extent.MORE:
+        raise left_over(path, f"its header says {size:,} bytes, {rest - size:,} stand behind that", cut_fix(path, sound.start + size))
+    if codec == b"alac":
+        _check_packets(region, path, found.get(b"pakt"), size - EDIT_BYTES, packet_samples)
+        bits = _alac_bits(region, found.get(b"kuki"))
+        if flags == 0 and bits in ALAC_FLAGS:
+            patches[found[b"desc"].start + 12] = struct.pack(">I", ALAC_FLAGS[bits])
+    samples = (size - EDIT_BYTES) // packet_bytes if packet_samples == 1 and packet_bytes else None
+    return Contents(samples, region.patched(patches, stop) if patches else ())
+
+
+def _check_packets(region: Region, path: str, chunk: Chunk | None, size: int, packet_samples: int) -> None:
+    """The packets must fill `size` bytes, and hold as many samples as the header says."""
+    table = region.read(chunk.start, min(chunk.size, MOST_TABLE_BYTES)) if chunk is not None else b""
+    if len(table) < 24:
+        raise damaged(path, "it has no table of its packets")
+    packets, valid, priming, remainder = struct.unpack(">qqii", table[:24])
+    if packets * packet_samples != valid + priming + remainder:
+        raise damaged(path, f"its {packets:,} packets hold {packets * packet_samples:,} samples, its header says {valid:,}")
+    total, value, count = 0, 0, 0
+    for byte in table[24:]:             # lengths in groups of 7 bits, the last of which has no bit 7
+        value = value << 7 | byte & 0x7F
+        if not byte & 0x80:
+            total, value, count = total + value, 0, count + 1
+            if count == packets:
+                break
+    if (total, count) != (size, packets):
+        raise damaged(path, f"its {packets:,} packets fill {total:,} bytes, {size:,} are there")
+
+
+def _alac_bits(region: Region, chunk: Chunk | None) -> int:
+    """Bits per sample, as ALAC's own header says, with the atoms around it that old files have or without."""
+    cookie = region.read(chunk.start, 64) if chunk is not None else b""
+    at = 24 if cookie[4:8] == b"frma" else 0
+    return cookie[at + 5] if len(cookie) > at + 5 else 0

@@ -1,0 +1,104 @@
+"""Files made of chunks, each with a name and a size: WAV, RF64, W64, AIFF, CAF."""
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from struct import Struct
+
+from aumcli.data.containers.errors import damaged, truncated
+from aumcli.data.containers.extent import Extent, compare
+from aumcli.data.containers.region import Region
+from aumcli.data.containers.tags import is_padding
+
+MOST_CHUNKS = 10_000
+_NAME = re.compile(rb"[ -~]{4}")
+_SOUND = {b"data", b"SSND", b"RIFF", b"RIFX", b"RF64", b"BW64", b"FORM", b"riff", b"caff", b"wavl"}
+_METADATA = {b"LIST", b"list", b"id3 ", b"ID3 ", b"bext", b"cue ", b"smpl", b"fact", b"PEAK", b"JUNK", b"junk", b"iXML", b"axml", b"free",
+             b"info", b"uuid", b"guan", b"MARK", b"COMT", b"NAME", b"ANNO", b"AUTH", b"APPL", b"(c) "}
+
+
+@dataclass(frozen=True)
+class Layout:
+    """How chunks follow one another."""
+
+    first: int                          # where the first one starts
+    head: Struct                        # its name and its size
+    align: int                          # chunks start at multiples of this
+    head_counts: bool = False           # whether the size is that of the head too
+
+    @property
+    def size_bytes(self) -> int:
+        return self.head.size - self.name_bytes
+
+    @property
+    def name_bytes(self) -> int:
+        return int(self.head.format[1:].partition("s")[0])
+
+    def pack_size(self, size: int) -> bytes:
+        """A size as it stands in a head."""
+        return self.head.pack(b"", size + self.head.size * self.head_counts)[self.name_bytes :]
+
+
+RIFF, RIFX, FORM = Layout(12, Struct("<4sI"), 2), Layout(12, Struct(">4sI"), 2), Layout(12, Struct(">4sI"), 2)
+W64, CAF = Layout(40, Struct("<16sQ"), 8, head_counts=True), Layout(8, Struct(">4sq"), 1)
+
+
+@dataclass(frozen=True)
+class Chunk:
+    """A chunk: the first four letters of its name, where its size, its body and the next one start, its body's length."""
+
+    name: bytes
+    size_at: int
+    start: int
+    size: int
+    behind: int
+
+
+def chunk_at(region: Region, layout: Layout, at: int) -> Chunk | None:
+    """The chunk whose head stands at `at`; None where that is no head."""
+    head = region.read(at, layout.head.size)
+    if len(head) < layout.head.size or not _NAME.match(head):
+        return None
+    name, size = layout.head.unpack(head)
+    size -= layout.head.size * layout.head_counts
+    start = at + layout.head.size
+    return Chunk(name[:4], at + layout.name_bytes, start, size, start + max(0, size + -size % layout.align))
+
+
+def chunks(path: str, region: Region, layout: Layout) -> Iterator[Chunk]:
+    """Give the chunks of a file one after the other; the last one may promise more than is there."""
+    at = layout.first
+    for _ in range(MOST_CHUNKS):
+        chunk = chunk_at(region, layout, at)
+        if chunk is None:
+            return
+        yield chunk
+        at = chunk.behind
+    raise damaged(path, f"it has more than {MOST_CHUNKS:,} chunks")
+
+
+def no_sound(path: str) -> Exception:
+    """The error that the chunks end before there was one with sound."""
+    return truncated(path, "it ends, or its chunks can't be followed, before the sound begins")
+
+
+def is_metadata(region: Region, layout: Layout, end: int, size: int) -> bool:
+    """Whether only whole chunks without sound, tags and zeros stand behind a chunk that ends at `end` and has `size` bytes."""
+    for _ in range(MOST_CHUNKS):
+        padded = end + -size % layout.align
+        # some writers forget the padding
+        chunk = chunk_at(region, layout, padded) or chunk_at(region, layout, end)
+        if chunk is None or chunk.name in _SOUND or chunk.size < 0:
+            return padded >= region.size or is_padding(region, padded) or is_padding(region, end)
+        size, end = chunk.size, chunk.start + chunk.size
+        if end > region.size:           # cut, but no sound is lost; or no chunk at all
+            return chunk.name in _METADATA or is_padding(region, padded)
+    return False
+
+
+def extent(region: Region, layout: Layout, start: int, size: int, frame_bytes: int) -> Extent:
+    """Compare the size of a chunk with sound, whose body is at `start`, with what is there."""
+    if size <= 0:                       # a sound without samples, or one whose writer never came back
+        is_empty = start >= region.size or chunk_at(region, layout, start) is not None and is_metadata(region, layout, start, 0)
+        return Extent.WHOLE if is_empty else Extent.UNKNOWN
+    return compare(region, start, size, frame_bytes, lambda end: is_metadata(region, layout, end, size))
