@@ -1,6 +1,5 @@
 """The ablation: plan the runs, do what isn't done, and write what is known after each."""
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -13,6 +12,7 @@ from aumcli.config import ARCHITECTURES
 from aumcli.data.splits import open_corpus
 from aumcli.errors import AumError
 from aumcli.evaluate import SCORES, read_scores
+from aumcli.files import read_json
 from aumcli.weights import read_config
 
 
@@ -98,7 +98,7 @@ def _compare(result: Ablation, plans: list[list[Plan]]):
 
 def _machine(folder: Path) -> str:
     """What trained a run, in words."""
-    report = json.loads((folder / "report.json").read_text(encoding="utf-8"))
+    report = read_json(folder / "report.json")
     place = report["environment"]
     return (f"{report['device']} ({place['cpu']}), {report['backend']} backend, {place['threads']} thread{'s' if place['threads'] > 1 else ''}, "
             f"torch {place['torch']}, aumcli {place['aumcli']}")

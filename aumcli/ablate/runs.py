@@ -1,6 +1,5 @@
 """The runs: each an ordinary run folder, trained or taken as it is, several at a time."""
 
-import json
 import os
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
@@ -9,7 +8,7 @@ from pathlib import Path
 from aumcli.ablate.grid import Plan
 from aumcli.errors import AumError
 from aumcli.evaluate import SCORES, evaluate
-from aumcli.files import write_text
+from aumcli.files import read_json, write_text
 from aumcli.recipe import dump_recipe, load_recipe
 from aumcli.train import train
 from aumcli.worker import Worker
@@ -135,7 +134,7 @@ def _check_recipe(plan: Plan) -> None:
 
 def read_score(folder: Path) -> tuple[str, float]:
     """The metric and its value on the test split, of a finished run: accuracy, or mAP of data with several labels."""
-    figures = json.loads((folder / RESULT).read_text(encoding="utf-8"))["metrics"]
+    figures = read_json(folder / RESULT)["metrics"]
     return ("mAP", figures["mean_average_precision"]) if figures["multi_label"] else ("accuracy", figures["accuracy"])
 
 
