@@ -52,7 +52,8 @@ def csv_writer(path: Path, columns: Sequence[str]):
 
 
 @contextmanager
-def csv_reader(path: Path, required: Sequence[str] | None, fix: str = "correct it", skip: int = 0, spaces: bool = False):
+def csv_reader(path: Path, required: Sequence[str] | None, fix: str = "correct it", skip: int = 0, spaces: bool = False,
+               any_bytes: bool = False):
     """A CSV reader behind the header, and the header.
 
     Args:
@@ -61,6 +62,7 @@ def csv_reader(path: Path, required: Sequence[str] | None, fix: str = "correct i
         fix: what mends a file that is wrong.
         skip: lines before the header, or before the rows where there is none.
         spaces: whether a space behind a comma belongs to the separator.
+        any_bytes: whether values may have bytes that are not UTF-8, as names of files have (see `aumcli.names`).
 
     Yields:
         The reader, and the header ([] where there is none).
@@ -70,11 +72,13 @@ def csv_reader(path: Path, required: Sequence[str] | None, fix: str = "correct i
     """
     csv.field_size_limit(FIELD_BYTES)
     try:
-        with open(path, encoding="utf-8-sig", newline="") as file:              # -sig: spreadsheets add a mark
+        with open(path, encoding="utf-8-sig", newline="", errors="surrogateescape" if any_bytes else "strict") as file:   # -sig: spreadsheets add a mark
             for _ in range(skip):
                 file.readline()
             reader = csv.reader(file, skipinitialspace=spaces)
             header = [] if required is None else next(reader, [])
+            if "".join(header)[:2] in ("\udcff\udcfe", "\udcfe\udcff"):
+                raise csv.Error("it is UTF-16")
             lacking = [column for column in required or () if column not in header]
             if lacking:
                 raise AumError(f"{path} lacks the column{'s' * (len(lacking) > 1)} {', '.join(lacking)}",

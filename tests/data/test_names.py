@@ -150,6 +150,22 @@ def test_labels_of_a_table_that_look_the_same_are_refused(tmp_path):
     assert caught.value.exit_code == 2 and not (tmp_path / "data").exists()
 
 
+def test_a_table_with_names_of_any_bytes(folder, tmp_path, aum):
+    """As a spreadsheet in Latin-1 has them; a row with NUL costs itself, a table in UTF-16 is said to be none."""
+    rows = [b"path,label,group"]
+    for name in (name for name in NAMES if not set(name) & set(b'\n\r",;')):
+        rows += [b"low/" + name + b".wav,d\xe9j\xe0," + name, b"stra\xdfe/" + name + b".wav,x," + name]
+    table = os.path.join(folder, b"t.csv")
+    Path(os.fsdecode(table)).write_bytes(b"\xef\xbb\xbf" + b"\r\n".join([*rows, b"low/n\0ul.wav,x,y", b""]))
+    result = aum("prepare", "csv", os.fsdecode(table), "--out", tmp_path / "data")
+    assert result.code == 1 and result.out.count("left out: ") == 1 and "n\\x00ul.wav can't be a file" in result.out
+    manifest = read_manifest(tmp_path / "data")
+    assert len(manifest.clips) == len(rows) - 1 and manifest.label_names == ["d\\xe9j\\xe0", "x"]
+    Path(os.fsdecode(table)).write_bytes(b"\n".join(rows[:3]).decode("latin-1").encode("utf-16"))
+    result = aum("prepare", "csv", os.fsdecode(table), "--out", tmp_path / "again")
+    assert result.code == 2 and "t.csv is not a CSV file in UTF-8: it is UTF-16" in result.err
+
+
 def test_an_ast_list_with_a_mark_before_it(tmp_path):
     from aumcli.data.sources.ast_json import read_items
 

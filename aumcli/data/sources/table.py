@@ -11,6 +11,7 @@ from aumcli.data.clips import Clip, Clips
 from aumcli.data.sources import SPLIT_NAMES, Index, LeftOut, Request, labels_for, shared_out
 from aumcli.data.tables import csv_reader, csv_rows, listed, raise_problems
 from aumcli.errors import AumError
+from aumcli.names import shown
 
 COLUMNS = {                             # what -> names that it goes by
     "path": ("path", "file", "filename", "file_name", "filepath", "fname", "wav", "audio"),
@@ -47,7 +48,7 @@ def index(request: Request) -> Index:
         raise AumError(f"--split can't be used with {path}: its column {columns['split']!r} says the splits",
                        fix="leave --split out")
     clips, left_out, problems = Clips(), [], []
-    for number, row in enumerate(csv_rows(path, list(columns.values())), start=2):
+    for number, row in enumerate(csv_rows(path, list(columns.values()), any_bytes=True), start=2):
         try:
             clip = _clip(request, {what: row[column].strip() for what, column in columns.items()}, settings["separator"], root)
         except ValueError as error:
@@ -65,7 +66,7 @@ def index(request: Request) -> Index:
 
 def _columns(path: Path, settings: Mapping[str, str]) -> dict[str, str]:
     """What -> column of the table, for what it has."""
-    with csv_reader(path, ()) as (_, header):
+    with csv_reader(path, (), any_bytes=True) as (_, header):
         columns = {what: settings[what] or next((name for name in header if name.strip().lower() in names), "")
                    for what, names in COLUMNS.items()}
     lacking = [what for what in NEEDED if not columns[what]]
@@ -82,10 +83,10 @@ def _clip(request: Request, row: Mapping[str, str], separator: str, root: Path) 
     if not row["path"]:
         raise ValueError("no path")
     times = [float(row[end]) if row.get(end) else None for end in ("start", "stop")]
-    labels = tuple(dict.fromkeys(filter(None, (label.strip() for label in row["label"].split(separator)))))
+    labels = tuple(dict.fromkeys(filter(None, (shown(label.strip()) for label in row["label"].split(separator)))))
     split = row.get("split")
     if split is None:
         split = shared_out(row.get("group") or row["path"], request.shares or SHARES, request.seed)
     elif not split:
         raise ValueError("no split")
-    return Clip(root / row["path"], *times, labels, SPLIT_NAMES.get(split.lower(), split), row.get("group", ""))
+    return Clip(root / row["path"], *times, labels, SPLIT_NAMES.get(split.lower(), shown(split)), row.get("group", ""))
