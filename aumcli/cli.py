@@ -201,7 +201,7 @@ def predict(
     threshold: Annotated[float | None, typer.Option(help="least score of an event (default: the model's for each class, else 0.5)",
                                                     rich_help_panel=LONG)] = None,
     smooth: Annotated[int | None, typer.Option(help="average so many windows for events (default: 1)", rich_help_panel=LONG)] = None,
-    out: Annotated[str | None, typer.Option(help="write results to this file; FOLDER/: one file for each input", rich_help_panel=OUTPUT)] = None,
+    out: Annotated[str | None, typer.Option(help="write results to this file; FOLDER/: one file for each input; -: print them", rich_help_panel=OUTPUT)] = None,
     format: Annotated[str | None, typer.Option(help="table, json, jsonl, csv, parquet, audacity or raven (default: by the file's name)",
                                                rich_help_panel=OUTPUT)] = None,
     html: Annotated[Path | None, typer.Option(help="write a page to look at and listen to", rich_help_panel=OUTPUT)] = None,

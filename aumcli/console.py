@@ -121,5 +121,7 @@ def as_message(error: Exception) -> AumError:
     if isinstance(error, MemoryError) or any(words in text.lower() for words in OUT_OF_MEMORY):
         return AumError("out of memory", fix="ask for less at a time: a shorter --window, a smaller --batch or train.batch_size",
                         exit_code=1)
+    if "can't start new thread" in text:
+        return AumError("this machine gives no more threads", fix="ask for fewer --workers, or end other programs", exit_code=1)
     return AumError(f"unexpected {type(error).__name__}{': ' if text else ''}{text[:300]}", exit_code=1,
                     fix="this is a mistake in aumcli: please report it with the command and what it says with AUM_DEBUG=1 before it")

@@ -5,6 +5,7 @@ A link is followed: what it leads to is replaced, and it stays. A FIFO, a device
 """
 
 import errno
+import json
 import os
 import re
 import stat
@@ -54,6 +55,8 @@ def atomic_path(path: Path | str) -> Iterator[Path]:
         yield temporary
         with open(temporary, "rb+") as file:
             os.fsync(file.fileno())
+        with suppress(FileNotFoundError):
+            os.chmod(temporary, stat.S_IMODE(os.stat(target).st_mode))      # who may read the old file may read the new one
         os.replace(temporary, target)
     except OSError as error:
         raise disk_error(path, error) from error
@@ -120,11 +123,17 @@ def descriptor(path: Path | str) -> int | None:
     return None
 
 
+def _may_write(path: Path) -> bool:
+    return os.access(path, os.W_OK, effective_ids=os.access in os.supports_effective_ids)
+
+
 def _target(path: Path) -> Path:
     """The file that is replaced: `path`, or what it links to, which need not exist. An OSError says why it can't be."""
     try:
         if stat.S_ISDIR(os.stat(path).st_mode):
             raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
+        if not _may_write(path):                         # its folder may be writable, but the file is protected
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
     except FileNotFoundError:
         pass
     return Path(os.path.realpath(path)) if path.is_symlink() else path
@@ -216,7 +225,7 @@ def check_writable(path: Path | str) -> None:
     path = Path(path)
     try:
         if is_stream(path):
-            if descriptor(path) is None and not os.access(path, os.W_OK):
+            if descriptor(path) is None and not _may_write(path):
                 raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
             return
         target = _target(path)
@@ -249,6 +258,21 @@ def write_text(path: Path | str, text: str) -> None:
 def write_json(path: Path | str, value: object) -> None:
     """Write `value` as indented JSON to `path`, atomically; NaN and infinity are refused."""
     write_text(path, to_json(value, indent=2) + "\n")
+
+
+def read_json(path: Path) -> dict:
+    """Read a JSON object that a command of ours has written.
+
+    Raises:
+        AumError: it is missing or damaged, as by a loss of power.
+    """
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise AumError(f"can't read {path}: {error}", fix="remove it, and write it again with the command that wrote it", exit_code=1) from error
+    if not isinstance(value, dict):
+        raise AumError(f"{path} is damaged: it holds no JSON object", fix="remove it, and write it again with the command that wrote it", exit_code=1)
+    return value
 
 
 def disk_error(path: Path | str, error: OSError) -> AumError:

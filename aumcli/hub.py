@@ -15,7 +15,7 @@ from tempfile import TemporaryDirectory
 
 from aumcli.config import ModelConfig
 from aumcli.errors import AumError
-from aumcli.files import atomic_path, write_text
+from aumcli.files import atomic_path, read_json, write_text
 from aumcli.weights import CONFIG, WEIGHTS, read_model
 
 CARD = "README.md"
@@ -143,7 +143,7 @@ def _scores(folder: Path, config: ModelConfig) -> dict[str, dict[str, float]]:
              if name.startswith("val_") and isinstance(value, float)}
     found = {"val": noted} if noted else {}
     for path in sorted(folder.parent.glob("eval-*.json")) if folder.name == "best" else ():
-        values = json.loads(path.read_text(encoding="utf-8"))["metrics"]
+        values = read_json(path)["metrics"]
         found[path.stem.removeprefix("eval-")] = {
             ours: values[name] for ours, name in (("accuracy", "accuracy"), ("map", "mean_average_precision"))
             if isinstance(values.get(name), float)}

@@ -13,7 +13,8 @@ import pytest
 from aumcli import files
 from aumcli.errors import AumError
 from aumcli.files import (
-    atomic_path, beside, check_folder, check_writable, descriptor, is_stream, scratch_folder, temporary_path, write_json, write_text,
+    atomic_path, beside, check_folder, check_writable, descriptor, is_stream, read_json, scratch_folder, temporary_path, write_json,
+    write_text,
 )
 
 
@@ -321,3 +322,49 @@ def test_names_that_are_no_folders(tmp_path, monkeypatch, name, words):
         check_folder(good)
     os.mkdir("results.json")
     check_folder("results.json")
+
+
+# whose file it is
+
+@posix
+def test_who_may_read_the_old_file_may_read_the_new_one(tmp_path):
+    path = tmp_path / "note.txt"
+    write_text(path, "old")
+    for mode in (0o600, 0o664, 0o640):
+        os.chmod(path, mode)
+        write_text(path, "new")
+        assert stat.S_IMODE(os.stat(path).st_mode) == mode
+
+
+@posix
+def test_a_protected_file_is_not_replaced(tmp_path):
+    path, user = tmp_path / "note.txt", os.geteuid()
+    path.write_text("old")
+    os.chmod(path, 0o444)
+    os.chmod(tmp_path, 0o777)
+    folder = os.open(tmp_path, os.O_RDONLY)
+    here = os.getcwd()
+    try:
+        os.chdir(folder)
+        os.seteuid(user or 65534)                           # root may write all
+        for function in (check_writable, lambda name: write_text(name, "new")):
+            with pytest.raises(AumError, match="can't write note.txt: Permission denied") as caught:
+                function("note.txt")
+            assert caught.value.exit_code == 2
+    finally:
+        os.seteuid(user)
+        os.chdir(here)
+        os.close(folder)
+    assert path.read_text() == "old" and names(tmp_path) == ["note.txt"]
+
+
+@pytest.mark.parametrize("content", [b"", bytes(100), b"[1]", b'{"a": ', b"\xff\xfe"])
+def test_a_damaged_file_of_ours_is_named(tmp_path, content):
+    (tmp_path / "report.json").write_bytes(content)
+    with pytest.raises(AumError, match="report.json") as caught:
+        read_json(tmp_path / "report.json")
+    assert caught.value.exit_code == 1 and "write it again" in caught.value.fix
+    with pytest.raises(AumError, match="can't read .*none.json"):
+        read_json(tmp_path / "none.json")
+    write_json(tmp_path / "report.json", {"a": 1})
+    assert read_json(tmp_path / "report.json") == {"a": 1}

@@ -1,6 +1,5 @@
 """The ablation: plan the runs, do what isn't done, and write what is known after each."""
 
-import json
 import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -26,6 +25,7 @@ from aumcli.data.splits import open_corpus, reported_clips, training_splits
 from aumcli.data.stream import index_of_shards
 from aumcli.errors import AumError
 from aumcli.evaluate import read_scores
+from aumcli.files import read_json
 from aumcli.weights import read_config
 
 DATA = Path("data")      # where aum prepare puts the corpora
@@ -235,7 +235,7 @@ def _compare(result: Ablation, plans: list[list[Plan]]):
 
 def _machine(folder: Path) -> str:
     """What trained a run, in words."""
-    report = json.loads((folder / "report.json").read_text(encoding="utf-8"))
+    report = read_json(folder / "report.json")
     place = report["environment"]
     return (f"{report['device']} ({place['cpu']}), {report['backend']} backend, {place['threads']} thread{'s' if place['threads'] > 1 else ''}, "
             f"torch {place['torch']}, aumcli {place['aumcli']}")

@@ -1,6 +1,5 @@
 """The runs: each an ordinary run folder, trained or taken as it is, several at a time."""
 
-import json
 import os
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
@@ -9,7 +8,7 @@ from pathlib import Path
 from aumcli.ablate.grid import Plan
 from aumcli.errors import AumError
 from aumcli.evaluate import SCORES, evaluate
-from aumcli.files import write_text
+from aumcli.files import read_json, write_text
 from aumcli.recipe import MEASURED, dump_recipe, load_recipe
 from aumcli.train import train
 from aumcli.worker import Worker
@@ -155,7 +154,7 @@ def scores_of(plan: Plan) -> Path:
 
 def read_score(plan: Plan) -> tuple[str, float]:
     """A finished run's metric on the reported split, and its value: accuracy, or mAP of data with several labels."""
-    figures = json.loads((plan.folder / _results(plan)[0]).read_text(encoding="utf-8"))["metrics"]
+    figures = read_json(plan.folder / _results(plan)[0])["metrics"]
     return ("mAP", figures["mean_average_precision"]) if figures["multi_label"] else ("accuracy", figures["accuracy"])
 
 

@@ -99,6 +99,6 @@ def clip_key(clip: Clip) -> str:
     try:
         status = os.stat(container(clip.path)[0])
         file = f"{status.st_size}|{status.st_mtime_ns}"
-    except OSError:
+    except (OSError, ValueError):           # ValueError: NUL in the path
         file = "none"
     return f"{file}|{clip.start_s}|{clip.stop_s}|{escaped(str(clip.path))}"

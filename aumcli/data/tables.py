@@ -92,6 +92,8 @@ def csv_reader(path: Path, required: Sequence[str] | None, fix: str = "correct i
                 file.readline()
             reader = csv.reader(file, delimiter=dialect.delimiter, skipinitialspace=spaces)
             header = [] if required is None else next(reader, [])
+            if "".join(header)[:2] in ("\udcff\udcfe", "\udcfe\udcff"):
+                raise csv.Error("it is UTF-16")
             lacking = [column for column in required or () if column not in header]
             if lacking:
                 raise AumError(f"{path} lacks the column{'s' * (len(lacking) > 1)} {', '.join(lacking)}",

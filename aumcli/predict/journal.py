@@ -213,23 +213,35 @@ def read_parts(out: Path) -> tuple[Record, Callable[[], Iterator[Record]], list[
         if not path.exists():
             raise AumError(f"{path} is missing: that process has not finished",
                            fix="run the same torchrun command with --resume", exit_code=1)
-    headers = [json.loads(open(path, encoding="utf-8").readline()) for path in paths]
+    headers = []
+    for path in paths:
+        with open(path, "rb") as file:
+            headers.append(_parsed(path, file.readline()))
     if any(header != headers[0] for header in headers):
         raise AumError(f"the parts of {out} were made in different ways", fix="run the same torchrun command for all of them")
     return headers[0], lambda: _interleave(paths), paths
 
 
+def _parsed(path: Path, line: bytes) -> Record:
+    """A line of a part."""
+    try:
+        return {**json.loads(line)}
+    except (ValueError, TypeError) as error:
+        raise AumError(f"{path} is damaged", fix=f"remove it, and run the same torchrun command again: rm {shell_quoted(path)}",
+                       exit_code=1) from error
+
+
 def _interleave(paths: Sequence[Path]) -> Iterator[Record]:
-    files = [open(path, encoding="utf-8") for path in paths]
+    files = [open(path, "rb") for path in paths]
     try:
         for file in files:
             file.readline()
         while True:
-            for file in files:
+            for path, file in zip(paths, files):
                 line = file.readline()
                 if not line:
                     return
-                yield json.loads(line)
+                yield _parsed(path, line)
     finally:
         for file in files:
             file.close()

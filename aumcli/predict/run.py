@@ -14,6 +14,7 @@ from aumcli.data.channels import MEAN
 from aumcli.data.tables import listed
 from aumcli.errors import AumError
 from aumcli.files import beside, check_writable, descriptor, is_stream, scratch_folder
+from aumcli.names import one_line
 from aumcli.predict import formats
 from aumcli.predict.formats import Format, is_folder
 from aumcli.predict.inputs import Source, check_names, share
@@ -213,8 +214,9 @@ def _cut_names(outputs: Outputs, sources: Sequence[Source]) -> list[str]:
     """A sentence about sounds whose names are too long for a file of results that is called like them."""
     if outputs.folder is None:
         return []
-    cut = [path.name for source in sources if (path := _own_path(outputs, source)).name != os.path.basename(source.name) + outputs.kind.suffix]
-    return [f"{len(cut)} names are too long for files of results that are called so, which have names that are cut: {listed(cut, 3)}"
+    cut = [one_line(path.name) for source in sources
+           if (path := _own_path(outputs, source)).name != os.path.basename(source.name) + outputs.kind.suffix]
+    return [f"{len(cut)} names are too long for files of results that are called so, which have names that are cut: {listed(cut, 1)}"
             ] if cut else []
 
 

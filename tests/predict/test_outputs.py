@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import random
 import stat
 import subprocess
 import sys
@@ -164,6 +165,30 @@ def test_names_of_any_bytes_in_a_page(predict, odd, monkeypatch):
     assert predict(odd, "--html", "p.html").code == 0
     text = Path("p.html").read_bytes().decode("utf-8")
     assert "odd/caf%E9.wav" in text and "odd/%23%3F%2541%26.wav" in text and "caf\\\\xe9.wav" in text
+
+
+def test_hundreds_of_random_names(predict):
+    """Of all bytes, of what means something to some format, of characters that aren't what they look like; none is lost in any format."""
+    rng, content, raw = random.Random(1), Path("rec/low.wav").read_bytes(), set()
+    kinds = (bytes(range(1, 256)), b"\\x5ce9\"',;\r\n\t ", "é☃😀e\u0301\u2028\u202e\ufeff".encode(), b"$`%#?&<>|*[]{}~!")
+    while len(raw) < 400:
+        name = bytes(rng.choice(rng.choice(kinds)) for _ in range(rng.choice((1, 3, 8, 40, 250)))).replace(b"/", b"")[:251] + b".wav"
+        if not name.startswith(b"."):                   # which are hidden
+            raw.add(name)
+    Path("fuzz").mkdir()
+    for name in raw:
+        Path("fuzz", os.fsdecode(name)).write_bytes(content)
+    for out in ("r.json", "r.csv", "r.jsonl", "r/"):
+        result = predict("fuzz", "--out", out, "--top", 1, "--threshold", 0.2)
+        assert result.code == 0 and "400 clips" in result.err
+    expected = {f"fuzz/{shown(name)}" for name in raw}
+    assert {clip["path"] for clip in json.loads(Path("r.json").read_bytes())["clips"]} == expected
+    assert {row["path"] for row in csv.DictReader(open("r.csv", newline="", encoding="utf-8"))} == expected
+    assert {json.loads(line)["path"] for line in Path("r.jsonl").read_bytes().split(b"\n")[:-1]} == expected
+    assert len([*Path("r").iterdir()]) == 400
+    lines = predict("fuzz", "--format", "raven", "--threshold", 0.2).out.split("\n")
+    assert len({line.split("\t")[7] for line in lines[1:-1]}) == 400 and {line.count("\t") for line in lines[:-1]} == {10}
+    assert "400 clips" in predict("fuzz", "--html", "p.html", "--out", "q.csv", "--resume").err
 
 
 def test_a_bad_file_by_a_bad_name_costs_itself(predict, odd):
