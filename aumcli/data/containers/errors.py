@@ -22,7 +22,8 @@ def whole_fix(path: str) -> str:
 
 def cut_fix(path: str, size: int) -> str:
     """The command that cuts off what stands behind the first `size` bytes."""
-    return f"if what stands behind that is no sound, cut it off: head -c {size} {_quoted(path)[0]} > {shlex.quote(_beside(path, '-cut'))}"
+    source, target = _quoted(path)[0], shlex.quote(_beside(path, "-cut"))
+    return f"if what stands behind that is no sound, cut it off: head -c {size} {source} > {target}"
 
 
 def _quoted(path: Path | str) -> tuple[str, str]:
@@ -51,6 +52,11 @@ def too_long(path: str) -> AumError:
 def damaged(path: str, why: str, fix: str = COPY) -> AumError:
     """The error that something within the sound is lost."""
     return AumError(f"{path} is damaged: {why}", fix=fix, exit_code=1)
+
+
+def another_file(path: str, where: str) -> AumError:
+    """The error that a second sound file begins behind the first."""
+    return left_over(path, f"another file begins behind the first, which ends after {where}", convert_fix(path))
 
 
 def left_over(path: str, why: str, fix: str) -> AumError:
