@@ -36,7 +36,7 @@ app = typer.Typer(
     help="Audio classification with Audio Mamba: prepare data, train, evaluate, predict, compare.")
 
 Device = Annotated[str, typer.Option(help="cpu, cuda, cuda:1, mps or auto (a GPU where there is one)")]
-Channel = Annotated[str, typer.Option(help="of stereo and more: mean, left, right, a number from 1 on, or max (the loudest)")]
+Channel = Annotated[str, typer.Option(help="of stereo and more: mean, left, right, a number from 1, or max (the loudest)")]
 LONG, OUTPUT, SPEED, PAPER = "Long sounds", "Output", "Speed", "The paper's tables"
 Json = Annotated[bool, typer.Option("--json", help="print the result as JSON")]
 

@@ -310,7 +310,7 @@ class PredictConfig(Frozen):
     smooth: Positive = Field(1, description="windows whose mean counts for events, an odd number; a short sound fills 1 only")
     batch_size: Positive | None = Field(None, description="windows in one go; none: 64, or 128 where each is below 48 tokens")
     workers: Positive = Field(default_factory=decoders, description="threads that decode; half the cores, 4 at most")
-    channel: str = Field("mean", description="what is heard of several channels: mean, left, right, a number from 1 on, or max, the loudest")
+    channel: str = Field("mean", description="what is heard of several: mean, left, right, a number from 1 on, or max, the loudest")
 
     @model_validator(mode="after")
     def _check_windows(self) -> "PredictConfig":

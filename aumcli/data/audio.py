@@ -19,8 +19,8 @@ from aumcli.data.resample import resample_blocks
 from aumcli.errors import AumError
 from aumcli.names import one_line
 
-READABLE_SUFFIXES = frozenset({".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".mp2", ".aiff", ".aif", ".aifc", ".au",
-                               ".snd", ".caf", ".w64", ".rf64"})
+READABLE_SUFFIXES = frozenset({".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".mp2", ".aiff", ".aif", ".aifc",
+                               ".au", ".snd", ".caf", ".w64", ".rf64"})
 CONVERT_SUFFIXES = frozenset({".m4a", ".aac", ".mp4", ".wma", ".webm", ".mka", ".mkv", ".mov", ".avi", ".3gp", ".amr",
                               ".ape", ".wv", ".ac3"})
 AUDIO_SUFFIXES = READABLE_SUFFIXES | CONVERT_SUFFIXES   # the latter are found too, so that an error can name them
@@ -46,7 +46,7 @@ class AudioInfo:
     channels: int
     lowest: float = 0.0
     highest: float = 0.0
-    cancels: bool = False       # whether the channels are nearly each other's opposite, so that their mean is nearly silent
+    cancels: bool = False       # whether the channels are nearly each other's opposite, and their mean next to silent
 
 
 def load_audio(path: Path | str, sample_rate_hz: int | None = None, start_s: float | None = None,
@@ -54,8 +54,8 @@ def load_audio(path: Path | str, sample_rate_hz: int | None = None, start_s: flo
     """Decode a sound file, or a slice of it, to mono.
 
     Args:
-        path: a file that libsndfile reads (wav, flac, ogg, mp3, aiff, ...) at any rate with any number of channels, or a
-            data set in an HDF5 file (see `aumcli.data.hdf5`); it may name a channel (see `aumcli.data.channels`).
+        path: a file that libsndfile reads (wav, flac, ogg, mp3, aiff, ...) at any rate with any number of channels, or
+            a data set in an HDF5 file (see `aumcli.data.hdf5`); it may name a channel (see `aumcli.data.channels`).
         sample_rate_hz: the rate to resample to; None for the file's own.
         start_s: first second of the slice; None for the beginning.
         stop_s: end of the slice in seconds; None for the end of the file.
@@ -64,8 +64,8 @@ def load_audio(path: Path | str, sample_rate_hz: int | None = None, start_s: flo
         The mean of the channels, or the one that the path names, (samples,) float32 in -1..1, and its rate in Hz.
 
     Raises:
-        AumError: the file is missing, empty, no audio, truncated, damaged or not finite, holds more sound than its header
-            says, has no such channel, or the slice lies outside it.
+        AumError: the file is missing, empty, no audio, truncated, damaged or not finite, holds more sound than its
+            header says, has no such channel, or the slice lies outside it.
     """
     path = os.fspath(path)
     with _open(path) as sound:
@@ -77,8 +77,9 @@ def load_audio(path: Path | str, sample_rate_hz: int | None = None, start_s: flo
 
 
 @contextmanager
-def open_audio(path: Path | str, sample_rate_hz: int | None = None, start_s: float | None = None, stop_s: float | None = None,
-               balance: Balance | None = None) -> Iterator[tuple[AudioInfo, Iterator[np.ndarray]]]:
+def open_audio(path: Path | str, sample_rate_hz: int | None = None, start_s: float | None = None,
+               stop_s: float | None = None, balance: Balance | None = None,
+               ) -> Iterator[tuple[AudioInfo, Iterator[np.ndarray]]]:
     """Open a sound file to decode it block by block, in bounded memory however long it is.
 
     Args:
@@ -234,7 +235,7 @@ def _unreadable_folder(error: OSError) -> None:
 
 
 class _Decoder:
-    """A sound file that libsndfile has opened, as long as its scan found it: the part of soundfile.SoundFile's interface that is used.
+    """A sound file that libsndfile has opened, as long as its scan found it, with the part of its interface that is used.
 
     Args:
         path: for errors.
@@ -247,27 +248,28 @@ class _Decoder:
     """
 
     def __init__(self, path: str, file: str | io.BytesIO, found: Contents):
-        self._file = file
+        self._file = None if isinstance(file, str) else file
         if found.parts:
-            self._file = Reassembled(open(file, "rb") if isinstance(file, str) else file, found.parts)
-        self._sound = sound = soundfile.SoundFile(_named(self._file))
+            self._file = Reassembled(self._file or open(file, "rb"), found.parts)
+        # as bytes, since soundfile can't encode a name that is not UTF-8
+        self._sound = sound = soundfile.SoundFile(self._file or (file if os.name == "nt" else os.fsencode(file)))
         self.frames = sound.frames if found.samples is None else found.samples
         self.samplerate, self.channels, self.subtype = sound.samplerate, sound.channels, sound.subtype
         self.buffer_read_into = sound.buffer_read_into
         if sound.frames < self.frames:
-            raise AumError(f"{path} can't be decoded to its end: {sound.frames:,} of {self.frames:,} samples would be read",
-                           fix=convert_fix(path), exit_code=1)
+            raise AumError(f"{path} can't be decoded to its end: {sound.frames:,} of {self.frames:,} samples would be "
+                           "read", fix=convert_fix(path), exit_code=1)
 
     def __enter__(self) -> "_Decoder":
         return self
 
     def __exit__(self, *exception: object) -> None:
         self._sound.close()
-        if not isinstance(self._file, str):
+        if self._file is not None:
             self._file.close()
 
     def seek(self, sample: int) -> None:
-        """Go to a sample, for the first time; by decoding all before it where the codec can't do otherwise, as GSM's."""
+        """Go to a sample, for the first time; by decoding all before it where the codec can't do otherwise (GSM)."""
         if self._sound.seekable():
             self._sound.seek(sample)
             return
@@ -289,7 +291,8 @@ def _open(path: str) -> Iterator[_Decoder | Hdf5Sound]:
                 raise AumError(f"{path} is a folder, not a sound file", fix="name the files in it", exit_code=1)
             if status.st_size == 0:
                 raise AumError(f"{file} is empty (0 bytes)", fix="copy or download it again, or remove it", exit_code=1)
-            sound = opened.enter_context(open_hdf5(file, name) if name else _sound_file(path, file, scan_file(file, status)))
+            sound = open_hdf5(file, name) if name else _sound_file(path, file, scan_file(file, status))
+            sound = opened.enter_context(sound)
         except FileNotFoundError as error:
             raise AumError(f"{path} doesn't exist", fix="check the path", exit_code=1) from error
         except OSError as error:
@@ -299,18 +302,13 @@ def _open(path: str) -> Iterator[_Decoder | Hdf5Sound]:
 
 
 def _sound_file(path: str, file: str, found: Contents | None) -> _Decoder:
-    if found is None or file.lower().endswith(".raw"):          # by this name soundfile takes it for samples without a header
+    if found is None or file.lower().endswith(".raw"):          # by this name soundfile expects samples without a header
         raise _unknown_format(Path(file))
     try:
         return _Decoder(path, file, found)
     except soundfile.LibsndfileError as error:
-        raise AumError(f"{path} can't be decoded: {error.error_string}", fix="remove it; if it does play elsewhere, " + convert_fix(file),
-                       exit_code=1) from error
-
-
-def _named(source: str | io.IOBase) -> bytes | str | io.IOBase:
-    """A file's name as bytes, which soundfile takes whatever they are; of text it wants all to be UTF-8."""
-    return os.fsencode(source) if isinstance(source, str) and os.name != "nt" else source
+        raise AumError(f"{path} can't be decoded: {error.error_string}",
+                       fix="remove it; if it does play elsewhere, " + convert_fix(file), exit_code=1) from error
 
 
 def _unknown_format(path: Path) -> AumError:
@@ -353,12 +351,13 @@ def _check_limits(path: str, rate_hz: int, channels: int, samples: int) -> None:
             ("channels", channels, 1, MOST_CHANNELS, convert_fix(file, out="-ac 1")),
             ("a length in s", samples / rate_hz, 0, LONGEST_S, convert_fix(file, out=f"-t {LONGEST_S:.0f}"))):
         if not lowest <= value <= highest:
-            raise AumError(f"{path}: its header says {what} of {value:,.0f}; {lowest:,} to {highest:,.0f} can be read here",
-                           fix="the file is damaged; if it does play elsewhere, " + fix, exit_code=1)
+            raise AumError(f"{path}: its header says {what} of {value:,.0f}; {lowest:,} to {highest:,.0f} can be read "
+                           "here", fix="the file is damaged; if it does play elsewhere, " + fix, exit_code=1)
 
 
-def _waveform(path: str, sound: _Decoder | Hdf5Sound, first: int, last: int, balance: Balance | None = None) -> Iterator[np.ndarray]:
-    """Decode samples `first` to `last`, (samples,) float32 a block: the channel that the path names, or the mean of all."""
+def _waveform(path: str, sound: _Decoder | Hdf5Sound, first: int, last: int,
+              balance: Balance | None = None) -> Iterator[np.ndarray]:
+    """Decode samples `first` to `last`, (samples,) float32 a block: the mean of the channels, or the one named."""
     channel = split_channel(path)[1]
     place = None
     if channel == LOUDEST and sound.channels > 1:
@@ -387,7 +386,7 @@ def _blocks(path: str, sound: _Decoder | Hdf5Sound, first: int, last: int) -> It
         if first:
             sound.seek(first)
         count = wanted = 0
-        while first < last and count == wanted:                 # behind a short read libsndfile goes on at another place
+        while first < last and count == wanted:                 # behind a short read libsndfile goes on elsewhere
             wanted = min(step, last - first)
             block = np.empty((wanted, sound.channels), dtype)
             count = sound.buffer_read_into(block, dtype)                                # asks libsndfile less than read() does

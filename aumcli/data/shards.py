@@ -192,7 +192,8 @@ def encode_clip(clip: Clip) -> tuple[str, bytes, dict[str, object]]:
     """
     suffix, sound = container(clip.path)[0].suffix.lower(), None
     if clip.start_s is None and clip.stop_s is None and container(clip.path)[1] is None and suffix in READABLE_SUFFIXES:
-        suffix, sound, rate_hz = suffix[1:], file_content(clip.path), audio_info(clip.path).sample_rate_hz
+        rate_hz = audio_info(clip.path).sample_rate_hz
+        suffix, sound = suffix[1:], file_content(clip.path)
     if sound is None:
         waveform, rate_hz = load_audio(clip.path, None, clip.start_s, clip.stop_s)              # (samples,)
         suffix, sound = _exact(waveform, rate_hz)

@@ -7,8 +7,26 @@ import numpy as np
 import pytest
 import soundfile
 from sound_files import (
-    COUNTED, FORMATS, ID3V1, MP2, MP2_SAMPLES, ape, chunk, encoded, id3v2, mean_of, mp3_frames, ogg_flac, ogg_page, ogg_pages, replaced, saying,
-    sized, summed, wrapped)
+    COUNTED,
+    FORMATS,
+    ID3V1,
+    MP2,
+    MP2_SAMPLES,
+    ape,
+    chunk,
+    encoded,
+    id3v2,
+    mean_of,
+    mp3_frames,
+    ogg_flac,
+    ogg_page,
+    ogg_pages,
+    replaced,
+    saying,
+    sized,
+    summed,
+    wrapped,
+)
 
 from aumcli.data.audio import audio_info, check_clip, decode_audio, file_content, load_audio
 from aumcli.errors import AumError
@@ -19,10 +37,12 @@ SECONDS = 2.0
 @pytest.fixture
 def file(tmp_path):
     """Writes a file and gives its path."""
+
     def write(name, data):
         path = tmp_path / f"sound.{name}"
         path.write_bytes(data)
         return path
+
     return write
 
 
@@ -41,7 +61,9 @@ def same(path, expected):
     np.testing.assert_allclose(waveform, expected, atol=1e-6)
     assert audio_info(path).duration_s == check_clip(path).duration_s == len(expected) / rate_hz
     start, stop = len(expected) // 3, len(expected) // 2
-    np.testing.assert_allclose(load_audio(path, start_s=start / rate_hz, stop_s=stop / rate_hz)[0], expected[start:stop], atol=1e-6)
+    np.testing.assert_allclose(
+        load_audio(path, start_s=start / rate_hz, stop_s=stop / rate_hz)[0], expected[start:stop], atol=1e-6
+    )
     np.testing.assert_allclose(decode_audio(path.read_bytes(), path.name)[0], expected, atol=1e-6)
 
 
@@ -51,14 +73,32 @@ def without_index(data):
 
 # streams joined
 
+
 @pytest.mark.parametrize("name", [name for name in FORMATS if name != "nist.wav"])
 @pytest.mark.parametrize("seconds", [SECONDS, 0.7])
 def test_two_files_joined(file, name, seconds):
-    refused(file(name, encoded(name, channels=1) + encoded(name, seconds, seed=1)), "holds more sound", "missing", "damaged")
+    refused(
+        file(name, encoded(name, channels=1) + encoded(name, seconds, seed=1)), "holds more sound", "missing", "damaged"
+    )
 
 
-@pytest.mark.parametrize("first, second", [("ogg", "opus"), ("opus", "ogg"), ("flac", "ogg"), ("ogg", "flac"), ("mp3", "flac"), ("wav", "aiff"),
-                                           ("w64", "wav"), ("caf", "caf"), ("aiff", "wav"), ("au", "wav"), ("flac", "wav"), ("mp3", "wav")])
+@pytest.mark.parametrize(
+    "first, second",
+    [
+        ("ogg", "opus"),
+        ("opus", "ogg"),
+        ("flac", "ogg"),
+        ("ogg", "flac"),
+        ("mp3", "flac"),
+        ("wav", "aiff"),
+        ("w64", "wav"),
+        ("caf", "caf"),
+        ("aiff", "wav"),
+        ("au", "wav"),
+        ("flac", "wav"),
+        ("mp3", "wav"),
+    ],
+)
 def test_files_of_two_formats_joined(file, first, second):
     refused(file(first, encoded(first) + encoded(second)), "holds more sound", "damaged")
 
@@ -68,7 +108,9 @@ def test_ogg_streams_side_by_side(file):
     two = [summed(replaced(page, 14, b"abcd")) for page in two]
     refused(file("ogg", b"".join([one[0], two[0], *one[1:], *two[1:]])), "2 streams side by side")
     skeleton = ogg_page(2, 0, 99, 0, bytes([16]), b"fishead\0" + bytes(8)), ogg_page(4, 0, 99, 1, bytes([0]), b"")
-    path = file("oga", b"".join([one[0], skeleton[0], *one[1:3], skeleton[1], *one[3:]]))       # pictures, subtitles and the like are no sound
+    path = file(
+        "oga", b"".join([one[0], skeleton[0], *one[1:3], skeleton[1], *one[3:]])
+    )  # pictures, subtitles and the like are no sound
     same(path, mean_of(encoded("ogg")))
 
 
@@ -81,12 +123,20 @@ def test_mpeg_streams_without_index_joined_are_one(file):
 
 # less, and more, than the header says
 
+
 @pytest.mark.parametrize("name", FORMATS)
 @pytest.mark.parametrize("share", [0.1, 0.3, 0.5, 0.77, 0.95, 0.999])
 def test_truncated(file, name, share):
     data = encoded(name)
     # where a FLAC frame ends only decoding tells
-    refused(file(name, data[: int(share * len(data))]), "truncated", "damaged", "can't be decoded", "not audio", without_decoding=name != "flac")
+    refused(
+        file(name, data[: int(share * len(data))]),
+        "truncated",
+        "damaged",
+        "can't be decoded",
+        "not audio",
+        without_decoding=name != "flac",
+    )
 
 
 @pytest.mark.parametrize("name", COUNTED)
@@ -114,21 +164,37 @@ def test_alac_whose_packets_are_not_all_there(file):
     data = encoded("alac.caf")
     at = data.index(b"pakt") + 12
     packets, valid, priming, remainder = struct.unpack(">qqii", data[at : at + 24])
-    refused(file("caf", replaced(data, at, struct.pack(">qqii", packets - 1, valid - 4096, priming, remainder))), "damaged")
+    refused(
+        file("caf", replaced(data, at, struct.pack(">qqii", packets - 1, valid - 4096, priming, remainder))), "damaged"
+    )
     refused(file("caf", replaced(data, at, struct.pack(">qqii", packets, valid - 4096, priming, remainder))), "damaged")
 
 
 # lengths that nobody knew
 
-@pytest.mark.parametrize("size", [0, 0xFFFFFFFF, 0xFFFFFFFF - 36, 0x7FFFFFFF, 0x7FFFF000, 0x80000000, 2_000_000_000, 1_999_999_964])
+
+@pytest.mark.parametrize(
+    "size", [0, 0xFFFFFFFF, 0xFFFFFFFF - 36, 0x7FFFFFFF, 0x7FFFF000, 0x80000000, 2_000_000_000, 1_999_999_964]
+)
 @pytest.mark.parametrize("name", ["wav", "24.wav", "float.wav", "au", "aiff"])
 def test_unknown_size(file, name, size):
     data = encoded(name, channels=2)
     same(file(name, sized(name, data, size)), mean_of(data))
 
 
-@pytest.mark.parametrize("name, size", [("caf", -1), ("caf", 0), ("w64", 2**64 - 1), ("w64", 2**63 - 25), ("w64", 0), ("rf64", 0), ("rf64", 2**64 - 1),
-                                        ("aiff", 0x7F000000)])
+@pytest.mark.parametrize(
+    "name, size",
+    [
+        ("caf", -1),
+        ("caf", 0),
+        ("w64", 2**64 - 1),
+        ("w64", 2**63 - 25),
+        ("w64", 0),
+        ("rf64", 0),
+        ("rf64", 2**64 - 1),
+        ("aiff", 0x7F000000),
+    ],
+)
 def test_unknown_size_of_the_long_formats(file, name, size):
     data = encoded(name, channels=2)
     same(file(name, sized(name, data, size)), mean_of(data))
@@ -161,7 +227,9 @@ def test_more_than_4_gib_from_a_pipe(tmp_path, size):
         out.seek(24)
         out.write(struct.pack("<II", 44100, 88200))
     assert audio_info(path).duration_s == seconds
-    np.testing.assert_array_equal(load_audio(path, start_s=seconds - 1)[0][-1000:], np.arange(1, 1001, dtype=np.float32) / 32768)
+    np.testing.assert_array_equal(
+        load_audio(path, start_s=seconds - 1)[0][-1000:], np.arange(1, 1001, dtype=np.float32) / 32768
+    )
 
 
 @pytest.mark.parametrize("total", [0, None])
@@ -178,20 +246,49 @@ def test_flac_from_a_pipe(file):
 
 # behind and before the sound
 
-@pytest.mark.parametrize("behind", [
-    chunk(b"LIST", b"INFOISFT\x04\0\0\0abc\0"), chunk(b"id3 ", id3v2(50)), chunk(b"bext", bytes(602)), chunk(b"cue ", bytes(28)),
-    chunk(b"odd ", b"xyz") + chunk(b"LIST", b"INFO"), chunk(b"odd ", b"xyz")[:-1], b"LIST" + struct.pack("<I", 400) + b"INFO", id3v2(99), ID3V1,
-    ape() + ID3V1, bytes(5000), b"\n", chunk(b"LIST", b"INFO") + bytes(100) + ID3V1])
+
+@pytest.mark.parametrize(
+    "behind",
+    [
+        chunk(b"LIST", b"INFOISFT\x04\0\0\0abc\0"),
+        chunk(b"id3 ", id3v2(50)),
+        chunk(b"bext", bytes(602)),
+        chunk(b"cue ", bytes(28)),
+        chunk(b"odd ", b"xyz") + chunk(b"LIST", b"INFO"),
+        chunk(b"odd ", b"xyz")[:-1],
+        b"LIST" + struct.pack("<I", 400) + b"INFO",
+        id3v2(99),
+        ID3V1,
+        ape() + ID3V1,
+        bytes(5000),
+        b"\n",
+        chunk(b"LIST", b"INFO") + bytes(100) + ID3V1,
+    ],
+)
 @pytest.mark.parametrize("name", ["wav", "ulaw.wav"])
 def test_metadata_behind_wav(file, name, behind):
     data = encoded(name)
-    if name == "wav" or len(behind) > 1:                    # of one byte, it is a sample
+    if name == "wav" or len(behind) > 1:  # of one byte, it is a sample
         same(file(name, data + behind), mean_of(data))
 
 
-@pytest.mark.parametrize("name, behind", [("aiff", chunk(b"NAME", b"abc", ">")), ("aiff", chunk(b"ID3 ", id3v2(30), ">")), ("au", ID3V1), ("au", bytes(512)),
-                                          ("caf", b"info" + struct.pack(">q", 4) + bytes(4)), ("w64", b"LIST" + bytes(12) + struct.pack("<Q", 32) + bytes(8)),
-                                          ("flac", ID3V1), ("flac", ape()), ("ogg", ID3V1), ("ogg", bytes(300)), ("opus", ape() + ID3V1), ("nist.wav", bytes(99))])
+@pytest.mark.parametrize(
+    "name, behind",
+    [
+        ("aiff", chunk(b"NAME", b"abc", ">")),
+        ("aiff", chunk(b"ID3 ", id3v2(30), ">")),
+        ("au", ID3V1),
+        ("au", bytes(512)),
+        ("caf", b"info" + struct.pack(">q", 4) + bytes(4)),
+        ("w64", b"LIST" + bytes(12) + struct.pack("<Q", 32) + bytes(8)),
+        ("flac", ID3V1),
+        ("flac", ape()),
+        ("ogg", ID3V1),
+        ("ogg", bytes(300)),
+        ("opus", ape() + ID3V1),
+        ("nist.wav", bytes(99)),
+    ],
+)
 def test_metadata_behind_others(file, name, behind):
     data = encoded(name)
     same(file(name, data + behind), mean_of(data))
@@ -204,7 +301,15 @@ def test_padding_that_was_forgotten(file):
     same(file("wav", odd + b"\0" + chunk(b"LIST", b"INFO")), mean_of(data)[:7999])
 
 
-@pytest.mark.parametrize("behind", [b"\1\2\3\4" * 300, chunk(b"data", b"\1\2" * 800), b"RIFFwxyz" + bytes(9) + b"\1" * 999, b"LIST" + struct.pack("<I", 8) + b"\1" * 99])
+@pytest.mark.parametrize(
+    "behind",
+    [
+        b"\1\2\3\4" * 300,
+        chunk(b"data", b"\1\2" * 800),
+        b"RIFFwxyz" + bytes(9) + b"\1" * 999,
+        b"LIST" + struct.pack("<I", 8) + b"\1" * 99,
+    ],
+)
 def test_sound_behind_the_sound(file, behind):
     refused(file("wav", encoded("wav") + behind), "holds more sound")
 
@@ -217,14 +322,25 @@ def test_tag_in_front(file, name):
 
 # damage in the middle
 
+
 @pytest.mark.parametrize("name", ["ogg", "opus", "flac", "mp3"])
 @pytest.mark.parametrize("how", ["removed", "repeated", "inserted"])
 def test_bytes_missing_or_added_within_a_stream(file, name, how):
     data, rng = encoded(name, 10.0), np.random.default_rng(3)
     for at in rng.integers(len(data) // 5, len(data) * 4 // 5, 5):
         count = int(rng.integers(100, 600))
-        middle = {"removed": b"", "repeated": data[at : at + count] * 2, "inserted": rng.bytes(50) + data[at : at + count]}[how]
-        refused(file(name, data[:at] + middle + data[at + count :]), "damaged", "truncated", "holds more sound", without_decoding=name != "flac")
+        middle = {
+            "removed": b"",
+            "repeated": data[at : at + count] * 2,
+            "inserted": rng.bytes(50) + data[at : at + count],
+        }[how]
+        refused(
+            file(name, data[:at] + middle + data[at + count :]),
+            "damaged",
+            "truncated",
+            "holds more sound",
+            without_decoding=name != "flac",
+        )
 
 
 @pytest.mark.parametrize("name", ["ogg", "opus", "flac"])
@@ -245,7 +361,7 @@ def test_bytes_changed_within_mp3_move_nothing(file):
         path = file("mp3", replaced(data, int(at), rng.bytes(60)))
         try:
             waveform, _ = load_audio(path)
-        except AumError as error:       # it hit a frame's header
+        except AumError as error:  # it hit a frame's header
             assert "damaged" in error.problem or "holds more sound" in error.problem
             continue
         kept += 1
@@ -260,14 +376,19 @@ def test_ogg_pages_missing_in_the_middle(file, name):
     refused(file(name, b"".join(pages[:4] + pages[5:])), "pages are missing")
     refused(file(name, b"".join(pages[:4] + [pages[4], pages[4]] + pages[5:])), "pages are missing")
     later = [summed(replaced(page, 18, struct.pack("<I", number - 1))) for number, page in enumerate(pages[5:], 5)]
-    with pytest.raises(AumError, match="truncated"):        # numbered anew, but the positions tell
+    with pytest.raises(AumError, match="truncated"):  # numbered anew, but the positions tell
         load_audio(file(name, b"".join(pages[:4] + later)))
 
 
-def test_ogg_positions_that_go_back(file):
+def test_ogg_positions_that_do_not_go_on(file):
     pages = ogg_pages(encoded("ogg", 10.0))
     pages[-1] = summed(replaced(pages[-1], 6, struct.pack("<q", 1600)))
-    refused(file("ogg", b"".join(pages)), "positions go back")
+    refused(file("ogg", b"".join(pages)), "positions don't go on")
+    pages = ogg_pages(encoded("ogg", 10.0))
+    doubled = [
+        summed(replaced(page, 18, struct.pack("<I", number))) for number, page in enumerate(pages[:5] + pages[4:])
+    ]
+    refused(file("ogg", b"".join(doubled)), "positions don't go on")
 
 
 def test_ogg_with_several_last_pages(file):
@@ -286,7 +407,7 @@ def test_opus_that_promises_a_few_samples_too_many(file):
         longer = summed(replaced(pages[-1], 6, struct.pack("<q", position + more)))
         assert 0 <= len(load_audio(file("opus", b"".join(pages[:-1] + [longer])))[0]) - 3 * 48000 <= more
     longer = summed(replaced(pages[-1], 6, struct.pack("<q", position + 9600)))
-    with pytest.raises(AumError, match="truncated"):        # more than a packet: one is lost
+    with pytest.raises(AumError, match="truncated"):  # more than a packet: one is lost
         load_audio(file("opus", b"".join(pages[:-1] + [longer])))
 
 
@@ -301,8 +422,18 @@ def test_flac_frame_missing(file, first):
 
 # good files that libsndfile refuses, or guesses
 
-@pytest.mark.parametrize("name, payload", [("mp2", MP2), ("mp3", MP2), ("wav", wrapped(0x50, MP2, 16000)), ("wav", wrapped(0x50, MP2, 16000, 0xFFFFFFFF)),
-                                           ("mp2", b"\0\1\2" + MP2), ("mp2", id3v2(20) + MP2 + ID3V1)])
+
+@pytest.mark.parametrize(
+    "name, payload",
+    [
+        ("mp2", MP2),
+        ("mp3", MP2),
+        ("wav", wrapped(0x50, MP2, 16000)),
+        ("wav", wrapped(0x50, MP2, 16000, 0xFFFFFFFF)),
+        ("mp2", b"\0\1\2" + MP2),
+        ("mp2", id3v2(20) + MP2 + ID3V1),
+    ],
+)
 def test_mp2(file, name, payload):
     waveform, rate_hz = load_audio(file(name, payload))
     spectrum = np.abs(np.fft.rfft(waveform[1000:-1000]))
@@ -325,10 +456,33 @@ def test_mp3_within_wav_that_is_cut(file):
     refused(file("wav", wrapped(0x55, bytes(3000), 16000)), "no MPEG audio")
 
 
-@pytest.mark.parametrize("before", [b"\0", b"\1\2\3\4\5", b"x" * 40, bytes(5000), id3v2(300) + id3v2(7), id3v2(300, footer=True), id3v2(10) + bytes(700),
-                                    id3v2(10) + b"\r\n", ape()])
-@pytest.mark.parametrize("behind", [b"", ID3V1, ape() + ID3V1, ape(header=False), bytes(3000), b"LYRICSBEGININD0000200000000020LYRICS200" + ID3V1,
-                                    id3v2(40, footer=True), b"--end--"])
+@pytest.mark.parametrize(
+    "before",
+    [
+        b"\0",
+        b"\1\2\3\4\5",
+        b"x" * 40,
+        bytes(5000),
+        id3v2(300) + id3v2(7),
+        id3v2(300, footer=True),
+        id3v2(10) + bytes(700),
+        id3v2(10) + b"\r\n",
+        ape(),
+    ],
+)
+@pytest.mark.parametrize(
+    "behind",
+    [
+        b"",
+        ID3V1,
+        ape() + ID3V1,
+        ape(header=False),
+        bytes(3000),
+        b"LYRICSBEGININD0000200000000020LYRICS200" + ID3V1,
+        id3v2(40, footer=True),
+        b"--end--",
+    ],
+)
 @pytest.mark.parametrize("index", [True, False])
 def test_mp3_with_something_around_it(file, before, behind, index):
     data = encoded("mp3") if index else without_index(encoded("mp3"))

@@ -1,14 +1,16 @@
-"""What a sound file really holds: one forward scan of its container, whose promises are checked against the bytes that are there.
+"""What a sound file really holds: one forward scan of its container, whose promises are checked against the bytes.
 
-libsndfile believes a header. It shortens a truncated file without a word, reads the first of two streams, passes over what is damaged
-within one, so that everything behind comes early, and guesses the length of MPEG audio without an index. A scan finds all of that, and
-what libsndfile has to be shown instead of the file where it would refuse a good one: see `Contents`.
+libsndfile believes a header. It shortens a truncated file without a word, reads the first of two streams, passes over
+what is damaged within one, so that everything behind comes early, and guesses the length of MPEG audio that has no
+index. A scan finds all of that, and what libsndfile has to be shown instead of the file where it would refuse a good
+one: see `Contents`.
 
-A header that says less or more than there is, is an error. A length that its writer could not know is no promise. Behind the sound may
-stand whole chunks of metadata, tags and zeros; anything else counts as sound.
+A header that says less or more than there is, is an error. A length that its writer could not know is no promise.
+Behind the sound may stand whole chunks of metadata, tags and zeros; anything else counts as sound.
 """
 
 import os
+from threading import Lock
 from typing import BinaryIO
 
 from aumcli.data.containers import aiff, caf, flac, headed, mpeg, ogg, wave
@@ -17,11 +19,19 @@ from aumcli.data.containers.region import Contents, Reassembled as Reassembled, 
 from aumcli.data.containers.tags import behind_tags
 from aumcli.errors import AumError
 
-REMEMBERED = 4096                       # scans, for files that are read slice by slice;
-MOST_PARTS = 64                         # those with more parts take too much memory
-_SCANS = {b"fLaC": flac.scan, b"OggS": ogg.scan, b"caff": caf.scan, b".snd": headed.scan_au, b"dns.": headed.scan_au, b"NIST": headed.scan_nist}
+REMEMBERED = 4096  # scans, for files that are read slice by slice;
+MOST_PARTS = 64  # those with more parts take too much memory
+_SCANS = {
+    b"fLaC": flac.scan,
+    b"OggS": ogg.scan,
+    b"caff": caf.scan,
+    b".snd": headed.scan_au,
+    b"dns.": headed.scan_au,
+    b"NIST": headed.scan_nist,
+}
 
 _remembered: dict[tuple[str, int, int], Contents | AumError | None] = {}
+_lock = Lock()
 
 
 def scan_file(path: str, status: os.stat_result) -> Contents | None:
@@ -38,7 +48,7 @@ def scan_file(path: str, status: os.stat_result) -> Contents | None:
         AumError: less or more sound is there than the header promises.
     """
     key = path, status.st_size, status.st_mtime_ns
-    found = _remembered.get(key, key)   # itself where there is nothing, since None is a result
+    found = _remembered.get(key, key)  # itself where there is nothing, since None is a result
     if found is key:
         try:
             with open(path, "rb") as file:
@@ -46,9 +56,10 @@ def scan_file(path: str, status: os.stat_result) -> Contents | None:
         except AumError as error:
             found = error
         if not isinstance(found, Contents) or len(found.parts) <= MOST_PARTS:
-            _remembered[key] = found
-            if len(_remembered) > REMEMBERED:
-                _remembered.pop(next(iter(_remembered)), None)
+            with _lock:
+                _remembered[key] = found
+                if len(_remembered) > REMEMBERED:
+                    del _remembered[next(iter(_remembered))]  # the oldest
     if isinstance(found, AumError):
         raise AumError(found.problem, found.fix, found.exit_code)
     return found

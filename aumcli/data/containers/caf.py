@@ -7,8 +7,8 @@ from aumcli.data.containers.errors import cut_fix, damaged, left_over, truncated
 from aumcli.data.containers.extent import Extent
 from aumcli.data.containers.region import Contents, Region
 
-EDIT_BYTES = 4                          # of the chunk data, before the sound
-ALAC_FLAGS = {16: 1, 20: 2, 24: 3, 32: 4}       # by bits; ffmpeg leaves them out, and libsndfile needs them
+EDIT_BYTES = 4  # of the chunk data, before the sound
+ALAC_FLAGS = {16: 1, 20: 2, 24: 3, 32: 4}  # by bits; ffmpeg leaves them out, and libsndfile needs them
 MOST_TABLE_BYTES = 2**28
 
 
@@ -22,25 +22,28 @@ def scan(region: Region, path: str) -> Contents:
         found.setdefault(chunk.name, chunk)
     if b"data" not in found or b"desc" not in found:
         raise no_sound(path)
-    rate_hz, codec, flags, packet_bytes, packet_samples, *_ = struct.unpack(">d4s5I", region.read(found[b"desc"].start, 32).ljust(32, b"\0"))
+    desc = region.read(found[b"desc"].start, 32).ljust(32, b"\0")
+    _, codec, flags, packet_bytes, packet_samples, channels, bits = struct.unpack(">d4s5I", desc)
     sound = found[b"data"]
-    size, rest = sound.size, region.size - sound.start
-    patches, stop = {}, region.size
-    there = Extent.UNKNOWN if size < 0 else extent(region, CAF, sound.start, size, packet_bytes)            # -1: up to the end
-    if there is Extent.UNKNOWN:
-        size, stop = rest, sound.start + rest
-        patches[sound.size_at] = CAF.pack_size(size)
-    elif there is Extent.LESS:
+    size, rest, patches = sound.size, region.size - sound.start, {}
+    # -1: up to the end
+    there = Extent.UNKNOWN if size < 0 else extent(region, CAF, sound.start, size, packet_bytes)
+    if there is Extent.LESS:
         raise truncated(path, f"its header promises {size:,} bytes of sound, {rest:,} are there")
-    elif there is Extent.MORE:
-        raise left_over(path, f"its header says {size:,} bytes, {rest - size:,} stand behind that", cut_fix(path, sound.start + size))
+    if there is Extent.MORE:
+        why = f"its header says {size:,} bytes, {rest - size:,} stand behind that"
+        raise left_over(path, why, cut_fix(path, sound.start + size))
+    if there is Extent.UNKNOWN:
+        size = rest
+        patches[sound.size_at] = CAF.pack_size(size)
     if codec == b"alac":
         _check_packets(region, path, found.get(b"pakt"), size - EDIT_BYTES, packet_samples)
-        bits = _alac_bits(region, found.get(b"kuki"))
-        if flags == 0 and bits in ALAC_FLAGS:
-            patches[found[b"desc"].start + 12] = struct.pack(">I", ALAC_FLAGS[bits])
-    samples = (size - EDIT_BYTES) // packet_bytes if packet_samples == 1 and packet_bytes else None
-    return Contents(samples, region.patched(patches, stop) if patches else ())
+        alac_bits = _alac_bits(region, found.get(b"kuki"))
+        if flags == 0 and alac_bits in ALAC_FLAGS:
+            patches[found[b"desc"].start + 12] = struct.pack(">I", ALAC_FLAGS[alac_bits])
+    is_plain = packet_samples == 1 and packet_bytes and packet_bytes == channels * ((bits + 7) // 8)
+    samples = (size - EDIT_BYTES) // packet_bytes if is_plain else None
+    return Contents(samples, region.patched(patches) if patches else ())
 
 
 def _check_packets(region: Region, path: str, chunk: Chunk | None, size: int, packet_samples: int) -> None:
@@ -50,9 +53,10 @@ def _check_packets(region: Region, path: str, chunk: Chunk | None, size: int, pa
         raise damaged(path, "it has no table of its packets")
     packets, valid, priming, remainder = struct.unpack(">qqii", table[:24])
     if packets * packet_samples != valid + priming + remainder:
-        raise damaged(path, f"its {packets:,} packets hold {packets * packet_samples:,} samples, its header says {valid:,}")
+        held = packets * packet_samples
+        raise damaged(path, f"its {packets:,} packets hold {held:,} samples, its header says {valid:,}")
     total, value, count = 0, 0, 0
-    for byte in table[24:]:             # lengths in groups of 7 bits, the last of which has no bit 7
+    for byte in table[24:]:  # lengths in groups of 7 bits, the last of which has no bit 7
         value = value << 7 | byte & 0x7F
         if not byte & 0x80:
             total, value, count = total + value, 0, count + 1

@@ -12,23 +12,20 @@ from aumcli.data.containers.tags import is_padding
 
 MOST_CHUNKS = 10_000
 _NAME = re.compile(rb"[ -~]{4}")
-_SOUND = {b"data", b"SSND", b"RIFF", b"RIFX", b"RF64", b"BW64", b"FORM", b"riff", b"caff", b"wavl"}
-_METADATA = {b"LIST", b"list", b"id3 ", b"ID3 ", b"bext", b"cue ", b"smpl", b"fact", b"PEAK", b"JUNK", b"junk", b"iXML", b"axml", b"free",
-             b"info", b"uuid", b"guan", b"MARK", b"COMT", b"NAME", b"ANNO", b"AUTH", b"APPL", b"(c) "}
+_SOUND = re.compile(rb"data|SSND|RIFF|RIFX|RF64|BW64|FORM|riff|caff|wavl")
+_METADATA = re.compile(
+    rb"LIST|list|id3 |ID3 |bext|cue |smpl|fact|PEAK|JUNK|junk|iXML|axml|free|info|uuid|guan|MARK|COMT|NAME|ANNO|AUTH"
+)
 
 
 @dataclass(frozen=True)
 class Layout:
     """How chunks follow one another."""
 
-    first: int                          # where the first one starts
-    head: Struct                        # its name and its size
-    align: int                          # chunks start at multiples of this
-    head_counts: bool = False           # whether the size is that of the head too
-
-    @property
-    def size_bytes(self) -> int:
-        return self.head.size - self.name_bytes
+    first: int  # where the first one starts
+    head: Struct  # its name and its size
+    align: int  # chunks start at multiples of this
+    head_counts: bool = False  # whether the size is that of the head too
 
     @property
     def name_bytes(self) -> int:
@@ -45,13 +42,13 @@ W64, CAF = Layout(40, Struct("<16sQ"), 8, head_counts=True), Layout(8, Struct(">
 
 @dataclass(frozen=True)
 class Chunk:
-    """A chunk: the first four letters of its name, where its size, its body and the next one start, its body's length."""
+    """A chunk."""
 
-    name: bytes
-    size_at: int
-    start: int
-    size: int
-    behind: int
+    name: bytes  # the first four letters
+    size_at: int  # where its size stands,
+    start: int  # and its body
+    size: int  # of the body in bytes
+    behind: int  # where the next one starts
 
 
 def chunk_at(region: Region, layout: Layout, at: int) -> Chunk | None:
@@ -83,22 +80,22 @@ def no_sound(path: str) -> Exception:
 
 
 def is_metadata(region: Region, layout: Layout, end: int, size: int) -> bool:
-    """Whether only whole chunks without sound, tags and zeros stand behind a chunk that ends at `end` and has `size` bytes."""
+    """Whether only whole chunks without sound, tags and zeros stand behind a chunk of `size` bytes, from `end` on."""
     for _ in range(MOST_CHUNKS):
         padded = end + -size % layout.align
         # some writers forget the padding
         chunk = chunk_at(region, layout, padded) or chunk_at(region, layout, end)
-        if chunk is None or chunk.name in _SOUND or chunk.size < 0:
-            return padded >= region.size or is_padding(region, padded) or is_padding(region, end)
+        if chunk is None or _SOUND.match(chunk.name) or chunk.size < 0:
+            return is_padding(region, padded) and padded < region.size or is_padding(region, end)
         size, end = chunk.size, chunk.start + chunk.size
-        if end > region.size:           # cut, but no sound is lost; or no chunk at all
-            return chunk.name in _METADATA or is_padding(region, padded)
+        if end > region.size:  # cut, but no sound is lost; or no chunk at all
+            return bool(_METADATA.match(chunk.name)) or is_padding(region, padded)
     return False
 
 
 def extent(region: Region, layout: Layout, start: int, size: int, frame_bytes: int) -> Extent:
     """Compare the size of a chunk with sound, whose body is at `start`, with what is there."""
-    if size <= 0:                       # a sound without samples, or one whose writer never came back
-        is_empty = start >= region.size or chunk_at(region, layout, start) is not None and is_metadata(region, layout, start, 0)
-        return Extent.WHOLE if is_empty else Extent.UNKNOWN
+    if size <= 0:  # a sound without samples, or one whose writer never came back
+        has_chunks = chunk_at(region, layout, start) is not None and is_metadata(region, layout, start, 0)
+        return Extent.WHOLE if start >= region.size or has_chunks else Extent.UNKNOWN
     return compare(region, start, size, frame_bytes, lambda end: is_metadata(region, layout, end, size))

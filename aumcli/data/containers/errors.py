@@ -50,6 +50,11 @@ def damaged(path: str, why: str, fix: str = COPY) -> AumError:
     return AumError(f"{path} is damaged: {why}", fix=fix, exit_code=1)
 
 
+def another_file(path: str, where: str) -> AumError:
+    """The error that a second sound file begins behind the first."""
+    return left_over(path, f"another file begins behind the first, which ends after {where}", convert_fix(path))
+
+
 def left_over(path: str, why: str, fix: str) -> AumError:
     """The error that more sound is there than would be decoded."""
     return AumError(f"{path} holds more sound than would be read: {why}", fix=fix, exit_code=1)

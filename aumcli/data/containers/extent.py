@@ -5,9 +5,10 @@ from enum import Enum, auto
 
 from aumcli.data.containers.region import Region
 
-# Sizes in headers whose writers, into a pipe, could not go back to fill them in: all ones, or half of that (ffmpeg, sox, arecord,
-# espeak), 0x7f000000 (sox, for AIFF), 2e9. Some add the header's bytes or take them off
-PLACEHOLDERS, MOST_HEADER_BYTES = (2**32 - 1, 2**31 - 1, 0x7F000000, 2_000_000_000, 2**63 - 1, 2**64 - 1), 4096
+# Sizes in headers whose writers, into a pipe, could not go back to fill them in: all ones, or half of that (ffmpeg,
+# sox, arecord, espeak), 0x7f000000 (sox, for AIFF), 2e9. Some add the header's bytes or take them off
+PLACEHOLDERS = (2**32 - 1, 2**31 - 1, 0x7F000000, 2_000_000_000, 2**63 - 1, 2**64 - 1)
+MOST_HEADER_BYTES = 4096
 ALL_ONES = 2**32 - 1
 
 
@@ -17,7 +18,7 @@ class Extent(Enum):
     WHOLE = auto()
     LESS = auto()
     MORE = auto()
-    UNKNOWN = auto()        # the header doesn't say: all up to the end is sound
+    UNKNOWN = auto()  # the header doesn't say: all up to the end is sound
 
 
 def compare(region: Region, start: int, size: int, frame_bytes: int, is_no_sound: Callable[[int], bool]) -> Extent:

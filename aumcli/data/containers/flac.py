@@ -3,27 +3,29 @@
 import re
 from dataclasses import dataclass
 
-from aumcli.data.containers.errors import COPY, convert_fix, damaged, left_over, truncated
+from aumcli.data.containers import mpeg
+from aumcli.data.containers.errors import another_file, convert_fix, damaged, left_over, truncated
 from aumcli.data.containers.joined import another_begins
 from aumcli.data.containers.region import Contents, Region
 
 MOST_BLOCKS = 10_000
-LONGEST_HEADER = 16                     # of a frame, in bytes
-HEAD_BYTES = 4 + 4 + 34                 # the magic word and the block STREAMINFO
-_TOTAL_AT = 4 + 4 + 13                  # the byte that holds the highest 4 of 36 bits of the number of samples
+LONGEST_HEADER, LONGEST_FRAME = 16, 2**18  # of a frame, in bytes
+HEAD_BYTES = 4 + 4 + 34  # the magic word and the block STREAMINFO
+_TOTAL_AT = 4 + 4 + 13  # the byte that holds the highest 4 of 36 bits of the number of samples
 _SYNC = re.compile(rb"\xff[\xf8\xf9]")
 
 
-def _crc8_table() -> bytes:
+def _crc_table(bits: int, polynomial: int) -> tuple[int, ...]:
+    """What each value of the highest byte does to a checksum of so many bits."""
     table = []
-    for byte in range(256):
+    for crc in range(0, 1 << bits, 1 << bits - 8):
         for _ in range(8):
-            byte = (byte << 1 ^ (0x107 if byte & 0x80 else 0)) & 0x1FF
-        table.append(byte)
-    return bytes(table)
+            crc = (crc << 1 ^ (polynomial if crc >> bits - 1 else 0)) & (1 << bits) - 1
+        table.append(crc)
+    return tuple(table)
 
 
-_CRC8 = _crc8_table()
+_CRC8, _CRC16 = _crc_table(8, 0x07), _crc_table(16, 0x8005)
 
 
 @dataclass(frozen=True)
@@ -42,11 +44,12 @@ def scan(region: Region, path: str) -> Contents:
     start = _first_frame(region, path)
     rate_hz = int.from_bytes(region.read(_TOTAL_AT - 3, 3)) >> 4
     promised = total_of(region.read(0, HEAD_BYTES))
-    samples, last = _follow(region, start)
+    samples, last = _follow(region, path, start, rate_hz)
     there_s, promised_s = samples / max(1, rate_hz), promised / max(1, rate_hz)
-    _check_rest(region, path, last, there_s)
+    if another_begins(region, last) or mpeg.begins(region, last) is not None:
+        raise another_file(path, f"{there_s:.3f} s")
     if promised and samples < promised:
-        raise truncated(path, f"its header promises {promised_s:.3f} s, whole frames follow one another for {there_s:.3f} s", COPY)
+        raise truncated(path, f"its header promises {promised_s:.3f} s, frames follow one another for {there_s:.3f} s")
     if promised and samples > promised:
         raise left_over(path, f"its header says {promised_s:.3f} s, {there_s:.3f} s are there", convert_fix(path))
     if promised or not samples:
@@ -55,7 +58,7 @@ def scan(region: Region, path: str) -> Contents:
 
 
 def with_total(head: bytes, samples: int) -> bytes:
-    """A stream's first HEAD_BYTES bytes with the number of samples filled in, without which libsndfile stumbles at the end."""
+    """A stream's first HEAD_BYTES bytes with the number of samples, without which libsndfile stumbles at the end."""
     total = (head[_TOTAL_AT] & 0xF0 | samples >> 32).to_bytes() + (samples & 2**32 - 1).to_bytes(4)
     return head[:_TOTAL_AT] + total + head[_TOTAL_AT + len(total) :]
 
@@ -73,31 +76,49 @@ def _first_frame(region: Region, path: str) -> int:
         if len(head) < 4:
             break
         at += 4 + int.from_bytes(head[1:])
-        if head[0] & 0x80:              # the last block
+        if head[0] & 0x80:  # the last block
             return at
     raise truncated(path, "it ends before the sound begins")
 
 
-def _follow(region: Region, start: int) -> tuple[int, int]:
+def _follow(region: Region, path: str, start: int, rate_hz: int) -> tuple[int, int]:
     """Samples of the frames that follow one another from `start` on, and where the last of them starts."""
     head = region.read(start, LONGEST_HEADER)
     if not _SYNC.match(head):
         return 0, start
     sync, variable = re.compile(re.escape(head[:2])), head[1] & 1
-    samples, count, last = 0, 0, start
+    samples, count, last, stray = 0, 0, start, start
     for place, block in region.blocks(start, overlap=LONGEST_HEADER):
         for match in sync.finditer(block):
-            frame = _header(block[match.start() : match.start() + LONGEST_HEADER])
-            if frame is not None and frame.number == (samples if variable else count):
-                samples, count, last = samples + frame.samples, count + 1, place + match.start()
+            at, frame = place + match.start(), _header(block[match.start() : match.start() + LONGEST_HEADER])
+            if frame is None or samples and at <= stray:  # the end of the block before, again
+                continue
+            if frame.number == (samples if variable else count):
+                samples, count, last, stray = samples + frame.samples, count + 1, at, at
+            # within a frame a header may occur by chance, but not where a frame ends
+            elif _is_frame(region, last, at) or _is_frame(region, stray, at):
+                where = f"{samples / max(1, rate_hz):.3f} s"
+                raise damaged(path, f"frames are missing, doubled or changed after {where}", convert_fix(path))
+            else:
+                stray = at
     return samples, last
+
+
+def _is_frame(region: Region, start: int, stop: int) -> bool:
+    """Whether just one frame stands there: its checksum is right."""
+    if not 0 < stop - start <= LONGEST_FRAME:
+        return False
+    crc = 0
+    for byte in region.read(start, stop - start):
+        crc = (crc << 8 & 0xFFFF) ^ _CRC16[crc >> 8 ^ byte]
+    return crc == 0
 
 
 def _header(head: bytes) -> _Frame | None:
     """What a frame's header says; None where it is none, or its sum is wrong."""
     if len(head) < 6 or head[2] >> 4 == 0 or head[2] & 15 == 15 or head[3] >> 4 > 10 or head[3] & 1:
         return None
-    ones = 8 - (head[4] ^ 0xFF).bit_length()                    # the number is written as UTF-8 writes letters
+    ones = 8 - (head[4] ^ 0xFF).bit_length()  # the number is written as UTF-8 writes letters
     if ones in (1, 8):
         return None
     at = 4 + max(1, ones)
@@ -115,16 +136,3 @@ def _header(head: bytes) -> _Frame | None:
     for byte in head[:at]:
         crc = _CRC8[crc ^ byte]
     return _Frame(number, samples) if at < len(head) and crc == head[at] else None
-
-
-def _check_rest(region: Region, path: str, last: int, there_s: float) -> None:
-    """Behind the last frame that follows the others neither a stream nor a frame may begin."""
-    if another_begins(region, last):
-        raise left_over(path, f"another file begins behind the first, which ends after {there_s:.3f} s", convert_fix(path))
-    head = region.read(last, LONGEST_HEADER)
-    for place, block in region.blocks(last + 4, overlap=LONGEST_HEADER):
-        for match in _SYNC.finditer(block):
-            other = block[match.start() : match.start() + LONGEST_HEADER]
-            # in the last frame's own bytes a header may occur by chance, but hardly of the same rate and sample size too
-            if _header(other) and other[1] == head[1] and other[2] & 15 == head[2] & 15 and (other[3] ^ head[3]) & 0x8E == 0:
-                raise damaged(path, f"frames are missing or changed after {there_s:.3f} s", convert_fix(path))

@@ -8,7 +8,7 @@ from aumcli.data.containers.extent import ALL_ONES, Extent, compare
 from aumcli.data.containers.region import Contents, Region
 from aumcli.data.containers.tags import is_padding
 
-AU_WIDTHS = {1: 1, 2: 1, 3: 2, 4: 3, 5: 4, 6: 4, 7: 8, 27: 1}       # bytes of a value by encoding
+AU_WIDTHS = {1: 1, 2: 1, 3: 2, 4: 3, 5: 4, 6: 4, 7: 8, 27: 1}  # bytes of a value by encoding
 
 
 def scan_au(region: Region, path: str) -> Contents:
@@ -17,16 +17,18 @@ def scan_au(region: Region, path: str) -> Contents:
     Args, returns and raises as `aumcli.data.containers.wave.scan`.
     """
     order = ">" if region.read(0, 4) == b".snd" else "<"
-    start, size, encoding, rate_hz, channels = struct.unpack(order + "5I", region.read(4, 20).ljust(20, b"\0"))
+    start, size, encoding, _, channels = struct.unpack(order + "5I", region.read(4, 20).ljust(20, b"\0"))
     rest = region.size - start
     if rest < 0 or start < 24:
         raise truncated(path, "it ends before the sound begins")
     frame_bytes = AU_WIDTHS.get(encoding, 0) * channels
-    there = Extent.UNKNOWN if size == 0 and rest else compare(region, start, size, frame_bytes, partial(is_padding, region))
+    there = compare(region, start, size, frame_bytes, partial(is_padding, region))
+    if size == 0 and rest:
+        there = Extent.UNKNOWN
     _check(path, there, size, rest)
-    is_unknown = there is Extent.UNKNOWN
-    samples = (rest if is_unknown else size) // frame_bytes if frame_bytes else None
-    return Contents(samples, region.patched({8: ALL_ONES.to_bytes(4)}, region.size) if is_unknown and size != ALL_ONES else ())
+    held = rest if there is Extent.UNKNOWN else size
+    parts = region.patched({8: ALL_ONES.to_bytes(4)}) if there is Extent.UNKNOWN and size != ALL_ONES else ()
+    return Contents(held // frame_bytes if frame_bytes else None, parts)
 
 
 def scan_nist(region: Region, path: str) -> Contents:
@@ -39,7 +41,7 @@ def scan_nist(region: Region, path: str) -> Contents:
     fields = {}
     for line in region.read(0, min(length, 2**16)).split(b"end_head")[0].splitlines()[2:]:
         words = line.split(None, 2)
-        if len(words) == 3 and words[1] == b"-i" and words[2].strip().isdigit():
+        if len(words) == 3 and words[1] == b"-i" and words[2].strip().isdigit() and len(words[2]) < 20:
             fields[words[0]] = int(words[2])
     frame_bytes = fields.get(b"channel_count", 1) * fields.get(b"sample_n_bytes", 0)
     if not frame_bytes or b"sample_count" not in fields:

@@ -5,8 +5,11 @@ import re
 from aumcli.data.containers.region import Region
 
 LONGEST_BEGINNING = 12
-_BEGINNING = re.compile(rb"fLaC[\x00\x80]\x00\x00\x22|OggS\x00[\x02\x06]|(?:RIFF|RIFX|RF64|BW64)....WAVE|FORM....AIF[FC]|caff\x00\x01\x00\x00"
-                        rb"|riff\x2e\x91\xcf\x11|\.snd\x00\x00|NIST_1A\n", re.DOTALL)
+_BEGINNING = re.compile(
+    rb"fLaC[\x00\x80]\x00\x00\x22|OggS\x00[\x02\x06]|(?:RIFF|RIFX|RF64|BW64)....WAVE|FORM....AIF[FC]|caff\x00\x01\x00\x00"
+    rb"|riff\x2e\x91\xcf\x11|\.snd\x00\x00|NIST_1A\n",
+    re.DOTALL,
+)
 
 
 def another_begins(region: Region, at: int) -> bool:

@@ -1,27 +1,29 @@
-"""MPEG audio, layers I to III: frames, each with a header that says how long it is, and often an index in the first one."""
+"""MPEG audio, layers I to III: frames whose headers say how long they are, and often an index in the first one."""
 
 import functools
 import re
 from dataclasses import dataclass
 
-from aumcli.data.containers.errors import convert_fix, damaged, left_over, truncated
+from aumcli.data.containers.errors import COPY, another_file, convert_fix, damaged, left_over, truncated
 from aumcli.data.containers.joined import another_begins
 from aumcli.data.containers.region import Contents, Region, Zeros
 from aumcli.data.containers.tags import ID3V1_BYTES, behind_tag, behind_tags, behind_zeros, is_padding
 
 # kbit/s by MPEG version (1, or 2 and 2.5) and layer
-_KBPS = {(1, 1): (0, 32, 64, 96, 128, 160, 192, 224, 256, 288, 320, 352, 384, 416, 448),
-         (1, 2): (0, 32, 48, 56, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320, 384),
-         (1, 3): (0, 32, 40, 48, 56, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320),
-         (2, 1): (0, 32, 48, 56, 64, 80, 96, 112, 128, 144, 160, 176, 192, 224, 256),
-         (2, 2): (0, 8, 16, 24, 32, 40, 48, 56, 64, 80, 96, 112, 128, 144, 160)}
+_KBPS = {
+    (1, 1): (0, 32, 64, 96, 128, 160, 192, 224, 256, 288, 320, 352, 384, 416, 448),
+    (1, 2): (0, 32, 48, 56, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320, 384),
+    (1, 3): (0, 32, 40, 48, 56, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320),
+    (2, 1): (0, 32, 48, 56, 64, 80, 96, 112, 128, 144, 160, 176, 192, 224, 256),
+    (2, 2): (0, 8, 16, 24, 32, 40, 48, 56, 64, 80, 96, 112, 128, 144, 160),
+}
 _KBPS[2, 3] = _KBPS[2, 2]
 _HZ = (44100, 48000, 32000)
-_LENGTH_BITS = 0xFFFEFE00               # of a header: all that its frame's length depends on
+_LENGTH_BITS = 0xFFFEFE00  # of a header: all that its frame's length depends on
 _MODE_BITS, _MONO = 0xC0, 0xC0
-SEARCHED_BYTES = 2**16                  # for the first frame,
-SEARCHED_BEHIND_BYTES = 2**20           # and for others behind the last,
-CHAIN = 3                               # which so many must follow
+SEARCHED_BYTES = 2**16  # for the first frame,
+SEARCHED_BEHIND_BYTES = 2**20  # and for others behind the last,
+CHAIN = 3  # which so many must follow
 LONGEST_FREE_FRAME = 8192
 _EXACT_WRITERS = re.compile(rb"LAME|Lav[fc]")
 
@@ -33,21 +35,21 @@ class _Frame:
     length: int
     samples: int
     rate_hz: int
-    kind: int                           # version, layer, rate: what all frames of a stream have in common
+    kind: int  # version, layer, rate: what all frames of a stream have in common
     padding: int
 
 
 @functools.lru_cache(maxsize=4096)
 def _frame(word: int) -> _Frame | None:
     """The frame of a header, of which only `_LENGTH_BITS` are given; None where it is none."""
-    version, layer = word >> 19 & 3, 4 - (word >> 17 & 3)       # version 3: MPEG 1, 2: MPEG 2, 0: MPEG 2.5
+    version, layer = word >> 19 & 3, 4 - (word >> 17 & 3)  # version 3: MPEG 1, 2: MPEG 2, 0: MPEG 2.5
     rate_index, hz_index, padding = word >> 12 & 15, word >> 10 & 3, word >> 9 & 1
     if word >> 21 != 0x7FF or layer == 4 or version == 1 or rate_index == 15 or hz_index == 3:
         return None
     first = version == 3
     rate_hz = _HZ[hz_index] >> {3: 0, 2: 1, 0: 2}[version]
     samples = {1: 384, 2: 1152, 3: 1152 if first else 576}[layer]
-    slot = 4 if layer == 1 else 1                               # bytes
+    slot = 4 if layer == 1 else 1  # bytes
     bits_per_s = 1000 * _KBPS[1 if first else 2, layer][rate_index]
     length = (samples // 8 // slot * bits_per_s // rate_hz + padding) * slot if rate_index else 0
     return _Frame(length, samples, rate_hz, word >> 17 << 2 | hz_index, padding * slot)
@@ -58,12 +60,12 @@ class _Stream:
     """Frames that follow one another without a gap, all of one kind."""
 
     start: int
-    end: int                            # behind the last whole frame
-    frame: _Frame                       # the first one
+    end: int  # behind the last whole frame
+    frame: _Frame  # the first one
     count: int = 0
     shortest: int = LONGEST_FREE_FRAME
     longest: int = 0
-    cut: bool = False                   # whether the end of the region cuts a frame
+    cut: bool = False  # whether the end of the region cuts a frame
 
     @property
     def seconds(self) -> float:
@@ -79,50 +81,56 @@ def scan(region: Region, path: str, wrapped: bool = False) -> Contents | None:
         wrapped: whether the region is a part of a file, and must hold frames.
 
     Returns:
-        The length, and the frames without tags and junk around them, which libsndfile would trip over; None where this is
-        no MPEG audio.
+        The length, and the frames without tags and junk around them, which libsndfile would trip over; None where this
+        is no MPEG audio.
 
     Raises:
         AumError: frames are missing, damaged or more than the index says, or a last one is cut.
     """
     begin = behind_zeros(region, behind_tags(region, 0))
-    stream = _find(region, begin, SEARCHED_BYTES)
-    if stream is None:
+    start = begins(region, begin, SEARCHED_BYTES)
+    if start is None:
         if wrapped:
             raise damaged(path, "there is no MPEG audio in it, though its header says so", convert_fix(path))
         return None
+    stream = _walk(region, start)
     length = _walk(region, stream.start, 1).longest
     index = _index(region, stream, length)
     agrees = index is not None and index.frames == stream.count - 1
     _check_rest(region, path, stream, agrees)
     if index is not None and index.frames is not None and not agrees:
         _compare(path, stream, index)
-    if stream.start - begin >= length and not agrees:           # there is room for a frame that was lost
+    if stream.start - begin >= length and not agrees:  # there is room for a frame that was lost
         raise damaged(path, f"{stream.start - begin:,} bytes at its beginning are no sound", convert_fix(path))
     if agrees and index.is_read:
         # libsndfile passes over one tag in front by itself, and one of ID3's first version behind
-        plain = (not wrapped and stream.start in (0, behind_tag(region, 0) if region.read(0, 3) == b"ID3" else 0)
-                 and region.size - stream.end in (0, ID3V1_BYTES))
+        plain = (
+            not wrapped
+            and stream.start in (0, behind_tag(region, 0) if region.read(0, 3) == b"ID3" else 0)
+            and region.size - stream.end in (0, ID3V1_BYTES)
+        )
         return Contents(None, () if plain else (region.span(stream.start, stream.end),))
     first = stream.start + (index.length if index is not None else 0)
     count = stream.count - (index is not None)
-    # without an index libsndfile guesses the length from that of the file, and reads no more: the guess must not be too low;
-    # and it looks for one frame more than it decodes
+    # without an index libsndfile guesses the length from that of the file, and reads no more: the guess must not be too
+    # low; and it looks for one frame more than it decodes
     another = region.span(first, first + (_walk(region, first, 1).longest if index is not None else length))
     padding = Zeros(max(0, (count + 2) * stream.longest - (stream.end - first)))
     return Contents(count * stream.frame.samples, (region.span(first, stream.end), another, padding))
 
 
-def _find(region: Region, begin: int, within: int) -> _Stream | None:
-    """The first place from `begin` on, and less than `within` bytes behind it, where frames start that follow one another."""
+def begins(region: Region, begin: int, within: int = SEARCHED_BEHIND_BYTES) -> int | None:
+    """The first place from `begin` on, at most `within` bytes behind it, where frames start; None where there is none.
+
+    A few frames with nothing behind them are believed only if they start at `begin`: bytes can look like one by chance.
+    """
     head = region.read(begin, within + 4)
     at = head.find(b"\xff")
-    while 0 <= at < within:
-        word = int.from_bytes(head[at : at + 4])
-        if len(head) - at >= 4 and _frame(word & _LENGTH_BITS) is not None:
+    while 0 <= at <= min(within, len(head) - 4):
+        if _frame(int.from_bytes(head[at : at + 4]) & _LENGTH_BITS) is not None:
             stream = _walk(region, begin + at, CHAIN + 1)
-            if stream.count > CHAIN or stream.count and is_padding(region, stream.end):
-                return _walk(region, begin + at)
+            if stream.count > CHAIN or not at and stream.count and is_padding(region, stream.end):
+                return begin + at
         at = head.find(b"\xff", at + 1)
     return None
 
@@ -152,7 +160,7 @@ def _walk(region: Region, start: int, most: int | None = None) -> _Stream:
 
 
 def _free_length(region: Region, start: int, first: _Frame) -> int:
-    """The length of frames of a free bit rate without their padding: up to the next header of the same kind; 0 for none."""
+    """The length of frames of a free bit rate without padding: up to the next header of the same kind; 0 for none."""
     head = region.read(start, LONGEST_FREE_FRAME + 4)
     at = head.find(b"\xff", 4)
     while 0 <= at <= len(head) - 4:
@@ -165,22 +173,22 @@ def _free_length(region: Region, start: int, first: _Frame) -> int:
 
 @dataclass(frozen=True)
 class _Index:
-    """What the first frame says of the others instead of holding sound: Xing's and LAME's index, or Fraunhofer's VBRI."""
+    """What the first frame says of the others instead of holding sound: Xing's and LAME's, or Fraunhofer's VBRI."""
 
-    frames: int | None                  # how many others there are
-    length: int                         # of the frame in bytes
-    is_exact: bool                      # whether its writer counts as all should
-    is_read: bool                       # whether libsndfile understands it
+    frames: int | None  # how many others there are
+    length: int  # of the frame in bytes
+    is_exact: bool  # whether its writer counts as all should
+    is_read: bool  # whether libsndfile understands it
 
 
 def _index(region: Region, stream: _Stream, length: int) -> _Index | None:
     head = region.read(stream.start, length)
     for mark in (b"Xing", b"Info"):
-        at = head.find(mark, 4, 64)     # behind the side information, of 9 to 32 bytes
+        at = head.find(mark, 4, 64)  # behind the side information, of 9 to 32 bytes
         if at > 0:
-            counted = len(head) >= at + 12 and head[at + 7] & 1
-            exact = _EXACT_WRITERS.search(head, at) is not None
-            return _Index(int.from_bytes(head[at + 8 : at + 12]) if counted else None, length, exact, bool(counted))
+            frames = int.from_bytes(head[at + 8 : at + 12]) if head[at + 7] & 1 and len(head) >= at + 12 else 0
+            is_exact = _EXACT_WRITERS.search(head, at) is not None
+            return _Index(frames or None, length, is_exact, is_read=frames > 0)  # 0: the writer never came back
     if head[36:40] == b"VBRI" and len(head) >= 54:
         return _Index(int.from_bytes(head[50:54]), length, is_exact=False, is_read=False)
     return None
@@ -190,25 +198,27 @@ def _compare(path: str, stream: _Stream, index: _Index) -> None:
     """Raise what is wrong where the index names another number of frames than there are."""
     frames = stream.count - 1
     if abs(index.frames - frames) <= 1 and not index.is_exact:
-        return                          # some old encoders counted the index too
+        return  # some old encoders counted the index too
     promised, there = (count * stream.frame.samples / stream.frame.rate_hz for count in (index.frames, frames))
     if frames < index.frames:
         raise truncated(path, f"its header promises {promised:.3f} s of sound, {there:.3f} s are there")
-    raise left_over(path, f"its header says {promised:.3f} s, {there:.3f} s are there (two files joined?)", convert_fix(path))
+    why = f"its header says {promised:.3f} s, {there:.3f} s are there (two files joined?)"
+    raise left_over(path, why, convert_fix(path))
 
 
 def _check_rest(region: Region, path: str, stream: _Stream, agrees: bool) -> None:
     """What stands behind the last frame must not be sound."""
+    where = f"{stream.seconds:.3f} s"
     if stream.cut:
-        raise truncated(path, f"its last frame, after {stream.seconds:.3f} s, is cut", "copy or download it again; if it is meant to end there, " + convert_fix(path))
+        fix = f"{COPY}; if it is meant to end there, {convert_fix(path)}"
+        raise truncated(path, f"its last frame, after {where}, is cut", fix)
     if is_padding(region, stream.end):
         return
-    rest = region.size - stream.end
-    begin = behind_zeros(region, behind_tags(region, stream.end))
-    more = _find(region, begin, min(rest, SEARCHED_BEHIND_BYTES)) if rest > stream.shortest else None
-    if more is not None:
-        raise left_over(path, f"after {stream.seconds:.3f} s its frames break off, and others follow (two files joined, or it is damaged there)", convert_fix(path))
+    if begins(region, behind_zeros(region, behind_tags(region, stream.end))) is not None:
+        why = f"after {where} its frames break off, and others follow (joined, or damaged there)"
+        raise left_over(path, why, convert_fix(path))
     if another_begins(region, stream.end):
-        raise left_over(path, f"another file begins behind the first, which ends after {stream.seconds:.3f} s", convert_fix(path))
+        raise another_file(path, where)
+    rest = region.size - stream.end
     if rest >= stream.shortest and not agrees:
-        raise damaged(path, f"after {stream.seconds:.3f} s follow {rest:,} bytes that are no sound", convert_fix(path))
+        raise damaged(path, f"after {where} follow {rest:,} bytes that are no sound", convert_fix(path))

@@ -5,19 +5,21 @@ import zlib
 from dataclasses import dataclass, field
 
 from aumcli.data.containers import flac
-from aumcli.data.containers.errors import convert_fix, damaged, left_over, truncated
+from aumcli.data.containers.errors import COPY, another_file, convert_fix, damaged, left_over, truncated
 from aumcli.data.containers.joined import another_begins
 from aumcli.data.containers.region import Contents, Region
 from aumcli.data.containers.tags import is_padding
 
-HEAD = struct.Struct("<4sBBqII4sB")     # mark, version, flags, position, stream, number, checksum, count of lengths
+HEAD = struct.Struct("<4sBBqII4sB")  # mark, version, flags, position, stream, number, checksum, count of lengths
 MOST_LENGTHS = 255
-FIRST, LAST = 2, 4                      # flags of a page
-NO_POSITION = -1                        # of a page on which no packet ends
+FIRST, LAST = 2, 4  # flags of a page
+NO_POSITION = -1  # of a page on which no packet ends
 CODECS = {b"\x01vorbis": "Vorbis", b"OpusHead": "Opus", b"\x7fFLAC": "FLAC", b"Speex   ": "Speex"}
-FLAC_MARK_BYTES = 9                     # before FLAC's own beginning
+FLAC_MARK_BYTES = 9  # before FLAC's own beginning
 _REVERSED = bytes(int(f"{byte:08b}"[::-1], 2) for byte in range(256))
-_OPUS_MS = ((10, 20, 40, 60),) * 3 + ((10, 20, 10, 20),) + ((2.5, 5, 10, 20),) * 4      # of a frame, by coding mode and size
+_OPUS_MS = (
+    ((10, 20, 40, 60),) * 3 + ((10, 20, 10, 20),) + ((2.5, 5, 10, 20),) * 4
+)  # of a frame, by coding mode and size
 
 
 @dataclass(frozen=True)
@@ -29,8 +31,8 @@ class _Page:
     position: int
     serial: int
     number: int
-    body: int                           # where its packets begin, behind the head
-    lengths: bytes                      # of their parts; below 255: a packet ends
+    body: int  # where its packets begin, behind the head
+    lengths: bytes  # of their parts; below 255: a packet ends
     content: bytes
 
     @property
@@ -38,7 +40,7 @@ class _Page:
         return self.start + len(self.content)
 
     @property
-    def is_sound(self) -> bool:
+    def is_intact(self) -> bool:
         """Whether the checksum in it is right."""
         return self.content[22:26] == _checksum(self.content)
 
@@ -52,12 +54,12 @@ class _Page:
 class _Stream:
     """A logical stream, page after page."""
 
-    codec: str                          # "" for no sound
-    first: int                          # number of the first page
-    page: _Page                         # the last so far
-    position: int | None = None         # behind the last packet that has ended, in samples (Opus: at 48 kHz)
-    opus: int = 0                       # samples at 48 kHz of a packet that goes on on the next page
-    spans: list[tuple[int, int]] = field(default_factory=list)      # where its pages stand
+    codec: str  # "" for no sound
+    first: int  # number of the first page
+    page: _Page  # the last so far
+    position: int | None = None  # behind the last packet that has ended, in samples (Opus: at 48 kHz)
+    opus: int = 0  # samples at 48 kHz of a packet that goes on on the next page
+    spans: list[tuple[int, int]] = field(default_factory=list)  # where its pages stand
 
 
 def scan(region: Region, path: str) -> Contents:
@@ -66,7 +68,7 @@ def scan(region: Region, path: str) -> Contents:
     Args, returns and raises as `aumcli.data.containers.wave.scan`.
     """
     streams: dict[int, _Stream] = {}
-    bodies: list[range] = []            # of FLAC's pages
+    bodies: list[range] = []  # of FLAC's pages
     patches: dict[int, bytes] = {}
     at = 0
     while at < region.size:
@@ -75,7 +77,7 @@ def scan(region: Region, path: str) -> Contents:
             if streams and all(stream.page.flags & LAST for stream in streams.values()) and is_padding(region, at):
                 break
             if another_begins(region, at):
-                raise left_over(path, f"another file begins behind the first, which ends after {_where(streams)}", convert_fix(path))
+                raise another_file(path, _where(streams))
             raise _lost(path, region, at, streams)
         if page.flags & FIRST:
             if any(stream.page.number != stream.first for stream in streams.values()):
@@ -85,7 +87,7 @@ def scan(region: Region, path: str) -> Contents:
             raise damaged(path, f"pages are missing after {_where(streams)}", convert_fix(path))
         stream = streams[page.serial]
         before = stream.page
-        if before is not page and before.flags & LAST:          # some encoders mark several pages so
+        if before is not page and before.flags & LAST:  # some encoders mark several pages so
             patches[before.start] = before.with_head(before.flags & ~LAST, before.position)
         _advance(path, streams, stream, page, patches)
         if stream.codec == "FLAC":
@@ -105,7 +107,7 @@ def _page_at(region: Region, path: str, at: int) -> _Page | None:
         content = region.read(at, HEAD.size + count + sum(lengths))
         if len(content) == HEAD.size + count + sum(lengths) and len(lengths) == count:
             page = _Page(at, flags, position, serial, number, HEAD.size + count, lengths, content)
-            return page if page.is_sound else None
+            return page if page.is_intact else None
     return None
 
 
@@ -120,8 +122,9 @@ def _advance(path: str, streams: dict[int, _Stream], stream: _Stream, page: _Pag
         if page.flags & LAST and ended and 0 < lacking < max(ended):
             patches[page.start] = page.with_head(page.flags, page.position - lacking)
     if page.position != NO_POSITION:
-        if stream.position and page.position < stream.position:
-            raise damaged(path, f"its positions go back after {_where(streams)}", convert_fix(path))
+        stays = page.position == stream.position and not page.flags & LAST  # the last one may be cut to nothing
+        if stream.position and (page.position < stream.position or stays):
+            raise damaged(path, f"its positions don't go on after {_where(streams)}", convert_fix(path))
         stream.position = page.position
     stream.page = page
     start = stream.spans.pop()[0] if stream.spans and stream.spans[-1][1] == page.start else page.start
@@ -129,7 +132,7 @@ def _advance(path: str, streams: dict[int, _Stream], stream: _Stream, page: _Pag
 
 
 def _opus_samples(page: _Page, begun: int) -> tuple[list[int], int]:
-    """Samples at 48 kHz of the packets that end on a page, and of one that goes on behind it; `begun` went on before it."""
+    """Samples at 48 kHz of the packets that end on a page, and of one that goes on behind it; of `begun`, before it."""
     ended, at, starts = [], page.body, not begun
     for length in page.lengths:
         if starts and length:
@@ -148,24 +151,26 @@ def _opus_packet(head: bytes) -> int:
     return int(48 * _OPUS_MS[mode >> 2][mode & 3]) * frames
 
 
-def _contents(region: Region, path: str, streams: dict[int, _Stream], bodies: list[range], patches: dict[int, bytes]) -> Contents:
+def _contents(
+    region: Region, path: str, streams: dict[int, _Stream], bodies: list[range], patches: dict[int, bytes]
+) -> Contents:
     sounds = [stream for stream in streams.values() if stream.codec]
     if len(sounds) > 1:
         raise left_over(path, f"there are {len(sounds)} streams side by side", convert_fix(path))
     if not sounds:
-        return Contents()               # libsndfile says what it thinks of it
+        return Contents()  # libsndfile says what it thinks of it
     sound = sounds[0]
     if not sound.page.flags & LAST:
-        raise truncated(path, "its last page is not marked as the last",
-                        "copy or download it again; if it is meant to end there, " + convert_fix(path))
-    if sound.codec == "FLAC":           # libsndfile reads it only without the pages around it
+        fix = f"{COPY}; if it is meant to end there, {convert_fix(path)}"
+        raise truncated(path, "its last page is not marked as the last", fix)
+    if sound.codec == "FLAC":  # libsndfile reads it only without the pages around it
         return _flac(region, path, bodies, sound.position or 0)
     if len(streams) == 1 and not patches:
         return Contents()
     parts = []
     for start, stop in sound.spans:
         own = {place - start: patch for place, patch in patches.items() if start <= place < stop}
-        parts += region.part(start, stop).patched(own, stop - start)
+        parts += region.part(start, stop).patched(own)
     return Contents(None, tuple(parts))
 
 

@@ -47,13 +47,13 @@ class Region:
         """The same as places in the file: for `Contents.parts`."""
         return range(self._begin + start, self._begin + stop)
 
-    def patched(self, patches: dict[int, bytes], stop: int) -> tuple["Part", ...]:
-        """All bytes up to `stop`, with other ones at some places: for `Contents.parts`."""
+    def patched(self, patches: dict[int, bytes]) -> tuple["Part", ...]:
+        """All bytes, with other ones at some places: for `Contents.parts`."""
         parts, at = [], 0
         for place, patch in sorted(patches.items()):
             parts += [self.span(at, place), patch]
             at = place + len(patch)
-        return (*parts, self.span(at, stop))
+        return (*parts, self.span(at, self.size))
 
 
 @dataclass(frozen=True)
@@ -66,15 +66,15 @@ class Zeros:
         return self.count
 
 
-Part = bytes | range | Zeros            # bytes that the file doesn't hold, places in it, or zeros
+Part = bytes | range | Zeros  # bytes that the file doesn't hold, places in it, or zeros
 
 
 @dataclass(frozen=True)
 class Contents:
     """What a scan found: how much sound is there, and what libsndfile has to read to decode it."""
 
-    samples: int | None = None          # per channel; None: as many as libsndfile says
-    parts: tuple[Part, ...] = ()        # one after another instead of the file; (): the file as it is
+    samples: int | None = None  # per channel; None: as many as libsndfile says
+    parts: tuple[Part, ...] = ()  # one after another instead of the file; (): the file as it is
 
 
 class Reassembled(io.RawIOBase):
@@ -107,7 +107,7 @@ class Reassembled(io.RawIOBase):
             begin = self._at - self._ends[which] + len(self._parts[which])
             got = self._copy(self._parts[which], begin, view[done : done + count])
             self._at, done = self._at + got, done + got
-            if got < count:             # the file is shorter than it was when it was scanned
+            if got < count:  # the file is shorter than it was when it was scanned
                 break
         return done
 

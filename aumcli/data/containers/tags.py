@@ -20,11 +20,11 @@ def behind_tag(region: Region, at: int) -> int | None:
     head = region.read(at, APE_BYTES)
     end = None
     if head[:3] == b"ID3" and len(head) >= 10 and head[3] < 0xFF and not any(byte & 0x80 for byte in head[6:10]):
-        size = sum(byte << shift for byte, shift in zip(head[6:10], (21, 14, 7, 0)))        # 7 bits a byte
-        end = at + 10 + size + (10 if head[5] & 0x10 else 0)                                # bit 4: a footer
+        size = sum(byte << shift for byte, shift in zip(head[6:10], (21, 14, 7, 0)))  # 7 bits a byte
+        end = at + 10 + size + (10 if head[5] & 0x10 else 0)  # bit 4: a footer
     elif head[:8] == b"APETAGEX" and len(head) == APE_BYTES:
         _, size, _, flags = struct.unpack("<4I", head[8:24])
-        end = at + (size + APE_BYTES if flags & 1 << 29 else APE_BYTES)                     # bit 29: header, not footer
+        end = at + (size + APE_BYTES if flags & 1 << 29 else APE_BYTES)  # bit 29: header, not footer
     elif head[:11] == b"LYRICSBEGIN":
         text = region.read(at, MOST_LYRICS)
         ends = [place + 9 for mark in (b"LYRICS200", b"LYRICSEND") if (place := text.find(mark)) > 0]
