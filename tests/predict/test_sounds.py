@@ -62,7 +62,7 @@ def test_a_file_that_lies_on_standard_input(predict, monkeypatch):
     assert (
         result.code == 1
         and "error: - holds more sound" in result.err
-        and "ffmpeg -i - converted.wav" in result.err
+        and "ffmpeg -i FILE -f wav - | aum predict -" in result.err
         and "aum-" not in result.err
     )
 
