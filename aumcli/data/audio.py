@@ -235,7 +235,7 @@ def _unreadable_folder(error: OSError) -> None:
 
 
 class _Decoder:
-    """A sound file that libsndfile has opened, as long as its scan found it, with the part of its interface that is used.
+    """A sound file that libsndfile has opened, as long as its scan found it, with that part of its interface we use.
 
     Args:
         path: for errors.
@@ -302,7 +302,7 @@ def _open(path: str) -> Iterator[_Decoder | Hdf5Sound]:
 
 
 def _sound_file(path: str, file: str, found: Contents | None) -> _Decoder:
-    if found is None or file.lower().endswith(".raw"):          # by this name soundfile expects samples without a header
+    if found is None or file.lower().endswith(".raw"):          # by this name soundfile expects no header
         raise _unknown_format(Path(file))
     try:
         return _Decoder(path, file, found)
@@ -389,7 +389,7 @@ def _blocks(path: str, sound: _Decoder | Hdf5Sound, first: int, last: int) -> It
         while first < last and count == wanted:                 # behind a short read libsndfile goes on elsewhere
             wanted = min(step, last - first)
             block = np.empty((wanted, sound.channels), dtype)
-            count = sound.buffer_read_into(block, dtype)                                # asks libsndfile less than read() does
+            count = sound.buffer_read_into(block, dtype)        # asks libsndfile less than read() does
             block = block[:count]
             if not count:
                 break

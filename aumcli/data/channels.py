@@ -16,7 +16,7 @@ HDF5_SUFFIXES = (".hdf5", ".h5")
 MEAN, LOUDEST = "mean", "max"
 NAMED = {"left": 1, "right": 2}
 # Below this share of the power that the mean of unrelated channels has, they cancel each other. Of 5,820 stereo files
-# from packages of Debian (music, speech, effects) 5,816 have 0.76 or more, and 4 with one channel inverted 0.0003 or less
+# from Debian's packages (music, speech, effects) 5,816 have 0.76 or more, and 4 with an inverted channel 0.0003 or less
 LEAST_LEFT = 0.02
 
 

@@ -103,6 +103,14 @@ def test_paths_are_split(tmp_path):
     assert split_channel(str(odd)) == (str(odd), "mean") and len(load_audio(odd)[0]) == RATE_HZ
 
 
+def test_a_channel_of_a_data_set(tmp_path):
+    h5py = pytest.importorskip("h5py")
+    with h5py.File(tmp_path / "all.h5", "w") as file:
+        file.create_dataset("2", data=np.stack([TONE, HISS], axis=1))
+    np.testing.assert_array_equal(load_audio(f"{tmp_path / 'all.h5'}::2::right")[0], HISS)
+    np.testing.assert_allclose(load_audio(f"{tmp_path / 'all.h5'}::2")[0], (TONE + HISS) / 2, atol=1e-7)
+
+
 # channels that cancel
 
 

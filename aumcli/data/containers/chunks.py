@@ -86,7 +86,8 @@ def is_metadata(region: Region, layout: Layout, end: int, size: int) -> bool:
         # some writers forget the padding
         chunk = chunk_at(region, layout, padded) or chunk_at(region, layout, end)
         if chunk is None or _SOUND.match(chunk.name) or chunk.size < 0:
-            return is_padding(region, padded) and padded < region.size or is_padding(region, end)
+            places = {place for place in (padded, end) if place < region.size}
+            return end >= region.size or any(is_padding(region, place) for place in places)
         size, end = chunk.size, chunk.start + chunk.size
         if end > region.size:  # cut, but no sound is lost; or no chunk at all
             return bool(_METADATA.match(chunk.name)) or is_padding(region, padded)

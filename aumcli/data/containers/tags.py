@@ -1,11 +1,13 @@
 """Tags that programs put before and behind a sound whatever its container: ID3, APE, Lyrics3."""
 
+import re
 import struct
 
-from aumcli.data.containers.region import Region
+from aumcli.data.containers.region import BLOCK_BYTES, Region
 
 ID3V1_BYTES, ID3V1_MORE_BYTES, APE_BYTES = 128, 227, 32
 MOST_LYRICS = 2**20
+_ZEROS, _NOT_ZERO = bytes(BLOCK_BYTES), re.compile(rb"[^\0]")
 
 
 def behind_tags(region: Region, at: int) -> int:
@@ -47,9 +49,8 @@ def is_padding(region: Region, at: int) -> bool:
 def behind_zeros(region: Region, at: int) -> int:
     """The place of the first byte from `at` on that is not zero, or the end."""
     for place, block in region.blocks(at):
-        rest = len(block.lstrip(b"\0"))
-        if rest:
-            return place + len(block) - rest
+        if block != _ZEROS[: len(block)] and (first := _NOT_ZERO.search(block)):
+            return place + first.start()
     return max(at, region.size)
 
 
