@@ -20,6 +20,7 @@ from aumcli.data.opening import implausible, open_clips
 from aumcli.data.shards import write_shards
 from aumcli.data.sources import KEPT, Index, LeftOut, Request
 from aumcli.data.tables import listed
+from aumcli.data.windows import WHOLE_S
 from aumcli.errors import AumError
 from aumcli.files import no_empty_folders
 from aumcli.lock import locked
@@ -262,6 +263,16 @@ def _strict_error(left_out: list[LeftOut], missing: Clips) -> AumError:
                     fix="repair or remove them, or leave --strict out to prepare the rest", exit_code=1)
 
 
+def _long(request: Request, found: _Found) -> list[str]:
+    """A note about clips of which training hears a part only; the corpora's own lengths are their publishers' choice."""
+    long = [duration_s for duration_s in found.durations_s if duration_s > WHOLE_S]
+    if not long or request.corpus not in OWN_NAMES:
+        return []
+    return [f"{len(long)} clips last longer than {WHOLE_S:g} s, the longest {max(long):,.0f} s: an epoch of training hears one random part of "
+            "each, as long as the model's input (10 s at most, unless frontend.frames says more); a table with start and stop "
+            "makes several clips of one file: aum prepare csv"]
+
+
 def _report(request: Request, index: Index, clips: Clips, found: _Found, warnings: list[str]) -> PrepareReport:
     """Count clips and seconds, and what is missing of each split and class."""
     names = {label.id: label.name for label in index.labels}
@@ -292,7 +303,7 @@ def _report(request: Request, index: Index, clips: Clips, found: _Found, warning
         sample_rates_hz={str(rate): rates[rate] for rate in sorted(rates)}, longest_s=round(max(found.durations_s), 3),
         shortest_s=round(min(found.durations_s), 6), normalisation=_normalisation(found), left_out=found.left_out,
         missing={split: {"listed": len(clips.of_split(split)) + len(rows), "missing": len(rows)} for split, rows in absent.items()},
-        warnings=warnings, notes=[*index.notes, *_kept(found), *_not_heard(request, rates)])
+        warnings=warnings, notes=[*index.notes, *_kept(found), *_not_heard(request, rates), *_long(request, found)])
 
 
 def _kept(found: _Found) -> list[str]:

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import soundfile
 from archives import zip_with
+from tiny import sound
 
 from aumcli.data import sources
 from aumcli.data.manifest import Clip, Label, read_manifest
@@ -245,3 +246,13 @@ def test_mistakes_in_the_call(tmp_path):
     with pytest.raises(AumError, match="negative"):
         prepare("synth", tmp_path, seed=-1)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_clips_of_which_training_hears_a_part_are_said(tmp_path):
+    for name, hz, seconds in (("a", 300.0, 1), ("b", 2000.0, 1)):
+        for i in range(4):
+            sound(tmp_path / "sounds" / name / f"{i}.wav", hz, seconds, seed=i)
+    assert not any("last longer" in note for note in prepare("folder", tmp_path / "short", source=tmp_path / "sounds").notes)
+    sound(tmp_path / "sounds" / "a" / "long.wav", 300.0, 40)
+    note, = [note for note in prepare("folder", tmp_path / "long", source=tmp_path / "sounds").notes if "last longer" in note]
+    assert note.startswith("1 clips last longer than 30 s, the longest 40 s") and "one random part" in note

@@ -14,11 +14,10 @@ from torch import Tensor
 
 from aumcli.data.audio import audio_info, load_audio, open_audio
 from aumcli.data.clips import Clip, Clips
-from aumcli.data.windows import cut_windows
+from aumcli.data.windows import WHOLE_S, cut_windows
 from aumcli.errors import AumError
 from aumcli.threads import decoders, map_in_parts
 
-WHOLE_S = 30.0              # longer clips are never held in memory whole
 EPIC_SOUNDS_CLIP_S = 10.0   # of a longer clip a part of this length is drawn, whose beginning the model sees
 
 

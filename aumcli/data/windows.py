@@ -4,6 +4,8 @@ from collections.abc import Iterable, Iterator
 
 import numpy as np
 
+WHOLE_S = 30.0              # longer clips are never held in memory whole
+
 
 def cut_windows(blocks: Iterable[np.ndarray], size: int, hop: int) -> Iterator[tuple[int, np.ndarray]]:
     """Cut a sound that comes in blocks into windows; at most a block and two windows are held.
