@@ -84,7 +84,7 @@ def _describe(train: TrainConfig) -> str:
 def _changes(augment: AugmentConfig) -> str:
     """The augmentations that are on."""
     return ", ".join(f"{key} {getattr(augment, key)}" for key, field in AugmentConfig.model_fields.items()
-                     if getattr(augment, key) != field.default)
+                     if getattr(augment, key) != field.default and (augment.mixup or key != "mixup_partners"))
 
 
 def dry_run(recipe: Recipe, data: Path | str | None = None) -> list[tuple[str, str]]:
