@@ -30,7 +30,7 @@ _SCANS = {
     b"NIST": headed.scan_nist,
 }
 
-_remembered: dict[tuple[str, int, int], Contents | AumError | None] = {}
+_remembered: dict[tuple[str, int, int, int, int], Contents | AumError | None] = {}
 _lock = Lock()
 
 
@@ -39,7 +39,7 @@ def scan_file(path: str, status: os.stat_result) -> Contents | None:
 
     Args:
         path: the file.
-        status: of the file; size and time tell whether it has changed.
+        status: of the file; with size and time it tells whether that has changed.
 
     Returns:
         How much sound is there and what libsndfile has to read; None where this is no format that is read here.
@@ -47,7 +47,7 @@ def scan_file(path: str, status: os.stat_result) -> Contents | None:
     Raises:
         AumError: less or more sound is there than the header promises.
     """
-    key = path, status.st_size, status.st_mtime_ns
+    key = path, status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns
     found = _remembered.get(key, key)  # itself where there is nothing, since None is a result
     if found is key:
         try:

@@ -48,7 +48,6 @@ class Chunk:
     size_at: int  # where its size stands,
     start: int  # and its body
     size: int  # of the body in bytes
-    behind: int  # where the next one starts
 
 
 def chunk_at(region: Region, layout: Layout, at: int) -> Chunk | None:
@@ -58,19 +57,17 @@ def chunk_at(region: Region, layout: Layout, at: int) -> Chunk | None:
         return None
     name, size = layout.head.unpack(head)
     size -= layout.head.size * layout.head_counts
-    start = at + layout.head.size
-    return Chunk(name[:4], at + layout.name_bytes, start, size, start + max(0, size + -size % layout.align))
+    return Chunk(name[:4], at + layout.name_bytes, at + layout.head.size, size)
 
 
 def chunks(path: str, region: Region, layout: Layout) -> Iterator[Chunk]:
     """Give the chunks of a file one after the other; the last one may promise more than is there."""
-    at = layout.first
+    chunk = chunk_at(region, layout, layout.first)
     for _ in range(MOST_CHUNKS):
-        chunk = chunk_at(region, layout, at)
         if chunk is None:
             return
         yield chunk
-        at = chunk.behind
+        chunk = next_chunk(region, layout, chunk.start + max(0, chunk.size), chunk.size)
     raise damaged(path, f"it has more than {MOST_CHUNKS:,} chunks")
 
 
@@ -79,12 +76,15 @@ def no_sound(path: str) -> Exception:
     return truncated(path, "it ends, or its chunks can't be followed, before the sound begins")
 
 
+def next_chunk(region: Region, layout: Layout, end: int, size: int) -> Chunk | None:
+    """The chunk behind one of `size` bytes that ends at `end`; some writers forget the padding between them."""
+    return chunk_at(region, layout, end + -size % layout.align) or chunk_at(region, layout, end)
+
+
 def is_metadata(region: Region, layout: Layout, end: int, size: int) -> bool:
     """Whether only whole chunks without sound, tags and zeros stand behind a chunk of `size` bytes, from `end` on."""
     for _ in range(MOST_CHUNKS):
-        padded = end + -size % layout.align
-        # some writers forget the padding
-        chunk = chunk_at(region, layout, padded) or chunk_at(region, layout, end)
+        padded, chunk = end + -size % layout.align, next_chunk(region, layout, end, size)
         if chunk is None or _SOUND.match(chunk.name) or chunk.size < 0:
             places = {place for place in (padded, end) if place < region.size}
             return end >= region.size or any(is_padding(region, place) for place in places)
