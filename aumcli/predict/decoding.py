@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from aumcli.data.audio import open_audio
-from aumcli.data.channels import Balance
+from aumcli.data.channels import Balance, split_channel
 from aumcli.data.hdf5 import container
 from aumcli.data.windows import cut_windows
 from aumcli.errors import AumError
@@ -76,7 +76,7 @@ def decode(source: Source, rate_hz: int, size: int | None, hop: int) -> Iterator
             yield End(info.duration_s, balance.cancels)
     except AumError as error:
         fix = error.fix
-        if source.is_copy and source.file in fix:       # which goes when the program ends: commands must not name it
+        if source.is_copy and split_channel(source.file)[0] in fix:     # which goes when the program ends: commands must not name it
             fix = PIPED
         yield End(problem=error.problem.replace(source.file, source.path), fix=fix)
 
