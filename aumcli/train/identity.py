@@ -38,7 +38,8 @@ def check_same_data(state: dict, manifest: Manifest, sha256: str, out: Path) -> 
         raise AumError(f"{manifest.folder} is not the data that {out} was trained on: {problem}",
                        fix="put the data back as it was; or start anew from these weights: aum train --recipe "
                        f"{shell_quoted(out / 'recipe.toml')} --init {shell_quoted(out)} --data {shell_quoted(manifest.folder)} "
-                       f"--out {shell_quoted(_free(out))}")
+                       + (f"--set model.n_classes={len(manifest.labels)} " if len(labels) not in (0, len(manifest.labels)) else "")
+                       + f"--out {shell_quoted(_free(out))}")
     return [] if "data_sha256" in state else [
         f"{out} was begun by a version that didn't keep the digest of its data: whether the clips are the same is not known"]
 

@@ -35,7 +35,7 @@ def lookup(tmp_path):
         ("x/other/d.wav", "other/d.wav"),
         ("sub/e", "sub/e.WAV"),
         ("notes.txt", "notes.txt"),
-        ("a.wav::1", None),
+        ("a.wav::1", "a.wav::1"),
         ("a.mp3", None),
         ("nope.wav", None),
         ("sub\\nope.wav", None),
