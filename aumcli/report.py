@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 PIPE_COLUMNS = 100_000           # width where the output is no terminal: a program reads it, nothing may wrap
 COUNTS_UP_TO = 20                # classes up to which a confusion matrix has its counts written in
 CLASSES_SHOWN = 10               # classes that aum prepare lists in the terminal
+NAMES_UP_TO, UNNAMED_INCHES = 600, 12.0     # classes up to which it has their names, and its side where it has none
 LEFT_OUT_SHOWN = 10              # files that aum prepare left out, in the terminal; report.json has all
 GAP = 2                          # columns between those of a plain table
 LABEL_CHARACTERS = 40            # longer class names end in an ellipsis on a plot's axes
@@ -266,8 +267,9 @@ def plot_confusion(matrix: "np.ndarray", label_names: Sequence[str], path: Path 
     cell = 0.42 if classes <= COUNTS_UP_TO else max(0.062, 0.3 - 0.004 * classes)          # inches
     names = [name if len(name) <= LABEL_CHARACTERS else name[:LABEL_CHARACTERS - 1] + "…" for name in map(one_line, label_names)]
     font = min(9.0, 0.8 * 72 * cell)
-    margin = 1.0 + 0.62 * font / 72 * max(map(len, names))                                 # inches, for the names
-    side = max(1.8, cell * classes)
+    named = classes <= NAMES_UP_TO                  # a picture with more would take a minute, and no screen shows it whole
+    margin = 1.0 + 0.62 * font / 72 * max(map(len, names)) * named                         # inches, for the names
+    side = max(1.8, cell * classes) if named else UNNAMED_INCHES
     with rc_context({**STYLE, "axes.grid": False, "axes.spines.top": True, "axes.spines.right": True}):
         figure = Figure(figsize=(side + margin + 0.9, side + margin + 0.6), layout="constrained")
         axes = figure.subplots()
@@ -277,10 +279,12 @@ def plot_confusion(matrix: "np.ndarray", label_names: Sequence[str], path: Path 
         accuracy = f"accuracy {100 * np.trace(matrix) / clips:.2f} % of " if clips else ""
         scale = 1 + side / 20                                                              # large pictures, large words
         axes.set_title(f"{one_line(title)}\n{accuracy}{clips:,} clips", fontsize=10 * scale)
-        axes.set_xlabel("predicted class", fontsize=9 * scale)
-        axes.set_ylabel("true class", fontsize=9 * scale)
-        axes.set_xticks(range(classes), names, rotation=90, fontsize=font)
-        axes.set_yticks(range(classes), names, fontsize=font)
+        order = "" if named else ", by index"
+        axes.set_xlabel(f"predicted class{order}", fontsize=9 * scale)
+        axes.set_ylabel(f"true class{order}", fontsize=9 * scale)
+        if named:
+            axes.set_xticks(range(classes), names, rotation=90, fontsize=font)
+            axes.set_yticks(range(classes), names, fontsize=font)
         axes.tick_params(length=0 if classes > COUNTS_UP_TO else 3)
         height = min(1, 6 / side)
         bar = figure.colorbar(image, cax=axes.inset_axes((1 + 0.15 / side, 0.5 - height / 2, 0.2 / side, height)))

@@ -208,3 +208,12 @@ def test_importing_report_and_metrics_loads_nothing_heavy():
     code = ("import sys, aumcli.report, aumcli.metrics;"
             "print([m for m in ('matplotlib', 'sklearn', 'scipy', 'pandas', 'rich', 'torch') if m in sys.modules])")
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.strip() == "[]"
+
+
+def test_a_confusion_plot_of_a_thousand_classes_is_no_larger_than_a_screen(tmp_path):
+    import struct
+
+    matrix = np.eye(1251, dtype=np.int64)
+    plot_confusion(matrix, [f"id{i}" for i in range(1251)], tmp_path / "large.png", "many")
+    width, height = struct.unpack(">II", (tmp_path / "large.png").read_bytes()[16:24])
+    assert max(width, height) < 4000
