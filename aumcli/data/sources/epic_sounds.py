@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from aumcli.data.audio import READABLE_SUFFIXES, walk_files
-from aumcli.data.clips import Clip, Clips
+from aumcli.data.clips import Clips
 from aumcli.data.hdf5 import SEPARATOR, SUFFIXES, hdf5_names
 from aumcli.data.sources import Index, LeftOut, Request
 from aumcli.data.tables import Label, csv_rows

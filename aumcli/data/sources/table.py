@@ -27,7 +27,6 @@ from aumcli.data.sources.folder import OWN_FILES
 from aumcli.data.sources.table_rows import FOLD, RowReader, Rows
 from aumcli.data.tables import SNIFFED, csv_reader, listed, sniff
 from aumcli.errors import AumError
-from aumcli.names import shown
 
 TABLES = (".csv", ".tsv", ".txt")       # of a folder of tables
 SHARES = (80.0, 10.0, 10.0)
