@@ -2,11 +2,15 @@
 
 from typing import TYPE_CHECKING
 
+from aumcli.threads import spin_shortly
+
 if TYPE_CHECKING:
     from aumcli.classifier import load_model as load_model
     from aumcli.predict import predict_files as predict_files
 
 __all__ = ["load_model", "predict_files"]
+
+spin_shortly()
 
 
 def __getattr__(name: str):

@@ -36,6 +36,7 @@ app = typer.Typer(
     help="Audio classification with Audio Mamba: prepare data, train, evaluate, predict, compare.")
 
 Device = Annotated[str, typer.Option(help="cpu, cuda, cuda:1, mps or auto (a GPU where there is one)")]
+Threads = Annotated[int | None, typer.Option(min=1, help="threads that compute (default: the cores, or OMP_NUM_THREADS)")]
 Channel = Annotated[str, typer.Option(help="of stereo and more: mean, left, right, a number from 1, or max (the loudest)")]
 LONG, OUTPUT, SPEED, PAPER = "Long sounds", "Output", "Speed", "The paper's tables"
 Json = Annotated[bool, typer.Option("--json", help="print the result as JSON")]
@@ -114,6 +115,7 @@ def train(
     resume: Annotated[bool, typer.Option(help="go on where the run in --out was saved last")] = False,
     device: Device = "cpu",
     devices: Annotated[int, typer.Option(min=1, help="train on so many GPUs (--device cuda), or in so many processes on the CPU")] = 1,
+    threads: Threads = None,
 ) -> None:
     """Train a model on prepared data: writes runs/NAME/."""
     from aumcli.recipe import load_recipe
@@ -137,6 +139,7 @@ def train(
     from aumcli.train import train as run_training
     from aumcli.train.team import one_voice
 
+    _use_threads(threads)
     try:
         with one_voice():
             run_training(loaded, out, where, resume=resume, device=device, say=echo)
@@ -159,6 +162,7 @@ def evaluate(
     out: Annotated[Path | None, typer.Option(help="folder for the JSON, the scores and the confusion plot (default: the run, if it is one)")] = None,
     json_file: Annotated[Path | None, typer.Option("--json", help="also write the result to this file; - prints it")] = None,
     device: Device = "cpu",
+    threads: Threads = None,
 ) -> None:
     """Say how good a model is on a split: accuracy, mAP, AUC, d-prime, a table of classes and a confusion plot."""
     from aumcli.config import VIEWS
@@ -168,6 +172,7 @@ def evaluate(
 
     check_folder(out)
     out = out or (model if (model / "best").is_dir() else None)
+    _use_threads(threads)
     result = run_evaluation(model, data, split, out, device)
     if json_file is not None and descriptor(json_file) == 1:
         return _print_json(as_json(result))
@@ -210,6 +215,7 @@ def predict(
     join: Annotated[bool, typer.Option("--join", help="join the parts that processes of torchrun wrote", rich_help_panel=OUTPUT)] = False,
     batch: Annotated[int | None, typer.Option(min=1, help="windows in one go (default: 64, or 128 of fewer than 48 tokens)", rich_help_panel=SPEED)] = None,
     workers: Annotated[int | None, typer.Option(min=1, help="threads that decode (default: half the cores, at most 4)", rich_help_panel=SPEED)] = None,
+    threads: Annotated[int | None, typer.Option(min=1, help="threads that compute (default: the cores, or OMP_NUM_THREADS)", rich_help_panel=SPEED)] = None,
 ) -> None:
     """Label sounds of any format, rate, length and number, and find events in long ones."""
     from aumcli.classifier import default_model, load_model
@@ -228,6 +234,7 @@ def predict(
             raise AumError("there is nothing to label", fix="name sound files or folders, or --from LIST, or --mic SECONDS")
         path, why = (model, "named by --model") if model else default_model()
         say(f"model {path} ({why})")
+        _use_threads(threads)
         failed = running.run(load_model(path, device), sources, config, outputs, resume, emit, say)
     for each in failed:
         print_error(AumError(each["problem"], each["fix"]))
@@ -254,6 +261,7 @@ def bench(
     compare: Annotated[bool, typer.Option("--compare", help="instead, compare results: aum bench --compare a.json b.json")] = False,
     out: Annotated[Path | None, typer.Option(help="folder for the results: JSON with every sample, CSV, Markdown, a picture")] = None,
     device: Device = "cpu",
+    threads: Threads = None,
 ) -> None:
     """Time AuM beside AST on this machine, by number of tokens: a second at 10 ms per frame has 50."""
     from aumcli import bench as module
@@ -265,6 +273,7 @@ def bench(
     if memory_cap is not None and (components or kernels or compare):
         raise AumError("--memory-cap is for the sweep by tokens",
                        fix="leave it out, or --components, --kernels and --compare")
+    _use_threads(threads)
     if compare:
         lines = module.compared(module.compare(files or [], out))
     else:
@@ -376,6 +385,14 @@ def info(
         if as_json or not isinstance(shown, Recipe):
             return _print_json(shown.model_dump(mode="json") | model)
         echo("\n".join([dump_recipe(shown), *map(facts.namesake_lines, model.values())]))
+
+
+def _use_threads(threads: int | None) -> None:
+    """Compute in so many threads; None: torch chooses."""
+    if threads:
+        import torch
+
+        torch.set_num_threads(threads)
 
 
 def _overrides(settings: list[str] | None, given: dict[str, object]) -> list[str]:

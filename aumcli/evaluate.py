@@ -10,6 +10,7 @@ import numpy as np
 
 from aumcli.classifier import Classifier, load_model
 from aumcli.data.dataset import Crop, Waveforms
+from aumcli.data.heard import heard_before, read_heard
 from aumcli.data.manifest import Clip, Manifest, read_manifest
 from aumcli.data.splits import split_clips
 from aumcli.data.stream import ShardStream, index_of_shards, local_folder, split_stream
@@ -91,7 +92,7 @@ def evaluate(model: Path | str, data: Path | str | None = None, split: str | Non
     scores = scores if stream is None else scores[np.argsort(stream.rows)]                 # in the manifest's order
     targets = matched.targets(manifest.targets(clips).astype(np.uint8), len(classifier.labels))
     targets = targets if manifest.multi_label else targets.argmax(1)
-    metrics = evaluate_scores(scores, targets, classifier.labels)
+    metrics = evaluate_scores(scores, targets, classifier.labels, intervals=True)
     result = Evaluation(str(model), str(folder), split, metrics, {
         "clips": metrics.clips, "views": classifier.config.views,
         "seed": classifier.config.provenance.get("seed"), "backend": classifier.backend,
@@ -99,7 +100,7 @@ def evaluate(model: Path | str, data: Path | str | None = None, split: str | Non
         "classes": {"order": "the model's", "matched_by": matched.by, "reordered": matched.reordered,
                     "without_clips": [row.label for row in metrics.per_class if not row.support]}},
         tuple(_name(clip, folder) for clip in clips), scores, targets,
-        _notes(matched, manifest, metrics, split))
+        (*(heard_before(read_heard(model), clips, model, split) if split != "train" else ()), *_notes(matched, manifest, metrics, split)))
     if out is not None:
         result = replace(result, no_picture=write_evaluation(result, Path(out)))
     return result

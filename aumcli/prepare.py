@@ -1,5 +1,6 @@
 """aum prepare: take or fetch a corpus, open every clip once, and write the manifest."""
 
+import json
 import os
 from array import array
 from collections import Counter
@@ -12,10 +13,10 @@ import numpy as np
 
 from aumcli.data import sources
 from aumcli.data.audio import AudioInfo
-from aumcli.data.channels import MEAN, check_channel
+from aumcli.data.channels import MEAN, check_channel, split_channel
 from aumcli.data.clips import Clip, Clips
 from aumcli.data.journal import Journal
-from aumcli.data.manifest import write_clips, write_manifest
+from aumcli.data.manifest import read_manifest, write_clips, write_manifest
 from aumcli.data.opening import implausible, open_clips
 from aumcli.data.shards import write_shards
 from aumcli.data.sources import KEPT, Index, LeftOut, Request
@@ -98,13 +99,14 @@ def prepare(corpus: str, out: Path | str | None = None, *, source: Path | str | 
 
 def _prepare(request: Request, strict: bool, workers: int, shards: bool, doubts: list[str]) -> PrepareReport:
     """Prepare in a folder that nobody else writes to."""
-    index = sources.load(request.corpus).index(request)
+    earlier = _earlier(request.out)
+    index = sources.load(request.corpus).index(replace(request, earlier=earlier.splits if earlier.drawn_like(request) else {}))
     index.warnings.extend(doubts)
     clips = Clips.of(index.clips)
     journal = Journal(request.out)
     try:
         found = _open_all(clips, index, journal, workers, request.keep, request.channel)
-        report = _finish(request, index, clips, found, strict)
+        report = _finish(request, index, clips, found, strict, earlier)
         if shards:
             write_shards(request.out, found.clips, index.labels, request.seed, workers, journal)
     except BaseException:
@@ -112,6 +114,39 @@ def _prepare(request: Request, strict: bool, workers: int, shards: bool, doubts:
         raise
     journal.remove()
     return report
+
+
+@dataclass(frozen=True)
+class _Earlier:
+    """What an earlier call wrote to the folder."""
+
+    splits: Mapping[str, str]               # path without its channel -> split; of a file that isn't cut up
+    report: Mapping[str, object]
+
+    def drawn_like(self, request: Request) -> bool:
+        """Whether it was asked for the same random splits."""
+        values = (self.report.get(key) for key in ("corpus", "seed", "split"))
+        return [*values] == [request.corpus, request.seed, request.shares and [*request.shares]]
+
+
+def _earlier(out: Path) -> _Earlier:
+    """What an earlier call wrote, nothing where there was none or it can't be read: it is written anew."""
+    try:
+        clips, report = read_manifest(out).clips, json.loads((out / "report.json").read_text(encoding="utf-8"))
+        columns = clips.columns()
+        whole = (start_s is stop_s is None for start_s, stop_s in zip(columns["start_s"], columns["stop_s"]))
+        return _Earlier({os.fspath(split_channel(path)[0]): split for path, split, is_whole in zip(columns["path"], columns["split"], whole)
+                         if is_whole}, report)
+    except (AumError, OSError, ValueError):
+        return _Earlier({}, {})
+
+
+def _moved(earlier: Mapping[str, str], clips: Clips) -> list[str]:
+    """A warning where clips of an earlier test split are trained on now."""
+    columns = clips.columns()
+    moved = [path for path, split in zip(columns["path"], columns["split"]) if split == "train" and earlier.get(path) == "test"]
+    return [f"{len(moved)} clips of the earlier test split are in train now: figures of models trained before and after don't compare: "
+            + listed(moved)] if moved else []
 
 
 def _request(corpus: str, out, source, split, seed, annotations, settings) -> Request:
@@ -194,7 +229,8 @@ def _open_all(clips: Clips, index: Index, journal: Journal, workers: int, keep: 
     return _Found(clips.take(np.array(places, dtype=np.int64)), durations_s, rates, left_out, kept, cancelling)
 
 
-def _finish(request: Request, index: Index, clips: Clips, found: _Found, strict: bool) -> PrepareReport:
+def _finish(request: Request, index: Index, clips: Clips, found: _Found, strict: bool,
+            earlier: _Earlier) -> PrepareReport:
     """Judge what was found and write it down; `found.clips` get their final splits."""
     if strict and (found.left_out or index.missing):
         raise _strict_error(found.left_out, index.missing)
@@ -206,6 +242,7 @@ def _finish(request: Request, index: Index, clips: Clips, found: _Found, strict:
     if index.arrange is not None:
         arranged, more = index.arrange(found.clips, found.left_out)
         found.clips, warnings = Clips.of(arranged), warnings + more
+    warnings += _moved(earlier.splits, found.clips)
     for what, identity in index.identities.items():
         warnings += leaks(what, found.clips, identity)
     if found.cancelling:

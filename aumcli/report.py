@@ -77,10 +77,14 @@ def print_metrics(metrics: Metrics, title: str, file: TextIO | None = None) -> N
         file: where to print; standard output by default.
     """
     rows = [("clips", f"{metrics.clips:,}"), ("classes", f"{metrics.classes:,}"),
-            ("accuracy", _percent(metrics.accuracy)), ("top-5 accuracy", _percent(metrics.top5_accuracy)),
-            ("macro F1", _cell(metrics.macro_f1)), ("mAP", _cell(metrics.mean_average_precision)),
+            ("accuracy", _percent(metrics.accuracy), _between(metrics.accuracy_ci95, _percent)),
+            ("top-5 accuracy", _percent(metrics.top5_accuracy), _between(metrics.top5_accuracy_ci95, _percent)),
+            ("macro F1", _cell(metrics.macro_f1)),
+            ("mAP", _cell(metrics.mean_average_precision), _between(metrics.mean_average_precision_ci95, _cell)),
             ("AUC", _cell(metrics.mean_auc)), ("d-prime", _cell(metrics.d_prime))]
-    print_table(title, ("figure", "value"), [row for row in rows if row[1] != "-"], file)
+    rows = [(*row, "")[:3] for row in rows if row[1] != "-"]
+    between = 2 + any(row[2] for row in rows)
+    print_table(title, ("figure", "value", "95 % interval")[:between], [row[:between] for row in rows], file)
     if metrics.left_out_classes:
         _console(file).print(f"mAP, AUC and d-prime: {metrics.ranked_classes} of {metrics.classes} classes; the other "
                              f"{metrics.left_out_classes} lack a positive or a negative clip", highlight=False)
@@ -372,6 +376,10 @@ def _cell(value: object) -> str:
 
 def _percent(value: float | None) -> str:
     return "-" if value is None else f"{100 * value:.2f} %"
+
+
+def _between(interval: tuple[float, float] | None, shown: Callable[[float], str]) -> str:
+    return "" if interval is None else " to ".join(map(shown, interval))
 
 
 def _number(value: Any) -> float:

@@ -1,12 +1,40 @@
 """Work shared out to threads."""
 
 import os
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from itertools import chain
 from typing import TypeVar
 
 T, R = TypeVar("T"), TypeVar("R")
+
+
+SPINS = "2000"              # about 50 microseconds; tests/benchmarks/busy.py measures it
+
+
+def spin_shortly() -> None:
+    """Let OpenMP's threads sleep soon when they wait, unless the user said how: GNU's spin for milliseconds.
+
+    Between small operations that wait is quick on an idle machine. Where another process takes a core, the threads that work
+    wait for a slice of it while the others spin, thousands of times an epoch. libgomp reads its variables when torch loads it.
+    """
+    if "torch" not in sys.modules and not {"GOMP_SPINCOUNT", "OMP_WAIT_POLICY"} & os.environ.keys():
+        os.environ["GOMP_SPINCOUNT"] = SPINS
+
+
+@contextmanager
+def one_thread(small: bool = True) -> Iterator[None]:
+    """Have torch compute in one thread where the work is small: to share it out would take as long as to do it."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1 if small else before)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def decoders() -> int:

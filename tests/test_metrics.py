@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from aumcli.errors import AumError
-from aumcli.metrics import best_row, best_thresholds, d_prime, evaluate_scores
+from aumcli.metrics import best_row, best_thresholds, bootstrap_interval, d_prime, evaluate_scores, wilson_interval
 
 LABELS = ["one", "two", "three"]
 
@@ -155,3 +155,34 @@ def test_the_best_of_several_epochs():
     assert best_row([0.5, 0.5], [0.3, 0.3]) == 0 and best_row([], []) is None
     assert best_row([nan, 0.1, nan], [0.1, nan, 0.1]) == 1 and best_row([nan, nan], [0.1, 0.2]) is None
     assert best_row([0.7, 0.7], [nan, 2.0]) == 1
+
+
+@pytest.mark.parametrize("hits, clips", [(0, 1), (7, 9), (72, 81), (81, 81), (1987, 2000)])
+def test_intervals_of_accuracy_agree_with_scipy(hits, clips):
+    from scipy.stats import binomtest
+    theirs = binomtest(hits, clips).proportion_ci(0.95, "wilson")
+    assert wilson_interval(hits / clips, clips) == pytest.approx((theirs.low, theirs.high), abs=1e-12)
+
+
+def test_the_interval_of_map_is_that_of_samples_repeated_clip_by_clip():
+    from sklearn.metrics import average_precision_score
+    random = np.random.default_rng(3)
+    positive = random.random((60, 4)) < [0.5, 0.1, 0.3, 0.0]                     # the last class has no clip
+    scores = np.round(random.random((60, 4)) + 0.5 * positive, 1)                # and equal scores
+    means = []
+    for counts in np.random.default_rng(0).multinomial(60, np.full(60, 1 / 60), 1000):
+        drawn = np.repeat(np.arange(60), counts)
+        kept = [i for i in range(3) if positive[drawn, i].any()]
+        means.append(np.mean([average_precision_score(positive[drawn, i], scores[drawn, i]) for i in kept]))
+    low, high = bootstrap_interval(scores, positive)
+    assert (low, high) == pytest.approx(np.percentile(means, [2.5, 97.5]), abs=1e-9)
+    assert low < evaluate_scores(scores, positive.astype(int), list("abcd")).mean_average_precision < high
+
+
+def test_intervals_are_there_when_asked_for():
+    scores = np.eye(3)[[0, 1, 2, 0, 1, 1]]
+    asked, not_asked = (evaluate_scores(scores, np.array([0, 1, 2, 0, 1, 2]), list("abc"), intervals=each) for each in (True, False))
+    assert asked.accuracy_ci95 == wilson_interval(5 / 6, 6) and asked.top5_accuracy_ci95 is None
+    assert asked.to_dict()["accuracy_ci95"] == [*asked.accuracy_ci95]
+    assert not_asked.accuracy_ci95 is not_asked.mean_average_precision_ci95 is None
+    assert bootstrap_interval(np.ones((4, 1)), np.ones((4, 1), dtype=bool)) is None

@@ -12,7 +12,9 @@ from aumcli.core.frontend import LogMel
 from aumcli.data.augment import ClipRandom, augment_waveforms, equalise_features, mixup_waveforms, warp_features
 from aumcli.data.dataset import padded, stream_seed
 from aumcli.data.masking import disturb_features, mask_features, warp_time
+from aumcli.threads import one_thread
 
+FEW_SAMPLES = 500_000       # a batch of fewer is turned into features by one thread
 EPOCH_PURPOSE, PARTNER_ROWS = 4, 2      # of a seed; a batch has a row for each clip and one for what it is mixed with
 
 
@@ -99,8 +101,8 @@ def make_batch(frontend: LogMel, waveforms: list[np.ndarray], targets: Tensor, a
     """
     config, device = frontend.config, frontend.window.device
     rows, size = [*range(len(waveforms))] if rows is None else [*rows], size or len(waveforms)
-    with torch.no_grad():
-        clips = waveforms + (partners.waveforms if partners else [])
+    clips = waveforms + (partners.waveforms if partners else [])
+    with torch.no_grad(), one_thread(len(clips) * config.clip_samples < FEW_SAMPLES):
         all_rows = rows + [size + rows[i] for i in partners.of] if partners else rows
         batch = padded(clips, crop_samples(frontend, augment)).to(device)
         lengths, targets = torch.tensor([len(clip) for clip in clips], device=device), targets.to(device)

@@ -15,11 +15,13 @@ from aumcli.classifier import pick_device
 from aumcli.config import TrainConfig
 from aumcli.data.batch import EpochDraws, Partners, crop_samples, draw_epoch, make_batch
 from aumcli.data.dataset import Crop, Decoded, Item, stream_seed
+from aumcli.data.heard import read_heard, write_heard
 from aumcli.errors import AumError
 from aumcli.evaluate import score_clips
 from aumcli.files import write_text
 from aumcli.metrics import Metrics, best_thresholds, evaluate_scores
 from aumcli.recipe import Recipe, dump_recipe
+from aumcli.threads import one_thread
 from aumcli.train.diagnosis import ELSEWHERE, diagnose
 from aumcli.train.optim import learning_rate, move_average, set_learning_rate
 from aumcli.train.run import BATCH_PURPOSE, MODEL_PURPOSE, Epoch, Run, autocast, build
@@ -66,6 +68,8 @@ def train(recipe: Recipe, out: Path | str, data: Path | str | None = None, *, re
             say(note)
         if team.leads:
             write_text(out / "recipe.toml", dump_recipe(run.recipe))
+            if state is None:
+                write_heard(out, run.train.clips, read_heard(run.recipe.train.init))
         with Watch(run) as watch:
             while not _is_finished(run):
                 _epoch(run, stop, watch, say)
@@ -191,7 +195,8 @@ def _step(run: Run, number: int, batch: list[int], draws: EpochDraws, decoded: l
         run.epoch.loss += loss * len(batch)
         run.epoch.seen += int(seen)
     if seen:
-        _update(run, number, batch, loss, suspect, say)
+        with one_thread(run.small):
+            _update(run, number, batch, loss, suspect, say)
     run.epoch.step += 1
 
 
@@ -298,12 +303,12 @@ def scores_of(run: Run, network: torch.nn.Module | None = None) -> tuple[np.ndar
 def _measure(run: Run, network: torch.nn.Module) -> tuple[Metrics, tuple[float, ...]]:
     """Metrics of weights on the validation split, and the thresholds that serve its classes best."""
     scores, targets = scores_of(run, network)
-    return metrics_of(run, scores, targets), best_thresholds(scores, targets)
+    return metrics_of(run, scores, targets, intervals=True), best_thresholds(scores, targets)
 
 
-def metrics_of(run: Run, scores: np.ndarray, targets: np.ndarray) -> Metrics:
+def metrics_of(run: Run, scores: np.ndarray, targets: np.ndarray, intervals: bool = False) -> Metrics:
     """Metrics of scores (clips, classes)."""
-    return evaluate_scores(scores, targets if run.manifest.multi_label else targets.argmax(1), run.classifier.labels)
+    return evaluate_scores(scores, targets if run.manifest.multi_label else targets.argmax(1), run.classifier.labels, intervals=intervals)
 
 
 def _validate(run: Run) -> dict[str, float | None]:

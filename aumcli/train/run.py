@@ -12,8 +12,9 @@ from aumcli.config import ModelConfig
 from aumcli.core import build_network
 from aumcli.data.dataset import Waveforms, balanced_weights, stream_seed
 from aumcli.data.fit import fit_recipe, sample_rates, unheard
+from aumcli.data.heard import heard_before, read_heard
 from aumcli.data.manifest import Clip, Manifest, data_digest
-from aumcli.data.splits import corpus_folder, open_corpus, reported_clips, training_splits
+from aumcli.data.splits import corpus_folder, open_corpus, reported_clips, split_clips, training_splits
 from aumcli.data.stream import ShardStream, index_of_shards, shard_streams
 from aumcli.errors import AumError
 from aumcli.metrics import best_row
@@ -26,6 +27,7 @@ from aumcli.train.team import Team
 from aumcli.weights import initialise
 
 WEIGHTS_PURPOSE, BATCH_PURPOSE, MODEL_PURPOSE = 1, 2, 3  # what a stream of random numbers is for
+FEW_PARAMETERS = 2_000_000
 
 
 @dataclass
@@ -68,6 +70,11 @@ class Run:
     @property
     def steps_per_epoch(self) -> int:
         return self.recipe.train.steps_per_epoch(len(self.train))
+
+    @property
+    def small(self) -> bool:
+        """Whether to update the weights takes less than to share that out to threads."""
+        return sum(x.numel() for x in self.network.parameters()) < FEW_PARAMETERS
 
     @property
     def val_name(self) -> str:
@@ -142,6 +149,9 @@ def build(recipe: Recipe, out: Path, data: Path | str | None, device: torch.devi
         provenance={"data": escaped(str(folder)), "seed": recipe.seed, "hold_out": recipe.data.hold_out,
                     "test": recipe.data.reported, "clips": len(train_clips)})
     network, averaged, notes = _networks(recipe, config, fresh)
+    if fresh and recipe.train.init and reported and index is None:
+        tested = split_clips(manifest, recipe.data.reported, recipe.data.hold_out)
+        notes += heard_before(read_heard(recipe.train.init), tested, recipe.train.init, recipe.data.reported)
     network.to(device)
     classifier = Classifier(averaged or network, config, str(out), device)
     if index is None:

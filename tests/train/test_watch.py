@@ -33,7 +33,7 @@ pytestmark = pytest.mark.usefixtures("on_one_thread")
 def test_files_of_a_run(trained, corpus):
     files = {path.relative_to(trained).as_posix() for path in trained.rglob("*") if path.is_file()}
     files -= {"eval-test.json", "confusion-test.png", "scores-test.npz"}                       # other tests evaluate the same run
-    assert files == {"recipe.toml", "metrics.csv", "report.json", "report.md", "curves.png", "confusion-val.png", "last/state.pt",
+    assert files == {"recipe.toml", "train-clips.npy", "metrics.csv", "report.json", "report.md", "curves.png", "confusion-val.png", "last/state.pt",
                      "best/config.json", "best/model.safetensors", "last/config.json", "last/model.safetensors"}
     assert all((trained / name).read_bytes().startswith(b"\x89PNG") for name in ("curves.png", "confusion-val.png"))
     report = json.loads((trained / "report.json").read_text())

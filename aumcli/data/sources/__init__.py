@@ -57,6 +57,7 @@ class Request:
     settings: Mapping[str, str] = field(default_factory=dict)
     keep: frozenset[str] = frozenset()
     channel: str = "mean"                   # what is heard of sounds with several
+    earlier: Mapping[str, str] = field(default_factory=dict)    # path -> split, of an earlier call that drew splits likewise
 
     def refuse(self, **reasons: str) -> None:
         """Raise an AumError if an option is set that this corpus has no use for.

@@ -2,30 +2,36 @@
 
 The files stay where they are. Without split folders, the split of a file follows from its content: the sounds of a
 class are ranked by a hash, so the same sounds give the same splits on any machine and under any name, and identical
-files never stand on both sides.
+files never stand on both sides. Where groups are known, such as speakers, they stay whole. A later call with more sounds
+leaves those that had a split where they were.
 """
 
 import hashlib
 import math
 import os
+import re
 import unicodedata
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
+
+import numpy as np
 
 from aumcli.data.audio import AUDIO_SUFFIXES, is_passed_over, walk_files
 from aumcli.data.clips import Clip
 from aumcli.data.duplicates import content_digest, duplicates, tell_silence_apart
 from aumcli.data.sources import SPLIT_NAMES, SPLITS, Index, LeftOut, Request, nothing_called
-from aumcli.data.tables import Label, listed
+from aumcli.data.tables import Label, csv_reader, listed, sniff
 from aumcli.errors import AumError
 from aumcli.names import shell_quoted, shown
 from aumcli.progress import progress
 
 SHARES = (80.0, 10.0, 10.0)             # percent of train, val, test
 LAYOUT = "expected is one sub-folder per class, at least two: DIR/dog/1.wav, DIR/cat/2.flac, ..."
+GROUPS = ("what stays in one split, such as a speaker: --set group=folder for the folders below the class's; --set 'group=^([^_]+)_' for "
+          "what stands before the first _ in the file's name; or --set group=TABLE.csv with the columns path and group")
 OWN_FILES = ("manifest.csv", "manifest.parquet", "labels.csv", "report.json", "missing.csv")
 
 
@@ -41,7 +47,7 @@ def index(request: Request) -> Index:
     Raises:
         AumError: the layout is another, a class is empty, or has a name that can't be a class's.
     """
-    request.known_settings()
+    group = request.known_settings(group="")["group"]
     request.refuse(annotations="a sound's class is its folder")
     root = request.source
     if root is None:
@@ -59,7 +65,7 @@ def index(request: Request) -> Index:
     found = _Found()
     for split, parent in (parents or {"": root}).items():
         _class_folders(parent, split, found)
-    clips, left_out = found.clips, found.left_out + found.unreadable
+    clips, left_out = _grouped(found.clips, group, root, parents), found.left_out + found.unreadable
     warnings = found.warnings + _same_names(parents.values() or [root])
     classes = sorted({clip.labels[0] for clip in clips})
     if len(classes) < 2:
@@ -73,9 +79,10 @@ def index(request: Request) -> Index:
                         + ", ".join(f"{shares[split]:g} % for {split}" for split in carved))
     labels = [Label(place, name, name) for place, name in enumerate(classes)]
     arrange = partial(_arrange, shares={split: shares[split] / 100 for split in carved}, classes=classes,
-                      seed=request.seed, silent="silent" in request.keep)
+                      seed=request.seed, silent="silent" in request.keep, earlier=request.earlier)
     return Index(clips, labels, str(root), left_out, warnings=warnings, arrange=arrange,
-                 notes=_passed_over(found.passed_over, root))
+                 identities={"group": lambda clip: clip.group} if group else {},
+                 notes=_passed_over(found.passed_over, root) + _about_groups(clips, group))
 
 
 @dataclass
@@ -193,8 +200,53 @@ def _same_names(parents: Iterable[Path]) -> list[str]:
             ] if same else []
 
 
+def _grouped(clips: list[Clip], group: str, root: Path, parents: dict[str, Path]) -> list[Clip]:
+    """The clips with their groups, as `--set group=` says.
+
+    Args:
+        clips: of all classes.
+        group: "" for none; `folder`, the folder below the class's; a table with the columns path and group; or a regular expression
+            whose first parentheses find the group in the path below the class folder.
+        root: what the table's paths are relative to.
+        parents: split folders.
+
+    Raises:
+        AumError: a clip has no group, or the setting is none of these.
+    """
+    if not group:
+        return clips
+    bases = [*parents.values()] or [root]
+    below = [next("/".join(clip.path.relative_to(base).parts[1:]) for base in bases if clip.path.is_relative_to(base)) for clip in clips]
+    if Path(group).suffix.lower() in (".csv", ".tsv"):
+        with csv_reader(Path(group), ("path", "group"), dialect=sniff(Path(group), lambda header: len({"path", "group"} & set(header)))) as (
+                reader, header):
+            places = header.index("path"), header.index("group")
+            known = {row[places[0]]: row[places[1]].strip() for row in reader if len(row) > max(places)}
+        names = [known.get(clip.path.relative_to(root).as_posix()) or known.get(clip.path.name) or "" for clip in clips]
+        what = f"{group} has no row with a group for"
+    else:
+        expression = "([^/]+)/" if group == "folder" else group
+        try:
+            pattern = re.compile(expression)
+        except re.error as error:
+            raise AumError(f"--set group={group} is no regular expression: {error}", fix=GROUPS) from error
+        if not pattern.groups:
+            raise AumError(f"--set group={group} has no parentheses around what is the group", fix=GROUPS)
+        names = [(match[1] or "") if (match := pattern.search(name)) else "" for name in below]
+        what = "there is no folder between the class's and" if group == "folder" else f"--set group={group} finds no group in"
+    if without := [shown(str(clip.path.relative_to(root))) for clip, name in zip(clips, names) if not name]:
+        raise AumError(f"{what} {len(without)} of {len(clips)} clips: {listed(without)}", fix=GROUPS)
+    return [replace(clip, group=name) for clip, name in zip(clips, names)]
+
+
+def _about_groups(clips: list[Clip], group: str) -> list[str]:
+    """A note that names the groups, so that a wrong pattern is seen."""
+    names = sorted({clip.group for clip in clips})
+    return [f"{len(names)} groups, each in one split: {listed(names)}"] if group else []
+
+
 def _arrange(clips: list[Clip], left_out: list[LeftOut], shares: dict[str, float], classes: list[str],
-             seed: int, silent: bool) -> tuple[list[Clip], list[str]]:
+             seed: int, silent: bool, earlier: Mapping[str, str]) -> tuple[list[Clip], list[str]]:
     """Give splits to the usable clips: those without one, and those of train where val or test have no folder.
 
     Args:
@@ -204,28 +256,79 @@ def _arrange(clips: list[Clip], left_out: list[LeftOut], shares: dict[str, float
         classes: every class.
         seed: another seed gives other splits.
         silent: whether silent clips are kept: then each is a sound of its own.
+        earlier: path -> split that a clip keeps.
 
     Returns:
         The clips with their splits, and warnings.
     """
     content = {clip.path: content_digest(clip.path) for clip in progress(clips, "comparing", len(clips))}
     content = tell_silence_apart(content) if silent else content
+    with_sounds = {clip.labels[0] for clip in clips if _is_open(clip)}
+    for name in classes:
+        if name not in with_sounds:
+            raise _no_train(name, clips, left_out)
+    key = {clip.path: clip.group or content[clip.path] for clip in clips}       # what has to stay together
+    kept = {key[clip.path]: earlier[str(clip.path)] for clip in clips
+            if _is_open(clip) and earlier.get(str(clip.path)) in ("train", *shares)}
+    share_out = _by_group if any(clip.group for clip in clips) else _by_class
+    chosen = kept | share_out(clips, key, shares, classes, seed, kept)
+    arranged = [replace(clip, split=chosen.get(key[clip.path], "train")) if _is_open(clip) else clip for clip in clips]
+    return arranged, duplicates(arranged, [content[clip.path] for clip in arranged]) + _thin(arranged, classes, shares)
+
+
+def _is_open(clip: Clip) -> bool:
+    """Whether no folder says which split a clip belongs to, or it is that from which others are taken."""
+    return clip.split in ("", "train")
+
+
+def _by_class(clips: list[Clip], key: Mapping[Path, str], shares: dict[str, float], classes: list[str], seed: int,
+              kept: Mapping[str, str]) -> dict[str, str]:
+    """Content -> split, for what is not trained on: of each class the first by hash, after those that stay where they were."""
     in_classes = defaultdict(set)               # content -> classes: a sound in two of them must not be tested on
     for clip in clips:
-        in_classes[content[clip.path]].add(clip.labels[0])
-    chosen: dict[str, str] = {}                 # content -> split
+        in_classes[key[clip.path]].add(clip.labels[0])
+    chosen: dict[str, str] = {}
+    own = {key[clip.path] for clip in clips if _is_open(clip)}
     for name in classes:
-        own = {content[clip.path] for clip in clips if clip.labels[0] == name and clip.split in ("", "train")}
-        if not own:
-            raise _no_train(name, clips, left_out)
-        single = [digest for digest in own if len(in_classes[digest]) == 1]
-        single.sort(key=lambda digest: hashlib.sha256(f"{seed}:{digest}".encode()).digest())
+        single = [digest for digest in own if in_classes[digest] == {name}]
+        single.sort(key=lambda digest: _hash(digest, seed))
+        new = [digest for digest in single if digest not in kept]
         for split, count in _counts(len(single), shares).items():
-            chosen |= dict.fromkeys(single[:count], split)
-            single = single[count:]
-    arranged = [replace(clip, split=chosen.get(content[clip.path], "train")) if clip.split in ("", "train") else clip
-                for clip in clips]
-    return arranged, duplicates(arranged, [content[clip.path] for clip in arranged]) + _thin(arranged, classes, shares)
+            count = max(0, count - sum(kept.get(digest) == split for digest in single))
+            chosen |= dict.fromkeys(new[:count], split)
+            new = new[count:]
+    return chosen
+
+
+def _by_group(clips: list[Clip], key: Mapping[Path, str], shares: dict[str, float], classes: list[str], seed: int,
+              kept: Mapping[str, str]) -> dict[str, str]:
+    """Group -> split. Large groups come first, each to where it brings the classes' shares closest to what is wanted."""
+    place = {name: i for i, name in enumerate(classes)}
+    sizes = defaultdict(lambda: np.zeros(len(classes)))                                  # clips of each class
+    for clip in filter(_is_open, clips):
+        sizes[key[clip.path]][place[clip.labels[0]]] += 1
+    names = ["train", *shares]
+    wanted = np.array([1 - sum(shares.values()), *shares.values()])                      # (splits,)
+    total = np.maximum(sum(sizes.values()), 1)                                           # (classes,)
+    have, groups = np.zeros((len(names), len(classes))), np.zeros(len(names), dtype=int)
+    for group, split in kept.items():
+        have[names.index(split)] += sizes[group]
+        groups[names.index(split)] += 1
+    chosen = {}
+    open_groups = sorted(sizes.keys() - kept.keys(), key=lambda group: (-sizes[group].sum(), _hash(group, seed)))
+    for number, group in enumerate(open_groups):
+        lack = wanted[:, None] - have / total                                            # (splits, classes)
+        gain = (2 * lack * sizes[group] / total - (sizes[group] / total) ** 2).sum(axis=1)  # how much less the squared error gets
+        empty = [i for i in np.flatnonzero(wanted > 0) if not groups[i]]
+        best = max(empty if len(empty) >= len(open_groups) - number else range(len(names)), key=lambda i: gain[i])
+        have[best] += sizes[group]
+        groups[best] += 1
+        chosen[group] = names[best]
+    return chosen
+
+
+def _hash(text: str, seed: int) -> bytes:
+    return hashlib.sha256(f"{seed}:{text}".encode("utf-8", "surrogateescape")).digest()
 
 
 def _counts(sounds: int, shares: dict[str, float]) -> dict[str, int]:
