@@ -123,15 +123,13 @@ def train(
     overrides = _overrides(set_, {"seed": seed, "train.init": init and str(init)})
     check_folder(out)
     loaded = load_recipe(recipe, overrides)  # before torch: a mistake in a recipe is said at once
-    if resume and overrides:
-        raise AumError("--resume goes on with the run's own recipe, so --set, --seed and --init can't change it",
+    if resume and any(text.partition("=")[0].strip() != "train.epochs" for text in overrides):
+        raise AumError("--resume goes on with the run's own recipe, so --seed, --init and --set can't change it, but for train.epochs",
                        fix="leave them out, or start a new run with another --out")
     where = data and (data if "://" in data else Path(data))        # a path has no two slashes in a row
-    if dry_run:
-        from aumcli.plan import dry_run as plan
-
-        return echo("\n".join(f"{what:<10}  {value}" for what, value in plan(loaded, where)))
     out = out or Path("runs") / (Path(data).resolve().name if data and recipe == "quickstart" else Path(recipe).stem)
+    if dry_run:
+        return _dry_run(loaded, out, where, device, threads)
     if devices > 1:
         from aumcli.train.team import launch
 
@@ -142,7 +140,7 @@ def train(
     _use_threads(threads)
     try:
         with one_voice():
-            run_training(loaded, out, where, resume=resume, device=device, say=echo)
+            run_training(loaded, out, where, resume=resume, device=device, say=echo, epochs=loaded.train.epochs if resume and overrides else None)
     except KeyboardInterrupt:
         raise AumError("stopped at once; what was saved is kept", fix=f"go on with aum train --resume --out {shell_quoted(out)}",
                        exit_code=130) from None
@@ -385,6 +383,23 @@ def info(
         if as_json or not isinstance(shown, Recipe):
             return _print_json(shown.model_dump(mode="json") | model)
         echo("\n".join([dump_recipe(shown), *map(facts.namesake_lines, model.values())]))
+
+
+def _dry_run(recipe, out: Path, data, device: str, threads: int | None) -> None:
+    """Print what a training would do; where its data is prepared, also what it would meet and how long it takes."""
+    from aumcli.data.splits import corpus_folder
+    from aumcli.plan import dry_run
+
+    def rows(some) -> None:
+        for what, value in some:
+            echo(f"{what:<10}  {value}")
+
+    rows(dry_run(recipe, data))
+    if (corpus_folder(recipe, data) / "manifest.csv").exists():
+        from aumcli.train.rehearsal import rehearse
+
+        _use_threads(threads)
+        rows(rehearse(recipe, out, data, device))
 
 
 def _use_threads(threads: int | None) -> None:

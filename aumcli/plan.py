@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
+from aumcli.classifier import checkpoint_path
 from aumcli.config import VIEWS, AugmentConfig, DataConfig, TrainConfig
 from aumcli.core import build_network
 from aumcli.data.clips import Clip
@@ -14,6 +15,7 @@ from aumcli.data.stream import index_of_shards, shard_streams
 from aumcli.errors import AumError
 from aumcli.memory import kept_bytes
 from aumcli.recipe import Recipe
+from aumcli.weights import frontend_of
 
 MEASURED_FILES = 2000    # sizes of so many are read; more would take minutes on a network's disk
 FLOAT = 4                # bytes
@@ -24,7 +26,7 @@ CROPS = {"random": "a random part is trained on", "first": "their beginning is t
 
 
 def settings_rows(recipe: Recipe, clips: int | None, reported: int | None, measured: Sequence[str] = (),
-                  lost: str = "") -> list[tuple[str, str]]:
+                  lost: str = "", kept: bool = False) -> list[tuple[str, str]]:
     """What a recipe does, as (what, value) rows: input, start, length, steps, augmentation, which clips serve for what.
 
     Args:
@@ -33,10 +35,12 @@ def settings_rows(recipe: Recipe, clips: int | None, reported: int | None, measu
         reported: clips to report results on, see `aumcli.data.splits.reported_clips`; None: not known yet.
         measured: what of the input was measured on them.
         lost: the band of the recordings that isn't heard (see `aumcli.data.fit.unheard`).
+        kept: whether that was not measured, but is as the weights were trained with that the training starts from.
     """
     front, train, data = recipe.frontend, recipe.train, recipe.data
     normal = "not normalised" if (front.mean, front.std) == (0, 0.5) else f"mean {front.mean:g}, std {front.std:g}"
-    fitted = f"; measured on the clips: {', '.join(measured)}".replace("_", " ") if measured else ""
+    origin = f"as {train.init} was trained with" if kept else "measured on the clips"
+    fitted = f"; {origin}: " + ", ".join(measured).replace("_", " ") if measured else ""
     length = f"{train.epochs} epochs, batches of {train.batch_size} clips"
     if clips:
         steps = train.steps_per_epoch(clips)
@@ -118,7 +122,8 @@ def dry_run(recipe: Recipe, data: Path | str | None = None) -> list[tuple[str, s
             manifest.check_files([*train_clips, *val_clips])
             audio = _audio_bytes([*train_clips, *val_clips])
         reported = reported_clips(manifest, recipe.data, index)
-        recipe, clips = fit_recipe(recipe, train_clips, len(manifest.labels), manifest.multi_label), len(train_clips)
+        kept = frontend_of(checkpoint_path(recipe.train.init)) if recipe.train.init else None
+        recipe, clips = fit_recipe(recipe, train_clips, len(manifest.labels), manifest.multi_label, kept), len(train_clips)
         lost = unheard(sample_rates(manifest, train_clips if index is None else []), recipe.frontend.sample_rate_hz)
         rows = [("data", f"{folder}: {clips:,} training and {len(val_clips):,} validation clips{_coverage(recipe, manifest)}")]
     parameters = sum(x.numel() for x in _skeleton(recipe).parameters())
