@@ -33,6 +33,7 @@ class _Commands(TyperGroup):
 
 app = typer.Typer(
     name="aum", cls=_Commands, no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
     help="Audio classification with Audio Mamba: prepare data, train, evaluate, predict, compare.")
 
 Device = Annotated[str, typer.Option(help="cpu, cuda, cuda:1, mps or auto (a GPU where there is one)")]
@@ -71,7 +72,7 @@ def prepare(
     corpus: Annotated[str, typer.Argument(help=CORPORA)],
     folder: Annotated[Path | None, typer.Argument(help="your sounds: for `folder` one sub-folder per class, for `csv` the table, "
                                                   "for `ast-json` the folder of the lists; else as --source")] = None,
-    out: Annotated[Path | None, typer.Option(help="where to (default: data/CORPUS)")] = None,
+    out: Annotated[Path | None, typer.Option("--out", "-o", help="where to (default: data/CORPUS)")] = None,
     source: Annotated[Path | None, typer.Option(help="archive or folder to take the sounds from, instead of downloading")] = None,
     annotations: Annotated[Path | None, typer.Option(help="the corpus's tables, or their folder (default: with the sounds)")] = None,
     split: Annotated[str | None, typer.Option(help="percent of train/val/test, such as 80/10/10")] = None,
@@ -107,7 +108,7 @@ def prepare(
 def train(
     recipe: Annotated[str, typer.Option(help="a recipe's name (aum info recipes) or a .toml file")] = "quickstart",
     data: Annotated[str | None, typer.Option(help="prepared data, or the URL of its shards (default: data/<the recipe's corpus>)")] = None,
-    out: Annotated[Path | None, typer.Option(help="the run's folder (default: runs/<recipe or data>)")] = None,
+    out: Annotated[Path | None, typer.Option("--out", "-o", help="the run's folder (default: runs/<recipe or data>)")] = None,
     set_: Annotated[list[str] | None, typer.Option("--set", help="change a value: --set train.epochs=5; repeatable")] = None,
     init: Annotated[Path | None, typer.Option(help="start from a checkpoint, a run or a model instead of fresh weights")] = None,
     seed: Annotated[int | None, typer.Option(help="decides every random draw (default: the recipe's, 0)")] = None,
@@ -157,7 +158,7 @@ def evaluate(
     data: Annotated[str | None, typer.Option(help="prepared data, or the URL of shards (default: what the model was trained on)")] = None,
     split: Annotated[str | None, typer.Option(help="train, val, test or another split of the data (default: the one "
                                               "that the model's recipe reports on, data.test)")] = None,
-    out: Annotated[Path | None, typer.Option(help="folder for the JSON, the scores and the confusion plot (default: the run, if it is one)")] = None,
+    out: Annotated[Path | None, typer.Option("--out", "-o", help="folder for the JSON, the scores and the confusion plot (default: the run, if it is one)")] = None,
     json_file: Annotated[Path | None, typer.Option("--json", help="also write the result to this file; - prints it")] = None,
     device: Device = "cpu",
     threads: Threads = None,
@@ -191,9 +192,9 @@ def evaluate(
 @app.command()
 def predict(
     clips: Annotated[list[str] | None, typer.Argument(help="sound files, folders, patterns; - for standard input")] = None,
-    listed: Annotated[Path | None, typer.Option("--from", help="a text file that names further ones, one a line")] = None,
+    listed: Annotated[Path | None, typer.Option("--from", help="a text file that names further ones, one a line; - reads standard input")] = None,
     mic: Annotated[float | None, typer.Option(min=0.1, help="record so many seconds from the microphone")] = None,
-    model: Annotated[Path | None, typer.Option(help="a run, a model directory or a packaged model (default: AUM_MODEL, "
+    model: Annotated[Path | None, typer.Option("--model", "-m", help="a run, a model directory or a packaged model (default: AUM_MODEL, "
                                                "else the newest run, else the packaged model)")] = None,
     top: Annotated[int | None, typer.Option(min=1, help="labels per clip (default: 5)")] = None,
     device: Device = "cpu",
@@ -204,7 +205,7 @@ def predict(
     threshold: Annotated[float | None, typer.Option(help="least score of an event (default: the model's for each class, else 0.5)",
                                                     rich_help_panel=LONG)] = None,
     smooth: Annotated[int | None, typer.Option(help="average so many windows for events (default: 1)", rich_help_panel=LONG)] = None,
-    out: Annotated[str | None, typer.Option(help="write results to this file; FOLDER/: one file for each input; -: print them", rich_help_panel=OUTPUT)] = None,
+    out: Annotated[str | None, typer.Option("--out", "-o", help="write results to this file; FOLDER/: one file for each input; -: print them", rich_help_panel=OUTPUT)] = None,
     format: Annotated[str | None, typer.Option(help="table, json, jsonl, csv, parquet, audacity or raven (default: by the file's name)",
                                                rich_help_panel=OUTPUT)] = None,
     html: Annotated[Path | None, typer.Option(help="write a page to look at and listen to", rich_help_panel=OUTPUT)] = None,
@@ -257,7 +258,7 @@ def bench(
     components: Annotated[bool, typer.Option("--components", help="instead, where a block's time goes")] = False,
     kernels: Annotated[bool, typer.Option("--kernels", help="instead, every backend of the kernels against the reference")] = False,
     compare: Annotated[bool, typer.Option("--compare", help="instead, compare results: aum bench --compare a.json b.json")] = False,
-    out: Annotated[Path | None, typer.Option(help="folder for the results: JSON with every sample, CSV, Markdown, a picture")] = None,
+    out: Annotated[Path | None, typer.Option("--out", "-o", help="folder for the results: JSON with every sample, CSV, Markdown, a picture")] = None,
     device: Device = "cpu",
     threads: Threads = None,
 ) -> None:
@@ -303,7 +304,7 @@ def ablate(
                                                    "--init aum=PATH --init ast=PATH")] = None,
     seeds: Annotated[int, typer.Option(min=1, help="runs per cell")] = 3,
     set_: Annotated[list[str] | None, typer.Option("--set", help="change a value in all cells; repeatable")] = None,
-    out: Annotated[Path | None, typer.Option(help="folder for the runs and the tables (default: ablations/<recipe>, "
+    out: Annotated[Path | None, typer.Option("--out", "-o", help="folder for the runs and the tables (default: ablations/<recipe>, "
                                              "ablations/table-N)")] = None,
     jobs: Annotated[int | None, typer.Option(min=1, help="runs at a time (default: what keeps the processors busy; on a GPU, 1)")] = None,
     threads: Annotated[int, typer.Option(min=1, help="threads of each run, however many run at a time: they decide how sums round")] = 1,
@@ -433,17 +434,28 @@ def main() -> None:
     open_streams()
     try:
         try:
-            app()
-            code = 0
-        except SystemExit as end:               # typer's way to end
+            code = app(standalone_mode=False) or 0
+        except SystemExit as end:
             code = end.code or 0
         close_output()
     except AumError as error:
         code = _told(error)
     except Exception as error:
-        code = _told(as_message(error))
+        if type(error).__name__ == "NoArgsIsHelpError":         # which has shown the help
+            code = 2
+        else:
+            code = _told(_usage_error(error) or as_message(error))
     if code:
         sys.exit(code)
+
+
+def _usage_error(error: Exception) -> AumError | None:
+    """What typer says about the call; None where it is another kind of error."""
+    if not hasattr(error, "format_message"):        # its classes have another home in each of its versions
+        return None
+    from aumcli.usage import usage_error
+
+    return usage_error(error, sys.argv[1:])
 
 
 def _told(error: AumError) -> int:

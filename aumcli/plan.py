@@ -104,7 +104,7 @@ def dry_run(recipe: Recipe, data: Path | str | None = None) -> list[tuple[str, s
     Raises:
         AumError: the data is unusable.
     """
-    folder, manifest, measured, lost = corpus_folder(recipe, data), None, recipe.data.fit, ""
+    folder, manifest, measured, lost, kept = corpus_folder(recipe, data), None, recipe.data.fit, "", None
     try:
         manifest = open_corpus(recipe, folder if data else None)
     except AumError:
@@ -128,7 +128,7 @@ def dry_run(recipe: Recipe, data: Path | str | None = None) -> list[tuple[str, s
         rows = [("data", f"{folder}: {clips:,} training and {len(val_clips):,} validation clips{_coverage(recipe, manifest)}")]
     parameters = sum(x.numel() for x in _skeleton(recipe).parameters())
     rows.append(("model", f"{recipe.model.describe()}, {parameters:,} parameters, {recipe.model.n_classes} classes{_unfitted(recipe)}"))
-    return [*rows, *settings_rows(recipe, clips, reported, measured if manifest else (), lost),
+    return [*rows, *settings_rows(recipe, clips, reported, measured if manifest else (), lost, kept is not None),
             ("memory", _memory(recipe, FLOAT * parameters)),
             ("disk", f"{audio}; the run {_size((2 + 3 + bool(recipe.train.ema)) * FLOAT * parameters)}")]  # best, last, state.pt
 
