@@ -279,7 +279,7 @@ def bench(
         sweep = module.Sweep(models.split(",") if models else module.MODELS, min_tokens, max_tokens, mode.split(","), dtype.split(","),
                              device, batch, module.Rules(precision, repeats, budget), memory_cap)
         lines = (module.component_lines(module.components(sweep, out)) if components else
-                 module.kernel_lines(module.kernels(sweep, out)) if kernels else module.point_lines(module.bench(sweep, out)))
+                 module.kernel_lines(module.kernels(sweep, out)) if kernels else module.point_lines(module.bench(sweep, out), sweep.rules))
     for line in lines:
         echo(line)
     if out is not None:
