@@ -3,6 +3,7 @@
 import csv
 import json
 import math
+import re
 import statistics
 
 import numpy as np
@@ -48,7 +49,8 @@ def test_command_prints_and_writes_every_sample(aum, tmp_path):
     assert result.code == 0, result.err
     lines = result.out.splitlines()
     assert [line.split()[:4] for line in lines[2:6:2]] == [["16", "0.32", "s", "aum-nano"], ["32", "0.64", "s", "aum-nano"]]
-    assert max(map(len, lines[:-1])) <= 80 and "times as fast as ast-nano-eager" in " ".join(result.out.split())
+    assert max(map(len, lines[:-1])) <= 80
+    assert re.search("aum-nano.* ast-nano-eager.*(times as fast|within the error|larger than the error)", " ".join(result.out.split()))
     written = json.loads((tmp_path / "bench.json").read_text())
     only, = written["results"]
     assert written["schema"] == 2 and only["environment"]["torch"] == torch.__version__ and only["rules"]["repeats"] == 3
