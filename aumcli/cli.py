@@ -308,6 +308,7 @@ def ablate(
                                              "ablations/table-N)")] = None,
     jobs: Annotated[int | None, typer.Option(min=1, help="runs at a time (default: what keeps the processors busy; on a GPU, 1)")] = None,
     threads: Annotated[int, typer.Option(min=1, help="threads of each run, however many run at a time: they decide how sums round")] = 1,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="say which runs there are and how long they take; write nothing")] = False,
     device: Device = "cpu",
 ) -> None:
     """Train and test a grid of variants, or a table of the paper; the same command again goes on where it stopped."""
@@ -321,17 +322,23 @@ def ablate(
         raise AumError("--corpora and --rows choose from a table", fix="name it: --table 1")
     name = f"table-{table}" if table else Path(recipe or "quickstart").stem
     out = out or Path("ablations") / name
-    common = {"seeds": seeds, "overrides": set_ or [], "device": device, "jobs": jobs, "threads": threads,
-              "init": init or [], "say": echo}
+    what = {"seeds": seeds, "overrides": set_ or [], "init": init or []}
+    how = {"device": device, "jobs": jobs, "threads": threads}
+    architectures = models.split(",") if models else []
+    axes = grid or ([] if models else module.TABLE_2)
+    names = [text.split(",") if text else [] for text in (corpora, rows)]
+    if dry_run:
+        studies = ([module.plan_ablation(recipe or "quickstart", out, data, axes, models=architectures, **what)] if table is None else
+                   module.plan_table(table, out, data or Path("data"), *names, **what)[0])
+        for line in module.dry_run(studies, **how):
+            echo(line)
+        return
     try:
         if table is None:
-            architectures = models.split(",") if models else []
-            axes = grid or ([] if models else module.TABLE_2)
-            result = module.ablate(recipe or "quickstart", out, data, axes, models=architectures, **common)
+            result = module.ablate(recipe or "quickstart", out, data, axes, models=architectures, **what, **how, say=echo)
             module.print_ablation(result)
         else:
-            names = [text.split(",") if text else [] for text in (corpora, rows)]
-            result = module.ablate_table(table, out, data or Path("data"), *names, **common)
+            result = module.ablate_table(table, out, data or Path("data"), *names, **what, **how, say=echo)
             module.print_paper_table(result)
             out = result.folder
     except KeyboardInterrupt:
@@ -400,7 +407,7 @@ def _dry_run(recipe, out: Path, data, device: str, threads: int | None) -> None:
         from aumcli.train.rehearsal import rehearse
 
         _use_threads(threads)
-        rows(rehearse(recipe, out, data, device))
+        rows(rehearse(recipe, out, data, device).rows())
 
 
 def _use_threads(threads: int | None) -> None:

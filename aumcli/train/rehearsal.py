@@ -2,7 +2,10 @@
 
 import statistics
 import time
+from dataclasses import dataclass
 from pathlib import Path
+
+import torch
 
 from aumcli.classifier import pick_device
 from aumcli.data.batch import draw_epoch
@@ -20,31 +23,45 @@ LONG_S, ENOUGH_S = 10.0, 1.0    # a step that is likely to take longer isn't tri
 STEPS = 5                       # of one size at most
 
 
-def rehearse(recipe: Recipe, out: Path, data: Path | str | None = None, device: str = "cpu") -> list[tuple[str, str]]:
+@dataclass(frozen=True)
+class Rehearsal:
+    """What a training will meet.
+
+    Attributes:
+        notes: what was done with the weights that it starts from.
+        step_s, epoch_s, whole_s: seconds of a step, of an epoch with validation, and of all epochs.
+        measured: how that was found out.
+    """
+
+    notes: tuple[str, ...]
+    step_s: float
+    epoch_s: float
+    whole_s: float
+    measured: str
+
+    def rows(self) -> list[tuple[str, str]]:
+        """All as (what, value)."""
+        time = f"{duration(self.step_s)} a step, {duration(self.epoch_s)} an epoch, {duration(self.whole_s)} in all; {self.measured}"
+        return [*(("note", note) for note in self.notes), ("time", time)]
+
+
+def rehearse(recipe: Recipe, out: Path | None, data: Path | str | None = None, device: str = "cpu") -> Rehearsal:
     """Check what a training checks (data, weights to start from, packages, the folder), and time steps on its own clips.
 
     Args:
-        recipe, out, data, device: see `aumcli.train.train`.
-
-    Returns:
-        (what, value) rows: what was done with the weights that it starts from, and the time that it takes.
+        recipe, data, device: see `aumcli.train.train`.
+        out: the run's folder, which must not hold a run; None: that is not checked.
 
     Raises:
         AumError: the training would stop with it.
     """
-    read_state(out, resume=False)
+    if out is not None:
+        read_state(out, resume=False)
     if recipe.train.tensorboard:
         summary_writer()
     if recipe.train.pretrained and not recipe.train.init:       # which the plan says
         recipe = recipe.with_values(train={"pretrained": ""})
-    run, notes, _ = build(recipe, out, data, pick_device(own_device(device)), Team(), False)
-    return [*(("note", note) for note in notes[1:]), ("time", _time(run))]
-
-
-def _time(run: Run) -> str:
-    """How long a step, an epoch and the whole training take, in words."""
-    import torch
-
+    run, notes, _ = build(recipe, out or Path("rehearsal"), data, pick_device(own_device(device)), Team(), False)
     size, seconds = _step_seconds(run)
     batch, train = min(run.recipe.train.batch_size, len(run.train)), run.recipe.train
     step_s = seconds * batch / size
@@ -52,8 +69,7 @@ def _time(run: Run) -> str:
     place = str(run.classifier.device) + (f", {torch.get_num_threads()} threads" if run.classifier.device.type == "cpu" else "")
     measured = f"measured in steps of {size} of the {batch} clips" if size < batch else "measured"
     aside = ", validation aside" if isinstance(run.val, ShardStream) else ""
-    return (f"{_duration(step_s)} a step, {_duration(epoch_s)} an epoch{aside}, {_duration(epoch_s * train.epochs)} in all; "
-            f"{measured} on {place}")
+    return Rehearsal(tuple(notes[1:]), step_s, epoch_s, epoch_s * train.epochs, f"{measured} on {place}{aside}")
 
 
 def _step_seconds(run: Run) -> tuple[int, float]:
@@ -96,7 +112,7 @@ def _validation_seconds(run: Run) -> float:
         count = min(4 * count, len(clips))
 
 
-def _duration(seconds: float) -> str:
+def duration(seconds: float) -> str:
     """Seconds as people say them."""
     for size, unit in ((86400, "days"), (3600, "h"), (60, "min")):
         if seconds >= 2 * size:

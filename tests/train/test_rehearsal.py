@@ -20,7 +20,7 @@ def tree(folder) -> list:
 
 def test_it_times_steps_and_writes_nothing(corpus, tmp_path):
     before = tree(corpus)
-    rows = dict(rehearse(tiny(), tmp_path / "run", corpus))
+    rows = dict(rehearse(tiny(), tmp_path / "run", corpus).rows())
     numbers = re.fullmatch(r"([\d.e-]+) s a step, ([\d.]+) s an epoch, ([\d.]+) s in all; measured on cpu, 1 threads?", rows["time"])
     step_s, epoch_s, whole_s = map(float, numbers.groups())
     assert 5 * step_s < epoch_s < whole_s == pytest.approx(4 * epoch_s, rel=0.02)
@@ -29,13 +29,13 @@ def test_it_times_steps_and_writes_nothing(corpus, tmp_path):
 
 def test_long_steps_are_tried_with_fewer_clips(corpus, tmp_path, monkeypatch):
     monkeypatch.setattr(rehearsal, "_timed_step", lambda run, batch: 4.0 * len(batch))
-    rows = dict(rehearse(tiny(), tmp_path / "run", corpus))
+    rows = dict(rehearse(tiny(), tmp_path / "run", corpus).rows())
     assert rows["time"].startswith("16 s a step") and "in steps of 2 of the 4 clips" in rows["time"]
 
 
 def test_the_weights_to_start_from_are_tried(corpus, trained, tmp_path, aum):
-    rows = rehearse(tiny(f"train.init={trained}"), tmp_path / "run", corpus)
-    assert any("loaded" in value and "parameters" in value for _, value in rows)
+    notes = rehearse(tiny(f"train.init={trained}"), tmp_path / "run", corpus).notes
+    assert any("loaded" in note and "parameters" in note for note in notes)
     error = problem(rehearse, tiny(f"train.init={trained}", "model.width=24"), tmp_path / "run", corpus)
     assert "another width" in error.problem
     result = aum("train", "--recipe", RECIPE, "--data", corpus, "--init", trained, "--set", "model.width=24", "--dry-run")
@@ -52,4 +52,4 @@ def test_so_are_packages_and_the_folder(corpus, trained, tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("seconds, words", [(0.01234, "0.0123 s"), (119, "119 s"), (150, "2.5 min"), (7300, "2.0 h"), (260000, "3.0 days")])
 def test_durations(seconds, words):
-    assert rehearsal._duration(seconds) == words
+    assert rehearsal.duration(seconds) == words
