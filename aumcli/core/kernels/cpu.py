@@ -2,7 +2,7 @@
 
 import ctypes
 import functools
-import importlib.machinery
+import sys
 from pathlib import Path
 
 import torch
@@ -51,11 +51,8 @@ class _MelProblem(ctypes.Structure):
 
 
 def _load() -> ctypes.CDLL | None:
-    for suffix in importlib.machinery.EXTENSION_SUFFIXES:
-        path = Path(__file__).with_name(f"_cpu{suffix}")
-        if path.exists():
-            return ctypes.CDLL(str(path))  # after torch: its OpenMP threads serve us too
-    return None
+    path = Path(__file__).with_name("_cpu.dll" if sys.platform == "win32" else "_cpu.so")
+    return ctypes.CDLL(str(path)) if path.exists() else None    # after torch: its OpenMP threads serve us too
 
 
 library = _load()
