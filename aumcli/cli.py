@@ -32,7 +32,7 @@ class _Commands(TyperGroup):
 
 
 app = typer.Typer(
-    name="aum", cls=_Commands, no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False,
+    name="aum", cls=_Commands, no_args_is_help=True, pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
     help="Audio classification with Audio Mamba: prepare data, train, evaluate, predict, compare.")
 
