@@ -74,10 +74,10 @@ def prepare(
     out: Annotated[Path | None, typer.Option(help="where to (default: data/CORPUS)")] = None,
     source: Annotated[Path | None, typer.Option(help="archive or folder to take the sounds from, instead of downloading")] = None,
     annotations: Annotated[Path | None, typer.Option(help="the corpus's tables, or their folder (default: with the sounds)")] = None,
-    split: Annotated[str | None, typer.Option(help="percent of train/val/test, such as 80/10/10")] = None,
+    split: Annotated[str | None, typer.Option(help="percent of train/val/test, such as 80/10/10; 0/0/100: a test set only")] = None,
     set_: Annotated[list[str] | None, typer.Option(
-        "--set", help="what only some corpora have: val=5, audioset's train=full, csv's label=COLUMN; keep=silent, keep=loud: such "
-                      "clips too; repeatable")] = None,
+        "--set", help="what only some corpora have: val=5, audioset's train=full, csv's label=COLUMN; group=, what stays in one split: "
+                      "csv's column, folder's `folder`, pattern or table; keep=silent, keep=loud: such clips too; repeatable")] = None,
     seed: Annotated[int, typer.Option(help="chooses among random splits or sounds")] = 0,
     workers: Annotated[int | None, typer.Option(help="threads that open clips (default: the cores)")] = None,
     strict: Annotated[bool, typer.Option("--strict/--keep-going", help="stop at unusable files, or leave them out")] = False,

@@ -286,7 +286,7 @@ def test_a_three_sample_clip_is_padded(aum, trained):
 
 def test_one_class(aum, tmp_path):
     sound(tmp_path / "sounds" / "only" / "1.wav", 300.0)
-    assert_mistake(aum("prepare", "folder", tmp_path / "sounds"), "1 class folders", "only", "at least two")
+    assert_mistake(aum("prepare", "folder", tmp_path / "sounds"), "1 class folder", "only", "at least two")
     assert not Path("data").exists()
 
 

@@ -14,7 +14,7 @@ from aumcli.data.channels import MEAN
 from aumcli.data.tables import listed
 from aumcli.errors import AumError
 from aumcli.files import beside, check_writable, descriptor, is_stream, scratch_folder
-from aumcli.names import one_line
+from aumcli.names import counted, one_line
 from aumcli.predict import formats
 from aumcli.predict.formats import Format, is_folder
 from aumcli.predict.inputs import Source, check_names, share
@@ -117,7 +117,8 @@ class Tally:
     def __str__(self) -> str:
         took_s = time.perf_counter() - self.started
         factor = f", real-time factor {took_s / self.sound_s:.4f}" if self.sound_s else ""
-        return f"{self.clips:,} clip{'s' * (self.clips != 1)}, {self.sound_s:,.1f} s of sound in {took_s:.1f} s: {self.clips / took_s:,.1f} clips/s{factor}"
+        return (f"{counted(self.clips, 'clip')}, {self.sound_s:,.1f} s of sound in {took_s:.1f} s: "
+                f"{self.clips / took_s:,.1f} clips/s{factor}")
 
 
 def run(classifier: Classifier, sources: Sequence[Source], config: PredictConfig, outputs: Outputs, resume: bool = False,
@@ -216,7 +217,8 @@ def _cut_names(outputs: Outputs, sources: Sequence[Source]) -> list[str]:
         return []
     cut = [one_line(path.name) for source in sources
            if (path := _own_path(outputs, source)).name != os.path.basename(source.name) + outputs.kind.suffix]
-    return [f"{len(cut)} names are too long for files of results that are called so, which have names that are cut: {listed(cut, 1)}"
+    return [f"{counted(len(cut), 'name is', 'names are')} too long for files of results that are called so, "
+            f"which have names that are cut: {listed(cut, 1)}"
             ] if cut else []
 
 
