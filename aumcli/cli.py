@@ -367,10 +367,10 @@ def convert(
 
 @app.command()
 def info(
-    name: Annotated[str | None, typer.Argument(help="`recipes`, a recipe, a run or a model")] = None,
+    name: Annotated[str | None, typer.Argument(help="`recipes`, a recipe, a run, a model, or of the paper table1 to table5 and figure2")] = None,
     as_json: Json = False,
 ) -> None:
-    """Show what is installed and which kernels can run; with a name, the recipes, one recipe or one model."""
+    """Show what is installed and which kernels can run; with a name, the recipes, one recipe, run or model, or a table of the paper."""
     from aumcli import info as facts
     from aumcli.recipe import Recipe, dump_recipe
 
@@ -380,10 +380,15 @@ def info(
         _print_json(dict(rows)) if as_json else echo("\n".join(f"{what:<18}  {value}" for what, value in rows))
     elif name == "recipes":
         _print_json(facts.recipes()) if as_json else echo("\n".join(facts.recipe_lines()))
+    elif page := facts.page_name(name):
+        table = facts.published(page)
+        _print_json(table) if as_json else echo("\n".join(facts.published_lines(table)))
     else:
         shown, model = facts.about(name), facts.namesake(name)
-        if as_json or not isinstance(shown, Recipe):
+        if as_json:
             return _print_json(shown.model_dump(mode="json") | model)
+        if not isinstance(shown, Recipe):
+            return echo("\n".join(facts.model_lines(name)))
         echo("\n".join([dump_recipe(shown), *map(facts.namesake_lines, model.values())]))
 
 

@@ -4,7 +4,7 @@ import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from aumcli.ablate import paper
+from aumcli import paper
 from aumcli.ablate.cells import Ablation, Cell, Table
 from aumcli.ablate.grid import (
     TABLE_2,
