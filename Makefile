@@ -5,6 +5,7 @@ SOURCES = pyproject.toml setup.py $(wildcard aumcli/core/kernels/*.c aumcli/core
 
 .PHONY: demo test digits clean
 
+# docs/demo.svg shows what this prints: python docs/demo.py makes it again.
 demo: .venv/installed
 	$(AUM) prepare synth
 	rm -rf runs/demo

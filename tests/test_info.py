@@ -98,6 +98,17 @@ def test_what_is_not_known_is_left_out(aum, run):
     assert "None" not in page and commands(page)[0] == ["aum", "eval", "model", "--data", "data/NAME"]
 
 
+def test_where_it_comes_from(aum, run):
+    config = read_config(run / "best")
+    imported = {"imported_from": "as.pth", "kind": "AuM of its authors", "head": "new"}
+    write_config("model", config.model_copy(update={"provenance": imported}))
+    shutil.copy(run / "best" / "model.safetensors", "model")
+    assert value_of(aum("info", "model").out, "imported") == "from as.pth (AuM of its authors), its head new"
+    text = (run / "recipe.toml").read_text(encoding="utf-8")
+    (run / "recipe.toml").write_text(text.replace("[train]\n", '[train]\ninit = "models/as"\n'), encoding="utf-8")
+    assert value_of(aum("info", run).out, "start") == "from models/as"
+
+
 def test_older_reports_have_no_intervals(aum, run):
     report = read_json(run / "report.json")
     report["metrics"] = {key: value for key, value in report["metrics"].items() if "ci95" not in key}

@@ -20,7 +20,7 @@ from aumcli.weights import CONFIG, WEIGHTS, read_config
 from aumcli.weights.tensors import safetensors_shapes
 
 ALL_LABELS, SOME_LABELS = 24, 12        # so many classes are all named; of more, so many
-WIDTH, NAME_WIDTH = 88, 12              # columns of a line, and of what stands before it
+WIDTH, NAME_WIDTH = 80, 12              # columns of a line, and of what stands before it
 Row = tuple[str, str]
 
 

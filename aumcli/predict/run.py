@@ -202,7 +202,7 @@ def _label(classifier: Classifier, journal: Journal, config: PredictConfig, outp
     except KeyboardInterrupt:
         if outputs.anchor is None:
             raise
-        raise AumError(f"stopped; {len(sources) - len(journal.missing()):,} of {len(sources):,} results are in {journal.path}",
+        raise AumError(f"stopped; {len(sources) - len(journal.missing()):,} of {counted(len(sources), 'result')} are in {journal.path}",
                        fix="go on with the same command and --resume", exit_code=130) from None
 
 
