@@ -11,7 +11,7 @@ demo: .venv/installed
 	rm -rf runs/demo
 	$(AUM) train --recipe synth --out runs/demo
 	$(AUM) eval runs/demo
-	$(AUM) predict $(foreach kind,bell drum rain siren whistle,data/synth/test/$(kind)-000.wav) --model runs/demo --whole --top 3
+	$(AUM) predict $(foreach kind,bell drum rain siren whistle,data/synth/test/$(kind)-000.wav) --model runs/demo --top 3
 
 test: .venv/tested
 	.venv/bin/python -m pytest $(PYTEST_ARGS)

@@ -23,12 +23,13 @@ COMMANDS = (
     "aum prepare synth",
     "aum train --recipe synth --out runs/demo",
     "aum eval runs/demo",
-    f"aum predict {' '.join(f'data/synth/test/{kind}-000.wav' for kind in KINDS)} --model runs/demo --whole --top 3",
+    f"aum predict {' '.join(f'data/synth/test/{kind}-000.wav' for kind in KINDS)} --model runs/demo --top 3",
 )
 COLUMNS = 106
 CHARACTER = 12.2                        # units of rich's pictures
 FIRST_EPOCHS, LAST_EPOCHS = 3, 2        # that are shown; the others are one line
 EPOCH = re.compile(r"epoch +\d+/\d+ ")
+EVENT = re.compile(r" *data/\S+ +[\d.]+ +[\d.]+ +\w+ +[\d.]+$")
 SMALL = {"train": 2, "val": 1, "test": 1}      # sounds of each kind
 # the words that name a class, and what a number can be
 CLASSES = ("siren", "bell", "drum", "rain", "engine", "whistle", "knock", "chirp", "alarm", "hum")
@@ -81,11 +82,15 @@ def svg(found: Iterable[tuple[str, str]]) -> str:
 
 
 def words(picture: str) -> str:
-    """The text of a picture without what differs from run to run: numbers, names of classes, marks of the best epoch, spaces."""
-    text = " ".join(lines(picture))
+    """The text of a picture without what differs from run to run.
+
+    These are numbers, names of classes, marks of the best epoch, spaces, and how many events a clip has.
+    """
+    text = "\n".join(line for line in lines(picture) if not EVENT.match(line))
+    text = re.sub(r"\bstart_s +stop_s +", "", re.sub(r"(\.wav) +- +- ", r"\1 ", text))
     text = re.sub(rf"\b(?:{'|'.join(CLASSES)})\b", "KIND", text)
-    text = NUMBER.sub("#", re.sub(r"─+", "─", text))
-    return re.sub(r"\s+", " ", re.sub(r"(# %) \*", r"\1", re.sub(r"\w+ backend", "# backend", text))).strip()
+    text = NUMBER.sub("#", re.sub(r"─+", "─", re.sub(r"\w+ backend", "# backend", text)))
+    return re.sub(r"\s+", " ", re.sub(r"(# %) \*", r"\1", text)).strip()
 
 
 def lines(picture: str) -> list[str]:

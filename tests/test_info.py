@@ -105,7 +105,7 @@ def test_where_it_comes_from(aum, run):
     shutil.copy(run / "best" / "model.safetensors", "model")
     assert value_of(aum("info", "model").out, "imported") == "from as.pth (AuM of its authors), its head new"
     text = (run / "recipe.toml").read_text(encoding="utf-8")
-    (run / "recipe.toml").write_text(text.replace("[train]\n", '[train]\ninit = "models/as"\n'), encoding="utf-8")
+    (run / "recipe.toml").write_text(text.replace('init = ""', 'init = "models/as"'), encoding="utf-8")
     assert value_of(aum("info", run).out, "start") == "from models/as"
 
 
