@@ -35,7 +35,7 @@ class Row:
 
     name: str
     variant: str
-    figures: Mapping[str, Figures]      # by corpus
+    figures: Mapping[str, Figures]  # by corpus
 
 
 def _figures(text: str) -> tuple[Figures, ...]:
@@ -56,11 +56,13 @@ TABLES: dict[int, tuple[Row, ...]] = {
     ),
     3: (
         _row(
-            "AST-S", "-ast-small-imagenet",
+            "AST-S",
+            "-ast-small-imagenet",
             "40.32 ± 0.08, 29.20 ± 0.11, 49.51 ± 0.06, 39.70 ± 1.83, 97.38 ± 0.07, 52.42 ± 0.11",
         ),
         _row(
-            "AuM-S (c)", "-small-imagenet",
+            "AuM-S (c)",
+            "-small-imagenet",
             "39.68 ± 0.06, 28.89 ± 0.20, 49.43 ± 0.18, 40.58 ± 1.11, 97.51 ± 0.08, 52.90 ± 0.40",
         ),
     ),
@@ -133,7 +135,9 @@ def cells_of(number: int) -> list[PaperCell]:
     """The cells of one of Tables 1 to 4, row by row."""
     if number == GRID:
         return [
-            PaperCell(row, corpus, corpus, (f"{DIRECTION}={row}", f"{POSITION}={position}"), _published(figures, corpus))
+            PaperCell(
+                row, corpus, corpus, (f"{DIRECTION}={row}", f"{POSITION}={position}"), _published(figures, corpus)
+            )
             for corpus, rows in TABLE_2.items()
             for row, cells in rows.items()
             for position, figures in zip(POSITIONS, cells)

@@ -26,19 +26,39 @@ COMMANDS = (
     f"aum predict {' '.join(f'data/synth/test/{kind}-000.wav' for kind in KINDS)} --model runs/demo --top 3",
 )
 COLUMNS = 106
-CHARACTER = 12.2                        # units of rich's pictures
-FIRST_EPOCHS, LAST_EPOCHS = 3, 2        # that are shown; the others are one line
+CHARACTER = 12.2  # units of rich's pictures
+FIRST_EPOCHS, LAST_EPOCHS = 3, 2  # that are shown; the others are one line
 EPOCH = re.compile(r"epoch +\d+/\d+ ")
 EVENT = re.compile(r" *data/\S+ +[\d.]+ +[\d.]+ +\w+ +[\d.]+$")
-SMALL = {"train": 2, "val": 1, "test": 1}      # sounds of each kind
+SMALL = {"train": 2, "val": 1, "test": 1}  # sounds of each kind
 # the words that name a class, and what a number can be
 CLASSES = ("siren", "bell", "drum", "rain", "engine", "whistle", "knock", "chirp", "alarm", "hum")
 NUMBER = re.compile(r"(?<![\w-])(?:-?\d[\d,.]*(?:e[-+]\d+)?|inf|-)(?![\w-])|\d[\d,.]*")
 FONT = "ui-monospace, SFMono-Regular, Menlo, Consolas, 'DejaVu Sans Mono', monospace"
 THEME = TerminalTheme(
-    (250, 251, 252), (36, 41, 47),
-    [(36, 41, 47), (207, 34, 46), (17, 99, 41), (154, 103, 0), (9, 105, 218), (130, 80, 223), (27, 124, 131), (110, 119, 129)],
-    [(87, 96, 106), (164, 14, 38), (26, 127, 55), (99, 60, 1), (33, 139, 255), (164, 117, 249), (49, 146, 170), (140, 149, 159)])
+    (250, 251, 252),
+    (36, 41, 47),
+    [
+        (36, 41, 47),
+        (207, 34, 46),
+        (17, 99, 41),
+        (154, 103, 0),
+        (9, 105, 218),
+        (130, 80, 223),
+        (27, 124, 131),
+        (110, 119, 129),
+    ],
+    [
+        (87, 96, 106),
+        (164, 14, 38),
+        (26, 127, 55),
+        (99, 60, 1),
+        (33, 139, 255),
+        (164, 117, 249),
+        (49, 146, 170),
+        (140, 149, 159),
+    ],
+)
 
 
 def outputs(small: bool = False) -> list[tuple[str, str]]:
@@ -53,13 +73,27 @@ def outputs(small: bool = False) -> list[tuple[str, str]]:
     code = "from aumcli.cli import main; main()"
     if small:
         code = f"from aumcli.data.sources import synth; synth.CLIPS_PER_KIND = {SMALL}; {code}"
-    surroundings = os.environ | {"FORCE_COLOR": "1", "COLUMNS": str(COLUMNS), "OMP_NUM_THREADS": "2", "PYTHONIOENCODING": "utf-8"}
-    surroundings["PYTHONPATH"] = os.pathsep.join([str(Path(__file__).parents[1]), *filter(None, [os.environ.get("PYTHONPATH")])])
+    surroundings = os.environ | {
+        "FORCE_COLOR": "1",
+        "COLUMNS": str(COLUMNS),
+        "OMP_NUM_THREADS": "2",
+        "PYTHONIOENCODING": "utf-8",
+    }
+    surroundings["PYTHONPATH"] = os.pathsep.join(
+        [str(Path(__file__).parents[1]), *filter(None, [os.environ.get("PYTHONPATH")])]
+    )
     found = []
     with tempfile.TemporaryDirectory() as folder:
         for command in COMMANDS:
-            done = subprocess.run([sys.executable, "-c", code, *shlex.split(command)[1:]], cwd=folder, env=surroundings, text=True,
-                                  encoding="utf-8", stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+            done = subprocess.run(
+                [sys.executable, "-c", code, *shlex.split(command)[1:]],
+                cwd=folder,
+                env=surroundings,
+                text=True,
+                encoding="utf-8",
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+            )
             if done.returncode:
                 raise SystemExit(f"{command}:\n{done.stdout}")
             found.append((command, done.stdout.replace(f"{os.path.realpath(folder)}/", "").replace(f"{folder}/", "")))
@@ -70,14 +104,24 @@ def svg(found: Iterable[tuple[str, str]]) -> str:
     """Draw commands and what they printed as a terminal."""
     from rich._export_format import CONSOLE_SVG_FORMAT
 
-    console = Console(record=True, width=COLUMNS, file=open(os.devnull, "w", encoding="utf-8"), force_terminal=True, color_system="truecolor",
-                      legacy_windows=False)
+    console = Console(
+        record=True,
+        width=COLUMNS,
+        file=open(os.devnull, "w", encoding="utf-8"),
+        force_terminal=True,
+        color_system="truecolor",
+        legacy_windows=False,
+    )
     for number, (command, printed) in enumerate(found):
         console.print(*[""] * bool(number), Text.assemble(("$ ", "bold green"), (_folded(command), "bold")), sep="\n")
         for line in _fewer_epochs(printed.rstrip().splitlines()):
             console.print(Text.from_ansi(line.rstrip()))
-    form = re.sub(r"@font-face \{\{.*?\}\}\s*", "", CONSOLE_SVG_FORMAT, flags=re.S)        # no picture loads fonts from elsewhere
-    form = form.replace("Fira Code, monospace", FONT).replace("rgba(255,255,255,0.35)", "rgba(27,31,36,0.15)")     # the frame
+    form = re.sub(
+        r"@font-face \{\{.*?\}\}\s*", "", CONSOLE_SVG_FORMAT, flags=re.S
+    )  # no picture loads fonts from elsewhere
+    form = form.replace("Fira Code, monospace", FONT).replace(
+        "rgba(255,255,255,0.35)", "rgba(27,31,36,0.15)"
+    )  # the frame
     return console.export_svg(title="make demo", theme=THEME, code_format=form, unique_id="demo")
 
 

@@ -1,4 +1,4 @@
-"""docs/demo.svg is what `make demo` prints: the commands are those of the Makefile, they run, and the words are the same."""
+"""docs/demo.svg is what `make demo` prints: the Makefile's commands, which run, and the same words."""
 
 import importlib.util
 import shutil
@@ -26,7 +26,9 @@ def picture(demo) -> str:
 
 @pytest.mark.skipif(shutil.which("make") is None, reason="there is no make")
 def test_the_commands_are_those_of_make_demo(demo, picture):
-    printed = subprocess.run(["make", "--dry-run", "demo"], cwd=REPOSITORY, capture_output=True, text=True, check=True).stdout
+    printed = subprocess.run(
+        ["make", "--dry-run", "demo"], cwd=REPOSITORY, capture_output=True, text=True, check=True
+    ).stdout
     calls = [line.replace(".venv/bin/", "") for line in printed.splitlines() if line.startswith(".venv/bin/aum ")]
     assert calls == list(demo.COMMANDS) == demo.commands(picture)
 
@@ -38,6 +40,6 @@ def test_the_commands_print_what_the_picture_shows(demo, picture):
 
 def test_the_picture_is_of_a_good_model_and_loads_nothing(demo, picture):
     lines = demo.lines(picture)
-    accuracy, = [line.split()[1] for line in lines if line.startswith(" accuracy ")]
+    (accuracy,) = [line.split()[1] for line in lines if line.startswith(" accuracy ")]
     assert float(accuracy) > 90 and max(map(len, lines)) <= demo.COLUMNS
     assert "url(http" not in picture and "@import" not in picture and "http" not in "".join(lines)

@@ -1,4 +1,4 @@
-"""aum info of a run, of a model and of the paper's tables: what is shown, and that every call shown is one that works."""
+"""aum info of a run, of a model and of the paper's tables: what is shown, and that the calls shown work."""
 
 import json
 import re
@@ -57,6 +57,7 @@ def value_of(page: str, what: str) -> str:
 
 # a run
 
+
 def test_a_run(aum, run, corpus):
     assert aum("eval", run).code == 0
     result = aum("info", run)
@@ -69,12 +70,20 @@ def test_a_run(aum, run, corpus):
     test = value_of(page, "test")
     assert f"accuracy {100 * metrics['accuracy']:.2f} %" in test and f"{low} to {high} %" in test and "6 clips" in test
     assert str(corpus) in test
-    assert f"accuracy {100 * report['metrics']['accuracy']:.2f} %" in value_of(page, "validation") and "(val)" in value_of(page, "validation")
+    assert f"accuracy {100 * report['metrics']['accuracy']:.2f} %" in value_of(
+        page, "validation"
+    ) and "(val)" in value_of(page, "validation")
     training = value_of(page, "training")
-    assert "seed 0" in training and "12 epochs of 12" in training and f"of epoch {read_config(run / 'best').provenance['epoch']}" in training
+    assert (
+        "seed 0" in training
+        and "12 epochs of 12" in training
+        and f"of epoch {read_config(run / 'best').provenance['epoch']}" in training
+    )
     assert "18 clips to train on" in value_of(page, "data") and value_of(page, "start") == "fresh weights"
     assert "runs/tones/recipe.toml" in value_of(page, "recipe")
-    assert f"torch {report['environment']['torch']}" in value_of(page, "made with") and "backend on cpu" in value_of(page, "made with")
+    assert f"torch {report['environment']['torch']}" in value_of(page, "made with") and "backend on cpu" in value_of(
+        page, "made with"
+    )
     assert "parameters" in value_of(page, "size") and "KiB" in value_of(page, "files")
     assert [words[1] for words in commands(page)] == ["eval", "predict"]
     assert aum(*commands(page)[0][1:]).code == 0
@@ -133,7 +142,9 @@ def test_the_last_epoch_has_not_the_figures_of_the_best(aum, run):
 def test_a_run_that_was_stopped_says_how_to_go_on(aum, run):
     (run / "report.json").unlink()
     page = aum("info", run).out
-    assert commands(page)[0] == ["aum", "train", "--resume", "--out", "runs/tones"] and "12 epochs of 12" in value_of(page, "training")
+    assert commands(page)[0] == ["aum", "train", "--resume", "--out", "runs/tones"] and "12 epochs of 12" in value_of(
+        page, "training"
+    )
 
 
 def test_many_classes_are_folded_and_no_name_commands_the_terminal(aum, run):
@@ -149,10 +160,15 @@ def test_many_classes_are_folded_and_no_name_commands_the_terminal(aum, run):
 def test_a_packaged_model_by_its_folder(aum):
     folder = json.loads(aum("info", "digits", "--json").out)["packaged_model"]["folder"]
     page = aum("info", folder).out
-    assert "712,714 parameters" in page and value_of(page, "recipe") == "digits" and "97.33 %" in value_of(page, "validation")
+    assert (
+        "712,714 parameters" in page
+        and value_of(page, "recipe") == "digits"
+        and "97.33 %" in value_of(page, "validation")
+    )
 
 
 # recipes
+
 
 @pytest.mark.parametrize("name", ["quickstart", "synth", "vggsound-ast", "fsdd"])
 def test_the_recipe_of_a_run_is_recognised(name):
@@ -165,8 +181,18 @@ def test_a_recipe_of_ones_own_is_none_of_ours():
     assert nearest_recipe(tiny()) is None
 
 
-@pytest.mark.parametrize("name, near", [("tones", "runs/tones"), ("runs/tonse", "runs/tones"), ("tabel1", "table1"), ("digit", "digits"),
-                                        ("figure3", "figure2"), ("recipe", "recipes"), ("vgsound", "vggsound")])
+@pytest.mark.parametrize(
+    "name, near",
+    [
+        ("tones", "runs/tones"),
+        ("runs/tonse", "runs/tones"),
+        ("tabel1", "table1"),
+        ("digit", "digits"),
+        ("figure3", "figure2"),
+        ("recipe", "recipes"),
+        ("vgsound", "vggsound"),
+    ],
+)
 def test_near_misses(aum, run, name, near):
     result = aum("info", name)
     assert result.code == 2 and re.search(rf"did you mean [^?]*\b{re.escape(near)}\b[^?]*\?", result.err), result.err
@@ -180,6 +206,7 @@ def test_a_run_without_a_finished_epoch_says_so(aum):
 
 # the paper
 
+
 @pytest.mark.parametrize("name", PAGES)
 def test_every_call_of_a_page_parses_and_those_of_tables_stand_in_the_docs(aum, name):
     shown = commands(aum("info", name).out)
@@ -187,14 +214,16 @@ def test_every_call_of_a_page_parses_and_those_of_tables_stand_in_the_docs(aum, 
         assert_parses(words)
     text = DOCS.read_text(encoding="utf-8")
     documented = [shlex.split(line) for line in re.findall(r"^(?:\| .* \| `)?(aum [^`\n]*?)`?(?: \|)?$", text, re.M)]
-    tried = [words for words in shown if words[1] in ("ablate", "bench", "prepare")]         # tests/test_paper_page.py runs these
+    tried = [
+        words for words in shown if words[1] in ("ablate", "bench", "prepare")
+    ]  # tests/test_paper_page.py runs these
     assert tried and all(words in documented for words in tried)
     assert all(words[words.index("--recipe") + 1] in recipe_names() for words in shown if "--recipe" in words)
 
 
 @pytest.mark.parametrize("name", ["table2", "table4"])
 def test_the_dry_run_of_a_page_runs(aum, name):
-    words, = [words for words in commands(aum("info", name).out) if words[-1] == "--dry-run"]
+    (words,) = [words for words in commands(aum("info", name).out) if words[-1] == "--dry-run"]
     result = aum(*words[1:])
     assert result.code == 0 and "is not prepared" in result.out
 
@@ -204,7 +233,9 @@ def test_each_row_has_its_recipe_and_what_the_paper_reports(aum):
     lines = [line.split() for line in page.splitlines()]
     assert ["AuM-B/16", "as20k", "mAP", "13.28", "±", "1.07"] in lines
     assert ["AST-B/16", "speechcommands-ast", "accuracy", "85.27", "±", "1.07"] in lines
-    assert ["Fo-Bi", "vggsound", "mid", "accuracy", "42.58", "±", "0.28"] in [line.split() for line in aum("info", "table2").out.splitlines()]
+    assert ["Fo-Bi", "vggsound", "mid", "accuracy", "42.58", "±", "0.28"] in [
+        line.split() for line in aum("info", "table2").out.splitlines()
+    ]
     for number in (1, 2, 3, 4):
         cells = published(f"table{number}")["cells"]
         assert len(cells) == {1: 12, 2: 18, 3: 12, 4: 8}[number]
@@ -222,7 +253,9 @@ def test_table_5_marks_what_differs(aum):
     assert re.search(r"^batch size .*128\*", page, re.M) and "speechcommands batch size 12\n" in page
     table = published("table5")["settings"]
     assert table.keys() == paper.TABLE_5.keys() == SETTINGS.keys()
-    assert table["mean"]["vggsound"] == {"recipe": "-5.077", "paper": "5.077"} and table["rate"]["as20k"] == {"recipe": "5e-5"}
+    assert table["mean"]["vggsound"] == {"recipe": "-5.077", "paper": "5.077"} and table["rate"]["as20k"] == {
+        "recipe": "5e-5"
+    }
 
 
 def test_figure_2_says_what_the_paper_does(aum):

@@ -1,4 +1,4 @@
-"""docs/train.md: the recipes of its worked example are read, its commands run, and what it says of precedence and paths holds."""
+"""docs/train.md: the worked example's recipes are read, its commands run, and what is said of precedence and paths holds."""
 
 import re
 import shlex
@@ -12,7 +12,9 @@ from aumcli.recipe import load_recipe
 pytest_plugins = ["aum_fixtures"]
 pytestmark = pytest.mark.usefixtures("on_one_thread")
 
-PAGE = (Path(__file__).parents[1] / "docs" / "train.md").read_text(encoding="utf-8").partition("## Recipes of your own")[2]
+PAGE = (
+    (Path(__file__).parents[1] / "docs" / "train.md").read_text(encoding="utf-8").partition("## Recipes of your own")[2]
+)
 RECIPES = dict(re.findall(r"^```toml\n# (\S+)\n(.*?)^```", PAGE, re.S | re.M))
 COMMANDS = [line for block in re.findall(r"^```sh\n(.*?)^```", PAGE, re.S | re.M) for line in block.splitlines()]
 
@@ -37,13 +39,15 @@ def run(aum, command: str) -> str:
 
 def test_the_worked_example(aum, example, tmp_path):
     assert len(RECIPES) == 2 and len(COMMANDS) == 5
-    assert aum("prepare", "folder", sounds(tmp_path / "sounds", 6), "--out", "data/mine", "--split", "60/20/20").code == 0
+    assert (
+        aum("prepare", "folder", sounds(tmp_path / "sounds", 6), "--out", "data/mine", "--split", "60/20/20").code == 0
+    )
     printed = {command: run(aum, command) for command in COMMANDS}
     used = load_recipe("runs/wide/recipe.toml")
-    assert (used.train.epochs, used.train.lr, used.seed) == (2, 1e-3, 7)                    # --set, --seed
-    assert (used.model.width, used.model.depth) == (64, 2)                                  # the file
+    assert (used.train.epochs, used.train.lr, used.seed) == (2, 1e-3, 7)  # --set, --seed
+    assert (used.model.width, used.model.depth) == (64, 2)  # the file
     assert used.frontend.sample_rate_hz == 8000 and used.train.batch_size == load_recipe("quickstart").train.batch_size
-    assert used.frontend.frames != load_recipe("night/wide.toml").frontend.frames           # measured
+    assert used.frontend.frames != load_recipe("night/wide.toml").frontend.frames  # measured
     assert "runs/wide: a run" in printed[COMMANDS[2]]
     assert load_recipe("all.toml") == load_recipe("night/wide.toml")
     run(aum, "aum train --recipe runs/wide/recipe.toml --data data/mine --out runs/again")

@@ -1,4 +1,4 @@
-"""aum info RUN or MODEL: what it knows, what it hears, how good it is, how it was made, how large it is, and what to do next."""
+"""aum info RUN or MODEL: what it knows and hears, how good it is, how it was made, its size, and what to do next."""
 
 import csv
 import math
@@ -19,8 +19,8 @@ from aumcli.recipe import load_recipe
 from aumcli.weights import CONFIG, WEIGHTS, read_config
 from aumcli.weights.tensors import safetensors_shapes
 
-ALL_LABELS, SOME_LABELS = 24, 12        # so many classes are all named; of more, so many
-WIDTH, NAME_WIDTH = 80, 12              # columns of a line, and of what stands before it
+ALL_LABELS, SOME_LABELS = 24, 12  # so many classes are all named; of more, so many
+WIDTH, NAME_WIDTH = 80, 12  # columns of a line, and of what stands before it
 Row = tuple[str, str]
 
 
@@ -36,12 +36,23 @@ def model_lines(name: str) -> list[str]:
     folder = find_model(name)
     config, run = read_config(folder), _run_of(folder)
     report, problems = _json(run / "report.json") if run else ({}, [])
-    of_best = folder.name == "best"                     # report.json tells of these weights
+    of_best = folder.name == "best"  # report.json tells of these weights
     results, more = _results(run, folder, of_best, report)
     paragraphs = [
-        _knows(config), _hears(config), results, _made(config, run, report), _size(folder),
-        [("warning", text) for text in [*problems, *more]]]
-    kind = "a run" if run and of_best and Path(name) != folder else "a model directory" if Path(name).is_dir() else "a model"
+        _knows(config),
+        _hears(config),
+        results,
+        _made(config, run, report),
+        _size(folder),
+        [("warning", text) for text in [*problems, *more]],
+    ]
+    kind = (
+        "a run"
+        if run and of_best and Path(name) != folder
+        else "a model directory"
+        if Path(name).is_dir()
+        else "a model"
+    )
     lines = [f"{name}: {kind}, {config.model.describe()}"]
     for rows in filter(None, paragraphs):
         lines += ["", *(line for row in rows for line in _wrapped(*row))]
@@ -56,18 +67,29 @@ def _run_of(folder: Path) -> Path | None:
 def _knows(config: ModelConfig) -> list[Row]:
     labels, few = config.labels, len(config.labels) <= ALL_LABELS
     names = ", ".join(labels) if few else f"{listed(labels, SOME_LABELS)} (--json has all)"
-    how = {"softmax": "those of a clip add up to 1", "sigmoid": "from 0 to 1 for each class on its own"}[config.activation]
-    thresholds = f"; events from {min(config.thresholds):g} to {max(config.thresholds):g} on, by class" if config.thresholds else ""
+    how = {"softmax": "those of a clip add up to 1", "sigmoid": "from 0 to 1 for each class on its own"}[
+        config.activation
+    ]
+    thresholds = (
+        f"; events from {min(config.thresholds):g} to {max(config.thresholds):g} on, by class"
+        if config.thresholds
+        else ""
+    )
     return [("knows", f"{counted(len(labels), 'class')}: {names}"), ("scores", how + thresholds)]
 
 
 def _hears(config: ModelConfig) -> list[Row]:
     front = config.frontend
     normal = "" if (front.mean, front.std) == (0, 0.5) else f", normalised by mean {front.mean:g} and std {front.std:g}"
-    return [("hears", f"{front.sample_rate_hz:,} Hz, {front.clip_s:.2f} s at a time"),
-            ("frontend", f"{front.kind}: {counted(front.frames, 'frame')} of {front.window_ms:g} ms every {front.hop_ms:g} ms, "
-                         f"{counted(front.n_mels, 'mel band')} from {front.low_hz:g} Hz{normal}"),
-            ("longer clips", VIEWS[config.views])]
+    return [
+        ("hears", f"{front.sample_rate_hz:,} Hz, {front.clip_s:.2f} s at a time"),
+        (
+            "frontend",
+            f"{front.kind}: {counted(front.frames, 'frame')} of {front.window_ms:g} ms every {front.hop_ms:g} ms, "
+            f"{counted(front.n_mels, 'mel band')} from {front.low_hz:g} Hz{normal}",
+        ),
+        ("longer clips", VIEWS[config.views]),
+    ]
 
 
 def _results(run: Path | None, folder: Path, of_best: bool, report: dict[str, Any]) -> tuple[list[Row], list[str]]:
@@ -112,7 +134,7 @@ def _made(config: ModelConfig, run: Path | None, report: dict[str, Any]) -> list
     said, rows = config.provenance, []
     recipe = None
     if run:
-        with suppress(AumError):                        # of another version: the rest is known all the same
+        with suppress(AumError):  # of another version: the rest is known all the same
             recipe = load_recipe(run / "recipe.toml")
     if recipe:
         near = nearest_recipe(recipe)
@@ -200,5 +222,11 @@ def _bytes(size: float) -> str:
 
 def _wrapped(what: str, value: str) -> list[str]:
     indent = " " * (NAME_WIDTH + 2)
-    return textwrap.wrap(value, WIDTH, initial_indent=f"{what:<{NAME_WIDTH}}  ", subsequent_indent=indent, break_long_words=False,
-                         break_on_hyphens=False)
+    return textwrap.wrap(
+        value,
+        WIDTH,
+        initial_indent=f"{what:<{NAME_WIDTH}}  ",
+        subsequent_indent=indent,
+        break_long_words=False,
+        break_on_hyphens=False,
+    )

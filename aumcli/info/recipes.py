@@ -17,8 +17,8 @@ from aumcli.weights import read_config, read_model
 SHOWN_LABELS = 10
 MOST_CHANGES = 8            # a recipe that differs in more is one of its own
 # decided by the data and the call, not by the recipe's author
-OF_THE_RUN = {"data.fit", "model.n_classes", "model.frames", "model.n_mels", "train.init", "train.pretrained", "train.loss",
-              "train.parts"}
+OF_THE_RUN = {"data.fit", "model.n_classes", "model.frames", "model.n_mels", "train.init", "train.pretrained",
+              "train.loss", "train.parts"}
 
 
 def installed() -> list[tuple[str, str]]:
@@ -57,7 +57,8 @@ def recipe_lines() -> list[str]:
     lines = []
     for group, rows in recipes().items():
         is_corpus = rows[0]["name"] == group
-        lines.append(group + (f": {counted(rows[0]['epochs'], 'epoch')}, batch {rows[0]['batch_size']}" if is_corpus else ""))
+        length = f": {counted(rows[0]['epochs'], 'epoch')}, batch {rows[0]['batch_size']}"
+        lines.append(group + (length if is_corpus else ""))
         lines += [f"  {row['name']:<33}  {row['model']:<15}  {row['paper'] or row['training']}" for row in rows]
     return [*lines, "", "aum info NAME: all keys of one; aum train --recipe NAME --dry-run: what it needs"]
 
@@ -91,7 +92,8 @@ def _near(name: str) -> str:
     runs = sorted(path for path in Path("runs").glob("*") if path.is_dir())
     if same := [path for path in runs if path.name == name]:
         return f"did you mean {same[0].as_posix()}? "
-    return did_you_mean(name, [*recipe_names(), *PAGES, "recipes", *packaged_models(), *(path.as_posix() for path in runs)])
+    known = [*recipe_names(), *PAGES, "recipes", *packaged_models(), *(path.as_posix() for path in runs)]
+    return did_you_mean(name, known)
 
 
 def nearest_recipe(recipe: Recipe) -> tuple[str, list[str]] | None:
@@ -113,8 +115,8 @@ def nearest_recipe(recipe: Recipe) -> tuple[str, list[str]] | None:
 
 def _flat(recipe: Recipe) -> dict[str, Any]:
     """Its values by section.key."""
-    return {f"{section}.{key}": value for section, values in recipe.model_dump(mode="json").items() if isinstance(values, dict)
-            for key, value in values.items()}
+    return {f"{section}.{key}": value for section, values in recipe.model_dump(mode="json").items()
+            if isinstance(values, dict) for key, value in values.items()}
 
 
 def namesake(name: str) -> dict[str, dict[str, Any]]:
