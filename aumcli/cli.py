@@ -33,6 +33,7 @@ class _Commands(TyperGroup):
 
 app = typer.Typer(
     name="aum", cls=_Commands, no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
     help="Audio classification with Audio Mamba: prepare data, train, evaluate, predict, compare.")
 
 Device = Annotated[str, typer.Option(help="cpu, cuda, cuda:1, mps or auto (a GPU where there is one)")]
@@ -71,7 +72,7 @@ def prepare(
     corpus: Annotated[str, typer.Argument(help=CORPORA)],
     folder: Annotated[Path | None, typer.Argument(help="your sounds: for `folder` one sub-folder per class, for `csv` the table, "
                                                   "for `ast-json` the folder of the lists; else as --source")] = None,
-    out: Annotated[Path | None, typer.Option(help="where to (default: data/CORPUS)")] = None,
+    out: Annotated[Path | None, typer.Option("--out", "-o", help="where to (default: data/CORPUS)")] = None,
     source: Annotated[Path | None, typer.Option(help="archive or folder to take the sounds from, instead of downloading")] = None,
     annotations: Annotated[Path | None, typer.Option(help="the corpus's tables, or their folder (default: with the sounds)")] = None,
     split: Annotated[str | None, typer.Option(help="percent of train/val/test, such as 80/10/10; 0/0/100: a test set only")] = None,
@@ -107,7 +108,7 @@ def prepare(
 def train(
     recipe: Annotated[str, typer.Option(help="a recipe's name (aum info recipes) or a .toml file")] = "quickstart",
     data: Annotated[str | None, typer.Option(help="prepared data, or the URL of its shards (default: data/<the recipe's corpus>)")] = None,
-    out: Annotated[Path | None, typer.Option(help="the run's folder (default: runs/<recipe or data>)")] = None,
+    out: Annotated[Path | None, typer.Option("--out", "-o", help="the run's folder (default: runs/<recipe or data>)")] = None,
     set_: Annotated[list[str] | None, typer.Option("--set", help="change a value: --set train.epochs=5; repeatable")] = None,
     init: Annotated[Path | None, typer.Option(help="start from a checkpoint, a run or a model instead of fresh weights")] = None,
     seed: Annotated[int | None, typer.Option(help="decides every random draw (default: the recipe's, 0)")] = None,
@@ -123,15 +124,13 @@ def train(
     overrides = _overrides(set_, {"seed": seed, "train.init": init and str(init)})
     check_folder(out)
     loaded = load_recipe(recipe, overrides)  # before torch: a mistake in a recipe is said at once
-    if resume and overrides:
-        raise AumError("--resume goes on with the run's own recipe, so --set, --seed and --init can't change it",
+    if resume and any(text.partition("=")[0].strip() != "train.epochs" for text in overrides):
+        raise AumError("--resume goes on with the run's own recipe, so --seed, --init and --set can't change it, but for train.epochs",
                        fix="leave them out, or start a new run with another --out")
     where = data and (data if "://" in data else Path(data))        # a path has no two slashes in a row
-    if dry_run:
-        from aumcli.plan import dry_run as plan
-
-        return echo("\n".join(f"{what:<10}  {value}" for what, value in plan(loaded, where)))
     out = out or Path("runs") / (Path(data).resolve().name if data and recipe == "quickstart" else Path(recipe).stem)
+    if dry_run:
+        return _dry_run(loaded, out, where, device, threads)
     if devices > 1:
         from aumcli.train.team import launch
 
@@ -142,7 +141,7 @@ def train(
     _use_threads(threads)
     try:
         with one_voice():
-            run_training(loaded, out, where, resume=resume, device=device, say=echo)
+            run_training(loaded, out, where, resume=resume, device=device, say=echo, epochs=loaded.train.epochs if resume and overrides else None)
     except KeyboardInterrupt:
         raise AumError("stopped at once; what was saved is kept", fix=f"go on with aum train --resume --out {shell_quoted(out)}",
                        exit_code=130) from None
@@ -159,7 +158,7 @@ def evaluate(
     data: Annotated[str | None, typer.Option(help="prepared data, or the URL of shards (default: what the model was trained on)")] = None,
     split: Annotated[str | None, typer.Option(help="train, val, test or another split of the data (default: the one "
                                               "that the model's recipe reports on, data.test)")] = None,
-    out: Annotated[Path | None, typer.Option(help="folder for the JSON, the scores and the confusion plot (default: the run, if it is one)")] = None,
+    out: Annotated[Path | None, typer.Option("--out", "-o", help="folder for the JSON, the scores and the confusion plot (default: the run, if it is one)")] = None,
     json_file: Annotated[Path | None, typer.Option("--json", help="also write the result to this file; - prints it")] = None,
     device: Device = "cpu",
     threads: Threads = None,
@@ -193,9 +192,9 @@ def evaluate(
 @app.command()
 def predict(
     clips: Annotated[list[str] | None, typer.Argument(help="sound files, folders, patterns; - for standard input")] = None,
-    listed: Annotated[Path | None, typer.Option("--from", help="a text file that names further ones, one a line")] = None,
+    listed: Annotated[Path | None, typer.Option("--from", help="a text file that names further ones, one a line; - reads standard input")] = None,
     mic: Annotated[float | None, typer.Option(min=0.1, help="record so many seconds from the microphone")] = None,
-    model: Annotated[Path | None, typer.Option(help="a run, a model directory or a packaged model (default: AUM_MODEL, "
+    model: Annotated[Path | None, typer.Option("--model", "-m", help="a run, a model directory or a packaged model (default: AUM_MODEL, "
                                                "else the newest run, else the packaged model)")] = None,
     top: Annotated[int | None, typer.Option(min=1, help="labels per clip (default: 5)")] = None,
     device: Device = "cpu",
@@ -206,7 +205,7 @@ def predict(
     threshold: Annotated[float | None, typer.Option(help="least score of an event (default: the model's for each class, else 0.5)",
                                                     rich_help_panel=LONG)] = None,
     smooth: Annotated[int | None, typer.Option(help="average so many windows for events (default: 1)", rich_help_panel=LONG)] = None,
-    out: Annotated[str | None, typer.Option(help="write results to this file; FOLDER/: one file for each input; -: print them", rich_help_panel=OUTPUT)] = None,
+    out: Annotated[str | None, typer.Option("--out", "-o", help="write results to this file; FOLDER/: one file for each input; -: print them", rich_help_panel=OUTPUT)] = None,
     format: Annotated[str | None, typer.Option(help="table, json, jsonl, csv, parquet, audacity or raven (default: by the file's name)",
                                                rich_help_panel=OUTPUT)] = None,
     html: Annotated[Path | None, typer.Option(help="write a page to look at and listen to", rich_help_panel=OUTPUT)] = None,
@@ -259,7 +258,7 @@ def bench(
     components: Annotated[bool, typer.Option("--components", help="instead, where a block's time goes")] = False,
     kernels: Annotated[bool, typer.Option("--kernels", help="instead, every backend of the kernels against the reference")] = False,
     compare: Annotated[bool, typer.Option("--compare", help="instead, compare results: aum bench --compare a.json b.json")] = False,
-    out: Annotated[Path | None, typer.Option(help="folder for the results: JSON with every sample, CSV, Markdown, a picture")] = None,
+    out: Annotated[Path | None, typer.Option("--out", "-o", help="folder for the results: JSON with every sample, CSV, Markdown, a picture")] = None,
     device: Device = "cpu",
     threads: Threads = None,
 ) -> None:
@@ -280,7 +279,7 @@ def bench(
         sweep = module.Sweep(models.split(",") if models else module.MODELS, min_tokens, max_tokens, mode.split(","), dtype.split(","),
                              device, batch, module.Rules(precision, repeats, budget), memory_cap)
         lines = (module.component_lines(module.components(sweep, out)) if components else
-                 module.kernel_lines(module.kernels(sweep, out)) if kernels else module.point_lines(module.bench(sweep, out)))
+                 module.kernel_lines(module.kernels(sweep, out)) if kernels else module.point_lines(module.bench(sweep, out), sweep.rules))
     for line in lines:
         echo(line)
     if out is not None:
@@ -305,10 +304,11 @@ def ablate(
                                                    "--init aum=PATH --init ast=PATH")] = None,
     seeds: Annotated[int, typer.Option(min=1, help="runs per cell")] = 3,
     set_: Annotated[list[str] | None, typer.Option("--set", help="change a value in all cells; repeatable")] = None,
-    out: Annotated[Path | None, typer.Option(help="folder for the runs and the tables (default: ablations/<recipe>, "
+    out: Annotated[Path | None, typer.Option("--out", "-o", help="folder for the runs and the tables (default: ablations/<recipe>, "
                                              "ablations/table-N)")] = None,
     jobs: Annotated[int | None, typer.Option(min=1, help="runs at a time (default: what keeps the processors busy; on a GPU, 1)")] = None,
     threads: Annotated[int, typer.Option(min=1, help="threads of each run, however many run at a time: they decide how sums round")] = 1,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="say which runs there are and how long they take; write nothing")] = False,
     device: Device = "cpu",
 ) -> None:
     """Train and test a grid of variants, or a table of the paper; the same command again goes on where it stopped."""
@@ -322,17 +322,23 @@ def ablate(
         raise AumError("--corpora and --rows choose from a table", fix="name it: --table 1")
     name = f"table-{table}" if table else Path(recipe or "quickstart").stem
     out = out or Path("ablations") / name
-    common = {"seeds": seeds, "overrides": set_ or [], "device": device, "jobs": jobs, "threads": threads,
-              "init": init or [], "say": echo}
+    what = {"seeds": seeds, "overrides": set_ or [], "init": init or []}
+    how = {"device": device, "jobs": jobs, "threads": threads}
+    architectures = models.split(",") if models else []
+    axes = grid or ([] if models else module.TABLE_2)
+    names = [text.split(",") if text else [] for text in (corpora, rows)]
+    if dry_run:
+        studies = ([module.plan_ablation(recipe or "quickstart", out, data, axes, models=architectures, **what)] if table is None else
+                   module.plan_table(table, out, data or Path("data"), *names, **what)[0])
+        for line in module.dry_run(studies, **how):
+            echo(line)
+        return
     try:
         if table is None:
-            architectures = models.split(",") if models else []
-            axes = grid or ([] if models else module.TABLE_2)
-            result = module.ablate(recipe or "quickstart", out, data, axes, models=architectures, **common)
+            result = module.ablate(recipe or "quickstart", out, data, axes, models=architectures, **what, **how, say=echo)
             module.print_ablation(result)
         else:
-            names = [text.split(",") if text else [] for text in (corpora, rows)]
-            result = module.ablate_table(table, out, data or Path("data"), *names, **common)
+            result = module.ablate_table(table, out, data or Path("data"), *names, **what, **how, say=echo)
             module.print_paper_table(result)
             out = result.folder
     except KeyboardInterrupt:
@@ -392,6 +398,23 @@ def info(
         echo("\n".join([dump_recipe(shown), *map(facts.namesake_lines, model.values())]))
 
 
+def _dry_run(recipe, out: Path, data, device: str, threads: int | None) -> None:
+    """Print what a training would do; where its data is prepared, also what it would meet and how long it takes."""
+    from aumcli.data.splits import corpus_folder
+    from aumcli.plan import dry_run
+
+    def rows(some) -> None:
+        for what, value in some:
+            echo(f"{what:<10}  {value}")
+
+    rows(dry_run(recipe, data))
+    if (corpus_folder(recipe, data) / "manifest.csv").exists():
+        from aumcli.train.rehearsal import rehearse
+
+        _use_threads(threads)
+        rows(rehearse(recipe, out, data, device).rows())
+
+
 def _use_threads(threads: int | None) -> None:
     """Compute in so many threads; None: torch chooses."""
     if threads:
@@ -423,17 +446,28 @@ def main() -> None:
     open_streams()
     try:
         try:
-            app()
-            code = 0
-        except SystemExit as end:               # typer's way to end
+            code = app(standalone_mode=False) or 0
+        except SystemExit as end:
             code = end.code or 0
         close_output()
     except AumError as error:
         code = _told(error)
     except Exception as error:
-        code = _told(as_message(error))
+        if type(error).__name__ == "NoArgsIsHelpError":         # which has shown the help
+            code = 2
+        else:
+            code = _told(_usage_error(error) or as_message(error))
     if code:
         sys.exit(code)
+
+
+def _usage_error(error: Exception) -> AumError | None:
+    """What typer says about the call; None where it is another kind of error."""
+    if not hasattr(error, "format_message"):        # its classes have another home in each of its versions
+        return None
+    from aumcli.usage import usage_error
+
+    return usage_error(error, sys.argv[1:])
 
 
 def _told(error: AumError) -> int:

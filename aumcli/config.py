@@ -5,7 +5,7 @@ Imports no torch, so that the command line can check a recipe before anything he
 
 import math
 from enum import StrEnum
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Discriminator, FailFast, Field, Tag, model_validator
 
@@ -34,6 +34,16 @@ class Frozen(BaseModel):
     """Base of all configuration: immutable, strict about unknown keys and about types."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _none(cls, values: Any) -> Any:
+        """Let `none`, and nothing at all, stand for None where a value is optional: TOML has no word for it."""
+        if not isinstance(values, dict):
+            return values
+        optional = {name for name, field in cls.model_fields.items() if type(None) in get_args(field.annotation)}
+        return {key: None if key in optional and isinstance(value, str) and value.strip().lower() in ("", "none") else value
+                for key, value in values.items()}
 
 
 Positive = Annotated[int, Field(gt=0, strict=True)]
@@ -245,7 +255,8 @@ class AugmentConfig(Frozen):
     gain_db: NotNegative = Field(0.0, description="random gain, up to this much each way")
     eq_db: NotNegative = Field(0.0, description="random frequency response, a smooth curve of up to this much each way: "
                                              "another microphone, another room")
-    noise_snr_db: float | None = Field(None, strict=True, description="coloured noise down to this signal-to-noise ratio")
+    noise: NotNegative = Field(0.0, description="coloured noise of up to this share of the clip's RMS: 0.3 is a signal-to-noise ratio of "
+                                                "10 dB, 0.1 of 20 dB; the weakest is 30 dB below")
     band: Fraction = Field(0.0, description="share of clips filtered as by a telephone or a small loudspeaker")
     reverb: Fraction = Field(0.0, description="share of clips played in a synthetic room")
 

@@ -19,6 +19,8 @@ REASONS = {                         # errno -> what to do
     errno.EROFS: "name a place that can be written", errno.EIO: "check the disk, or the network that it lies in",
     errno.ENAMETOOLONG: "choose a shorter name", errno.ENOMEM: "end other programs, or ask for less at a time"}
 
+RED, GREEN = 31, 32                 # of terminals
+
 
 class _Output(io.FileIO):
     """Standard output, whose failures are messages."""
@@ -104,7 +106,16 @@ def print_error(error: AumError) -> None:
     """Print what is wrong and how to mend it; that the user stopped the work is no error."""
     if error.exit_code >= 128:
         return say(error.problem + (f"\n  {error.fix}" if error.fix else ""))
-    say(f"error: {error.problem}" + (f"\n  fix: {error.fix}" if error.fix else ""))
+    problem, fix = ("\n".join(map(one_line, text.split("\n"))) for text in (error.problem, error.fix))
+    text = f"{_coloured('error:', RED)} {problem}" + (f"\n  {_coloured('fix:', GREEN)} {fix}" if fix else "")
+    print(text, file=sys.stderr, flush=True)
+
+
+def _coloured(word: str, colour: int) -> str:
+    """A word in a terminal's colour; as it is where nobody sees colours, or wants none (no-color.org)."""
+    if not sys.stderr.isatty() or os.environ.get("NO_COLOR") or os.environ.get("TERM") == "dumb":
+        return word
+    return f"\033[1;{colour}m{word}\033[0m"
 
 
 def as_message(error: Exception) -> AumError:

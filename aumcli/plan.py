@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
+from aumcli.classifier import checkpoint_path
 from aumcli.config import VIEWS, AugmentConfig, DataConfig, TrainConfig
 from aumcli.core import build_network
 from aumcli.data.clips import Clip
@@ -15,6 +16,7 @@ from aumcli.errors import AumError
 from aumcli.memory import kept_bytes
 from aumcli.names import counted, plural
 from aumcli.recipe import Recipe
+from aumcli.weights import frontend_of
 
 MEASURED_FILES = 2000    # sizes of so many are read; more would take minutes on a network's disk
 FLOAT = 4                # bytes
@@ -25,7 +27,7 @@ CROPS = {"random": "a random part is trained on", "first": "their beginning is t
 
 
 def settings_rows(recipe: Recipe, clips: int | None, reported: int | None, measured: Sequence[str] = (),
-                  lost: str = "") -> list[tuple[str, str]]:
+                  lost: str = "", kept: bool = False) -> list[tuple[str, str]]:
     """What a recipe does, as (what, value) rows: input, start, length, steps, augmentation, which clips serve for what.
 
     Args:
@@ -34,10 +36,12 @@ def settings_rows(recipe: Recipe, clips: int | None, reported: int | None, measu
         reported: clips to report results on, see `aumcli.data.splits.reported_clips`; None: not known yet.
         measured: what of the input was measured on them.
         lost: the band of the recordings that isn't heard (see `aumcli.data.fit.unheard`).
+        kept: whether that was not measured, but is as the weights were trained with that the training starts from.
     """
     front, train, data = recipe.frontend, recipe.train, recipe.data
     normal = "not normalised" if (front.mean, front.std) == (0, 0.5) else f"mean {front.mean:g}, std {front.std:g}"
-    fitted = f"; measured on the clips: {', '.join(measured)}".replace("_", " ") if measured else ""
+    origin = f"as {train.init} was trained with" if kept else "measured on the clips"
+    fitted = f"; {origin}: " + ", ".join(measured).replace("_", " ") if measured else ""
     length = f"{counted(train.epochs, 'epoch')}, batches of {counted(train.batch_size, 'clip')}"
     if clips:
         steps = train.steps_per_epoch(clips)
@@ -102,7 +106,7 @@ def dry_run(recipe: Recipe, data: Path | str | None = None) -> list[tuple[str, s
     Raises:
         AumError: the data is unusable.
     """
-    folder, manifest, measured, lost = corpus_folder(recipe, data), None, recipe.data.fit, ""
+    folder, manifest, measured, lost, kept = corpus_folder(recipe, data), None, recipe.data.fit, "", None
     try:
         manifest = open_corpus(recipe, folder if data else None)
     except AumError:
@@ -121,14 +125,15 @@ def dry_run(recipe: Recipe, data: Path | str | None = None) -> list[tuple[str, s
             manifest.check_files([*train_clips, *val_clips])
             audio = _audio_bytes([*train_clips, *val_clips])
         reported = reported_clips(manifest, recipe.data, index)
-        recipe, clips = fit_recipe(recipe, train_clips, len(manifest.labels), manifest.multi_label), len(train_clips)
+        kept = frontend_of(checkpoint_path(recipe.train.init)) if recipe.train.init else None
+        recipe, clips = fit_recipe(recipe, train_clips, len(manifest.labels), manifest.multi_label, kept), len(train_clips)
         lost = unheard(sample_rates(manifest, train_clips if index is None else []), recipe.frontend.sample_rate_hz)
         rows = [("data", f"{folder}: {clips:,} training and {counted(len(val_clips), 'validation clip')}"
                          f"{_coverage(recipe, manifest)}")]
     parameters = sum(x.numel() for x in _skeleton(recipe).parameters())
     classes = counted(recipe.model.n_classes, "class")
     rows.append(("model", f"{recipe.model.describe()}, {parameters:,} parameters, {classes}{_unfitted(recipe)}"))
-    return [*rows, *settings_rows(recipe, clips, reported, measured if manifest else (), lost),
+    return [*rows, *settings_rows(recipe, clips, reported, measured if manifest else (), lost, kept is not None),
             ("memory", _memory(recipe, FLOAT * parameters)),
             ("disk", f"{audio}; the run {_size((2 + 3 + bool(recipe.train.ema)) * FLOAT * parameters)}")]  # best, last, state.pt
 

@@ -126,8 +126,8 @@ class _Earlier:
 
     def drawn_like(self, request: Request) -> bool:
         """Whether it was asked for the same random splits."""
-        values = (self.report.get(key) for key in ("corpus", "seed", "split"))
-        return [*values] == [request.corpus, request.seed, request.shares and [*request.shares]]
+        values = (self.report.get(key) for key in ("corpus", "seed", "split", "settings"))
+        return [*values] == [request.corpus, request.seed, request.shares and [*request.shares], dict(request.settings)]
 
 
 def _earlier(out: Path) -> _Earlier:

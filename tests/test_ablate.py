@@ -3,6 +3,7 @@
 import csv
 import itertools
 import json
+import re
 import shutil
 
 import numpy as np
@@ -509,3 +510,26 @@ def test_draws_without_any_positive_clip_do_not_spoil_the_bootstrap():
     assert np.isfinite(found).tolist() == [True, False]
     interval = compare("a", "b", "mAP", [0], ([scores[0]], [scores[1]]), targets, ([0.5], [0.4])).interval_clips
     assert np.isfinite(interval).all()
+
+
+def test_a_dry_run_says_what_is_to_do_and_writes_nothing(aum, recipe, corpus, finished, tmp_path):
+    arguments = ("--recipe", recipe, "--data", corpus, "--grid", "model.cls_position=head,mid", "--seeds", 2, "--dry-run")
+    result = aum("ablate", *arguments, "--out", tmp_path / "new")
+    assert result.code == 0 and not (tmp_path / "new").exists(), result.err
+    *variants, last = result.out.splitlines()
+    assert [line.partition(":")[0] for line in variants] == ["head", "mid"] and all("2 of 2 seeds to do" in line for line in variants)
+    assert last.startswith("4 runs, 0 done, 4 to do") and re.search(r"about [\d.]+ (s|min)", last)
+
+
+def test_a_dry_run_counts_what_is_done(aum, recipe, corpus, tmp_path):
+    arguments = ("ablate", "--recipe", recipe, "--data", corpus, "--grid", "model.cls_position=head,mid", "--out", tmp_path / "new")
+    assert aum(*arguments, "--seeds", 1).code == 0
+    lines = aum(*arguments, "--seeds", 1, "--dry-run").out.splitlines()
+    assert lines[:2] == ["head: done", "mid: done"] and "2 done, 0 to do" in lines[2]
+    assert "1 of 2 seeds to do" in aum(*arguments, "--seeds", 2, "--dry-run").out
+
+
+def test_a_dry_run_meets_what_the_runs_would(aum, recipe, corpus, tmp_path):
+    result = aum("ablate", "--recipe", recipe, "--data", corpus, "--grid", "model.cls_position=head,mid", "--set", "data.test=none-such",
+                 "--out", tmp_path / "new", "--dry-run")
+    assert result.code == 2 and "none-such" in result.err

@@ -3,6 +3,7 @@
 import csv
 import json
 import math
+import re
 import statistics
 
 import numpy as np
@@ -48,7 +49,8 @@ def test_command_prints_and_writes_every_sample(aum, tmp_path):
     assert result.code == 0, result.err
     lines = result.out.splitlines()
     assert [line.split()[:4] for line in lines[2:6:2]] == [["16", "0.32", "s", "aum-nano"], ["32", "0.64", "s", "aum-nano"]]
-    assert max(map(len, lines[:-1])) <= 80 and "times as fast as ast-nano-eager" in " ".join(result.out.split())
+    assert max(map(len, lines[:-1])) <= 80
+    assert re.search("aum-nano.* ast-nano-eager.*(times as fast|within the error|larger than the error)", " ".join(result.out.split()))
     written = json.loads((tmp_path / "bench.json").read_text())
     only, = written["results"]
     assert written["schema"] == 2 and only["environment"]["torch"] == torch.__version__ and only["rules"]["repeats"] == 3
@@ -119,13 +121,44 @@ def test_crossovers_are_interpolated_and_said_plainly():
     fused, eager = comparisons(made(SWEEP | {"ast-base": {512: 50.0, 1024: 150.0, 2048: 1200.0}}).points)
     a, b = math.log(1.5 / 2), math.log(3)
     assert fused.crossings == (pytest.approx(1024 * 2 ** (-a / (b - a))),)
-    assert fused.sentence() == "ast-base is faster up to 1,182 tokens (23.6 s), then aum-base; aum-base is 3.00 times as fast as ast-base at 2,048 tokens."
+    assert fused.sentence() == "ast-base is faster up to 1,182 tokens (23.6 s), then aum-base; aum-base is 3.00 ± 0.04 times as fast as ast-base at 2,048 tokens."
     assert list(eager.ratios) == [512, 1024]                                   # where both ran
     behind, = comparisons(made({"aum-base": {512: 2.0, 1024: 4.0}, "ast-base": {512: 1.0, 1024: 3.0}}).points)
     assert behind.sentence().startswith("ast-base is faster than aum-base at every length measured, 512 to 1,024 tokens: no crossover")
     ahead, = comparisons(made({"aum-base": {512: 1.0}, "ast-base": {512: 3.0}}).points)
     assert ahead.sentence().startswith("aum-base is faster than ast-base at the one length measured: no crossover")
     assert not list(comparisons(made({"aum-base": {512: 1.0}, "aum-small": {512: 1.0}}).points))
+
+
+def with_error(result: Result, model: str, tokens: int, share: float) -> Result:
+    """The result with samples of one point so far apart that its relative standard error is this."""
+    for point in result.points:
+        if (point.setting.model, point.setting.tokens) == (model, tokens):
+            ms, wide = point.median_ms, share * math.sqrt(3) / 0.93
+            point.samples_ms[:] = [ms * (1 - wide), ms, ms * (1 + wide)]
+            assert point.relative_error == pytest.approx(share)
+    return result
+
+
+def test_no_lead_is_claimed_within_the_error():
+    times = {"aum-base": {512: 100.0, 1024: 200.0, 2048: 400.0}, "ast-base": {512: 50.0, 1024: 230.0, 2048: 800.0}}
+    unclear, = comparisons(with_error(made(times), "ast-base", 1024, 0.27).points)
+    assert unclear.undecided == [1024]
+    assert "somewhere between 512 and 2,048 tokens, then aum-base" in unclear.sentence()
+    assert "at 1,024 tokens the difference is within the error" in unclear.sentence()
+    first, = comparisons(with_error(made(times), "ast-base", 512, 0.9).points)
+    assert not first.crossings and "aum-base is faster than ast-base at 1,024, 2,048 tokens" in first.sentence()
+    none, = comparisons(with_error(made({"aum-base": {512: 100.0}, "ast-base": {512: 110.0}}), "aum-base", 512, 0.2).points)
+    assert "at no length is the difference larger than the error" in none.sentence()
+
+
+def test_points_that_are_not_precise_enough_are_named():
+    from aumcli.bench.tables import conclusions, markdown
+    result = with_error(made(SWEEP), "ast-base", 1024, 0.27)
+    [line] = [line for line in conclusions(result.points, Rules(precision=0.01)) if "precision" in line]
+    assert "ast-base at 1,024 tokens 27.0 %" in line and "aum-base" not in line and "--budget" in line
+    assert not any("precision of" in line for line in conclusions(result.points, Rules(precision=0.3)))
+    assert "ast-base at 1,024 tokens 27.0 %" in markdown([Result(result.environment, Rules(precision=0.01), result.points)])
 
 
 def test_picture_marks_what_ran_out_of_memory(tmp_path, monkeypatch):

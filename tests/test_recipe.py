@@ -1,6 +1,7 @@
 """Recipes: what a TOML file and --set may say, and what a person reads who says something else."""
 
 import tomllib
+import typing
 
 import pytest
 import tomli_w
@@ -38,7 +39,7 @@ def test_every_shipped_recipe(name, write):
 
 
 def test_a_dump_says_everything(write):
-    recipe = load_recipe("synth", ["augment.noise_snr_db=3", "model.direction=Bi-Bi", "data.hold_out=x"])
+    recipe = load_recipe("synth", ["augment.noise=3", "model.direction=Bi-Bi", "data.hold_out=x"])
     values = tomllib.loads(dump_recipe(recipe))
     assert set(values["train"]) == set(type(recipe.train).model_fields)
     assert load_recipe(write("again.toml", tomli_w.dumps(values))) == recipe
@@ -231,3 +232,29 @@ def test_a_recipe_with_a_path_of_any_bytes_can_be_written_and_read(tmp_path):
 def test_a_folder_is_no_recipe(tmp_path):
     (tmp_path / "mine.toml").mkdir()
     assert "there is no recipe" in problem(tmp_path / "mine.toml")
+
+
+OPTIONAL = [f"{section}.{name}" for section, field in Recipe.model_fields.items() if hasattr(field.annotation, "model_fields")
+            for name, each in field.annotation.model_fields.items() if type(None) in typing.get_args(each.annotation)]
+
+
+@pytest.mark.parametrize("text", ["none", "None", ""])
+@pytest.mark.parametrize("key", [*OPTIONAL, "model.mlp_width"])
+def test_optional_values_take_none(key, text):
+    section, name = key.split(".")
+    more = ["model.architecture=ast"] if name == "mlp_width" else []
+    assert getattr(getattr(load_recipe("fsdd", [*more, f"{key}={text}"]), section), name) is None
+
+
+def test_values_that_are_needed_take_no_none():
+    assert OPTIONAL
+    for key in ("train.epochs=none", "augment.noise=none", "train.lr="):
+        with pytest.raises(AumError, match=key.partition("=")[0]):
+            load_recipe("fsdd", [key])
+
+
+def test_zero_switches_each_augmentation_off():
+    recipe = load_recipe("quickstart")
+    values = {name: 0 for name, field in type(recipe.augment).model_fields.items() if isinstance(field.default, (int, float))}
+    assert recipe.with_values(augment=values).augment == type(recipe.augment)()
+    assert len(values) >= 15

@@ -4,6 +4,8 @@ import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+import torch
+
 from aumcli import paper
 from aumcli.ablate.cells import Ablation, Cell, Table
 from aumcli.ablate.grid import (
@@ -17,7 +19,7 @@ from aumcli.ablate.grid import (
     table_studies,
     value_of,
 )
-from aumcli.ablate.runs import jobs_for, read_score, run_plans, scores_of
+from aumcli.ablate.runs import is_done, jobs_for, read_score, run_plans, scores_of
 from aumcli.ablate.significance import compare
 from aumcli.ablate.tables import write_ablation, write_table
 from aumcli.config import ARCHITECTURES
@@ -26,6 +28,7 @@ from aumcli.data.stream import index_of_shards
 from aumcli.errors import AumError
 from aumcli.evaluate import read_scores
 from aumcli.files import read_json
+from aumcli.train.rehearsal import duration, rehearse
 from aumcli.weights import read_config
 
 DATA = Path("data")      # where aum prepare puts the corpora
@@ -58,13 +61,18 @@ def ablate(recipe: str, out: Path | str, data: Path | str | None = None, grid: S
     Raises:
         AumError: a mistake in the grid, the recipe or the data, before anything is trained.
     """
+    for result, in _run([plan_ablation(recipe, out, data, grid, seeds, overrides, models, init)], device, jobs, threads, say):
+        write_ablation(result, Path(out))
+    return result
+
+
+def plan_ablation(recipe: str, out: Path | str, data: Path | str | None = None, grid: Sequence[str] = TABLE_2, seeds: int = 3,
+                  overrides: Sequence[str] = (), models: Sequence[str] = (), init: Sequence[str] = ()) -> Study:
+    """The runs of `ablate`, which see; nothing is trained."""
     if unknown := [each for each in models if each not in ARCHITECTURES]:
         raise AumError(f"--models: there is no architecture {unknown[0]!r}", fix=f"choose among: {', '.join(ARCHITECTURES)}")
-    out, data = Path(out), None if data is None else Path(data)
-    study = grid_study(recipe, out, data, axes_of(grid, models), seeds, overrides, len(models) > 1, starts_of(init))
-    for result, in _run([study], device, jobs, threads, say):
-        write_ablation(result, out)
-    return result
+    data = None if data is None else Path(data)
+    return grid_study(recipe, Path(out), data, axes_of(grid, models), seeds, overrides, len(models) > 1, starts_of(init))
 
 
 def ablate_table(
@@ -98,6 +106,16 @@ def ablate_table(
         AumError: there is no such table, corpus or row, a corpus isn't prepared, a recipe starts from weights that were
             not given, or there is a mistake in the data, before anything is trained.
     """
+    studies, folder = plan_table(number, out, data, corpora, rows, seeds, overrides, init)
+    for results in _run(studies, device, jobs, threads, say):
+        table = Table(number, results, folder)
+        write_table(table)
+    return table
+
+
+def plan_table(number: int, out: Path | str, data: Path | str = DATA, corpora: Sequence[str] = (), rows: Sequence[str] = (),
+               seeds: int = 3, overrides: Sequence[str] = (), init: Sequence[str] = ()) -> tuple[list[Study], Path]:
+    """The runs of `ablate_table`, which see, and the folder of its results; nothing is trained."""
     out, data = Path(out), Path(data)
     if number not in (paper.GRID, *paper.TABLES):
         raise AumError(f"--table {number}: no such table can be trained", fix="choose 1, 2, 3 or 4")
@@ -107,10 +125,44 @@ def ablate_table(
     folder = out / re.sub(r"[^\w-]+", "-", "only " + "_".join(part)).strip("-") if part else out
     studies = table_studies(number, out, data, corpora, rows, seeds, overrides, starts_of(init))
     _check_prepared(number, data, corpora)
-    for results in _run(studies, device, jobs, threads, say):
-        table = Table(number, results, folder)
-        write_table(table)
-    return table
+    return studies, folder
+
+
+def dry_run(studies: Sequence[Study], device: str = "cpu", jobs: int | None = None, threads: int = 1) -> Iterator[str]:
+    """Say which runs an ablation will do and how long they take, by steps of one run of each variant; nothing is written.
+
+    Args:
+        studies: see `plan_ablation` and `plan_table`.
+        device, jobs, threads: see `ablate`.
+
+    Yields:
+        A line for each variant as soon as it is measured, and one for all.
+
+    Raises:
+        AumError: a run would stop with it.
+    """
+    plans = [plan for study in studies for plan in study.runs]
+    _check(plans)
+    jobs, left_s, done = jobs or jobs_for(device, threads, len(plans)), [], 0
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        for study in studies:
+            for variant in study.plans:
+                waiting = [plan for plan in variant if not is_done(plan)]
+                done += len(variant) - len(waiting)
+                name = (f"{study.recipe}, " if study.table else "") + variant[0].name.rpartition(", ")[0]
+                if not waiting:
+                    yield f"{name}: done"
+                    continue
+                run_s = rehearse(waiting[0].recipe, None, waiting[0].data, device).whole_s
+                left_s += [run_s] * len(waiting)
+                yield f"{name}: {len(waiting)} of {len(variant)} seeds to do, {duration(run_s)} each"
+    finally:
+        torch.set_num_threads(before)
+    at_once = max(1, min(jobs, len(left_s)))
+    yield (f"{len(plans)} runs, {done} done, {len(left_s)} to do, {at_once} at a time with {threads} thread{'s' * (threads > 1)} each: "
+           f"about {duration(sum(left_s) / at_once)}, tests and what they cost each other aside")
 
 
 def _run(studies: list[Study], device: str, jobs: int | None, threads: int, say) -> Iterator[list[Ablation]]:

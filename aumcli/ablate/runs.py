@@ -39,7 +39,7 @@ def run_plans(plans: Sequence[Plan], device: str, jobs: int, threads: int, say) 
         except AumError as error:
             yield plan, error.problem
             continue
-        if all((plan.folder / name).is_file() for name in (REPORT, *_results(plan))):
+        if is_done(plan):
             yield plan, ""
         else:
             waiting.append(plan)
@@ -47,6 +47,11 @@ def run_plans(plans: Sequence[Plan], device: str, jobs: int, threads: int, say) 
     yield from (
         _at_once(waiting, device, jobs, threads, say) if jobs > 1 else _one_by_one(waiting, device, threads, say)
     )
+
+
+def is_done(plan: Plan) -> bool:
+    """Whether a run is trained and tested."""
+    return all((plan.folder / name).is_file() for name in (REPORT, *_results(plan)))
 
 
 def _at_once(plans: Sequence[Plan], device: str, jobs: int, threads: int, say) -> Iterator[tuple[Plan, str]]:

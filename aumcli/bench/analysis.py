@@ -2,9 +2,11 @@
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from aumcli.bench.point import Point
+
+Z95 = 1.96                                          # standard errors on either side of a 95 % interval
 
 Group = tuple[str, str, str, int, float | None]     # mode, type, device, batch, cap of the memory
 
@@ -71,39 +73,77 @@ class Comparison:
     model: str
     rival: str
     ratios: dict[int, float]          # by tokens: the rival's time over the model's; above 1 the model is ahead
+    errors: dict[int, float]          # relative standard errors of these
     crossings: tuple[float, ...]      # tokens at which the other one takes the lead
     clip_s_per_token: float
 
+    @property
+    def undecided(self) -> list[int]:
+        """Lengths at which the ratio differs from one by less than its 95 % interval."""
+        return [tokens for tokens, ratio in self.ratios.items() if abs(math.log(ratio)) < Z95 * self.errors[tokens]]
+
     def sentence(self) -> str:
-        """Who is ahead where, plainly."""
+        """Who is ahead where, plainly, as far as the measurements tell."""
         if not self.ratios:
             return f"{self.model} and {self.rival}: at no length did both run."
-        shortest, longest = min(self.ratios), max(self.ratios)
-        end = f"{self.model} is {self.ratios[longest]:.2f} times as fast as {self.rival} at {longest:,} tokens"
-        leader, other = (self.model, self.rival) if self.ratios[shortest] > 1 else (self.rival, self.model)
-        if not self.crossings:
-            every = f"at every length measured, {shortest:,} to {longest:,} tokens"
-            where = "at the one length measured" if shortest == longest else every
-            return f"{leader} is faster than {other} {where}: no crossover there; {end}."
+        longest, undecided = max(self.ratios), self.undecided
+        decided = [tokens for tokens in self.ratios if tokens not in undecided]
+        if not decided:
+            return (f"{self.model} and {self.rival}: at no length is the difference larger than the error "
+                    f"({self._ratio(longest)} at {longest:,} tokens).")
+        end = f"{self.model} is {self._ratio(longest)} times as fast as {self.rival} at {longest:,} tokens"
+        leader, other = (self.model, self.rival) if self.ratios[decided[0]] > 1 else (self.rival, self.model)
         text = f"{leader} is faster"
+        if not self.crossings:
+            every = f"at every length measured, {min(self.ratios):,} to {longest:,} tokens"
+            where = "at the one length measured" if len(self.ratios) == 1 else every if not undecided else "at " + _lengths(decided)
+            text += f" than {other} {where}: no crossover there"
         for tokens in self.crossings:
             leader, other = other, leader
-            text += f" up to {tokens:,.0f} tokens ({tokens * self.clip_s_per_token:.1f} s), then {leader}"
+            left, right = max(each for each in decided if each <= tokens), min(each for each in decided if each >= tokens)
+            between = [each for each in undecided if left < each < right]
+            text += (f" up to somewhere between {left:,} and {right:,} tokens, then {leader}" if between else
+                     f" up to {tokens:,.0f} tokens ({tokens * self.clip_s_per_token:.1f} s), then {leader}")
+        if undecided:
+            text += f"; at {_lengths(undecided)} the difference is within the error"
         return f"{text}; {end}."
+
+    def _ratio(self, tokens: int) -> str:
+        """A ratio, with its 95 % interval where that shows in two decimals."""
+        ratio, wide = self.ratios[tokens], Z95 * self.ratios[tokens] * self.errors[tokens]
+        return f"{ratio:.2f}" + (f" ± {wide:.2f}" if wide >= 0.005 else "")
+
+
+def _lengths(tokens: Sequence[int]) -> str:
+    return ", ".join(f"{each:,}" for each in tokens) + " tokens"
+
+
+def unprecise(points: Sequence[Point], precision: float) -> str:
+    """A sentence that names the points whose errors are larger than what was asked for; "" where there are none."""
+    wide = [point for point in points if point.samples_ms and point.relative_error > precision]
+    if not wide:
+        return ""
+    named = ", ".join(f"{point.setting.model} at {point.setting.tokens:,} tokens {100 * point.relative_error:.1f} %" for point in wide)
+    return (f"the precision of {100 * precision:g} % was not reached: {named}; --budget and --repeats let it measure longer, "
+            "a quieter machine helps more")
 
 
 def comparisons(points: Sequence[Point]) -> Iterator[Comparison]:
-    """Each model of a group against its rival (see `rival_of`); crossings are interpolated on logarithmic axes."""
+    """Each model of a group against its rival (see `rival_of`); crossings are interpolated on logarithmic axes, between
+    lengths at which the difference is larger than the error."""
     models = by_model(points)
     for name, theirs in models.items():
         ours_name = rival_of(name, list(models))
         if ours_name == name:
             continue
         ours = models[ours_name]
-        ratios = {tokens: theirs[tokens].median_ms / ours[tokens].median_ms for tokens in sorted(set(ours) & set(theirs))
-                  if ours[tokens].median_ms and theirs[tokens].median_ms}
+        both = [tokens for tokens in sorted(set(ours) & set(theirs)) if ours[tokens].median_ms and theirs[tokens].median_ms]
+        ratios = {tokens: theirs[tokens].median_ms / ours[tokens].median_ms for tokens in both}
+        errors = {tokens: math.hypot(ours[tokens].relative_error, theirs[tokens].relative_error) for tokens in both}
         some = next(iter(ours.values()))
-        yield Comparison(ours_name, name, ratios, tuple(_crossings(ratios)), some.clip_s / some.setting.tokens)
+        found = Comparison(ours_name, name, ratios, errors, (), some.clip_s / some.setting.tokens)
+        decided = {tokens: ratio for tokens, ratio in ratios.items() if tokens not in found.undecided}
+        yield replace(found, crossings=tuple(_crossings(decided)))
 
 
 def _crossings(ratios: dict[int, float]) -> Iterator[float]:

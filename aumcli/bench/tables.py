@@ -4,7 +4,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
-from aumcli.bench.analysis import by_model, comparisons, groups, growth, rival_of
+from aumcli.bench.analysis import by_model, comparisons, groups, growth, rival_of, unprecise
 from aumcli.bench.point import Point, Setting
 from aumcli.bench.results import Result
 from aumcli.bench.turns import Rules
@@ -18,7 +18,7 @@ NOTES = ("error: standard error of the median. x AuM: the time over that of the 
 PEAKS = {"cpu": "what the process grew by while computing, without the weights", "gpu": "memory allocated on the GPU, weights and all"}
 
 
-def point_lines(rows: Iterable[list[Point]]) -> Iterator[str]:
+def point_lines(rows: Iterable[list[Point]], rules: Rules) -> Iterator[str]:
     """Lines to print while a benchmark runs, a heading where mode or type change, and at the end what follows."""
     points: list[Point] = []
     for row in rows:
@@ -32,7 +32,7 @@ def point_lines(rows: Iterable[list[Point]]) -> Iterator[str]:
     yield ""
     for group, each in groups(points).items():
         yield f"{group[0]}, {group[1]}"
-        yield from (_wrapped(line) for line in conclusions(each))
+        yield from (_wrapped(line) for line in conclusions(each, rules))
 
 
 def _lines(row: Sequence[Point]) -> Iterator[str]:
@@ -48,14 +48,16 @@ def _lines(row: Sequence[Point]) -> Iterator[str]:
                f"{_size(point.saved_bytes):>9}{'' if ratio is None else f'{ratio:.2f}':>7}").rstrip()
 
 
-def conclusions(points: Sequence[Point]) -> Iterator[str]:
-    """How each model's time grows, who is ahead where, and what could not run."""
+def conclusions(points: Sequence[Point], rules: Rules) -> Iterator[str]:
+    """How each model's time grows, who is ahead where, what was not measured well enough, and what could not run."""
     for name, each in by_model(points).items():
         found = growth(list(each.values()))
         if found:
             yield f"- {name}: time grows as tokens^{found.exponent:.2f} ({found.points} lengths from {found.from_tokens:,} tokens on)."
     for each in comparisons(points):
         yield f"- {each.sentence()}"
+    if sentence := unprecise(points, rules.precision):
+        yield f"- {sentence}."
     for point in points:
         if point.failure:
             yield f"- {point.setting.model} at {point.setting.tokens:,} tokens: {point.failure}."
@@ -71,7 +73,7 @@ def markdown(results: Sequence[Result]) -> str:
             lines += [f"### {title(each[0].setting)}", "", markdown_table(*_markdown_rows(each)),
                       NOTES.format(peak=PEAKS["gpu" if on_gpu else "cpu"]), "",
                       "Time grows as a power of the tokens: least squares on logarithms over the longer half of the lengths.", ""]
-            lines += [*conclusions(each), ""]
+            lines += [*conclusions(each, result.rules), ""]
     return "\n".join(lines)
 
 

@@ -18,7 +18,7 @@ HIGH_PASS_HZ = (100.0, 400.0)    # range of the lower edge of a telephone or a s
 LOW_PASS = (0.3, 0.9)            # range of its upper edge, as a part of the Nyquist frequency
 RT60_S = (0.1, 0.6)              # range of the time in which a room's sound decays by 60 dB
 DIRECT_DB = (0.0, 15.0)          # range of the energy of the direct sound over that of the room
-SNR_SPAN_DB = 30.0               # noise_snr_db is the worst signal-to-noise ratio, this much more the best
+SNR_SPAN_DB = 30.0               # from the strongest noise to the weakest
 EQ_POINTS = 5                    # of a random frequency response: smooth enough for a microphone's
 NOISY = 0.7                      # share of clips that get noise
 SETTLE_S = 0.05                  # room for the filters' ringing, so that the Fourier transform's wrap-around is silent
@@ -79,7 +79,7 @@ def augment_waveforms(waveforms: Tensor, lengths: Tensor, config: AugmentConfig,
     Args:
         waveforms: clips with zeros after their end, (b, samples) float32; not written to.
         lengths: samples of each clip, (b,) int64.
-        config: what to do; a zero (or no noise_snr_db) switches a thing off.
+        config: what to do; a zero switches a thing off.
         sample_rate_hz: of the clips.
         random: the only source of chance.
 
@@ -100,8 +100,8 @@ def augment_waveforms(waveforms: Tensor, lengths: Tensor, config: AugmentConfig,
         waveforms, lengths = _reverberate(waveforms, lengths, chance, config.reverb, sample_rate_hz, rooms)
     if config.gain_db:
         waveforms = waveforms * 10 ** ((2 * chance["gain"] - 1) * config.gain_db / 20)[:, None]
-    if config.noise_snr_db is not None:
-        waveforms = _add_noise(waveforms, lengths, chance, config.noise_snr_db, sample_rate_hz, noises)
+    if config.noise:
+        waveforms = _add_noise(waveforms, lengths, chance, -20 * math.log10(config.noise), sample_rate_hz, noises)
     return waveforms, lengths
 
 

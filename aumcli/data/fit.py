@@ -8,6 +8,7 @@ from contextlib import suppress
 import numpy as np
 import torch
 
+from aumcli.config import FrontendConfig
 from aumcli.core.frontend import build_frontend
 from aumcli.data.audio import audio_info
 from aumcli.data.clips import Clip
@@ -16,7 +17,7 @@ from aumcli.data.manifest import Manifest
 from aumcli.errors import AumError
 from aumcli.names import counted, plural
 from aumcli.progress import progress
-from aumcli.recipe import Recipe, load_recipe, recipe_names
+from aumcli.recipe import MEASURED, Recipe, load_recipe, recipe_names
 
 HIGHEST_RATE_HZ = 16000    # the published rate; what lies above 8 kHz is rarely worth twice the work
 ULTRASONIC_HZ = 96000      # files of a higher rate hold calls of milliseconds, which need a shorter window: of so many
@@ -28,14 +29,15 @@ LOOKED_AT = 100            # clips whose headers are read where nobody noted the
 MEASURED_CLIPS = 2000      # normalisation is a mean over millions of values: more clips don't change it
 
 
-def fit_recipe(recipe: Recipe, clips: Sequence[Clip], n_classes: int, multi_label: bool) -> Recipe:
-    """Replace what the recipe leaves to the data by measured values.
+def fit_recipe(recipe: Recipe, clips: Sequence[Clip], n_classes: int, multi_label: bool, kept: FrontendConfig | None = None) -> Recipe:
+    """Replace what the recipe leaves to the data by measured values, or by those of the weights that it starts from.
 
     Args:
         recipe: its `data.fit` names the frontend values to measure.
         clips: the training split.
         n_classes: labels of the corpus.
         multi_label: whether a clip may have several labels.
+        kept: what the weights were trained with that the training starts from: it is not measured, then, but taken over.
 
     Returns:
         A recipe with every value concrete: `data.fit` empty, `train.loss` decided.
@@ -44,6 +46,9 @@ def fit_recipe(recipe: Recipe, clips: Sequence[Clip], n_classes: int, multi_labe
         AumError: a clip can't be read, the values don't go together, or the recipe says another number of classes.
     """
     _check_classes(recipe, n_classes)
+    if kept is not None:
+        keys = [key for name in recipe.data.fit for key in MEASURED[name]]
+        recipe = recipe.with_values(frontend={key: getattr(kept, key) for key in keys}, data={"fit": ()})
     frontend: dict[str, object] = {}
     if {"sample_rate", "clip_length"} & set(recipe.data.fit):
         durations, rates = _headers(clips)

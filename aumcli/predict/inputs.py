@@ -51,7 +51,7 @@ def find_clips(paths: Iterable[Path | str], listed: Path | str | None = None) ->
 
     Args:
         paths: files; folders, searched at any depth; patterns such as `rec/**/*.wav`; "-" for a sound file on standard input.
-        listed: a text file that names further files and folders, one a line.
+        listed: a text file that names further files and folders, one a line; "-" for standard input.
 
     Returns:
         One source for each, in the order named; files below a folder are sorted. What names no sound, beside others that do, is a
@@ -60,6 +60,9 @@ def find_clips(paths: Iterable[Path | str], listed: Path | str | None = None) ->
     Raises:
         AumError: nothing that is named is there, or the list can't be read.
     """
+    paths = [*map(str, paths)]
+    if listed is not None and os.fspath(listed) == "-" in paths:
+        raise AumError("standard input is either a sound, -, or a list, --from -", fix="name the sound's file")
     found: list[Source] = []
     problems: list[AumError] = []
 
@@ -71,7 +74,7 @@ def find_clips(paths: Iterable[Path | str], listed: Path | str | None = None) ->
             found.append(Source(path, os.path.basename(path), path, error.problem, error.fix))
             return []
 
-    for name in [*map(str, paths), *(_entries(listed) if listed is not None else [])]:
+    for name in [*paths, *(_entries(listed) if listed is not None else [])]:
         for path in add(name, _matches):
             found += add(path, _sounds)
     if len(problems) == len(found) > 0:
@@ -107,9 +110,12 @@ def _in_folder(folder: str) -> list[Source]:
 
 
 def _entries(path: Path | str) -> list[str]:
-    """The lines of a list, names as the bytes they are; or what `find -print0` writes, or PowerShell in UTF-16."""
+    """The lines of a list, names as the bytes they are; or what `find -print0` writes, or PowerShell in UTF-16.
+
+    A line that begins with # is a comment, unless a file is called so.
+    """
     try:
-        data = Path(path).read_bytes()
+        data = sys.stdin.buffer.read() if os.fspath(path) == "-" else Path(path).read_bytes()
     except OSError as error:
         raise AumError(f"can't read the list {path}: {error.strerror or error}", fix="name a text file with one path a line") from error
     if data[:2] in (b"\xff\xfe", b"\xfe\xff"):
@@ -119,7 +125,7 @@ def _entries(path: Path | str) -> list[str]:
     lines = [os.fsdecode(line) for line in data.split(b"\0" if separated else b"\n")]
     if not separated:                                       # a name may end in CR, a line of Windows always does
         lines = [line if line.endswith("\r") and os.path.lexists(line) else line.removesuffix("\r") for line in lines]
-    lines = [line for line in lines if line.strip()]
+    lines = [line for line in lines if line.strip() and (separated or not line.startswith("#") or os.path.lexists(line))]
     if not separated and b"\0" in data and not any(os.path.lexists(line) for line in lines if "\0" not in line):
         raise AumError(f"{path} is no list of files: it contains NULs, and names nothing that is there",
                        fix="name a text file with one path a line")

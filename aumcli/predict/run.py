@@ -149,9 +149,10 @@ def run(classifier: Classifier, sources: Sequence[Source], config: PredictConfig
     if outputs.anchor is None and resume:
         raise AumError("--resume has nothing to go on from: printed results are not kept", fix="name a file with --out")
     if outputs.anchor is None and not outputs.files:
-        groups = predict_groups(classifier, progress(sources, "predicting"), config)
-        for text in formats.printed(outputs.kind, header, (tally.add(each) for group in groups for each in group)):
-            emit(text)
+        with progress(None, "predicting", len(sources)) as bar:
+            groups = predict_groups(classifier, sources, config, at=bar.set_postfix_str)
+            for text in formats.printed(outputs.kind, header, (tally.add(each) for group in groups for each in _counted(group, bar))):
+                emit(text)
         _say_warnings(tally.warned, say)
         say(str(tally))
         return tally.failed
@@ -190,20 +191,31 @@ def _say_warnings(records: Iterable[Record], say: Callable[[str], None]) -> None
 def _label(classifier: Classifier, journal: Journal, config: PredictConfig, outputs: Outputs, header: Record, tally: Tally) -> None:
     """Label what has no result yet; every result is in the journal, and in a folder of results, as soon as it is there."""
     sources, todo, done = journal.sources, journal.missing(), 0
-    clips = progress((sources[i] for i in todo), "predicting", len(todo))
+    bar = progress(None, "predicting", len(todo))
     try:
-        for group in predict_groups(classifier, clips, config, outputs.embed is not None, outputs.html is not None):
+        for group in predict_groups(classifier, (sources[i] for i in todo), config, outputs.embed is not None, outputs.html is not None,
+                                    bar.set_postfix_str):
             records, places = [tally.add(prediction) for prediction in group], todo[done : done + len(group)]
             done += len(group)
             if outputs.folder is not None:
                 for record, i in zip(records, places):
                     _write_own(outputs, sources[i], header, record)
             journal.append(records, places, [prediction.stamp for prediction in group])
+            _counted(group, bar)
     except KeyboardInterrupt:
         if outputs.anchor is None:
             raise
         raise AumError(f"stopped; {len(sources) - len(journal.missing()):,} of {counted(len(sources), 'result')} are in {journal.path}",
                        fix="go on with the same command and --resume", exit_code=130) from None
+    finally:
+        bar.close()
+
+
+def _counted(group: list, bar) -> list:
+    """A group of results, which the bar has counted."""
+    bar.set_postfix_str("", refresh=False)
+    bar.update(len(group))
+    return group
 
 
 def _own_path(outputs: Outputs, source: Source) -> Path:

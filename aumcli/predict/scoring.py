@@ -28,6 +28,7 @@ GROUP_BATCHES = 8           # results of so many batches are given out together 
 FEW_TOKENS = 48             # below so many the automatic batch is larger
 AT_ONCE = 4                 # batches scored at once, at most
 POSITION_BYTES = 12         # for each of a token's values: its position before and after it is resized, and a copy
+LONG_S = 60.0               # from there on a file's own progress is shown
 CURVES = 5                  # classes whose scores over time are kept
 
 
@@ -83,7 +84,7 @@ def thresholds(classifier: Classifier, config: PredictConfig) -> np.ndarray:
 
 
 def predict_groups(classifier: Classifier, sources: Iterable[Source], config: PredictConfig, embed: bool = False,
-                   curves: bool = False) -> Iterator[list[Prediction]]:
+                   curves: bool = False, at: Callable[[str], None] = lambda place: None) -> Iterator[list[Prediction]]:
     """Label files in order, some at a time.
 
     Which files form a group, and so which windows share a batch, depends on the files alone: scores of a list that is
@@ -94,6 +95,7 @@ def predict_groups(classifier: Classifier, sources: Iterable[Source], config: Pr
         sources: the files.
         config: how.
         embed, curves: keep each clip's embedding, its scores over time.
+        at: is told how far a long file is decoded.
     """
     size, hop = window_samples(classifier, config)
     if size is not None:
@@ -109,8 +111,16 @@ def predict_groups(classifier: Classifier, sources: Iterable[Source], config: Pr
                 clip = None
             else:
                 scorer.add(clip, part)
+                if part and part[-1][0] > LONG_S * classifier.config.frontend.sample_rate_hz:
+                    at(f"{clock(part[-1][0] / classifier.config.frontend.sample_rate_hz)} of {source.name}")
             yield from scorer.finished()
     yield from scorer.finished(all=True)
+
+
+def clock(seconds: float) -> str:
+    """A place in a recording as 1:02:03 or 2:03."""
+    hours, rest = divmod(int(seconds), 3600)
+    return f"{hours}:{rest // 60:02}:{rest % 60:02}" if hours else f"{rest // 60}:{rest % 60:02}"
 
 
 @functools.cache

@@ -39,7 +39,7 @@ def check_same_data(state: dict, manifest: Manifest, sha256: str, out: Path) -> 
                        fix="put the data back as it was; or start anew from these weights: aum train --recipe "
                        f"{shell_quoted(out / 'recipe.toml')} --init {shell_quoted(out)} --data {shell_quoted(manifest.folder)} "
                        + (f"--set model.n_classes={len(manifest.labels)} " if len(labels) not in (0, len(manifest.labels)) else "")
-                       + f"--out {shell_quoted(_free(out))}")
+                       + f"--out {shell_quoted(free_folder(out))}")
     return [] if "data_sha256" in state else [
         f"{out} was begun by a version that didn't keep the digest of its data: whether the clips are the same is not known"]
 
@@ -68,6 +68,6 @@ def _clips_differ(before: dict[str, int], manifest: Manifest) -> str:
     return ", ".join(counts) or "as many clips, but others, or with other labels or in another order"
 
 
-def _free(out: Path) -> Path:
+def free_folder(out: Path) -> Path:
     """A folder beside the run's that isn't there yet."""
     return next(path for number in range(2, 10_000) if not (path := out.with_name(f"{out.name}-{number}")).exists())

@@ -24,6 +24,7 @@ from aumcli.names import counted
 from aumcli.recipe import Recipe, dump_recipe
 from aumcli.threads import one_thread
 from aumcli.train.diagnosis import ELSEWHERE, diagnose
+from aumcli.train.identity import free_folder
 from aumcli.train.optim import learning_rate, move_average, set_learning_rate
 from aumcli.train.run import BATCH_PURPOSE, MODEL_PURPOSE, Epoch, Run, autocast, build
 from aumcli.train.state import kept_folder, read_state, remove_leftovers, restore, save_epoch, save_state
@@ -33,7 +34,7 @@ from aumcli.train.watch import Watch, finish, percent
 
 
 def train(recipe: Recipe, out: Path | str, data: Path | str | None = None, *, resume: bool = False, device: str = "cpu",
-          progress: bool = True, say=print) -> Path:
+          progress: bool = True, say=print, epochs: int | None = None) -> Path:
     """Train a model; started by torchrun, in all of its processes together.
 
     Args:
@@ -44,6 +45,7 @@ def train(recipe: Recipe, out: Path | str, data: Path | str | None = None, *, re
         device: where to compute.
         progress: show a bar while an epoch runs (on a terminal).
         say: is given one line of text now and then.
+        epochs: with `resume`, train for so many in all instead of as many as the recipe says.
 
     Returns:
         `out`, which now holds recipe.toml, metrics.csv, best/, last/, report.json, report.md, curves.png, confusion-val.png.
@@ -56,16 +58,15 @@ def train(recipe: Recipe, out: Path | str, data: Path | str | None = None, *, re
     with join_team(place) as team, StopSignal() as stop, kept_folder(out, team) as doubts:
         state = read_state(out, resume)
         if state is not None:
-            recipe, data = Recipe.model_validate(state["recipe"]), data or state["data"]
-        run, notes = build(recipe, out, data, place, team, progress and team.leads, state)
+            recipe, data = _prolonged(state, epochs, out), data or state["data"]
+        run, notes, settings = build(recipe, out, data, place, team, progress and team.leads, state)
         if state is not None:
             restore(run, state)
             if team.leads:
                 remove_leftovers(out)
             notes.append(_where(run))
-        notes += doubts
         say = say if team.leads else lambda text: None
-        for note in notes:
+        for note in [notes[0], *doubts, *notes[1:], *settings]:
             say(note)
         if team.leads:
             write_text(out / "recipe.toml", dump_recipe(run.recipe))
@@ -76,6 +77,26 @@ def train(recipe: Recipe, out: Path | str, data: Path | str | None = None, *, re
                 _epoch(run, stop, watch, say)
         finish(run, lambda network: _measure(run, network), say)
     return out
+
+
+def _prolonged(state: dict, epochs: int | None, out: Path) -> Recipe:
+    """The recipe of a run that is gone on with, for more epochs where that is asked for.
+
+    Raises:
+        AumError: its schedule ends with the epochs that it was made for, or more than that were trained already.
+    """
+    recipe = Recipe.model_validate(state["recipe"])
+    if epochs in (None, recipe.train.epochs):
+        return recipe
+    done, quoted = len(state["history"]), shlex.quote(str(out))
+    if recipe.train.schedule == "cosine":
+        raise AumError(f"{out} can't be prolonged to {epochs} epochs: its learning rate follows a cosine that ends with epoch "
+                       f"{recipe.train.epochs} (train.schedule)",
+                       fix=f"start anew from its weights: aum train --recipe {shlex.quote(str(out / 'recipe.toml'))} --init {quoted} "
+                       f"--set train.epochs={max(1, epochs - recipe.train.epochs)} --out {shlex.quote(str(free_folder(out)))}")
+    if epochs < done:
+        raise AumError(f"{done} epochs of {out} are trained already, more than {epochs}", fix=f"--set train.epochs={done} or more")
+    return recipe.with_values(train={"epochs": epochs})
 
 
 def _is_finished(run: Run) -> bool:
@@ -102,8 +123,8 @@ def _epoch(run: Run, stop: StopSignal, watch: Watch, say) -> None:
     run.network.train()
     batches = run.train.batches(settings.batch_size, run.recipe.seed, number, run.sample_weights)[: run.steps_per_epoch]
     draws = draw_epoch(batches, len(run.train), run.recipe.augment, run.recipe.seed, number)
-    for decoded in watch.bar(_load(run, number, batches, draws)):
-        _step(run, number, batches[run.epoch.step], draws, decoded, stop, say)
+    for decoded in watch.bar(load_batches(run, number, batches, draws)):
+        take_step(run, number, batches[run.epoch.step], draws, decoded, stop, say)
         watch.step(number)
         if stop.agreed or _save_now(run):
             run.epoch.seconds += time.perf_counter() - started
@@ -147,7 +168,7 @@ def _own(run: Run, size: int) -> list[np.ndarray]:
     return np.array_split(np.arange(size), run.recipe.train.parts)[run.team.rank :: run.team.size]
 
 
-def _load(run: Run, number: int, batches: list[list[int]], draws: EpochDraws) -> Iterator[list[Decoded]]:
+def load_batches(run: Run, number: int, batches: list[list[int]], draws: EpochDraws) -> Iterator[list[Decoded]]:
     """Decode this process's clips of the batches of epoch `number` that are still to come, and what they are mixed with."""
     size, first = run.recipe.train.batch_size, run.epoch.step
     crop = Crop(crop_samples(run.classifier.frontend, run.recipe.augment), run.recipe.data.crop)
@@ -168,7 +189,7 @@ def _progress(run: Run, number: int) -> float:
     return number + (run.epoch.step + int(run.recipe.train.schedule == "cosine")) / run.steps_per_epoch
 
 
-def _step(run: Run, number: int, batch: list[int], draws: EpochDraws, decoded: list[Decoded], stop: StopSignal, say) -> None:
+def take_step(run: Run, number: int, batch: list[int], draws: EpochDraws, decoded: list[Decoded], stop: StopSignal, say) -> None:
     """One step of the optimizer: the gradients of all parts, added up over the processes."""
     settings, seed, device = run.recipe.train, run.recipe.seed, run.classifier.device
     set_learning_rate(run.optimizer, learning_rate(settings, _progress(run, number), run.steps_per_epoch))

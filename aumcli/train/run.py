@@ -24,7 +24,7 @@ from aumcli.recipe import Recipe
 from aumcli.train.identity import check_same_data
 from aumcli.train.optim import make_optimizer
 from aumcli.train.team import Team
-from aumcli.weights import initialise
+from aumcli.weights import frontend_of, initialise
 
 WEIGHTS_PURPOSE, BATCH_PURPOSE, MODEL_PURPOSE = 1, 2, 3  # what a stream of random numbers is for
 FEW_PARAMETERS = 2_000_000
@@ -107,7 +107,7 @@ def autocast(run: Run) -> torch.autocast:
 
 
 def build(recipe: Recipe, out: Path, data: Path | str | None, device: torch.device, team: Team, progress: bool,
-          state: dict | None = None) -> tuple[Run, list[str]]:
+          state: dict | None = None) -> tuple[Run, list[str], list[str]]:
     """Read the data, fit the recipe to it and build the model.
 
     Args:
@@ -118,7 +118,7 @@ def build(recipe: Recipe, out: Path, data: Path | str | None, device: torch.devi
         state: what will be restored; None: the recipe's checkpoint is the start.
 
     Returns:
-        The run, and what there is to say about its start.
+        The run; what there is to say about its start, data and model first; and its settings, a line each.
 
     Raises:
         AumError: the data or the recipe is unusable, or the data is not that of the state.
@@ -140,8 +140,9 @@ def build(recipe: Recipe, out: Path, data: Path | str | None, device: torch.devi
         manifest.check_files([*train_clips, *val_clips])
     reported = reported_clips(manifest, recipe.data, index)
     measured = recipe.data.fit
+    kept = frontend_of(checkpoint_path(recipe.train.init)) if fresh and recipe.train.init else None
     if fresh:
-        recipe = fit_recipe(recipe, train_clips, len(manifest.labels), manifest.multi_label)
+        recipe = fit_recipe(recipe, train_clips, len(manifest.labels), manifest.multi_label, kept)
         recipe = _share_out(recipe, team)
     config = ModelConfig(
         model=recipe.model, frontend=recipe.frontend, labels=tuple(manifest.label_names),
@@ -168,8 +169,9 @@ def build(recipe: Recipe, out: Path, data: Path | str | None, device: torch.devi
         + ("; " if index is None else f", streamed from {counted(len(index.shards), 'shard')} in {index.base}; ") +
         f"{recipe.model.describe()}, {parameters:,} parameters" + (f", {trained:,} trained" if trained < parameters else "") + "; "
         f"{classifier.backend} backend on {device}, {counted(torch.get_num_threads(), 'thread')}, seed {recipe.seed}"
-        + (f"; {team.size} processes, each batch in {counted(recipe.train.parts, 'part')}" if team.size > 1 else ""), *doubts, *notes,
-        *(f"{what:<10}  {value}" for what, value in settings_rows(recipe, len(train_clips), reported, measured, lost))]
+        + (f"; {team.size} processes, each batch in {counted(recipe.train.parts, 'part')}" if team.size > 1 else ""),
+        *doubts, *notes], [
+         *(f"{what:<10}  {value}" for what, value in settings_rows(recipe, len(train_clips), reported, measured, lost, kept is not None))]
 
 
 def _share_out(recipe: Recipe, team: Team) -> Recipe:

@@ -21,6 +21,16 @@ PLOT_SHARE = 0.02       # of the time, at most, goes into drawing the curves aga
 EVERY = 10              # steps from one point of TensorBoard's curves to the next
 
 
+def summary_writer() -> type:
+    """TensorBoard's writer, or the AumError that says how to get it."""
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError as error:
+        raise AumError("train.tensorboard needs the package tensorboard", fix="pip install 'aumcli[tensorboard]', or set it "
+                       "to false") from error
+    return SummaryWriter
+
+
 class Watch:
     """What shows how a run comes along; in processes that don't lead, nothing."""
 
@@ -30,13 +40,8 @@ class Watch:
 
     def __enter__(self) -> "Watch":
         if self.run.recipe.train.tensorboard and self.run.team.leads:
-            try:
-                from torch.utils.tensorboard import SummaryWriter
-            except ImportError as error:
-                raise AumError("train.tensorboard needs the package tensorboard", fix="pip install 'aumcli[tensorboard]', or set it "
-                               "to false") from error
             done = len(self.run.history) * self.run.steps_per_epoch + self.run.epoch.step
-            self._board = SummaryWriter(str(self.run.out / "tensorboard"), purge_step=done + 1)
+            self._board = summary_writer()(str(self.run.out / "tensorboard"), purge_step=done + 1)
         return self
 
     def __exit__(self, *exception: object) -> None:

@@ -107,10 +107,18 @@ def initialise(network: nn.Module, config: ModelConfig, path: Path | str, heads:
     checkpoint = read_checkpoint(path, getattr(model, "cls_position", "mid"), None, model.n_mels, heads or getattr(model, "heads", None))
     same_classes = not checkpoint.of_pictures and checkpoint.labels in (None, config.labels)
     notes = [f"initialised from {path}: {checkpoint.kind}", *load(network, checkpoint, str(path), same_classes)]
+    if other := _other_values(config.frontend, checkpoint.frontend):
+        notes.append(f"the input is not the checkpoint's: {', '.join(other)}")
     if checkpoint.labels is None and same_classes and checkpoint.model.n_classes == model.n_classes:
         notes.append(f"the head of {counted(model.n_classes, 'class')} is taken over, though the checkpoint doesn't name them: they have to be in "
                      "the order of labels.csv; aum convert with --labels gives them names, which are compared")
     return notes
+
+
+def _other_values(frontend: FrontendConfig, before: FrontendConfig | None) -> list[str]:
+    """Each value of a frontend that differs from the one that weights were trained with, where that is known."""
+    return [] if before is None else [f"frontend.{name} {getattr(frontend, name)} instead of {getattr(before, name)}"
+                                      for name in FrontendConfig.model_fields if getattr(frontend, name) != getattr(before, name)]
 
 
 def load(network: nn.Module, checkpoint: Checkpoint, path: str, same_classes: bool, whole: bool = False) -> list[str]:

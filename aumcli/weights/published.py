@@ -14,7 +14,7 @@ from aumcli.core.patches import cls_index
 from aumcli.errors import AumError
 from aumcli.names import counted
 from aumcli.weights import transformers_ast
-from aumcli.weights.directory import CONFIG, read_model
+from aumcli.weights.directory import CONFIG, read_config, read_model
 from aumcli.weights.tensors import read_tensors
 
 PATCHES = {"aum": "patch_embed.proj.weight", "ast": "v.patch_embed.proj.weight"}
@@ -71,6 +71,16 @@ def read_checkpoint(path: Path | str, cls_position: str = "mid", frames: int | N
         raise AumError(f"{path} lacks the tensor {error}", fix="the file is incomplete; get it again", exit_code=1) from error
     raise AumError(f"{path} is no checkpoint that is known: it has neither layers.0.mixer.in_proj.weight nor v.cls_token nor "
                    "blocks.0.attn.qkv.weight", fix=f"name {KNOWN}")
+
+
+def frontend_of(path: Path | str) -> FrontendConfig | None:
+    """The frontend that somebody's weights were trained with; None where the source doesn't say it."""
+    for folder in (Path(path, "best"), Path(path)):
+        if transformers_ast.is_directory(folder):
+            return _directory(folder).frontend
+        if (folder / CONFIG).is_file():
+            return read_config(folder).frontend
+    return None
 
 
 def _directory(path: Path) -> Checkpoint:

@@ -11,7 +11,7 @@ from aumcli.data.augment import ClipRandom, augment_waveforms, mixup_waveforms, 
 from aumcli.data.masking import disturb_features, mask_features
 
 RATE = 16000
-EVERYTHING = AugmentConfig(speed=0.1, shift_s=0.1, band=0.5, reverb=0.5, gain_db=6.0, noise_snr_db=5.0)
+EVERYTHING = AugmentConfig(speed=0.1, shift_s=0.1, band=0.5, reverb=0.5, gain_db=6.0, noise=0.56)
 FEATURES = AugmentConfig(tempo=0.2, warp=0.2, freq_mask=24, time_mask=30)
 
 
@@ -68,7 +68,7 @@ def test_the_result_depends_on_the_generator_and_the_inputs_only():
 def test_one_augmentation_leaves_the_choices_of_the_others_alone():
     clips, lengths = noise_clips()
     only, _ = augment_waveforms(clips, lengths, AugmentConfig(gain_db=6.0), RATE, seeded())
-    more = AugmentConfig(gain_db=6.0, reverb=0.3, noise_snr_db=60.0)
+    more = AugmentConfig(gain_db=6.0, reverb=0.3, noise=0.001)
     both, _ = augment_waveforms(clips, lengths, more, RATE, seeded())
     same = torch.isclose(only, both, rtol=0.02, atol=1e-3).all(dim=1)             # no room: the same gain, little noise
     assert 0 < same.sum() < 8
@@ -89,7 +89,7 @@ def test_a_clip_of_a_part_is_changed_as_in_the_whole_batch():
 
 @pytest.mark.parametrize("config", [
     AugmentConfig(speed=0.2), AugmentConfig(shift_s=0.2), AugmentConfig(band=1.0), AugmentConfig(reverb=1.0),
-    AugmentConfig(gain_db=6.0), AugmentConfig(noise_snr_db=0.0), EVERYTHING])
+    AugmentConfig(gain_db=6.0), AugmentConfig(noise=1.0), EVERYTHING])
 def test_the_buffer_is_kept_and_silent_after_the_clip(config):
     clips, lengths = noise_clips(b=8, samples=12000, length=8000)
     before = clips.clone()
@@ -204,7 +204,7 @@ def test_gain_stays_within_its_decibels():
 
 def test_noise_has_the_promised_ratio_share_and_colours():
     clips, lengths = sine(440.0, 8000, b=200, buffer=10000)
-    new, _ = augment_waveforms(clips, lengths, AugmentConfig(noise_snr_db=10.0), RATE, seeded(b=200))
+    new, _ = augment_waveforms(clips, lengths, AugmentConfig(noise=10**-0.5), RATE, seeded(b=200))
     noise = (new - clips)[:, :8000]
     noisy = noise.any(dim=1)
     assert 120 <= noisy.sum() <= 160                                              # 70 % of 200

@@ -14,7 +14,7 @@ pytestmark = pytest.mark.usefixtures("on_one_thread")
 
 
 ALL = AugmentConfig(shift_s=0.2, mixup=1.0, freq_mask=8, time_mask=8, speed=0.3, tempo=0.3, warp=0.2, gain_db=12,
-                    noise_snr_db=0.0, band=1.0, reverb=1.0, masking="epic_sounds", feature_noise=0.1, roll=5, mixup_partners="corpus", time_warp=3)
+                    noise=1.0, band=1.0, reverb=1.0, masking="epic_sounds", feature_noise=0.1, roll=5, mixup_partners="corpus", time_warp=3)
 FRONTEND = FrontendConfig(sample_rate_hz=RATE_HZ, n_mels=32, frames=48)
 
 

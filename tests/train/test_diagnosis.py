@@ -69,10 +69,10 @@ def network_in(monkeypatch, change) -> list:
     built = []
 
     def build(*args, **kwargs):
-        run, notes = loop_build(*args, **kwargs)
+        run, *said = loop_build(*args, **kwargs)
         built.append(run.network)
         change(run.network)
-        return run, notes
+        return run, *said
 
     loop_build = loop.build
     monkeypatch.setattr(loop, "build", build)

@@ -160,8 +160,8 @@ def test_a_second_training_into_the_folder_is_refused(corpus, tmp_path, monkeypa
                                         capture_output=True, text=True))
         loop_step(*arguments)
 
-    loop_step = loop._step
-    monkeypatch.setattr(loop, "_step", step)
+    loop_step = loop.take_step
+    monkeypatch.setattr(loop, "take_step", step)
     quietly(tiny(), run, corpus)
     for error in found[:2]:
         assert error.exit_code == 2 and f"another training writes to {run}: process {os.getpid()} on " in error.problem and "--out" in error.fix

@@ -129,8 +129,8 @@ def test_warm_ups_as_published():
 
 def test_the_last_short_batch_of_an_epoch(kitchen, tmp_path, monkeypatch):
     sizes = []
-    step = loop._step
-    monkeypatch.setattr(loop, "_step", lambda run, number, batch, *rest: sizes.append(len(batch)) or step(run, number, batch, *rest))
+    step = loop.take_step
+    monkeypatch.setattr(loop, "take_step", lambda run, number, batch, *rest: sizes.append(len(batch)) or step(run, number, batch, *rest))
     quietly(load_recipe("epic_sounds", [*SMALL, "train.batch_size=10"]), tmp_path / "run", kitchen)
     assert sizes == [10, 10]
     quietly(load_recipe("epic_sounds", [*SMALL, "train.batch_size=10", "train.drop_last=false"]), tmp_path / "whole", kitchen)

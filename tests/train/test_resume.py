@@ -232,9 +232,36 @@ def test_states_are_saved_by_the_clock(corpus, tmp_path, monkeypatch):
         saved.append((len(run.history), run.epoch.step))
         save_state(run)
 
-    loop_step, save_state = loop._step, loop.save_state
-    monkeypatch.setattr(loop, "_step", step)
+    loop_step, save_state = loop.take_step, loop.save_state
+    monkeypatch.setattr(loop, "take_step", step)
     monkeypatch.setattr(loop, "save_state", save)
     monkeypatch.setattr(loop.time, "monotonic", lambda: clock[0])
     quietly(tiny("train.epochs=1", "train.batch_size=1"), tmp_path / "run", corpus)
     assert saved == [(0, number) for number in range(3, 19, 3)]
+
+
+def test_a_finished_run_takes_more_epochs(corpus, tmp_path):
+    constant = ("train.schedule=constant", "train.epochs=")
+    for out, epochs in (("long", 4), ("short", 2)):
+        quietly(tiny(constant[0], f"{constant[1]}{epochs}"), tmp_path / out, corpus)
+    said = []
+    quietly(tiny(), tmp_path / "short", resume=True, epochs=4, say=said.append)
+    assert any("going on after epoch 2 of 4" in text for text in said)
+    assert_same_run(tmp_path / "short", tmp_path / "long")
+    assert "3 epochs" not in problem(quietly, tiny(), tmp_path / "short", resume=True, epochs=3).fix
+
+
+def test_a_cosine_can_not_be_prolonged(reference, tmp_path):
+    shutil.copytree(reference, tmp_path / "run")
+    error = problem(quietly, tiny(), tmp_path / "run", resume=True, epochs=6)
+    assert "cosine" in error.problem and "--init" in error.fix and "train.epochs=2" in error.fix
+    quietly(tiny(), tmp_path / "run", resume=True, epochs=4)          # as many as it had
+
+
+def test_the_command_takes_epochs_and_nothing_else_with_resume(aum, trained, tmp_path):
+    shutil.copytree(trained, tmp_path / "run")
+    assert aum("train", "--resume", "--out", tmp_path / "run", "--set", "train.epochs=12").code == 0
+    result = aum("train", "--resume", "--out", tmp_path / "run", "--set", "train.epochs=20")
+    assert result.code == 2 and "cosine" in result.err
+    result = aum("train", "--resume", "--out", tmp_path / "run", "--set", "train.lr=1", "--set", "train.epochs=20")
+    assert result.code == 2 and "train.epochs" in result.err

@@ -54,7 +54,7 @@ def test_two_processes_train_as_one_in_two_parts(alone, corpus, tmp_path):
 
 def test_each_of_fifty_steps_without_augmentation_has_the_loss_of_one_whole_batch(corpus, tmp_path):
     """A batch of all clips: an epoch is a step, and metrics.csv has a row for each."""
-    recipe = tiny(*PLAIN, "train.batch_size=18", "train.epochs=50").with_values(augment={"noise_snr_db": None})
+    recipe = tiny(*PLAIN, "train.batch_size=18", "train.epochs=50").with_values(augment={"noise": 0.0})
     quietly(recipe, tmp_path / "whole", corpus)
     quietly(recipe.with_values(train={"parts": 4}), tmp_path / "parts", corpus)
     assert train_in_team(2, recipe, tmp_path / "team", corpus) == ["", ""]

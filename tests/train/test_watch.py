@@ -173,9 +173,9 @@ def test_curves_are_drawn_while_it_runs_but_cost_little(corpus, tmp_path, monkey
             clock[0] += 12.0            # of five steps
             return loop_step(*args)
 
-        loop_step = loop._step
+        loop_step = loop.take_step
         with monkeypatch.context() as patch, pytest.raises(Stop):
-            patch.setattr(loop, "_step", step)
+            patch.setattr(loop, "take_step", step)
             patch.setattr(watch.time, "monotonic", lambda: clock[0])
             patch.setattr(watch, "plot_curves", draw)
             patch.setattr(loop, "finish", lambda *args: stop())
@@ -190,8 +190,8 @@ def stop() -> None:
 def test_the_bar_on_a_terminal(corpus, tmp_path):
     """A real pseudo-terminal: loss, learning rate, clips per second, time left; nothing of it in a pipe."""
     command_line = command("train", "--recipe", RECIPE, "--data", corpus, "--out", tmp_path / "run", "--set", "train.epochs=1", "--set", "train.batch_size=1")
-    slow = [*command_line[:1], "-c", "import sys, time\nfrom aumcli.train import loop\nreal = loop._step\n"
-            "loop._step = lambda *args: (time.sleep(0.2), real(*args))[1]\nfrom aumcli.cli import main\nmain()", *command_line[3:]]
+    slow = [*command_line[:1], "-c", "import sys, time\nfrom aumcli.train import loop\nreal = loop.take_step\n"
+            "loop.take_step = lambda *args: (time.sleep(0.2), real(*args))[1]\nfrom aumcli.cli import main\nmain()", *command_line[3:]]
     leader, follower = pty.openpty()
     fcntl.ioctl(follower, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 150, 0, 0))
     with subprocess.Popen(slow, stdout=follower, stderr=follower, env=os.environ | {"OMP_NUM_THREADS": "1"}) as process:
