@@ -5,12 +5,13 @@ SOURCES = pyproject.toml setup.py $(wildcard aumcli/core/kernels/*.c aumcli/core
 
 .PHONY: demo test digits clean
 
+# docs/demo.svg shows what this prints: python docs/demo.py makes it again.
 demo: .venv/installed
 	$(AUM) prepare synth
 	rm -rf runs/demo
 	$(AUM) train --recipe synth --out runs/demo
 	$(AUM) eval runs/demo
-	$(AUM) predict $(foreach kind,bell drum rain siren whistle,data/synth/test/$(kind)-000.wav) --model runs/demo
+	$(AUM) predict $(foreach kind,bell drum rain siren whistle,data/synth/test/$(kind)-000.wav) --model runs/demo --top 3
 
 test: .venv/tested
 	.venv/bin/python -m pytest $(PYTEST_ARGS)

@@ -20,6 +20,7 @@ from aumcli.data.resample import resample
 from aumcli.data.windows import cut_windows
 from aumcli.errors import AumError
 from aumcli.hub import hub_name, pull
+from aumcli.names import counted
 from aumcli.weights import CONFIG, read_model
 
 BATCH_WINDOWS = 64     # in one go
@@ -49,7 +50,7 @@ class Classifier:
 
     def __repr__(self) -> str:
         rate_hz, clip_s = self.config.frontend.sample_rate_hz, self.config.frontend.clip_s
-        return (f"<Classifier {self.source}: {self.config.model.describe()}, {len(self.labels)} classes, "
+        return (f"<Classifier {self.source}: {self.config.model.describe()}, {counted(len(self.labels), 'class')}, "
                 f"{clip_s:.2f} s at {rate_hz} Hz, {self.device}>")
 
     @property

@@ -75,10 +75,10 @@ def prepare(
     out: Annotated[Path | None, typer.Option("--out", "-o", help="where to (default: data/CORPUS)")] = None,
     source: Annotated[Path | None, typer.Option(help="archive or folder to take the sounds from, instead of downloading")] = None,
     annotations: Annotated[Path | None, typer.Option(help="the corpus's tables, or their folder (default: with the sounds)")] = None,
-    split: Annotated[str | None, typer.Option(help="percent of train/val/test, such as 80/10/10")] = None,
+    split: Annotated[str | None, typer.Option(help="percent of train/val/test, such as 80/10/10; 0/0/100: a test set only")] = None,
     set_: Annotated[list[str] | None, typer.Option(
-        "--set", help="what only some corpora have: val=5, audioset's train=full, csv's label=COLUMN; keep=silent, keep=loud: such "
-                      "clips too; repeatable")] = None,
+        "--set", help="what only some corpora have: val=5, audioset's train=full, csv's label=COLUMN; group=, what stays in one split: "
+                      "csv's column, folder's `folder`, pattern or table; keep=silent, keep=loud: such clips too; repeatable")] = None,
     seed: Annotated[int, typer.Option(help="chooses among random splits or sounds")] = 0,
     workers: Annotated[int | None, typer.Option(help="threads that open clips (default: the cores)")] = None,
     strict: Annotated[bool, typer.Option("--strict/--keep-going", help="stop at unusable files, or leave them out")] = False,
@@ -373,10 +373,10 @@ def convert(
 
 @app.command()
 def info(
-    name: Annotated[str | None, typer.Argument(help="`recipes`, a recipe, a run or a model")] = None,
+    name: Annotated[str | None, typer.Argument(help="`recipes`, a recipe, a run, a model, or of the paper table1 to table5 and figure2")] = None,
     as_json: Json = False,
 ) -> None:
-    """Show what is installed and which kernels can run; with a name, the recipes, one recipe or one model."""
+    """Show what is installed and which kernels can run; with a name, the recipes, one recipe, run or model, or a table of the paper."""
     from aumcli import info as facts
     from aumcli.recipe import Recipe, dump_recipe
 
@@ -386,10 +386,15 @@ def info(
         _print_json(dict(rows)) if as_json else echo("\n".join(f"{what:<18}  {value}" for what, value in rows))
     elif name == "recipes":
         _print_json(facts.recipes()) if as_json else echo("\n".join(facts.recipe_lines()))
+    elif page := facts.page_name(name):
+        table = facts.published(page)
+        _print_json(table) if as_json else echo("\n".join(facts.published_lines(table)))
     else:
         shown, model = facts.about(name), facts.namesake(name)
-        if as_json or not isinstance(shown, Recipe):
+        if as_json:
             return _print_json(shown.model_dump(mode="json") | model)
+        if not isinstance(shown, Recipe):
+            return echo("\n".join(facts.model_lines(name)))
         echo("\n".join([dump_recipe(shown), *map(facts.namesake_lines, model.values())]))
 
 

@@ -10,6 +10,7 @@ from typing import Annotated, Any, ClassVar, Literal, get_args
 from pydantic import BaseModel, ConfigDict, Discriminator, FailFast, Field, Tag, model_validator
 
 from aumcli.errors import AumError
+from aumcli.names import counted
 from aumcli.threads import decoders
 
 
@@ -393,9 +394,9 @@ class ModelConfig(Frozen):
     @model_validator(mode="after")
     def _check_labels(self) -> "ModelConfig":
         if len(self.labels) != self.model.n_classes:
-            raise ValueError(f"{len(self.labels)} labels for {self.model.n_classes} classes")
+            raise ValueError(f"{counted(len(self.labels), 'label')} for {counted(self.model.n_classes, 'class')}")
         if self.thresholds is not None and len(self.thresholds) != len(self.labels):
-            raise ValueError(f"{len(self.thresholds)} thresholds for {len(self.labels)} labels")
+            raise ValueError(f"{counted(len(self.thresholds), 'threshold')} for {counted(len(self.labels), 'label')}")
         if (self.model.n_mels, self.model.frames) != (self.frontend.n_mels, self.frontend.frames):
             raise ValueError("model and frontend disagree about the spectrogram's size")
         return self

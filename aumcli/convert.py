@@ -12,6 +12,7 @@ from aumcli.errors import AumError
 from aumcli.export import SUFFIXES, export_model
 from aumcli.files import check_folder
 from aumcli.hub import copy_model, hub_name, push
+from aumcli.names import counted
 from aumcli.recipe import Recipe, load_recipe, recipe_families
 from aumcli.weights import (
     CONFIG, Imported, UnknownFrontend, import_checkpoint, read_model, save_model, transformers_ast,
@@ -79,7 +80,7 @@ def convert(
         if config.provenance["head"] != "new":
             n_classes = config.model.n_classes
             if trained_by.model.n_classes != n_classes:
-                raise AumError(f"{source} has {n_classes} classes, the recipe {recipe} has {trained_by.model.n_classes}: "
+                raise AumError(f"{source} has {counted(n_classes, 'class')}, the recipe {recipe} has {trained_by.model.n_classes}: "
                                "it was not trained by that one", fix=_with_recipe(source, out, options, n_classes))
             _check_order(table or [], labels, trained_by)
         config = config.model_copy(update={"provenance": config.provenance | {"recipe": str(recipe), "test": trained_by.data.test}})

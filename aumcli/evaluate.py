@@ -18,7 +18,7 @@ from aumcli.data.tables import listed
 from aumcli.errors import AumError
 from aumcli.files import atomic_path, check_writable, write_json
 from aumcli.metrics import Metrics, evaluate_scores
-from aumcli.names import unescaped
+from aumcli.names import counted, plural, unescaped
 from aumcli.report import drawn, environment, plot_confusion
 
 BATCH_CLIPS = 64
@@ -186,7 +186,8 @@ def _notes(matched: MatchedLabels, manifest: Manifest, metrics: Metrics, split: 
         notes.append(f"{manifest.folder / 'labels.csv'} has the classes in another order; "
                      "all figures are in the model's")
     if without := [row.label for row in metrics.per_class if not row.support]:
-        notes.append(f"{len(without)} of the model's {metrics.classes} classes have no clip in the {split} split: "
+        notes.append(f"{len(without):,} of the model's {counted(metrics.classes, 'class')} "
+                     f"{plural(len(without), 'has', 'have')} no clip in the {split} split: "
                      f"{listed(map(repr, without))}")
     return tuple(notes)
 

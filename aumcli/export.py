@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from aumcli.core import build_network
 from aumcli.errors import AumError
 from aumcli.files import atomic_path, check_writable
+from aumcli.names import counted
 
 if TYPE_CHECKING:
     from aumcli.classifier import Classifier
@@ -68,7 +69,7 @@ def export_model(classifier: "Classifier", out: Path | str) -> list[tuple[str, s
                            f"{TOLERANCE:.0e}; no file was left", fix="please report this with the output of aum info", exit_code=1)
     return [("model", config.model.describe()), ("written to", f"{out}, {out.stat().st_size / 2**20:.1f} MiB"),
             ("input", f"features (batch, {config.model.frames} frames, {config.model.n_mels} mels), float32, any batch"),
-            ("output", f"logits (batch, {len(config.labels)} classes); scores by {config.activation}"),
+            ("output", f"logits (batch, {counted(len(config.labels), 'class')}); scores by {config.activation}"),
             *((f"largest difference, batch {b}", f"{difference:.1e} from backend {classifier.backend}, random features, seed 0")
               for b, difference in zip(BATCHES, differences))]
 

@@ -16,6 +16,7 @@ from tempfile import TemporaryDirectory
 from aumcli.config import ModelConfig
 from aumcli.errors import AumError
 from aumcli.files import atomic_path, read_json, write_text
+from aumcli.names import counted
 from aumcli.weights import CONFIG, WEIGHTS, read_model
 
 CARD = "README.md"
@@ -120,8 +121,8 @@ def model_card(
     labels = ", ".join(f"`{label}`" for label in config.labels[:SHOWN_LABELS])
     more = len(config.labels) - SHOWN_LABELS
     facts = [
-        ("Task", f"one of {len(config.labels)} classes per clip" if config.activation == "softmax"
-         else f"any of {len(config.labels)} classes per clip, each with its own score"),
+        ("Task", f"one of {counted(len(config.labels), 'class')} per clip" if config.activation == "softmax"
+         else f"any of {counted(len(config.labels), 'class')} per clip, each with its own score"),
         ("Labels", labels + (f" and {more} more" if more > 0 else "")),
         ("Architecture", f"{config.model.describe()}; {parameters:,} parameters"),
         ("Input", f"{frontend.sample_rate_hz} Hz, {frontend.n_mels} mels, {frontend.frames} frames of {frontend.hop_ms:g} ms "

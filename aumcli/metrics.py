@@ -7,6 +7,7 @@ from dataclasses import dataclass, fields
 import numpy as np
 
 from aumcli.errors import AumError
+from aumcli.names import counted, plural
 
 Z95 = 1.959963984540054         # of a normal distribution, 95 % lie within so many standard deviations
 
@@ -187,7 +188,7 @@ def _check(scores: np.ndarray, targets: np.ndarray, label_names: Sequence[str]) 
                        fix="check that the split has clips: see report.json beside the manifest")
     clips, classes = scores.shape
     if len(label_names) != classes or len(set(label_names)) != classes:
-        raise AumError(f"{len(set(label_names))} different label names for {classes} classes",
+        raise AumError(f"{counted(len(set(label_names)), 'different label name')} for {counted(classes, 'class')}",
                        fix="give labels.csv one name per class, all different")
     if targets.shape not in ((clips,), (clips, classes)):
         raise AumError(f"targets have the shape {targets.shape}, scores {scores.shape}",
@@ -201,7 +202,8 @@ def _check(scores: np.ndarray, targets: np.ndarray, label_names: Sequence[str]) 
                        fix="evaluate without mixup or smoothing")
     bad = np.flatnonzero(~np.isfinite(scores).all(axis=1))
     if len(bad):
-        raise AumError(f"{len(bad)} of {clips} clips have scores that are not finite, the first is clip {bad[0]}",
+        raise AumError(f"{len(bad):,} of {counted(clips, 'clip')} {plural(len(bad), 'has', 'have')} scores that are not finite, "
+                       f"the first is clip {bad[0]}",
                        fix="the model diverged: lower train.lr, or set train.clip_grad, and train again", exit_code=1)
 
 

@@ -58,6 +58,18 @@ def unescaped(text: str) -> str:
     return raw.decode("utf-8", "surrogateescape")
 
 
+def plural(count: int, one: str, many: str = "") -> str:
+    """The word for so many: `one` for 1, else `many`, by default `one` with the ending of a regular plural."""
+    if count == 1:
+        return one
+    return many or (f"{one}es" if one.endswith(("s", "x", "sh")) else f"{one}s")
+
+
+def counted(count: int, one: str, many: str = "") -> str:
+    """A number with its word: "1 clip", "2,000 clips", "0 classes"; a verb may stand in both words."""
+    return f"{count:,} {plural(count, one, many)}"
+
+
 def to_json(value: object, **how: object) -> str:
     """JSON that is valid UTF-8, whatever names stand in it; NaN and infinity are refused. For `how` see `json.dumps`."""
     return quotable(json.dumps(value, ensure_ascii=False, allow_nan=False, **how))

@@ -14,6 +14,7 @@ from aumcli.data.splits import corpus_folder, open_corpus, reported_clips, train
 from aumcli.data.stream import index_of_shards, shard_streams
 from aumcli.errors import AumError
 from aumcli.memory import kept_bytes
+from aumcli.names import counted, plural
 from aumcli.recipe import Recipe
 from aumcli.weights import frontend_of
 
@@ -41,10 +42,10 @@ def settings_rows(recipe: Recipe, clips: int | None, reported: int | None, measu
     normal = "not normalised" if (front.mean, front.std) == (0, 0.5) else f"mean {front.mean:g}, std {front.std:g}"
     origin = f"as {train.init} was trained with" if kept else "measured on the clips"
     fitted = f"; {origin}: " + ", ".join(measured).replace("_", " ") if measured else ""
-    length = f"{train.epochs} epochs, batches of {train.batch_size} clips"
+    length = f"{counted(train.epochs, 'epoch')}, batches of {counted(train.batch_size, 'clip')}"
     if clips:
         steps = train.steps_per_epoch(clips)
-        length += f": {steps:,} steps each, {train.epochs * steps:,} in all"
+        length += f": {counted(steps, 'step')} each, {train.epochs * steps:,} in all"
     chooser = f"{100 * data.val_share:g} % of {data.train}, kept out of training" if data.val_share else f"the split {data.val}"
     return [
         ("input", f"{front.sample_rate_hz} Hz, {front.n_mels} mels x {front.frames} frames, {front.clip_s:.2f} s, "
@@ -64,7 +65,7 @@ def _reported(data: DataConfig, clips: int | None) -> str:
     what = f"the group {data.hold_out}, held out" if data.hold_out else f"the split {data.test}"
     if clips == 0:
         return f"nothing: the data lack {what}; --set data.test=NAME names another, `aum eval` takes --split"
-    count = "" if clips is None else f", {clips:,} clips"
+    count = "" if clips is None else f", {counted(clips, 'clip')}"
     if data.leak:
         keep = f", --set data.val_share=0.1 keeps clips of {data.train} back to choose on"
         return (f"{what}{count}, WHICH ALSO {data.leak.upper()}: the figures will flatter; --set data.test=NAME names "
@@ -74,12 +75,13 @@ def _reported(data: DataConfig, clips: int | None) -> str:
 
 def _describe(train: TrainConfig) -> str:
     """Loss, optimizer and schedule in one line."""
-    warmup = f"warm-up {train.warmup_steps} steps" if train.warmup_steps else f"warm-up {train.warmup_epochs:g} epochs"
+    warmup = f"warm-up {train.warmup_epochs:g} {plural(train.warmup_epochs, 'epoch')}"
+    warmup = f"warm-up {counted(train.warmup_steps, 'step')}" if train.warmup_steps else warmup
     warmup += f" from {100 * train.warmup_start:g} %" if train.warmup_start else ""
     warmup += f", {train.warmup_every} steps each stair" if train.warmup_every > 1 else ""
     parts = [train.loss, train.optimizer, f"rate {train.lr:g}", f"decay {train.weight_decay:g}", warmup]
     if train.schedule == "steps":
-        parts.append(f"x {train.decay_factor:g} after {train.decay_start} epochs and every {train.decay_every}")
+        parts.append(f"x {train.decay_factor:g} after {counted(train.decay_start, 'epoch')} and every {train.decay_every}")
     else:
         parts.append(train.schedule)
     return ", ".join([*parts, *([f"average {train.ema:g}"] if train.ema else []), train.dtype])
@@ -116,7 +118,8 @@ def dry_run(recipe: Recipe, data: Path | str | None = None) -> list[tuple[str, s
         index = index_of_shards(manifest)
         if index is not None:
             train_clips, val_clips = (stream.clips for stream in shard_streams(manifest, recipe, index))
-            audio = f"streams {_size(sum(shard.bytes for shard in index.shards))} in {len(index.shards)} shards from {index.base}"
+            size = _size(sum(shard.bytes for shard in index.shards))
+            audio = f"streams {size} in {counted(len(index.shards), 'shard')} from {index.base}"
         else:
             train_clips, val_clips = training_splits(manifest, recipe.data)
             manifest.check_files([*train_clips, *val_clips])
@@ -125,9 +128,11 @@ def dry_run(recipe: Recipe, data: Path | str | None = None) -> list[tuple[str, s
         kept = frontend_of(checkpoint_path(recipe.train.init)) if recipe.train.init else None
         recipe, clips = fit_recipe(recipe, train_clips, len(manifest.labels), manifest.multi_label, kept), len(train_clips)
         lost = unheard(sample_rates(manifest, train_clips if index is None else []), recipe.frontend.sample_rate_hz)
-        rows = [("data", f"{folder}: {clips:,} training and {len(val_clips):,} validation clips{_coverage(recipe, manifest)}")]
+        rows = [("data", f"{folder}: {clips:,} training and {counted(len(val_clips), 'validation clip')}"
+                         f"{_coverage(recipe, manifest)}")]
     parameters = sum(x.numel() for x in _skeleton(recipe).parameters())
-    rows.append(("model", f"{recipe.model.describe()}, {parameters:,} parameters, {recipe.model.n_classes} classes{_unfitted(recipe)}"))
+    classes = counted(recipe.model.n_classes, "class")
+    rows.append(("model", f"{recipe.model.describe()}, {parameters:,} parameters, {classes}{_unfitted(recipe)}"))
     return [*rows, *settings_rows(recipe, clips, reported, measured if manifest else (), lost, kept is not None),
             ("memory", _memory(recipe, FLOAT * parameters)),
             ("disk", f"{audio}; the run {_size((2 + 3 + bool(recipe.train.ema)) * FLOAT * parameters)}")]  # best, last, state.pt
@@ -190,13 +195,13 @@ def _missing(recipe: Recipe, folder: Path) -> tuple[list[tuple[str, str]], int |
     if whole:
         samples = whole * recipe.frontend.clip_s * recipe.frontend.sample_rate_hz
         size = f"about {_size(2 * samples)} of sounds to train on (16 bits, {recipe.frontend.clip_s:.0f} s each)"
-    about = f": {whole:,} clips in its training split" if whole else ""
+    about = f": {counted(whole, 'clip')} in its training split" if whole else ""
     return [("data", f"{folder} is not prepared{about}; run aum prepare {corpus}")], clips, size
 
 
 def _coverage(recipe: Recipe, manifest: Manifest) -> str:
     whole, here = recipe.data.train_clips, int(manifest.clips.is_of_split(recipe.data.train).sum())
-    return f"; {100 * here / whole:.1f} % of the corpus' {whole:,} training clips" if whole else ""
+    return f"; {100 * here / whole:.1f} % of the corpus' {counted(whole, 'training clip')}" if whole else ""
 
 
 def _audio_bytes(clips: Sequence[Clip]) -> str:
@@ -204,7 +209,7 @@ def _audio_bytes(clips: Sequence[Clip]) -> str:
     paths = list(dict.fromkeys(container(clip.path)[0] for clip in clips))
     some = paths[:: max(1, len(paths) // MEASURED_FILES)]
     size = sum(path.stat().st_size for path in some) * len(paths) / len(some)
-    return f"reads {'' if len(some) == len(paths) else 'about '}{_size(size)} in {len(paths):,} files"
+    return f"reads {'' if len(some) == len(paths) else 'about '}{_size(size)} in {counted(len(paths), 'file')}"
 
 
 def _size(size: float) -> str:

@@ -19,12 +19,13 @@ from aumcli.data.journal import Journal
 from aumcli.data.manifest import read_manifest, write_clips, write_manifest
 from aumcli.data.opening import implausible, open_clips
 from aumcli.data.shards import write_shards
-from aumcli.data.sources import KEPT, Index, LeftOut, Request
+from aumcli.data.sources import KEPT, TEST_ONLY, Index, LeftOut, Request
 from aumcli.data.tables import listed
 from aumcli.data.windows import WHOLE_S
 from aumcli.errors import AumError
 from aumcli.files import no_empty_folders
 from aumcli.lock import locked
+from aumcli.names import counted, plural
 from aumcli.progress import progress
 
 DATA = Path("data")
@@ -145,8 +146,8 @@ def _moved(earlier: Mapping[str, str], clips: Clips) -> list[str]:
     """A warning where clips of an earlier test split are trained on now."""
     columns = clips.columns()
     moved = [path for path, split in zip(columns["path"], columns["split"]) if split == "train" and earlier.get(path) == "test"]
-    return [f"{len(moved)} clips of the earlier test split are in train now: figures of models trained before and after don't compare: "
-            + listed(moved)] if moved else []
+    clips_are = counted(len(moved), "clip of the earlier test split is", "clips of the earlier test split are")
+    return [f"{clips_are} in train now: figures of models trained before and after don't compare: {listed(moved)}"] if moved else []
 
 
 def _request(corpus: str, out, source, split, seed, annotations, settings) -> Request:
@@ -180,7 +181,7 @@ def parse_shares(text: str | None) -> tuple[float, float, float] | None:
         text: such as "80/10/10"; None passes.
 
     Returns:
-        Three numbers that add up to 100, the first above 0.
+        Three numbers that add up to 100, the first above 0, or else all of it for tests: (0, 0, 100).
 
     Raises:
         AumError: it is anything else.
@@ -191,10 +192,10 @@ def parse_shares(text: str | None) -> tuple[float, float, float] | None:
         shares = tuple(float(part) for part in text.split("/"))
     except ValueError:
         shares = ()
-    in_range = len(shares) == 3 and shares[0] > 0 and min(shares) >= 0          # NaN is neither
+    in_range = len(shares) == 3 and (shares[0] > 0 or shares == TEST_ONLY) and min(shares) >= 0         # NaN is neither
     if not in_range or not abs(sum(shares) - 100) < 1e-6:
         raise AumError(f"split {text!r} is not three percentages that add up to 100, the first above 0",
-                       fix="for train, val and test: --split 80/10/10")
+                       fix="for train, val and test: --split 80/10/10; for tests only: --split 0/0/100")
     return shares
 
 
@@ -246,7 +247,7 @@ def _finish(request: Request, index: Index, clips: Clips, found: _Found, strict:
     for what, identity in index.identities.items():
         warnings += leaks(what, found.clips, identity)
     if found.cancelling:
-        warnings.append(f"the channels of {len(found.cancelling)} clips cancel each other, and their mean is next to silent: "
+        warnings.append(f"the channels of {counted(len(found.cancelling), 'clip')} cancel each other, and their mean is next to silent: "
                         f"{listed(found.cancelling)}; take one with --channel left")
     found.clips = found.clips.heard(request.channel)
     report = _report(request, index, clips, found, warnings)
@@ -280,12 +281,12 @@ def leaks(what: str, clips: Iterable[Clip], identity) -> list[str]:
         return []
     between = Counter(" and ".join(sorted(found)) for found in shared.values())
     pairs = ", ".join(f"{count} in {names}" for names, count in sorted(between.items()))
-    return [f"{len(shared)} of {len(splits)} {what}s occur in several splits ({pairs}), so figures tell less about unheard {what}s: "
-            + listed(sorted(shared), 3)]
+    return [f"{len(shared):,} of {counted(len(splits), what)} {plural(len(shared), 'occurs', 'occur')} in several splits ({pairs}), "
+            f"so figures tell less about unheard {what}s: {listed(sorted(shared), 3)}"]
 
 
 def _first_reasons(index: Index, left_out: Sequence[LeftOut]) -> str:
-    missing = f"{len(index.missing)} clips have no file" if index.missing else "the source offers no clips"
+    missing = f"{counted(len(index.missing), 'clip has', 'clips have')} no file" if index.missing else "the source offers no clips"
     return listed((_reason(item) for item in left_out), 3) or missing
 
 
@@ -296,8 +297,13 @@ def _reason(item: LeftOut) -> str:
 
 def _strict_error(left_out: list[LeftOut], missing: Clips) -> AumError:
     lines = [f"  {_reason(item)} ({item.fix})" for item in left_out] + [f"  {path}: no such file" for path in missing.paths()]
-    return AumError(f"{len(lines)} clips can't be used and no manifest was written:\n" + "\n".join(lines),
+    return AumError(f"{counted(len(lines), 'clip')} can't be used and no manifest was written:\n" + "\n".join(lines),
                     fix="repair or remove them, or leave --strict out to prepare the rest", exit_code=1)
+
+
+def _about_training(request: Request, found: _Found, rates: Mapping[int, int]) -> list[str]:
+    """What a training won't hear."""
+    return [*_not_heard(request, rates), *_long(request, found)]
 
 
 def _long(request: Request, found: _Found) -> list[str]:
@@ -305,9 +311,9 @@ def _long(request: Request, found: _Found) -> list[str]:
     long = [duration_s for duration_s in found.durations_s if duration_s > WHOLE_S]
     if not long or request.corpus not in OWN_NAMES:
         return []
-    return [f"{len(long)} clips last longer than {WHOLE_S:g} s, the longest {max(long):,.0f} s: an epoch of training hears one random part of "
-            "each, as long as the model's input (10 s at most, unless frontend.frames says more); a table with start and stop "
-            "makes several clips of one file: aum prepare csv"]
+    return [f"{counted(len(long), 'clip lasts', 'clips last')} longer than {WHOLE_S:g} s, the longest {max(long):,.0f} s: "
+            "an epoch of training hears one random part of each, as long as the model's input (10 s at most, unless "
+            "frontend.frames says more); a table with start and stop makes several clips of one file: aum prepare csv"]
 
 
 def _report(request: Request, index: Index, clips: Clips, found: _Found, warnings: list[str]) -> PrepareReport:
@@ -327,10 +333,11 @@ def _report(request: Request, index: Index, clips: Clips, found: _Found, warning
     for table in (splits, *classes.values()):
         for cell in table.values():
             cell["seconds"] = round(cell["seconds"], 3)
+    to_train = request.shares != TEST_ONLY
     untrained = [name for name, table in classes.items() if not table.get("train", {}).get("clips")]
-    if untrained:
-        warnings = [*warnings, f"{len(untrained)} classes have no clip in train: {listed(untrained)}"]
-    if request.corpus in OWN_NAMES and "val" not in splits:     # the corpora say what their publishers did
+    if untrained and to_train:
+        warnings = [*warnings, f"{counted(len(untrained), 'class has', 'classes have')} no clip in train: {listed(untrained)}"]
+    if request.corpus in OWN_NAMES and "val" not in splits and to_train:     # the corpora say what their publishers did
         warnings = [*warnings, NO_VAL]
     rates = Counter(found.sample_rates_hz)
     return PrepareReport(
@@ -340,12 +347,13 @@ def _report(request: Request, index: Index, clips: Clips, found: _Found, warning
         sample_rates_hz={str(rate): rates[rate] for rate in sorted(rates)}, longest_s=round(max(found.durations_s), 3),
         shortest_s=round(min(found.durations_s), 6), normalisation=_normalisation(found), left_out=found.left_out,
         missing={split: {"listed": len(clips.of_split(split)) + len(rows), "missing": len(rows)} for split, rows in absent.items()},
-        warnings=warnings, notes=[*index.notes, *_kept(found), *_not_heard(request, rates), *_long(request, found)])
+        warnings=warnings, notes=[*index.notes, *_kept(found), *(_about_training(request, found, rates) if to_train else ())])
 
 
 def _kept(found: _Found) -> list[str]:
     """Which implausible clips are used because the caller wants them."""
-    return [f"{len(paths)} {what} clips ({KEPT[what]}) are kept by --set keep={what}: {listed(paths, 3)}"
+    return [f"{counted(len(paths), f'{what} clip')} ({KEPT[what]}) {plural(len(paths), 'is', 'are')} kept by "
+            f"--set keep={what}: {listed(paths, 3)}"
             for what, paths in found.kept.items() if paths]
 
 

@@ -16,7 +16,7 @@ from aumcli.config import (
     ARCHITECTURES, AudioMambaConfig, AugmentConfig, DataConfig, FrontendConfig, Frozen, Network, TrainConfig,
 )
 from aumcli.errors import AumError, did_you_mean
-from aumcli.names import quotable
+from aumcli.names import counted, quotable
 
 SHARED = ("n_mels", "frames")   # the spectrogram's size: the frontend says it, the model follows
 VARIANTS = "variants"           # a recipe's key
@@ -211,7 +211,7 @@ def _validated(values: dict[str, Any], where: str) -> Recipe:
         # a wrong size is the frontend's mistake; the model only repeats it
         lines = [_explain(item) for item in items
                  if item["loc"][:1] != ("model",) or ("frontend", *item["loc"][2:]) not in wrong]
-        raise AumError(f"{where} has {len(lines)} mistake{'s' if len(lines) > 1 else ''}:\n  " + "\n  ".join(lines),
+        raise AumError(f"{where} has {counted(len(lines), 'mistake')}:\n  " + "\n  ".join(lines),
                        fix="mend the recipe or the --set value; `aum info NAME` shows a recipe with all its keys") from error
 
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 from aumcli.errors import AumError, debugging
 from aumcli.files import atomic_path
 from aumcli.metrics import Metrics, best_row
-from aumcli.names import one_line
+from aumcli.names import counted, one_line, plural
 
 if TYPE_CHECKING:
     from aumcli.prepare import PrepareReport
@@ -86,8 +86,8 @@ def print_metrics(metrics: Metrics, title: str, file: TextIO | None = None) -> N
     between = 2 + any(row[2] for row in rows)
     print_table(title, ("figure", "value", "95 % interval")[:between], [row[:between] for row in rows], file)
     if metrics.left_out_classes:
-        _console(file).print(f"mAP, AUC and d-prime: {metrics.ranked_classes} of {metrics.classes} classes; the other "
-                             f"{metrics.left_out_classes} lack a positive or a negative clip", highlight=False)
+        _console(file).print(f"mAP, AUC and d-prime: {metrics.ranked_classes:,} of {counted(metrics.classes, 'class')}; the other "
+                             f"{counted(metrics.left_out_classes, 'lacks', 'lack')} a positive or a negative clip", highlight=False)
 
 
 def print_classes(metrics: Metrics, limit: int = 20, where: str = "report.json", file: TextIO | None = None) -> None:
@@ -119,11 +119,13 @@ def print_prepared(report: "PrepareReport", file: TextIO | None = None) -> None:
         file: where to print; standard output by default.
     """
     rows = [(name, cell["clips"], f"{cell['seconds'] / 60:.1f}") for name, cell in report.splits.items()]
-    print_table(f"{report.corpus}, {len(report.classes)} classes, in {report.folder}", ("split", "clips", "minutes"), rows, file)
+    title = f"{report.corpus}, {counted(len(report.classes), 'class')}, in {report.folder}"
+    print_table(title, ("split", "clips", "minutes"), rows, file)
     lines = [_class_line(report), *(f"note: {note}" for note in report.notes)]
     lines += [f"warning: {warning}" for warning in report.warnings]
     for name, cell in report.missing.items():
-        lines.append(f"missing: {cell['missing']:,} of {cell['listed']:,} clips of {name} have no file; "
+        lines.append(f"missing: {cell['missing']:,} of {counted(cell['listed'], 'clip')} of {name} "
+                     f"{plural(cell['missing'], 'has', 'have')} no file; "
                      f"{report.folder}/missing.csv names them")
     for item in report.left_out[:LEFT_OUT_SHOWN]:
         name = "" if item.path in item.reason else f"{item.path}: "
@@ -142,7 +144,7 @@ def _class_line(report: "PrepareReport") -> str:
     shown = [f"{json.dumps(name, ensure_ascii=False) if ',' in name else name} {clips[name]:,}" for name in names]
     more = ""
     if len(names) > CLASSES_SHOWN:
-        more = f" and {len(names) - CLASSES_SHOWN} more, at least {clips[names[-1]]:,} clips each"
+        more = f" and {len(names) - CLASSES_SHOWN} more, at least {counted(clips[names[-1]], 'clip')} each"
     kind = "single-label, each clip has one class"
     if report.multi_label:
         kind = "multi-label, a clip may have several classes"
@@ -282,7 +284,7 @@ def plot_confusion(matrix: "np.ndarray", label_names: Sequence[str], path: Path 
                             interpolation="nearest")
         accuracy = f"accuracy {100 * np.trace(matrix) / clips:.2f} % of " if clips else ""
         scale = 1 + side / 20                                                              # large pictures, large words
-        axes.set_title(f"{one_line(title)}\n{accuracy}{clips:,} clips", fontsize=10 * scale)
+        axes.set_title(f"{one_line(title)}\n{accuracy}{counted(clips, 'clip')}", fontsize=10 * scale)
         order = "" if named else ", by index"
         axes.set_xlabel(f"predicted class{order}", fontsize=9 * scale)
         axes.set_ylabel(f"true class{order}", fontsize=9 * scale)

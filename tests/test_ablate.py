@@ -14,7 +14,7 @@ from tiny import RECIPE
 from aumcli.ablate import Ablation, Cell, Table, ablate, ablate_table
 from aumcli.ablate import picture
 from aumcli.ablate.grid import axes_of, count_parameters, equal_width, grid_study, table_studies
-from aumcli.ablate.paper import Published
+from aumcli.paper import Published
 from aumcli.ablate.significance import compare, detectable_effect, sign_flip_p, weighted_map
 from aumcli.ablate.tables import write_ablation, write_table
 from aumcli.errors import AumError

@@ -286,7 +286,7 @@ def test_a_three_sample_clip_is_padded(aum, trained):
 
 def test_one_class(aum, tmp_path):
     sound(tmp_path / "sounds" / "only" / "1.wav", 300.0)
-    assert_mistake(aum("prepare", "folder", tmp_path / "sounds"), "1 class folders", "only", "at least two")
+    assert_mistake(aum("prepare", "folder", tmp_path / "sounds"), "1 class folder", "only", "at least two")
     assert not Path("data").exists()
 
 
@@ -448,13 +448,8 @@ def test_info_of_a_recipe_names_the_packaged_model_that_is_called_so_too(aum):
     document = json.loads(aum("info", "digits", "--json").out)
     model = document["packaged_model"]
     assert (model["parameters"], model["sample_rate_hz"], model["labels"][-1]) == (712_714, 8000, "nine") and document["train"]
-    assert json.loads(aum("info", model["folder"]).out)["labels"] == model["labels"]
+    assert json.loads(aum("info", model["folder"], "--json").out)["labels"] == model["labels"]
     assert "packaged" not in aum("info", "synth").out
-
-
-def test_info_of_a_run_is_its_configuration(aum, trained):
-    result = aum("info", trained)
-    assert result.code == 0 and json.loads(result.out)["labels"] == list(CLASSES)
 
 
 def test_info_of_something_else(aum):

@@ -144,7 +144,7 @@ def test_a_class_that_does_not_occur(trained, corpus, tmp_path):
     whole = evaluate(trained, corpus)
     kept = [i for i, target in enumerate(whole.targets) if load_model(trained).labels[target] != "hiss"]
     assert np.array_equal(result.scores, whole.scores[kept]) and np.array_equal(result.targets, whole.targets[kept])
-    assert "1 of the model's 3 classes have no clip in the test split: 'hiss'" in result.notes[-1]
+    assert "1 of the model's 3 classes has no clip in the test split: 'hiss'" in result.notes[-1]
     assert as_json(result)["classes"]["without_clips"] == ["hiss"] and result.metrics.classes == 3
     assert result.metrics.accuracy == np.mean(whole.scores[kept].argmax(1) == whole.targets[kept])
 

@@ -14,7 +14,7 @@ TREES = {path.relative_to(PACKAGE).as_posix(): ast.parse(path.read_text(encoding
          for path in sorted(PACKAGE.rglob("*.py")) if "recipes" not in path.relative_to(PACKAGE).parts}
 
 COMMANDS = {"prepare", "train", "evaluate", "predict", "info", "bench", "ablate", "convert"}
-LAYERS = ({"errors", "threads", "names"}, {"config", "files", "memory", "progress", "processes"}, {"recipe", "core", "worker", "console", "lock", "usage"}, {"weights", "data"}, {"hub"}, {"classifier", "metrics"},
+LAYERS = ({"errors", "threads", "names"}, {"config", "files", "memory", "progress", "processes"}, {"recipe", "core", "worker", "console", "lock", "usage", "paper"}, {"weights", "data"}, {"hub"}, {"classifier", "metrics"},
           {"report", "export", "plan"}, COMMANDS, {"cli"}, {"__main__"})                   # a module imports lower layers, or its own folder
 ALLOWED = {("train", "evaluate"), ("ablate", "train"), ("ablate", "evaluate")}
 HEAVY = {"torch", "torchaudio", "pandas", "matplotlib", "sklearn", "scipy", "numpy", "soundfile", "safetensors"}

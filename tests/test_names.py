@@ -11,6 +11,7 @@ import pytest
 import tomli_w
 
 from aumcli import names
+from aumcli.names import counted, plural
 
 HOSTILE = [b"caf\xe9.wav", b"\xff", b"\xc3", b"a\\xe9b", b"\\x5c\\x5cxff\xff", b"tab\there", b"cr\rhere", b"line\nbreak", b"\x1b[31mred", b"\x7f",
            "é☃😀".encode(), "e\u0301".encode(), "\u2028\x85".encode(), b" spaces ", b"'\"$`;&|<>", b"-rf", b"a:b", b"\xed\xa0\x80", b"\xf0\x9f\x98"]
@@ -71,3 +72,11 @@ def test_a_shell_reads_a_quoted_path_as_it_is(raw):
 def test_a_path_is_quoted_only_where_it_must_be():
     if sys.platform != "win32":
         assert [*map(names.shell_quoted, ("a/b.wav", "a b.wav", "x/-a:b"))] == ["a/b.wav", "'a b.wav'", "x/-a:b"]
+
+
+@pytest.mark.parametrize("count, words, text", [
+    (1, ("clip",), "1 clip"), (0, ("clip",), "0 clips"), (2000, ("clip",), "2,000 clips"), (1, ("class",), "1 class"),
+    (3, ("class",), "3 classes"), (1, ("class has", "classes have"), "1 class has"), (2, ("box",), "2 boxes"),
+    (12, ("class has", "classes have"), "12 classes have")])
+def test_numbers_with_their_words(count, words, text):
+    assert counted(count, *words) == text and plural(count, *words) == text.split(" ", 1)[1]

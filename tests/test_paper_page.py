@@ -8,7 +8,7 @@ from pathlib import Path
 import miniatures
 import pytest
 
-from aumcli.ablate.paper import GRID, TABLES, TABLE_2, corpora_of, rows_of
+from aumcli.paper import GRID, TABLES, TABLE_2, corpora_of, rows_of
 from aumcli.bench import network_config
 
 pytest_plugins = ["aum_fixtures"]

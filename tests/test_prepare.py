@@ -8,13 +8,15 @@ import numpy as np
 import pytest
 import soundfile
 from archives import zip_with
-from tiny import sound
+from tiny import sound, sounds
 
 from aumcli.data import sources
 from aumcli.data.manifest import Clip, Label, read_manifest
 from aumcli.data.sources import Index, synth
 from aumcli.errors import AumError
 from aumcli.prepare import parse_shares, prepare
+
+pytest_plugins = ["aum_fixtures"]
 
 ARCHIVE = Path(os.environ.get("AUM_SHARED", Path(__file__).resolve().parents[2] / "shared")) / "data" / "fsdd.tar.gz"
 
@@ -187,7 +189,7 @@ def test_slices_groups_and_several_labels(pets, tmp_path, monkeypatch):
     assert "doesn't lie inside" in report.left_out[0].reason and "doesn't exist" in report.left_out[1].reason
     assert report.multi_label and report.classes["Beta"] == {
         "train": {"clips": 1, "seconds": 0.05}, "test": {"clips": 1, "seconds": 0.05}}
-    assert report.warnings == ["1 classes have no clip in train: Gamma"]
+    assert report.warnings == ["1 class has no clip in train: Gamma"]
 
 
 def test_synth_end_to_end(tmp_path, monkeypatch, capfd):
@@ -211,12 +213,12 @@ def test_fsdd_end_to_end(tmp_path):
 
 
 @pytest.mark.parametrize("text, shares", [("80/10/10", (80, 10, 10)), ("70/30/0", (70, 30, 0)), (None, None),
-                                          ("33.4/33.3/33.3", (33.4, 33.3, 33.3))])
+                                          ("33.4/33.3/33.3", (33.4, 33.3, 33.3)), ("0/0/100", (0, 0, 100))])
 def test_shares(text, shares):
     assert parse_shares(text) == shares
 
 
-@pytest.mark.parametrize("text", ["80/20", "80/10/20", "0/50/50", "a/b/c", "", "110/-5/-5", "nan/50/50", "80,10,10"])
+@pytest.mark.parametrize("text", ["80/20", "80/10/20", "0/50/50", "0/100/0", "a/b/c", "", "110/-5/-5", "nan/50/50", "80,10,10"])
 def test_wrong_shares(text):
     with pytest.raises(AumError, match="three percentages") as caught:
         parse_shares(text)
@@ -252,7 +254,48 @@ def test_clips_of_which_training_hears_a_part_are_said(tmp_path):
     for name, hz, seconds in (("a", 300.0, 1), ("b", 2000.0, 1)):
         for i in range(4):
             sound(tmp_path / "sounds" / name / f"{i}.wav", hz, seconds, seed=i)
-    assert not any("last longer" in note for note in prepare("folder", tmp_path / "short", source=tmp_path / "sounds").notes)
+    assert not any("longer than 30 s" in note for note in prepare("folder", tmp_path / "short", source=tmp_path / "sounds").notes)
     sound(tmp_path / "sounds" / "a" / "long.wav", 300.0, 40)
-    note, = [note for note in prepare("folder", tmp_path / "long", source=tmp_path / "sounds").notes if "last longer" in note]
-    assert note.startswith("1 clips last longer than 30 s, the longest 40 s") and "one random part" in note
+    note, = [note for note in prepare("folder", tmp_path / "long", source=tmp_path / "sounds").notes if "longer than 30 s" in note]
+    assert note.startswith("1 clip lasts longer than 30 s, the longest 40 s") and "one random part" in note
+
+
+@pytest.mark.parametrize("corpus", ["folder", "csv"])
+def test_a_test_set_alone(pets, tmp_path, corpus):
+    table = tmp_path / "pets.csv"
+    table.write_text("path,label\n" + "".join(f"{path},{path.parent.name}\n" for path in sorted(pets.rglob("*.wav"))))
+    long = np.random.default_rng(1).standard_normal(8000 * 40) * 0.1
+    soundfile.write(pets / "cat" / "0.wav", long, 8000)
+    report = prepare(corpus, tmp_path / "out", source={"folder": pets, "csv": table}[corpus], split="0/0/100")
+    manifest = read_manifest(tmp_path / "out")
+    assert manifest.split_names == ["test"] and len(manifest.split("test")) == 20
+    assert report.warnings == [] and not any("train" in note for note in report.notes) and report.normalisation == {}
+
+
+def test_groups_and_doubles_are_tested_too_where_nothing_is_trained_on(pets, tmp_path):
+    (pets / "dog" / "copy.wav").write_bytes((pets / "cat" / "0.wav").read_bytes())
+    report = prepare("folder", tmp_path / "out", source=pets, split="0/0/100", settings=[r"group=^(\w)"])
+    assert read_manifest(tmp_path / "out").split_names == ["test"] and report.splits["test"]["clips"] == 21
+    prepare("folder", tmp_path / "out", source=pets, split="60/20/20")           # and again with others to train on
+    assert report.splits.keys() == {"test"} and "train" in read_manifest(tmp_path / "out").split_names
+
+
+def test_on_a_test_set_alone_a_model_is_evaluated_and_none_trained(trained, tmp_path, aum, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    result = aum("prepare", "folder", sounds(tmp_path / "sounds", 2), "--split", "0/0/100", "--out", "data/new")
+    assert result.code == 0 and "warning" not in result.out
+    result = aum("eval", trained, "--data", "data/new", "--out", "result")
+    assert result.code == 0 and "test split" in result.out
+    for more in ((), ("--dry-run",), ("--set", "data.val_share=0.5")):
+        result = aum("train", "--data", "data/new", *more)
+        assert result.code == 2 and "no clips to train on" in result.err and "--split 80/10/10" in result.err
+        assert "aum eval" in result.err
+    assert not Path("runs").exists()
+
+
+def test_one_is_singular(pets, tmp_path):
+    (pets / "cat" / "readme.doc").write_text("hello")
+    (pets / "dog" / "copy.wav").write_bytes((pets / "dog" / "0.wav").read_bytes())
+    first, second = prepare("folder", tmp_path / "out", source=pets).warnings
+    assert first.startswith("1 file ") and " is no sound and was passed over" in first
+    assert second.startswith("1 sound occurs several times")

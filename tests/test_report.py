@@ -85,7 +85,7 @@ def test_summary_shows_what_is_defined_and_what_was_left_out():
     assert "lack a positive" not in text
     several = evaluate_scores(np.array([[0.9, 0.1], [0.2, 0.3]]), np.array([[1, 0], [0, 0]]), ["a", "b"])
     text = printed(print_metrics, several, "several labels")
-    assert "accuracy" not in text and "mAP, AUC and d-prime: 1 of 2 classes; the other 1 lack" in text
+    assert "accuracy" not in text and "mAP, AUC and d-prime: 1 of 2 classes; the other 1 lacks" in text
     assert "inf" in text                                                          # d-prime of an AUC of 1
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import torch
 
-from aumcli.ablate import paper
+from aumcli import paper
 from aumcli.ablate.cells import Ablation, Cell, Table
 from aumcli.ablate.grid import (
     TABLE_2,

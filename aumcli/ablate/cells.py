@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from aumcli.ablate.grid import value_of
-from aumcli.ablate.paper import Published
+from aumcli.paper import Published
 from aumcli.ablate.significance import Comparison
 
 

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
-from aumcli.ablate import paper
-from aumcli.ablate.paper import Published
+from aumcli import paper
+from aumcli.paper import Published
 from aumcli.config import ARCHITECTURES, NetworkConfig
 from aumcli.errors import AumError
 from aumcli.recipe import Recipe, load_recipe

@@ -9,6 +9,7 @@ from aumcli.ablate.grid import Plan
 from aumcli.errors import AumError
 from aumcli.evaluate import SCORES, evaluate
 from aumcli.files import read_json, write_text
+from aumcli.names import counted
 from aumcli.recipe import MEASURED, dump_recipe, load_recipe
 from aumcli.train import train
 from aumcli.worker import Worker
@@ -63,7 +64,7 @@ def _at_once(plans: Sequence[Plan], device: str, jobs: int, threads: int, say) -
         except AumError as error:
             return error.problem
 
-    say(f"{len(plans)} runs to do, {jobs} at a time, {threads} thread{'s' if threads > 1 else ''} each")
+    say(f"{counted(len(plans), 'run')} to do, {jobs} at a time, {counted(threads, 'thread')} each")
     with ThreadPoolExecutor(jobs) as pool:
         futures = {pool.submit(run, plan): plan for plan in plans}
         try:

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from aumcli.names import counted
+
 DRAWS = 1000            # of the bootstrap
 POWER, LEVEL = 0.8, 0.05
 
@@ -35,7 +37,8 @@ class Comparison:
     def sentences(self) -> list[str]:
         """What the figures say, in words."""
         points = f"{100 * self.difference:+.2f} points"
-        lines = [f"{self.metric}, {self.first} minus {self.second}: {points}, mean over {len(self.seeds)} paired seeds."]
+        seeds = counted(len(self.seeds), "paired seed")
+        lines = [f"{self.metric}, {self.first} minus {self.second}: {points}, mean over {seeds}."]
         if self.t is None:
             lines.append("Over seeds: no test is possible with one seed, or where all seeds differ alike.")
         else:
@@ -50,7 +53,7 @@ class Comparison:
             test = (f"{self.only_first} times right in {self.first} alone, {self.only_second} times in {self.second} alone; "
                     f"exact McNemar test on each clip's sum over the seeds, {_p(self.p_clips)}")
         lines.append(
-            f"Over {self.clips} clips, these trained models taken as they are: {test}; bootstrap 95 % interval "
+            f"Over {counted(self.clips, 'clip')}, these trained models taken as they are: {test}; bootstrap 95 % interval "
             f"{low:+.2f} to {high:+.2f}."
         )
         return lines

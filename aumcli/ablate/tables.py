@@ -8,7 +8,7 @@ from pathlib import Path
 
 from aumcli.ablate.cells import Ablation, Cell, Table
 from aumcli.ablate.grid import value_of
-from aumcli.ablate.paper import Published
+from aumcli.paper import Published
 from aumcli.ablate.picture import plot_heat_map
 from aumcli.console import say
 from aumcli.files import write_json, write_text

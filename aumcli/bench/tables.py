@@ -9,6 +9,7 @@ from aumcli.bench.point import Point, Setting
 from aumcli.bench.results import Result
 from aumcli.bench.turns import Rules
 from aumcli.files import write_json, write_text
+from aumcli.names import counted
 from aumcli.report import markdown_table
 
 HEADING = f"{'tokens':>6} {'sound':>8}  {'model':<16}{'median':>11} {'error':>7} {'peak':>9} {'kept':>9}{'x AuM':>7}"
@@ -160,7 +161,8 @@ def title(setting: Setting) -> str:
 
 
 def _rule(rules: Rules) -> str:
-    return (f"medians, runs in turn until each has a standard error of {100 * rules.precision:g} %, at most {rules.repeats} runs "
+    return (f"medians, runs in turn until each has a standard error of {100 * rules.precision:g} %, "
+            f"at most {counted(rules.repeats, 'run')} "
             f"or {rules.budget_s:g} s a point")
 
 

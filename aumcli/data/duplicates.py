@@ -11,6 +11,7 @@ from aumcli.data.clips import Clip, Clips
 from aumcli.data.hdf5 import SEPARATOR, container
 from aumcli.data.opening import implausible
 from aumcli.data.tables import listed
+from aumcli.names import counted
 from aumcli.progress import progress
 
 HEAD_BYTES = 2**16  # files of one size whose beginnings differ are not read any further
@@ -110,7 +111,7 @@ def duplicates(clips: Sequence[Clip], keys: Iterable[object], several: str = "")
     ):
         if doubled:
             warnings.append(
-                f"{len(doubled)} sounds occur several times {what}: "
+                f"{counted(len(doubled), 'sound occurs', 'sounds occur')} several times {what}: "
                 + listed((" = ".join(map(_name, group)) for group in doubled), 3)
             )
     return warnings

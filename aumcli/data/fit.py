@@ -15,6 +15,7 @@ from aumcli.data.clips import Clip
 from aumcli.data.dataset import WHOLE_S, LongClip, Waveforms
 from aumcli.data.manifest import Manifest
 from aumcli.errors import AumError
+from aumcli.names import counted, plural
 from aumcli.progress import progress
 from aumcli.recipe import MEASURED, Recipe, load_recipe, recipe_names
 
@@ -72,7 +73,7 @@ def _check_classes(recipe: Recipe, n_classes: int) -> None:
     if recipe.data.corpus in recipe_names():
         unsaid.add(load_recipe(recipe.data.corpus).model.n_classes)
     if recipe.model.n_classes not in unsaid | {n_classes}:
-        raise AumError(f"model.n_classes is {recipe.model.n_classes} in the recipe, the data has {n_classes} classes",
+        raise AumError(f"model.n_classes is {recipe.model.n_classes} in the recipe, the data has {counted(n_classes, 'class')}",
                        fix=f"--set model.n_classes={n_classes} takes the data's")
 
 
@@ -112,7 +113,7 @@ def unheard(rates: Mapping[int, int], rate_hz: int) -> str:
         keep += f" --set frontend.window_ms={window_ms} --set frontend.hop_ms={window_ms / 2:g}"
         keep += f" --set frontend.low_hz={LOW_HZ}"
     every = sum(rates.values())
-    some = "recordings reach" if above == every else f"{above:,} of {every:,} recordings reach up to"
+    some = "recordings reach" if above == every else f"{above:,} of {counted(every, 'recording')} {plural(above, 'reaches', 'reach')} up to"
     return f"{some} {_khz(highest)}, the model hears up to {_khz(rate_hz)}; to keep the rest, train with {keep}"
 
 

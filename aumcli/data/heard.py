@@ -15,6 +15,7 @@ from aumcli.data.clips import Clip, Clips
 from aumcli.data.hdf5 import container
 from aumcli.errors import AumError
 from aumcli.files import atomic_path
+from aumcli.names import counted
 
 HEARD = "train-clips.npy"
 
@@ -71,5 +72,5 @@ def heard_before(heard: np.ndarray | None, clips: Sequence[Clip], model: Path | 
     if heard is None or not len(clips):
         return []
     known = int(np.isin(clip_hashes(clips), heard).sum())
-    return [f"warning: {model} was trained on {known:,} of the {len(clips):,} clips of the {split} split, so its figures there say nothing "
-            "about new sounds"] if known else []
+    return [f"warning: {model} was trained on {known:,} of the {counted(len(clips), 'clip')} of the {split} "
+            "split, so its figures there say nothing about new sounds"] if known else []

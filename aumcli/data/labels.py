@@ -8,6 +8,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable
 
 from aumcli.data.tables import listed
+from aumcli.names import counted
 
 FORBIDDEN = ";"  # stands between labels in a manifest, so that no label can contain it
 MARKS = ("|", ",", "/", "+", "&", "and")
@@ -92,4 +93,4 @@ def label_warnings(labels: Iterable[str], separator: str) -> list[str]:
 
 
 def _classes(shown: list[str]) -> str:
-    return "1 class looks" if len(shown) == 1 else f"{len(shown)} classes look"
+    return counted(len(shown), "class looks", "classes look")

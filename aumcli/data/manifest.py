@@ -23,7 +23,7 @@ from aumcli.data.tables import LABEL_COLUMNS, Label, csv_reader, csv_writer, lab
 from aumcli.data.parquet import read_parquet, write_parquet
 from aumcli.errors import AumError
 from aumcli.files import write_json
-from aumcli.names import escaped, unescaped
+from aumcli.names import counted, escaped, plural, unescaped
 
 CLIP_COLUMNS = ("path", "start_s", "stop_s", "labels", "split", "group")
 TEXTS = ("path", "group")                       # columns that may hold names of files
@@ -118,7 +118,8 @@ class Manifest:
                 if path in missing:
                     rows.setdefault(path, row)
             places = [f"{path} (row {row})" for path, row in rows.items()]
-            raise AumError(f"{len(missing)} of {len(paths)} sound files of {self.folder / 'manifest.csv'} are missing: "
+            raise AumError(f"{len(missing):,} of {counted(len(paths), 'sound file')} of {self.folder / 'manifest.csv'} "
+                           f"{plural(len(missing), 'is', 'are')} missing: "
                            + listed(places), fix="put them back, or run aum prepare again", exit_code=1)
 
 
@@ -214,7 +215,7 @@ def _read_clips(path: Path, known: set[str]) -> Clips:
             if not row:
                 continue
             if len(row) != len(header):
-                problems.append(f"row {reader.line_num}: {len(row)} values for {len(header)} columns")
+                problems.append(f"row {reader.line_num}: {counted(len(row), 'value')} for {counted(len(header), 'column')}")
                 continue
             name, start, stop, labels, split = [row[place] for place in places]
             if (labels, split) not in seen:

@@ -13,6 +13,7 @@ from aumcli.data.shards import ShardIndex
 from aumcli.data.stream import local_folder
 from aumcli.data.tables import listed
 from aumcli.errors import AumError
+from aumcli.names import shell_quoted
 from aumcli.recipe import Recipe
 
 SHOWN_GROUPS = 12                       # a corpus may have millions
@@ -73,6 +74,11 @@ def training_splits(manifest: Manifest, config: DataConfig) -> tuple[Sequence[Cl
     Raises:
         AumError: a split is missing or nothing is left of it.
     """
+    if config.train not in manifest.split_names:
+        raise AumError(f"{manifest.folder} has no clips to train on, which are the split {config.train!r}; it has "
+                       f"{listed(manifest.split_names)}",
+                       fix="prepare the sounds with a split to train on: --split 80/10/10; or, to test a model on these: "
+                           f"aum eval MODEL --data {shell_quoted(manifest.folder)}")
     clips = split_clips(manifest, config.train, config.hold_out)
     if not config.val_share:
         return clips, split_clips(manifest, config.val, config.hold_out)

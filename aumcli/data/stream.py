@@ -24,6 +24,7 @@ from aumcli.data.share import held_back
 from aumcli.data.shards import INDEX, Sample, Shard, ShardIndex, read_index, read_samples
 from aumcli.errors import AumError
 from aumcli.files import write_json
+from aumcli.names import counted, plural
 from aumcli.recipe import Recipe
 from aumcli.threads import decoders, map_in_parts
 
@@ -192,7 +193,8 @@ def index_of_shards(manifest: Manifest) -> ShardIndex | None:
         raise AumError(f"the shards in {manifest.folder} were made from another manifest.csv", fix=AGAIN)
     missing = [shard.name for shard in index.shards if "://" not in index.base and not Path(index.url(shard)).is_file()]
     if missing:
-        raise AumError(f"{len(missing)} of {len(index.shards)} shards are missing in {index.base}: {', '.join(missing[:5])}",
+        are = plural(len(missing), "is", "are")
+        raise AumError(f"{len(missing)} of {counted(len(index.shards), 'shard')} {are} missing in {index.base}: {', '.join(missing[:5])}",
                        fix=f"copy them there, or {AGAIN}", exit_code=1)
     return index
 

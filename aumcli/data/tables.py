@@ -11,7 +11,7 @@ from typing import TextIO
 
 from aumcli.errors import AumError
 from aumcli.files import atomic_path
-from aumcli.names import ESCAPE
+from aumcli.names import ESCAPE, counted
 
 LABEL_COLUMNS = ("index", "id", "name")
 ID_COLUMNS = ("id", "mid")                      # AudioSet calls a class's id mid, for machine id
@@ -164,7 +164,7 @@ def csv_rows(path: Path, required: Sequence[str], **how) -> Iterator[dict[str, s
             if not row:
                 continue
             if len(row) != len(header):
-                raise AumError(f"{path}: row {reader.line_num}: {len(row)} values for {len(header)} columns",
+                raise AumError(f"{path}: row {reader.line_num}: {counted(len(row), 'value')} for {counted(len(header), 'column')}",
                                fix=how.get("fix", "correct it"))
             yield dict(zip(header, row))
 

@@ -14,7 +14,7 @@ from aumcli.data.channels import MEAN
 from aumcli.data.tables import listed
 from aumcli.errors import AumError
 from aumcli.files import beside, check_writable, descriptor, is_stream, scratch_folder
-from aumcli.names import one_line
+from aumcli.names import counted, one_line
 from aumcli.predict import formats
 from aumcli.predict.formats import Format, is_folder
 from aumcli.predict.inputs import Source, check_names, share
@@ -117,7 +117,8 @@ class Tally:
     def __str__(self) -> str:
         took_s = time.perf_counter() - self.started
         factor = f", real-time factor {took_s / self.sound_s:.4f}" if self.sound_s else ""
-        return f"{self.clips:,} clip{'s' * (self.clips != 1)}, {self.sound_s:,.1f} s of sound in {took_s:.1f} s: {self.clips / took_s:,.1f} clips/s{factor}"
+        return (f"{counted(self.clips, 'clip')}, {self.sound_s:,.1f} s of sound in {took_s:.1f} s: "
+                f"{self.clips / took_s:,.1f} clips/s{factor}")
 
 
 def run(classifier: Classifier, sources: Sequence[Source], config: PredictConfig, outputs: Outputs, resume: bool = False,
@@ -204,7 +205,7 @@ def _label(classifier: Classifier, journal: Journal, config: PredictConfig, outp
     except KeyboardInterrupt:
         if outputs.anchor is None:
             raise
-        raise AumError(f"stopped; {len(sources) - len(journal.missing()):,} of {len(sources):,} results are in {journal.path}",
+        raise AumError(f"stopped; {len(sources) - len(journal.missing()):,} of {counted(len(sources), 'result')} are in {journal.path}",
                        fix="go on with the same command and --resume", exit_code=130) from None
     finally:
         bar.close()
@@ -228,7 +229,8 @@ def _cut_names(outputs: Outputs, sources: Sequence[Source]) -> list[str]:
         return []
     cut = [one_line(path.name) for source in sources
            if (path := _own_path(outputs, source)).name != os.path.basename(source.name) + outputs.kind.suffix]
-    return [f"{len(cut)} names are too long for files of results that are called so, which have names that are cut: {listed(cut, 1)}"
+    return [f"{counted(len(cut), 'name is', 'names are')} too long for files of results that are called so, "
+            f"which have names that are cut: {listed(cut, 1)}"
             ] if cut else []
 
 

@@ -16,6 +16,7 @@ from aumcli.data.audio import LONGEST_S
 from aumcli.data.channels import with_channel
 from aumcli.errors import AumError
 from aumcli.memory import physical_bytes
+from aumcli.names import counted
 from aumcli.predict.decoding import Decoder, End, Window
 from aumcli.predict.events import ClipScores, Event, add_batch
 from aumcli.predict.inputs import Source
@@ -221,7 +222,8 @@ class _Scorer:
             if "memory" not in f"{type(error).__name__} {error}".lower():
                 raise
             if not self.config.whole:
-                raise AumError(f"{len(waiting)} windows at a time are too much for the memory", fix="give a smaller --batch, or a shorter "
+                windows = counted(len(waiting), "window at a time is", "windows at a time are")
+                raise AumError(f"{windows} too much for the memory", fix="give a smaller --batch, or a shorter "
                                "--window", exit_code=1) from error
             clip = waiting[0][0]
             clip.end = End(problem=f"{clip.source.path} is too long for the memory in one pass", fix="leave out --whole",

@@ -6,6 +6,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from aumcli.names import counted
 from aumcli.train.run import Run, autocast
 
 ELSEWHERE = "in another process"
@@ -31,7 +32,7 @@ def diagnose(run: Run, number: int, batch: list[int], loss: float, norm: float, 
     elif features is not None and (layer := _first_layer(run, features)):
         where = f"{layer} is the first layer that gives one"
     elif math.isfinite(loss):
-        where = (f"every layer's output is one, the gradients of {len(grads)} tensors are not, {grads[-1]} the first" if grads
+        where = (f"every layer's output is one, the gradients of {counted(len(grads), 'tensor')} are not, {grads[-1]} the first" if grads
                  else "the gradients are too large to be squared")
     else:
         where = ELSEWHERE if run.team.size > 1 else "every layer's output is one, the loss itself is not"

@@ -5,7 +5,7 @@ from pathlib import Path
 from aumcli.data.manifest import Manifest
 from aumcli.data.tables import listed
 from aumcli.errors import AumError
-from aumcli.names import shell_quoted
+from aumcli.names import counted, shell_quoted
 from aumcli.weights import CONFIG, read_config
 
 
@@ -63,7 +63,7 @@ def _labels_differ(before: list[str], manifest: Manifest) -> str:
 
 def _clips_differ(before: dict[str, int], manifest: Manifest) -> str:
     now = {name: len(manifest.split(name)) for name in manifest.split_names}
-    counts = [f"{name} has {now.get(name, 0):,} clips and had {before.get(name, 0):,}" for name in {**before, **now}
+    counts = [f"{name} has {counted(now.get(name, 0), 'clip')} and had {before.get(name, 0):,}" for name in {**before, **now}
               if now.get(name) != before.get(name)]
     return ", ".join(counts) or "as many clips, but others, or with other labels or in another order"
 

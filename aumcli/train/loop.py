@@ -20,6 +20,7 @@ from aumcli.errors import AumError
 from aumcli.evaluate import score_clips
 from aumcli.files import write_text
 from aumcli.metrics import Metrics, best_thresholds, evaluate_scores
+from aumcli.names import counted
 from aumcli.recipe import Recipe, dump_recipe
 from aumcli.threads import one_thread
 from aumcli.train.diagnosis import ELSEWHERE, diagnose
@@ -145,7 +146,7 @@ def _epoch(run: Run, stop: StopSignal, watch: Watch, say) -> None:
     say(f"epoch {row['epoch']:>3}/{settings.epochs}  loss {row['train_loss']:.4f}  val loss {row['val_loss']:.4f}  "
         f"{run.metric[4:]} {percent(row[run.metric])}{' *' if best else '  '}  {row['seconds']:.1f} s")
     if _gave_up(run):
-        say(f"no better {run.metric[4:]} for {settings.stop_after} epochs: the run ends here")
+        say(f"no better {run.metric[4:]} for {counted(settings.stop_after, 'epoch')}: the run ends here")
 
 
 def _save_now(run: Run) -> bool:
@@ -297,7 +298,7 @@ def _count_bad_files(run: Run, bad: list[tuple[int, AumError]], say) -> None:
             continue
         run.bad_files.add(clip)
         if len(run.bad_files) > most:
-            raise AumError(error.problem + (f"; more than {most} clips can't be read" if most else ""),
+            raise AumError(error.problem + (f"; more than {counted(most, 'clip')} can't be read" if most else ""),
                            fix=error.fix + f"; data.bad_files says how many may be left out, now {most}", exit_code=1)
         say(f"left out, {len(run.bad_files)} of at most {most}: {error.problem}")
 

@@ -18,7 +18,7 @@ from aumcli.data.splits import corpus_folder, open_corpus, reported_clips, split
 from aumcli.data.stream import ShardStream, index_of_shards, shard_streams
 from aumcli.errors import AumError
 from aumcli.metrics import best_row
-from aumcli.names import escaped
+from aumcli.names import counted, escaped
 from aumcli.plan import settings_rows
 from aumcli.recipe import Recipe
 from aumcli.train.identity import check_same_data
@@ -165,12 +165,13 @@ def build(recipe: Recipe, out: Path, data: Path | str | None, device: torch.devi
     parameters = sum(x.numel() for x in network.parameters())
     trained = sum(x.numel() for x in network.parameters() if x.requires_grad)
     return run, [
-        f"{folder}: {len(train_clips)} training and {len(val_clips)} validation clips, {len(manifest.labels)} classes"
-        + ("; " if index is None else f", streamed from {len(index.shards)} shards in {index.base}; ") +
+        f"{folder}: {len(train_clips):,} training and {counted(len(val_clips), 'validation clip')}, {counted(len(manifest.labels), 'class')}"
+        + ("; " if index is None else f", streamed from {counted(len(index.shards), 'shard')} in {index.base}; ") +
         f"{recipe.model.describe()}, {parameters:,} parameters" + (f", {trained:,} trained" if trained < parameters else "") + "; "
-        f"{classifier.backend} backend on {device}, {torch.get_num_threads()} threads, seed {recipe.seed}"
-        + (f"; {team.size} processes, each batch in {recipe.train.parts} parts" if team.size > 1 else ""), *doubts, *notes], [
-        *(f"{what:<10}  {value}" for what, value in settings_rows(recipe, len(train_clips), reported, measured, lost, kept is not None))]
+        f"{classifier.backend} backend on {device}, {counted(torch.get_num_threads(), 'thread')}, seed {recipe.seed}"
+        + (f"; {team.size} processes, each batch in {counted(recipe.train.parts, 'part')}" if team.size > 1 else ""),
+        *doubts, *notes], [
+         *(f"{what:<10}  {value}" for what, value in settings_rows(recipe, len(train_clips), reported, measured, lost, kept is not None))]
 
 
 def _share_out(recipe: Recipe, team: Team) -> Recipe:

@@ -11,6 +11,7 @@ import torch
 from aumcli.errors import AumError
 from aumcli.files import write_json, write_text
 from aumcli.metrics import Metrics
+from aumcli.names import counted
 from aumcli.report import drawn, environment, markdown_table, plot_confusion, plot_curves
 from aumcli.train.run import Run
 from aumcli.train.state import average_epochs, with_figures
@@ -103,7 +104,8 @@ def finish(run: Run, measure: Callable[[torch.nn.Module], tuple[Metrics, tuple[f
         if run.team.leads:
             config = with_figures(run, averaged=run.recipe.train.average_last, **{run.metric: score})
             save_model(run.out / "averaged", network.state_dict(), config.model_copy(update={"thresholds": thresholds}))
-        say(f"averaged/, the mean of the last {run.recipe.train.average_last} epochs: {run.metric[4:]} {percent(score)} on the validation split")
+        epochs = counted(run.recipe.train.average_last, "epoch")
+        say(f"averaged/, the mean of the last {epochs}: {run.metric[4:]} {percent(score)} on the validation split")
     if run.team.leads:
         _report(run, metrics, averaged)
         problems = [drawn(plot_curves, run.history, run.out / "curves.png", run.out.name, run.metric)]
@@ -126,7 +128,7 @@ def _report(run: Run, metrics: Metrics, averaged: Metrics | None) -> None:
     best, last = run.history[run.best - 1], run.history[-1]
     score = run.metric[4:]
     rows = [["model", run.recipe.model.describe()], ["training clips", len(run.train)], ["epochs", f"{last['epoch']} of {run.recipe.train.epochs}"],
-            [f"best {score}", f"{percent(best[run.metric])} of {metrics.clips} validation clips, at epoch {best['epoch']}"],
+            [f"best {score}", f"{percent(best[run.metric])} of {counted(metrics.clips, 'validation clip')}, at epoch {best['epoch']}"],
             ["time", f"{sum(row['seconds'] for row in run.history) / 60:.1f} min"],
             ["steps left out", sum(row["skipped_steps"] for row in run.history)], ["clips left out", len(run.bad_files)],
             *([key, value] for key, value in facts.items() if key != "environment"), *(list(item) for item in facts["environment"].items())]

@@ -12,6 +12,7 @@ from aumcli.config import ModelConfig, NetworkConfig
 from aumcli.core import build_network
 from aumcli.errors import AumError
 from aumcli.files import atomic_path, write_json
+from aumcli.names import counted
 from aumcli.weights.tensors import check_finite, check_regular, read_safetensors, safetensors_shapes
 
 WEIGHTS, CONFIG = "model.safetensors", "config.json"
@@ -75,7 +76,8 @@ def _check_shapes(path: Path, found: dict[str, tuple[int, ...]], config: Network
     """Refuse weights that aren't the network's, before any memory is taken for what a configuration only claims."""
     fix = "the two files come from different models; copy the whole directory again"
     if config.depth > len(found):
-        raise AumError(f"{path} doesn't fit {CONFIG}: {len(found)} tensors are too few for {config.depth:,} blocks", fix=fix)
+        raise AumError(f"{path} doesn't fit {CONFIG}: {counted(len(found), 'tensor is', 'tensors are')} too few for "
+                       f"{counted(config.depth, 'block')}", fix=fix)
     try:
         with torch.device("meta"):  # shapes without memory
             network = build_network(config.model_copy(update={"depth": 1}))
@@ -90,7 +92,7 @@ def _check_shapes(path: Path, found: dict[str, tuple[int, ...]], config: Network
         have, want = (shapes.get(wrong[0], "missing") for shapes in (found, wanted))
         want = "not in the network" if want == "missing" else f"not {want}"
         raise AumError(f"{path} doesn't fit {CONFIG}: {wrong[0]} is {have}, {want}"
-                       + (f"; {len(wrong) - 1} more tensors differ" if len(wrong) > 1 else ""), fix=fix)
+                       + (f"; {counted(len(wrong) - 1, 'more tensor differs', 'more tensors differ')}" if len(wrong) > 1 else ""), fix=fix)
 
 
 def read_config(folder: Path | str) -> ModelConfig:

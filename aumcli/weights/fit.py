@@ -12,6 +12,7 @@ from aumcli.config import FrontendConfig, ModelConfig, NetworkConfig
 from aumcli.core import build_network
 from aumcli.core.patches import resize_patches, resize_positions
 from aumcli.errors import AumError
+from aumcli.names import counted
 from aumcli.weights.published import HEADS, PATCHES, POSITIONS, Checkpoint, read_checkpoint
 
 AUDIOSET_CLASSES = 527
@@ -109,7 +110,7 @@ def initialise(network: nn.Module, config: ModelConfig, path: Path | str, heads:
     if other := _other_values(config.frontend, checkpoint.frontend):
         notes.append(f"the input is not the checkpoint's: {', '.join(other)}")
     if checkpoint.labels is None and same_classes and checkpoint.model.n_classes == model.n_classes:
-        notes.append(f"the head of {model.n_classes} classes is taken over, though the checkpoint doesn't name them: they have to be in "
+        notes.append(f"the head of {counted(model.n_classes, 'class')} is taken over, though the checkpoint doesn't name them: they have to be in "
                      "the order of labels.csv; aum convert with --labels gives them names, which are compared")
     return notes
 
@@ -154,7 +155,7 @@ def load(network: nn.Module, checkpoint: Checkpoint, path: str, same_classes: bo
         raise AumError(f"{path} doesn't fit the model that its tensors describe: {name} is {'unknown' if left_out else 'missing'}",
                        fix="the file comes from another code, or is incomplete")
     network.load_state_dict(loaded, strict=False)
-    notes.insert(0, f"loaded {len(loaded)} tensors, {sum(x.numel() for x in loaded.values()):,} parameters")
+    notes.insert(0, f"loaded {counted(len(loaded), 'tensor')}, {counted(sum(x.numel() for x in loaded.values()), 'parameter')}")
     notes += [f"new, not trained: {_some(new)}"] if new else []
     return notes + ([f"left out: {_some(left_out)}"] if left_out else [])
 
@@ -168,7 +169,7 @@ def _target(checkpoint: Checkpoint, path: Path | str, labels: Sequence[str] | No
         raise AumError(f"{path} ({checkpoint.kind}) gets a new head, but for which classes?", fix="name them with --labels")
     classes = len(labels) if fresh_head else checkpoint.model.n_classes
     if labels is not None and len(labels) != classes:
-        raise AumError(f"{len(labels)} labels for a head of {classes} classes",
+        raise AumError(f"{counted(len(labels), 'label')} for a head of {counted(classes, 'class')}",
                        fix="give the labels that this model was trained on, or --new-head for a new head to train")
     activation = activation or checkpoint.activation
     of_audioset = classes == AUDIOSET_CLASSES
@@ -216,7 +217,7 @@ def _about_head(checkpoint: Checkpoint, model: NetworkConfig) -> str:
     if checkpoint.of_pictures:
         why = "the checkpoint's classes are of pictures"
     elif checkpoint.model.n_classes != model.n_classes:
-        why = f"the checkpoint has {checkpoint.model.n_classes} classes, the model {model.n_classes}"
+        why = f"the checkpoint has {counted(checkpoint.model.n_classes, 'class')}, the model {model.n_classes}"
     else:
         why = "the model has classes of its own"
     if model.architecture == "ast":

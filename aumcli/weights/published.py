@@ -12,6 +12,7 @@ from torch import Tensor
 from aumcli.config import AudioMambaConfig, ClsPosition, FrontendConfig, NetworkConfig, SpectrogramTransformerConfig
 from aumcli.core.patches import cls_index
 from aumcli.errors import AumError
+from aumcli.names import counted
 from aumcli.weights import transformers_ast
 from aumcli.weights.directory import CONFIG, read_config, read_model
 from aumcli.weights.tensors import read_tensors
@@ -104,7 +105,7 @@ def _vision_mamba(tensors: dict[str, Tensor], cls_position: str) -> Checkpoint:
     kernel = tensors["patch_embed.proj.weight"]                                                        # (d, colours, h, w)
     tensors["patch_embed.proj.weight"] = kernel.mean(1, keepdim=True)
     notes = [f"averaged the patch embedding over {kernel.shape[1]} colours"]
-    notes += [f"left out {len(rotary)} rotary tables"] if rotary else []
+    notes += [f"left out {counted(len(rotary), 'rotary table')}"] if rotary else []
     side = _side(patches) * kernel.shape[-1]
     return Checkpoint("a ViM of ImageNet", tensors, _audio_mamba(tensors, cls_position, side, side), of_pictures=True, notes=notes)
 

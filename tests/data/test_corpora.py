@@ -102,7 +102,7 @@ def test_voxceleb(tmp_path):
     assert splits(report) == {"train": 2, "val": 1, "test": 2} and list(report.classes) == ["id10001", "id10002", "id10003"]
     assert clips[str(tmp_path / "vox/dev/wav" / rows[1][1])].group == "id10002/0_laIeN-Q44"
     assert report.missing == {"train": {"listed": 3, "missing": 1}}
-    assert any("1 of 4 videos occur in several splits (1 in test and val)" in text for text in report.warnings)
+    assert any("1 of 4 videos occurs in several splits (1 in test and val)" in text for text in report.warnings)
     for text in ("4 id10001/x/00001.wav\n", "1 ../../etc/passwd\n", "1 id10001/../00001.wav/\n", ""):
         with pytest.raises(AumError):
             voxceleb.read_split(write(tmp_path / "iden_split.txt", text))

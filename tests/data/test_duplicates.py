@@ -84,6 +84,6 @@ def test_what_is_said_of_doubled_clips(tmp_path, labels, splits, words):
     warnings = doubled(clips, False, ", ask")
     assert len(warnings) == len(words) and all(word in text for word, text in zip(words, warnings))
     assert (
-        f"1 sounds occur several times {words[0]}" in warnings[0]
+        f"1 sound occurs several times {words[0]}" in warnings[0]
         and f"{path} from 0 s to 0.1 s = {tmp_path}/b.wav from 0 s" in warnings[0]
     )

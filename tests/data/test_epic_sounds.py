@@ -70,7 +70,7 @@ def test_epic_sounds(kitchen, tmp_path, kind):
     waveform, rate_hz = load_audio(clip.path, None, clip.start_s, clip.stop_s)
     assert rate_hz == 24000
     np.testing.assert_array_equal(waveform * 32768, samples[49656:71832])             # to the sample
-    assert any("1 of 1 videos occur in several splits" in text for text in report.warnings)
+    assert any("1 of 1 video occurs in several splits" in text for text in report.warnings)
     assert report.normalisation["clips"] == 3
 
 

@@ -90,7 +90,7 @@ def test_another_number_of_classes_is_refused(tmp_path):
 @pytest.mark.parametrize("rates, rate_hz, said", [
     ({8000: 3}, 16000, ()), ({16000: 3}, 16000, ()), ({}, 16000, ()),
     ({44100: 3}, 16000, ("recordings reach 22.05 kHz", "hears up to 8 kHz", "frontend.sample_rate_hz=44100")),
-    ({16000: 9, 48000: 1}, 16000, ("1 of 10 recordings reach up to 24 kHz", "frontend.sample_rate_hz=48000")),
+    ({16000: 9, 48000: 1}, 16000, ("1 of 10 recordings reaches up to 24 kHz", "frontend.sample_rate_hz=48000")),
     ({250000: 3}, 16000, ("125 kHz", "sample_rate_hz=250000", "window_ms=4.0", "hop_ms=2", "low_hz=8000")),
     ({8000: 3}, 4000, ("4 kHz", "up to 2 kHz"))])
 def test_the_band_that_is_not_heard(rates, rate_hz, said):

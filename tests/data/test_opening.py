@@ -122,5 +122,5 @@ def test_leaks():
     clips = [Clip("x", split="train", group="ann"), Clip("x", split="test", group="ann"), Clip("x", split="val", group="bob"),
              Clip("x", split="train"), Clip("x", split="test")]
     assert leaks("speaker", clips, lambda clip: clip.group) == [
-        "1 of 2 speakers occur in several splits (1 in test and train), so figures tell less about unheard speakers: ann"]
+        "1 of 2 speakers occurs in several splits (1 in test and train), so figures tell less about unheard speakers: ann"]
     assert leaks("speaker", clips[2:], lambda clip: clip.group) == []

@@ -233,7 +233,7 @@ def test_folder_duplicates_stay_together_and_are_reported(tmp_path):
     assert table(clips)["a", "val"] == table(clips)["a", "test"] == 2
     assert split["b/3.wav"] == split["a/other.wav"] == "train"      # a contradiction is not tested on
     assert any("10 sounds occur several times in one class" in text for text in warnings)
-    assert any("1 sounds occur several times under different classes" in text and "other.wav" in text
+    assert any("1 sound occurs several times under different classes" in text and "other.wav" in text
                for text in warnings)
 
 
@@ -265,7 +265,7 @@ def test_a_class_may_be_called_train(tmp_path):
 
 
 @pytest.mark.parametrize("files, words", [
-    (["dog/1.wav", "dog/2.wav"], "1 class folders.*dog"),
+    (["dog/1.wav", "dog/2.wav"], "1 class folder.*dog"),
     (["1.wav", "2.wav"], "no sub-folders"),
     (["dog/1.wav", "cat/1.wav", "pig/notes.txt"], "pig holds no sounds"),
     (["dog/1.wav", "a;b/1.wav"], "can't be the name of a class"),
@@ -341,7 +341,7 @@ def test_folder_names_what_cannot_be_listed_and_takes_the_rest(tmp_path, locked)
     assert str(tmp_path / "a/deep") in index.left_out[0].reason
     assert [label.id for label in index.labels] == ["a", "b"] and len(clips) == 2
     locked.add("b")
-    words = "1 class folders with sounds: a; .*/b can't be listed.*\n.*chmod -R u.rX "
+    words = "1 class folder with sounds: a; .*/b can't be listed.*\n.*chmod -R u.rX "
     with pytest.raises(AumError, match=words) as caught:
         arranged(tmp_path)
     assert caught.value.exit_code == 1

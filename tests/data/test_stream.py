@@ -143,7 +143,7 @@ def test_shards_that_do_not_belong(folder, tmp_path):
     manifest = read_manifest(copy)
     index = json.loads((copy / "shards" / "shards.json").read_text())
     (copy / "shards" / index["shards"][0]["name"]).unlink()
-    with pytest.raises(AumError, match="1 of .* shards are missing"):
+    with pytest.raises(AumError, match="1 of .* shards is missing"):
         index_of_shards(manifest)
     (copy / "shards" / "shards.json").write_text(json.dumps(index | {"manifest_sha256": "0" * 64}))
     with pytest.raises(AumError, match="another manifest"):

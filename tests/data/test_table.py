@@ -163,7 +163,7 @@ def test_csv_the_same_sound_under_two_labels_or_in_two_splits(tmp_path):
     )
     classes, between = prepare("csv", tmp_path / "out", source=table).warnings
     assert (
-        "1 sounds occur several times under different classes" in classes
+        "1 sound occurs several times under different classes" in classes
         and "2.wav = " in classes
         and "joined by ;" in classes
     )
@@ -177,7 +177,7 @@ def test_csv_the_same_sound_under_two_labels_or_in_two_splits(tmp_path):
         "path,label,split,start,stop\n0.wav,dog,train,0,0.2\nsoft.wav,cat,test,0.2,0.4\n3.wav,dog,val,0,0.2\n",
     )
     assert any(
-        "1 of 2 files occur in several splits (1 in test and train)" in text
+        "1 of 2 files occurs in several splits (1 in test and train)" in text
         for text in prepare("csv", tmp_path / "out", source=slices).warnings
     )
     names = ("0", "soft", "1", "hard", "2", "copy", "3")

@@ -25,7 +25,7 @@ def test_csv_with_all_columns(tmp_path):
     clip = clips[str(tmp_path / "sounds" / "0.wav") + "@0.5"]
     assert (clip.stop_s, clip.labels, clip.split, clip.group) == (1.5, ("dog", "cat"), "train", "ann")
     assert [item.reason for item in report.left_out] == ["row 5 of mine.csv gives it no label"]
-    assert any("1 of 2 groups occur in several splits" in text for text in report.warnings)
+    assert any("1 of 2 groups occurs in several splits" in text for text in report.warnings)
     moved = write(tmp_path / "elsewhere" / "mine.csv", table.read_text())
     assert splits(prepare("csv", tmp_path / "out2", source=tmp_path / "sounds", annotations=moved)) == splits(report)
 
@@ -55,7 +55,7 @@ def test_csv_without_split_keeps_groups_together(tmp_path):
 
 @pytest.mark.parametrize("text, settings, words", [
     ("a,b\n1,2\n", [], "no column that could be the path or the label; it has a, b"), ("", [], "no first line"),
-    ("path,label\nx.wav\n", [], "row 2: 1 values for 2 columns"), ("path,label\n,a\n", [], "row 2: no path"),
+    ("path,label\nx.wav\n", [], "row 2: 1 value for 2 columns"), ("path,label\n,a\n", [], "row 2: no path"),
     ("path,label,start\nx.wav,a,soon\n", [], "row 2: could not convert"), ("path,label\n", ["label=kind"], "has no column kind"),
     ("path,label,split\nx.wav,a,\n", [], "row 2: no split"), ("path,label\n", ["colour=red"], "no setting colour"),
     ("path,label\nx.wav,\"a\n" + "x" * 2_000_000, [], "not a CSV file"), ("path,label\nx.wav,a;\x00\n", ["label"], "not key=value")])

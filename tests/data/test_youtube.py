@@ -38,9 +38,9 @@ def test_audioset_in_all_the_names_that_people_use(tmp_path):
     assert clips[str(root / "YYabcdefghij.wav")].labels == ("/m/09x0r", "/m/05zppz")
     assert report.missing == {"test": {"listed": 2, "missing": 1}} and report.classes["Speech"]["test"]["missing"] == 1
     assert list(report.classes) == ["Speech", "Male speech, man speaking", "Male singing"]
-    assert any("1 sounds belong to no row" in text for text in report.warnings)
+    assert any("1 sound belongs to no row" in text for text in report.warnings)
     assert "evaluation2,5.0,,/m/09x0r,test,evaluation2" in (tmp_path / "out" / "missing.csv").read_text()
-    with pytest.raises(AumError, match="1 clips can't be used.*\n.*evaluation2: no such file"):
+    with pytest.raises(AumError, match="1 clip can't be used.*\n.*evaluation2: no such file"):
         prepare("audioset", tmp_path / "strict", source=root, strict=True)
 
 
@@ -52,7 +52,7 @@ def test_audioset_is_trained_on_the_unbalanced_segments_as_published(tmp_path):
     assert {clip.group for clip in clips.values()} == {"unbalanced1", "evaluation1"}
     said = "\n".join(report.warnings)                                         # nothing vanishes
     assert "the 5 of balanced_train_segments.csv, 4 of which have a file, are not trained on: --set train=full" in said
-    assert "1 sounds belong to no row" in said                                # the balanced ones are no strangers
+    assert "1 sound belongs to no row" in said                                # the balanced ones are no strangers
     (root / "balanced_train_segments.csv").unlink()
     report = prepare("audioset", tmp_path / "again", source=root)
     assert splits(report) == {"train": 1, "test": 1}
@@ -98,7 +98,7 @@ def test_audioset_files_that_are_not_the_segment(tmp_path):
     report, clips = prepared("audioset", tmp_path / "out", source=root, settings=["train=full"])
     reasons = [item.reason for item in report.left_out]
     assert len(reasons) == 2 and "begins at another time" in reasons[0] and "it may be the whole video" in reasons[1]
-    assert any("1 sounds occur twice" in text for text in report.warnings)
+    assert any("1 sound occurs twice" in text for text in report.warnings)
 
 
 @pytest.mark.parametrize("table, words", [

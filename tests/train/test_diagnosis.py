@@ -117,7 +117,7 @@ def test_a_gradient_only(corpus, tmp_path, monkeypatch, clip_grad):
 
     network_in(monkeypatch, plant)
     error = problem(quietly, tiny(f"train.clip_grad={clip_grad}"), tmp_path / "run", corpus)
-    assert "the gradients of 1 tensors are not, layers.0.norm.weight the first" in error.problem and "gradient norm nan" in error.problem
+    assert "the gradients of 1 tensor are not, layers.0.norm.weight the first" in error.problem and "gradient norm nan" in error.problem
 
 
 def test_a_gradient_too_large_to_be_squared(corpus, tmp_path, monkeypatch):

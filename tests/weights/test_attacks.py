@@ -82,7 +82,7 @@ ATTACKS = {
     "infinite": (lambda f: tensors(f, lambda t: {**t, "head.bias": t["head.bias"] + float("inf")}), "NaN or infinite values in head.bias"),
     "a block larger than the first": (lambda f: tensors(f, lambda t: {
         name: torch.zeros(1) if name.startswith("layers.1.") else x for name, x in t.items()}), "layers.1."),
-    "classes": (lambda f: rewrite(f, model__n_classes=HUGE), "3 labels for 1000000000 classes"),
+    "classes": (lambda f: rewrite(f, model__n_classes=HUGE), "3 labels for 1,000,000,000 classes"),
     "depth": (lambda f: rewrite(f, model__depth=HUGE), "1,000,000,000 blocks"),
     "width": (lambda f: rewrite(f, model__width=HUGE), "doesn't fit"),
     "width beyond 64 bits": (lambda f: rewrite(f, model__width=16 * 10**30), "doesn't fit"),

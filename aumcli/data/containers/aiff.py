@@ -7,6 +7,7 @@ from aumcli.data.containers.chunks import FORM, Chunk, chunks, extent, no_sound
 from aumcli.data.containers.errors import left_over, too_long, truncated, whole_fix
 from aumcli.data.containers.extent import Extent
 from aumcli.data.containers.region import Contents, Region
+from aumcli.names import counted
 
 UNCOMPRESSED = re.compile(rb"NONE|sowt|twos|raw |in24|in32|23ni|42ni|fl32|FL32|fl64|FL64")
 COMPANDED = re.compile(rb"ulaw|ULAW|alaw|ALAW")
@@ -37,9 +38,9 @@ def _sound(region: Region, path: str, comm: Chunk, sound: Chunk) -> Contents:
     size, rest = sound.size, region.size - sound.start
     there = extent(region, FORM, sound.start, size, frame_bytes)
     if there is Extent.LESS:
-        raise truncated(path, f"its header promises {size:,} bytes of sound, {rest:,} are there")
+        raise truncated(path, f"its header promises {counted(size, 'byte')} of sound, {rest:,} are there")
     if there is Extent.MORE:
-        raise left_over(path, f"its header says {size:,} bytes, {rest - size:,} stand behind that", whole_fix(path))
+        raise left_over(path, f"its header says {counted(size, 'byte')}, {counted(rest - size, 'stands', 'stand')} behind that", whole_fix(path))
     size = rest if there is Extent.UNKNOWN else size
     offset = int.from_bytes(region.read(sound.start, 4))
     held = (size - HEAD_BYTES - offset) // frame_bytes if frame_bytes else frames

@@ -6,6 +6,7 @@ from aumcli.data.containers.chunks import CAF, Chunk, chunks, extent, no_sound
 from aumcli.data.containers.errors import cut_fix, damaged, left_over, truncated
 from aumcli.data.containers.extent import Extent
 from aumcli.data.containers.region import Contents, Region
+from aumcli.names import counted
 
 EDIT_BYTES = 4  # of the chunk data, before the sound
 ALAC_FLAGS = {16: 1, 20: 2, 24: 3, 32: 4}  # by bits; ffmpeg leaves them out, and libsndfile needs them
@@ -29,9 +30,9 @@ def scan(region: Region, path: str) -> Contents:
     # -1: up to the end
     there = Extent.UNKNOWN if size < 0 else extent(region, CAF, sound.start, size, packet_bytes)
     if there is Extent.LESS:
-        raise truncated(path, f"its header promises {size:,} bytes of sound, {rest:,} are there")
+        raise truncated(path, f"its header promises {counted(size, 'byte')} of sound, {rest:,} are there")
     if there is Extent.MORE:
-        why = f"its header says {size:,} bytes, {rest - size:,} stand behind that"
+        why = f"its header says {counted(size, 'byte')}, {counted(rest - size, 'stands', 'stand')} behind that"
         raise left_over(path, why, cut_fix(path, sound.start + size))
     if there is Extent.UNKNOWN:
         size = rest

@@ -7,6 +7,7 @@ from aumcli.data.containers.errors import convert_fix, damaged, left_over, trunc
 from aumcli.data.containers.extent import ALL_ONES, Extent, compare
 from aumcli.data.containers.region import Contents, Region
 from aumcli.data.containers.tags import is_padding
+from aumcli.names import counted
 
 AU_WIDTHS = {1: 1, 2: 1, 3: 2, 4: 3, 5: 4, 6: 4, 7: 8, 27: 1}  # bytes of a value by encoding
 
@@ -54,6 +55,6 @@ def scan_nist(region: Region, path: str) -> Contents:
 def _check(path: str, there: Extent, size: int, rest: int) -> None:
     """Raise what is wrong where the header says `size` bytes and `rest` follow it."""
     if there is Extent.LESS:
-        raise truncated(path, f"its header promises {size:,} bytes of sound, {max(0, rest):,} are there")
+        raise truncated(path, f"its header promises {counted(size, 'byte')} of sound, {max(0, rest):,} are there")
     if there is Extent.MORE:
-        raise left_over(path, f"its header says {size:,} bytes, {rest - size:,} stand behind that", whole_fix(path))
+        raise left_over(path, f"its header says {counted(size, 'byte')}, {counted(rest - size, 'stands', 'stand')} behind that", whole_fix(path))

@@ -16,12 +16,14 @@ from types import ModuleType
 from aumcli.data.clips import Clip, Clips
 from aumcli.data.tables import Label, listed, read_labels
 from aumcli.errors import AumError, did_you_mean
+from aumcli.names import counted
 
 CORPORA = {                             # name -> module
     "as20k": "audioset", "ast-json": "ast_json", "audioset": "audioset", "csv": "table", "epic_sounds": "epic_sounds",
     "esc50": "esc50", "folder": "folder", "fsdd": "fsdd", "speechcommands": "speechcommands", "synth": "synth",
     "vggsound": "vggsound", "voxceleb1": "voxceleb"}
 SPLITS = ("train", "val", "test")
+TEST_ONLY = (0, 0, 100)                 # --split 0/0/100: nothing is trained on
 SPLIT_NAMES = {"train": "train", "training": "train", "val": "val", "valid": "val", "validation": "val", "dev": "val",
                "test": "test", "testing": "test", "eval": "test", "evaluation": "test"}
 KEPT = {"silent": "whose waveform never changes", "loud": "far above full scale"}      # --set keep=... -> clips
@@ -196,7 +198,7 @@ def labels_for(request: Request, ids: Iterable[str]) -> list[Label]:
     labels = [Label(label.index, label.name, label.name) for label in read_labels(table)]
     unknown = sorted(set(ids) - {label.name for label in labels})
     if unknown:
-        raise AumError(f"{table} lacks {len(unknown)} classes: {listed(unknown)}", fix="take the table that belongs to "
+        raise AumError(f"{table} lacks {counted(len(unknown), 'class')}: {listed(unknown)}", fix="take the table that belongs to "
                        f"{request.corpus}, or remove it")
     return labels
 

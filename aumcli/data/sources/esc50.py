@@ -13,6 +13,7 @@ from aumcli.data.fetch import check_space, download, unpack
 from aumcli.data.sources import Index, Request
 from aumcli.data.tables import Label, csv_rows, raise_problems
 from aumcli.errors import AumError
+from aumcli.names import counted
 
 # GitHub's archives of a branch aren't byte-stable and name no digest, so the content is verified instead: every row of the table
 # has its file, file names repeat the row (fold, source, class), and folds and classes are as many and as large as published.
@@ -95,6 +96,7 @@ def _verified(folder: Path) -> list[dict[str, str]]:
     counts = {(row["fold"], row["target"]) for row in rows}
     names = {row["target"]: row["category"] for row in rows}
     if len(rows) != CLIPS or len(counts) != FOLDS * CLASSES or len(set(names.values())) != CLASSES:
-        problems.append(f"it has {len(rows)} clips of {len(names)} classes, published are {CLIPS} of {CLASSES} in {FOLDS} folds")
+        problems.append(f"it has {counted(len(rows), 'clip')} of {counted(len(names), 'class')}, published are {CLIPS} of "
+                        f"{CLASSES} in {FOLDS} folds")
     raise_problems(folder / TABLE, problems, f"take the archive {URL}")
     return rows

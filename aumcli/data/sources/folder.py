@@ -25,10 +25,11 @@ from aumcli.data.duplicates import content_digest, duplicates, tell_silence_apar
 from aumcli.data.sources import SPLIT_NAMES, SPLITS, Index, LeftOut, Request, nothing_called
 from aumcli.data.tables import Label, csv_reader, listed, sniff
 from aumcli.errors import AumError
-from aumcli.names import shell_quoted, shown
+from aumcli.names import counted, plural, shell_quoted, shown
 from aumcli.progress import progress
 
 SHARES = (80.0, 10.0, 10.0)             # percent of train, val, test
+ALL_TESTED = {"test": 1.0}
 LAYOUT = "expected is one sub-folder per class, at least two: DIR/dog/1.wav, DIR/cat/2.flac, ..."
 GROUPS = ("what stays in one split, such as a speaker: --set group=folder for the folders below the class's; --set 'group=^([^_]+)_' for "
           "what stands before the first _ in the file's name; or --set group=TABLE.csv with the columns path and group")
@@ -69,7 +70,7 @@ def index(request: Request) -> Index:
     warnings = found.warnings + _same_names(parents.values() or [root])
     classes = sorted({clip.labels[0] for clip in clips})
     if len(classes) < 2:
-        raise AumError(f"{root} has {len(classes)} class folders with sounds{': ' + classes[0] if classes else ''}"
+        raise AumError(f"{root} has {counted(len(classes), 'class folder')} with sounds{': ' + classes[0] if classes else ''}"
                        + "".join(f"; {item.reason}" for item in found.unreadable[:3]),
                        fix=_readable(root) if found.unreadable else LAYOUT, exit_code=1 if found.unreadable else 2)
     shares = dict(zip(SPLITS, request.shares or SHARES))
@@ -171,7 +172,8 @@ def _class_folders(parent: Path, split: str, found: _Found) -> None:
         _check_class(folder, sounds or unreadable, split)
         found.clips += [Clip(path, labels=(class_name(folder),), split=split) for path in sounds]
     if other:
-        found.warnings.append(f"{len(other)} files in {parent} are not sounds and were passed over: "
+        are_none = plural(len(other), "is no sound and was", "are not sounds and were")
+        found.warnings.append(f"{counted(len(other), 'file')} in {parent} {are_none} passed over: "
                               + listed(shown(str(path.relative_to(parent))) for path in other))
 
 
@@ -235,14 +237,14 @@ def _grouped(clips: list[Clip], group: str, root: Path, parents: dict[str, Path]
         names = [(match[1] or "") if (match := pattern.search(name)) else "" for name in below]
         what = "there is no folder between the class's and" if group == "folder" else f"--set group={group} finds no group in"
     if without := [shown(str(clip.path.relative_to(root))) for clip, name in zip(clips, names) if not name]:
-        raise AumError(f"{what} {len(without)} of {len(clips)} clips: {listed(without)}", fix=GROUPS)
+        raise AumError(f"{what} {len(without):,} of {counted(len(clips), 'clip')}: {listed(without)}", fix=GROUPS)
     return [replace(clip, group=name) for clip, name in zip(clips, names)]
 
 
 def _about_groups(clips: list[Clip], group: str) -> list[str]:
     """A note that names the groups, so that a wrong pattern is seen."""
     names = sorted({clip.group for clip in clips})
-    return [f"{len(names)} groups, each in one split: {listed(names)}"] if group else []
+    return [f"{counted(len(names), 'group')}, each in one split: {listed(names)}"] if group else []
 
 
 def _arrange(clips: list[Clip], left_out: list[LeftOut], shares: dict[str, float], classes: list[str],
@@ -272,6 +274,8 @@ def _arrange(clips: list[Clip], left_out: list[LeftOut], shares: dict[str, float
             if _is_open(clip) and earlier.get(str(clip.path)) in ("train", *shares)}
     share_out = _by_group if any(clip.group for clip in clips) else _by_class
     chosen = kept | share_out(clips, key, shares, classes, seed, kept)
+    if shares == ALL_TESTED:
+        chosen = dict.fromkeys(key.values(), "test")
     arranged = [replace(clip, split=chosen.get(key[clip.path], "train")) if _is_open(clip) else clip for clip in clips]
     return arranged, duplicates(arranged, [content[clip.path] for clip in arranged]) + _thin(arranged, classes, shares)
 
@@ -355,5 +359,5 @@ def _thin(clips: list[Clip], classes: list[str], shares: dict[str, float]) -> li
     have = {(clip.labels[0], clip.split) for clip in clips}
     wanted = dict.fromkeys([*shares, *(clip.split for clip in clips)])
     lacking = {split: [name for name in classes if (name, split) not in have] for split in wanted}
-    return [f"{len(names)} classes have no clip in {split}: {listed(names)}"
+    return [f"{counted(len(names), 'class has', 'classes have')} no clip in {split}: {listed(names)}"
             for split, names in lacking.items() if names]

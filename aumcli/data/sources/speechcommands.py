@@ -12,6 +12,7 @@ from aumcli.data.clips import Clips
 from aumcli.data.fetch import check_space, download, unpack
 from aumcli.data.sources import Index, LeftOut, Request, labels_for
 from aumcli.errors import AumError
+from aumcli.names import counted
 
 URL = "http://download.tensorflow.org/data/speech_commands_v0.02.tar.gz"
 SIZE, SHA256 = 2_428_923_189, "af14739ee7dc311471de98f5f9d2c9191b18aedfe957f4a6ff791c709868ff58"
@@ -98,6 +99,6 @@ def _listed(request: Request, folder: Path, origin: str) -> Index:
 def _differences(clips: Clips, classes: set[str]) -> list[str]:
     """Where a folder isn't the whole corpus: a download is known to be by its digest, a copy by its counts."""
     found = {split: len(clips.of_split(split)) for split in CLIPS}
-    warnings = [f"{found[split]:,} clips in {split}, the published corpus has {count:,}"
+    warnings = [f"{counted(found[split], 'clip')} in {split}, the published corpus has {count:,}"
                 for split, count in CLIPS.items() if found[split] != count]
-    return warnings + ([f"{len(classes)} words, the published corpus has {CLASSES}"] if len(classes) != CLASSES else [])
+    return warnings + ([f"{counted(len(classes), 'word')}, the published corpus has {CLASSES}"] if len(classes) != CLASSES else [])

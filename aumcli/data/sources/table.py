@@ -27,6 +27,7 @@ from aumcli.data.sources.folder import OWN_FILES
 from aumcli.data.sources.table_rows import FOLD, RowReader, Rows
 from aumcli.data.tables import SNIFFED, csv_reader, listed, sniff
 from aumcli.errors import AumError
+from aumcli.names import counted
 
 TABLES = (".csv", ".tsv", ".txt")       # of a folder of tables
 SHARES = (80.0, 10.0, 10.0)
@@ -157,7 +158,7 @@ def _sound_of(table: Path, header: Sequence[str], lookup: Lookup) -> str:
 def _judged(request: Request, path: Path, separator: str | None, lookup: Lookup, rows: Rows) -> Index:
     """What all rows come to."""
     if lookup.missing and len(lookup.missing) == len(set(rows.names)):
-        raise AumError(f"none of the {len(lookup.missing):,} sounds that {path} names lie below {lookup.folder}: "
+        raise AumError(f"none of the {counted(len(lookup.missing), 'sound')} that {path} names lie below {lookup.folder}: "
                        f"{listed(sorted(lookup.missing), 3)}", exit_code=1,
                        fix=f"aum prepare csv --annotations {shlex.quote(str(path))} --source FOLDER looks for them "
                            f"elsewhere{_of_corpus(path)}")
@@ -190,7 +191,7 @@ def _notes(rows: Rows, lookup: Lookup, folds: Mapping[str, str]) -> list[str]:
     if rows.sounds:
         name, found = next(iter(rows.sounds.items()))
         notes.append(f"no column says the sound, so it is that of the table's name: {found} for {name}"
-                     + (f", and so for {len(rows.sounds) - 1} more tables" if len(rows.sounds) > 1 else ""))
+                     + (f", and so for {counted(len(rows.sounds) - 1, 'more table')}" if len(rows.sounds) > 1 else ""))
     if folds:
         chosen = ", ".join(f"fold {fold} for {split}" for fold, split in folds.items() if split != "train")
         notes.append(f"splits follow the folds: {chosen}, the others for train; --split 80/10/10 shares out otherwise")
@@ -250,7 +251,7 @@ def _shared_out(keys: set[str], shares: tuple[float, float, float], seed: int) -
     """The split of each key by its hash; where few keys leave one empty that has a share, a key goes there."""
     order = sorted(keys, key=lambda key: hash_place(key, seed))
     chosen = {key: shared_out(key, shares, seed) for key in order}
-    if order and "train" not in chosen.values():
+    if order and shares[0] and "train" not in chosen.values():
         chosen[order[0]] = "train"
     for split, share in zip(SPLITS, shares):
         keys_of = Counter(chosen.values())

@@ -13,6 +13,7 @@ from aumcli.data.columns import TIMES, Columns
 from aumcli.data.labels import FORBIDDEN, separator_setting, split_labels
 from aumcli.data.lookup import Lookup
 from aumcli.data.sources import SPLIT_NAMES, LeftOut
+from aumcli.names import counted
 
 EMPTY = ("", "na", "nan")   # a time that isn't there, as R and pandas write it
 FOLD = "fold "              # before a fold that stands for a split, until it is known which
@@ -75,7 +76,7 @@ class RowReader:
         """
         places, width = self.columns.places, len(self.columns.header)
         if len(row) <= max(places.values()) or any(row[width:]):
-            raise ValueError(f"{len(row)} values for {width} columns")
+            raise ValueError(f"{counted(len(row), 'value')} for {counted(width, 'column')}")
         values = {role: row[place].strip() for role, place in places.items()}
         name = values.get("path", self.sound)
         if not name or "\0" in name:

@@ -11,6 +11,7 @@ from aumcli.data.clips import Clips
 from aumcli.data.sources import SPLITS, Index, Request
 from aumcli.data.tables import Label, raise_problems
 from aumcli.errors import AumError
+from aumcli.names import counted
 
 TABLE = "iden_split.txt"
 FOLDERS = ("", "wav", "dev/wav", "test/wav", "vox1_dev_wav/wav", "vox1_test_wav/wav")
@@ -47,7 +48,7 @@ def index(request: Request) -> Index:
         else:
             clips.append(path, None, None, (speaker,), split, f"{speaker}/{video}")
     if not clips:
-        raise AumError(f"{root} has none of the {len(rows):,} utterances of {TABLE}", fix=GET.format(folder=root), exit_code=1)
+        raise AumError(f"{root} has none of the {counted(len(rows), 'utterance')} of {TABLE}", fix=GET.format(folder=root), exit_code=1)
     labels = [Label(place, speaker, speaker) for place, speaker in enumerate(sorted({name[:7] for _, name, _ in rows}))]
     return Index(clips, labels, str(root), missing=missing, identities={"video": lambda clip: clip.group})
 

@@ -11,6 +11,7 @@ from aumcli.data.audio import AUDIO_SUFFIXES, walk_files
 from aumcli.data.clips import Clips
 from aumcli.data.sources import LeftOut
 from aumcli.data.tables import listed
+from aumcli.names import counted
 
 # A video's id has 11 characters, among them _ and -. Y in front keeps a name from beginning with -. Times are in seconds or
 # milliseconds, with leading zeros or without, of the start or of both ends. No name can be read in two ways.
@@ -80,9 +81,10 @@ def find_clips(folder: Path, segments: Iterable[Segment]) -> tuple[Clips, Clips,
     for row, clip in zip(found.tolist(), table.take(found)):
         clips.append(files[row], None, None, clip.labels, clip.split, clip.group)
     missing = table.take(np.setdiff1d(np.arange(len(table)), found, assume_unique=True))
-    warnings = [f"{foreign} sounds belong to no row of the tables"] if foreign else []
+    warnings = [f"{counted(foreign, 'sound belongs', 'sounds belong')} to no row of the tables"] if foreign else []
     if doubled:
-        warnings.append(f"{len(doubled)} sounds occur twice, the first of each was taken; the others: {listed(doubled, 3)}")
+        warnings.append(f"{counted(len(doubled), 'sound occurs', 'sounds occur')} twice, the first of each was taken; "
+                        f"the others: {listed(doubled, 3)}")
     return clips, missing, left_out, warnings
 
 

@@ -1,5 +1,6 @@
-"""aum info: what is installed, which kernels can run and why the others can't, recipes and model directories."""
+"""aum info: what is installed, which kernels can run and why the others can't; recipes."""
 
+from pathlib import Path
 from typing import Any
 
 from aumcli.classifier import default_model, find_model, packaged_models
@@ -7,11 +8,17 @@ from aumcli.config import ModelConfig
 from aumcli.core.kernels import available_backends, choose_backend, cpu
 from aumcli.data.tables import listed
 from aumcli.errors import AumError, did_you_mean
-from aumcli.recipe import Recipe, load_recipe, recipe_families, recipe_names
+from aumcli.info.published import PAGES
+from aumcli.names import counted
+from aumcli.recipe import MEASURED, Recipe, load_recipe, recipe_families, recipe_names
 from aumcli.report import environment
 from aumcli.weights import read_config, read_model
 
 SHOWN_LABELS = 10
+MOST_CHANGES = 8            # a recipe that differs in more is one of its own
+# decided by the data and the call, not by the recipe's author
+OF_THE_RUN = {"data.fit", "model.n_classes", "model.frames", "model.n_mels", "train.init", "train.pretrained",
+              "train.loss", "train.parts"}
 
 
 def installed() -> list[tuple[str, str]]:
@@ -50,7 +57,8 @@ def recipe_lines() -> list[str]:
     lines = []
     for group, rows in recipes().items():
         is_corpus = rows[0]["name"] == group
-        lines.append(group + (f": {rows[0]['epochs']} epochs, batch {rows[0]['batch_size']}" if is_corpus else ""))
+        length = f": {counted(rows[0]['epochs'], 'epoch')}, batch {rows[0]['batch_size']}"
+        lines.append(group + (length if is_corpus else ""))
         lines += [f"  {row['name']:<33}  {row['model']:<15}  {row['paper'] or row['training']}" for row in rows]
     return [*lines, "", "aum info NAME: all keys of one; aum train --recipe NAME --dry-run: what it needs"]
 
@@ -71,10 +79,44 @@ def about(name: str) -> Recipe | ModelConfig:
     try:
         folder = find_model(name)
     except AumError as error:
+        if Path(name).is_dir():             # a run or a folder in which something is missing: that is what to say
+            raise
         raise AumError(f"{name} is neither a recipe nor a model",
-                       fix=f"{did_you_mean(name, recipe_names())}`aum info recipes` lists the recipes; packaged models: "
-                           f"{', '.join(packaged_models()) or 'none'}") from error
+                       fix=f"{_near(name)}`aum info recipes` lists the recipes; packaged models: "
+                           f"{', '.join(packaged_models()) or 'none'}; the paper: {', '.join(PAGES)}") from error
     return read_config(folder)
+
+
+def _near(name: str) -> str:
+    """Ask for what is called nearly so: a recipe, a page, a packaged model, a run."""
+    runs = sorted(path for path in Path("runs").glob("*") if path.is_dir())
+    if same := [path for path in runs if path.name == name]:
+        return f"did you mean {same[0].as_posix()}? "
+    known = [*recipe_names(), *PAGES, "recipes", *packaged_models(), *(path.as_posix() for path in runs)]
+    return did_you_mean(name, known)
+
+
+def nearest_recipe(recipe: Recipe) -> tuple[str, list[str]] | None:
+    """The shipped recipe that a run's comes from, as far as one can tell, and what differs, "section.key = value" each.
+
+    What is measured on the data, the classes, the seed and the start are no differences. None where nothing is near.
+    """
+    own = _flat(recipe)
+    found = []
+    for name in recipe_names():
+        shipped = load_recipe(name)
+        measured = {f"frontend.{key}" for what in shipped.data.fit for key in MEASURED[what]}
+        other = _flat(shipped)
+        keys = [key for key in {**other, **own} if key not in measured | OF_THE_RUN and own.get(key) != other.get(key)]
+        found.append((len(keys), name, [f"{key} = {own[key]}" for key in keys if key in own]))
+    count, name, changes = min(found)
+    return (name, changes) if count <= MOST_CHANGES else None
+
+
+def _flat(recipe: Recipe) -> dict[str, Any]:
+    """Its values by section.key."""
+    return {f"{section}.{key}": value for section, values in recipe.model_dump(mode="json").items()
+            if isinstance(values, dict) for key, value in values.items()}
 
 
 def namesake(name: str) -> dict[str, dict[str, Any]]:
@@ -93,5 +135,5 @@ def namesake_lines(model: dict[str, Any]) -> str:
     return "\n".join((
         f"# A packaged model has this name too: {model['model']}",
         f"# {model['parameters']:,} parameters, {model['sample_rate_hz']} Hz",
-        f"# {len(model['labels'])} labels: {listed(model['labels'], SHOWN_LABELS)}",
-        f"# All of its configuration: aum info {model['folder']}"))
+        f"# {counted(len(model['labels']), 'label')}: {listed(model['labels'], SHOWN_LABELS)}",
+        f"# More about it: aum info {model['folder']}"))

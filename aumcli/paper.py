@@ -1,4 +1,4 @@
-"""The paper's Tables 1 to 4 (Erol et al. 2024, arXiv 2406.03344): their cells as recipes, and what it reports."""
+"""The paper's tables and figure (Erol et al. 2024, arXiv 2406.03344): their cells as recipes, and what it reports."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -10,6 +10,14 @@ from aumcli.errors import AumError, did_you_mean
 CORPORA = ("audioset", "as20k", "vggsound", "voxceleb1", "speechcommands", "epic_sounds")
 WITH_MAP = ("audioset", "as20k")  # the others have accuracies
 Figures = tuple[float, float]  # mean and standard deviation, in percent
+TITLES = {
+    "table1": "AST and AuM base models from scratch",
+    "table2": "directions of convolution and scan, by the place of the class token",
+    "table3": "AST and AuM small models from ImageNet",
+    "table4": "AST and AuM base models from AudioSet",
+    "table5": "how all of these are trained",
+    "figure2": "time and memory of AST and AuM, by number of tokens",
+}
 
 
 @dataclass(frozen=True)
@@ -27,7 +35,7 @@ class Row:
 
     name: str
     variant: str
-    figures: Mapping[str, Figures]      # by corpus
+    figures: Mapping[str, Figures]  # by corpus
 
 
 def _figures(text: str) -> tuple[Figures, ...]:
@@ -48,11 +56,13 @@ TABLES: dict[int, tuple[Row, ...]] = {
     ),
     3: (
         _row(
-            "AST-S", "-ast-small-imagenet",
+            "AST-S",
+            "-ast-small-imagenet",
             "40.32 ± 0.08, 29.20 ± 0.11, 49.51 ± 0.06, 39.70 ± 1.83, 97.38 ± 0.07, 52.42 ± 0.11",
         ),
         _row(
-            "AuM-S (c)", "-small-imagenet",
+            "AuM-S (c)",
+            "-small-imagenet",
             "39.68 ± 0.06, 28.89 ± 0.20, 49.43 ± 0.18, 40.58 ± 1.11, 97.51 ± 0.08, 52.90 ± 0.40",
         ),
     ),
@@ -76,6 +86,73 @@ TABLE_2: dict[str, dict[str, tuple[Figures, ...]]] = {  # corpus, direction, a f
         "Bi-Bi": _figures("34.22 ± 0.26, 36.48 ± 0.46, 41.09 ± 0.16"),
     },
 }
+
+INITS = {  # table, architecture: what its runs start from, as docs/paper.md calls the files
+    3: {"aum": "vim_s_midclstok_80p5acc.pth", "ast": "deit_small_patch16_224.safetensors"},
+    4: {"aum": "ablations/table-1/audioset/seed-0", "ast": "ablations/table-1/audioset-ast/seed-0"},
+}
+
+
+def _spread(text: str) -> tuple[str, ...]:
+    """The cells of a row of Table 5, where one may stand for several columns: "12 x6"."""
+    cells = [cell.strip().partition(" x") for cell in text.split(",")]
+    return tuple(value for value, _, times in cells for _ in range(int(times or 1)))
+
+
+TABLE_5: dict[str, tuple[str, ...]] = {  # what the paper says, by corpus
+    "batch size": _spread("12 x6"),
+    "loss": _spread("BCE x3, CE x3"),
+    "balanced sampling": _spread("Yes, No x5"),
+    "warm-up": _spread("1000 steps x5, 2 Epochs"),
+    "spectrogram": _spread("128x1024 x3, 128x128 x2, 128x1024"),
+    "SpecAug": _spread("48 / 192 x3, 48 / 48 x2, 48 / 192"),
+    "mixup": _spread("0.5 x2, 0 x2, 0.6 x2"),
+    "epochs": _spread("5, 25, 20 x2, 30 x2"),
+    "decay": _spread("2 / 1 / 0.5, 10 / 5 / 0.5, 5 / 2 / 0.75 x2, 5 / 1 / 0.85, LambdaLR*"),
+    "mean": _spread("-4.268 x2, 5.077, -3.761, -6.846,"),
+    "std": _spread("4.569 x2, 4.453, 4.201, 5.565,"),
+    "rate": _spread("1e-5, 5e-5, 1e-5 x2, 2.5e-4 x2"),
+}
+FIGURE_2 = (  # what the text says of it (section 3.3); the figure has no numbers
+    "in training, AuM-B at 1024 tokens (20 s) takes as little memory as AST-S",
+    "in training, AuM-B goes up to 80 s; AST-B is out of memory at 20 s, on an A6000",
+    "in inference, AuM is 1.6 times as fast as AST at 4096 tokens",
+)
+
+
+@dataclass(frozen=True)
+class PaperCell:
+    """A cell of Tables 1 to 4: the recipe that makes it again, the settings on top, and what the paper reports."""
+
+    row: str
+    corpus: str
+    recipe: str
+    settings: tuple[str, ...]
+    published: Published
+
+
+def cells_of(number: int) -> list[PaperCell]:
+    """The cells of one of Tables 1 to 4, row by row."""
+    if number == GRID:
+        return [
+            PaperCell(
+                row, corpus, corpus, (f"{DIRECTION}={row}", f"{POSITION}={position}"), _published(figures, corpus)
+            )
+            for corpus, rows in TABLE_2.items()
+            for row, cells in rows.items()
+            for position, figures in zip(POSITIONS, cells)
+        ]
+    return [
+        PaperCell(row.name, corpus, f"{corpus}{row.variant}", (), published_row(row, corpus))
+        for row in TABLES[number]
+        for corpus in row.figures
+    ]
+
+
+def architecture_of(number: int, row: str) -> str:
+    """The architecture of a table's row: aum or ast."""
+    variants = {each.name: each.variant for each in TABLES.get(number, ())}
+    return "ast" if variants.get(row, "").startswith("-ast") else "aum"
 
 
 def corpora_of(number: int) -> tuple[str, ...]:
