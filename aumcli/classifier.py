@@ -23,7 +23,7 @@ from aumcli.hub import hub_name, pull
 from aumcli.names import counted
 from aumcli.weights import CONFIG, read_model
 
-BATCH_WINDOWS = 64     # in one go
+BATCH_WINDOWS = 64  # in one go
 DEVICES = ("cpu", "cuda", "mps")
 Sound = Path | str | BinaryIO | np.ndarray | Tensor
 
@@ -50,8 +50,10 @@ class Classifier:
 
     def __repr__(self) -> str:
         rate_hz, clip_s = self.config.frontend.sample_rate_hz, self.config.frontend.clip_s
-        return (f"<Classifier {self.source}: {self.config.model.describe()}, {counted(len(self.labels), 'class')}, "
-                f"{clip_s:.2f} s at {rate_hz} Hz, {self.device}>")
+        return (
+            f"<Classifier {self.source}: {self.config.model.describe()}, {counted(len(self.labels), 'class')}, "
+            f"{clip_s:.2f} s at {rate_hz} Hz, {self.device}>"
+        )
 
     @property
     def labels(self) -> list[str]:
@@ -72,7 +74,7 @@ class Classifier:
         return self._forward(self.network.forward_features, features)
 
     def _forward(self, function, features: Tensor) -> Tensor:
-        if any(module.training for module in self.network.modules()):      # telling all of them takes longer than asking
+        if any(module.training for module in self.network.modules()):  # telling all of them takes longer than asking
             self.network.eval()
         with torch.inference_mode():
             return function(features.to(self.device))
@@ -100,8 +102,12 @@ class Classifier:
             return self
         network = at_length(self.network, frames)
         if network is None:
-            raise AumError(f"{self.source} takes clips of {frontend.clip_s:.3f} s only", fix="use windows of at most that length")
-        config = self.config.model_copy(update={"model": network.config, "frontend": frontend.model_copy(update={"frames": frames})})
+            raise AumError(
+                f"{self.source} takes clips of {frontend.clip_s:.3f} s only", fix="use windows of at most that length"
+            )
+        config = self.config.model_copy(
+            update={"model": network.config, "frontend": frontend.model_copy(update={"frames": frames})}
+        )
         return Classifier(network, config, self.source, self.device)
 
     def score_windows(self, windows: Sequence[np.ndarray]) -> np.ndarray:
@@ -117,7 +123,9 @@ class Classifier:
         """Windows to normalised log-mel features, (windows, frames, mels)."""
         lengths = [len(window) for window in windows]
         with torch.inference_mode():
-            return self.frontend(padded(windows, max(lengths)).to(self.device), torch.tensor(lengths, device=self.device))
+            return self.frontend(
+                padded(windows, max(lengths)).to(self.device), torch.tensor(lengths, device=self.device)
+            )
 
     def _probabilities(self, logits: Tensor) -> np.ndarray:
         scores = logits.float().softmax(-1) if self.config.activation == "softmax" else logits.float().sigmoid()
@@ -157,7 +165,10 @@ class Classifier:
         """
         if isinstance(sound, list | tuple):
             return [self.predict(each, rate_hz, top=top) for each in sound]
-        to_hz, is_file = self.config.frontend.sample_rate_hz, isinstance(sound, str | os.PathLike) or hasattr(sound, "read")
+        to_hz, is_file = (
+            self.config.frontend.sample_rate_hz,
+            isinstance(sound, str | os.PathLike) or hasattr(sound, "read"),
+        )
         if is_file and rate_hz is not None:
             raise AumError(f"{sound} knows its own rate", fix="leave rate_hz out; the number of labels is top=")
         if isinstance(sound, str | os.PathLike):
@@ -192,8 +203,10 @@ def mono_samples(samples: np.ndarray | Tensor) -> np.ndarray:
     """
     samples = np.asarray(samples.detach().cpu() if isinstance(samples, Tensor) else samples)
     if samples.ndim not in (1, 2) or not samples.size or samples.dtype.kind not in "iuf":
-        raise AumError(f"samples of shape {samples.shape} and type {samples.dtype} are no sound",
-                       fix="give (samples,) or (samples, channels), floats or integers")
+        raise AumError(
+            f"samples of shape {samples.shape} and type {samples.dtype} are no sound",
+            fix="give (samples,) or (samples, channels), floats or integers",
+        )
     if samples.dtype.kind in "iu":
         middle = 0 if samples.dtype.kind == "i" else 1 << (8 * samples.itemsize - 1)
         samples = (samples.astype(np.float64) - middle) / (1 << (8 * samples.itemsize - 1))
@@ -217,7 +230,11 @@ def pick_device(name: str | torch.device) -> torch.device:
         torch.ones(1, device=device).item()  # read back: "meta" is a device that holds no numbers
     except (RuntimeError, AssertionError) as error:
         known = str(name).partition(":")[0] in DEVICES
-        reason = str(error).splitlines()[0] if known else f"devices are {', '.join(DEVICES)}, auto, and cuda:1 for the second GPU"
+        reason = (
+            str(error).splitlines()[0]
+            if known
+            else f"devices are {', '.join(DEVICES)}, auto, and cuda:1 for the second GPU"
+        )
         raise AumError(f"can't use device {name}: {reason}", fix="--device cpu works everywhere") from error
     return device
 
@@ -253,10 +270,14 @@ def find_model(model: Path | str) -> Path:
     if named := hub_name(model):
         return pull(*named)
     if folder.is_dir():
-        raise AumError(f"{model} is no run and no model directory: it has neither best/{CONFIG} nor {CONFIG}",
-                       fix="name a run (runs/NAME) or a model directory; a run without best/ has not finished an epoch")
-    raise AumError(f"there is no model {model}",
-                   fix=f"name a run (runs/NAME), a model directory, or a packaged model: {', '.join(packaged_models()) or 'none'}")
+        raise AumError(
+            f"{model} is no run and no model directory: it has neither best/{CONFIG} nor {CONFIG}",
+            fix="name a run (runs/NAME) or a model directory; a run without best/ has not finished an epoch",
+        )
+    raise AumError(
+        f"there is no model {model}",
+        fix=f"name a run (runs/NAME), a model directory, or a packaged model: {', '.join(packaged_models()) or 'none'}",
+    )
 
 
 def checkpoint_path(source: Path | str) -> Path | str:

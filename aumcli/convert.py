@@ -15,18 +15,31 @@ from aumcli.hub import copy_model, hub_name, push
 from aumcli.names import counted
 from aumcli.recipe import Recipe, load_recipe, recipe_families
 from aumcli.weights import (
-    CONFIG, Imported, UnknownFrontend, import_checkpoint, read_model, save_model, transformers_ast,
+    CONFIG,
+    Imported,
+    UnknownFrontend,
+    import_checkpoint,
+    read_model,
+    save_model,
+    transformers_ast,
 )
 
-ACTIVATIONS = {"bce": "sigmoid", "cross_entropy": "softmax"}    # of a loss
-NOT_ALPHABETICAL = ("vggsound", "speechcommands")   # as published; `aum prepare` sorts where it has no table
+ACTIVATIONS = {"bce": "sigmoid", "cross_entropy": "softmax"}  # of a loss
+NOT_ALPHABETICAL = ("vggsound", "speechcommands")  # as published; `aum prepare` sorts where it has no table
 TABLES = "https://github.com/kaistmm/Audio-Mamba-AuM, exps/CORPUS/data/*class_labels_indices.csv"
 
 
 def convert(
-    source: Path | str, out: Path | str, cls_position: str = "mid", labels: Path | str | None = None,
-    new_head: bool = False, frames: int | None = None, heads: int | None = None, activation: str | None = None,
-    to: str = "model", recipe: Path | str | None = None,
+    source: Path | str,
+    out: Path | str,
+    cls_position: str = "mid",
+    labels: Path | str | None = None,
+    new_head: bool = False,
+    frames: int | None = None,
+    heads: int | None = None,
+    activation: str | None = None,
+    to: str = "model",
+    recipe: Path | str | None = None,
 ) -> list[tuple[str, str]]:
     """Import a checkpoint into the model directory `out`.
 
@@ -45,15 +58,24 @@ def convert(
         AumError: the checkpoint is not one that is known, or damaged; neither it nor a recipe says what it was trained
             with, or both do, or they contradict each other; or `out` already holds a model.
     """
-    options = {"--to": None if to == "model" else to, "--cls-position": None if cls_position == "mid" else cls_position,
-               "--labels": labels, "--new-head": new_head, "--frames": frames, "--heads": heads,
-               "--activation": activation, "--recipe": recipe}
+    options = {
+        "--to": None if to == "model" else to,
+        "--cls-position": None if cls_position == "mid" else cls_position,
+        "--labels": labels,
+        "--new-head": new_head,
+        "--frames": frames,
+        "--heads": heads,
+        "--activation": activation,
+        "--recipe": recipe,
+    }
     plain = not any(options.values())
     target = hub_name(out)
     if target or Path(out).suffix.lower() in SUFFIXES:
         if not plain:
-            raise AumError(f"{out} is written of a model as it is; the options are for model directories",
-                           fix="convert into a directory with them first, and that directory then without")
+            raise AumError(
+                f"{out} is written of a model as it is; the options are for model directories",
+                fix="convert into a directory with them first, and that directory then without",
+            )
         return push(find_model(source), *target) if target else export_model(load_model(source), out)
     _check_directory(out)
     if (Path(out) / CONFIG).exists():
@@ -66,11 +88,23 @@ def convert(
         copy_model(path, out)
         return [("model", config.model.describe()), ("classes", str(len(config.labels))), ("written to", str(out))]
     table = None if labels is None else read_labels(labels)
-    stated = {} if trained_by is None else {
-        "frontend": trained_by.frontend, "activation": activation or _activation(trained_by, recipe),
-        "views": trained_by.data.views}
-    how = {"cls_position": cls_position, "labels": table and [label.name for label in table], "new_head": new_head,
-           "frames": frames, "heads": heads, "activation": activation} | stated
+    stated = (
+        {}
+        if trained_by is None
+        else {
+            "frontend": trained_by.frontend,
+            "activation": activation or _activation(trained_by, recipe),
+            "views": trained_by.data.views,
+        }
+    )
+    how = {
+        "cls_position": cls_position,
+        "labels": table and [label.name for label in table],
+        "new_head": new_head,
+        "frames": frames,
+        "heads": heads,
+        "activation": activation,
+    } | stated
     try:
         imported = import_checkpoint(path, **how)
     except UnknownFrontend as error:
@@ -80,10 +114,15 @@ def convert(
         if config.provenance["head"] != "new":
             n_classes = config.model.n_classes
             if trained_by.model.n_classes != n_classes:
-                raise AumError(f"{source} has {counted(n_classes, 'class')}, the recipe {recipe} has {trained_by.model.n_classes}: "
-                               "it was not trained by that one", fix=_with_recipe(source, out, options, n_classes))
+                raise AumError(
+                    f"{source} has {counted(n_classes, 'class')}, the recipe {recipe} has {trained_by.model.n_classes}: "
+                    "it was not trained by that one",
+                    fix=_with_recipe(source, out, options, n_classes),
+                )
             _check_order(table or [], labels, trained_by)
-        config = config.model_copy(update={"provenance": config.provenance | {"recipe": str(recipe), "test": trained_by.data.test}})
+        config = config.model_copy(
+            update={"provenance": config.provenance | {"recipe": str(recipe), "test": trained_by.data.test}}
+        )
         notes = [*notes, f"frontend, {'' if activation else 'scores, '}evaluation views: the recipe {recipe}'s"]
     if to == "transformers":
         notes = notes + transformers_ast.write(out, network.state_dict(), config)
@@ -105,23 +144,28 @@ def _rows(imported: Imported, out: Path | str) -> list[tuple[str, str]]:
         ("evaluation views", config.views),
         ("classes", f"{len(config.labels)}{unnamed}"),
         *(("", note) for note in imported.notes),
-        ("written to", str(out))]
+        ("written to", str(out)),
+    ]
 
 
 def _load_stated(name: Path | str) -> Recipe:
     """A recipe that states what a checkpoint was trained with."""
     recipe = load_recipe(name)
     if recipe.data.fit:
-        raise AumError(f"the recipe {name} doesn't say what a checkpoint was trained with: it measures "
-                       f"{listed(recipe.data.fit)} on the data",
-                       fix="name a recipe that states all of [frontend]: vggsound and its like, or a run's recipe.toml")
+        raise AumError(
+            f"the recipe {name} doesn't say what a checkpoint was trained with: it measures "
+            f"{listed(recipe.data.fit)} on the data",
+            fix="name a recipe that states all of [frontend]: vggsound and its like, or a run's recipe.toml",
+        )
     return recipe
 
 
 def _activation(recipe: Recipe, name: Path | str) -> str:
     if recipe.train.loss not in ACTIVATIONS:
-        raise AumError(f"the recipe {name} doesn't say how scores come about: its train.loss is {recipe.train.loss}",
-                       fix="--activation sigmoid for a model trained with bce, --activation softmax with cross_entropy")
+        raise AumError(
+            f"the recipe {name} doesn't say how scores come about: its train.loss is {recipe.train.loss}",
+            fix="--activation sigmoid for a model trained with bce, --activation softmax with cross_entropy",
+        )
     return ACTIVATIONS[recipe.train.loss]
 
 
@@ -130,23 +174,31 @@ def _check_order(table: Sequence[Label], path: Path | str | None, recipe: Recipe
     names = [label.name for label in table]
     own = recipe.data.corpus in NOT_ALPHABETICAL and all(label.id == label.name for label in table)
     if own and len(names) > 1 and names == sorted(names):
-        raise AumError(f"{path} lists the classes by name, as aum prepare does where it has no other table; published "
-                       f"checkpoints of {recipe.data.corpus} have them in another order",
-                       fix=f"--labels class_labels_indices.csv of the authors ({TABLES}); a table of your own, by "
-                           "which the model was trained, needs ids beside the names")
+        raise AumError(
+            f"{path} lists the classes by name, as aum prepare does where it has no other table; published "
+            f"checkpoints of {recipe.data.corpus} have them in another order",
+            fix=f"--labels class_labels_indices.csv of the authors ({TABLES}); a table of your own, by "
+            "which the model was trained, needs ids beside the names",
+        )
 
 
 def _with_recipe(source: Path | str, out: Path | str, options: Mapping[str, object], n_classes: int) -> str:
     """The call once more, with the recipe that has so many classes."""
-    given = [word for option, value in options.items() if value and option != "--recipe"
-             for word in ([option] if value is True else [option, value])]
+    given = [
+        word
+        for option, value in options.items()
+        if value and option != "--recipe"
+        for word in ([option] if value is True else [option, value])
+    ]
     recipes = {name: load_recipe(name) for name in recipe_families()}
     names = [name for name, each in recipes.items() if each.model.n_classes == n_classes and not each.data.fit]
     recipe, *others = names or ["mine.toml"]
     line = shlex.join(map(str, ["aum", "convert", source, out, *given, "--recipe", recipe]))
     if not names:
-        return (f"{line}\n  where mine.toml states what it was trained with: frontend.mean, frontend.std, train.loss, "
-                f"model.n_classes = {n_classes}")
+        return (
+            f"{line}\n  where mine.toml states what it was trained with: frontend.mean, frontend.std, train.loss, "
+            f"model.n_classes = {n_classes}"
+        )
     return line + (f"\n  or with {' or '.join(others)}" if others else "")
 
 
@@ -154,6 +206,9 @@ def _check_directory(out: Path | str) -> None:
     """Refuse what can't be meant for a model directory: a name like a file's, unless it ends in a slash or is there already."""
     suffix = Path(out).suffix
     if suffix[1:2].isalpha() and not str(out).endswith(("/", "\\")) and not os.path.isdir(out):
-        raise AumError(f"a model can't be written as {suffix}", fix=f"name a file in {' or '.join(SUFFIXES)}, or a directory: {out}/")
+        raise AumError(
+            f"a model can't be written as {suffix}",
+            fix=f"name a file in {' or '.join(SUFFIXES)}, or a directory: {out}/",
+        )
     if suffix == "":
         check_folder(out)

@@ -22,7 +22,7 @@ from aumcli.names import counted, plural, unescaped
 from aumcli.report import drawn, environment, plot_confusion
 
 BATCH_CLIPS = 64
-SCORES = "scores-{}.npz"       # of a split
+SCORES = "scores-{}.npz"  # of a split
 
 
 @dataclass(frozen=True)
@@ -34,18 +34,18 @@ class Evaluation:
     split: str
     metrics: Metrics
     provenance: dict[str, object]
-    clips: tuple[str, ...]      # of each score: path, below the data's folder where it lies there, and start
-    scores: np.ndarray          # (clips, classes), float32
-    targets: np.ndarray         # (clips,) class indices, or (clips, classes) zeros and ones
-    notes: tuple[str, ...] = ()     # what was done to the classes, and which have no clip
-    no_picture: str = ""        # why the confusion plot couldn't be drawn
+    clips: tuple[str, ...]  # of each score: path, below the data's folder where it lies there, and start
+    scores: np.ndarray  # (clips, classes), float32
+    targets: np.ndarray  # (clips,) class indices, or (clips, classes) zeros and ones
+    notes: tuple[str, ...] = ()  # what was done to the classes, and which have no clip
+    no_picture: str = ""  # why the confusion plot couldn't be drawn
 
 
 @dataclass(frozen=True)
 class MatchedLabels:
     """Where the data's classes stand among the model's, and by what they were matched: name or id."""
 
-    places: np.ndarray          # (the data's classes,) indices of the model's
+    places: np.ndarray  # (the data's classes,) indices of the model's
     by: str
 
     @property
@@ -60,8 +60,13 @@ class MatchedLabels:
         return ours
 
 
-def evaluate(model: Path | str, data: Path | str | None = None, split: str | None = None, out: Path | str | None = None,
-             device: str = "cpu") -> Evaluation:
+def evaluate(
+    model: Path | str,
+    data: Path | str | None = None,
+    split: str | None = None,
+    out: Path | str | None = None,
+    device: str = "cpu",
+) -> Evaluation:
     """Evaluate a model on a split of prepared data.
 
     Args:
@@ -89,18 +94,38 @@ def evaluate(model: Path | str, data: Path | str | None = None, split: str | Non
     if out is not None:
         check_writable(Path(out) / SCORES.format(split))
     scores = np.concatenate(list(score_clips(classifier, clips if stream is None else stream.clips, stream)))
-    scores = scores if stream is None else scores[np.argsort(stream.rows)]                 # in the manifest's order
+    scores = scores if stream is None else scores[np.argsort(stream.rows)]  # in the manifest's order
     targets = matched.targets(manifest.targets(clips).astype(np.uint8), len(classifier.labels))
     targets = targets if manifest.multi_label else targets.argmax(1)
     metrics = evaluate_scores(scores, targets, classifier.labels, intervals=True)
-    result = Evaluation(str(model), str(folder), split, metrics, {
-        "clips": metrics.clips, "views": classifier.config.views,
-        "seed": classifier.config.provenance.get("seed"), "backend": classifier.backend,
-        "device": str(classifier.device), "dtype": "float32", "environment": environment(),
-        "classes": {"order": "the model's", "matched_by": matched.by, "reordered": matched.reordered,
-                    "without_clips": [row.label for row in metrics.per_class if not row.support]}},
-        tuple(_name(clip, folder) for clip in clips), scores, targets,
-        (*(heard_before(read_heard(model), clips, model, split) if split != "train" else ()), *_notes(matched, manifest, metrics, split)))
+    result = Evaluation(
+        str(model),
+        str(folder),
+        split,
+        metrics,
+        {
+            "clips": metrics.clips,
+            "views": classifier.config.views,
+            "seed": classifier.config.provenance.get("seed"),
+            "backend": classifier.backend,
+            "device": str(classifier.device),
+            "dtype": "float32",
+            "environment": environment(),
+            "classes": {
+                "order": "the model's",
+                "matched_by": matched.by,
+                "reordered": matched.reordered,
+                "without_clips": [row.label for row in metrics.per_class if not row.support],
+            },
+        },
+        tuple(_name(clip, folder) for clip in clips),
+        scores,
+        targets,
+        (
+            *(heard_before(read_heard(model), clips, model, split) if split != "train" else ()),
+            *_notes(matched, manifest, metrics, split),
+        ),
+    )
     if out is not None:
         result = replace(result, no_picture=write_evaluation(result, Path(out)))
     return result
@@ -114,13 +139,17 @@ def _clips_of(manifest: Manifest, split: str, classifier: Classifier) -> tuple[S
         manifest.check_files(clips)
         return clips, None
     if hold_out:
-        raise AumError(f"the run held out {hold_out}, and {manifest.folder} has shards only, which are not made by groups",
-                       fix="evaluate on the sound files")
+        raise AumError(
+            f"the run held out {hold_out}, and {manifest.folder} has shards only, which are not made by groups",
+            fix="evaluate on the sound files",
+        )
     stream = split_stream(manifest, index, split, classifier.config.frontend.sample_rate_hz)
     return manifest.clips.take(np.sort(stream.rows)), stream
 
 
-def score_clips(classifier: Classifier, clips: Sequence[Clip], waveforms: Waveforms | ShardStream | None = None) -> Iterator[np.ndarray]:
+def score_clips(
+    classifier: Classifier, clips: Sequence[Clip], waveforms: Waveforms | ShardStream | None = None
+) -> Iterator[np.ndarray]:
     """Score clips in their order, those windows of long ones that the model's `views` ask for.
 
     Args:
@@ -138,7 +167,9 @@ def score_clips(classifier: Classifier, clips: Sequence[Clip], waveforms: Wavefo
     waveforms = waveforms or Waveforms(clips, config.frontend.sample_rate_hz, cache_mb=0)
     crop = None if config.views == "all" else Crop(config.frontend.clip_samples, config.views)
     items = [(i, _place(clip) if config.views == "epic_sounds" else 0.0) for i, clip in enumerate(clips)]
-    for batch in waveforms.load((items[start : start + BATCH_CLIPS] for start in range(0, len(items), BATCH_CLIPS)), 0, crop):
+    for batch in waveforms.load(
+        (items[start : start + BATCH_CLIPS] for start in range(0, len(items), BATCH_CLIPS)), 0, crop
+    ):
         if failed := [item for item in batch if isinstance(item, AumError)]:
             raise failed[0]
         yield classifier.score(batch) if crop is None else classifier.score_windows(batch)
@@ -163,7 +194,7 @@ def match_labels(classifier: Classifier, manifest: Manifest) -> MatchedLabels:
     index = {name: place for place, name in enumerate(classifier.labels)}
     for by in ("name", "id"):
         own = [getattr(label, by) for label in manifest.labels]
-        numbers = by == "id" and any(map(str.isdigit, own))                 # are no identity: digits are called so too
+        numbers = by == "id" and any(map(str.isdigit, own))  # are no identity: digits are called so too
         if all(each in index for each in own) and not numbers:
             return MatchedLabels(np.array([index[each] for each in own]), by)
     unknown = [name for name in manifest.label_names if name not in index]
@@ -171,10 +202,13 @@ def match_labels(classifier: Classifier, manifest: Manifest) -> MatchedLabels:
     differences = f"{len(unknown)} that the model doesn't know: {listed(map(repr, unknown))}"
     differences += f"; {len(absent)} of the model's that the data hasn't: {listed(map(repr, absent))}" if absent else ""
     unnamed = classifier.labels[0] == "class 0"
-    raise AumError(f"the classes of {manifest.folder} ({len(manifest.labels)}) are not those of {classifier.source} "
-                   f"({len(classifier.labels)}): {differences}",
-                   fix="the model's classes have no names: convert its checkpoint again, with --labels TABLE" if unnamed
-                   else "evaluate on data prepared with the model's labels")
+    raise AumError(
+        f"the classes of {manifest.folder} ({len(manifest.labels)}) are not those of {classifier.source} "
+        f"({len(classifier.labels)}): {differences}",
+        fix="the model's classes have no names: convert its checkpoint again, with --labels TABLE"
+        if unnamed
+        else "evaluate on data prepared with the model's labels",
+    )
 
 
 def _notes(matched: MatchedLabels, manifest: Manifest, metrics: Metrics, split: str) -> tuple[str, ...]:
@@ -183,12 +217,15 @@ def _notes(matched: MatchedLabels, manifest: Manifest, metrics: Metrics, split: 
     if matched.by == "id":
         notes.append(f"the classes' names differ, and were matched by the ids in {manifest.folder / 'labels.csv'}")
     if matched.reordered:
-        notes.append(f"{manifest.folder / 'labels.csv'} has the classes in another order; "
-                     "all figures are in the model's")
+        notes.append(
+            f"{manifest.folder / 'labels.csv'} has the classes in another order; all figures are in the model's"
+        )
     if without := [row.label for row in metrics.per_class if not row.support]:
-        notes.append(f"{len(without):,} of the model's {counted(metrics.classes, 'class')} "
-                     f"{plural(len(without), 'has', 'have')} no clip in the {split} split: "
-                     f"{listed(map(repr, without))}")
+        notes.append(
+            f"{len(without):,} of the model's {counted(metrics.classes, 'class')} "
+            f"{plural(len(without), 'has', 'have')} no clip in the {split} split: "
+            f"{listed(map(repr, without))}"
+        )
     return tuple(notes)
 
 
@@ -202,19 +239,30 @@ def write_evaluation(result: Evaluation, out: Path) -> str:
     """
     labels = [row.label for row in result.metrics.per_class]
     with atomic_path(out / SCORES.format(result.split)) as temporary, open(temporary, "wb") as file:
-        np.savez_compressed(file, clips=np.array(result.clips), scores=result.scores, targets=result.targets,
-                            labels=np.array(labels))
+        np.savez_compressed(
+            file, clips=np.array(result.clips), scores=result.scores, targets=result.targets, labels=np.array(labels)
+        )
     write_json(out / f"eval-{result.split}.json", as_json(result))
     if result.metrics.confusion is None:
         return ""
-    return drawn(plot_confusion, result.metrics.confusion, labels, out / f"confusion-{result.split}.png",
-                 f"{Path(result.model).name} on {Path(result.data).name}, {result.split} split")
+    return drawn(
+        plot_confusion,
+        result.metrics.confusion,
+        labels,
+        out / f"confusion-{result.split}.png",
+        f"{Path(result.model).name} on {Path(result.data).name}, {result.split} split",
+    )
 
 
 def as_json(result: Evaluation) -> dict[str, object]:
     """The evaluation as plain values."""
-    return {"model": result.model, "data": result.data, "split": result.split, **result.provenance,
-            "metrics": result.metrics.to_dict()}
+    return {
+        "model": result.model,
+        "data": result.data,
+        "split": result.split,
+        **result.provenance,
+        "metrics": result.metrics.to_dict(),
+    }
 
 
 def read_scores(path: Path | str) -> tuple[list[str], np.ndarray, np.ndarray]:

@@ -57,21 +57,37 @@ def export_model(classifier: "Classifier", out: Path | str) -> list[tuple[str, s
     config = classifier.config
     if write is _write_onnx:
         _check_onnx(classifier.network)
-    features = torch.randn(max(BATCHES), config.model.frames, config.model.n_mels, generator=torch.Generator().manual_seed(0))
-    fields = {key: value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
-              for key, value in config.model_dump(mode="json", exclude_none=True).items()}
+    features = torch.randn(
+        max(BATCHES), config.model.frames, config.model.n_mels, generator=torch.Generator().manual_seed(0)
+    )
+    fields = {
+        key: value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+        for key, value in config.model_dump(mode="json", exclude_none=True).items()
+    }
     with atomic_path(out) as temporary:
         with _quiet():
             write(_trace(classifier, features[:2]), temporary, fields)
         differences = [_difference(classifier.logits(features[:b]), run(temporary, features[:b])) for b in BATCHES]
         if not max(differences) <= TOLERANCE:
-            raise AumError(f"the exported model's logits differ from the model's by up to {max(differences):.1e}, more than "
-                           f"{TOLERANCE:.0e}; no file was left", fix="please report this with the output of aum info", exit_code=1)
-    return [("model", config.model.describe()), ("written to", f"{out}, {out.stat().st_size / 2**20:.1f} MiB"),
-            ("input", f"features (batch, {config.model.frames} frames, {config.model.n_mels} mels), float32, any batch"),
-            ("output", f"logits (batch, {counted(len(config.labels), 'class')}); scores by {config.activation}"),
-            *((f"largest difference, batch {b}", f"{difference:.1e} from backend {classifier.backend}, random features, seed 0")
-              for b, difference in zip(BATCHES, differences))]
+            raise AumError(
+                f"the exported model's logits differ from the model's by up to {max(differences):.1e}, more than "
+                f"{TOLERANCE:.0e}; no file was left",
+                fix="please report this with the output of aum info",
+                exit_code=1,
+            )
+    return [
+        ("model", config.model.describe()),
+        ("written to", f"{out}, {out.stat().st_size / 2**20:.1f} MiB"),
+        ("input", f"features (batch, {config.model.frames} frames, {config.model.n_mels} mels), float32, any batch"),
+        ("output", f"logits (batch, {counted(len(config.labels), 'class')}); scores by {config.activation}"),
+        *(
+            (
+                f"largest difference, batch {b}",
+                f"{difference:.1e} from backend {classifier.backend}, random features, seed 0",
+            )
+            for b, difference in zip(BATCHES, differences)
+        ),
+    ]
 
 
 def _trace(classifier: "Classifier", features: Tensor) -> torch.export.ExportedProgram:
@@ -83,7 +99,9 @@ def _trace(classifier: "Classifier", features: Tensor) -> torch.export.ExportedP
     network.load_state_dict(tensors, assign=True)
     batch = torch.export.Dim("batch")
     with torch.no_grad():
-        program = torch.export.export(network.requires_grad_(False).eval(), (features,), dynamic_shapes=({0: batch},), strict=False)
+        program = torch.export.export(
+            network.requires_grad_(False).eval(), (features,), dynamic_shapes=({0: batch},), strict=False
+        )
     for module in program.graph_module.modules():
         for node in module.graph.nodes if isinstance(module, torch.fx.GraphModule) else ():
             node.meta.pop("stack_trace", None)  # this machine's paths, in every node
@@ -93,8 +111,9 @@ def _trace(classifier: "Classifier", features: Tensor) -> torch.export.ExportedP
 def _write_onnx(program: torch.export.ExportedProgram, path: Path, fields: dict[str, str]) -> None:
     from onnx_ir.passes.common import ClearMetadataAndDocStringPass
 
-    made = torch.onnx.export(program, input_names=["features"], output_names=["logits"], opset_version=OPSET, dynamo=True,
-                             verbose=False)
+    made = torch.onnx.export(
+        program, input_names=["features"], output_names=["logits"], opset_version=OPSET, dynamo=True, verbose=False
+    )
     ClearMetadataAndDocStringPass()(made.model)
     made.model.producer_name, made.model.producer_version = "aumcli", ""
     made.model.metadata_props.update(fields)
@@ -128,7 +147,9 @@ def _check_onnx(network: nn.Module) -> None:
         raise AumError(f"an ONNX file needs {', '.join(missing)}, not installed here", fix="pip install 'aumcli[onnx]'")
     size = sum(x.numel() * x.element_size() for x in network.state_dict().values())
     if size > MOST_BYTES:
-        raise AumError(f"the weights take {size / 2**30:.1f} GiB; an ONNX file can't have more than 2", fix="export it as .pt2")
+        raise AumError(
+            f"the weights take {size / 2**30:.1f} GiB; an ONNX file can't have more than 2", fix="export it as .pt2"
+        )
 
 
 @contextmanager

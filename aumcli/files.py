@@ -19,12 +19,47 @@ from aumcli.errors import AumError
 from aumcli.names import ESCAPE, shown, to_json
 
 STDOUT = "-"
-FILE_SUFFIXES = frozenset((
-    ".bin .ckpt .csv .flac .gz .html .jpg .json .jsonl .md .mp3 .npy .npz .ogg .onnx .parquet .pdf .png .pt .pt2 .pth .safetensors .svg "
-    ".tar .tflite .tgz .toml .tsv .txt .wav .xlsx .yaml .yml .zip").split())
-NAME_BYTES = 255                # of a file's name, where the file system doesn't say how many it allows
-FEWEST_NAME_BYTES = 143         # that any file system allows: encrypted ones
-CUT_BYTES = 40                  # are left free behind a name that is cut, for digest and ending
+FILE_SUFFIXES = frozenset(
+    [
+        ".bin",
+        ".ckpt",
+        ".csv",
+        ".flac",
+        ".gz",
+        ".html",
+        ".jpg",
+        ".json",
+        ".jsonl",
+        ".md",
+        ".mp3",
+        ".npy",
+        ".npz",
+        ".ogg",
+        ".onnx",
+        ".parquet",
+        ".pdf",
+        ".png",
+        ".pt",
+        ".pt2",
+        ".pth",
+        ".safetensors",
+        ".svg",
+        ".tar",
+        ".tflite",
+        ".tgz",
+        ".toml",
+        ".tsv",
+        ".txt",
+        ".wav",
+        ".xlsx",
+        ".yaml",
+        ".yml",
+        ".zip",
+    ]
+)
+NAME_BYTES = 255  # of a file's name, where the file system doesn't say how many it allows
+FEWEST_NAME_BYTES = 143  # that any file system allows: encrypted ones
+CUT_BYTES = 40  # are left free behind a name that is cut, for digest and ending
 COPY_BYTES = 2**20
 _DESCRIPTOR = re.compile(r"/(?:proc/(?:self|thread-self|\d+)|dev)/fd/(\d+)")
 
@@ -56,7 +91,7 @@ def atomic_path(path: Path | str) -> Iterator[Path]:
         with open(temporary, "rb+") as file:
             os.fsync(file.fileno())
         with suppress(FileNotFoundError):
-            os.chmod(temporary, stat.S_IMODE(os.stat(target).st_mode))      # who may read the old file may read the new one
+            os.chmod(temporary, stat.S_IMODE(os.stat(target).st_mode))  # who may read the old file may read the new one
         os.replace(temporary, target)
     except OSError as error:
         raise disk_error(path, error) from error
@@ -92,7 +127,7 @@ def _name_bytes(folder: Path) -> int:
     there = next((each for each in (folder, *folder.parents) if os.path.isdir(each)), Path("."))
     try:
         return min(NAME_BYTES, os.pathconf(there, "PC_NAME_MAX"))
-    except (OSError, ValueError, AttributeError):       # AttributeError: Windows
+    except (OSError, ValueError, AttributeError):  # AttributeError: Windows
         return NAME_BYTES
 
 
@@ -112,7 +147,7 @@ def descriptor(path: Path | str) -> int | None:
     path = os.fspath(path)
     if path == STDOUT:
         return 1
-    for _ in range(10):                                 # links: /dev/stdout -> /proc/self/fd/1
+    for _ in range(10):  # links: /dev/stdout -> /proc/self/fd/1
         path = os.path.join(os.path.realpath(os.path.dirname(path)), os.path.basename(path))
         if found := _DESCRIPTOR.fullmatch(path):
             own = not path.startswith("/proc/") or path.split("/")[2] in ("self", "thread-self", str(os.getpid()))
@@ -132,7 +167,7 @@ def _target(path: Path) -> Path:
     try:
         if stat.S_ISDIR(os.stat(path).st_mode):
             raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
-        if not _may_write(path):                         # its folder may be writable, but the file is protected
+        if not _may_write(path):  # its folder may be writable, but the file is protected
             raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
     except FileNotFoundError:
         pass
@@ -203,8 +238,11 @@ def utf8_path(path: Path) -> Iterator[Path]:
 
 def no_scratch(error: OSError) -> AumError:
     """The error of a folder for temporary files that can't be written."""
-    return AumError(f"there is no place for temporary files: {error.strerror or error}",
-                    fix="free some space, or let TMPDIR name a folder with space: export TMPDIR=/var/tmp", exit_code=1)
+    return AumError(
+        f"there is no place for temporary files: {error.strerror or error}",
+        fix="free some space, or let TMPDIR name a folder with space: export TMPDIR=/var/tmp",
+        exit_code=1,
+    )
 
 
 @contextmanager
@@ -215,7 +253,7 @@ def no_empty_folders(folder: Path) -> Iterator[None]:
         yield
     except BaseException:
         for each in new:
-            with suppress(OSError):             # one that holds something stays, and so do those above it
+            with suppress(OSError):  # one that holds something stays, and so do those above it
                 each.rmdir()
         raise
 
@@ -231,7 +269,7 @@ def check_writable(path: Path | str) -> None:
         target = _target(path)
         target.parent.mkdir(parents=True, exist_ok=True)
         with suppress(FileNotFoundError):
-            os.lstat(target)                    # of a name that is too long, too
+            os.lstat(target)  # of a name that is too long, too
         probe = temporary_path(target).with_suffix(".probe.part")
         probe.touch()
         probe.unlink()
@@ -246,7 +284,10 @@ def check_folder(path: Path | str | None) -> None:
     if os.fspath(path) == STDOUT:
         raise AumError("a folder is written, and - is standard output", fix="name a folder")
     if Path(path).suffix.lower() in FILE_SUFFIXES and not os.path.isdir(path):
-        raise AumError(f"a folder is written, and {path} is named like a file", fix=f"name a folder, such as {Path(path).with_suffix('')}")
+        raise AumError(
+            f"a folder is written, and {path} is named like a file",
+            fix=f"name a folder, such as {Path(path).with_suffix('')}",
+        )
 
 
 def write_text(path: Path | str, text: str) -> None:
@@ -269,9 +310,17 @@ def read_json(path: Path) -> dict:
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise AumError(f"can't read {path}: {error}", fix="remove it, and write it again with the command that wrote it", exit_code=1) from error
+        raise AumError(
+            f"can't read {path}: {error}",
+            fix="remove it, and write it again with the command that wrote it",
+            exit_code=1,
+        ) from error
     if not isinstance(value, dict):
-        raise AumError(f"{path} is damaged: it holds no JSON object", fix="remove it, and write it again with the command that wrote it", exit_code=1)
+        raise AumError(
+            f"{path} is damaged: it holds no JSON object",
+            fix="remove it, and write it again with the command that wrote it",
+            exit_code=1,
+        )
     return value
 
 
@@ -279,13 +328,18 @@ def disk_error(path: Path | str, error: OSError) -> AumError:
     """Say what an operating system error means for the person who waits for `path`."""
     reason = error.strerror or error
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return AumError(f"no space left on the disk while saving {path}; what was there before is untouched",
-                        fix="free some space and run the same command again (train: with --resume)", exit_code=1)
+        return AumError(
+            f"no space left on the disk while saving {path}; what was there before is untouched",
+            fix="free some space and run the same command again (train: with --resume)",
+            exit_code=1,
+        )
     if error.errno in (errno.ENAMETOOLONG, errno.ELOOP, errno.EISDIR):
         return AumError(f"can't write {path}: {reason}", fix="choose another name")
     if error.errno in (errno.EACCES, errno.EROFS, errno.EPERM, errno.ENOTDIR, errno.EEXIST):
-        return AumError(f"can't write {path}: {reason}",
-                        fix="choose a folder you may write to with --out, or change its permissions")
+        return AumError(
+            f"can't write {path}: {reason}",
+            fix="choose a folder you may write to with --out, or change its permissions",
+        )
     if error.errno == errno.EPIPE:
         return AumError(f"can't write {path}: the program that reads it has ended", fix="see what it says", exit_code=1)
     return AumError(f"can't save {path}: {reason}", fix="check the path and the disk", exit_code=1)

@@ -55,18 +55,25 @@ def pull(repo_id: str, revision: str | None = None) -> Path:
         about = hub.HfApi().model_info(repo_id, revision=revision, files_metadata=True)
         listed = {file.rfilename: file for file in about.siblings or () if file.rfilename in (CONFIG, WEIGHTS)}
         if len(listed) < 2:
-            raise AumError(f"{repo_id} on the hub is no model directory of aumcli: it has no {CONFIG} or no {WEIGHTS}",
-                           fix="check the name; checkpoints of other kinds have to be downloaded and given to aum convert")
+            raise AumError(
+                f"{repo_id} on the hub is no model directory of aumcli: it has no {CONFIG} or no {WEIGHTS}",
+                fix="check the name; checkpoints of other kinds have to be downloaded and given to aum convert",
+            )
         folder = Path(hub.snapshot_download(repo_id, revision=about.sha, allow_patterns=[CONFIG, WEIGHTS]))
     for name, file in listed.items():
         wanted = file.lfs.sha256 if file.lfs else file.blob_id
         if _checksum(folder / name, git=file.lfs is None) != wanted:
-            raise AumError(f"{name} of {repo_id} is not what the hub lists: another checksum", exit_code=1,
-                           fix=f"remove {folder} and run the same command again")
+            raise AumError(
+                f"{name} of {repo_id} is not what the hub lists: another checksum",
+                exit_code=1,
+                fix=f"remove {folder} and run the same command again",
+            )
     return folder
 
 
-def push(folder: Path | str, repo_id: str, revision: str | None = None, licence: str | None = None) -> list[tuple[str, str]]:
+def push(
+    folder: Path | str, repo_id: str, revision: str | None = None, licence: str | None = None
+) -> list[tuple[str, str]]:
     """Send a model directory to the hub, with a card that is generated from its configuration.
 
     Args:
@@ -88,9 +95,16 @@ def push(folder: Path | str, repo_id: str, revision: str | None = None, licence:
         write_text(Path(staged) / CARD, model_card(config, repo_id, parameters, _scores(Path(folder), config), licence))
         api = hub.HfApi()
         api.create_repo(repo_id, exist_ok=True)
-        made = api.upload_folder(repo_id=repo_id, folder_path=staged, revision=revision, commit_message="Upload by aumcli")
-    return [("model", config.model.describe()), ("parameters", f"{parameters:,}"), ("sent to", f"hf://{repo_id}"),
-            ("files", f"{CONFIG}, {WEIGHTS}, {CARD}"), ("commit", str(made.oid))]
+        made = api.upload_folder(
+            repo_id=repo_id, folder_path=staged, revision=revision, commit_message="Upload by aumcli"
+        )
+    return [
+        ("model", config.model.describe()),
+        ("parameters", f"{parameters:,}"),
+        ("sent to", f"hf://{repo_id}"),
+        ("files", f"{CONFIG}, {WEIGHTS}, {CARD}"),
+        ("commit", str(made.oid)),
+    ]
 
 
 def copy_model(folder: Path | str, out: Path | str) -> None:
@@ -101,7 +115,11 @@ def copy_model(folder: Path | str, out: Path | str) -> None:
 
 
 def model_card(
-    config: ModelConfig, repo_id: str, parameters: int, scores: dict[str, dict[str, float]], licence: str | None = None,
+    config: ModelConfig,
+    repo_id: str,
+    parameters: int,
+    scores: dict[str, dict[str, float]],
+    licence: str | None = None,
 ) -> str:
     """Write a model's card: YAML for the hub, then what a reader has to know, from the configuration alone.
 
@@ -112,42 +130,82 @@ def model_card(
         scores: split -> metric -> value.
         licence: see `push`.
     """
-    metrics = sorted({{"map": "mean_average_precision"}.get(name, name) for values in scores.values() for name in values})
-    header = {"library_name": "aumcli", "pipeline_tag": "audio-classification", **({"license": licence} if licence else {}),
-              "tags": ["audio-classification", "audio-mamba" if config.model.architecture == "aum" else "audio-spectrogram-transformer"],
-              "metrics": metrics}
+    metrics = sorted(
+        {{"map": "mean_average_precision"}.get(name, name) for values in scores.values() for name in values}
+    )
+    header = {
+        "library_name": "aumcli",
+        "pipeline_tag": "audio-classification",
+        **({"license": licence} if licence else {}),
+        "tags": [
+            "audio-classification",
+            "audio-mamba" if config.model.architecture == "aum" else "audio-spectrogram-transformer",
+        ],
+        "metrics": metrics,
+    }
     said, frontend = config.provenance, config.frontend
     trained_on = said.get("corpus") or Path(str(said.get("data") or "")).name  # not the path: it is of another machine
     labels = ", ".join(f"`{label}`" for label in config.labels[:SHOWN_LABELS])
     more = len(config.labels) - SHOWN_LABELS
     facts = [
-        ("Task", f"one of {counted(len(config.labels), 'class')} per clip" if config.activation == "softmax"
-         else f"any of {counted(len(config.labels), 'class')} per clip, each with its own score"),
+        (
+            "Task",
+            f"one of {counted(len(config.labels), 'class')} per clip"
+            if config.activation == "softmax"
+            else f"any of {counted(len(config.labels), 'class')} per clip, each with its own score",
+        ),
         ("Labels", labels + (f" and {more} more" if more > 0 else "")),
         ("Architecture", f"{config.model.describe()}; {parameters:,} parameters"),
-        ("Input", f"{frontend.sample_rate_hz} Hz, {frontend.n_mels} mels, {frontend.frames} frames of {frontend.hop_ms:g} ms "
-                  f"({frontend.clip_s:.2f} s); mean {frontend.mean}, std {frontend.std}"),
+        (
+            "Input",
+            f"{frontend.sample_rate_hz} Hz, {frontend.n_mels} mels, {frontend.frames} frames of {frontend.hop_ms:g} ms "
+            f"({frontend.clip_s:.2f} s); mean {frontend.mean}, std {frontend.std}",
+        ),
         ("Trained on", trained_on),
-        ("Recipe", said.get("recipe")), ("Seed", said.get("seed")), ("Converted from", said.get("imported_from")),
-        *((f"Scores on the {split} split", ", ".join(f"{name} {value:.4f}" for name, value in values.items()))
-          for split, values in scores.items())]
+        ("Recipe", said.get("recipe")),
+        ("Seed", said.get("seed")),
+        ("Converted from", said.get("imported_from")),
+        *(
+            (f"Scores on the {split} split", ", ".join(f"{name} {value:.4f}" for name, value in values.items()))
+            for split, values in scores.items()
+        ),
+    ]
     lines = [f"- **{name}**: {_one_line(value)}" for name, value in facts if value not in (None, "")]
-    return "\n".join([
-        "---", *(f"{key}: {json.dumps(value)}" for key, value in header.items() if value), "---", "", f"# {repo_id.split('/')[-1]}", "",
-        *lines, "", "```python", "import aumcli", f'model = aumcli.load_model("hf://{repo_id}")', 'model.predict("clip.wav", top=3)',
-        "```", ""])
+    return "\n".join(
+        [
+            "---",
+            *(f"{key}: {json.dumps(value)}" for key, value in header.items() if value),
+            "---",
+            "",
+            f"# {repo_id.split('/')[-1]}",
+            "",
+            *lines,
+            "",
+            "```python",
+            "import aumcli",
+            f'model = aumcli.load_model("hf://{repo_id}")',
+            'model.predict("clip.wav", top=3)',
+            "```",
+            "",
+        ]
+    )
 
 
 def _scores(folder: Path, config: ModelConfig) -> dict[str, dict[str, float]]:
     """split -> metric -> value: what training noted of the validation split, and what `aum eval` wrote beside a run's best."""
-    noted = {name.removeprefix("val_"): value for name, value in config.provenance.items()
-             if name.startswith("val_") and isinstance(value, float)}
+    noted = {
+        name.removeprefix("val_"): value
+        for name, value in config.provenance.items()
+        if name.startswith("val_") and isinstance(value, float)
+    }
     found = {"val": noted} if noted else {}
     for path in sorted(folder.parent.glob("eval-*.json")) if folder.name == "best" else ():
         values = read_json(path)["metrics"]
         found[path.stem.removeprefix("eval-")] = {
-            ours: values[name] for ours, name in (("accuracy", "accuracy"), ("map", "mean_average_precision"))
-            if isinstance(values.get(name), float)}
+            ours: values[name]
+            for ours, name in (("accuracy", "accuracy"), ("map", "mean_average_precision"))
+            if isinstance(values.get(name), float)
+        }
     return found
 
 
@@ -175,20 +233,35 @@ def _hub(what: str) -> Iterator:
         from huggingface_hub import errors
         from huggingface_hub.utils import disable_progress_bars
     except ImportError as error:
-        raise AumError("models on the hub need the package huggingface_hub, not installed here",
-                       fix="pip install 'aumcli[hub]'") from error
+        raise AumError(
+            "models on the hub need the package huggingface_hub, not installed here", fix="pip install 'aumcli[hub]'"
+        ) from error
     if not sys.stderr.isatty():
         disable_progress_bars()
     try:
         yield huggingface_hub
     except (errors.RepositoryNotFoundError, errors.RevisionNotFoundError) as error:
-        raise AumError(f"can't {what}: the hub has no such model or revision, or shows it to others only",
-                       fix="check the name; for a private model log in with `hf auth login`") from error
+        raise AumError(
+            f"can't {what}: the hub has no such model or revision, or shows it to others only",
+            fix="check the name; for a private model log in with `hf auth login`",
+        ) from error
     except errors.HFValidationError as error:
-        raise AumError(f"can't {what}: {_one_line(error)}", fix="a name has letters, digits, -, _ and ., 96 at most") from error
+        raise AumError(
+            f"can't {what}: {_one_line(error)}", fix="a name has letters, digits, -, _ and ., 96 at most"
+        ) from error
     except errors.HfHubHTTPError as error:
-        raise AumError(f"can't {what}: {_one_line(error)}", exit_code=1,
-                       fix="if this is about permission, log in with `hf auth login`") from error
-    except (errors.HTTPError, getattr(errors, "XetDownloadError", OSError), OSError) as error:  # no connection, a timeout, offline mode, a full disk
-        raise AumError(f"can't {what}: {_one_line(error) or type(error).__name__}",
-                       fix="check the network and HF_ENDPOINT; without either, copy the model directory by hand", exit_code=1) from error
+        raise AumError(
+            f"can't {what}: {_one_line(error)}",
+            exit_code=1,
+            fix="if this is about permission, log in with `hf auth login`",
+        ) from error
+    except (
+        errors.HTTPError,
+        getattr(errors, "XetDownloadError", OSError),
+        OSError,
+    ) as error:  # no connection, a timeout, offline mode, a full disk
+        raise AumError(
+            f"can't {what}: {_one_line(error) or type(error).__name__}",
+            fix="check the network and HF_ENDPOINT; without either, copy the model directory by hand",
+            exit_code=1,
+        ) from error

@@ -13,7 +13,7 @@ from aumcli.files import disk_error
 
 try:
     import fcntl
-except ImportError:                 # Windows
+except ImportError:  # Windows
     fcntl = None
     import msvcrt
 
@@ -42,7 +42,7 @@ def open_locked(path: Path) -> tuple[int, str]:
             problem = _lock(number)
             if problem or os.path.samestat(os.fstat(number), os.stat(path)):
                 return number, problem
-        except FileNotFoundError:                             # who had it has just removed it
+        except FileNotFoundError:  # who had it has just removed it
             pass
         except BaseException:
             os.close(number)
@@ -56,16 +56,16 @@ def _lock(number: int) -> str:
             fcntl.flock(number, fcntl.LOCK_EX | fcntl.LOCK_NB)
         else:
             msvcrt.locking(number, msvcrt.LK_NBLCK, 1)
-    except (BlockingIOError, PermissionError) as error:       # the latter: Windows, and NFS
+    except (BlockingIOError, PermissionError) as error:  # the latter: Windows, and NFS
         raise Taken from error
-    except OSError as error:                                  # of network folders
+    except OSError as error:  # of network folders
         return error.strerror or str(error)
     return ""
 
 
 def remove_locked(path: Path, close: Callable[[], None]) -> None:
     """Remove a locked file and close it, in this order: else it would be another's that is removed."""
-    if fcntl is None:                                         # but Windows removes no open file
+    if fcntl is None:  # but Windows removes no open file
         close()
     with suppress(OSError):
         path.unlink()
@@ -92,13 +92,17 @@ def locked(folder: Path, what: str) -> Iterator[str]:
         folder.mkdir(parents=True, exist_ok=True)
         number, problem = open_locked(path)
     except Taken as error:
-        raise AumError(f"another {what} writes to {folder}{_holder(path)}",
-                       fix="wait until it has ended, or choose another folder with --out") from error
+        raise AumError(
+            f"another {what} writes to {folder}{_holder(path)}",
+            fix="wait until it has ended, or choose another folder with --out",
+        ) from error
     except OSError as error:
         raise disk_error(folder, error) from error
-    with suppress(OSError):                                   # of a full disk: it is only told to people
+    with suppress(OSError):  # of a full disk: it is only told to people
         os.truncate(number, 0)
-        os.write(number, f"process {os.getpid()} on {socket.gethostname()}, since {datetime.now():%Y-%m-%d %H:%M}\n".encode())
+        os.write(
+            number, f"process {os.getpid()} on {socket.gethostname()}, since {datetime.now():%Y-%m-%d %H:%M}\n".encode()
+        )
     try:
         yield problem and f"{folder} can't be locked ({problem}): nothing keeps a second {what} from writing there"
     finally:
@@ -109,5 +113,5 @@ def _holder(path: Path) -> str:
     """Who has a lock, as its file says."""
     try:
         return f": {path.read_text(encoding='utf-8').strip()}"
-    except (OSError, ValueError):                             # ValueError: not written yet, or by another program
+    except (OSError, ValueError):  # ValueError: not written yet, or by another program
         return ""

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from torch import Tensor
 
-M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4       # glibc's malloc.h
+M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # glibc's malloc.h
 
 
 def keep_memory() -> None:
@@ -30,7 +30,7 @@ def physical_bytes() -> float:
     """The machine's memory in bytes; infinity where it doesn't say."""
     try:
         return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    except (AttributeError, ValueError, OSError):           # AttributeError: Windows
+    except (AttributeError, ValueError, OSError):  # AttributeError: Windows
         return math.inf
 
 

@@ -9,7 +9,7 @@ import numpy as np
 from aumcli.errors import AumError
 from aumcli.names import counted, plural
 
-Z95 = 1.959963984540054         # of a normal distribution, 95 % lie within so many standard deviations
+Z95 = 1.959963984540054  # of a normal distribution, 95 % lie within so many standard deviations
 
 
 @dataclass(frozen=True)
@@ -17,8 +17,8 @@ class ClassMetrics:
     """One class against all others; NaN where a figure is not defined (no clip of the class, none predicted)."""
 
     label: str
-    support: int                 # clips that have this label
-    predicted: int               # clips that were given it
+    support: int  # clips that have this label
+    predicted: int  # clips that were given it
     precision: float
     recall: float
     f1: float
@@ -33,14 +33,14 @@ class Metrics:
     clips: int
     classes: int
     multi_label: bool
-    accuracy: float | None       # None for multi-label data
+    accuracy: float | None  # None for multi-label data
     top5_accuracy: float | None  # None for multi-label data and for five classes or fewer
-    macro_f1: float              # over the classes that some clip has
+    macro_f1: float  # over the classes that some clip has
     mean_average_precision: float
     mean_auc: float
-    d_prime: float               # infinite where mean_auc is 1
-    ranked_classes: int          # classes behind the last three: those with both a positive and a negative clip
-    left_out_classes: int        # the other classes
+    d_prime: float  # infinite where mean_auc is 1
+    ranked_classes: int  # classes behind the last three: those with both a positive and a negative clip
+    left_out_classes: int  # the other classes
     per_class: tuple[ClassMetrics, ...]
     confusion: np.ndarray | None  # (true class, predicted class) int64 clips; None for multi-label data
     # 95 % confidence intervals, low and high: Wilson's of accuracies, a bootstrap over the clips of mAP; None unless asked for
@@ -62,12 +62,14 @@ class Metrics:
             labels = [row.label for row in self.per_class]
             values["confusion"] = {
                 label: {labels[j]: int(row[j]) for j in np.argsort(-row, kind="stable") if row[j]}
-                for label, row in zip(labels, self.confusion, strict=True)}
+                for label, row in zip(labels, self.confusion, strict=True)
+            }
         return values
 
 
-def evaluate_scores(scores: np.ndarray, targets: np.ndarray, label_names: Sequence[str],
-                    threshold: float = 0.5, intervals: bool = False) -> Metrics:
+def evaluate_scores(
+    scores: np.ndarray, targets: np.ndarray, label_names: Sequence[str], threshold: float = 0.5, intervals: bool = False
+) -> Metrics:
     """Compare scores with the truth.
 
     Args:
@@ -93,10 +95,10 @@ def evaluate_scores(scores: np.ndarray, targets: np.ndarray, label_names: Sequen
     clips, classes = scores.shape
     multi_label = targets.ndim == 2
     if multi_label:
-        positive, predicted = targets.astype(bool), scores >= threshold                  # (clips, classes) bool
+        positive, predicted = targets.astype(bool), scores >= threshold  # (clips, classes) bool
     else:
-        predicted_index = scores.argmax(axis=1)                                          # (clips,)
-        targets, index = targets.astype(np.int64), np.arange(classes)                    # small types overflow below
+        predicted_index = scores.argmax(axis=1)  # (clips,)
+        targets, index = targets.astype(np.int64), np.arange(classes)  # small types overflow below
         positive, predicted = targets[:, None] == index, predicted_index[:, None] == index
     average_precision, auc = _ranking(scores, positive)
     per_class = _per_class(label_names, positive, predicted, average_precision, auc)
@@ -109,13 +111,27 @@ def evaluate_scores(scores: np.ndarray, targets: np.ndarray, label_names: Sequen
     top5_accuracy = None if multi_label or classes <= 5 else _top_accuracy(scores, targets, 5)
     between = {}
     if intervals:
-        between = {"accuracy_ci95": wilson_interval(accuracy, clips), "top5_accuracy_ci95": wilson_interval(top5_accuracy, clips),
-                   "mean_average_precision_ci95": bootstrap_interval(scores, positive)}
+        between = {
+            "accuracy_ci95": wilson_interval(accuracy, clips),
+            "top5_accuracy_ci95": wilson_interval(top5_accuracy, clips),
+            "mean_average_precision_ci95": bootstrap_interval(scores, positive),
+        }
     return Metrics(
-        clips=clips, classes=classes, multi_label=multi_label, accuracy=accuracy, top5_accuracy=top5_accuracy,
+        clips=clips,
+        classes=classes,
+        multi_label=multi_label,
+        accuracy=accuracy,
+        top5_accuracy=top5_accuracy,
         macro_f1=_mean(np.array([row.f1 for row in per_class if row.support])),
-        mean_average_precision=_mean(average_precision), mean_auc=mean_auc, d_prime=d_prime(mean_auc),
-        ranked_classes=ranked, left_out_classes=classes - ranked, per_class=per_class, confusion=confusion, **between)
+        mean_average_precision=_mean(average_precision),
+        mean_auc=mean_auc,
+        d_prime=d_prime(mean_auc),
+        ranked_classes=ranked,
+        left_out_classes=classes - ranked,
+        per_class=per_class,
+        confusion=confusion,
+        **between,
+    )
 
 
 def wilson_interval(share: float | None, clips: int) -> tuple[float, float] | None:
@@ -145,7 +161,9 @@ def bootstrap_interval(scores: np.ndarray, positive: np.ndarray, seed: int = 0) 
     samples, at_once = int(min(1000, max(100, 2e9 // (clips * classes)))), max(1, 4_000_000 // clips)
     random = np.random.default_rng(seed)
     parts = [min(at_once, samples - start) for start in range(0, samples, at_once)]
-    means = np.concatenate([_sampled_map(scores, positive, random.multinomial(clips, np.full(clips, 1 / clips), part)) for part in parts])
+    means = np.concatenate(
+        [_sampled_map(scores, positive, random.multinomial(clips, np.full(clips, 1 / clips), part)) for part in parts]
+    )
     means = means[np.isfinite(means)]
     return (float(np.percentile(means, 2.5)), float(np.percentile(means, 97.5))) if len(means) else None
 
@@ -158,8 +176,8 @@ def _sampled_map(scores: np.ndarray, positive: np.ndarray, counts: np.ndarray) -
             continue
         order = np.argsort(score, kind="stable")
         score, drawn, places = score[order], counts[:, order], np.flatnonzero(truth[order])
-        last = np.searchsorted(score, score[places], side="right") - 1                   # equal scores are one threshold
-        hits, given = np.cumsum(drawn[:, places], axis=1), np.cumsum(drawn, axis=1)[:, last]   # (samples, positives)
+        last = np.searchsorted(score, score[places], side="right") - 1  # equal scores are one threshold
+        hits, given = np.cumsum(drawn[:, places], axis=1), np.cumsum(drawn, axis=1)[:, last]  # (samples, positives)
         hits_here = hits[:, np.searchsorted(places, last, side="right") - 1]
         some = hits[:, -1] > 0
         precision = drawn[:, places] * hits_here / np.maximum(given, 1)
@@ -178,38 +196,52 @@ def d_prime(auc: float) -> float:
         sqrt(2) * ppf(auc): 0 at 0.5, infinite at 1, NaN for NaN.
     """
     from scipy.special import ndtri
+
     return float(math.sqrt(2) * ndtri(auc))
 
 
 def _check(scores: np.ndarray, targets: np.ndarray, label_names: Sequence[str]) -> None:
     """Refuse what can't be judged, naming the first offender."""
     if scores.ndim != 2 or not scores.size:
-        raise AumError(f"scores have the shape {scores.shape}; (clips, classes) with at least one clip is needed",
-                       fix="check that the split has clips: see report.json beside the manifest")
+        raise AumError(
+            f"scores have the shape {scores.shape}; (clips, classes) with at least one clip is needed",
+            fix="check that the split has clips: see report.json beside the manifest",
+        )
     clips, classes = scores.shape
     if len(label_names) != classes or len(set(label_names)) != classes:
-        raise AumError(f"{counted(len(set(label_names)), 'different label name')} for {counted(classes, 'class')}",
-                       fix="give labels.csv one name per class, all different")
+        raise AumError(
+            f"{counted(len(set(label_names)), 'different label name')} for {counted(classes, 'class')}",
+            fix="give labels.csv one name per class, all different",
+        )
     if targets.shape not in ((clips,), (clips, classes)):
-        raise AumError(f"targets have the shape {targets.shape}, scores {scores.shape}",
-                       fix=f"pass ({clips},) class indices or ({clips}, {classes}) zeros and ones")
+        raise AumError(
+            f"targets have the shape {targets.shape}, scores {scores.shape}",
+            fix=f"pass ({clips},) class indices or ({clips}, {classes}) zeros and ones",
+        )
     whole = np.issubdtype(targets.dtype, np.integer)
-    if targets.ndim == 1 and not (whole and np.all((0 <= targets) & (targets < classes))):
-        raise AumError(f"targets are not class indices 0..{classes - 1}",
-                       fix="pass integers; for several labels per clip, zeros and ones")
+    if targets.ndim == 1 and not (whole and np.all((targets >= 0) & (targets < classes))):
+        raise AumError(
+            f"targets are not class indices 0..{classes - 1}",
+            fix="pass integers; for several labels per clip, zeros and ones",
+        )
     if targets.ndim == 2 and not np.isin(targets, (0, 1)).all():
-        raise AumError("multi-label targets hold something other than 0 and 1",
-                       fix="evaluate without mixup or smoothing")
+        raise AumError(
+            "multi-label targets hold something other than 0 and 1", fix="evaluate without mixup or smoothing"
+        )
     bad = np.flatnonzero(~np.isfinite(scores).all(axis=1))
     if len(bad):
-        raise AumError(f"{len(bad):,} of {counted(clips, 'clip')} {plural(len(bad), 'has', 'have')} scores that are not finite, "
-                       f"the first is clip {bad[0]}",
-                       fix="the model diverged: lower train.lr, or set train.clip_grad, and train again", exit_code=1)
+        raise AumError(
+            f"{len(bad):,} of {counted(clips, 'clip')} {plural(len(bad), 'has', 'have')} scores that are not finite, "
+            f"the first is clip {bad[0]}",
+            fix="the model diverged: lower train.lr, or set train.clip_grad, and train again",
+            exit_code=1,
+        )
 
 
 def _ranking(scores: np.ndarray, positive: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Average precision and ROC AUC of each class, (classes,) each; NaN without both a positive and a negative clip."""
     from sklearn.metrics import average_precision_score, roc_auc_score
+
     support = positive.sum(axis=0)
     precision, auc = np.full(len(support), np.nan), np.full(len(support), np.nan)
     for i in np.flatnonzero((support > 0) & (support < len(scores))):
@@ -218,14 +250,21 @@ def _ranking(scores: np.ndarray, positive: np.ndarray) -> tuple[np.ndarray, np.n
     return precision, auc
 
 
-def _per_class(label_names: Sequence[str], positive: np.ndarray, predicted: np.ndarray, average_precision: np.ndarray,
-               auc: np.ndarray) -> tuple[ClassMetrics, ...]:
+def _per_class(
+    label_names: Sequence[str],
+    positive: np.ndarray,
+    predicted: np.ndarray,
+    average_precision: np.ndarray,
+    auc: np.ndarray,
+) -> tuple[ClassMetrics, ...]:
     """Count hits of each class; (clips, classes) bool in, one row per class out."""
     hits, support, given = (each.sum(axis=0) for each in (positive & predicted, positive, predicted))
-    with np.errstate(invalid="ignore"):                                                  # 0 / 0 is NaN: not defined
+    with np.errstate(invalid="ignore"):  # 0 / 0 is NaN: not defined
         columns = (hits / given, hits / support, 2 * hits / (support + given), average_precision, auc)
-    return tuple(ClassMetrics(str(label), int(support[i]), int(given[i]), *(float(column[i]) for column in columns))
-                 for i, label in enumerate(label_names))
+    return tuple(
+        ClassMetrics(str(label), int(support[i]), int(given[i]), *(float(column[i]) for column in columns))
+        for i, label in enumerate(label_names)
+    )
 
 
 def best_thresholds(scores: np.ndarray, targets: np.ndarray) -> tuple[float, ...]:
@@ -246,10 +285,10 @@ def _best_threshold(scores: np.ndarray, present: np.ndarray) -> float:
     if not present.any():
         return 0.5
     levels = np.concatenate([[0.0], np.unique(scores), [1.0]])
-    candidates = np.unique(np.append(np.round((levels[:-1] + levels[1:]) / 2, 4), 0.5))       # ascending
+    candidates = np.unique(np.append(np.round((levels[:-1] + levels[1:]) / 2, 4), 0.5))  # ascending
     order = np.argsort(scores)
-    hits = np.concatenate([np.cumsum(present[order][::-1])[::-1], [0]])                       # with at least this rank's score
-    first = np.searchsorted(scores[order], candidates)                                        # rank from which on it is given
+    hits = np.concatenate([np.cumsum(present[order][::-1])[::-1], [0]])  # with at least this rank's score
+    first = np.searchsorted(scores[order], candidates)  # rank from which on it is given
     f1 = 2 * hits[first] / (present.sum() + len(scores) - first)
     best = candidates[f1 == f1.max()]
     return float(best[np.abs(best - 0.5).argmin()])
@@ -260,14 +299,19 @@ def best_row(scores: Sequence[float], losses: Sequence[float]) -> int | None:
 
     NaN is worse than any number; None where there is no score at all.
     """
-    ranks = [(math.isfinite(score), score, -loss if math.isfinite(loss) else -math.inf) for score, loss in zip(scores, losses)]
-    best = max(range(len(ranks)), key=lambda i: (ranks[i][0], ranks[i][1] if ranks[i][0] else 0.0, ranks[i][2]), default=None)
+    ranks = [
+        (math.isfinite(score), score, -loss if math.isfinite(loss) else -math.inf)
+        for score, loss in zip(scores, losses)
+    ]
+    best = max(
+        range(len(ranks)), key=lambda i: (ranks[i][0], ranks[i][1] if ranks[i][0] else 0.0, ranks[i][2]), default=None
+    )
     return best if best is not None and ranks[best][0] else None
 
 
 def _top_accuracy(scores: np.ndarray, targets: np.ndarray, top: int) -> float:
     """Share of clips whose true class is among the `top` best; ties are ordered by index, as argmax does."""
-    own = np.take_along_axis(scores, targets[:, None], axis=1)                           # (clips, 1)
+    own = np.take_along_axis(scores, targets[:, None], axis=1)  # (clips, 1)
     earlier = np.arange(scores.shape[1]) < targets[:, None]
     rank = ((scores > own) | ((scores == own) & earlier)).sum(axis=1)
     return float((rank < top).mean())

@@ -10,7 +10,7 @@ import os
 import re
 import shlex
 
-ESCAPE = "aum-escape"               # for open(errors=...): what the encoding doesn't have is escaped, a byte as \xNN
+ESCAPE = "aum-escape"  # for open(errors=...): what the encoding doesn't have is escaped, a byte as \xNN
 _SURROGATES = re.compile("[\ud800-\udfff]")
 _CONTROLS = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 _TO_ESCAPE = re.compile(r"[\ud800-\udfff]|\\(?=x[0-9a-fA-F]{2})")
@@ -20,7 +20,11 @@ _ESCAPED = re.compile(r"\\x([0-9a-fA-F]{2})")
 def _escape(character: str) -> str:
     """A byte that is not UTF-8 as `\\xNN`, any other character as Python writes it."""
     code = ord(character)
-    return f"\\x{code - 0xDC00:02x}" if 0xDC80 <= code <= 0xDCFF else character.encode("ascii", "backslashreplace").decode("ascii")
+    return (
+        f"\\x{code - 0xDC00:02x}"
+        if 0xDC80 <= code <= 0xDCFF
+        else character.encode("ascii", "backslashreplace").decode("ascii")
+    )
 
 
 def _escape_error(error: UnicodeError) -> tuple[str, int]:
@@ -39,12 +43,14 @@ def shown(text: str) -> str:
 
 def one_line(text: str) -> str:
     """The same for formats with a line for each entry: tabs, line ends and other control characters as `\\xNN` too."""
-    return _CONTROLS.sub(lambda match: f"\\x{ord(match[0]):02x}" if ord(match[0]) < 256 else _escape(match[0]), shown(text))
+    return _CONTROLS.sub(
+        lambda match: f"\\x{ord(match[0]):02x}" if ord(match[0]) < 256 else _escape(match[0]), shown(text)
+    )
 
 
 def escaped(name: str) -> str:
     """A name as UTF-8 text that `unescaped` turns back: bytes that are not UTF-8 as `\\xNN`, a backslash before `xNN` as `\\x5c`."""
-    if os.name == "nt":                 # names are text there, and the backslash separates folders
+    if os.name == "nt":  # names are text there, and the backslash separates folders
         return shown(name)
     return _TO_ESCAPE.sub(lambda match: "\\x5c" if match[0] == "\\" else _escape(match[0]), name)
 
@@ -53,8 +59,10 @@ def unescaped(text: str) -> str:
     """The name that `escaped` made this of."""
     if os.name == "nt" or "\\x" not in text:
         return text
-    raw = b"".join(part.encode("utf-8", "surrogateescape") if i % 2 == 0 else bytes.fromhex(part)
-                   for i, part in enumerate(_ESCAPED.split(text)))
+    raw = b"".join(
+        part.encode("utf-8", "surrogateescape") if i % 2 == 0 else bytes.fromhex(part)
+        for i, part in enumerate(_ESCAPED.split(text))
+    )
     return raw.decode("utf-8", "surrogateescape")
 
 
@@ -92,4 +100,6 @@ def shell_quoted(path: object) -> str:
     if not _SURROGATES.search(text) and not _CONTROLS.search(text):
         return shlex.quote(text)
     raw = text.encode("utf-8", "surrogateescape")
-    return "$'" + "".join(chr(byte) if 32 <= byte < 127 and byte not in b"'\\" else f"\\x{byte:02x}" for byte in raw) + "'"
+    return (
+        "$'" + "".join(chr(byte) if 32 <= byte < 127 and byte not in b"'\\" else f"\\x{byte:02x}" for byte in raw) + "'"
+    )

@@ -18,16 +18,25 @@ from aumcli.names import counted, plural
 from aumcli.recipe import Recipe
 from aumcli.weights import frontend_of
 
-MEASURED_FILES = 2000    # sizes of so many are read; more would take minutes on a network's disk
-FLOAT = 4                # bytes
+MEASURED_FILES = 2000  # sizes of so many are read; more would take minutes on a network's disk
+FLOAT = 4  # bytes
 
 
-CROPS = {"random": "a random part is trained on", "first": "their beginning is trained on",
-         "epic_sounds": "their beginning, beyond 10 s from a random start, is trained on"}
+CROPS = {
+    "random": "a random part is trained on",
+    "first": "their beginning is trained on",
+    "epic_sounds": "their beginning, beyond 10 s from a random start, is trained on",
+}
 
 
-def settings_rows(recipe: Recipe, clips: int | None, reported: int | None, measured: Sequence[str] = (),
-                  lost: str = "", kept: bool = False) -> list[tuple[str, str]]:
+def settings_rows(
+    recipe: Recipe,
+    clips: int | None,
+    reported: int | None,
+    measured: Sequence[str] = (),
+    lost: str = "",
+    kept: bool = False,
+) -> list[tuple[str, str]]:
     """What a recipe does, as (what, value) rows: input, start, length, steps, augmentation, which clips serve for what.
 
     Args:
@@ -46,10 +55,17 @@ def settings_rows(recipe: Recipe, clips: int | None, reported: int | None, measu
     if clips:
         steps = train.steps_per_epoch(clips)
         length += f": {counted(steps, 'step')} each, {train.epochs * steps:,} in all"
-    chooser = f"{100 * data.val_share:g} % of {data.train}, kept out of training" if data.val_share else f"the split {data.val}"
+    chooser = (
+        f"{100 * data.val_share:g} % of {data.train}, kept out of training"
+        if data.val_share
+        else f"the split {data.val}"
+    )
     return [
-        ("input", f"{front.sample_rate_hz} Hz, {front.n_mels} mels x {front.frames} frames, {front.clip_s:.2f} s, "
-                  f"{front.kind}, {normal}{fitted}"),
+        (
+            "input",
+            f"{front.sample_rate_hz} Hz, {front.n_mels} mels x {front.frames} frames, {front.clip_s:.2f} s, "
+            f"{front.kind}, {normal}{fitted}",
+        ),
         *([("not heard", lost)] if lost else []),
         ("start", train.init or (f"NEEDED, by --init: {train.pretrained}" if train.pretrained else "fresh weights")),
         ("length", f"{length}; {data.sampling}"),
@@ -57,7 +73,8 @@ def settings_rows(recipe: Recipe, clips: int | None, reported: int | None, measu
         ("long clips", f"{CROPS[data.crop]}; evaluated: {VIEWS[data.views]}"),
         ("augment", _changes(recipe.augment) or "nothing"),
         ("best epoch", f"chosen by {chooser}"),
-        ("reported", _reported(data, reported))]
+        ("reported", _reported(data, reported)),
+    ]
 
 
 def _reported(data: DataConfig, clips: int | None) -> str:
@@ -68,8 +85,10 @@ def _reported(data: DataConfig, clips: int | None) -> str:
     count = "" if clips is None else f", {counted(clips, 'clip')}"
     if data.leak:
         keep = f", --set data.val_share=0.1 keeps clips of {data.train} back to choose on"
-        return (f"{what}{count}, WHICH ALSO {data.leak.upper()}: the figures will flatter; --set data.test=NAME names "
-                f"other clips to report{'' if data.leak == 'train' else keep}")
+        return (
+            f"{what}{count}, WHICH ALSO {data.leak.upper()}: the figures will flatter; --set data.test=NAME names "
+            f"other clips to report{'' if data.leak == 'train' else keep}"
+        )
     return what + count
 
 
@@ -81,7 +100,9 @@ def _describe(train: TrainConfig) -> str:
     warmup += f", {train.warmup_every} steps each stair" if train.warmup_every > 1 else ""
     parts = [train.loss, train.optimizer, f"rate {train.lr:g}", f"decay {train.weight_decay:g}", warmup]
     if train.schedule == "steps":
-        parts.append(f"x {train.decay_factor:g} after {counted(train.decay_start, 'epoch')} and every {train.decay_every}")
+        parts.append(
+            f"x {train.decay_factor:g} after {counted(train.decay_start, 'epoch')} and every {train.decay_every}"
+        )
     else:
         parts.append(train.schedule)
     return ", ".join([*parts, *([f"average {train.ema:g}"] if train.ema else []), train.dtype])
@@ -89,8 +110,11 @@ def _describe(train: TrainConfig) -> str:
 
 def _changes(augment: AugmentConfig) -> str:
     """The augmentations that are on."""
-    return ", ".join(f"{key} {getattr(augment, key)}" for key, field in AugmentConfig.model_fields.items()
-                     if getattr(augment, key) != field.default and (augment.mixup or key != "mixup_partners"))
+    return ", ".join(
+        f"{key} {getattr(augment, key)}"
+        for key, field in AugmentConfig.model_fields.items()
+        if getattr(augment, key) != field.default and (augment.mixup or key != "mixup_partners")
+    )
 
 
 def dry_run(recipe: Recipe, data: Path | str | None = None) -> list[tuple[str, str]]:
@@ -126,30 +150,50 @@ def dry_run(recipe: Recipe, data: Path | str | None = None) -> list[tuple[str, s
             audio = _audio_bytes([*train_clips, *val_clips])
         reported = reported_clips(manifest, recipe.data, index)
         kept = frontend_of(checkpoint_path(recipe.train.init)) if recipe.train.init else None
-        recipe, clips = fit_recipe(recipe, train_clips, len(manifest.labels), manifest.multi_label, kept), len(train_clips)
+        recipe, clips = (
+            fit_recipe(recipe, train_clips, len(manifest.labels), manifest.multi_label, kept),
+            len(train_clips),
+        )
         lost = unheard(sample_rates(manifest, train_clips if index is None else []), recipe.frontend.sample_rate_hz)
-        rows = [("data", f"{folder}: {clips:,} training and {counted(len(val_clips), 'validation clip')}"
-                         f"{_coverage(recipe, manifest)}")]
+        rows = [
+            (
+                "data",
+                f"{folder}: {clips:,} training and {counted(len(val_clips), 'validation clip')}"
+                f"{_coverage(recipe, manifest)}",
+            )
+        ]
     parameters = sum(x.numel() for x in _skeleton(recipe).parameters())
     classes = counted(recipe.model.n_classes, "class")
     rows.append(("model", f"{recipe.model.describe()}, {parameters:,} parameters, {classes}{_unfitted(recipe)}"))
-    return [*rows, *settings_rows(recipe, clips, reported, measured if manifest else (), lost, kept is not None),
-            ("memory", _memory(recipe, FLOAT * parameters)),
-            ("disk", f"{audio}; the run {_size((2 + 3 + bool(recipe.train.ema)) * FLOAT * parameters)}")]  # best, last, state.pt
+    return [
+        *rows,
+        *settings_rows(recipe, clips, reported, measured if manifest else (), lost, kept is not None),
+        ("memory", _memory(recipe, FLOAT * parameters)),
+        ("disk", f"{audio}; the run {_size((2 + 3 + bool(recipe.train.ema)) * FLOAT * parameters)}"),
+    ]  # best, last, state.pt
 
 
 def _unfitted(recipe: Recipe) -> str:
     """What the data, once prepared, will still change."""
-    return f"; the data decides the number of classes and {', '.join(recipe.data.fit)}".replace("_", " ") if recipe.data.fit else ""
+    return (
+        f"; the data decides the number of classes and {', '.join(recipe.data.fit)}".replace("_", " ")
+        if recipe.data.fit
+        else ""
+    )
 
 
 def _memory(recipe: Recipe, weights: int) -> str:
     """What a step needs, in words, for so many bytes of weights."""
     train = recipe.train
-    fixed, kept = (4 + bool(train.ema)) * weights, activation_bytes(recipe)  # weights, gradients, Adam's two moments, average
+    fixed, kept = (
+        (4 + bool(train.ema)) * weights,
+        activation_bytes(recipe),
+    )  # weights, gradients, Adam's two moments, average
     average = " and average" if train.ema else ""
-    return (f"{_size(fixed + kept)} at least: {_size(fixed)} for weights, gradients, optimizer{average}, {_size(kept)} kept for the "
-            f"backward pass (measured on one and two blocks and clips); decoded clips, up to {recipe.data.cache_mb} MB, on top")
+    return (
+        f"{_size(fixed + kept)} at least: {_size(fixed)} for weights, gradients, optimizer{average}, {_size(kept)} kept for the "
+        f"backward pass (measured on one and two blocks and clips); decoded clips, up to {recipe.data.cache_mb} MB, on top"
+    )
 
 
 def activation_bytes(recipe: Recipe) -> int:

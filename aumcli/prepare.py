@@ -29,11 +29,13 @@ from aumcli.names import counted, plural
 from aumcli.progress import progress
 
 DATA = Path("data")
-OWN_NAMES = ("folder", "csv", "ast-json")           # data of one's own: prepared under its own name, not the corpus's
+OWN_NAMES = ("folder", "csv", "ast-json")  # data of one's own: prepared under its own name, not the corpus's
 MISSING = "missing.csv"
-NO_VAL = ("there are no clips for validation, which chooses the best epoch: train with --set data.val_share=0.1, which keeps some of "
-          "train back for it; or, where the data has no splits of its own, prepare with --split 80/10/10")
-MEASURED_S = 30.0                                   # of a longer clip, so much is measured: memory stays bounded
+NO_VAL = (
+    "there are no clips for validation, which chooses the best epoch: train with --set data.val_share=0.1, which keeps some of "
+    "train back for it; or, where the data has no splits of its own, prepare with --split 80/10/10"
+)
+MEASURED_S = 30.0  # of a longer clip, so much is measured: memory stays bounded
 
 
 @dataclass(frozen=True)
@@ -48,16 +50,16 @@ class PrepareReport:
     split: tuple[float, float, float] | None
     settings: dict[str, str]
     multi_label: bool
-    splits: dict[str, dict[str, float]]                 # split -> {"clips", "seconds"}
-    classes: dict[str, dict[str, dict[str, float]]]     # class name -> split -> {"clips", "seconds"[, "missing"]}
-    sample_rates_hz: dict[str, int]                     # rate -> clips
+    splits: dict[str, dict[str, float]]  # split -> {"clips", "seconds"}
+    classes: dict[str, dict[str, dict[str, float]]]  # class name -> split -> {"clips", "seconds"[, "missing"]}
+    sample_rates_hz: dict[str, int]  # rate -> clips
     longest_s: float
     shortest_s: float
-    normalisation: dict[str, float]                     # of the training split's log-mel energies: {"mean", "std", "clips"}
+    normalisation: dict[str, float]  # of the training split's log-mel energies: {"mean", "std", "clips"}
     left_out: list[LeftOut]
-    missing: dict[str, dict[str, int]]                  # split -> {"listed", "missing"}; missing.csv names each
+    missing: dict[str, dict[str, int]]  # split -> {"listed", "missing"}; missing.csv names each
     warnings: list[str]
-    notes: list[str]                                    # how the source was understood
+    notes: list[str]  # how the source was understood
 
     @property
     def failures(self) -> int:
@@ -65,9 +67,20 @@ class PrepareReport:
         return len(self.left_out) + sum(cell["missing"] for cell in self.missing.values())
 
 
-def prepare(corpus: str, out: Path | str | None = None, *, source: Path | str | None = None, split: str | None = None,
-            seed: int = 0, strict: bool = False, annotations: Path | str | None = None, settings: Sequence[str] = (),
-            workers: int | None = None, shards: bool = False, channel: str = MEAN) -> PrepareReport:
+def prepare(
+    corpus: str,
+    out: Path | str | None = None,
+    *,
+    source: Path | str | None = None,
+    split: str | None = None,
+    seed: int = 0,
+    strict: bool = False,
+    annotations: Path | str | None = None,
+    settings: Sequence[str] = (),
+    workers: int | None = None,
+    shards: bool = False,
+    channel: str = MEAN,
+) -> PrepareReport:
     """Prepare a corpus: write manifest.csv, labels.csv and report.json. An interrupted call goes on where it stopped.
 
     Args:
@@ -101,7 +114,9 @@ def prepare(corpus: str, out: Path | str | None = None, *, source: Path | str | 
 def _prepare(request: Request, strict: bool, workers: int, shards: bool, doubts: list[str]) -> PrepareReport:
     """Prepare in a folder that nobody else writes to."""
     earlier = _earlier(request.out)
-    index = sources.load(request.corpus).index(replace(request, earlier=earlier.splits if earlier.drawn_like(request) else {}))
+    index = sources.load(request.corpus).index(
+        replace(request, earlier=earlier.splits if earlier.drawn_like(request) else {})
+    )
     index.warnings.extend(doubts)
     clips = Clips.of(index.clips)
     journal = Journal(request.out)
@@ -121,7 +136,7 @@ def _prepare(request: Request, strict: bool, workers: int, shards: bool, doubts:
 class _Earlier:
     """What an earlier call wrote to the folder."""
 
-    splits: Mapping[str, str]               # path without its channel -> split; of a file that isn't cut up
+    splits: Mapping[str, str]  # path without its channel -> split; of a file that isn't cut up
     report: Mapping[str, object]
 
     def drawn_like(self, request: Request) -> bool:
@@ -136,8 +151,14 @@ def _earlier(out: Path) -> _Earlier:
         clips, report = read_manifest(out).clips, json.loads((out / "report.json").read_text(encoding="utf-8"))
         columns = clips.columns()
         whole = (start_s is stop_s is None for start_s, stop_s in zip(columns["start_s"], columns["stop_s"]))
-        return _Earlier({os.fspath(split_channel(path)[0]): split for path, split, is_whole in zip(columns["path"], columns["split"], whole)
-                         if is_whole}, report)
+        return _Earlier(
+            {
+                os.fspath(split_channel(path)[0]): split
+                for path, split, is_whole in zip(columns["path"], columns["split"], whole)
+                if is_whole
+            },
+            report,
+        )
     except (AumError, OSError, ValueError):
         return _Earlier({}, {})
 
@@ -145,9 +166,17 @@ def _earlier(out: Path) -> _Earlier:
 def _moved(earlier: Mapping[str, str], clips: Clips) -> list[str]:
     """A warning where clips of an earlier test split are trained on now."""
     columns = clips.columns()
-    moved = [path for path, split in zip(columns["path"], columns["split"]) if split == "train" and earlier.get(path) == "test"]
+    moved = [
+        path
+        for path, split in zip(columns["path"], columns["split"])
+        if split == "train" and earlier.get(path) == "test"
+    ]
     clips_are = counted(len(moved), "clip of the earlier test split is", "clips of the earlier test split are")
-    return [f"{clips_are} in train now: figures of models trained before and after don't compare: {listed(moved)}"] if moved else []
+    return (
+        [f"{clips_are} in train now: figures of models trained before and after don't compare: {listed(moved)}"]
+        if moved
+        else []
+    )
 
 
 def _request(corpus: str, out, source, split, seed, annotations, settings) -> Request:
@@ -168,10 +197,20 @@ def _request(corpus: str, out, source, split, seed, annotations, settings) -> Re
     values = {key.strip(): value.strip() or value for key, _, value in (text.partition("=") for text in settings)}
     keep = frozenset(filter(None, values.pop("keep", "").split(",")))
     if not keep <= KEPT.keys():
-        raise AumError(f"--set keep={','.join(sorted(keep))}: clips can be kept that are {' or '.join(KEPT)}",
-                       fix="--set keep=silent")
-    return Request(corpus, Path(os.path.abspath(DATA / name if out is None else out)), source, parse_shares(split), seed,
-                   annotations, values, keep)
+        raise AumError(
+            f"--set keep={','.join(sorted(keep))}: clips can be kept that are {' or '.join(KEPT)}",
+            fix="--set keep=silent",
+        )
+    return Request(
+        corpus,
+        Path(os.path.abspath(DATA / name if out is None else out)),
+        source,
+        parse_shares(split),
+        seed,
+        annotations,
+        values,
+        keep,
+    )
 
 
 def parse_shares(text: str | None) -> tuple[float, float, float] | None:
@@ -192,10 +231,12 @@ def parse_shares(text: str | None) -> tuple[float, float, float] | None:
         shares = tuple(float(part) for part in text.split("/"))
     except ValueError:
         shares = ()
-    in_range = len(shares) == 3 and (shares[0] > 0 or shares == TEST_ONLY) and min(shares) >= 0         # NaN is neither
+    in_range = len(shares) == 3 and (shares[0] > 0 or shares == TEST_ONLY) and min(shares) >= 0  # NaN is neither
     if not in_range or not abs(sum(shares) - 100) < 1e-6:
-        raise AumError(f"split {text!r} is not three percentages that add up to 100, the first above 0",
-                       fix="for train, val and test: --split 80/10/10; for tests only: --split 0/0/100")
+        raise AumError(
+            f"split {text!r} is not three percentages that add up to 100, the first above 0",
+            fix="for train, val and test: --split 80/10/10; for tests only: --split 0/0/100",
+        )
     return shares
 
 
@@ -207,8 +248,8 @@ class _Found:
     durations_s: array
     sample_rates_hz: array
     left_out: list[LeftOut]
-    kept: dict[str, list[str]]              # silent or loud -> paths of such clips
-    cancelling: list[str]                   # paths of clips whose channels cancel each other
+    kept: dict[str, list[str]]  # silent or loud -> paths of such clips
+    cancelling: list[str]  # paths of clips whose channels cancel each other
 
 
 def _open_all(clips: Clips, index: Index, journal: Journal, workers: int, keep: frozenset[str], channel: str) -> _Found:
@@ -230,15 +271,19 @@ def _open_all(clips: Clips, index: Index, journal: Journal, workers: int, keep: 
     return _Found(clips.take(np.array(places, dtype=np.int64)), durations_s, rates, left_out, kept, cancelling)
 
 
-def _finish(request: Request, index: Index, clips: Clips, found: _Found, strict: bool,
-            earlier: _Earlier) -> PrepareReport:
+def _finish(
+    request: Request, index: Index, clips: Clips, found: _Found, strict: bool, earlier: _Earlier
+) -> PrepareReport:
     """Judge what was found and write it down; `found.clips` get their final splits."""
     if strict and (found.left_out or index.missing):
         raise _strict_error(found.left_out, index.missing)
     if not found.clips:
-        raise AumError(f"nothing is left of {request.corpus}: {_first_reasons(index, found.left_out)}",
-                       fix=listed(dict.fromkeys(item.fix for item in found.left_out if item.fix), 3, "; or ")
-                       or "repair the files or take others", exit_code=1)
+        raise AumError(
+            f"nothing is left of {request.corpus}: {_first_reasons(index, found.left_out)}",
+            fix=listed(dict.fromkeys(item.fix for item in found.left_out if item.fix), 3, "; or ")
+            or "repair the files or take others",
+            exit_code=1,
+        )
     warnings = list(index.warnings)
     if index.arrange is not None:
         arranged, more = index.arrange(found.clips, found.left_out)
@@ -247,15 +292,17 @@ def _finish(request: Request, index: Index, clips: Clips, found: _Found, strict:
     for what, identity in index.identities.items():
         warnings += leaks(what, found.clips, identity)
     if found.cancelling:
-        warnings.append(f"the channels of {counted(len(found.cancelling), 'clip')} cancel each other, and their mean is next to silent: "
-                        f"{listed(found.cancelling)}; take one with --channel left")
+        warnings.append(
+            f"the channels of {counted(len(found.cancelling), 'clip')} cancel each other, and their mean is next to silent: "
+            f"{listed(found.cancelling)}; take one with --channel left"
+        )
     found.clips = found.clips.heard(request.channel)
     report = _report(request, index, clips, found, warnings)
     write_manifest(request.out, found.clips, index.labels, asdict(report))
     if index.missing:
         write_clips(request.out / MISSING, index.missing.columns())
     else:
-        (request.out / MISSING).unlink(missing_ok=True)         # of an earlier call
+        (request.out / MISSING).unlink(missing_ok=True)  # of an earlier call
     return report
 
 
@@ -281,12 +328,18 @@ def leaks(what: str, clips: Iterable[Clip], identity) -> list[str]:
         return []
     between = Counter(" and ".join(sorted(found)) for found in shared.values())
     pairs = ", ".join(f"{count} in {names}" for names, count in sorted(between.items()))
-    return [f"{len(shared):,} of {counted(len(splits), what)} {plural(len(shared), 'occurs', 'occur')} in several splits ({pairs}), "
-            f"so figures tell less about unheard {what}s: {listed(sorted(shared), 3)}"]
+    return [
+        f"{len(shared):,} of {counted(len(splits), what)} {plural(len(shared), 'occurs', 'occur')} in several splits ({pairs}), "
+        f"so figures tell less about unheard {what}s: {listed(sorted(shared), 3)}"
+    ]
 
 
 def _first_reasons(index: Index, left_out: Sequence[LeftOut]) -> str:
-    missing = f"{counted(len(index.missing), 'clip has', 'clips have')} no file" if index.missing else "the source offers no clips"
+    missing = (
+        f"{counted(len(index.missing), 'clip has', 'clips have')} no file"
+        if index.missing
+        else "the source offers no clips"
+    )
     return listed((_reason(item) for item in left_out), 3) or missing
 
 
@@ -296,9 +349,14 @@ def _reason(item: LeftOut) -> str:
 
 
 def _strict_error(left_out: list[LeftOut], missing: Clips) -> AumError:
-    lines = [f"  {_reason(item)} ({item.fix})" for item in left_out] + [f"  {path}: no such file" for path in missing.paths()]
-    return AumError(f"{counted(len(lines), 'clip')} can't be used and no manifest was written:\n" + "\n".join(lines),
-                    fix="repair or remove them, or leave --strict out to prepare the rest", exit_code=1)
+    lines = [f"  {_reason(item)} ({item.fix})" for item in left_out] + [
+        f"  {path}: no such file" for path in missing.paths()
+    ]
+    return AumError(
+        f"{counted(len(lines), 'clip')} can't be used and no manifest was written:\n" + "\n".join(lines),
+        fix="repair or remove them, or leave --strict out to prepare the rest",
+        exit_code=1,
+    )
 
 
 def _about_training(request: Request, found: _Found, rates: Mapping[int, int]) -> list[str]:
@@ -311,9 +369,11 @@ def _long(request: Request, found: _Found) -> list[str]:
     long = [duration_s for duration_s in found.durations_s if duration_s > WHOLE_S]
     if not long or request.corpus not in OWN_NAMES:
         return []
-    return [f"{counted(len(long), 'clip lasts', 'clips last')} longer than {WHOLE_S:g} s, the longest {max(long):,.0f} s: "
-            "an epoch of training hears one random part of each, as long as the model's input (10 s at most, unless "
-            "frontend.frames says more); a table with start and stop makes several clips of one file: aum prepare csv"]
+    return [
+        f"{counted(len(long), 'clip lasts', 'clips last')} longer than {WHOLE_S:g} s, the longest {max(long):,.0f} s: "
+        "an epoch of training hears one random part of each, as long as the model's input (10 s at most, unless "
+        "frontend.frames says more); a table with start and stop makes several clips of one file: aum prepare csv"
+    ]
 
 
 def _report(request: Request, index: Index, clips: Clips, found: _Found, warnings: list[str]) -> PrepareReport:
@@ -336,25 +396,46 @@ def _report(request: Request, index: Index, clips: Clips, found: _Found, warning
     to_train = request.shares != TEST_ONLY
     untrained = [name for name, table in classes.items() if not table.get("train", {}).get("clips")]
     if untrained and to_train:
-        warnings = [*warnings, f"{counted(len(untrained), 'class has', 'classes have')} no clip in train: {listed(untrained)}"]
-    if request.corpus in OWN_NAMES and "val" not in splits and to_train:     # the corpora say what their publishers did
+        warnings = [
+            *warnings,
+            f"{counted(len(untrained), 'class has', 'classes have')} no clip in train: {listed(untrained)}",
+        ]
+    if request.corpus in OWN_NAMES and "val" not in splits and to_train:  # the corpora say what their publishers did
         warnings = [*warnings, NO_VAL]
     rates = Counter(found.sample_rates_hz)
     return PrepareReport(
-        corpus=request.corpus, folder=str(request.out), origin=index.origin, version=metadata.version("aumcli"),
-        seed=request.seed, split=request.shares, settings=dict(request.settings) | _keep_setting(request),
-        multi_label=any(len(labels) > 1 for labels in found.clips.label_sets), splits=splits, classes=classes,
-        sample_rates_hz={str(rate): rates[rate] for rate in sorted(rates)}, longest_s=round(max(found.durations_s), 3),
-        shortest_s=round(min(found.durations_s), 6), normalisation=_normalisation(found), left_out=found.left_out,
-        missing={split: {"listed": len(clips.of_split(split)) + len(rows), "missing": len(rows)} for split, rows in absent.items()},
-        warnings=warnings, notes=[*index.notes, *_kept(found), *(_about_training(request, found, rates) if to_train else ())])
+        corpus=request.corpus,
+        folder=str(request.out),
+        origin=index.origin,
+        version=metadata.version("aumcli"),
+        seed=request.seed,
+        split=request.shares,
+        settings=dict(request.settings) | _keep_setting(request),
+        multi_label=any(len(labels) > 1 for labels in found.clips.label_sets),
+        splits=splits,
+        classes=classes,
+        sample_rates_hz={str(rate): rates[rate] for rate in sorted(rates)},
+        longest_s=round(max(found.durations_s), 3),
+        shortest_s=round(min(found.durations_s), 6),
+        normalisation=_normalisation(found),
+        left_out=found.left_out,
+        missing={
+            split: {"listed": len(clips.of_split(split)) + len(rows), "missing": len(rows)}
+            for split, rows in absent.items()
+        },
+        warnings=warnings,
+        notes=[*index.notes, *_kept(found), *(_about_training(request, found, rates) if to_train else ())],
+    )
 
 
 def _kept(found: _Found) -> list[str]:
     """Which implausible clips are used because the caller wants them."""
-    return [f"{counted(len(paths), f'{what} clip')} ({KEPT[what]}) {plural(len(paths), 'is', 'are')} kept by "
-            f"--set keep={what}: {listed(paths, 3)}"
-            for what, paths in found.kept.items() if paths]
+    return [
+        f"{counted(len(paths), f'{what} clip')} ({KEPT[what]}) {plural(len(paths), 'is', 'are')} kept by "
+        f"--set keep={what}: {listed(paths, 3)}"
+        for what, paths in found.kept.items()
+        if paths
+    ]
 
 
 def _keep_setting(request: Request) -> dict[str, str]:
@@ -363,7 +444,7 @@ def _keep_setting(request: Request) -> dict[str, str]:
 
 def _not_heard(request: Request, rates: Mapping[int, int]) -> list[str]:
     """Which band a model of the corpus' own recipe, else of quickstart, won't hear."""
-    from aumcli.data.fit import HIGHEST_RATE_HZ, unheard       # torch: late
+    from aumcli.data.fit import HIGHEST_RATE_HZ, unheard  # torch: late
     from aumcli.recipe import load_recipe, recipe_names
 
     recipe = load_recipe(request.corpus) if request.corpus in recipe_names() else None
@@ -374,14 +455,16 @@ def _not_heard(request: Request, rates: Mapping[int, int]) -> list[str]:
 
 def _normalisation(found: _Found) -> dict[str, float]:
     """Mean and standard deviation of the training split at the default frontend, from a bounded, evenly spaced sample."""
-    from aumcli.data.fit import MEASURED_CLIPS, measure_normalisation       # torch: late, so that mistakes are told at once
+    from aumcli.data.fit import MEASURED_CLIPS, measure_normalisation  # torch: late, so that mistakes are told at once
     from aumcli.recipe import Recipe
 
     rows = np.flatnonzero(found.clips.is_of_split("train"))
     if not len(rows):
         return {}
     rows = rows[np.linspace(0, len(rows) - 1, min(len(rows), MEASURED_CLIPS)).astype(int)]
-    clips = [replace(clip, stop_s=(clip.start_s or 0) + MEASURED_S) if found.durations_s[row] > MEASURED_S else clip
-             for row, clip in zip(rows.tolist(), found.clips.take(rows))]
+    clips = [
+        replace(clip, stop_s=(clip.start_s or 0) + MEASURED_S) if found.durations_s[row] > MEASURED_S else clip
+        for row, clip in zip(rows.tolist(), found.clips.take(rows))
+    ]
     mean, std = measure_normalisation(Recipe(), clips)
     return {"mean": mean, "std": std, "clips": len(clips)}

@@ -14,7 +14,7 @@ def own_place() -> tuple[int, int]:
         AumError: what the environment says is no rank among so many.
     """
     size = _number("WORLD_SIZE", 1)
-    rank = _number("RANK", 0) if size > 1 else 0        # a batch system may number its jobs so; then they are not one work
+    rank = _number("RANK", 0) if size > 1 else 0  # a batch system may number its jobs so; then they are not one work
     if size < 1 or not 0 <= rank < size:
         raise AumError(f"the environment says process RANK={rank} of WORLD_SIZE={size}", fix=FIX)
     if size > 1 and not os.environ.get("RANK"):

@@ -13,13 +13,20 @@ from typing import Any
 from pydantic import BaseModel, Field, ValidationError, model_validator
 
 from aumcli.config import (
-    ARCHITECTURES, AudioMambaConfig, AugmentConfig, DataConfig, FrontendConfig, Frozen, Network, TrainConfig,
+    ARCHITECTURES,
+    AudioMambaConfig,
+    AugmentConfig,
+    DataConfig,
+    FrontendConfig,
+    Frozen,
+    Network,
+    TrainConfig,
 )
 from aumcli.errors import AumError, did_you_mean
 from aumcli.names import counted, quotable
 
-SHARED = ("n_mels", "frames")   # the spectrogram's size: the frontend says it, the model follows
-VARIANTS = "variants"           # a recipe's key
+SHARED = ("n_mels", "frames")  # the spectrogram's size: the frontend says it, the model follows
+VARIANTS = "variants"  # a recipe's key
 # what data.fit can name -> the frontend's keys that are measured then
 MEASURED = {"sample_rate": ("sample_rate_hz",), "clip_length": ("frames",), "normalisation": ("mean", "std")}
 
@@ -51,8 +58,10 @@ class Recipe(Frozen):
     def _check_sizes(self) -> "Recipe":
         for key in SHARED:
             if getattr(self.model, key) != getattr(self.frontend, key):
-                raise ValueError(f"model.{key} {getattr(self.model, key)} differs from frontend.{key} "
-                                 f"{getattr(self.frontend, key)}; say it in the frontend only, the model follows")
+                raise ValueError(
+                    f"model.{key} {getattr(self.model, key)} differs from frontend.{key} "
+                    f"{getattr(self.frontend, key)}; say it in the frontend only, the model follows"
+                )
         return self
 
     def with_values(self, **sections: dict[str, Any]) -> "Recipe":
@@ -114,8 +123,14 @@ def _variant(name: str) -> tuple[str, str] | None:
     if name.endswith(".toml") or _shipped().joinpath(f"{name}.toml").is_file():
         return None
     splits = ((name[:i], name[i + 1 :]) for i, letter in enumerate(name) if letter == "-")
-    return next(((base, f"parts/{part}") for base, part in splits if _shipped().joinpath(f"{base}.toml").is_file()
-                 and part in _read(base, seen=()).get(VARIANTS, [])), None)
+    return next(
+        (
+            (base, f"parts/{part}")
+            for base, part in splits
+            if _shipped().joinpath(f"{base}.toml").is_file() and part in _read(base, seen=()).get(VARIANTS, [])
+        ),
+        None,
+    )
 
 
 def _read(name: str, seen: tuple[str, ...]) -> dict[str, Any]:
@@ -130,11 +145,15 @@ def _read(name: str, seen: tuple[str, ...]) -> dict[str, Any]:
     source = Path(name) if is_file else _shipped().joinpath(f"{name}.toml")
     if not source.is_file():
         near = did_you_mean(Path(name).stem if is_file else name, recipe_names())
-        raise AumError(f"there is no recipe {name}", fix=f"{near}`aum info recipes` lists them; or name a .toml file that is there")
+        raise AumError(
+            f"there is no recipe {name}", fix=f"{near}`aum info recipes` lists them; or name a .toml file that is there"
+        )
     try:
-        values = tomllib.loads(source.read_text(encoding="utf-8-sig"))      # -sig: editors on Windows add a mark
+        values = tomllib.loads(source.read_text(encoding="utf-8-sig"))  # -sig: editors on Windows add a mark
     except UnicodeDecodeError as error:
-        raise AumError(f"recipe {name} is not valid TOML: it is not in UTF-8 ({error})", fix="save it as UTF-8") from error
+        raise AumError(
+            f"recipe {name} is not valid TOML: it is not in UTF-8 ({error})", fix="save it as UTF-8"
+        ) from error
     except tomllib.TOMLDecodeError as error:
         raise AumError(f"recipe {name} is not valid TOML: {error}", fix="mend that line") from error
     except OSError as error:
@@ -165,12 +184,14 @@ def _laid_over(below: dict[str, Any], layer: dict[str, Any]) -> dict[str, Any]:
         chosen = [key for key in keys if key in own and not (measures and own[key] == _default(key))]
         if chosen and len(chosen) < len(keys):
             other = next(key for key in keys if key not in chosen)
-            raise AumError(f"frontend.{chosen[0]} is set, while frontend.{other} is to be measured on the data",
-                           fix=f"set both, such as --set frontend.{other}={_default(other)}, or neither")
+            raise AumError(
+                f"frontend.{chosen[0]} is set, while frontend.{other} is to be measured on the data",
+                fix=f"set both, such as --set frontend.{other}={_default(other)}, or neither",
+            )
         if chosen:
             continue
         left.append(item)
-        for key in keys:            # a value from below will be measured: no dump may look as if it were chosen
+        for key in keys:  # a value from below will be measured: no dump may look as if it were chosen
             if measures and key not in own:
                 below.get("frontend", {}).pop(key, None)
     below["data"]["fit"] = left
@@ -209,10 +230,15 @@ def _validated(values: dict[str, Any], where: str) -> Recipe:
         items = error.errors()
         wrong = {item["loc"] for item in items}
         # a wrong size is the frontend's mistake; the model only repeats it
-        lines = [_explain(item) for item in items
-                 if item["loc"][:1] != ("model",) or ("frontend", *item["loc"][2:]) not in wrong]
-        raise AumError(f"{where} has {counted(len(lines), 'mistake')}:\n  " + "\n  ".join(lines),
-                       fix="mend the recipe or the --set value; `aum info NAME` shows a recipe with all its keys") from error
+        lines = [
+            _explain(item)
+            for item in items
+            if item["loc"][:1] != ("model",) or ("frontend", *item["loc"][2:]) not in wrong
+        ]
+        raise AumError(
+            f"{where} has {counted(len(lines), 'mistake')}:\n  " + "\n  ".join(lines),
+            fix="mend the recipe or the --set value; `aum info NAME` shows a recipe with all its keys",
+        ) from error
 
 
 def _explain(item: Any) -> str:

@@ -11,7 +11,7 @@ from typing import TypeVar
 T, R = TypeVar("T"), TypeVar("R")
 
 
-SPINS = "2000"              # about 50 microseconds; tests/benchmarks/busy.py measures it
+SPINS = "2000"  # about 50 microseconds; tests/benchmarks/busy.py measures it
 
 
 def spin_shortly() -> None:
@@ -42,7 +42,9 @@ def decoders() -> int:
     return min(4, max(1, (os.cpu_count() or 1) // 2))
 
 
-def map_in_parts(threads: ThreadPoolExecutor, parts: int, function: Callable[[T], R], items: Sequence[T]) -> Iterator[R]:
+def map_in_parts(
+    threads: ThreadPoolExecutor, parts: int, function: Callable[[T], R], items: Sequence[T]
+) -> Iterator[R]:
     """Map in threads, each of which gets one piece of the list: for short clips, handing over one by one takes as long as decoding."""
     size = -(-len(items) // parts) or 1
     pieces = [items[i : i + size] for i in range(0, len(items), size)]

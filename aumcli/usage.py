@@ -7,8 +7,13 @@ from aumcli.config import ARCHITECTURES, AugmentConfig, DataConfig, FrontendConf
 from aumcli.errors import AumError, did_you_mean
 from aumcli.names import shell_quoted
 
-SECTIONS = {"train": (TrainConfig,), "data": (DataConfig,), "augment": (AugmentConfig,), "frontend": (FrontendConfig,),
-            "model": tuple(ARCHITECTURES.values())}
+SECTIONS = {
+    "train": (TrainConfig,),
+    "data": (DataConfig,),
+    "augment": (AugmentConfig,),
+    "frontend": (FrontendConfig,),
+    "model": tuple(ARCHITECTURES.values()),
+}
 WITH_RECIPES = ("train", "ablate")
 
 
@@ -24,27 +29,43 @@ def usage_error(error: Exception, arguments: Sequence[str]) -> AumError:
     wrong = getattr(error, "option_name", "")
     meant = ""
     if wrong:
-        meant = _setting(command, wrong, arguments) or did_you_mean(wrong, [text for each in error.ctx.command.params for text in each.opts])
+        meant = _setting(command, wrong, arguments) or did_you_mean(
+            wrong, [text for each in error.ctx.command.params for text in each.opts]
+        )
     elif "extra argument" in problem:
         meant = _extra(command, problem.partition("(s) (")[2].rstrip(")"))
     elif "No such command" in problem:
         meant = did_you_mean(problem.partition("'")[2].rstrip("'"), error.ctx.command.commands)
     elif problem.startswith("Missing argument"):
-        meant = {"prepare": "aum prepare folder DIR for your own sounds, with a sub-folder for each class; ",
-                 "eval": "aum eval runs/NAME; "}.get(command, "")
-    return AumError(problem[:1].lower() + problem[1:], fix=f"{meant}`{' '.join(filter(None, ('aum', command)))} --help` shows what there is")
+        meant = {
+            "prepare": "aum prepare folder DIR for your own sounds, with a sub-folder for each class; ",
+            "eval": "aum eval runs/NAME; ",
+        }.get(command, "")
+    return AumError(
+        problem[:1].lower() + problem[1:],
+        fix=f"{meant}`{' '.join(filter(None, ('aum', command)))} --help` shows what there is",
+    )
 
 
 def _setting(command: str, option: str, arguments: Sequence[str]) -> str:
     """The `--set` that an option's name stands for, with the value that the call gave it."""
     name = option.lstrip("-").replace("-", "_")
-    keys = [f"{section}.{name}" for section, configs in SECTIONS.items() if any(name in config.model_fields for config in configs)]
+    keys = [
+        f"{section}.{name}"
+        for section, configs in SECTIONS.items()
+        if any(name in config.model_fields for config in configs)
+    ]
     if command not in WITH_RECIPES or not keys:
         return ""
     value = next((text.partition("=")[2] for text in arguments if text.startswith(f"{option}=")), "")
     if option in arguments[:-1]:
         value = arguments[arguments.index(option) + 1]
-    return " or ".join(f"--set {key}={shell_quoted(value) if value and not value.startswith('-') else 'VALUE'}" for key in keys) + "; "
+    return (
+        " or ".join(
+            f"--set {key}={shell_quoted(value) if value and not value.startswith('-') else 'VALUE'}" for key in keys
+        )
+        + "; "
+    )
 
 
 def _extra(command: str, text: str) -> str:

@@ -26,7 +26,7 @@ class Worker:
         self._pipe, theirs = context.Pipe()
         self._process = context.Process(target=_serve, args=(theirs, generator, arguments))
         self._process.start()
-        theirs.close()                                              # so that a dead process ends the pipe
+        theirs.close()  # so that a dead process ends the pipe
 
     def ask(self) -> Any:
         """The generator's next value.
@@ -40,7 +40,9 @@ class Worker:
         except (EOFError, OSError) as error:
             self._process.join()
             code = self._process.exitcode
-            raise AumError(OUT_OF_MEMORY if code == -9 else f"its process ended with code {code}", exit_code=1) from error
+            raise AumError(
+                OUT_OF_MEMORY if code == -9 else f"its process ended with code {code}", exit_code=1
+            ) from error
         if isinstance(value, AumError):
             raise value
         return value
@@ -63,7 +65,7 @@ def _serve(pipe, generator: Callable[..., Iterator], arguments: tuple) -> None:
         steps = generator(*arguments)
         while pipe.recv():
             pipe.send(next(steps))
-    except (EOFError, BrokenPipeError, ConnectionError, KeyboardInterrupt):     # nobody asks any more
+    except (EOFError, BrokenPipeError, ConnectionError, KeyboardInterrupt):  # nobody asks any more
         return
     except AumError as error:
         pipe.send(error)

@@ -8,7 +8,9 @@ import pytest
 if os.environ.get("TRITON_INTERPRET") == "1":
     import interpreter  # noqa: F401  before aumcli.core.kernels looks whether Triton interprets
 
-os.environ.setdefault("AUM_DEBUG", "1")      # what nobody foresaw fails a test with its stack trace, in processes of their own too
+os.environ.setdefault(
+    "AUM_DEBUG", "1"
+)  # what nobody foresaw fails a test with its stack trace, in processes of their own too
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 

@@ -27,7 +27,7 @@ import numpy as np
 import soundfile
 
 sys.path.insert(0, str(Path(__file__).parent / "fixtures"))
-from sound_files import (  # noqa: E402
+from sound_files import (
     COUNTED,
     FORMATS,
     ID3V1,

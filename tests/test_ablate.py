@@ -8,17 +8,15 @@ import shutil
 
 import numpy as np
 import pytest
-
 from tiny import RECIPE
 
-from aumcli.ablate import Ablation, Cell, Table, ablate, ablate_table
-from aumcli.ablate import picture
+from aumcli.ablate import Ablation, Cell, Table, ablate, ablate_table, picture
 from aumcli.ablate.grid import axes_of, count_parameters, equal_width, grid_study, table_studies
-from aumcli.paper import Published
 from aumcli.ablate.significance import compare, detectable_effect, sign_flip_p, weighted_map
 from aumcli.ablate.tables import write_ablation, write_table
 from aumcli.errors import AumError
 from aumcli.evaluate import read_scores
+from aumcli.paper import Published
 from aumcli.recipe import load_recipe
 
 pytest_plugins = ["aum_fixtures"]
@@ -27,8 +25,10 @@ pytestmark = pytest.mark.usefixtures("on_one_thread")
 TINY = "tests/fixtures/tiny.toml"
 GRID = ["model.cls_position=head,mid"]
 SHORT = ["train.epochs=1"]
-ARCHITECTURES = ("[data]\nfit = ['clip_length', 'normalisation']\n[frontend]\nn_mels = 32\n[model]\nsize = 'nano'\npatch_mels = 32\n"
-                 "patch_frames = 4\n[train]\nepochs = 1\n")
+ARCHITECTURES = (
+    "[data]\nfit = ['clip_length', 'normalisation']\n[frontend]\nn_mels = 32\n[model]\nsize = 'nano'\npatch_mels = 32\n"
+    "patch_frames = 4\n[train]\nepochs = 1\n"
+)
 
 
 @pytest.fixture
@@ -50,7 +50,23 @@ def finished(request, corpus, tmp_path_factory):
 def test_command_takes_finished_runs_and_writes_every_table(aum, recipe, corpus, finished):
     before, out = finished
     trained = {path: path.stat().st_mtime_ns for path in out.rglob("model.safetensors")}
-    result = aum("ablate", "--recipe", recipe, "--data", corpus, "--grid", GRID[0], "--seeds", 2, "--set", SHORT[0], "--out", out, "--jobs", 1)
+    result = aum(
+        "ablate",
+        "--recipe",
+        recipe,
+        "--data",
+        corpus,
+        "--grid",
+        GRID[0],
+        "--seeds",
+        2,
+        "--set",
+        SHORT[0],
+        "--out",
+        out,
+        "--jobs",
+        1,
+    )
     assert result.code == 0 and "McNemar" in result.out, result.err
     assert len(trained) == 8 and trained == {path: path.stat().st_mtime_ns for path in out.rglob("model.safetensors")}
     written = json.loads((out / "ablation.json").read_text())
@@ -67,18 +83,22 @@ def test_command_takes_finished_runs_and_writes_every_table(aum, recipe, corpus,
     lines = [line for line in (out / "ablation.md").read_text().splitlines() if line.startswith("|")]
     assert len(lines) == 4 and lines[2].startswith("| head |") and lines[3].startswith("| mid |")
     rows = list(csv.DictReader((out / "ablation.csv").open()))
-    assert [(row["cls_position"], float(row["mean"])) for row in rows] == [(cell["overrides"][0][19:], cell["mean"]) for cell in written["cells"]]
+    assert [(row["cls_position"], float(row["mean"])) for row in rows] == [
+        (cell["overrides"][0][19:], cell["mean"]) for cell in written["cells"]
+    ]
 
 
 def test_several_jobs_give_the_same_runs_and_take_what_is_there(recipe, corpus, finished, tmp_path):
     before, out = finished
     shutil.copytree(out, tmp_path, dirs_exist_ok=True)
-    (tmp_path / "head" / "seed-1" / "report.json").unlink()       # as if killed after the last epoch
+    (tmp_path / "head" / "seed-1" / "report.json").unlink()  # as if killed after the last epoch
     shutil.rmtree(tmp_path / "mid" / "seed-1")
     after = ablate(recipe, tmp_path, corpus, GRID, 2, SHORT, jobs=2, say=lambda text: None)
     assert after.cells == before.cells and after.comparison == before.comparison
     for run in (f"{cell}/seed-{seed}" for cell in ("head", "mid") for seed in (0, 1)):
-        assert (out / run / "best" / "model.safetensors").read_bytes() == (tmp_path / run / "best" / "model.safetensors").read_bytes()
+        assert (out / run / "best" / "model.safetensors").read_bytes() == (
+            tmp_path / run / "best" / "model.safetensors"
+        ).read_bytes()
         assert (tmp_path / run / "scores-test.npz").is_file()
 
 
@@ -88,19 +108,34 @@ def test_a_finished_run_is_taken_only_if_its_recipe_is_the_same(recipe, corpus, 
     shutil.copytree(out / "mid" / "seed-0", run)
 
     def once(*overrides):
-        cell, = quietly(recipe, tmp_path, corpus, ["model.cls_position=mid"], 1, overrides).cells
+        (cell,) = quietly(recipe, tmp_path, corpus, ["model.cls_position=mid"], 1, overrides).cells
         return cell
 
     assert "another recipe" in once("train.epochs=2").failures[0]
-    (run / "planned.toml").unlink()                               # as aum train leaves a run
-    (run / "scores-test.npz").unlink()                            # as an older version does
+    (run / "planned.toml").unlink()  # as aum train leaves a run
+    (run / "scores-test.npz").unlink()  # as an older version does
     assert "another recipe" in once("train.epochs=2").failures[0]
     assert once(*SHORT).scores == {0: before.cells[1].scores[0]} and (run / "scores-test.npz").is_file()
 
 
 def test_a_failed_cell_is_reported_and_the_rest_done(aum, recipe, corpus, tmp_path):
-    result = aum("ablate", "--recipe", recipe, "--data", corpus, "--grid", "train.lr=0.005,1e30", "--seeds", 1, "--set", "train.epochs=2",
-                 "--out", tmp_path, "--jobs", 1)
+    result = aum(
+        "ablate",
+        "--recipe",
+        recipe,
+        "--data",
+        corpus,
+        "--grid",
+        "train.lr=0.005,1e30",
+        "--seeds",
+        1,
+        "--set",
+        "train.epochs=2",
+        "--out",
+        tmp_path,
+        "--jobs",
+        1,
+    )
     assert result.code == 1 and "no number" in result.out
     good, bad = json.loads((tmp_path / "ablation.json").read_text())["cells"]
     assert good["mean"] is not None and bad["mean"] is None and "no number" in bad["failures"]["0"]
@@ -108,12 +143,25 @@ def test_a_failed_cell_is_reported_and_the_rest_done(aum, recipe, corpus, tmp_pa
 
 def test_architectures_are_compared_with_equal_parameters(aum, corpus, tmp_path):
     (tmp_path / "plain.toml").write_text(ARCHITECTURES)
-    result = aum("ablate", "--recipe", tmp_path / "plain.toml", "--data", corpus, "--models", "aum,ast", "--seeds", 1, "--out", tmp_path / "a",
-                 "--jobs", 1)
+    result = aum(
+        "ablate",
+        "--recipe",
+        tmp_path / "plain.toml",
+        "--data",
+        corpus,
+        "--models",
+        "aum,ast",
+        "--seeds",
+        1,
+        "--out",
+        tmp_path / "a",
+        "--jobs",
+        1,
+    )
     assert result.code == 0, result.err
     written = json.loads((tmp_path / "a" / "ablation.json").read_text())
     ours, theirs = (cell["parameters"] for cell in written["cells"])
-    step = 3 * (2 * 128 + 1)                                       # what one more unit of each perceptron has
+    step = 3 * (2 * 128 + 1)  # what one more unit of each perceptron has
     assert abs(ours - theirs) <= step / 2 and f"{ours:,}" in result.out and f"{theirs:,}" in result.out
     assert "no test is possible with one seed" in " ".join(result.out.split()) and written["comparison"]["clips"] == 6
 
@@ -122,13 +170,23 @@ def test_width_of_equal_parameters():
     overrides = ["model.architecture=ast"]
     width = equal_width("fsdd", overrides)
     aum = count_parameters(load_recipe("fsdd").model)
-    off = [abs(aum - count_parameters(load_recipe("fsdd", [*overrides, f"model.mlp_width={width + i}"]).model)) for i in (-1, 0, 1)]
+    off = [
+        abs(aum - count_parameters(load_recipe("fsdd", [*overrides, f"model.mlp_width={width + i}"]).model))
+        for i in (-1, 0, 1)
+    ]
     assert off[1] == min(off)
 
 
-@pytest.mark.parametrize("grid, models, words", [
-    (["model.cls_position"], [], "key=value"), (["model.cls_position=head,"], [], "key=value"), (["model.nose=1,2"], [], "nose"),
-    (["model.cls_position=head,left"], [], "left"), ([], ["aum", "cnn"], "cnn")])
+@pytest.mark.parametrize(
+    "grid, models, words",
+    [
+        (["model.cls_position"], [], "key=value"),
+        (["model.cls_position=head,"], [], "key=value"),
+        (["model.nose=1,2"], [], "nose"),
+        (["model.cls_position=head,left"], [], "left"),
+        ([], ["aum", "cnn"], "cnn"),
+    ],
+)
 def test_mistakes_are_named_before_anything_is_trained(recipe, corpus, tmp_path, grid, models, words):
     with pytest.raises(AumError, match=words):
         ablate(recipe, tmp_path, corpus, grid, 1, models=models)
@@ -148,7 +206,10 @@ def test_best_of_row_and_of_all_in_every_format(grid_of_four, tmp_path):
     grid_of_four.cells[3] = Cell(("a.b=y", "a.c_d=2"), {0: 0.6}, {})
     assert [grid_of_four.rank(cell) for cell in grid_of_four.cells] == [0, 2, 1, 0]
     write_ablation(grid_of_four, tmp_path)
-    assert "| x | 60.00 ± 14.14 | **90.00 ± 0.00** * |\n| y | **80.00** | 60.00 |" in (tmp_path / "ablation.md").read_text()
+    assert (
+        "| x | 60.00 ± 14.14 | **90.00 ± 0.00** * |\n| y | **80.00** | 60.00 |"
+        in (tmp_path / "ablation.md").read_text()
+    )
     assert r"y & \textbf{80.00} & 60.00 \\" in (tmp_path / "ablation.tex").read_text()
     assert r"b / c\_d & 1 & 2 \\" in (tmp_path / "ablation.tex").read_text()
     assert r"\underline{\textbf{90.00 $\pm$ 0.00}}" in (tmp_path / "ablation.tex").read_text()
@@ -179,7 +240,10 @@ def test_weighted_precision_is_that_of_scikit_learn_with_ties():
     rng = np.random.default_rng(0)
     scores, targets = rng.random((60, 3)).round(1), (rng.random((60, 3)) < 0.4).astype(int)
     weights = rng.multinomial(60, np.full(60, 1 / 60), size=4)
-    theirs = [np.mean([average_precision_score(targets[:, i], scores[:, i], sample_weight=each) for i in range(3)]) for each in weights]
+    theirs = [
+        np.mean([average_precision_score(targets[:, i], scores[:, i], sample_weight=each) for i in range(3)])
+        for each in weights
+    ]
     np.testing.assert_allclose(weighted_map(scores, targets, weights), theirs)
 
 
@@ -203,12 +267,19 @@ def test_comparison_of_one_label_and_of_several():
     assert (found.t, found.p_seeds) == pytest.approx(tuple(ttest_rel(*values)))
     assert found.interval_clips[0] > 0 and found.p_clips < 1e-6 and found.only_first > found.only_second
     assert found.only_first - found.only_second == round(200 * 3 * found.difference)
-    assert "4 cases" not in " ".join(found.sentences()) and "3 seeds that scatter like these" in " ".join(found.sentences())
+    assert "4 cases" not in " ".join(found.sentences()) and "3 seeds that scatter like these" in " ".join(
+        found.sentences()
+    )
     same = compare("a", "b", "accuracy", range(3), (good, good), targets, (values[0], values[0]))
     assert same.p_clips == 1.0 and same.t is None and same.difference == 0.0
     several = np.eye(4, dtype=int)[targets]
     found = compare("good", "poor", "mAP", range(2), (good[:2], poor[:2]), several, ([0.9, 0.91], [0.6, 0.65]))
-    assert found.only_first is None and found.p_clips < 0.01 and found.interval_clips[0] > 0 and "bootstrap, p" in " ".join(found.sentences())
+    assert (
+        found.only_first is None
+        and found.p_clips < 0.01
+        and found.interval_clips[0] > 0
+        and "bootstrap, p" in " ".join(found.sentences())
+    )
 
 
 def test_data_that_is_missing_is_said_once_before_anything(aum, tmp_path):
@@ -217,6 +288,7 @@ def test_data_that_is_missing_is_said_once_before_anything(aum, tmp_path):
 
 
 # the split that is reported
+
 
 def test_a_split_that_the_data_lack_is_refused_before_anything_is_trained(aum, recipe, corpus, tmp_path):
     refused = aum(
@@ -288,6 +360,7 @@ def test_reported_clips_that_choose_the_epoch_are_said_to_flatter_and_no_other_c
 
 # starts, and grids of paths
 
+
 def test_each_architecture_starts_from_its_checkpoint(aum, corpus, finished, tmp_path):
     run = finished[1] / "mid" / "seed-0"
     shape = (
@@ -356,6 +429,7 @@ def test_values_that_are_paths_stay_below_the_folder(recipe, tmp_path):
 
 # the paper's tables
 
+
 def test_the_grid_of_table_2_has_the_papers_figures_beside_it(tmp_path):
     def published(recipe, grid, *overrides):
         study = grid_study(recipe, tmp_path, None, axes_of(grid), 1, overrides, False, {})
@@ -369,8 +443,8 @@ def test_the_grid_of_table_2_has_the_papers_figures_beside_it(tmp_path):
     ]
     assert published("vggsound", ["model.cls_position=head,mid,end"]) == [0.4091, 0.4258, 0.4041]
     assert published("vggsound", ["model.cls_position=mid"], "model.direction=Bi-Bi", "train.epochs=1") == [0.3648]
-    assert published("fsdd", ["model.cls_position=mid"]) == [None]                              # not the paper's corpus
-    assert published("vggsound", ["train.lr=1e-4,1e-5"]) == [None, None]                        # nor its question
+    assert published("fsdd", ["model.cls_position=mid"]) == [None]  # not the paper's corpus
+    assert published("vggsound", ["train.lr=1e-4,1e-5"]) == [None, None]  # nor its question
     assert published("vggsound", ["model.architecture=ast,aum"]) == [None, None]
 
 
@@ -385,11 +459,14 @@ def test_a_table_is_made_of_published_recipes(tmp_path):
     assert ours[2].recipe == load_recipe("as20k", ["seed=2"]) and ours[2].folder == tmp_path / "as20k" / "seed-2"
     assert rival[0].published == Published(0.1041, 0.0032, "mAP") and rival[0].data == tmp_path / "data" / "as20k"
     assert {plan.recipe.data.reported for plan in two.runs} == {"val"}
-    grid, = table_studies(2, tmp_path, tmp_path, ("vggsound",), ("Fo-Bi",), 1, ("train.epochs=1",), {})
+    (grid,) = table_studies(2, tmp_path, tmp_path, ("vggsound",), ("Fo-Bi",), 1, ("train.epochs=1",), {})
     assert [plan.folder.relative_to(tmp_path).as_posix() for plan in grid.runs] == [
-        f"vggsound/Fo-Bi_{position}/seed-0" for position in ("head", "mid", "end")]
-    assert all(plan.recipe == load_recipe("vggsound", ["train.epochs=1", f"model.cls_position={name}"])
-               for plan, name in zip(grid.runs, ("head", "mid", "end"), strict=True))
+        f"vggsound/Fo-Bi_{position}/seed-0" for position in ("head", "mid", "end")
+    ]
+    assert all(
+        plan.recipe == load_recipe("vggsound", ["train.epochs=1", f"model.cls_position={name}"])
+        for plan, name in zip(grid.runs, ("head", "mid", "end"), strict=True)
+    )
 
 
 @pytest.mark.parametrize(
@@ -426,8 +503,10 @@ def test_corpora_that_are_not_prepared_are_named_with_their_commands(aum, corpus
 
 
 def paper_table(tmp_path, metric="mAP") -> Table:
-    cells = [Cell((f"model={name}",), {0: score, 1: score + 0.02}, {}, 10, Published(mean, 0.01, "mAP"))
-             for name, score, mean in (("AST-B/16", 0.1, 0.1041), ("AuM-B/16", 0.13, 0.1328))]
+    cells = [
+        Cell((f"model={name}",), {0: score, 1: score + 0.02}, {}, 10, Published(mean, 0.01, "mAP"))
+        for name, score, mean in (("AST-B/16", 0.1, 0.1041), ("AuM-B/16", 0.13, 0.1328))
+    ]
     axes = [["model=AST-B/16", "model=AuM-B/16"]]
     return Table(
         1,
@@ -490,7 +569,7 @@ def test_a_table_from_python_and_again_by_parts(corpus, tmp_path):
     made = ablate_table(
         1, tmp_path / "out", tmp_path / "data", ["vggsound"], seeds=1, overrides=small, jobs=1, say=lambda text: None
     )
-    result, = made.results
+    (result,) = made.results
     assert (
         made.folder == tmp_path / "out" / "only-vggsound" and not made.failed and result.comparison.first == "AuM-B/16"
     )
@@ -513,16 +592,38 @@ def test_draws_without_any_positive_clip_do_not_spoil_the_bootstrap():
 
 
 def test_a_dry_run_says_what_is_to_do_and_writes_nothing(aum, recipe, corpus, finished, tmp_path):
-    arguments = ("--recipe", recipe, "--data", corpus, "--grid", "model.cls_position=head,mid", "--seeds", 2, "--dry-run")
+    arguments = (
+        "--recipe",
+        recipe,
+        "--data",
+        corpus,
+        "--grid",
+        "model.cls_position=head,mid",
+        "--seeds",
+        2,
+        "--dry-run",
+    )
     result = aum("ablate", *arguments, "--out", tmp_path / "new")
     assert result.code == 0 and not (tmp_path / "new").exists(), result.err
     *variants, last = result.out.splitlines()
-    assert [line.partition(":")[0] for line in variants] == ["head", "mid"] and all("2 of 2 seeds to do" in line for line in variants)
+    assert [line.partition(":")[0] for line in variants] == ["head", "mid"] and all(
+        "2 of 2 seeds to do" in line for line in variants
+    )
     assert last.startswith("4 runs, 0 done, 4 to do") and re.search(r"about [\d.]+ (s|min)", last)
 
 
 def test_a_dry_run_counts_what_is_done(aum, recipe, corpus, tmp_path):
-    arguments = ("ablate", "--recipe", recipe, "--data", corpus, "--grid", "model.cls_position=head,mid", "--out", tmp_path / "new")
+    arguments = (
+        "ablate",
+        "--recipe",
+        recipe,
+        "--data",
+        corpus,
+        "--grid",
+        "model.cls_position=head,mid",
+        "--out",
+        tmp_path / "new",
+    )
     assert aum(*arguments, "--seeds", 1).code == 0
     lines = aum(*arguments, "--seeds", 1, "--dry-run").out.splitlines()
     assert lines[:2] == ["head: done", "mid: done"] and "2 done, 0 to do" in lines[2]
@@ -530,6 +631,18 @@ def test_a_dry_run_counts_what_is_done(aum, recipe, corpus, tmp_path):
 
 
 def test_a_dry_run_meets_what_the_runs_would(aum, recipe, corpus, tmp_path):
-    result = aum("ablate", "--recipe", recipe, "--data", corpus, "--grid", "model.cls_position=head,mid", "--set", "data.test=none-such",
-                 "--out", tmp_path / "new", "--dry-run")
+    result = aum(
+        "ablate",
+        "--recipe",
+        recipe,
+        "--data",
+        corpus,
+        "--grid",
+        "model.cls_position=head,mid",
+        "--set",
+        "data.test=none-such",
+        "--out",
+        tmp_path / "new",
+        "--dry-run",
+    )
     assert result.code == 2 and "none-such" in result.err

@@ -12,11 +12,23 @@ import torch
 from competitors import broken, hungry, killed, steady
 from matplotlib.image import imread
 
-from aumcli.bench import Point, Result, Rules, Setting, Sweep, components, kernels, read_results
-from aumcli.bench import backends, breakdown, picture, sweep
+from aumcli.bench import (
+    Point,
+    Result,
+    Rules,
+    Setting,
+    Sweep,
+    backends,
+    breakdown,
+    components,
+    kernels,
+    picture,
+    read_results,
+    sweep,
+)
 from aumcli.bench.analysis import comparisons, growth
-from aumcli.bench.breakdown import component_lines, timed_parts
 from aumcli.bench.backends import KernelSetting, kernel_lines, timed_kernel
+from aumcli.bench.breakdown import component_lines
 from aumcli.bench.output import update, write_results
 from aumcli.bench.point import network_config, timed_runs
 from aumcli.bench.turns import Samples, relative_error, take_turns
@@ -29,34 +41,81 @@ QUICK = Rules(repeats=3, budget_s=10)
 
 
 def setting(model="aum-nano", tokens=16, **other) -> Setting:
-    return Setting(**{"model": model, "tokens": tokens, "mode": "inference", "dtype": "float32", "device": "cpu", "batch": 1, "threads": 1} | other)
+    return Setting(
+        **{
+            "model": model,
+            "tokens": tokens,
+            "mode": "inference",
+            "dtype": "float32",
+            "device": "cpu",
+            "batch": 1,
+            "threads": 1,
+        }
+        | other
+    )
 
 
 def made(times: dict[str, dict[int, float | None]], machine="a machine", **other) -> Result:
     """A result with these medians in ms by model and tokens; None: out of memory."""
-    points = [Point(setting(model, tokens, **other), 0.02 * tokens, "x", [] if ms is None else [0.99 * ms, ms, 1.01 * ms],
-                    None if ms is None else 1000 * tokens, None, OUT_OF_MEMORY if ms is None else "")
-              for model, by_tokens in times.items() for tokens, ms in by_tokens.items()]
+    points = [
+        Point(
+            setting(model, tokens, **other),
+            0.02 * tokens,
+            "x",
+            [] if ms is None else [0.99 * ms, ms, 1.01 * ms],
+            None if ms is None else 1000 * tokens,
+            None,
+            OUT_OF_MEMORY if ms is None else "",
+        )
+        for model, by_tokens in times.items()
+        for tokens, ms in by_tokens.items()
+    ]
     return Result({"cpu": machine, "threads": 1}, QUICK, points)
 
 
-SWEEP = {"aum-base": {512: 100.0, 1024: 200.0, 2048: 400.0}, "ast-base": {512: 50.0, 1024: 200.0, 2048: 800.0},
-         "ast-base-eager": {512: 60.0, 1024: 240.0, 2048: None}}
+SWEEP = {
+    "aum-base": {512: 100.0, 1024: 200.0, 2048: 400.0},
+    "ast-base": {512: 50.0, 1024: 200.0, 2048: 800.0},
+    "ast-base-eager": {512: 60.0, 1024: 240.0, 2048: None},
+}
 
 
 def test_command_prints_and_writes_every_sample(aum, tmp_path):
-    result = aum("bench", "--models", "aum-nano,ast-nano-eager", "--min-tokens", 16, "--max-tokens", 32, "--repeats", 3, "--out", tmp_path)
+    result = aum(
+        "bench",
+        "--models",
+        "aum-nano,ast-nano-eager",
+        "--min-tokens",
+        16,
+        "--max-tokens",
+        32,
+        "--repeats",
+        3,
+        "--out",
+        tmp_path,
+    )
     assert result.code == 0, result.err
     lines = result.out.splitlines()
-    assert [line.split()[:4] for line in lines[2:6:2]] == [["16", "0.32", "s", "aum-nano"], ["32", "0.64", "s", "aum-nano"]]
+    assert [line.split()[:4] for line in lines[2:6:2]] == [
+        ["16", "0.32", "s", "aum-nano"],
+        ["32", "0.64", "s", "aum-nano"],
+    ]
     assert max(map(len, lines[:-1])) <= 80
-    assert re.search("aum-nano.* ast-nano-eager.*(times as fast|within the error|larger than the error)", " ".join(result.out.split()))
+    assert re.search(
+        "aum-nano.* ast-nano-eager.*(times as fast|within the error|larger than the error)",
+        " ".join(result.out.split()),
+    )
     written = json.loads((tmp_path / "bench.json").read_text())
-    only, = written["results"]
-    assert written["schema"] == 2 and only["environment"]["torch"] == torch.__version__ and only["rules"]["repeats"] == 3
+    (only,) = written["results"]
+    assert (
+        written["schema"] == 2 and only["environment"]["torch"] == torch.__version__ and only["rules"]["repeats"] == 3
+    )
     assert [(p["setting"]["model"], p["setting"]["tokens"], p["backend"]) for p in only["points"]] == [
-        ("aum-nano", 16, "torch" if available_backends()["cpu"] else "cpu"), ("ast-nano-eager", 16, "eager"),
-        ("aum-nano", 32, "torch" if available_backends()["cpu"] else "cpu"), ("ast-nano-eager", 32, "eager")]
+        ("aum-nano", 16, "torch" if available_backends()["cpu"] else "cpu"),
+        ("ast-nano-eager", 16, "eager"),
+        ("aum-nano", 32, "torch" if available_backends()["cpu"] else "cpu"),
+        ("ast-nano-eager", 32, "eager"),
+    ]
     for point in only["points"]:
         assert len(point["samples_ms"]) == 3 and point["median_ms"] == statistics.median(point["samples_ms"])
         assert point["peak_bytes"] > 0 and point["saved_bytes"] is None
@@ -67,17 +126,21 @@ def test_command_prints_and_writes_every_sample(aum, tmp_path):
 
 
 def test_bytes_kept_for_the_backward_pass_grow_with_the_tokens():
-    short, long, half = (next(timed_runs(setting("ast-nano", tokens, mode="training", dtype=dtype)))[1]["saved_bytes"]
-                         for tokens, dtype in ((64, "float32"), (128, "float32"), (128, "bfloat16")))
+    short, long, half = (
+        next(timed_runs(setting("ast-nano", tokens, mode="training", dtype=dtype)))[1]["saved_bytes"]
+        for tokens, dtype in ((64, "float32"), (128, "float32"), (128, "bfloat16"))
+    )
     width, depth = 128, 3
-    least = 4 * 64 * width * depth * 8         # norm's input, qkv, attention's output, both of the perceptron's: over 8 d a token
+    least = (
+        4 * 64 * width * depth * 8
+    )  # norm's input, qkv, attention's output, both of the perceptron's: over 8 d a token
     assert least < short < 4 * least and 1.9 * short < long < 2.1 * short and half < long
 
 
 def test_a_killed_competitor_is_a_mark_and_the_other_goes_on():
     victim, other = take_turns(killed, ["victim", "other"], QUICK)
     assert victim.failure == OUT_OF_MEMORY and not victim.ms
-    assert other.ms == {"run": [1.0, 1.0, 1.0]} and not other.failure          # its two warm-ups took 9 ms
+    assert other.ms == {"run": [1.0, 1.0, 1.0]} and not other.failure  # its two warm-ups took 9 ms
 
 
 def test_out_of_memory_beside_others_is_tried_again_alone(tmp_path):
@@ -86,33 +149,40 @@ def test_out_of_memory_beside_others_is_tried_again_alone(tmp_path):
 
 
 def test_what_torch_can_not_do_is_a_mark_with_its_reason():
-    reasons = [take_turns(broken, [text], QUICK)[0].failure for text in ('"mm" not implemented for \'Half\'\nC++ trace', "can't allocate memory: 9")]
-    assert reasons == ['"mm" not implemented for \'Half\'', OUT_OF_MEMORY]
+    reasons = [
+        take_turns(broken, [text], QUICK)[0].failure
+        for text in ("\"mm\" not implemented for 'Half'\nC++ trace", "can't allocate memory: 9")
+    ]
+    assert reasons == ["\"mm\" not implemented for 'Half'", OUT_OF_MEMORY]
 
 
 def test_memory_that_can_not_be_had_is_a_mark():
-    with pytest.raises(RuntimeError, match="can't allocate memory"):           # which a worker calls out of memory
+    with pytest.raises(RuntimeError, match="can't allocate memory"):  # which a worker calls out of memory
         next(timed_runs(setting("ast-nano-eager", 200_000)))
 
 
 def test_precision_repeats_and_budget_end_a_point():
-    precise, = take_turns(steady, [1.0], Rules(precision=0.01, repeats=50, budget_s=10))
-    assert precise.count == 5                                                  # equal samples: precise with the fewest that may be
-    dear, = take_turns(steady, [400.0], Rules(precision=0.0, repeats=50, budget_s=1.0))
-    assert dear.count == 3 and dear.warm_ups == 1                              # a tenth of the budget: one warm-up is enough
-    over, = take_turns(steady, [2000.0], Rules(budget_s=1.0))
+    (precise,) = take_turns(steady, [1.0], Rules(precision=0.01, repeats=50, budget_s=10))
+    assert precise.count == 5  # equal samples: precise with the fewest that may be
+    (dear,) = take_turns(steady, [400.0], Rules(precision=0.0, repeats=50, budget_s=1.0))
+    assert dear.count == 3 and dear.warm_ups == 1  # a tenth of the budget: one warm-up is enough
+    (over,) = take_turns(steady, [2000.0], Rules(budget_s=1.0))
     assert over.failure == "over budget: 2 s a run"
 
 
 def test_precision_is_the_standard_error_of_the_median():
     draws = np.random.default_rng(0).normal(100, 10, (4000, 40))
-    assert statistics.fmean(map(relative_error, draws.tolist())) == pytest.approx(np.median(draws, 1).std() / 100, rel=0.06)
+    assert statistics.fmean(map(relative_error, draws.tolist())) == pytest.approx(
+        np.median(draws, 1).std() / 100, rel=0.06
+    )
     assert Samples(ms={"a": [1.0] * 5, "b": [1.0, 2.0, 3.0, 4.0, 5.0]}).is_precise(Rules()) is False
 
 
 def test_growth_is_fitted_to_the_longer_half():
     short = {64: 50.0, 128: 50.0, 256: 60.0}
-    found = growth(made({"aum-base": short | {512: 0.001 * 512**1.5, 1024: 0.001 * 1024**1.5, 2048: 0.001 * 2048**1.5}}).points)
+    found = growth(
+        made({"aum-base": short | {512: 0.001 * 512**1.5, 1024: 0.001 * 1024**1.5, 2048: 0.001 * 2048**1.5}}).points
+    )
     assert (round(found.exponent, 6), found.points, found.from_tokens) == (1.5, 3, 512)
     assert growth(made({"aum-base": {512: 1.0, 1024: None}}).points) is None
 
@@ -121,11 +191,16 @@ def test_crossovers_are_interpolated_and_said_plainly():
     fused, eager = comparisons(made(SWEEP | {"ast-base": {512: 50.0, 1024: 150.0, 2048: 1200.0}}).points)
     a, b = math.log(1.5 / 2), math.log(3)
     assert fused.crossings == (pytest.approx(1024 * 2 ** (-a / (b - a))),)
-    assert fused.sentence() == "ast-base is faster up to 1,182 tokens (23.6 s), then aum-base; aum-base is 3.00 ± 0.04 times as fast as ast-base at 2,048 tokens."
-    assert list(eager.ratios) == [512, 1024]                                   # where both ran
-    behind, = comparisons(made({"aum-base": {512: 2.0, 1024: 4.0}, "ast-base": {512: 1.0, 1024: 3.0}}).points)
-    assert behind.sentence().startswith("ast-base is faster than aum-base at every length measured, 512 to 1,024 tokens: no crossover")
-    ahead, = comparisons(made({"aum-base": {512: 1.0}, "ast-base": {512: 3.0}}).points)
+    assert (
+        fused.sentence()
+        == "ast-base is faster up to 1,182 tokens (23.6 s), then aum-base; aum-base is 3.00 ± 0.04 times as fast as ast-base at 2,048 tokens."
+    )
+    assert list(eager.ratios) == [512, 1024]  # where both ran
+    (behind,) = comparisons(made({"aum-base": {512: 2.0, 1024: 4.0}, "ast-base": {512: 1.0, 1024: 3.0}}).points)
+    assert behind.sentence().startswith(
+        "ast-base is faster than aum-base at every length measured, 512 to 1,024 tokens: no crossover"
+    )
+    (ahead,) = comparisons(made({"aum-base": {512: 1.0}, "ast-base": {512: 3.0}}).points)
     assert ahead.sentence().startswith("aum-base is faster than ast-base at the one length measured: no crossover")
     assert not list(comparisons(made({"aum-base": {512: 1.0}, "aum-small": {512: 1.0}}).points))
 
@@ -142,23 +217,28 @@ def with_error(result: Result, model: str, tokens: int, share: float) -> Result:
 
 def test_no_lead_is_claimed_within_the_error():
     times = {"aum-base": {512: 100.0, 1024: 200.0, 2048: 400.0}, "ast-base": {512: 50.0, 1024: 230.0, 2048: 800.0}}
-    unclear, = comparisons(with_error(made(times), "ast-base", 1024, 0.27).points)
+    (unclear,) = comparisons(with_error(made(times), "ast-base", 1024, 0.27).points)
     assert unclear.undecided == [1024]
     assert "somewhere between 512 and 2,048 tokens, then aum-base" in unclear.sentence()
     assert "at 1,024 tokens the difference is within the error" in unclear.sentence()
-    first, = comparisons(with_error(made(times), "ast-base", 512, 0.9).points)
+    (first,) = comparisons(with_error(made(times), "ast-base", 512, 0.9).points)
     assert not first.crossings and "aum-base is faster than ast-base at 1,024, 2,048 tokens" in first.sentence()
-    none, = comparisons(with_error(made({"aum-base": {512: 100.0}, "ast-base": {512: 110.0}}), "aum-base", 512, 0.2).points)
+    (none,) = comparisons(
+        with_error(made({"aum-base": {512: 100.0}, "ast-base": {512: 110.0}}), "aum-base", 512, 0.2).points
+    )
     assert "at no length is the difference larger than the error" in none.sentence()
 
 
 def test_points_that_are_not_precise_enough_are_named():
     from aumcli.bench.tables import conclusions, markdown
+
     result = with_error(made(SWEEP), "ast-base", 1024, 0.27)
     [line] = [line for line in conclusions(result.points, Rules(precision=0.01)) if "precision" in line]
     assert "ast-base at 1,024 tokens 27.0 %" in line and "aum-base" not in line and "--budget" in line
     assert not any("precision of" in line for line in conclusions(result.points, Rules(precision=0.3)))
-    assert "ast-base at 1,024 tokens 27.0 %" in markdown([Result(result.environment, Rules(precision=0.01), result.points)])
+    assert "ast-base at 1,024 tokens 27.0 %" in markdown(
+        [Result(result.environment, Rules(precision=0.01), result.points)]
+    )
 
 
 def test_picture_marks_what_ran_out_of_memory(tmp_path, monkeypatch):
@@ -167,10 +247,10 @@ def test_picture_marks_what_ran_out_of_memory(tmp_path, monkeypatch):
     picture.plot_results([made(SWEEP), made(SWEEP, "another", mode="training")], tmp_path / "x.png")
     assert len(figures[0].axes) == 4
     for axes in figures[0].axes:
-        mark, = [text for text in axes.texts if "OOM" in text.get_text()]
+        (mark,) = [text for text in axes.texts if "OOM" in text.get_text()]
         assert mark.get_text() == "base OOM" and mark.xy[0] == 2048
         assert (axes.get_xscale(), axes.get_yscale()) == ("log", "log")
-        assert [label.get_text() for label in axes.child_axes[0].get_xticklabels()] == ["10.2", "20.5", "41"]   # seconds
+        assert [label.get_text() for label in axes.child_axes[0].get_xticklabels()] == ["10.2", "20.5", "41"]  # seconds
     names = [text.get_text() for text in figures[0].legends[0].get_texts()]
     assert names == ["AuM, base", "AST, base", "AST eager, base", "a machine", "another", OUT_OF_MEMORY]
 
@@ -198,16 +278,26 @@ def test_a_folder_is_added_to_by_the_same_machine_only(tmp_path):
     first, second = made(SWEEP), made({"aum-base": {2048: 7.0, 4096: 9.0}})
     update(tmp_path, first.environment, QUICK, first.points)
     update(tmp_path, first.environment, QUICK, second.points)
-    only, = read_results(tmp_path)
+    (only,) = read_results(tmp_path)
     assert len(only.points) == 10
-    assert {p.setting.tokens: p.median_ms for p in only.points if p.setting.model == "aum-base"} == {512: 100, 1024: 200, 2048: 7, 4096: 9}
+    assert {p.setting.tokens: p.median_ms for p in only.points if p.setting.model == "aum-base"} == {
+        512: 100,
+        1024: 200,
+        2048: 7,
+        4096: 9,
+    }
     with pytest.raises(AumError, match="another machine"):
         update(tmp_path, {"cpu": "another", "threads": 1}, QUICK, second.points)
 
 
 def test_a_model_directory_is_measured_at_any_length():
-    config, backend, clip_s = network_config("digits", 21)                    # a packaged one, patches of 64 mels by 4 frames
-    assert (config.n_patches, config.width, config.state_size, backend) == (21, 128, 8, "auto") and clip_s == pytest.approx(0.84)
+    config, backend, clip_s = network_config("digits", 21)  # a packaged one, patches of 64 mels by 4 frames
+    assert (config.n_patches, config.width, config.state_size, backend) == (
+        21,
+        128,
+        8,
+        "auto",
+    ) and clip_s == pytest.approx(0.84)
     times, facts = next(timed_runs(setting("digits", 21)))
     assert times["run"] > 0 and facts["saved_bytes"] is None
 
@@ -216,12 +306,14 @@ def test_a_model_directory_is_measured_at_any_length():
 def test_components_of_a_block(model, monkeypatch):
     monkeypatch.setattr(breakdown, "COPY_BYTES", 4096)
     monkeypatch.setattr(breakdown, "take_turns", in_this_process)
-    found, = components(Sweep([model], 16, 16, rules=QUICK))
+    (found,) = components(Sweep([model], 16, 16, rules=QUICK))
     part = found.part
     if model == "aum-nano":
         names = ["norm", "in_proj", "convolution", "x_proj, dt_proj", "scan", "out_proj"]
-        assert part("in_proj").operations == 2 * 17 * 128 * 512 and part("x_proj, dt_proj").operations == 2 * 17 * 256 * (24 + 8)
-        assert part("scan").least_bytes == 4 * 17 * (4 * 256 + 2 * 8)          # u, delta, z, y; B, C
+        assert part("in_proj").operations == 2 * 17 * 128 * 512 and part(
+            "x_proj, dt_proj"
+        ).operations == 2 * 17 * 256 * (24 + 8)
+        assert part("scan").least_bytes == 4 * 17 * (4 * 256 + 2 * 8)  # u, delta, z, y; B, C
     else:
         names = ["norms", "qkv", "attention", "proj", "mlp"]
         assert part("qkv").operations == 2 * 17 * 128 * 384 and part("attention").operations == 4 * 17 * 17 * 128
@@ -252,8 +344,21 @@ def test_kernels_are_held_to_the_reference_and_refused_ones_named(monkeypatch, t
         for name in ("reference", "torch"):
             point = by_name[name]
             assert point.median_ms("forward") > 0 and point.median_ms("backward") > 0
-            assert 0 < max(point.differences.values()) < 1e-5 and point.worst in ("u", "delta", "A", "A_b", "B", "C", "D", "z", "delta_bias",
-                                                                                 "x", "weight", "bias", "residual")
+            assert 0 < max(point.differences.values()) < 1e-5 and point.worst in (
+                "u",
+                "delta",
+                "A",
+                "A_b",
+                "B",
+                "C",
+                "D",
+                "z",
+                "delta_bias",
+                "x",
+                "weight",
+                "bias",
+                "residual",
+            )
     assert "it runs on a GPU, not on cpu" in "\n".join(kernel_lines(rows)) and (tmp_path / "kernels.md").is_file()
     with pytest.raises(AumError, match="AuM"):
         next(kernels(Sweep(["ast-nano"], 8, 8)))
@@ -263,20 +368,32 @@ def test_a_wrong_kernel_shows_as_a_difference(monkeypatch):
     from aumcli.core import kernels as door
 
     right = door.causal_conv1d
-    monkeypatch.setattr(door, "causal_conv1d", lambda *x, backend: right(*x, backend=backend) * (1.01 if backend == "torch" else 1.0))
+    monkeypatch.setattr(
+        door, "causal_conv1d", lambda *x, backend: right(*x, backend=backend) * (1.01 if backend == "torch" else 1.0)
+    )
     _, facts = next(timed_kernel(KernelSetting("convolution", "torch", setting(tokens=8))))
     assert facts["differences"]["forward"] == pytest.approx(0.01, rel=0.01)
 
 
-@pytest.mark.parametrize("arguments, words", [
-    ({"models": ["aum-huge"]}, "aum-huge"), ({"models": ["aum-base-eager"]}, "aum-base-eager"), ({"modes": ["fast"]}, "--mode"),
-    ({"dtypes": ["float8"]}, "--dtype"), ({"min_tokens": 12}, "12"), ({"max_tokens": 8}, "8"), ({"device": "tpu"}, "tpu")])
+@pytest.mark.parametrize(
+    "arguments, words",
+    [
+        ({"models": ["aum-huge"]}, "aum-huge"),
+        ({"models": ["aum-base-eager"]}, "aum-base-eager"),
+        ({"modes": ["fast"]}, "--mode"),
+        ({"dtypes": ["float8"]}, "--dtype"),
+        ({"min_tokens": 12}, "12"),
+        ({"max_tokens": 8}, "8"),
+        ({"device": "tpu"}, "tpu"),
+    ],
+)
 def test_mistakes_are_named_before_anything_runs(arguments, words):
     with pytest.raises(AumError, match=words):
         Sweep(**arguments)
 
 
 # a cap of the memory
+
 
 def test_what_needs_more_than_the_cap_is_out_of_memory(aum, tmp_path):
     arguments = (

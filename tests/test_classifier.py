@@ -39,7 +39,19 @@ def problem(function, *arguments) -> str:
 
 def test_windows_cover_every_sample(model):
     size = model.config.frontend.clip_samples
-    for length in (1, 3, size // 2, size - 1, size, size + 1, size + 2, size * 3 // 2, 2 * size - 1, 2 * size, 7 * size + 13):
+    for length in (
+        1,
+        3,
+        size // 2,
+        size - 1,
+        size,
+        size + 1,
+        size + 2,
+        size * 3 // 2,
+        2 * size - 1,
+        2 * size,
+        7 * size + 13,
+    ):
         windows = model.windows(np.arange(length, dtype=np.float32))
         starts = [int(window[0]) for window in windows]
         assert starts[0] == 0 and windows[-1][-1] == length - 1
@@ -97,7 +109,9 @@ def test_top(model, clips):
     assert len(model.predict(path, top=99)) == 3
     assert model.predict(path, top=2) == model.predict(path, top=3)[:2]
     assert model.best(np.array([0.2, 0.4, 0.4], dtype=np.float32), 2) == [
-        (model.labels[1], pytest.approx(0.4)), (model.labels[2], pytest.approx(0.4))]          # equals: the lower index first
+        (model.labels[1], pytest.approx(0.4)),
+        (model.labels[2], pytest.approx(0.4)),
+    ]  # equals: the lower index first
 
 
 def test_a_long_clip_is_the_mean_of_its_windows(model):
@@ -181,7 +195,7 @@ def test_default_model_order(trained, tmp_path, monkeypatch):
     monkeypatch.setenv("AUM_MODEL", str(trained))
     path, why = default_model()
     assert path == trained and "AUM_MODEL" in why
-    monkeypatch.setenv("AUM_MODEL", "")                                    # set to nothing is not set
+    monkeypatch.setenv("AUM_MODEL", "")  # set to nothing is not set
     assert default_model()[1] == "the newest run"
 
 
@@ -192,7 +206,11 @@ def test_devices_that_are_not_there(name):
 
 @pytest.mark.parametrize("name", ["tpu", "vulkan"])
 def test_devices_that_are_none_are_answered_with_ours(name):
-    assert problem(pick_device, name).splitlines()[0].endswith(": devices are cpu, cuda, mps, auto, and cuda:1 for the second GPU")
+    assert (
+        problem(pick_device, name)
+        .splitlines()[0]
+        .endswith(": devices are cpu, cuda, mps, auto, and cuda:1 for the second GPU")
+    )
 
 
 def test_devices():
@@ -225,7 +243,7 @@ def test_samples_file_objects_and_lists(model, clips):
     assert model.predict([path, str(path)], top=2) == [expected[:2], expected[:2]]
     assert model.predict([waveform, waveform], rate_hz) == [model.predict(waveform, rate_hz)] * 2
     other = np.interp(np.arange(len(waveform) * 2) / 2, np.arange(len(waveform)), waveform)
-    assert model.predict(other, 2 * rate_hz)[0][0] == expected[0][0]                    # resampled, not taken for slower
+    assert model.predict(other, 2 * rate_hz)[0][0] == expected[0][0]  # resampled, not taken for slower
 
 
 def test_what_is_no_sound(model):

@@ -59,6 +59,7 @@ def assert_mistake(result, *expected: object, code: int = 2) -> None:
 
 # starting
 
+
 def run(*arguments, **kwargs):
     return subprocess.run([sys.executable, "-m", "aumcli", *arguments], capture_output=True, text=True, **kwargs)
 
@@ -92,10 +93,15 @@ print("heavy:", sorted({{name.partition(".")[0] for name in sys.modules}} & {{"t
 
 
 def test_a_mistake_in_a_recipe_is_said_before_torch_is_loaded():
-    code = ("import sys; from aumcli.cli import app\n"
-            "try: app(['train', '--recipe', 'snyth'], standalone_mode=False)\n"
-            "except Exception as error: print(type(error).__name__, 'torch' in sys.modules)")
-    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.split() == ["AumError", "False"]
+    code = (
+        "import sys; from aumcli.cli import app\n"
+        "try: app(['train', '--recipe', 'snyth'], standalone_mode=False)\n"
+        "except Exception as error: print(type(error).__name__, 'torch' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.split() == [
+        "AumError",
+        "False",
+    ]
 
 
 def test_as_a_module_and_as_a_real_process(tmp_path):
@@ -130,9 +136,19 @@ def test_the_promised_commands():
     assert {"prepare", "train", "eval", "predict", "info"} <= set(COMMANDS)
 
 
-@pytest.mark.parametrize("arguments", [("nonsense",), ("train", "--nonsense"), ("predict",), ("eval",), ("prepare",),
-                                       ("predict", "a.wav", "--top", "0"), ("predict", "a.wav", "--format", "xml"),
-                                       ("train", "--seed", "many")])
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("nonsense",),
+        ("train", "--nonsense"),
+        ("predict",),
+        ("eval",),
+        ("prepare",),
+        ("predict", "a.wav", "--top", "0"),
+        ("predict", "a.wav", "--format", "xml"),
+        ("train", "--seed", "many"),
+    ],
+)
 def test_mistakes_in_the_call(aum, arguments):
     result = aum(*arguments)
     assert result.code == 2 and result.err and not result.out
@@ -140,11 +156,14 @@ def test_mistakes_in_the_call(aum, arguments):
 
 # the main job
 
+
 def test_own_sounds_in_three_lines(aum, tmp_path, clips):
     sounds(tmp_path / "sounds", 10)
     result = aum("prepare", "folder", tmp_path / "sounds", "--out", "data/mine")
     assert result.code == 0 and "train" in result.out
-    result = aum("train", "--data", "data/mine", "--recipe", RECIPE, "--set", "train.epochs=1", "--out", "runs/mine", "--seed", 3)
+    result = aum(
+        "train", "--data", "data/mine", "--recipe", RECIPE, "--set", "train.epochs=1", "--out", "runs/mine", "--seed", 3
+    )
     assert result.code == 0, result
     assert "epoch   1/1" in result.out and "seed 3" in result.out and "aum eval runs/mine" in result.out
     result = aum("predict", clips)
@@ -165,13 +184,21 @@ def test_without_a_recipe_quickstart_is_taken_and_the_run_named_after_the_data(a
     monkeypatch.setattr("aumcli.train.train", finished)
     assert aum("train", "--data", own_corpus).code == 0
     assert aum("train", "--recipe", "synth", "--seed", 5).code == 0
-    assert calls == [(load_recipe("quickstart"), Path("runs/data"), own_corpus),
-                     (load_recipe("synth", ["seed=5"]), Path("runs/synth"), None)]
+    assert calls == [
+        (load_recipe("quickstart"), Path("runs/data"), own_corpus),
+        (load_recipe("synth", ["seed=5"]), Path("runs/synth"), None),
+    ]
 
 
-@pytest.mark.parametrize("option, value, problem", [
-    ("--window", -1, "window_s has to be greater than 0, not -1.0"), ("--hop", "nan", "hop_s has to be a finite number"),
-    ("--threshold", 2, "threshold has to be less than or equal to 1, not 2.0"), ("--smooth", 2, "smooth 2 is not odd")])
+@pytest.mark.parametrize(
+    "option, value, problem",
+    [
+        ("--window", -1, "window_s has to be greater than 0, not -1.0"),
+        ("--hop", "nan", "hop_s has to be a finite number"),
+        ("--threshold", 2, "threshold has to be less than or equal to 1, not 2.0"),
+        ("--smooth", 2, "smooth 2 is not odd"),
+    ],
+)
 def test_predict_says_which_value_is_wrong(aum, option, value, problem):
     result = aum("predict", "x.wav", option, value)
     assert_mistake(result, problem)
@@ -181,6 +208,7 @@ def test_predict_says_which_value_is_wrong(aum, option, value, problem):
 def test_interrupted_training_says_how_to_go_on(aum, own_corpus, monkeypatch):
     def interrupt(*args, **kwargs):
         raise KeyboardInterrupt
+
     monkeypatch.setattr("aumcli.train.train", interrupt)
     result = aum("train", "--data", own_corpus)
     assert (result.code, result.out) == (130, "")
@@ -206,12 +234,30 @@ def test_predict_json(aum, trained, clips, tmp_path):
     result = aum("predict", clips, "--model", trained, "--format", "json", "--top", 2)
     document = json.loads(result.out)
     assert result.code == 1
-    assert {"schema", "model", "backend", "device", "dtype", "sample_rate_hz", "window_s", "hop_s", "smooth", "top", "threshold",
-            "clips", "failed"} == set(document)
+    assert {
+        "schema",
+        "model",
+        "backend",
+        "device",
+        "dtype",
+        "sample_rate_hz",
+        "window_s",
+        "hop_s",
+        "smooth",
+        "top",
+        "threshold",
+        "clips",
+        "failed",
+    } == set(document)
     assert (document["model"], document["device"], document["dtype"]) == (str(trained), "cpu", "float32")
-    threshold = document["threshold"]                   # one for each class, unless all are the same
-    assert all(value == round(value, 6) for value in (threshold.values() if isinstance(threshold, dict) else [threshold]))
-    assert json.loads(aum("predict", clips, "--model", trained, "--format", "json", "--threshold", 0.3).out)["threshold"] == 0.3
+    threshold = document["threshold"]  # one for each class, unless all are the same
+    assert all(
+        value == round(value, 6) for value in (threshold.values() if isinstance(threshold, dict) else [threshold])
+    )
+    assert (
+        json.loads(aum("predict", clips, "--model", trained, "--format", "json", "--threshold", 0.3).out)["threshold"]
+        == 0.3
+    )
     assert [row["path"] for row in document["clips"]] == [str(clips / f"{name}.wav") for name in CLASSES]
     assert [row["labels"][0]["label"] for row in document["clips"]] == list(CLASSES)
     assert [row["path"] for row in document["failed"]] == [str(clips / "bad.wav")] and document["failed"][0]["fix"]
@@ -229,13 +275,19 @@ def test_predict_says_which_model(aum, trained, clips, monkeypatch):
 def test_eval_json(aum, trained, tmp_path):
     result = aum("eval", trained, "--json", "-", "--out", tmp_path / "out")
     document = json.loads(result.out)
-    assert result.code == 0 and document["clips"] == 6 and document["seed"] == 0 and document["metrics"]["accuracy"] is not None
+    assert (
+        result.code == 0
+        and document["clips"] == 6
+        and document["seed"] == 0
+        and document["metrics"]["accuracy"] is not None
+    )
     result = aum("eval", trained, "--json", "result.json", "--split", "val", "--out", tmp_path / "out")
     assert "accuracy" in result.out and "val" in result.out
     assert json.loads(Path("result.json").read_text())["split"] == "val"
 
 
 # bad input
+
 
 def bad_sounds(folder: Path) -> dict[str, str]:
     """Files that can't be used, and what must be said of each."""
@@ -247,7 +299,12 @@ def bad_sounds(folder: Path) -> dict[str, str]:
     wave = np.full(4000, 0.1, dtype=np.float32)
     wave[7] = np.nan
     soundfile.write(folder / "nan.wav", wave, RATE_HZ, subtype="FLOAT")
-    return {"empty.wav": "is empty (0 bytes)", "text.wav": "is not audio", "cut.wav": "is truncated", "nan.wav": "not numbers"}
+    return {
+        "empty.wav": "is empty (0 bytes)",
+        "text.wav": "is not audio",
+        "cut.wav": "is truncated",
+        "nan.wav": "not numbers",
+    }
 
 
 def test_prepare_leaves_bad_files_out_and_names_them(aum, tmp_path):
@@ -302,9 +359,16 @@ def test_a_row_whose_file_is_gone(aum, trained, own_corpus):
     assert_mistake(result, manifest.split("test")[0].path, f"row {test_row}", code=1)
 
 
-@pytest.mark.parametrize("setting, expected", [
-    ("train.epoch=3", "train.epoch: unknown key, did you mean epochs?"), ("train.lr=fast", "train.lr: "),
-    ("train.epochs=1.5", "train.epochs: "), ("trian.epochs=1", "did you mean train?"), ("epochs", "key=value")])
+@pytest.mark.parametrize(
+    "setting, expected",
+    [
+        ("train.epoch=3", "train.epoch: unknown key, did you mean epochs?"),
+        ("train.lr=fast", "train.lr: "),
+        ("train.epochs=1.5", "train.epochs: "),
+        ("trian.epochs=1", "did you mean train?"),
+        ("epochs", "key=value"),
+    ],
+)
 def test_mistakes_in_settings(aum, own_corpus, setting, expected):
     assert_mistake(aum("train", "--data", own_corpus, "--set", setting), expected)
     assert not Path("runs").exists()
@@ -312,8 +376,13 @@ def test_mistakes_in_settings(aum, own_corpus, setting, expected):
 
 def test_mistakes_in_a_recipe_file(aum, own_corpus):
     Path("mine.toml").write_text('extends = "quickstart"\n[train]\nepoch = 3\nlr = "fast"\n[oops]\n')
-    assert_mistake(aum("train", "--recipe", "mine.toml", "--data", own_corpus), "mine.toml has 3 mistakes", "train.epoch",
-                   "train.lr", "oops: unknown key")
+    assert_mistake(
+        aum("train", "--recipe", "mine.toml", "--data", own_corpus),
+        "mine.toml has 3 mistakes",
+        "train.epoch",
+        "train.lr",
+        "oops: unknown key",
+    )
     Path("mine.toml").write_text("[train\n")
     assert_mistake(aum("train", "--recipe", "mine.toml", "--data", own_corpus), "mine.toml is not valid TOML", "line 1")
     assert_mistake(aum("train", "--recipe", "fsd"), "did you mean fsdd?")
@@ -322,18 +391,28 @@ def test_mistakes_in_a_recipe_file(aum, own_corpus):
 
 def test_unwritable_folders(aum, trained, own_corpus, clips, tmp_path):
     Path("file").write_text("no folder")
-    for arguments in (("train", "--recipe", RECIPE, "--data", own_corpus, "--out", "file/out"),
-                      ("prepare", "folder", tmp_path / "sounds", "--out", "file/out"),
-                      ("predict", clips, "--model", trained, "--out", "file/out.json"),
-                      ("eval", trained, "--out", "file/out"), ("eval", trained, "--json", "file/out.json")):
+    for arguments in (
+        ("train", "--recipe", RECIPE, "--data", own_corpus, "--out", "file/out"),
+        ("prepare", "folder", tmp_path / "sounds", "--out", "file/out"),
+        ("predict", clips, "--model", trained, "--out", "file/out.json"),
+        ("eval", trained, "--out", "file/out"),
+        ("eval", trained, "--json", "file/out.json"),
+    ):
         assert_mistake(aum(*arguments), "can't write", "file/out", "--out")
     assert Path("file").read_text() == "no folder"
-    assert_mistake(aum("train", "--recipe", RECIPE, "--data", own_corpus, "--out", "file"), "can't write file/recipe.toml")
+    assert_mistake(
+        aum("train", "--recipe", RECIPE, "--data", own_corpus, "--out", "file"), "can't write file/recipe.toml"
+    )
 
 
 def test_an_out_that_is_no_folder(aum, trained, own_corpus, tmp_path):
-    for arguments in (("train", "--recipe", RECIPE, "--data", own_corpus), ("prepare", "folder", tmp_path / "sounds"), ("eval", trained),
-                      ("ablate", "--recipe", RECIPE, "--data", own_corpus), ("bench",)):
+    for arguments in (
+        ("train", "--recipe", RECIPE, "--data", own_corpus),
+        ("prepare", "folder", tmp_path / "sounds"),
+        ("eval", trained),
+        ("ablate", "--recipe", RECIPE, "--data", own_corpus),
+        ("bench",),
+    ):
         assert_mistake(aum(*arguments, "--out", "-"), "a folder is written, and - is standard output")
         assert_mistake(aum(*arguments, "--out", "results.json"), "results.json is named like a file")
     assert not [*Path().iterdir()]
@@ -342,8 +421,10 @@ def test_an_out_that_is_no_folder(aum, trained, own_corpus, tmp_path):
 @needs_full
 def test_a_full_disk(aum, trained, own_corpus, clips, tmp_path):
     Path("out.json").write_text("old")
-    for arguments in (("predict", clips, "--model", trained, "--out", "out.json"),
-                      ("eval", trained, "--json", "out.json", "--out", "eval")):
+    for arguments in (
+        ("predict", clips, "--model", trained, "--out", "out.json"),
+        ("eval", trained, "--json", "out.json", "--out", "eval"),
+    ):
         fill_disk(Path("out.json"))
         assert_mistake(aum(*arguments), "no space left", "out.json", code=1)
         assert Path("out.json").read_text() == "old"
@@ -388,19 +469,33 @@ def test_a_damaged_model(aum, trained, clips):
 
 @pytest.mark.parametrize("device", ["nonsense", "cuda:99", "meta", ""])
 def test_devices_that_are_not_there(aum, trained, clips, own_corpus, device):
-    for arguments in (("predict", clips, "--model", trained), ("eval", trained),
-                      ("train", "--recipe", RECIPE, "--data", own_corpus)):
+    for arguments in (
+        ("predict", clips, "--model", trained),
+        ("eval", trained),
+        ("train", "--recipe", RECIPE, "--data", own_corpus),
+    ):
         assert_mistake(aum(*arguments, "--device", device), f"can't use device {device}", "--device cpu")
     assert not Path("runs").exists()
 
 
 # aum info
 
+
 def test_info(aum):
     result = aum("info")
     assert result.code == 0
-    for expected in ("aumcli", "torch", "GPU", "backend reference", "backend torch", "backend cpu", "backend triton",
-                     "backend auto", "packaged models", "default model"):
+    for expected in (
+        "aumcli",
+        "torch",
+        "GPU",
+        "backend reference",
+        "backend torch",
+        "backend cpu",
+        "backend triton",
+        "backend auto",
+        "packaged models",
+        "default model",
+    ):
         assert expected in result.out, expected
 
 
@@ -418,7 +513,7 @@ def test_info_keeps_a_command_in_one_line_in_a_terminal_too(aum, monkeypatch):
 
     from aumcli.core.kernels import mamba_ssm
 
-    monkeypatch.setenv("FORCE_COLOR", "1")                              # rich then takes the output for a terminal
+    monkeypatch.setenv("FORCE_COLOR", "1")  # rich then takes the output for a terminal
     monkeypatch.setenv("COLUMNS", "80")
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda: "a GPU")
@@ -447,7 +542,9 @@ def test_info_of_a_recipe_names_the_packaged_model_that_is_called_so_too(aum):
         assert expected in result.out, expected
     document = json.loads(aum("info", "digits", "--json").out)
     model = document["packaged_model"]
-    assert (model["parameters"], model["sample_rate_hz"], model["labels"][-1]) == (712_714, 8000, "nine") and document["train"]
+    assert (model["parameters"], model["sample_rate_hz"], model["labels"][-1]) == (712_714, 8000, "nine") and document[
+        "train"
+    ]
     assert json.loads(aum("info", model["folder"], "--json").out)["labels"] == model["labels"]
     assert "packaged" not in aum("info", "synth").out
 

@@ -17,8 +17,17 @@ from aumcli.recipe import load_recipe
 from aumcli.weights import UnknownFrontend, import_checkpoint, read_config, read_model
 
 pytest_plugins = ["aum_fixtures"]
-AUM = ["Fo-Fo_head", "Fo-Fo_mid", "Fo-Bi_head", "Fo-Bi_mid", "Fo-Bi_mid_128x256", "Fo-Bi_mid_module_prefix", "Bi-Bi_mid", "Bi-Bi_end"]
-STATED = {"frontend": FrontendConfig(), "activation": "softmax"}        # what no published checkpoint says
+AUM = [
+    "Fo-Fo_head",
+    "Fo-Fo_mid",
+    "Fo-Bi_head",
+    "Fo-Bi_mid",
+    "Fo-Bi_mid_128x256",
+    "Fo-Bi_mid_module_prefix",
+    "Bi-Bi_mid",
+    "Bi-Bi_end",
+]
+STATED = {"frontend": FrontendConfig(), "activation": "softmax"}  # what no published checkpoint says
 
 
 @pytest.mark.parametrize("backend", ["reference", "cpu"])
@@ -30,7 +39,9 @@ def test_published_audio_mambas(golden, tmp_path, recipe_of, name, backend):
     network, _ = read_model(tmp_path / "model", backend)
     with torch.inference_mode():
         np.testing.assert_allclose(network(torch.from_numpy(recorded["input"])).numpy(), recorded["logits"], atol=1e-4)
-        np.testing.assert_allclose(network.forward_features(torch.from_numpy(recorded["input"])).numpy(), recorded["features"], atol=1e-4)
+        np.testing.assert_allclose(
+            network.forward_features(torch.from_numpy(recorded["input"])).numpy(), recorded["features"], atol=1e-4
+        )
 
 
 @pytest.mark.parametrize("name", ["ast_128x128", "ast_128x256", "ast_distilled_128x128"])
@@ -55,7 +66,7 @@ def checkpoint(tmp_path):
 def test_nothing_changes_on_the_way(checkpoint, tmp_path, recipe_of, aum):
     tensors, path = checkpoint
     torch.save({"model": {f"module.{name}": x for name, x in tensors.items()}}, path)
-    (tmp_path / "labels.csv").write_text("index,mid,display_name\n0,/m/1,\"Dog, bark\"\n1,/m/2,Rain\n2,/m/3,Bell\n")
+    (tmp_path / "labels.csv").write_text('index,mid,display_name\n0,/m/1,"Dog, bark"\n1,/m/2,Rain\n2,/m/3,Bell\n')
     result = aum("convert", path, tmp_path / "out", "--labels", tmp_path / "labels.csv", "--recipe", recipe_of(3))
     assert result.code == 0 and "Bi-Bi" in result.out, result.err
     network, config = read_model(tmp_path / "out")
@@ -94,8 +105,16 @@ def test_damaged_and_foreign_files_are_refused(checkpoint, tmp_path):
     torch.save({**tensors, "cls_token": tensors["cls_token"] * float("nan")}, tmp_path / "nan.pth")
     torch.save({k: x for k, x in tensors.items() if k != "head.weight"}, tmp_path / "headless.pth")
     torch.save({k: x for k, x in tensors.items() if k != "norm_f.weight"}, tmp_path / "normless.pth")
-    for name, words in (("cut", "cut"), ("empty", "empty"), ("list", "state dict"), ("foreign", "no checkpoint"), ("nan", "NaN"),
-                        ("headless", "head.weight"), ("normless", "norm_f.weight"), ("missing", "does not exist")):
+    for name, words in (
+        ("cut", "cut"),
+        ("empty", "empty"),
+        ("list", "state dict"),
+        ("foreign", "no checkpoint"),
+        ("nan", "NaN"),
+        ("headless", "head.weight"),
+        ("normless", "norm_f.weight"),
+        ("missing", "does not exist"),
+    ):
         with pytest.raises(AumError, match=words):
             import_checkpoint(tmp_path / f"{name}.pth", **STATED)
     with pytest.raises(AumError, match="2 labels for a head of 3"):
@@ -106,14 +125,17 @@ def test_damaged_and_foreign_files_are_refused(checkpoint, tmp_path):
 
 # What a checkpoint was trained with: said by the checkpoint, by a recipe, or by 527 classes
 
+
 @pytest.fixture
 def published(tmp_path):
     """`published(309)` -> the path of a checkpoint as the authors save theirs, small, of so many classes."""
+
     def write(n_classes: int, frames: int = 32):
         config = AudioMambaConfig(width=32, depth=1, n_classes=n_classes, n_mels=128, frames=frames, state_size=4)
         path = tmp_path / f"best {n_classes}.pth"
         torch.save({f"module.{name}": x for name, x in AudioMamba(config).state_dict().items()}, path)
         return path
+
     return write
 
 
@@ -133,10 +155,10 @@ def test_a_checkpoint_that_says_nothing_gets_the_frontend_of_a_recipe(published,
     assert refused.code == 2 and f"its {n_classes} classes are not AudioSet's" in refused.err and not out.exists()
     line = refused.err.split("fix: ")[1].splitlines()[0]
     assert line.endswith(f" --cls-position head --recipe {CORPORA[n_classes]}")
-    done = aum(*shlex.split(line)[1:])                                  # as pasted into a shell
+    done = aum(*shlex.split(line)[1:])  # as pasted into a shell
     assert done.code == 0 and f"the recipe {CORPORA[n_classes]}'s" in done.out, done.err
     recipe, config = load_recipe(CORPORA[n_classes]), read_config(out)
-    assert config.frontend == recipe.frontend.model_copy(update={"frames": 32})      # the checkpoint's length
+    assert config.frontend == recipe.frontend.model_copy(update={"frames": 32})  # the checkpoint's length
     assert config.activation == ("sigmoid" if recipe.train.loss == "bce" else "softmax")
     assert config.views == recipe.data.views and config.provenance["recipe"] == CORPORA[n_classes]
     assert config.model.cls_position == "head"
@@ -172,11 +194,16 @@ def test_audiosets_classes_need_no_recipe(published, tmp_path, aum):
     assert read_config(tmp_path / "20k").frontend == config.frontend
 
 
-@pytest.mark.parametrize("recipe, words, fix", [
-    ("voxceleb1", "has 309 classes, the recipe voxceleb1 has 1251", "--recipe vggsound"),
-    ("audioset", "has 527", "--recipe vggsound"),
-    ("quickstart", "measures sample_rate, clip_length, normalisation on the data", "recipe.toml"),
-    ("vgsound", "no recipe vgsound", "vggsound"), ("auto.toml", "train.loss is auto", "--activation sigmoid")])
+@pytest.mark.parametrize(
+    "recipe, words, fix",
+    [
+        ("voxceleb1", "has 309 classes, the recipe voxceleb1 has 1251", "--recipe vggsound"),
+        ("audioset", "has 527", "--recipe vggsound"),
+        ("quickstart", "measures sample_rate, clip_length, normalisation on the data", "recipe.toml"),
+        ("vgsound", "no recipe vgsound", "vggsound"),
+        ("auto.toml", "train.loss is auto", "--activation sigmoid"),
+    ],
+)
 def test_a_recipe_that_it_was_not_trained_by_is_refused(published, tmp_path, monkeypatch, recipe, words, fix):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "auto.toml").write_text("[model]\nn_classes = 309\n")
@@ -194,7 +221,7 @@ def test_classes_that_no_recipe_has(published, tmp_path, aum):
         import_checkpoint(published(50), activation="softmax")
     assert caught.value.n_classes == 50 and "--recipe" in caught.value.fix
     with pytest.raises(UnknownFrontend):
-        import_checkpoint(published(50), frontend=FrontendConfig())     # bce or cross-entropy?
+        import_checkpoint(published(50), frontend=FrontendConfig())  # bce or cross-entropy?
 
 
 def test_a_new_head_is_free_in_its_frontend(published, golden, tmp_path):
@@ -205,8 +232,10 @@ def test_a_new_head_is_free_in_its_frontend(published, golden, tmp_path):
     words = read_config(tmp_path / "words")
     assert words.frontend.mean == -6.845978 and words.model.frames == 32
     for out, recipe, frames, size, mean in (
-            ("p", None, None, 1024, FrontendConfig().mean), ("q", "speechcommands", None, 128, -6.845978),
-            ("r", "speechcommands", 64, 64, -6.845978)):
+        ("p", None, None, 1024, FrontendConfig().mean),
+        ("q", "speechcommands", None, 128, -6.845978),
+        ("r", "speechcommands", 64, 64, -6.845978),
+    ):
         convert(golden / "aum" / "vim_imagenet_midcls.pth", tmp_path / out, labels=labels, recipe=recipe, frames=frames)
         config = read_config(tmp_path / out)
         assert (config.frontend.frames, config.model.frames, config.frontend.mean) == (size, size, mean)
@@ -235,7 +264,7 @@ def test_a_table_that_prepare_sorted_is_not_the_authors(published, shared, tmp_p
     assert not (tmp_path / "out").exists()
     assert aum("convert", published(35), tmp_path / "out", "--recipe", "speechcommands", "--labels", authors).code == 0
     assert read_config(tmp_path / "out").labels == tuple(names)
-    own = table(tmp_path / "own.csv", sorted(names))                   # with ids, as the authors' code wants it
+    own = table(tmp_path / "own.csv", sorted(names))  # with ids, as the authors' code wants it
     assert aum("convert", published(35), tmp_path / "own", "--recipe", "speechcommands", "--labels", own).code == 0
     convert(published(309), tmp_path / "new", recipe="speechcommands", labels=prepared, new_head=True)
 
@@ -246,9 +275,16 @@ def test_a_file_takes_no_recipe(published, tmp_path):
         convert(tmp_path / "model", tmp_path / "model.pt2", recipe="vggsound")
 
 
-@pytest.mark.parametrize("name, words", [
-    ("m.tflite", "can't be written as .tflite"), ("m.pt", "can't be written as .pt"), ("deep/m.safetensors", ".safetensors"), ("m.Q8", ".Q8"),
-    ("-", "standard output")])
+@pytest.mark.parametrize(
+    "name, words",
+    [
+        ("m.tflite", "can't be written as .tflite"),
+        ("m.pt", "can't be written as .pt"),
+        ("deep/m.safetensors", ".safetensors"),
+        ("m.Q8", ".Q8"),
+        ("-", "standard output"),
+    ],
+)
 def test_a_name_like_a_file_of_another_kind_is_refused(aum, trained, tmp_path, monkeypatch, name, words):
     monkeypatch.chdir(tmp_path)
     result = aum("convert", trained, name)

@@ -36,14 +36,21 @@ def test_figures_are_those_of_predict(trained, corpus):
 
 
 def test_provenance_and_json(trained, corpus):
-    result = evaluate(trained)                                              # the run knows its data
+    result = evaluate(trained)  # the run knows its data
     document = json.loads(json.dumps(as_json(result), allow_nan=False))
     assert document["model"] == str(trained) and document["data"] == str(corpus) and document["split"] == "test"
-    assert document["clips"] == 6 and document["seed"] == 0 and document["device"] == "cpu" and document["dtype"] == "float32"
+    assert (
+        document["clips"] == 6
+        and document["seed"] == 0
+        and document["device"] == "cpu"
+        and document["dtype"] == "float32"
+    )
     assert document["backend"] == load_model(trained).backend
     assert {"aumcli", "torch", "python", "cpu", "threads"} <= set(document["environment"])
     metrics = document["metrics"]
-    assert {"accuracy", "macro_f1", "mean_average_precision", "mean_auc", "d_prime", "per_class", "confusion"} <= set(metrics)
+    assert {"accuracy", "macro_f1", "mean_average_precision", "mean_auc", "d_prime", "per_class", "confusion"} <= set(
+        metrics
+    )
     assert metrics["clips"] == 6 and sum(sum(row.values()) for row in metrics["confusion"].values()) == 6
 
 
@@ -52,9 +59,11 @@ def test_each_split_and_files(trained, corpus, tmp_path):
     for split, clips in (("train", 18), ("val", 6), ("test", 6)):
         result = evaluate(trained, corpus, split, out=tmp_path / "out")
         assert result.metrics.clips == clips
-        assert json.loads((tmp_path / "out" / f"eval-{split}.json").read_text()) == json.loads(json.dumps(as_json(result)))
+        assert json.loads((tmp_path / "out" / f"eval-{split}.json").read_text()) == json.loads(
+            json.dumps(as_json(result))
+        )
         assert (tmp_path / "out" / f"confusion-{split}.png").read_bytes().startswith(b"\x89PNG")
-    assert sorted(trained.rglob("*")) == before                            # nothing is written where nobody asked
+    assert sorted(trained.rglob("*")) == before  # nothing is written where nobody asked
 
 
 def test_validation_gives_what_training_reported(trained, corpus):
@@ -79,7 +88,7 @@ def test_a_split_with_one_clip(trained, tmp_path, corpus):
     write_manifest(tmp_path / "data", manifest.split("test")[:1], manifest.labels, {})
     document = as_json(evaluate(trained, tmp_path / "data"))
     json.dumps(document, allow_nan=False)
-    assert document["metrics"]["mean_average_precision"] is None           # undefined, and said so
+    assert document["metrics"]["mean_average_precision"] is None  # undefined, and said so
 
 
 def test_missing_split(trained, corpus):
@@ -90,16 +99,25 @@ def test_missing_split(trained, corpus):
 
 def prepared(folder, labels, manifest, split="test"):
     """Clips of a split with other labels: `labels` maps names of the corpus to id and name, in the classes' order."""
-    clips = [Clip(clip.path, labels=(labels[clip.labels[0]][0],), split=split)
-             for clip in manifest.split(split) if clip.labels[0] in labels]
+    clips = [
+        Clip(clip.path, labels=(labels[clip.labels[0]][0],), split=split)
+        for clip in manifest.split(split)
+        if clip.labels[0] in labels
+    ]
     write_manifest(folder, clips, [Label(i, *each) for i, each in enumerate(labels.values())], {})
     return folder
 
 
-@pytest.mark.parametrize("labels, said", [
-    (("high", "hiss", "zip"), "1 that the model doesn't know: 'zip'; 1 of the model's that the data hasn't: 'low'"),
-    (("low", "high", "hiss", "a", "b", "c", "d", "e", "f"),
-     "6 that the model doesn't know: 'a', 'b', 'c', 'd', 'e', and 1 more")])
+@pytest.mark.parametrize(
+    "labels, said",
+    [
+        (("high", "hiss", "zip"), "1 that the model doesn't know: 'zip'; 1 of the model's that the data hasn't: 'low'"),
+        (
+            ("low", "high", "hiss", "a", "b", "c", "d", "e", "f"),
+            "6 that the model doesn't know: 'a', 'b', 'c', 'd', 'e', and 1 more",
+        ),
+    ],
+)
 def test_classes_that_the_model_does_not_know(trained, tmp_path, labels, said):
     clips = [Clip(sound(tmp_path / f"{name}.wav", 300.0), labels=(name,), split="test") for name in labels]
     write_manifest(tmp_path / "data", clips, [Label(i, name, name) for i, name in enumerate(labels)], {})
@@ -176,8 +194,12 @@ def test_missing_files_are_named_with_their_rows(trained, tmp_path):
     gone = manifest.split("test")[1]
     gone.path.unlink()
     error = problem(trained, tmp_path / "data")
-    assert error.exit_code == 1 and str(gone.path) in error.problem and f"row {manifest.clips.index(gone) + 2}" in error.problem
-    assert evaluate(trained, tmp_path / "data", "val").metrics.clips == 6   # the other splits are whole
+    assert (
+        error.exit_code == 1
+        and str(gone.path) in error.problem
+        and f"row {manifest.clips.index(gone) + 2}" in error.problem
+    )
+    assert evaluate(trained, tmp_path / "data", "val").metrics.clips == 6  # the other splits are whole
 
 
 def test_a_clip_that_cannot_be_read(trained, tmp_path):
@@ -208,16 +230,27 @@ def test_memory_does_not_grow_with_the_length_of_clips(tmp_path):
     peaks = []
     for seconds in (10, 600):
         folder = tmp_path / str(seconds)
-        clips = [Clip(sound(folder / f"{name}{i}.wav", hz, seconds, seed=i), labels=(name,), split=split)
-                 for name, hz in CLASSES.items() for i, split in enumerate(("train", "train", "val", "test"))]
+        clips = [
+            Clip(sound(folder / f"{name}{i}.wav", hz, seconds, seed=i), labels=(name,), split=split)
+            for name, hz in CLASSES.items()
+            for i, split in enumerate(("train", "train", "val", "test"))
+        ]
         write_manifest(folder / "data", clips, [Label(i, name, name) for i, name in enumerate(CLASSES)], {})
-        code = ("import resource, sys, torch; from aumcli.evaluate import evaluate; from aumcli.recipe import Recipe; from aumcli.train import train\n"
-                "torch.set_num_threads(1)\n"
-                "run = train(Recipe.model_validate_json(sys.argv[1]), sys.argv[2] + '/run', sys.argv[2] + '/data', say=lambda text: None)\n"
-                "evaluate(run)\n"
-                "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024)")
+        code = (
+            "import resource, sys, torch; from aumcli.evaluate import evaluate; from aumcli.recipe import Recipe; from aumcli.train import train\n"
+            "torch.set_num_threads(1)\n"
+            "run = train(Recipe.model_validate_json(sys.argv[1]), sys.argv[2] + '/run', sys.argv[2] + '/data', say=lambda text: None)\n"
+            "evaluate(run)\n"
+            "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024)"
+        )
         recipe = tiny("train.epochs=1").model_dump_json()
-        peaks.append(int(subprocess.run([sys.executable, "-c", code, recipe, folder], check=True, capture_output=True, text=True).stdout))
+        peaks.append(
+            int(
+                subprocess.run(
+                    [sys.executable, "-c", code, recipe, folder], check=True, capture_output=True, text=True
+                ).stdout
+            )
+        )
     # full batches of windows, of which the short clips have too few, take up to 100 MB more; held whole it was 280
     assert peaks[1] < peaks[0] + 180, peaks
 
@@ -229,6 +262,6 @@ def test_without_a_split_it_is_the_one_that_the_recipe_reports_on(trained, corpu
     config["provenance"]["test"] = "val"
     (run / "best" / "config.json").write_text(json.dumps(config))
     assert evaluate(run, corpus).split == "val" and evaluate(run, corpus, "train").split == "train"
-    del config["provenance"]["test"]                                        # of an older version
+    del config["provenance"]["test"]  # of an older version
     (run / "best" / "config.json").write_text(json.dumps(config))
     assert evaluate(run, corpus).split == "test"

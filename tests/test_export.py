@@ -28,9 +28,19 @@ DOCUMENT = Path(__file__).resolve().parents[1] / "docs" / "export.md"
 
 def classifier(architecture: str, frames: int = 64, **values) -> Classifier:
     """A model with random weights, each of which counts."""
-    sizes = {"width": 32, "depth": 1, "n_classes": 3, "n_mels": 32, "frames": frames, "patch_mels": 16, "patch_frames": 16}
+    sizes = {
+        "width": 32,
+        "depth": 1,
+        "n_classes": 3,
+        "n_mels": 32,
+        "frames": frames,
+        "patch_mels": 16,
+        "patch_frames": 16,
+    }
     model = ARCHITECTURES[architecture](**{**sizes, **values})
-    config = ModelConfig(model=model, frontend=FrontendConfig(n_mels=32, frames=frames), labels=("a", "b", "ü"), activation="sigmoid")
+    config = ModelConfig(
+        model=model, frontend=FrontendConfig(n_mels=32, frames=frames), labels=("a", "b", "ü"), activation="sigmoid"
+    )
     torch.manual_seed(3)
     network = build_network(model)
     with torch.no_grad():
@@ -43,9 +53,12 @@ def run(path: Path, features: torch.Tensor) -> np.ndarray:
     return onnxruntime.InferenceSession(path).run(None, {"features": features.numpy()})[0]
 
 
-MODELS = {"Fo-Fo end": ("aum", {"direction": "Fo-Fo", "cls_position": "end"}), "Fo-Bi mid": ("aum", {}),
-          "Bi-Bi head": ("aum", {"direction": "Bi-Bi", "cls_position": "head"}),
-          "distilled AST": ("ast", {"heads": 4, "distilled": True, "overlap": 6})}
+MODELS = {
+    "Fo-Fo end": ("aum", {"direction": "Fo-Fo", "cls_position": "end"}),
+    "Fo-Bi mid": ("aum", {}),
+    "Bi-Bi head": ("aum", {"direction": "Bi-Bi", "cls_position": "head"}),
+    "distilled AST": ("ast", {"heads": 4, "distilled": True, "overlap": 6}),
+}
 
 
 @pytest.fixture(scope="module")
@@ -67,7 +80,10 @@ def test_onnx_gives_the_same_logits(exported, name):
         want = model.logits(features).numpy()
         assert batch == 1 or np.ptp(want, axis=0).max() > 1e-3, "the features don't matter"
         np.testing.assert_allclose(run(path, features), want, atol=1e-5)
-    assert [what for what, _ in rows if "difference" in what] == ["largest difference, batch 1", "largest difference, batch 3"]
+    assert [what for what, _ in rows if "difference" in what] == [
+        "largest difference, batch 1",
+        "largest difference, batch 3",
+    ]
     with pytest.raises(Exception, match="(?i)invalid"):
         run(path, torch.randn(1, 48, 32))
 
@@ -93,17 +109,21 @@ def test_torch_export_runs_without_aumcli(tmp_path):
     export.export_model(model, tmp_path / "model.pt2")
     torch.manual_seed(1)
     want = model.logits(torch.randn(4, 64, 32))
-    code = ("import sys, torch\nextra = {'labels': '', 'activation': ''}\n"
-            f"program = torch.export.load({str(tmp_path / 'model.pt2')!r}, extra_files=extra)\ntorch.manual_seed(1)\n"
-            f"torch.save(program.module()(torch.randn(4, 64, 32)), {str(tmp_path / 'logits')!r})\n"
-            "print(extra, 'aumcli' in sys.modules)")
+    code = (
+        "import sys, torch\nextra = {'labels': '', 'activation': ''}\n"
+        f"program = torch.export.load({str(tmp_path / 'model.pt2')!r}, extra_files=extra)\ntorch.manual_seed(1)\n"
+        f"torch.save(program.module()(torch.randn(4, 64, 32)), {str(tmp_path / 'logits')!r})\n"
+        "print(extra, 'aumcli' in sys.modules)"
+    )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=100)
     assert done.returncode == 0, done.stderr
-    assert "\"ü\"" in done.stdout and "sigmoid" in done.stdout and done.stdout.endswith("False\n")
+    assert '"ü"' in done.stdout and "sigmoid" in done.stdout and done.stdout.endswith("False\n")
     torch.testing.assert_close(torch.load(tmp_path / "logits", weights_only=True), want, atol=1e-5, rtol=0)
 
 
-@pytest.mark.parametrize("wrong", [lambda x: x + 2e-4, lambda x: x * float("nan"), lambda x: x[:, :2]], ids=["more", "NaN", "fewer"])
+@pytest.mark.parametrize(
+    "wrong", [lambda x: x + 2e-4, lambda x: x * float("nan"), lambda x: x[:, :2]], ids=["more", "NaN", "fewer"]
+)
 def test_a_file_that_differs_is_not_left(tmp_path, monkeypatch, wrong):
     model = classifier("ast", heads=2)
     monkeypatch.setattr(export, "_trace", lambda *args: None)
@@ -120,7 +140,11 @@ def test_a_file_that_differs_is_not_left(tmp_path, monkeypatch, wrong):
 def test_mistakes(tmp_path, monkeypatch):
     model = classifier("ast", heads=2)
     (tmp_path / "old.onnx").write_text("mine")
-    for name, words in (("old.onnx", "exists already"), ("model.tflite", "can't be exported as"), ("old.onnx/model.pt2", "can't write")):
+    for name, words in (
+        ("old.onnx", "exists already"),
+        ("model.tflite", "can't be exported as"),
+        ("old.onnx/model.pt2", "can't write"),
+    ):
         with pytest.raises(AumError, match=words):
             export.export_model(model, tmp_path / name)
     monkeypatch.setattr(export, "MOST_BYTES", 1000)
@@ -136,7 +160,9 @@ def test_mistakes(tmp_path, monkeypatch):
 def test_the_document_from_sound_to_scores(tmp_path, aum, clips, monkeypatch):
     """`aum convert`, then the code in docs/export.md, which has no part of aumcli in it, labels a sound as we do."""
     model = classifier("ast", heads=2)
-    config = model.config.model_copy(update={"frontend": FrontendConfig(n_mels=32, frames=64, sample_rate_hz=8000), "activation": "softmax"})
+    config = model.config.model_copy(
+        update={"frontend": FrontendConfig(n_mels=32, frames=64, sample_rate_hz=8000), "activation": "softmax"}
+    )
     save_model(tmp_path / "model", model.network.state_dict(), config)
     result = aum("convert", tmp_path / "model", tmp_path / "model.onnx")
     assert result.code == 0 and "largest difference" in result.out, result.err

@@ -13,7 +13,16 @@ import pytest
 from aumcli import files
 from aumcli.errors import AumError
 from aumcli.files import (
-    atomic_path, beside, check_folder, check_writable, descriptor, is_stream, read_json, scratch_folder, temporary_path, write_json,
+    atomic_path,
+    beside,
+    check_folder,
+    check_writable,
+    descriptor,
+    is_stream,
+    read_json,
+    scratch_folder,
+    temporary_path,
+    write_json,
     write_text,
 )
 
@@ -40,7 +49,7 @@ def test_nothing_appears_before_the_end(tmp_path):
     path = tmp_path / "note.txt"
     with atomic_path(path) as temporary:
         temporary.write_text("new")
-        assert not path.exists() and temporary.parent == path.parent     # a rename works only within one file system
+        assert not path.exists() and temporary.parent == path.parent  # a rename works only within one file system
     assert path.read_text() == "new"
 
 
@@ -92,7 +101,9 @@ def test_a_disk_that_is_full_at_the_last_moment(tmp_path, monkeypatch, number, c
 
 
 def test_a_failing_disk_is_an_error_with_its_reason(tmp_path, monkeypatch):
-    monkeypatch.setattr(files.os, "fsync", lambda *args: (_ for _ in ()).throw(OSError(errno.EIO, "Input/output error")))
+    monkeypatch.setattr(
+        files.os, "fsync", lambda *args: (_ for _ in ()).throw(OSError(errno.EIO, "Input/output error"))
+    )
     with pytest.raises(AumError, match="note.txt: Input/output error") as caught:
         write_text(tmp_path / "note.txt", "new")
     assert caught.value.exit_code == 1
@@ -169,7 +180,7 @@ def test_a_fifo_is_written_and_stays(tmp_path):
     path, got = tmp_path / "fifo", []
     os.mkfifo(path)
     check_writable(path)
-    for text in ("first", "x" * 200_000):                   # more than a pipe holds
+    for text in ("first", "x" * 200_000):  # more than a pipe holds
         reader = threading.Thread(target=lambda: got.append(path.read_text()))
         reader.start()
         write_text(path, text)
@@ -181,7 +192,10 @@ def test_a_fifo_is_written_and_stays(tmp_path):
 @posix
 def test_a_failure_hands_nothing_on(tmp_path):
     os.mkfifo(tmp_path / "fifo")
-    with pytest.raises(ValueError), atomic_path(tmp_path / "fifo") as temporary:        # would wait for a reader if it opened the FIFO
+    with (
+        pytest.raises(ValueError),
+        atomic_path(tmp_path / "fifo") as temporary,
+    ):  # would wait for a reader if it opened the FIFO
         temporary.write_text("half")
         raise ValueError
     assert names(tmp_path) == ["fifo"]
@@ -227,10 +241,16 @@ def test_descriptors_are_told_from_files(tmp_path):
     assert [*map(descriptor, ("-", "/dev/stdout", "/dev/fd/63", tmp_path / "out"))] == [1, 1, 63, 1]
     for path in ("./-x", "dev/fd/1", "/dev/null", tmp_path / "fd" / "1", f"/proc/{os.getppid()}/fd/1", ""):
         assert descriptor(path) is None
-    assert is_stream("/dev/null") and not is_stream(tmp_path) and not is_stream(tmp_path / "none") and not is_stream("a\0b")
+    assert (
+        is_stream("/dev/null")
+        and not is_stream(tmp_path)
+        and not is_stream(tmp_path / "none")
+        and not is_stream("a\0b")
+    )
 
 
 # long names
+
 
 @pytest.mark.parametrize("name", ["x" * 249, "x" * 251 + ".txt", "x" * 255, "é" * 125 + ".wav", "☃" * 85, "😀" * 63])
 def test_names_as_long_as_can_be(tmp_path, name):
@@ -259,16 +279,22 @@ def test_files_beside_one_with_a_long_name(tmp_path):
     assert len(found) == 4
     for path in found:
         assert path.parent == tmp_path and path.suffix.startswith(".journal") and not path.write_text("x") == 0
-        path.name.encode("utf-8")                       # no character was cut in its middle
-    assert beside(tmp_path / ("x" * 240), ".part-1-of-2", "." * 20).name.startswith("xxx") and len(beside(
-        tmp_path / ("x" * 240), ".p", "." * 20).name) < 240
+        path.name.encode("utf-8")  # no character was cut in its middle
+    assert (
+        beside(tmp_path / ("x" * 240), ".part-1-of-2", "." * 20).name.startswith("xxx")
+        and len(beside(tmp_path / ("x" * 240), ".p", "." * 20).name) < 240
+    )
     raw = os.fsdecode(b"\xff" * 250)
     assert len(os.fsencode(beside(tmp_path / raw, ".json").name)) <= 255
 
 
 # folders that can't be written
 
-@pytest.mark.parametrize("number, code", [(errno.EACCES, 2), (errno.EROFS, 2), (errno.EPERM, 2), (errno.ENOSPC, 1), (errno.EIO, 1), (errno.EMFILE, 1)])
+
+@pytest.mark.parametrize(
+    "number, code",
+    [(errno.EACCES, 2), (errno.EROFS, 2), (errno.EPERM, 2), (errno.ENOSPC, 1), (errno.EIO, 1), (errno.EMFILE, 1)],
+)
 def test_a_file_that_can_not_be_opened_leaves_the_old_one(tmp_path, monkeypatch, number, code):
     def refuse(path, *args, **kwargs):
         raise OSError(number, os.strerror(number), str(path))
@@ -287,7 +313,11 @@ def small_disk(tmp_path):
     """A file system of 64 KB."""
     folder = tmp_path / "disk"
     folder.mkdir()
-    if os.name == "nt" or os.geteuid() or subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", folder], capture_output=True).returncode:
+    if (
+        os.name == "nt"
+        or os.geteuid()
+        or subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", folder], capture_output=True).returncode
+    ):
         pytest.skip("only root mounts")
     yield folder
     subprocess.run(["umount", folder], check=True)
@@ -313,7 +343,9 @@ def test_no_place_for_temporary_files(small_disk, monkeypatch):
         pass
 
 
-@pytest.mark.parametrize("name, words", [("-", "standard output"), ("results.json", "named like a file"), ("run.PT", "named like a file")])
+@pytest.mark.parametrize(
+    "name, words", [("-", "standard output"), ("results.json", "named like a file"), ("run.PT", "named like a file")]
+)
 def test_names_that_are_no_folders(tmp_path, monkeypatch, name, words):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(AumError, match=words):
@@ -325,6 +357,7 @@ def test_names_that_are_no_folders(tmp_path, monkeypatch, name, words):
 
 
 # whose file it is
+
 
 @posix
 def test_who_may_read_the_old_file_may_read_the_new_one(tmp_path):
@@ -346,7 +379,7 @@ def test_a_protected_file_is_not_replaced(tmp_path):
     here = os.getcwd()
     try:
         os.chdir(folder)
-        os.seteuid(user or 65534)                           # root may write all
+        os.seteuid(user or 65534)  # root may write all
         for function in (check_writable, lambda name: write_text(name, "new")):
             with pytest.raises(AumError, match="can't write note.txt: Permission denied") as caught:
                 function("note.txt")

@@ -23,10 +23,16 @@ def fake(monkeypatch, tmp_path):
     """The hub; its address and an empty cache are what huggingface_hub uses."""
     with serve() as running:
         address = f"http://127.0.0.1:{running.server_port}"
-        for name, value in (("ENDPOINT", address), ("HF_HUB_CACHE", str(tmp_path / "cache")), ("HF_HUB_OFFLINE", False),
-                            ("HUGGINGFACE_CO_URL_TEMPLATE", address + "/{repo_id}/resolve/{revision}/{filename}")):
+        for name, value in (
+            ("ENDPOINT", address),
+            ("HF_HUB_CACHE", str(tmp_path / "cache")),
+            ("HF_HUB_OFFLINE", False),
+            ("HUGGINGFACE_CO_URL_TEMPLATE", address + "/{repo_id}/resolve/{revision}/{filename}"),
+        ):
             monkeypatch.setattr(constants, name, value)
-        monkeypatch.setattr(huggingface_hub, "HfApi", lambda: huggingface_hub.hf_api.HfApi(endpoint=address, token="hf_fake"))
+        monkeypatch.setattr(
+            huggingface_hub, "HfApi", lambda: huggingface_hub.hf_api.HfApi(endpoint=address, token="hf_fake")
+        )
         monkeypatch.setenv("HF_TOKEN", "hf_fake")
         yield running
 
@@ -53,20 +59,35 @@ def test_there_and_back_bit_by_bit(fake, aum, clips, tmp_path):
 
 def test_the_card(fake, trained):
     folder = trained / "best"
-    (trained / "eval-test.json").write_text(json.dumps({"metrics": {"accuracy": 0.875, "mean_average_precision": None, "clips": 6}}))
+    (trained / "eval-test.json").write_text(
+        json.dumps({"metrics": {"accuracy": 0.875, "mean_average_precision": None, "clips": 6}})
+    )
     hub.push(folder, "me/tones", licence="cc-by-4.0")
     text = fake.files["me/tones"]["README.md"].decode()
     (trained / "eval-test.json").unlink()
     _, header, body = text.split("---\n", 2)
     values = yaml.safe_load(header)
-    assert values == {"library_name": "aumcli", "pipeline_tag": "audio-classification", "license": "cc-by-4.0",
-                      "tags": ["audio-classification", "audio-mamba"], "metrics": ["accuracy"]}
+    assert values == {
+        "library_name": "aumcli",
+        "pipeline_tag": "audio-classification",
+        "license": "cc-by-4.0",
+        "tags": ["audio-classification", "audio-mamba"],
+        "metrics": ["accuracy"],
+    }
     assert huggingface_hub.ModelCardData(**values)
     config = read_config(folder)
     parameters = sum(x.numel() for x in read_model(folder)[0].parameters())
-    for words in ("`high`, `hiss`, `low`", f"{parameters:,} parameters", config.model.describe(), "8000 Hz", "**Trained on**: tones",
-                  f"**Seed**: {config.provenance['seed']}", "val split**: accuracy", "test split**: accuracy 0.8750",
-                  'aumcli.load_model("hf://me/tones")'):
+    for words in (
+        "`high`, `hiss`, `low`",
+        f"{parameters:,} parameters",
+        config.model.describe(),
+        "8000 Hz",
+        "**Trained on**: tones",
+        f"**Seed**: {config.provenance['seed']}",
+        "val split**: accuracy",
+        "test split**: accuracy 0.8750",
+        'aumcli.load_model("hf://me/tones")',
+    ):
         assert words in body, words
     assert str(trained) not in text and "None" not in text
 
@@ -79,10 +100,19 @@ def test_many_labels_are_counted():
 
 
 def test_what_is_refused(fake, aum, tmp_path, clips):
-    fake.files |= {"me/half": {"config.json": b"{}"}, "me/bad": {"config.json": b"{}", "model.safetensors": b"\x80\x04pickle"}}
-    for name, words in (("me/nothing", "no such model or revision"), ("me/half", "no model directory of aumcli"),
-                        ("me/bad@v9", "no such model or revision"), ("me/bad", "config.json is damaged"), ("me", "names no model"),
-                        ("me/bad@", "names no model"), ("../x", "can't fetch ../x")):
+    fake.files |= {
+        "me/half": {"config.json": b"{}"},
+        "me/bad": {"config.json": b"{}", "model.safetensors": b"\x80\x04pickle"},
+    }
+    for name, words in (
+        ("me/nothing", "no such model or revision"),
+        ("me/half", "no model directory of aumcli"),
+        ("me/bad@v9", "no such model or revision"),
+        ("me/bad", "config.json is damaged"),
+        ("me", "names no model"),
+        ("me/bad@", "names no model"),
+        ("../x", "can't fetch ../x"),
+    ):
         result = aum("convert", f"hf://{name}", tmp_path / "out")
         assert result.code in (1, 2) and words in result.err, (name, result.err)
     assert not (tmp_path / "out").exists()
@@ -95,6 +125,7 @@ def test_other_bytes_than_listed_are_refused(fake, monkeypatch):
     hub.push(find_model("digits"), "me/digits")
     listing = fake.listing
     for name in ("model.safetensors", "config.json"):
+
         def lie(repo, name=name):
             rows = listing(repo)
             for row in rows:
@@ -103,6 +134,7 @@ def test_other_bytes_than_listed_are_refused(fake, monkeypatch):
                 elif row["rfilename"] == name:
                     row |= {"blobId": "0" * 40, "oid": "0" * 40}
             return rows
+
         monkeypatch.setattr(fake, "listing", lie)
         with pytest.raises(AumError, match=f"{name} of me/digits is not what the hub lists"):
             hub.pull("me/digits")
@@ -125,5 +157,5 @@ def test_only_the_prefix_asks_the_network(monkeypatch, tmp_path):
     with pytest.raises(AumError, match="there is no model me/digits"):
         aumcli.load_model("me/digits")
     monkeypatch.chdir(tmp_path)
-    hub.copy_model(find_model("digits"), tmp_path / "hf:" / "me" / "digits")       # a local path wins
+    hub.copy_model(find_model("digits"), tmp_path / "hf:" / "me" / "digits")  # a local path wins
     assert len(aumcli.load_model("hf://me/digits").labels) == 10

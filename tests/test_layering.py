@@ -10,12 +10,25 @@ from aumcli import config
 from aumcli.recipe import Recipe
 
 PACKAGE = Path(aumcli.__file__).parent
-TREES = {path.relative_to(PACKAGE).as_posix(): ast.parse(path.read_text(encoding="utf-8"))
-         for path in sorted(PACKAGE.rglob("*.py")) if "recipes" not in path.relative_to(PACKAGE).parts}
+TREES = {
+    path.relative_to(PACKAGE).as_posix(): ast.parse(path.read_text(encoding="utf-8"))
+    for path in sorted(PACKAGE.rglob("*.py"))
+    if "recipes" not in path.relative_to(PACKAGE).parts
+}
 
 COMMANDS = {"prepare", "train", "evaluate", "predict", "info", "bench", "ablate", "convert"}
-LAYERS = ({"errors", "threads", "names"}, {"config", "files", "memory", "progress", "processes"}, {"recipe", "core", "worker", "console", "lock", "usage", "paper"}, {"weights", "data"}, {"hub"}, {"classifier", "metrics"},
-          {"report", "export", "plan"}, COMMANDS, {"cli"}, {"__main__"})                   # a module imports lower layers, or its own folder
+LAYERS = (
+    {"errors", "threads", "names"},
+    {"config", "files", "memory", "progress", "processes"},
+    {"recipe", "core", "worker", "console", "lock", "usage", "paper"},
+    {"weights", "data"},
+    {"hub"},
+    {"classifier", "metrics"},
+    {"report", "export", "plan"},
+    COMMANDS,
+    {"cli"},
+    {"__main__"},
+)  # a module imports lower layers, or its own folder
 ALLOWED = {("train", "evaluate"), ("ablate", "train"), ("ablate", "evaluate")}
 HEAVY = {"torch", "torchaudio", "pandas", "matplotlib", "sklearn", "scipy", "numpy", "soundfile", "safetensors"}
 
@@ -100,10 +113,16 @@ def test_nothing_heavy_before_help(path):
         waiting += [found for found in map(module_path, names) if found is not None and found not in seen]
 
 
-CONFIGS = [each for each in vars(config).values() if isinstance(each, type) and issubclass(each, config.Frozen)] + [Recipe]
-VERSIONS = {("AudioMambaConfig", "architecture"), ("ModelConfig", "format")}     # one allowed value: reading checks it
-READ = {node.attr for tree in TREES.values() for node in ast.walk(tree)
-        if isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Load)}
+CONFIGS = [each for each in vars(config).values() if isinstance(each, type) and issubclass(each, config.Frozen)] + [
+    Recipe
+]
+VERSIONS = {("AudioMambaConfig", "architecture"), ("ModelConfig", "format")}  # one allowed value: reading checks it
+READ = {
+    node.attr
+    for tree in TREES.values()
+    for node in ast.walk(tree)
+    if isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Load)
+}
 FIELDS = [(each.__name__, field) for each in CONFIGS for field in each.model_fields]
 
 
@@ -117,12 +136,19 @@ def test_every_setting_is_read(owner, field):
 def test_no_loose_ends(path):
     text = (PACKAGE / path).read_text(encoding="utf-8")
     assert not [word for word in ("TODO", "FIXME", "XXX") if word in text]
-    assert not [node.lineno for node in ast.walk(TREES[path]) if isinstance(node, ast.ExceptHandler) and node.type is None]
+    assert not [
+        node.lineno for node in ast.walk(TREES[path]) if isinstance(node, ast.ExceptHandler) and node.type is None
+    ]
 
 
 @pytest.mark.parametrize("path", TREES)
 def test_every_public_function_is_described(path):
-    public = [node for node in ast.walk(TREES[path]) if isinstance(node, (ast.ClassDef, ast.FunctionDef))
-              and node in TREES[path].body and not node.name.startswith("_")]
+    public = [
+        node
+        for node in ast.walk(TREES[path])
+        if isinstance(node, (ast.ClassDef, ast.FunctionDef))
+        and node in TREES[path].body
+        and not node.name.startswith("_")
+    ]
     assert not [node.name for node in public if not ast.get_docstring(node)]
     assert ast.get_docstring(TREES[path]) or not TREES[path].body

@@ -36,7 +36,9 @@ def refused(folder, what="training"):
 def test_a_second_one_is_refused_and_told_who_has_it(tmp_path):
     with locked(tmp_path / "a" / "run", "training") as note:
         assert note == ""
-        assert f"another training writes to {tmp_path / 'a' / 'run'}: process {os.getpid()} on " in refused(tmp_path / "a" / "run")
+        assert f"another training writes to {tmp_path / 'a' / 'run'}: process {os.getpid()} on " in refused(
+            tmp_path / "a" / "run"
+        )
         with locked(tmp_path / "other", "training"):
             pass
     assert not list((tmp_path / "a" / "run").iterdir())
@@ -49,7 +51,7 @@ def test_another_process_has_it_until_it_dies(held):
     assert f"process {process.pid}" in refused(folder)
     process.send_signal(signal.SIGKILL)
     process.wait()
-    assert (folder / lock.NAME).exists()                        # what it left behind
+    assert (folder / lock.NAME).exists()  # what it left behind
     with locked(folder, "training") as note:
         assert note == "" and f"process {os.getpid()}" in (folder / lock.NAME).read_text()
     assert not list(folder.iterdir())

@@ -19,6 +19,12 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="glibc's malloc only")
 def test_freed_memory_is_used_again():
-    kept, anew = (int(subprocess.run([sys.executable, "-c", COUNT.format(keep=keep)], capture_output=True, text=True, check=True).stdout)
-                  for keep in (True, False))
+    kept, anew = (
+        int(
+            subprocess.run(
+                [sys.executable, "-c", COUNT.format(keep=keep)], capture_output=True, text=True, check=True
+            ).stdout
+        )
+        for keep in (True, False)
+    )
     assert kept * 20 < anew

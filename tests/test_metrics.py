@@ -25,7 +25,7 @@ def test_accuracy_and_confusion_by_hand():
     assert (one.precision, one.recall, one.f1) == pytest.approx((2 / 3, 2 / 3, 2 / 3))
     assert (two.precision, two.recall, two.f1) == pytest.approx((2 / 3, 1.0, 0.8))
     assert (three.support, three.predicted, three.recall, three.f1) == (1, 0, 0.0, 0.0)
-    assert math.isnan(three.precision)                       # never predicted: 0 / 0
+    assert math.isnan(three.precision)  # never predicted: 0 / 0
     assert metrics.macro_f1 == pytest.approx((2 / 3 + 0.8 + 0) / 3)
 
 
@@ -37,6 +37,7 @@ def test_small_integer_types_do_not_overflow():
 
 def test_rankings_agree_with_sklearn():
     from sklearn.metrics import average_precision_score, roc_auc_score
+
     rng = np.random.default_rng(0)
     targets = (rng.random((200, 6)) < 0.2).astype(np.int64)
     scores = rng.normal(size=(200, 6)) + targets
@@ -55,12 +56,12 @@ def test_average_precision_by_hand():
 
 
 def test_classes_without_both_kinds_of_clip_are_left_out_and_counted():
-    targets = np.array([[1, 1, 0], [1, 0, 0]])               # the first has no negative, the last no positive clip
+    targets = np.array([[1, 1, 0], [1, 0, 0]])  # the first has no negative, the last no positive clip
     metrics = evaluate_scores(np.array([[0.9, 0.8, 0.1], [0.9, 0.2, 0.7]]), targets, LABELS)
     assert (metrics.ranked_classes, metrics.left_out_classes) == (1, 2)
     assert metrics.mean_average_precision == metrics.mean_auc == 1.0
     assert [math.isnan(row.roc_auc) for row in metrics.per_class] == [True, False, True]
-    assert metrics.macro_f1 == pytest.approx(1.0)            # "three" has no clip and does not count
+    assert metrics.macro_f1 == pytest.approx(1.0)  # "three" has no clip and does not count
 
 
 def test_one_class_only_leaves_nothing_to_rank():
@@ -70,7 +71,7 @@ def test_one_class_only_leaves_nothing_to_rank():
 
 
 def test_top5_orders_ties_like_argmax():
-    scores = np.zeros((7, 7))                                # all equal: the first five classes are the top five
+    scores = np.zeros((7, 7))  # all equal: the first five classes are the top five
     metrics = evaluate_scores(scores, np.arange(7), list("abcdefg"))
     assert metrics.accuracy == pytest.approx(1 / 7)
     assert metrics.top5_accuracy == pytest.approx(5 / 7)
@@ -79,7 +80,7 @@ def test_top5_orders_ties_like_argmax():
 
 def test_d_prime():
     assert d_prime(0.5) == 0.0
-    assert d_prime(0.9) == pytest.approx(1.8124, abs=1e-4)   # sqrt(2) * 1.28155
+    assert d_prime(0.9) == pytest.approx(1.8124, abs=1e-4)  # sqrt(2) * 1.28155
     assert d_prime(1.0) == math.inf and math.isnan(d_prime(math.nan))
 
 
@@ -98,8 +99,16 @@ def test_dictionary_is_strict_json_and_says_infinity_with_care():
     assert values["mean_auc"] == 1.0 and values["d_prime"] is None
     assert values["clips"] == 4 and values["multi_label"] is False
     assert values["confusion"] == {"one": {"one": 1}, "two": {"two": 2}, "three": {"three": 1}}
-    assert values["per_class"][1] == {"label": "two", "support": 2, "predicted": 2, "precision": 1.0, "recall": 1.0,
-                                      "f1": 1.0, "average_precision": 1.0, "roc_auc": 1.0}
+    assert values["per_class"][1] == {
+        "label": "two",
+        "support": 2,
+        "predicted": 2,
+        "precision": 1.0,
+        "recall": 1.0,
+        "f1": 1.0,
+        "average_precision": 1.0,
+        "roc_auc": 1.0,
+    }
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
@@ -110,17 +119,20 @@ def test_scores_that_are_not_finite_are_refused(value):
         evaluate_scores(scores, np.array([0, 1, 2]), LABELS)
 
 
-@pytest.mark.parametrize(("scores", "targets", "labels", "problem"), [
-    (np.zeros((0, 3)), np.zeros(0, int), LABELS, "at least one clip"),
-    (np.zeros(3), np.zeros(3, int), LABELS, "shape"),
-    (np.zeros((2, 3)), np.zeros(3, int), LABELS, "targets have the shape"),
-    (np.zeros((2, 3)), np.array([0, 3]), LABELS, "not class indices"),
-    (np.zeros((2, 3)), np.array([0, -1]), LABELS, "not class indices"),
-    (np.zeros((2, 3)), np.array([0.0, 1.0]), LABELS, "not class indices"),
-    (np.zeros((2, 3)), np.full((2, 3), 0.5), LABELS, "other than 0 and 1"),
-    (np.zeros((2, 3)), np.array([0, 1]), ["a", "b"], "label names"),
-    (np.zeros((2, 3)), np.array([0, 1]), ["a", "b", "a"], "2 different label names"),
-])
+@pytest.mark.parametrize(
+    ("scores", "targets", "labels", "problem"),
+    [
+        (np.zeros((0, 3)), np.zeros(0, int), LABELS, "at least one clip"),
+        (np.zeros(3), np.zeros(3, int), LABELS, "shape"),
+        (np.zeros((2, 3)), np.zeros(3, int), LABELS, "targets have the shape"),
+        (np.zeros((2, 3)), np.array([0, 3]), LABELS, "not class indices"),
+        (np.zeros((2, 3)), np.array([0, -1]), LABELS, "not class indices"),
+        (np.zeros((2, 3)), np.array([0.0, 1.0]), LABELS, "not class indices"),
+        (np.zeros((2, 3)), np.full((2, 3), 0.5), LABELS, "other than 0 and 1"),
+        (np.zeros((2, 3)), np.array([0, 1]), ["a", "b"], "label names"),
+        (np.zeros((2, 3)), np.array([0, 1]), ["a", "b", "a"], "2 different label names"),
+    ],
+)
 def test_what_does_not_fit_is_refused(scores, targets, labels, problem):
     with pytest.raises(AumError, match=problem):
         evaluate_scores(scores, targets, labels)
@@ -139,7 +151,7 @@ def test_best_thresholds_are_those_of_a_search():
     for label in range(3):
         best = max(f1(threshold, label) for threshold in np.linspace(0, 1, 5001))
         assert f1(got[label], label) == pytest.approx(best) and 0 < got[label] < 1
-    assert got[3] == 0.5                                                   # a class that no clip has
+    assert got[3] == 0.5  # a class that no clip has
 
 
 def test_best_thresholds_of_clean_classes_lie_in_the_gap_nearest_to_a_half():
@@ -151,7 +163,7 @@ def test_best_thresholds_of_clean_classes_lie_in_the_gap_nearest_to_a_half():
 
 def test_the_best_of_several_epochs():
     nan = float("nan")
-    assert best_row([0.5, 1.0, 0.9, 1.0, 1.0], [1.0, 0.34, 0.1, 0.228, 0.3]) == 3           # of equals the lowest loss
+    assert best_row([0.5, 1.0, 0.9, 1.0, 1.0], [1.0, 0.34, 0.1, 0.228, 0.3]) == 3  # of equals the lowest loss
     assert best_row([0.5, 0.5], [0.3, 0.3]) == 0 and best_row([], []) is None
     assert best_row([nan, 0.1, nan], [0.1, nan, 0.1]) == 1 and best_row([nan, nan], [0.1, 0.2]) is None
     assert best_row([0.7, 0.7], [nan, 2.0]) == 1
@@ -160,15 +172,17 @@ def test_the_best_of_several_epochs():
 @pytest.mark.parametrize("hits, clips", [(0, 1), (7, 9), (72, 81), (81, 81), (1987, 2000)])
 def test_intervals_of_accuracy_agree_with_scipy(hits, clips):
     from scipy.stats import binomtest
+
     theirs = binomtest(hits, clips).proportion_ci(0.95, "wilson")
     assert wilson_interval(hits / clips, clips) == pytest.approx((theirs.low, theirs.high), abs=1e-12)
 
 
 def test_the_interval_of_map_is_that_of_samples_repeated_clip_by_clip():
     from sklearn.metrics import average_precision_score
+
     random = np.random.default_rng(3)
-    positive = random.random((60, 4)) < [0.5, 0.1, 0.3, 0.0]                     # the last class has no clip
-    scores = np.round(random.random((60, 4)) + 0.5 * positive, 1)                # and equal scores
+    positive = random.random((60, 4)) < [0.5, 0.1, 0.3, 0.0]  # the last class has no clip
+    scores = np.round(random.random((60, 4)) + 0.5 * positive, 1)  # and equal scores
     means = []
     for counts in np.random.default_rng(0).multinomial(60, np.full(60, 1 / 60), 1000):
         drawn = np.repeat(np.arange(60), counts)
@@ -181,7 +195,9 @@ def test_the_interval_of_map_is_that_of_samples_repeated_clip_by_clip():
 
 def test_intervals_are_there_when_asked_for():
     scores = np.eye(3)[[0, 1, 2, 0, 1, 1]]
-    asked, not_asked = (evaluate_scores(scores, np.array([0, 1, 2, 0, 1, 2]), list("abc"), intervals=each) for each in (True, False))
+    asked, not_asked = (
+        evaluate_scores(scores, np.array([0, 1, 2, 0, 1, 2]), list("abc"), intervals=each) for each in (True, False)
+    )
     assert asked.accuracy_ci95 == wilson_interval(5 / 6, 6) and asked.top5_accuracy_ci95 is None
     assert asked.to_dict()["accuracy_ci95"] == [*asked.accuracy_ci95]
     assert not_asked.accuracy_ci95 is not_asked.mean_average_precision_ci95 is None

@@ -14,7 +14,18 @@ def test_digits_is_small_and_documented():
     assert (folder / "model.safetensors").stat().st_size <= 4 * 2**20
     card = (folder / "README.md").read_text(encoding="utf-8")
     assert "Free Spoken Digit Dataset" in card and "@" not in card
-    assert load_model("digits").labels == "zero one two three four five six seven eight nine".split()
+    assert load_model("digits").labels == [
+        "zero",
+        "one",
+        "two",
+        "three",
+        "four",
+        "five",
+        "six",
+        "seven",
+        "eight",
+        "nine",
+    ]
 
 
 def test_digits_scores_what_its_card_says(shared, tmp_path):

@@ -13,8 +13,14 @@ from aumcli.data.sources import names
 from aumcli.recipe import load_recipe, recipe_families, recipe_names
 
 CORPORA = {"audioset": 527, "as20k": 527, "vggsound": 309, "voxceleb1": 1251, "speechcommands": 35, "epic_sounds": 44}
-ROWS = {"Table 1: AuM-B/16": "", "Table 1: AST-B/16": "-ast", "Table 3: AuM-S (c)": "-small-imagenet", "Table 3: AST-S": "-ast-small-imagenet",
-        "Table 4: AuM-B/16": "-from-audioset", "Table 4: AST-B/16": "-ast-from-audioset"}
+ROWS = {
+    "Table 1: AuM-B/16": "",
+    "Table 1: AST-B/16": "-ast",
+    "Table 3: AuM-S (c)": "-small-imagenet",
+    "Table 3: AST-S": "-ast-small-imagenet",
+    "Table 4: AuM-B/16": "-from-audioset",
+    "Table 4: AST-B/16": "-ast-from-audioset",
+}
 NOT_IN_TABLE_4 = ("audioset", "as20k")
 FAMILIES = {base: variants for base, variants in recipe_families().items() if variants}
 NAMES = [name for base, variants in FAMILIES.items() for name in (base, *variants)]
@@ -23,14 +29,15 @@ NAMES = [name for base, variants in FAMILIES.items() for name in (base, *variant
 TABLE_5 = {
     "audioset": (12, "bce", 5, 1e-5, (2, 1, 0.5), 48, 192, 0.5, -4.268, 4.569),
     "as20k": (12, "bce", 25, 5e-5, (10, 5, 0.5), 48, 192, 0.5, -4.268, 4.569),
-    "vggsound": (12, "bce", 20, 1e-5, (5, 2, 0.75), 48, 192, 0.0, -5.077, 4.453),                   # * sign of the mean
-    "voxceleb1": (12, "cross_entropy", 20, 1e-5, (5, 2, 0.75), 48, 192, 0.0, -3.761, 4.201),        # * 128 x 1024
-    "speechcommands": (128, "bce", 30, 2.5e-4, (5, 1, 0.85), 48, 48, 0.6, -6.846, 5.565),           # * batch, loss, no warm-up
-    "epic_sounds": (12, "cross_entropy", 30, 1e-5, None, 48, 192, 0.0, 0.0, 0.5)}                   # * rate, constant, no mixup
+    "vggsound": (12, "bce", 20, 1e-5, (5, 2, 0.75), 48, 192, 0.0, -5.077, 4.453),  # * sign of the mean
+    "voxceleb1": (12, "cross_entropy", 20, 1e-5, (5, 2, 0.75), 48, 192, 0.0, -3.761, 4.201),  # * 128 x 1024
+    "speechcommands": (128, "bce", 30, 2.5e-4, (5, 1, 0.85), 48, 48, 0.6, -6.846, 5.565),  # * batch, loss, no warm-up
+    "epic_sounds": (12, "cross_entropy", 30, 1e-5, None, 48, 192, 0.0, 0.0, 0.5),
+}  # * rate, constant, no mixup
 
 
 def test_the_six_corpora():
-    assert set(FAMILIES) == set(CORPORA) <= set(names())        # one word for prepare and recipe
+    assert set(FAMILIES) == set(CORPORA) <= set(names())  # one word for prepare and recipe
 
 
 @pytest.mark.parametrize("corpus", CORPORA)
@@ -53,7 +60,11 @@ def test_every_row_of_tables_1_3_and_4_is_a_recipe(row, corpus):
 def test_table_2_is_the_grid_of_ablate(corpus):
     assert "Tables 1 and 2" in load_recipe(corpus).paper
     directions, positions = axes_of(TABLE_2)
-    cells = {(load_recipe(corpus, [a, b]).model.direction, load_recipe(corpus, [a, b]).model.cls_position) for a in directions for b in positions}
+    cells = {
+        (load_recipe(corpus, [a, b]).model.direction, load_recipe(corpus, [a, b]).model.cls_position)
+        for a in directions
+        for b in positions
+    }
     assert len(cells) == 9
 
 
@@ -64,7 +75,9 @@ def test_table_5(corpus):
     train, front = recipe.train, recipe.frontend
     assert (train.batch_size, train.loss, train.epochs, train.lr) == (batch, loss, epochs, rate)
     assert (train.optimizer, train.weight_decay, train.betas) == ("adam", 5e-7, (0.95, 0.999))
-    assert (train.decay_start, train.decay_every, train.decay_factor) == decay if decay else train.schedule == "constant"
+    assert (
+        (train.decay_start, train.decay_every, train.decay_factor) == decay if decay else train.schedule == "constant"
+    )
     assert train.schedule == ("steps" if decay else "constant")
     assert (recipe.augment.freq_mask, recipe.augment.time_mask, recipe.augment.mixup) == (freq_mask, time_mask, mixup)
     assert (front.mean, front.std) == (pytest.approx(mean, abs=1e-3), pytest.approx(std, abs=1e-3))
@@ -81,8 +94,16 @@ def test_table_5(corpus):
 
 def test_epic_sounds_has_its_own_frontend():
     recipe = load_recipe("epic_sounds")
-    assert recipe.frontend == FrontendConfig(kind="epic_sounds", sample_rate_hz=24000, window_ms=10.0, hop_ms=5.0, fft_size=2048,
-                                             low_hz=0.0, mean=0.0, std=0.5)
+    assert recipe.frontend == FrontendConfig(
+        kind="epic_sounds",
+        sample_rate_hz=24000,
+        window_ms=10.0,
+        hop_ms=5.0,
+        fft_size=2048,
+        low_hz=0.0,
+        mean=0.0,
+        std=0.5,
+    )
     assert recipe.augment.masking == "epic_sounds"
 
 
@@ -94,7 +115,7 @@ def test_parameter_counts(name):
         network = build_network(recipe.model)
     width = recipe.model.width
     for_audioset = sum(x.numel() for x in network.parameters()) + (527 - recipe.model.n_classes) * (width + 1)
-    positions = (1 + 512 - 1 - recipe.model.n_patches) * width           # Speech Commands has fewer
+    positions = (1 + 512 - 1 - recipe.model.n_patches) * width  # Speech Commands has fewer
     published = {("aum", "base"): 92.1, ("aum", "small"): 25.5, ("ast", "base"): 86.6, ("ast", "small"): 22.1}
     deit_positions = 0.0 if recipe.model.architecture == "aum" else _ast_difference(width)
     found = (for_audioset + positions - deit_positions) / 1e6
@@ -178,11 +199,21 @@ def table_5_of_the_paper(text: str) -> dict[str, tuple[str, ...]]:
 
 def test_table_5_is_the_papers(shared):
     theirs = table_5_of_the_paper((shared / "paper.txt").read_text(encoding="utf-8"))
-    names = {"batch size": "Batch Size", "loss": "Loss Function", "balanced sampling": "Balanced Sampling", "warm-up": "Warm-up Duration",
-             "spectrogram": "Spectrogram Size", "SpecAug": "SpecAug (time / freq.)", "mixup": "Mixup", "epochs": "Epochs",
-             "mean": "Dataset Mean for Norm.", "std": "Dataset Std. for Norm.", "rate": "Base LR"}
+    names = {
+        "batch size": "Batch Size",
+        "loss": "Loss Function",
+        "balanced sampling": "Balanced Sampling",
+        "warm-up": "Warm-up Duration",
+        "spectrogram": "Spectrogram Size",
+        "SpecAug": "SpecAug (time / freq.)",
+        "mixup": "Mixup",
+        "epochs": "Epochs",
+        "mean": "Dataset Mean for Norm.",
+        "std": "Dataset Std. for Norm.",
+        "rate": "Base LR",
+    }
     for ours, name in names.items():
-        whole = 5 if ours in ("mean", "std") else 6         # the last cell there is empty, for Epic-Sounds is not normalised
+        whole = 5 if ours in ("mean", "std") else 6  # the last cell there is empty, for Epic-Sounds is not normalised
         assert paper.TABLE_5[ours][:whole] == theirs[name][:whole], name
     assert paper.TABLE_5["decay"][:5] == theirs["LR Sched. Params"][:5]
     assert paper.TABLE_5["decay"][5] == theirs["LR Sched. Type"][5]
@@ -190,9 +221,11 @@ def test_table_5_is_the_papers(shared):
 
 def test_what_figure_2_says_stands_in_the_paper(shared):
     text = (shared / "paper.txt").read_text(encoding="utf-8")
-    for words in ("20 seconds of audio (1024 tokens) for training consumes as little GPU memory as the AST-Small model",
-                  "AuM-B can be trained with 80 seconds, AST-B will run out of memory in the setting that uses only 20 seconds",
-                  "AuM is 1.6 times faster in the inference stage than AST at 4096 number of tokens"):
+    for words in (
+        "20 seconds of audio (1024 tokens) for training consumes as little GPU memory as the AST-Small model",
+        "AuM-B can be trained with 80 seconds, AST-B will run out of memory in the setting that uses only 20 seconds",
+        "AuM is 1.6 times faster in the inference stage than AST at 4096 number of tokens",
+    ):
         assert words in text
     said = " ".join(paper.FIGURE_2)
     assert all(number in said for number in ("1024 tokens (20 s)", "80 s", "1.6 times", "4096 tokens"))

@@ -8,8 +8,8 @@ from pathlib import Path
 import miniatures
 import pytest
 
-from aumcli.paper import GRID, TABLES, TABLE_2, corpora_of, rows_of
 from aumcli.bench import network_config
+from aumcli.paper import GRID, TABLE_2, TABLES, corpora_of, rows_of
 
 pytest_plugins = ["aum_fixtures"]
 pytestmark = pytest.mark.usefixtures("on_one_thread")
@@ -92,7 +92,7 @@ def page(aum, workplace, done, monkeypatch):
         "evaluate.plot_confusion",
         "ablate.tables.plot_heat_map",
     ):
-        monkeypatch.setattr(f"aumcli.{name}", lambda *args: None)               # they take longer than these trainings
+        monkeypatch.setattr(f"aumcli.{name}", lambda *args: None)  # they take longer than these trainings
     monkeypatch.chdir(workplace)
 
     def run(command: str) -> str:
@@ -142,7 +142,7 @@ def test_there_is_a_command_for_each_table_each_row_each_grid_and_the_figure():
     assert {("2", corpus) for corpus in TABLE_2} <= {
         (option(command, "--table"), option(command, "--corpora")) for command in COMMANDS
     }
-    figure, = [command for command in COMMANDS if command.startswith("aum bench")]
+    (figure,) = [command for command in COMMANDS if command.startswith("aum bench")]
     models = option(figure, "--models").split(",")
     assert sorted(models) == ["ast-base-eager", "ast-small-eager", "aum-base", "aum-small"]
     assert all(network_config(model, int(option(figure, "--min-tokens")))[0].n_patches == 512 for model in models)

@@ -16,12 +16,26 @@ from aumcli.train.loop import loss_of
 pytest_plugins = ["aum_fixtures"]
 
 
-@pytest.mark.parametrize("model, train", [
-    ({}, {}), ({}, {"recompute": "block"}), ({}, {"dtype": "bfloat16"}), ({"direction": "Bi-Bi"}, {}), ({"depth": 1}, {}),
-    ({"architecture": "ast", "heads": 2}, {})], ids=str)
+@pytest.mark.parametrize(
+    "model, train",
+    [
+        ({}, {}),
+        ({}, {"recompute": "block"}),
+        ({}, {"dtype": "bfloat16"}),
+        ({"direction": "Bi-Bi"}, {}),
+        ({"depth": 1}, {}),
+        ({"architecture": "ast", "heads": 2}, {}),
+    ],
+    ids=str,
+)
 def test_activation_bytes_are_those_of_the_whole_model(model, train):
-    recipe = Recipe.model_validate({"frontend": {"n_mels": 32, "frames": 64}, "model": {"width": 32, "depth": 5} | model,
-                                    "train": {"batch_size": 3, "loss": "bce"} | train})
+    recipe = Recipe.model_validate(
+        {
+            "frontend": {"n_mels": 32, "frames": 64},
+            "model": {"width": 32, "depth": 5} | model,
+            "train": {"batch_size": 3, "loss": "bce"} | train,
+        }
+    )
     network = build_network(recipe.model).train()
     network.recompute = recipe.train.recompute
     features, targets = torch.randn(3, recipe.model.frames, recipe.model.n_mels), torch.zeros(3, recipe.model.n_classes)
@@ -40,7 +54,9 @@ def test_a_dry_run_says_what_the_training_will_say_and_writes_nothing(aum, corpu
     rows = dict(line.split("  ", 1) for line in result.out.splitlines())
     rows = {key.strip(): value.strip() for key, value in rows.items()}
     assert "18 training and 6 validation clips" in rows["data"] and "5 steps each, 20 in all" in rows["length"]
-    assert "adamw" in rows["steps"] and "mixup 0.3" in rows["augment"] and rows["best epoch"] == "chosen by the split val"
+    assert (
+        "adamw" in rows["steps"] and "mixup 0.3" in rows["augment"] and rows["best epoch"] == "chosen by the split val"
+    )
     assert "MiB" in rows["memory"] and "24 files" in rows["disk"]
     trained = aum("train", "--recipe", RECIPE, "--data", corpus, "--out", "run", "--set", "train.epochs=4")
     assert rows["reported"] == "the split test, 6 clips"
@@ -67,7 +83,17 @@ def test_a_corpus_that_is_not_prepared(aum, tmp_path, monkeypatch):
 
 def test_a_recipe_that_starts_from_weights_does_not_start_without(aum, corpus, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    wanted = ("train", "--recipe", RECIPE, "--data", corpus, "--set", "train.pretrained=the weights of X", "--set", "train.epochs=1")
+    wanted = (
+        "train",
+        "--recipe",
+        RECIPE,
+        "--data",
+        corpus,
+        "--set",
+        "train.pretrained=the weights of X",
+        "--set",
+        "train.epochs=1",
+    )
     result = aum(*wanted, "--out", "run")
     assert result.code == 2 and "the weights of X" in result.err and "--init" in result.err and not Path("run").exists()
     assert "NEEDED, by --init: the weights of X" in aum(*wanted, "--dry-run").out
@@ -88,9 +114,13 @@ def test_the_start_is_the_checkpoints(corpus, tmp_path):
     frozen = ("train.epochs=1", "train.lr=1e-12", "train.weight_decay=0", "train.ema=0")
     for name, settings in (("fresh", ()), ("again", (f"train.init={tmp_path / 'first'}",))):
         train(tiny(*frozen, "seed=5", *settings), tmp_path / name, corpus, **quiet)
-    first, fresh, again = (load_model(tmp_path / name / "best").network.state_dict() for name in ("first", "fresh", "again"))
+    first, fresh, again = (
+        load_model(tmp_path / name / "best").network.state_dict() for name in ("first", "fresh", "again")
+    )
     name = "layers.0.mixer.in_proj.weight"
-    assert torch.allclose(first[name], again[name], atol=1e-6) and not torch.allclose(first[name], fresh[name], atol=1e-3)
+    assert torch.allclose(first[name], again[name], atol=1e-6) and not torch.allclose(
+        first[name], fresh[name], atol=1e-3
+    )
 
 
 @pytest.mark.parametrize(

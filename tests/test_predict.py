@@ -119,7 +119,7 @@ def test_folders_are_searched_at_any_depth(tmp_path):
     (tmp_path / "b" / "._a.wav").write_text("hidden")
     assert paths_of(tmp_path) == sorted([*map(str, expected), str(tmp_path / "b" / "F.WAV")])
     other = tmp_path / "b" / "notes.txt"
-    assert paths_of(other, tmp_path / "b", expected[0])[0] == str(other)     # what is named is tried, whatever its suffix
+    assert paths_of(other, tmp_path / "b", expected[0])[0] == str(other)  # what is named is tried, whatever its suffix
     assert paths_of(expected[2], expected[0]) == [str(expected[2]), str(expected[0])]
 
 

@@ -94,7 +94,7 @@ def test_default_folder(pets, tmp_path, monkeypatch):
 
 def test_sounds_that_lie_in_the_data_folder_themselves(pets):
     prepare("folder", pets, source=pets)
-    prepare("folder", pets, source=pets)                                               # its own files are no sounds
+    prepare("folder", pets, source=pets)  # its own files are no sounds
     assert "\ncat/0.wav,,,cat," in (pets / "manifest.csv").read_text()
 
 
@@ -102,7 +102,11 @@ def test_bad_files_are_left_out_and_named(pets, tmp_path):
     spoil(pets)
     report = prepare("folder", tmp_path / "out", source=pets)
     assert {Path(item.path).name: item.reason.split(" ", 1)[1][:12] for item in report.left_out} == {
-        "0.wav": "is truncated", "1.wav": "is empty (0 ", "2.wav": "is silent: i", "text.WAV": "is not audio"}
+        "0.wav": "is truncated",
+        "1.wav": "is empty (0 ",
+        "2.wav": "is silent: i",
+        "text.WAV": "is not audio",
+    }
     assert all(item.fix for item in report.left_out)
     assert len(read_manifest(tmp_path / "out").clips) == 17
     assert len(json.loads((tmp_path / "out" / "report.json").read_text())["left_out"]) == 4
@@ -175,8 +179,12 @@ def test_class_without_usable_sound(pets, tmp_path):
 def test_slices_groups_and_several_labels(pets, tmp_path, monkeypatch):
     """A source with slices, as EPIC-SOUNDS or AudioSet would be: bad slices are found one by one."""
     path = pets / "cat" / "0.wav"
-    clips = [Clip(path, 0.0, 0.05, ("a", "b"), "train", "ann"), Clip(path, 0.05, 0.5, ("a",), "train", "bob"),
-             Clip(path, 0.05, None, ("b",), "test", "bob"), Clip(pets / "gone.wav", None, None, ("a",), "test")]
+    clips = [
+        Clip(path, 0.0, 0.05, ("a", "b"), "train", "ann"),
+        Clip(path, 0.05, 0.5, ("a",), "train", "bob"),
+        Clip(path, 0.05, None, ("b",), "test", "bob"),
+        Clip(pets / "gone.wav", None, None, ("a",), "test"),
+    ]
     labels = [Label(0, "a", "Alpha"), Label(1, "b", "Beta"), Label(2, "c", "Gamma")]
 
     class Source:
@@ -188,18 +196,23 @@ def test_slices_groups_and_several_labels(pets, tmp_path, monkeypatch):
     assert [(item.start_s, item.stop_s) for item in report.left_out] == [(0.05, 0.5), (None, None)]
     assert "doesn't lie inside" in report.left_out[0].reason and "doesn't exist" in report.left_out[1].reason
     assert report.multi_label and report.classes["Beta"] == {
-        "train": {"clips": 1, "seconds": 0.05}, "test": {"clips": 1, "seconds": 0.05}}
+        "train": {"clips": 1, "seconds": 0.05},
+        "test": {"clips": 1, "seconds": 0.05},
+    }
     assert report.warnings == ["1 class has no clip in train: Gamma"]
 
 
 def test_synth_end_to_end(tmp_path, monkeypatch, capfd):
     monkeypatch.setattr(synth, "CLIPS_PER_KIND", {"train": 4, "val": 1, "test": 2})
     report = prepare("synth", tmp_path / "synth")
-    assert report.splits == {"train": {"clips": 40, "seconds": 40.0}, "val": {"clips": 10, "seconds": 10.0},
-                             "test": {"clips": 20, "seconds": 20.0}}
+    assert report.splits == {
+        "train": {"clips": 40, "seconds": 40.0},
+        "val": {"clips": 10, "seconds": 10.0},
+        "test": {"clips": 20, "seconds": 20.0},
+    }
     assert report.left_out == [] and report.sample_rates_hz == {"16000": 70}
     assert "\ntrain/siren-000.wav,,,siren,train," in (tmp_path / "synth" / "manifest.csv").read_text()
-    assert capfd.readouterr() == ("", "")                                              # no bar without a terminal
+    assert capfd.readouterr() == ("", "")  # no bar without a terminal
 
 
 @pytest.mark.skipif(not ARCHIVE.exists(), reason=f"{ARCHIVE} is not here: set AUM_SHARED")
@@ -207,18 +220,37 @@ def test_fsdd_end_to_end(tmp_path):
     report = prepare("fsdd", tmp_path / "fsdd", source=ARCHIVE)
     assert {name: cell["clips"] for name, cell in report.splits.items()} == {"train": 2400, "val": 300, "test": 300}
     assert report.left_out == [] and report.sample_rates_hz == {"8000": 3000}
-    assert len(report.warnings) == 1 and "6 of 6 speakers occur in several splits (6 in test and train and val)" in report.warnings[0]
+    assert (
+        len(report.warnings) == 1
+        and "6 of 6 speakers occur in several splits (6 in test and train and val)" in report.warnings[0]
+    )
     assert {clip.group for clip in read_manifest(tmp_path / "fsdd").clips} == {
-        "george", "jackson", "lucas", "nicolas", "theo", "yweweler"}
+        "george",
+        "jackson",
+        "lucas",
+        "nicolas",
+        "theo",
+        "yweweler",
+    }
 
 
-@pytest.mark.parametrize("text, shares", [("80/10/10", (80, 10, 10)), ("70/30/0", (70, 30, 0)), (None, None),
-                                          ("33.4/33.3/33.3", (33.4, 33.3, 33.3)), ("0/0/100", (0, 0, 100))])
+@pytest.mark.parametrize(
+    "text, shares",
+    [
+        ("80/10/10", (80, 10, 10)),
+        ("70/30/0", (70, 30, 0)),
+        (None, None),
+        ("33.4/33.3/33.3", (33.4, 33.3, 33.3)),
+        ("0/0/100", (0, 0, 100)),
+    ],
+)
 def test_shares(text, shares):
     assert parse_shares(text) == shares
 
 
-@pytest.mark.parametrize("text", ["80/20", "80/10/20", "0/50/50", "0/100/0", "a/b/c", "", "110/-5/-5", "nan/50/50", "80,10,10"])
+@pytest.mark.parametrize(
+    "text", ["80/20", "80/10/20", "0/50/50", "0/100/0", "a/b/c", "", "110/-5/-5", "nan/50/50", "80,10,10"]
+)
 def test_wrong_shares(text):
     with pytest.raises(AumError, match="three percentages") as caught:
         parse_shares(text)
@@ -231,7 +263,7 @@ def test_a_wrong_archive_leaves_nothing_behind(tmp_path, corpus):
     with pytest.raises(AumError):
         prepare(corpus, tmp_path / "data" / corpus, source=archive)
     assert list(tmp_path.iterdir()) == [archive]
-    (tmp_path / "data").mkdir()                                              # what was there stays
+    (tmp_path / "data").mkdir()  # what was there stays
     with pytest.raises(AumError):
         prepare(corpus, tmp_path / "data" / corpus, source=archive)
     assert (tmp_path / "data").is_dir() and not list((tmp_path / "data").iterdir())
@@ -254,9 +286,15 @@ def test_clips_of_which_training_hears_a_part_are_said(tmp_path):
     for name, hz, seconds in (("a", 300.0, 1), ("b", 2000.0, 1)):
         for i in range(4):
             sound(tmp_path / "sounds" / name / f"{i}.wav", hz, seconds, seed=i)
-    assert not any("longer than 30 s" in note for note in prepare("folder", tmp_path / "short", source=tmp_path / "sounds").notes)
+    assert not any(
+        "longer than 30 s" in note for note in prepare("folder", tmp_path / "short", source=tmp_path / "sounds").notes
+    )
     sound(tmp_path / "sounds" / "a" / "long.wav", 300.0, 40)
-    note, = [note for note in prepare("folder", tmp_path / "long", source=tmp_path / "sounds").notes if "longer than 30 s" in note]
+    (note,) = [
+        note
+        for note in prepare("folder", tmp_path / "long", source=tmp_path / "sounds").notes
+        if "longer than 30 s" in note
+    ]
     assert note.startswith("1 clip lasts longer than 30 s, the longest 40 s") and "one random part" in note
 
 
@@ -276,7 +314,7 @@ def test_groups_and_doubles_are_tested_too_where_nothing_is_trained_on(pets, tmp
     (pets / "dog" / "copy.wav").write_bytes((pets / "cat" / "0.wav").read_bytes())
     report = prepare("folder", tmp_path / "out", source=pets, split="0/0/100", settings=[r"group=^(\w)"])
     assert read_manifest(tmp_path / "out").split_names == ["test"] and report.splits["test"]["clips"] == 21
-    prepare("folder", tmp_path / "out", source=pets, split="60/20/20")           # and again with others to train on
+    prepare("folder", tmp_path / "out", source=pets, split="60/20/20")  # and again with others to train on
     assert report.splits.keys() == {"test"} and "train" in read_manifest(tmp_path / "out").split_names
 
 

@@ -24,7 +24,9 @@ def annotations(shared):
 def checkpoint(path, n_classes: int, winner: int):
     """A small model under the authors' names that says class `winner` of everything."""
     torch.manual_seed(0)
-    tensors = AudioMamba(AudioMambaConfig(width=32, depth=1, n_classes=n_classes, n_mels=128, frames=128, state_size=4)).state_dict()
+    tensors = AudioMamba(
+        AudioMambaConfig(width=32, depth=1, n_classes=n_classes, n_mels=128, frames=128, state_size=4)
+    ).state_dict()
     tensors["head.weight"].zero_()
     tensors["head.bias"].copy_(torch.where(torch.arange(n_classes) == winner, 10.0, -10.0))
     torch.save({f"module.{name}": x for name, x in tensors.items()}, path)
@@ -45,7 +47,9 @@ def speechcommands(source, annotations):
     for word in ("zero", "bed", "yes"):
         sound(source / word / "0a7c2a8d_nohash_0.wav", 300.0, rate_hz=16000)
     (source / "validation_list.txt").write_text("")
-    (source / "testing_list.txt").write_text("".join(f"{word}/0a7c2a8d_nohash_0.wav\n" for word in ("zero", "bed", "yes")))
+    (source / "testing_list.txt").write_text(
+        "".join(f"{word}/0a7c2a8d_nohash_0.wav\n" for word in ("zero", "bed", "yes"))
+    )
     return annotations / "speechcommands_class_labels_indices.csv", "zero"
 
 
@@ -71,16 +75,21 @@ def epic_sounds(source, annotations):
 def audioset(source, annotations):
     table = annotations / "audioset_class_labels_indices.csv"
     (source / "class_labels_indices.csv").write_bytes(table.read_bytes())
-    for name, rows in (("eval", ['--4gqARaEJE, 0.000, 10.000, "/m/068hy"', '--BfvyPmVMo, 0.000, 10.000, "/m/03l9g,/m/068hy"']),
-                       ("balanced_train", []), ("unbalanced_train", [])):
+    for name, rows in (
+        ("eval", ['--4gqARaEJE, 0.000, 10.000, "/m/068hy"', '--BfvyPmVMo, 0.000, 10.000, "/m/03l9g,/m/068hy"']),
+        ("balanced_train", []),
+        ("unbalanced_train", []),
+    ):
         (source / f"{name}_segments.csv").write_text("\n".join(["# 1", "# 2", "# 3", *rows]) + "\n")
     for video in ("--4gqARaEJE", "--BfvyPmVMo"):
         sound(source / "wav" / f"Y{video}.wav", 300.0, rate_hz=16000)
     return table, "Hammer"
 
 
-@pytest.mark.parametrize("corpus, split", [(vggsound, "test"), (speechcommands, "test"), (voxceleb1, "test"), (epic_sounds, "val"),
-                                           (audioset, "test")])
+@pytest.mark.parametrize(
+    "corpus, split",
+    [(vggsound, "test"), (speechcommands, "test"), (voxceleb1, "test"), (epic_sounds, "val"), (audioset, "test")],
+)
 def test_from_a_published_checkpoint_to_figures(annotations, tmp_path, aum, corpus, split):
     name, source, model, data = corpus.__name__, tmp_path / "source", tmp_path / "model", tmp_path / "data"
     source.mkdir()
@@ -110,7 +119,9 @@ def test_voxceleb_by_the_authors_lists(tmp_path, aum):
     source = tmp_path / "lists"
     table, _ = voxceleb1(tmp_path / "lists", None)
     (source / "iden_split.txt").unlink()
-    items = [{"wav": f"wav/id1{number}/abcdefghijk/00001.wav", "labels": f"/m/voxclb{number}"} for number in ("0003", "1251")]
+    items = [
+        {"wav": f"wav/id1{number}/abcdefghijk/00001.wav", "labels": f"/m/voxclb{number}"} for number in ("0003", "1251")
+    ]
     (source / "test_data.json").write_text(json.dumps({"data": items}))
     assert aum("prepare", "ast-json", source, "--out", tmp_path / "data").code == 0
     path = checkpoint(tmp_path / "best_audio_model.pth", 1251, 2)

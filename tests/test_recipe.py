@@ -17,6 +17,7 @@ def write(tmp_path):
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text, encoding="utf-8")
         return path
+
     return write
 
 
@@ -60,13 +61,17 @@ def test_extends_merges_section_by_section(write):
     assert recipe.train.lr == base.train.lr and recipe.augment == base.augment
 
 
-@pytest.mark.parametrize("settings, measured", [
-    ([], ("sample_rate", "clip_length", "normalisation")),
-    (["frontend.sample_rate_hz=250000", "frontend.frames=60"], ("normalisation",)),
-    (["frontend.frames=1024"], ("sample_rate", "normalisation")),     # a choice, though the default
-    (["frontend.mean=-4.0", "frontend.std=3"], ("sample_rate", "clip_length")),
-    (["frontend.hop_ms=5"], ("sample_rate", "clip_length", "normalisation")),
-    (['data.fit=["sample_rate"]', "frontend.frames=64"], ("sample_rate",))])
+@pytest.mark.parametrize(
+    "settings, measured",
+    [
+        ([], ("sample_rate", "clip_length", "normalisation")),
+        (["frontend.sample_rate_hz=250000", "frontend.frames=60"], ("normalisation",)),
+        (["frontend.frames=1024"], ("sample_rate", "normalisation")),  # a choice, though the default
+        (["frontend.mean=-4.0", "frontend.std=3"], ("sample_rate", "clip_length")),
+        (["frontend.hop_ms=5"], ("sample_rate", "clip_length", "normalisation")),
+        (['data.fit=["sample_rate"]', "frontend.frames=64"], ("sample_rate",)),
+    ],
+)
 def test_what_is_set_is_not_measured(write, settings, measured):
     recipe = load_recipe("quickstart", settings)
     assert recipe.data.fit == measured
@@ -76,7 +81,7 @@ def test_what_is_set_is_not_measured(write, settings, measured):
         section, _, line = text.partition(".")
         lines[section].append(line)
     text = 'extends = "quickstart"\n' + "".join(f"[{name}]\n" + "\n".join(each) + "\n" for name, each in lines.items())
-    assert load_recipe(write("mine.toml", text)) == recipe              # a file of one's own, and one that extends it
+    assert load_recipe(write("mine.toml", text)) == recipe  # a file of one's own, and one that extends it
     assert load_recipe(write("next.toml", 'extends = "mine.toml"\n')).data.fit == measured
 
 
@@ -84,7 +89,7 @@ def test_who_changes_a_dump_has_chosen_and_who_asks_for_measuring_gets_it(write)
     dump = dump_recipe(load_recipe("quickstart"))
     recipe = load_recipe(write("mine.toml", dump.replace("sample_rate_hz = 16000", "sample_rate_hz = 250000")))
     assert recipe.data.fit == ("clip_length", "normalisation") and recipe.frontend.sample_rate_hz == 250000
-    again = load_recipe("fsdd", ['data.fit=["sample_rate", "clip_length"]'])        # fsdd says both values
+    again = load_recipe("fsdd", ['data.fit=["sample_rate", "clip_length"]'])  # fsdd says both values
     assert again.data.fit == ("sample_rate", "clip_length")
     assert load_recipe(write("dump.toml", dump_recipe(again))) == again
 
@@ -106,22 +111,38 @@ def test_extends_a_file_beside_it(write, monkeypatch, tmp_path):
     assert load_recipe("top.toml") == recipe
 
 
-@pytest.mark.parametrize("files", [
-    {"a.toml": "a.toml"}, {"a.toml": "b.toml", "b.toml": "a.toml"}, {"a.toml": "./b.toml", "b.toml": "./a.toml"},
-    {"a.toml": "sub/b.toml", "sub/b.toml": "../a.toml"}])
+@pytest.mark.parametrize(
+    "files",
+    [
+        {"a.toml": "a.toml"},
+        {"a.toml": "b.toml", "b.toml": "a.toml"},
+        {"a.toml": "./b.toml", "b.toml": "./a.toml"},
+        {"a.toml": "sub/b.toml", "sub/b.toml": "../a.toml"},
+    ],
+)
 def test_circles_are_refused(write, files):
     for name, base in files.items():
         path = write(name, f'extends = "{base}"\n')
     assert "extends itself" in problem(path)
 
 
-@pytest.mark.parametrize("override, section, key, value", [
-    ("train.epochs=5", "train", "epochs", 5), ("train.lr=1e-4", "train", "lr", 1e-4), ("train.lr=1", "train", "lr", 1.0),
-    ("train.betas=[0.9, 0.95]", "train", "betas", (0.9, 0.95)), ("train.optimizer=adam", "train", "optimizer", "adam"),
-    ('train.optimizer="adam"', "train", "optimizer", "adam"), ("model.direction=Fo-Fo", "model", "direction", "Fo-Fo"),
-    ("model.published_gate_gradient=true", "model", "published_gate_gradient", True),
-    ("data.fit=[]", "data", "fit", ()), ("data.hold_out=", "data", "hold_out", ""),
-    ("data.hold_out=Ann Smith", "data", "hold_out", "Ann Smith"), (" train.epochs = 5", "train", "epochs", 5)])
+@pytest.mark.parametrize(
+    "override, section, key, value",
+    [
+        ("train.epochs=5", "train", "epochs", 5),
+        ("train.lr=1e-4", "train", "lr", 1e-4),
+        ("train.lr=1", "train", "lr", 1.0),
+        ("train.betas=[0.9, 0.95]", "train", "betas", (0.9, 0.95)),
+        ("train.optimizer=adam", "train", "optimizer", "adam"),
+        ('train.optimizer="adam"', "train", "optimizer", "adam"),
+        ("model.direction=Fo-Fo", "model", "direction", "Fo-Fo"),
+        ("model.published_gate_gradient=true", "model", "published_gate_gradient", True),
+        ("data.fit=[]", "data", "fit", ()),
+        ("data.hold_out=", "data", "hold_out", ""),
+        ("data.hold_out=Ann Smith", "data", "hold_out", "Ann Smith"),
+        (" train.epochs = 5", "train", "epochs", 5),
+    ],
+)
 def test_set_has_the_types_of_toml(override, section, key, value):
     assert getattr(getattr(load_recipe("synth", [override]), section), key) == value
 
@@ -137,32 +158,66 @@ def test_set_without_key_or_value(override):
 
 
 def test_all_mistakes_are_told_at_once(write):
-    path = write("mine.toml", 'seed = -1\nspeed = 3\n[train]\nepoch = 3\nlr = "fast"\noptimizer = "sgd"\n'
-                              "[frontend]\nframes = 1.5\n[model]\nwidth = 0\n")
+    path = write(
+        "mine.toml",
+        'seed = -1\nspeed = 3\n[train]\nepoch = 3\nlr = "fast"\noptimizer = "sgd"\n'
+        "[frontend]\nframes = 1.5\n[model]\nwidth = 0\n",
+    )
     text = problem(path, ["augment.mixup=2"])
     assert "mine.toml has 8 mistakes" in text
-    for expected in ("seed: ", "speed: unknown key", "train.epoch: unknown key, did you mean epochs?", "train.lr: ",
-                     "'fast'", "train.optimizer: ", "'adam' or 'adamw'", "frontend.frames: ", "model.width: ",
-                     "augment.mixup: "):
+    for expected in (
+        "seed: ",
+        "speed: unknown key",
+        "train.epoch: unknown key, did you mean epochs?",
+        "train.lr: ",
+        "'fast'",
+        "train.optimizer: ",
+        "'adam' or 'adamw'",
+        "frontend.frames: ",
+        "model.width: ",
+        "augment.mixup: ",
+    ):
         assert expected in text, expected
-    assert "model.frames" not in text                                   # the frontend's mistake is told once
+    assert "model.frames" not in text  # the frontend's mistake is told once
 
 
-@pytest.mark.parametrize("override, expected", [
-    ("trian.epochs=3", "trian: unknown key, did you mean train?"), ("train.lrr=3", "did you mean lr?"),
-    ("train.zzz=3", "train.zzz: unknown key; known: epochs, batch_size"), ("train=3", "train: "),
-    ("train.epochs=abc", "train.epochs: "), ("train.epochs=2.5", "train.epochs: "), ("train.epochs=[1]", "train.epochs: "),
-    ("train.epochs.deep=1", "train.epochs: "), ("train.lr=nan", "train.lr: "), ("train.lr=-1", "train.lr: "),
-    ("train.lr=inf", "train.lr: "), ("data.fit=[\"rate\"]", "data.fit"), ("model.size=huge", "'nano', 'tiny'"),
-    ("model.direction=Fo", "'Fo-Fo', 'Fo-Bi' or 'Bi-Bi'"), ("frontend.low_hz=9000", "low_hz 9000"),
-    ("frontend.frames=99", "frames 99 is not a multiple"), ("train.betas=[0.9]", "train.betas")])
+@pytest.mark.parametrize(
+    "override, expected",
+    [
+        ("trian.epochs=3", "trian: unknown key, did you mean train?"),
+        ("train.lrr=3", "did you mean lr?"),
+        ("train.zzz=3", "train.zzz: unknown key; known: epochs, batch_size"),
+        ("train=3", "train: "),
+        ("train.epochs=abc", "train.epochs: "),
+        ("train.epochs=2.5", "train.epochs: "),
+        ("train.epochs=[1]", "train.epochs: "),
+        ("train.epochs.deep=1", "train.epochs: "),
+        ("train.lr=nan", "train.lr: "),
+        ("train.lr=-1", "train.lr: "),
+        ("train.lr=inf", "train.lr: "),
+        ('data.fit=["rate"]', "data.fit"),
+        ("model.size=huge", "'nano', 'tiny'"),
+        ("model.direction=Fo", "'Fo-Fo', 'Fo-Bi' or 'Bi-Bi'"),
+        ("frontend.low_hz=9000", "low_hz 9000"),
+        ("frontend.frames=99", "frames 99 is not a multiple"),
+        ("train.betas=[0.9]", "train.betas"),
+    ],
+)
 def test_one_mistake(override, expected):
     text = problem("quickstart", [override])
     assert "1 mistake:" in text and expected in text
 
 
-@pytest.mark.parametrize("override", ["train.epochs=true", 'train.epochs="7"', 'train.lr="0.1"', "augment.mixup=true",
-                                      "model.published_gate_gradient=1"])
+@pytest.mark.parametrize(
+    "override",
+    [
+        "train.epochs=true",
+        'train.epochs="7"',
+        'train.lr="0.1"',
+        "augment.mixup=true",
+        "model.published_gate_gradient=1",
+    ],
+)
 def test_a_wrong_type_is_not_bent_into_the_right_one(override):
     assert override.split("=")[0] in problem("quickstart", [override])
 
@@ -187,9 +242,17 @@ def test_recipes_cannot_be_changed():
         load_recipe("synth").train.epochs = 3
 
 
-@pytest.mark.parametrize("name, expected", [
-    ("fsd", "did you mean fsdd?"), ("quikstart", "did you mean quickstart?"), ("nothing-like-it", "fix: `aum info recipes` lists them"),
-    ("no/such.toml", "no/such.toml"), ("no/fsd.toml", "did you mean fsdd?"), ("vggsond-modrn", "did you mean vggsound-modern, vggsound")])
+@pytest.mark.parametrize(
+    "name, expected",
+    [
+        ("fsd", "did you mean fsdd?"),
+        ("quikstart", "did you mean quickstart?"),
+        ("nothing-like-it", "fix: `aum info recipes` lists them"),
+        ("no/such.toml", "no/such.toml"),
+        ("no/fsd.toml", "did you mean fsdd?"),
+        ("vggsond-modrn", "did you mean vggsound-modern, vggsound"),
+    ],
+)
 def test_unknown_recipe(name, expected):
     text = problem(name)
     assert f"there is no recipe {name}" in text and expected in text and "aum info recipes" in text and len(text) < 300
@@ -234,8 +297,13 @@ def test_a_folder_is_no_recipe(tmp_path):
     assert "there is no recipe" in problem(tmp_path / "mine.toml")
 
 
-OPTIONAL = [f"{section}.{name}" for section, field in Recipe.model_fields.items() if hasattr(field.annotation, "model_fields")
-            for name, each in field.annotation.model_fields.items() if type(None) in typing.get_args(each.annotation)]
+OPTIONAL = [
+    f"{section}.{name}"
+    for section, field in Recipe.model_fields.items()
+    if hasattr(field.annotation, "model_fields")
+    for name, each in field.annotation.model_fields.items()
+    if type(None) in typing.get_args(each.annotation)
+]
 
 
 @pytest.mark.parametrize("text", ["none", "None", ""])
@@ -255,6 +323,8 @@ def test_values_that_are_needed_take_no_none():
 
 def test_zero_switches_each_augmentation_off():
     recipe = load_recipe("quickstart")
-    values = {name: 0 for name, field in type(recipe.augment).model_fields.items() if isinstance(field.default, (int, float))}
+    values = {
+        name: 0 for name, field in type(recipe.augment).model_fields.items() if isinstance(field.default, (int, float))
+    }
     assert recipe.with_values(augment=values).augment == type(recipe.augment)()
     assert len(values) >= 15

@@ -15,16 +15,21 @@ from aumcli.threads import SPINS, one_thread
 pytest_plugins = ["aum_fixtures"]
 
 
-@pytest.mark.parametrize("given, before, expected", [
-    ({}, "", SPINS),
-    ({"GOMP_SPINCOUNT": "7"}, "", "7"),                 # what the user set stays
-    ({"OMP_WAIT_POLICY": "active"}, "", None),
-    ({}, "import torch; ", None),                       # libgomp has read its variables already
-])
+@pytest.mark.parametrize(
+    "given, before, expected",
+    [
+        ({}, "", SPINS),
+        ({"GOMP_SPINCOUNT": "7"}, "", "7"),  # what the user set stays
+        ({"OMP_WAIT_POLICY": "active"}, "", None),
+        ({}, "import torch; ", None),  # libgomp has read its variables already
+    ],
+)
 def test_threads_spin_shortly_unless_the_user_said_how(given, before, expected):
     environment = {key: value for key, value in os.environ.items() if key not in ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY")}
     code = f"{before}import aumcli, json, os; print(json.dumps(os.environ.get('GOMP_SPINCOUNT')))"
-    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=environment | given)
+    result = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, env=environment | given
+    )
     assert json.loads(result.stdout) == expected
 
 
@@ -58,7 +63,10 @@ def test_commands_take_the_number_of_threads(aum, asked, trained, clips, tmp_pat
     asked.clear()
     assert aum("bench", "--compare", tmp_path / "none.json", "--threads", 4).code == 2 and asked == [4]
     asked.clear()
-    assert aum("train", "--data", trained.parent / "no-data", "--out", tmp_path / "run", "--threads", 6).code == 2 and asked[0] == 6
+    assert (
+        aum("train", "--data", trained.parent / "no-data", "--out", tmp_path / "run", "--threads", 6).code == 2
+        and asked[0] == 6
+    )
     assert aum("eval", trained, "--threads", 0).code == 2
 
 

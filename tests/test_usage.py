@@ -24,19 +24,22 @@ def here(tmp_path, monkeypatch):
     return tmp_path
 
 
-@pytest.mark.parametrize("arguments, words", [
-    (["train", "--epochs", "3"], "--set train.epochs=3"),
-    (["train", "--batch-size=16"], "--set train.batch_size=16"),
-    (["ablate", "--lr", "-h"], "--set train.lr=VALUE"),
-    (["train", "--n-mels", "80"], "--set frontend.n_mels=80"),
-    (["train", "fsdd"], "aum train --recipe fsdd"),
-    (["predict", "--thresh", "0.3", "x.wav"], "--threshold"),
-    (["eval"], "aum eval runs/NAME"),
-    (["prepare"], "aum prepare folder"),
-    (["predikt", "x.wav"], "predict"),
-    (["bench", "--max-tokens", "x"], "aum bench --help"),
-    (["train", "--nothing-like-it"], "aum train --help"),
-])
+@pytest.mark.parametrize(
+    "arguments, words",
+    [
+        (["train", "--epochs", "3"], "--set train.epochs=3"),
+        (["train", "--batch-size=16"], "--set train.batch_size=16"),
+        (["ablate", "--lr", "-h"], "--set train.lr=VALUE"),
+        (["train", "--n-mels", "80"], "--set frontend.n_mels=80"),
+        (["train", "fsdd"], "aum train --recipe fsdd"),
+        (["predict", "--thresh", "0.3", "x.wav"], "--threshold"),
+        (["eval"], "aum eval runs/NAME"),
+        (["prepare"], "aum prepare folder"),
+        (["predikt", "x.wav"], "predict"),
+        (["bench", "--max-tokens", "x"], "aum bench --help"),
+        (["train", "--nothing-like-it"], "aum train --help"),
+    ],
+)
 def test_what_was_meant_is_named(aum, arguments, words):
     result = aum(*arguments)
     assert result.code == 2 and not result.out
@@ -86,7 +89,7 @@ def test_errors_have_colours_on_a_terminal(monkeypatch, variables, coloured):
         console.print_error(AumError("clip\x1b[2Jname is bad", fix="mend it"))
         text = stream.getvalue()
         assert ("\x1b[1;31merror:\x1b[0m clip" in text and "\x1b[1;32mfix:\x1b[0m mend" in text) is expected
-        assert "\x1b[2J" not in text                                   # a name commands no terminal
+        assert "\x1b[2J" not in text  # a name commands no terminal
         assert expected or text.startswith("error: clip")
 
 
@@ -103,16 +106,24 @@ def test_a_list_from_standard_input_with_comments(clips, monkeypatch, here):
 
 
 def test_of_a_long_file_it_is_said_how_far_it_is(trained, here, monkeypatch):
+    from tiny import sound
+
     from aumcli.classifier import load_model
     from aumcli.predict import predict_config, scoring
     from aumcli.predict.inputs import Source
-    from tiny import sound
 
     monkeypatch.setattr("aumcli.predict.decoding.PART_SAMPLES", 8000 * 20)
     places = []
-    long, short = (Source.of(sound(here / name, 300.0, seconds=seconds)) for name, seconds in (("long.wav", 150), ("short.wav", 3)))
+    long, short = (
+        Source.of(sound(here / name, 300.0, seconds=seconds)) for name, seconds in (("long.wav", 150), ("short.wav", 3))
+    )
     for _ in scoring.predict_groups(load_model(trained), [long, short], predict_config(), at=places.append):
         pass
-    assert places and all(place.endswith("of long.wav") for place in places) and places == sorted(places) and places[-1].startswith("2:")
+    assert (
+        places
+        and all(place.endswith("of long.wav") for place in places)
+        and places == sorted(places)
+        and places[-1].startswith("2:")
+    )
     assert scoring.clock(3725) == "1:02:05" and scoring.clock(59) == "0:59"
     assert os.path.exists("long.wav")

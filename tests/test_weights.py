@@ -19,9 +19,13 @@ from aumcli.weights import read_config, read_model, save_model
 def make(**changes) -> tuple[AudioMamba, ModelConfig]:
     values = {"width": 16, "depth": 2, "n_classes": 3, "n_mels": 32, "frames": 48, "state_size": 4, **changes}
     model = AudioMambaConfig(**values)
-    config = ModelConfig(model=model, frontend=FrontendConfig(n_mels=model.n_mels, frames=model.frames, sample_rate_hz=8000),
-                         labels=tuple("abcdefgh"[: model.n_classes]), activation="softmax",
-                         provenance={"seed": 3, "data": "data/ü", "epoch": None, "scores": [0.5, 1]})
+    config = ModelConfig(
+        model=model,
+        frontend=FrontendConfig(n_mels=model.n_mels, frames=model.frames, sample_rate_hz=8000),
+        labels=tuple("abcdefgh"[: model.n_classes]),
+        activation="softmax",
+        provenance={"seed": 3, "data": "data/ü", "epoch": None, "scores": [0.5, 1]},
+    )
     torch.manual_seed(5)
     return AudioMamba(model), config
 
@@ -56,8 +60,14 @@ def test_round_trip_bit_by_bit(saved):
 
 def test_the_tensors_have_the_authors_names(saved):
     names = set(load_file(saved / "model.safetensors"))
-    assert {"patch_embed.proj.weight", "pos_embed.pos_embed", "cls_token", "layers.0.mixer.A_b_log", "norm_f.weight",
-            "head.weight"} <= names
+    assert {
+        "patch_embed.proj.weight",
+        "pos_embed.pos_embed",
+        "cls_token",
+        "layers.0.mixer.A_b_log",
+        "norm_f.weight",
+        "head.weight",
+    } <= names
 
 
 def test_the_same_model_gives_the_same_bytes(saved, tmp_path):
@@ -100,9 +110,17 @@ def test_missing_folder_and_files(saved, tmp_path):
     assert "has no config.json" in problem(saved).problem
 
 
-@pytest.mark.parametrize("spoil", [
-    lambda data: data[:-100], lambda data: data[:6], lambda data: b"", lambda data: b"\xff" * 8 + data[8:],
-    lambda data: b"not weights at all"], ids=["cut at the end", "cut in the header", "empty", "absurd header", "text"])
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        lambda data: data[:-100],
+        lambda data: data[:6],
+        lambda data: b"",
+        lambda data: b"\xff" * 8 + data[8:],
+        lambda data: b"not weights at all",
+    ],
+    ids=["cut at the end", "cut in the header", "empty", "absurd header", "text"],
+)
 def test_damaged_weights(saved, spoil):
     path = saved / "model.safetensors"
     path.write_bytes(spoil(path.read_bytes()))
@@ -120,10 +138,15 @@ class Bomb:
         return os.mkdir, (str(self.path),)
 
 
-@pytest.mark.parametrize("write", [
-    lambda path, bomb: path.write_bytes(pickle.dumps(bomb)), lambda path, bomb: torch.save(bomb, path),
-    lambda path, bomb: torch.save({"a": torch.zeros(2), "b": bomb}, path, _use_new_zipfile_serialization=False)],
-    ids=["pickle", "pth", "old pth"])
+@pytest.mark.parametrize(
+    "write",
+    [
+        lambda path, bomb: path.write_bytes(pickle.dumps(bomb)),
+        lambda path, bomb: torch.save(bomb, path),
+        lambda path, bomb: torch.save({"a": torch.zeros(2), "b": bomb}, path, _use_new_zipfile_serialization=False),
+    ],
+    ids=["pickle", "pth", "old pth"],
+)
 def test_a_pickle_is_never_loaded(saved, tmp_path, write):
     write(saved / "model.safetensors", Bomb(tmp_path / "exploded"))
     assert "can't read" in problem(saved).problem
@@ -135,8 +158,9 @@ def test_a_published_checkpoint_under_a_false_name(saved):
     assert "can't read" in problem(saved).problem
 
 
-@pytest.mark.parametrize("other", [{"width": 32}, {"depth": 3}, {"n_classes": 4}, {"state_size": 8}, {"frames": 64},
-                                   {"direction": "Bi-Bi"}])
+@pytest.mark.parametrize(
+    "other", [{"width": 32}, {"depth": 3}, {"n_classes": 4}, {"state_size": 8}, {"frames": 64}, {"direction": "Bi-Bi"}]
+)
 def test_weights_of_another_model(saved, tmp_path, other):
     network, config = make(**other)
     save_model(tmp_path / "other", network.state_dict(), config)
@@ -153,10 +177,20 @@ def test_missing_and_additional_tensors(saved):
     assert "head.bias" in problem(saved).problem
 
 
-@pytest.mark.parametrize("change", [
-    lambda c: c.pop("labels"), lambda c: c["labels"].append("more"), lambda c: c["frontend"].update(frames=64),
-    lambda c: c["model"].update(depht=3), lambda c: c["model"].update(width="wide"), lambda c: c.update(format=99),
-    lambda c: c.update(activation="none"), lambda c: c.update(intruder=1), lambda c: c["frontend"].update(std=0)])
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda c: c.pop("labels"),
+        lambda c: c["labels"].append("more"),
+        lambda c: c["frontend"].update(frames=64),
+        lambda c: c["model"].update(depht=3),
+        lambda c: c["model"].update(width="wide"),
+        lambda c: c.update(format=99),
+        lambda c: c.update(activation="none"),
+        lambda c: c.update(intruder=1),
+        lambda c: c["frontend"].update(std=0),
+    ],
+)
 def test_damaged_config(saved, change):
     path = saved / "config.json"
     values = json.loads(path.read_text(encoding="utf-8"))

@@ -23,9 +23,16 @@ def steps(what: str):
     os._exit(3)
 
 
-@pytest.mark.parametrize("what, words", [
-    ("disk", "OSError: [Errno 28] No space left on device"), ("ours", "KeyError: 'place'"), ("memory", OUT_OF_MEMORY), ("theirs", "first line"),
-    ("dies", "its process ended with code 3")])
+@pytest.mark.parametrize(
+    "what, words",
+    [
+        ("disk", "OSError: [Errno 28] No space left on device"),
+        ("ours", "KeyError: 'place'"),
+        ("memory", OUT_OF_MEMORY),
+        ("theirs", "first line"),
+        ("dies", "its process ended with code 3"),
+    ],
+)
 def test_what_ends_it_is_an_answer(monkeypatch, capfd, what, words):
     monkeypatch.setenv("AUM_DEBUG", "")
     worker = Worker(steps, what)

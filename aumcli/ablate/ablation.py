@@ -31,12 +31,23 @@ from aumcli.files import read_json
 from aumcli.train.rehearsal import duration, rehearse
 from aumcli.weights import read_config
 
-DATA = Path("data")      # where aum prepare puts the corpora
+DATA = Path("data")  # where aum prepare puts the corpora
 
 
-def ablate(recipe: str, out: Path | str, data: Path | str | None = None, grid: Sequence[str] = TABLE_2, seeds: int = 3,
-           overrides: Sequence[str] = (), device: str = "cpu", models: Sequence[str] = (), jobs: int | None = None,
-           threads: int = 1, init: Sequence[str] = (), say=print) -> Ablation:
+def ablate(
+    recipe: str,
+    out: Path | str,
+    data: Path | str | None = None,
+    grid: Sequence[str] = TABLE_2,
+    seeds: int = 3,
+    overrides: Sequence[str] = (),
+    device: str = "cpu",
+    models: Sequence[str] = (),
+    jobs: int | None = None,
+    threads: int = 1,
+    init: Sequence[str] = (),
+    say=print,
+) -> Ablation:
     """Train and test every variant of a grid.
 
     Args:
@@ -61,18 +72,32 @@ def ablate(recipe: str, out: Path | str, data: Path | str | None = None, grid: S
     Raises:
         AumError: a mistake in the grid, the recipe or the data, before anything is trained.
     """
-    for result, in _run([plan_ablation(recipe, out, data, grid, seeds, overrides, models, init)], device, jobs, threads, say):
+    for (result,) in _run(
+        [plan_ablation(recipe, out, data, grid, seeds, overrides, models, init)], device, jobs, threads, say
+    ):
         write_ablation(result, Path(out))
     return result
 
 
-def plan_ablation(recipe: str, out: Path | str, data: Path | str | None = None, grid: Sequence[str] = TABLE_2, seeds: int = 3,
-                  overrides: Sequence[str] = (), models: Sequence[str] = (), init: Sequence[str] = ()) -> Study:
+def plan_ablation(
+    recipe: str,
+    out: Path | str,
+    data: Path | str | None = None,
+    grid: Sequence[str] = TABLE_2,
+    seeds: int = 3,
+    overrides: Sequence[str] = (),
+    models: Sequence[str] = (),
+    init: Sequence[str] = (),
+) -> Study:
     """The runs of `ablate`, which see; nothing is trained."""
     if unknown := [each for each in models if each not in ARCHITECTURES]:
-        raise AumError(f"--models: there is no architecture {unknown[0]!r}", fix=f"choose among: {', '.join(ARCHITECTURES)}")
+        raise AumError(
+            f"--models: there is no architecture {unknown[0]!r}", fix=f"choose among: {', '.join(ARCHITECTURES)}"
+        )
     data = None if data is None else Path(data)
-    return grid_study(recipe, Path(out), data, axes_of(grid, models), seeds, overrides, len(models) > 1, starts_of(init))
+    return grid_study(
+        recipe, Path(out), data, axes_of(grid, models), seeds, overrides, len(models) > 1, starts_of(init)
+    )
 
 
 def ablate_table(
@@ -113,8 +138,16 @@ def ablate_table(
     return table
 
 
-def plan_table(number: int, out: Path | str, data: Path | str = DATA, corpora: Sequence[str] = (), rows: Sequence[str] = (),
-               seeds: int = 3, overrides: Sequence[str] = (), init: Sequence[str] = ()) -> tuple[list[Study], Path]:
+def plan_table(
+    number: int,
+    out: Path | str,
+    data: Path | str = DATA,
+    corpora: Sequence[str] = (),
+    rows: Sequence[str] = (),
+    seeds: int = 3,
+    overrides: Sequence[str] = (),
+    init: Sequence[str] = (),
+) -> tuple[list[Study], Path]:
     """The runs of `ablate_table`, which see, and the folder of its results; nothing is trained."""
     out, data = Path(out), Path(data)
     if number not in (paper.GRID, *paper.TABLES):
@@ -161,8 +194,10 @@ def dry_run(studies: Sequence[Study], device: str = "cpu", jobs: int | None = No
     finally:
         torch.set_num_threads(before)
     at_once = max(1, min(jobs, len(left_s)))
-    yield (f"{len(plans)} runs, {done} done, {len(left_s)} to do, {at_once} at a time with {threads} thread{'s' * (threads > 1)} each: "
-           f"about {duration(sum(left_s) / at_once)}, tests and what they cost each other aside")
+    yield (
+        f"{len(plans)} runs, {done} done, {len(left_s)} to do, {at_once} at a time with {threads} thread{'s' * (threads > 1)} each: "
+        f"about {duration(sum(left_s) / at_once)}, tests and what they cost each other aside"
+    )
 
 
 def _run(studies: list[Study], device: str, jobs: int | None, threads: int, say) -> Iterator[list[Ablation]]:
@@ -196,12 +231,17 @@ def _check_prepared(number: int, data: Path, corpora: Sequence[str]) -> None:
 
 def _check(plans: Sequence[Plan]) -> None:
     """Find the mistakes that many runs would share before any: weights that aren't given, missing data and splits."""
-    unstarted = {plan.recipe.model.architecture: plan.recipe.train.pretrained for plan in plans
-                 if plan.recipe.train.pretrained and not plan.recipe.train.init}
+    unstarted = {
+        plan.recipe.model.architecture: plan.recipe.train.pretrained
+        for plan in plans
+        if plan.recipe.train.pretrained and not plan.recipe.train.init
+    }
     if unstarted:
-        raise AumError("these runs start from weights that were not given: "
-                       + "; ".join(f"{architecture} from {source}" for architecture, source in unstarted.items()),
-                       fix=" ".join(f"--init {architecture}=PATH" for architecture in unstarted))
+        raise AumError(
+            "these runs start from weights that were not given: "
+            + "; ".join(f"{architecture} from {source}" for architecture, source in unstarted.items()),
+            fix=" ".join(f"--init {architecture}=PATH" for architecture in unstarted),
+        )
     manifests = {}
     for plan in {(plan.data, plan.recipe.data): plan for plan in plans}.values():
         place, config = plan.data or plan.recipe.data.corpus, plan.recipe.data
@@ -268,7 +308,7 @@ def _compare(result: Ablation, plans: list[list[Plan]]):
     """The two cells' comparison over the seeds that both have; None for none, or where they report on other clips."""
     pairs = list(zip(result.cells, plans))
     if result.table:
-        pairs.reverse()             # the paper's tables have the rival first
+        pairs.reverse()  # the paper's tables have the rival first
     (first, _), (second, _) = pairs
     seeds = sorted(set(first.scores) & set(second.scores))
     reported = {(runs[0].recipe.data.reported, runs[0].recipe.data.hold_out) for _, runs in pairs}
@@ -277,17 +317,26 @@ def _compare(result: Ablation, plans: list[list[Plan]]):
     kept = [[read_scores(scores_of(runs[seed])) for seed in seeds] for _, runs in pairs]
     clips, _, targets = kept[0][0]
     if any(each[0] != clips or (each[2] != targets).any() for one in kept for each in one):
-        raise AumError(f"the runs of {first.name} and {second.name} were not tested on the same clips",
-                       fix=f"remove their {scores_of(plans[0][0]).name} and run the same command again")
-    return compare(value_of(first.overrides[-1]) if len(first.overrides) == 1 else first.name,
-                   value_of(second.overrides[-1]) if len(second.overrides) == 1 else second.name, result.metric, seeds,
-                   tuple([each[1] for each in one] for one in kept), targets,
-                   tuple([cell.scores[seed] for seed in seeds] for cell in (first, second)))
+        raise AumError(
+            f"the runs of {first.name} and {second.name} were not tested on the same clips",
+            fix=f"remove their {scores_of(plans[0][0]).name} and run the same command again",
+        )
+    return compare(
+        value_of(first.overrides[-1]) if len(first.overrides) == 1 else first.name,
+        value_of(second.overrides[-1]) if len(second.overrides) == 1 else second.name,
+        result.metric,
+        seeds,
+        tuple([each[1] for each in one] for one in kept),
+        targets,
+        tuple([cell.scores[seed] for seed in seeds] for cell in (first, second)),
+    )
 
 
 def _machine(folder: Path) -> str:
     """What trained a run, in words."""
     report = read_json(folder / "report.json")
     place = report["environment"]
-    return (f"{report['device']} ({place['cpu']}), {report['backend']} backend, {place['threads']} thread{'s' if place['threads'] > 1 else ''}, "
-            f"torch {place['torch']}, aumcli {place['aumcli']}")
+    return (
+        f"{report['device']} ({place['cpu']}), {report['backend']} backend, {place['threads']} thread{'s' if place['threads'] > 1 else ''}, "
+        f"torch {place['torch']}, aumcli {place['aumcli']}"
+    )

@@ -5,8 +5,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from aumcli.ablate.grid import value_of
-from aumcli.paper import Published
 from aumcli.ablate.significance import Comparison
+from aumcli.paper import Published
 
 
 @dataclass(frozen=True)
@@ -17,7 +17,7 @@ class Cell:
     scores: dict[int, float]
     failures: dict[int, str]
     parameters: int | None = None
-    published: Published | None = None      # what the paper reports of it
+    published: Published | None = None  # what the paper reports of it
 
     @property
     def name(self) -> str:
@@ -41,16 +41,16 @@ class Ablation:
 
     recipe: str
     overrides: tuple[str, ...]
-    axes: list[list[str]]           # "section.key=value" each
+    axes: list[list[str]]  # "section.key=value" each
     seeds: int
-    cells: list[Cell]               # in the grid's order: the last axis runs fastest
-    metric: str = ""                # accuracy or mAP; "" before the first result
+    cells: list[Cell]  # in the grid's order: the last axis runs fastest
+    metric: str = ""  # accuracy or mAP; "" before the first result
     machines: list[str] = field(default_factory=list)
     comparison: Comparison | None = None
-    split: str = "test"             # that is reported; "reported" where the cells have different ones
+    split: str = "test"  # that is reported; "reported" where the cells have different ones
     starts: list[str] = field(default_factory=list)  # from which checkpoint each architecture's runs started
     leaks: list[str] = field(default_factory=list)  # what the reported clips serve for besides, see `DataConfig.leak`
-    table: int = 0                  # of the paper, of which this is a corpus; 0: none
+    table: int = 0  # of the paper, of which this is a corpus; 0: none
 
     @property
     def failed(self) -> bool:
@@ -88,6 +88,7 @@ class Ablation:
 
     def rank(self, cell: Cell) -> int:
         """2 for the best of all cells, 1 for the best of a row, else 0; equals share a rank, a lone cell has none."""
+
         def best(cells: list[Cell]) -> bool:
             means = [each.mean for each in cells if each.mean is not None]
             return len(means) > 1 and cell.mean == max(means)
@@ -102,7 +103,7 @@ class Table:
 
     number: int
     results: list[Ablation]
-    folder: Path                    # of its files
+    folder: Path  # of its files
 
     @property
     def failed(self) -> bool:

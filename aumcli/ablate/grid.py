@@ -8,9 +8,9 @@ from functools import cache
 from pathlib import Path
 
 from aumcli import paper
-from aumcli.paper import Published
 from aumcli.config import ARCHITECTURES, NetworkConfig
 from aumcli.errors import AumError
+from aumcli.paper import Published
 from aumcli.recipe import Recipe, load_recipe
 
 TABLE_2 = (f"{paper.DIRECTION}=Fo-Fo,Fo-Bi,Bi-Bi", f"{paper.POSITION}=head,mid,end")  # the paper's
@@ -21,11 +21,11 @@ ARCHITECTURE, WIDTH = "model.architecture", "model.mlp_width"
 class Plan:
     """One run: a variant with a seed."""
 
-    variant: tuple[str, ...]     # its value on each axis, "key=value" each
+    variant: tuple[str, ...]  # its value on each axis, "key=value" each
     seed: int
     recipe: Recipe
     folder: Path
-    data: Path | None            # prepared; None: the recipe's corpus
+    data: Path | None  # prepared; None: the recipe's corpus
     published: Published | None  # what the paper reports of it
 
     @property
@@ -39,11 +39,11 @@ class Study:
     """What an ablation is to train."""
 
     recipe: str
-    overrides: tuple[str, ...]   # of all cells
-    axes: list[list[str]]        # "key=value" each
+    overrides: tuple[str, ...]  # of all cells
+    axes: list[list[str]]  # "key=value" each
     seeds: int
-    plans: list[list[Plan]]      # the runs of each variant, in the grid's order
-    table: int = 0               # of the paper; 0: none
+    plans: list[list[Plan]]  # the runs of each variant, in the grid's order
+    table: int = 0  # of the paper; 0: none
 
     @property
     def runs(self) -> list[Plan]:
@@ -117,14 +117,22 @@ def grid_study(
         texts = [*overrides, *variant]
         if equal and f"{ARCHITECTURE}=ast" in variant and not any(text.startswith(f"{WIDTH}=") for text in texts):
             texts.append(f"{WIDTH}={equal_width(recipe, texts)}")
-        folder = out / "_".join(map(value_of, variant)).replace("/", "-")     # a value can be a path
+        folder = out / "_".join(map(value_of, variant)).replace("/", "-")  # a value can be a path
         published = paper.published_cell(recipe, variant, load_recipe(recipe, texts).model)
         plans.append(_runs(variant, recipe, texts, folder, data, seeds, starts, published))
     return Study(recipe, tuple(overrides), axes, seeds, plans, table)
 
 
-def table_studies(number: int, out: Path, data: Path, corpora: Sequence[str], rows: Sequence[str], seeds: int,
-                  overrides: Sequence[str], starts: Mapping[str, str]) -> list[Study]:
+def table_studies(
+    number: int,
+    out: Path,
+    data: Path,
+    corpora: Sequence[str],
+    rows: Sequence[str],
+    seeds: int,
+    overrides: Sequence[str],
+    starts: Mapping[str, str],
+) -> list[Study]:
     """The runs of one of the paper's tables, a study for each corpus.
 
     Args:
@@ -156,13 +164,23 @@ def table_studies(number: int, out: Path, data: Path, corpora: Sequence[str], ro
     return studies
 
 
-def _runs(variant: tuple[str, ...], recipe: str, overrides: Sequence[str], folder: Path, data: Path | None, seeds: int,
-          starts: Mapping[str, str], published: Published | None) -> list[Plan]:
+def _runs(
+    variant: tuple[str, ...],
+    recipe: str,
+    overrides: Sequence[str],
+    folder: Path,
+    data: Path | None,
+    seeds: int,
+    starts: Mapping[str, str],
+    published: Published | None,
+) -> list[Plan]:
     """A variant's runs."""
     start = starts.get(load_recipe(recipe, [*overrides]).model.architecture)
     texts = [*overrides, *([f"train.init={json.dumps(start)}"] if start else [])]
-    return [Plan(variant, seed, load_recipe(recipe, [*texts, f"seed={seed}"]), folder / f"seed-{seed}", data, published)
-            for seed in range(seeds)]
+    return [
+        Plan(variant, seed, load_recipe(recipe, [*texts, f"seed={seed}"]), folder / f"seed-{seed}", data, published)
+        for seed in range(seeds)
+    ]
 
 
 def equal_width(recipe: str, overrides: Sequence[str]) -> int:
@@ -170,7 +188,9 @@ def equal_width(recipe: str, overrides: Sequence[str]) -> int:
 
     Classes and length, which only the data tell, count alike in both.
     """
-    aum = load_recipe(recipe, [f"{ARCHITECTURE}=aum" if text == f"{ARCHITECTURE}=ast" else text for text in overrides]).model
+    aum = load_recipe(
+        recipe, [f"{ARCHITECTURE}=aum" if text == f"{ARCHITECTURE}=ast" else text for text in overrides]
+    ).model
     one, two = (load_recipe(recipe, [*overrides, f"{WIDTH}={width}"]).model for width in (1, 2))
     least = count_parameters(one)
     return 1 + round((count_parameters(aum) - least) / (count_parameters(two) - least))
@@ -183,12 +203,14 @@ def count_parameters(config: NetworkConfig) -> int:
 
     from aumcli.core import build_network
 
-    with torch.device("meta"):      # shapes without numbers
+    with torch.device("meta"):  # shapes without numbers
         return sum(x.numel() for x in build_network(config).parameters())
 
 
 def _axis(text: str) -> list[str]:
     key, equals, values = text.partition("=")
     if not equals or not all(value.strip() for value in values.split(",")):
-        raise AumError(f"--grid {text} is not key=value,value", fix="write for example --grid model.cls_position=head,mid,end")
+        raise AumError(
+            f"--grid {text} is not key=value,value", fix="write for example --grid model.cls_position=head,mid,end"
+        )
     return [f"{key.strip()}={value.strip()}" for value in values.split(",")]

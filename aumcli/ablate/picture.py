@@ -26,7 +26,9 @@ def plot_heat_map(result: Ablation, path: Path | str) -> None:
     from matplotlib.patches import Rectangle
 
     rows = result.rows()
-    means = np.array([[np.nan if cell.mean is None else 100 * cell.mean for cell in row] for row in rows])      # (down, across)
+    means = np.array(
+        [[np.nan if cell.mean is None else 100 * cell.mean for cell in row] for row in rows]
+    )  # (down, across)
     low, high = _span(means[np.isfinite(means)])
     below = bool((means < low).any())
     with rc_context({**STYLE, "axes.grid": False, "axes.spines.left": False, "axes.spines.bottom": False}):
@@ -37,10 +39,23 @@ def plot_heat_map(result: Ablation, path: Path | str) -> None:
         for i, row in enumerate(rows):
             for j, cell in enumerate(row):
                 rank, shade = result.rank(cell), (means[i, j] - low) / (high - low)
-                text = "failed" if cell.failures and cell.mean is None else "-" if cell.mean is None else f"{means[i, j]:.2f}"
+                text = (
+                    "failed"
+                    if cell.failures and cell.mean is None
+                    else "-"
+                    if cell.mean is None
+                    else f"{means[i, j]:.2f}"
+                )
                 text += "" if cell.std is None else f"\n± {100 * cell.std:.2f}"
-                axes.text(j, i, text, ha="center", va="center", weight="bold" if rank else "normal",
-                          color="white" if shade > 0.6 else "black")
+                axes.text(
+                    j,
+                    i,
+                    text,
+                    ha="center",
+                    va="center",
+                    weight="bold" if rank else "normal",
+                    color="white" if shade > 0.6 else "black",
+                )
                 if rank == 2:
                     axes.add_patch(Rectangle((j - 0.47, i - 0.47), 0.94, 0.94, fill=False, lw=2, ec="#D55E00"))
         axes.set_xticks(range(means.shape[1]), map(value_of, result.axes[1]))

@@ -14,8 +14,8 @@ from aumcli.recipe import MEASURED, dump_recipe, load_recipe
 from aumcli.train import train
 from aumcli.worker import Worker
 
-PLANNED = "planned.toml"      # a run's recipe before it was fitted to the data
-REPORT, RESULT = "report.json", "eval-{}.json"      # of a finished run; the latter of the split that is reported
+PLANNED = "planned.toml"  # a run's recipe before it was fitted to the data
+REPORT, RESULT = "report.json", "eval-{}.json"  # of a finished run; the latter of the split that is reported
 FITTED = {"model": ("n_classes",), "data": ("fit",), "train": ("loss",)}
 
 
@@ -86,7 +86,7 @@ def _one_by_one(plans: Sequence[Plan], device: str, threads: int, say) -> Iterat
             try:
                 finish(plan, device, say)
             except AumError as error:
-                if error.exit_code >= 128:       # the user's wish to stop is no failure
+                if error.exit_code >= 128:  # the user's wish to stop is no failure
                     raise
                 yield plan, error.problem
             else:
@@ -150,7 +150,9 @@ def _check_recipe(plan: Plan) -> None:
     else:
         same = True
     if not same:
-        raise AumError(f"{plan.folder} holds a run of another recipe", fix="choose another --out, or remove that folder")
+        raise AumError(
+            f"{plan.folder} holds a run of another recipe", fix="choose another --out, or remove that folder"
+        )
 
 
 def scores_of(plan: Plan) -> Path:

@@ -8,7 +8,7 @@ import numpy as np
 
 from aumcli.names import counted
 
-DRAWS = 1000            # of the bootstrap
+DRAWS = 1000  # of the bootstrap
 POWER, LEVEL = 0.8, 0.05
 
 
@@ -23,16 +23,16 @@ class Comparison:
     second: str
     metric: str
     seeds: tuple[int, ...]
-    difference: float                              # mean over the seeds
-    t: float | None                                # paired t-test over seeds; None where it isn't defined
+    difference: float  # mean over the seeds
+    t: float | None  # paired t-test over seeds; None where it isn't defined
     p_seeds: float | None
-    interval_seeds: tuple[float, float] | None     # 95 %
-    detectable: float | None                       # a true difference that so many seeds find four times out of five
+    interval_seeds: tuple[float, float] | None  # 95 %
+    detectable: float | None  # a true difference that so many seeds find four times out of five
     clips: int
-    only_first: int | None                         # right in the first alone, over clips and seeds; None for several labels
+    only_first: int | None  # right in the first alone, over clips and seeds; None for several labels
     only_second: int | None
     p_clips: float
-    interval_clips: tuple[float, float]            # 95 %, bootstrap
+    interval_clips: tuple[float, float]  # 95 %, bootstrap
 
     def sentences(self) -> list[str]:
         """What the figures say, in words."""
@@ -43,15 +43,19 @@ class Comparison:
             lines.append("Over seeds: no test is possible with one seed, or where all seeds differ alike.")
         else:
             low, high = (100 * x for x in self.interval_seeds)
-            lines.append(f"Over seeds: paired t({len(self.seeds) - 1}) = {self.t:.2f}, {_p(self.p_seeds)}, 95 % interval {low:+.2f} to "
-                         f"{high:+.2f}. With {len(self.seeds)} seeds that scatter like these, the test finds a true difference of "
-                         f"{100 * self.detectable:.2f} points in four cases out of five, smaller ones less often.")
+            lines.append(
+                f"Over seeds: paired t({len(self.seeds) - 1}) = {self.t:.2f}, {_p(self.p_seeds)}, 95 % interval {low:+.2f} to "
+                f"{high:+.2f}. With {len(self.seeds)} seeds that scatter like these, the test finds a true difference of "
+                f"{100 * self.detectable:.2f} points in four cases out of five, smaller ones less often."
+            )
         low, high = (100 * x for x in self.interval_clips)
         if self.only_first is None:
             test = f"paired bootstrap, {_p(self.p_clips)}"
         else:
-            test = (f"{self.only_first} times right in {self.first} alone, {self.only_second} times in {self.second} alone; "
-                    f"exact McNemar test on each clip's sum over the seeds, {_p(self.p_clips)}")
+            test = (
+                f"{self.only_first} times right in {self.first} alone, {self.only_second} times in {self.second} alone; "
+                f"exact McNemar test on each clip's sum over the seeds, {_p(self.p_clips)}"
+            )
         lines.append(
             f"Over {counted(self.clips, 'clip')}, these trained models taken as they are: {test}; bootstrap 95 % interval "
             f"{low:+.2f} to {high:+.2f}."
@@ -59,8 +63,15 @@ class Comparison:
         return lines
 
 
-def compare(first: str, second: str, metric: str, seeds: Sequence[int], scores: tuple[Sequence[np.ndarray], Sequence[np.ndarray]],
-            targets: np.ndarray, values: tuple[Sequence[float], Sequence[float]]) -> Comparison:
+def compare(
+    first: str,
+    second: str,
+    metric: str,
+    seeds: Sequence[int],
+    scores: tuple[Sequence[np.ndarray], Sequence[np.ndarray]],
+    targets: np.ndarray,
+    values: tuple[Sequence[float], Sequence[float]],
+) -> Comparison:
     """Compare two variants that were trained with the same seeds and tested on the same clips.
 
     Args:
@@ -76,21 +87,37 @@ def compare(first: str, second: str, metric: str, seeds: Sequence[int], scores: 
     differences = np.subtract(*values)
     t, p_seeds, interval, detectable = _over_seeds(differences)
     even = np.full(len(targets), 1 / len(targets))
-    weights = np.random.default_rng(0).multinomial(len(targets), even, size=DRAWS)                     # (draws, clips)
+    weights = np.random.default_rng(0).multinomial(len(targets), even, size=DRAWS)  # (draws, clips)
     only_first = only_second = None
     if targets.ndim == 1:
-        right = [np.stack([each.argmax(1) == targets for each in one]).astype(int) for one in scores]                     # (n, clips)
-        by_clip = (right[0] - right[1]).sum(0)                                                                            # (clips)
+        right = [np.stack([each.argmax(1) == targets for each in one]).astype(int) for one in scores]  # (n, clips)
+        by_clip = (right[0] - right[1]).sum(0)  # (clips)
         only_first, only_second = (int((right[i] > right[1 - i]).sum()) for i in (0, 1))
         p_clips = sign_flip_p(by_clip)
-        drawn = weights @ by_clip / (len(targets) * len(seeds))                                                           # (draws)
+        drawn = weights @ by_clip / (len(targets) * len(seeds))  # (draws)
     else:
-        drawn = np.mean([weighted_map(a, targets, weights) - weighted_map(b, targets, weights) for a, b in zip(*scores)], axis=0)
-        drawn = drawn[np.isfinite(drawn)]                   # of few clips a draw can have none of any class
+        drawn = np.mean(
+            [weighted_map(a, targets, weights) - weighted_map(b, targets, weights) for a, b in zip(*scores)], axis=0
+        )
+        drawn = drawn[np.isfinite(drawn)]  # of few clips a draw can have none of any class
         p_clips = min(1.0, 2 * (1 + min((drawn <= 0).sum(), (drawn >= 0).sum())) / (1 + len(drawn)))
     low, high = np.quantile(drawn, (LEVEL / 2, 1 - LEVEL / 2))
-    return Comparison(first, second, metric, tuple(seeds), float(differences.mean()), t, p_seeds, interval, detectable, len(targets),
-                      only_first, only_second, float(p_clips), (float(low), float(high)))
+    return Comparison(
+        first,
+        second,
+        metric,
+        tuple(seeds),
+        float(differences.mean()),
+        t,
+        p_seeds,
+        interval,
+        detectable,
+        len(targets),
+        only_first,
+        only_second,
+        float(p_clips),
+        (float(low), float(high)),
+    )
 
 
 def _over_seeds(differences: np.ndarray) -> tuple[float | None, float | None, tuple[float, float] | None, float | None]:
@@ -130,7 +157,7 @@ def sign_flip_p(differences: np.ndarray) -> float:
     """
     from scipy.stats import binom
 
-    chances = np.ones(1)                                    # of each sum, from the lowest to the highest
+    chances = np.ones(1)  # of each sum, from the lowest to the highest
     for size in range(1, int(np.abs(differences).max(initial=0)) + 1):
         n = int((np.abs(differences) == size).sum())
         steps = np.zeros(2 * size * n + 1)
@@ -156,7 +183,7 @@ def weighted_map(scores: np.ndarray, targets: np.ndarray, weights: np.ndarray) -
     by_clip, each = np.ascontiguousarray(weights.T, dtype=np.float32), []  # (clips, draws): whole numbers
     for column, positive in zip(scores.T, targets.T):
         order = np.argsort(-column, kind="stable")
-        ordered, hits = -column[order], np.flatnonzero(positive[order] > 0)                            # (positives)
+        ordered, hits = -column[order], np.flatnonzero(positive[order] > 0)  # (positives)
         if len(hits) in (0, len(order)):
             continue
         # precision counts at the positives alone: at how many clips each threshold stands, equal scores together

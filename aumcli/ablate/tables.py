@@ -8,15 +8,15 @@ from pathlib import Path
 
 from aumcli.ablate.cells import Ablation, Cell, Table
 from aumcli.ablate.grid import value_of
-from aumcli.paper import Published
 from aumcli.ablate.picture import plot_heat_map
 from aumcli.console import say
 from aumcli.files import write_json, write_text
+from aumcli.paper import Published
 from aumcli.report import drawn, markdown_table, print_table
 
 LATEX = str.maketrans({"_": r"\_", "&": r"\&", "%": r"\%", "#": r"\#", "$": r"\$", "±": r"$\pm$"})
-PAPER = "paper"                       # a row, or a column, of the paper's figures
-Mark = Callable[[str, int], str]      # a score's text and its rank -> its text in a format
+PAPER = "paper"  # a row, or a column, of the paper's figures
+Mark = Callable[[str, int], str]  # a score's text and its rank -> its text in a format
 
 
 def print_ablation(result: Ablation) -> None:
@@ -65,9 +65,15 @@ def table(result: Ablation, mark: Mark) -> tuple[list[str], list[list[str]]]:
     rows, has_paper = [], _has_paper([result])
     for cell in result.cells:
         seeds = " ".join(f"{100 * score:.2f}" for score in cell.scores.values()) or "-"
-        rows.append([*map(value_of, cell.overrides), mark(score_text(cell), result.rank(cell)),
-                     *([_paper_text(result.published(cell))] if has_paper else []), seeds,
-                     "-" if cell.parameters is None else f"{cell.parameters:,}"])
+        rows.append(
+            [
+                *map(value_of, cell.overrides),
+                mark(score_text(cell), result.rank(cell)),
+                *([_paper_text(result.published(cell))] if has_paper else []),
+                seeds,
+                "-" if cell.parameters is None else f"{cell.parameters:,}",
+            ]
+        )
     return [*result.keys, f"{result.what} (%)", *([PAPER] if has_paper else []), "by seed", "parameters"], rows
 
 
@@ -158,8 +164,10 @@ def _notes(result: Ablation) -> Iterator[str]:
 
 
 def _markdown(result: Ablation) -> str:
-    parts = [f"# {_title(result)}\n",
-             "Written by `aum ablate`. Mean and standard deviation over the seeds; bold: best of its row; *: best of all.\n"]
+    parts = [
+        f"# {_title(result)}\n",
+        "Written by `aum ablate`. Mean and standard deviation over the seeds; bold: best of its row; *: best of all.\n",
+    ]
     if result.has_map:
         parts += [markdown_table(*_grid([result], _bold)), "![](ablation.png)\n"]
     return "\n".join([*parts, *_details(result)])
@@ -183,19 +191,30 @@ def _table_markdown(made: Table) -> str:
 
 def _details(result: Ablation) -> list[str]:
     """A row for each cell with its seeds, what there is to say, and what trained the runs."""
-    return [markdown_table(*table(result, _bold)), *(f"{line}\n" for line in _notes(result)),
-            *(f"Trained on {machine}.\n" for machine in result.machines)]
+    return [
+        markdown_table(*table(result, _bold)),
+        *(f"{line}\n" for line in _notes(result)),
+        *(f"Trained on {machine}.\n" for machine in result.machines),
+    ]
 
 
 def _latex(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """A table whose scores `_ranked` has marked."""
+
     def cell(text: str) -> str:
         rank, bar, rest = text.partition("|")
         return _bold_latex(rest.translate(LATEX), int(rank)) if bar else text.translate(LATEX)
 
-    lines = [r"% needs \usepackage{booktabs}; bold: best of its row; underlined: best of all", rf"\begin{{tabular}}{{{'l' * len(columns)}}}",
-             r"\toprule", " & ".join(map(cell, columns)) + r" \\", r"\midrule", *(" & ".join(map(cell, row)) + r" \\" for row in rows),
-             r"\bottomrule", r"\end{tabular}"]
+    lines = [
+        r"% needs \usepackage{booktabs}; bold: best of its row; underlined: best of all",
+        rf"\begin{{tabular}}{{{'l' * len(columns)}}}",
+        r"\toprule",
+        " & ".join(map(cell, columns)) + r" \\",
+        r"\midrule",
+        *(" & ".join(map(cell, row)) + r" \\" for row in rows),
+        r"\bottomrule",
+        r"\end{tabular}",
+    ]
     return "\n".join(lines) + "\n"
 
 
@@ -204,8 +223,18 @@ def _csv(results: Sequence[Ablation]) -> str:
     text, first, has_paper = io.StringIO(), results[0], _has_paper(results)
     writer = csv.writer(text, lineterminator="\n")
     seeds = [f"seed_{seed}" for seed in range(first.seeds)]
-    writer.writerow([*(["corpus", "split", "metric"] if first.table else []), *first.keys, "mean", "std",
-                     *(["paper_mean", "paper_std"] if has_paper else []), *seeds, "parameters", "failed"])
+    writer.writerow(
+        [
+            *(["corpus", "split", "metric"] if first.table else []),
+            *first.keys,
+            "mean",
+            "std",
+            *(["paper_mean", "paper_std"] if has_paper else []),
+            *seeds,
+            "parameters",
+            "failed",
+        ]
+    )
     for result in results:
         for cell in result.cells:
             published = result.published(cell)

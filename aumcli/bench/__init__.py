@@ -3,14 +3,31 @@
 Each model has a process of its own, so that running out of memory ends that one only; the processes work in turn.
 """
 
-from aumcli.bench.machines import compare
-from aumcli.bench.breakdown import component_lines, components
 from aumcli.bench.backends import kernel_lines, kernels
+from aumcli.bench.breakdown import component_lines, components
+from aumcli.bench.machines import compare
 from aumcli.bench.point import Point, Setting, measure, network_config
 from aumcli.bench.results import Result, read_results
 from aumcli.bench.sweep import MODELS, Sweep, bench
 from aumcli.bench.tables import compared, point_lines
 from aumcli.bench.turns import Rules
 
-__all__ = ["MODELS", "Point", "Result", "Rules", "Setting", "Sweep", "bench", "compare", "compared", "component_lines", "components",
-           "kernel_lines", "kernels", "measure", "network_config", "point_lines", "read_results"]
+__all__ = [
+    "MODELS",
+    "Point",
+    "Result",
+    "Rules",
+    "Setting",
+    "Sweep",
+    "bench",
+    "compare",
+    "compared",
+    "component_lines",
+    "components",
+    "kernel_lines",
+    "kernels",
+    "measure",
+    "network_config",
+    "point_lines",
+    "read_results",
+]

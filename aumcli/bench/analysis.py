@@ -6,9 +6,9 @@ from dataclasses import dataclass, replace
 
 from aumcli.bench.point import Point
 
-Z95 = 1.96                                          # standard errors on either side of a 95 % interval
+Z95 = 1.96  # standard errors on either side of a 95 % interval
 
-Group = tuple[str, str, str, int, float | None]     # mode, type, device, batch, cap of the memory
+Group = tuple[str, str, str, int, float | None]  # mode, type, device, batch, cap of the memory
 
 
 def groups(points: Sequence[Point]) -> dict[Group, list[Point]]:
@@ -72,9 +72,9 @@ class Comparison:
 
     model: str
     rival: str
-    ratios: dict[int, float]          # by tokens: the rival's time over the model's; above 1 the model is ahead
-    errors: dict[int, float]          # relative standard errors of these
-    crossings: tuple[float, ...]      # tokens at which the other one takes the lead
+    ratios: dict[int, float]  # by tokens: the rival's time over the model's; above 1 the model is ahead
+    errors: dict[int, float]  # relative standard errors of these
+    crossings: tuple[float, ...]  # tokens at which the other one takes the lead
     clip_s_per_token: float
 
     @property
@@ -89,21 +89,35 @@ class Comparison:
         longest, undecided = max(self.ratios), self.undecided
         decided = [tokens for tokens in self.ratios if tokens not in undecided]
         if not decided:
-            return (f"{self.model} and {self.rival}: at no length is the difference larger than the error "
-                    f"({self._ratio(longest)} at {longest:,} tokens).")
+            return (
+                f"{self.model} and {self.rival}: at no length is the difference larger than the error "
+                f"({self._ratio(longest)} at {longest:,} tokens)."
+            )
         end = f"{self.model} is {self._ratio(longest)} times as fast as {self.rival} at {longest:,} tokens"
         leader, other = (self.model, self.rival) if self.ratios[decided[0]] > 1 else (self.rival, self.model)
         text = f"{leader} is faster"
         if not self.crossings:
             every = f"at every length measured, {min(self.ratios):,} to {longest:,} tokens"
-            where = "at the one length measured" if len(self.ratios) == 1 else every if not undecided else "at " + _lengths(decided)
+            where = (
+                "at the one length measured"
+                if len(self.ratios) == 1
+                else every
+                if not undecided
+                else "at " + _lengths(decided)
+            )
             text += f" than {other} {where}: no crossover there"
         for tokens in self.crossings:
             leader, other = other, leader
-            left, right = max(each for each in decided if each <= tokens), min(each for each in decided if each >= tokens)
+            left, right = (
+                max(each for each in decided if each <= tokens),
+                min(each for each in decided if each >= tokens),
+            )
             between = [each for each in undecided if left < each < right]
-            text += (f" up to somewhere between {left:,} and {right:,} tokens, then {leader}" if between else
-                     f" up to {tokens:,.0f} tokens ({tokens * self.clip_s_per_token:.1f} s), then {leader}")
+            text += (
+                f" up to somewhere between {left:,} and {right:,} tokens, then {leader}"
+                if between
+                else f" up to {tokens:,.0f} tokens ({tokens * self.clip_s_per_token:.1f} s), then {leader}"
+            )
         if undecided:
             text += f"; at {_lengths(undecided)} the difference is within the error"
         return f"{text}; {end}."
@@ -123,9 +137,13 @@ def unprecise(points: Sequence[Point], precision: float) -> str:
     wide = [point for point in points if point.samples_ms and point.relative_error > precision]
     if not wide:
         return ""
-    named = ", ".join(f"{point.setting.model} at {point.setting.tokens:,} tokens {100 * point.relative_error:.1f} %" for point in wide)
-    return (f"the precision of {100 * precision:g} % was not reached: {named}; --budget and --repeats let it measure longer, "
-            "a quieter machine helps more")
+    named = ", ".join(
+        f"{point.setting.model} at {point.setting.tokens:,} tokens {100 * point.relative_error:.1f} %" for point in wide
+    )
+    return (
+        f"the precision of {100 * precision:g} % was not reached: {named}; --budget and --repeats let it measure longer, "
+        "a quieter machine helps more"
+    )
 
 
 def comparisons(points: Sequence[Point]) -> Iterator[Comparison]:
@@ -137,7 +155,9 @@ def comparisons(points: Sequence[Point]) -> Iterator[Comparison]:
         if ours_name == name:
             continue
         ours = models[ours_name]
-        both = [tokens for tokens in sorted(set(ours) & set(theirs)) if ours[tokens].median_ms and theirs[tokens].median_ms]
+        both = [
+            tokens for tokens in sorted(set(ours) & set(theirs)) if ours[tokens].median_ms and theirs[tokens].median_ms
+        ]
         ratios = {tokens: theirs[tokens].median_ms / ours[tokens].median_ms for tokens in both}
         errors = {tokens: math.hypot(ours[tokens].relative_error, theirs[tokens].relative_error) for tokens in both}
         some = next(iter(ours.values()))

@@ -15,8 +15,10 @@ from aumcli.files import check_writable
 
 KERNELS = {"scan, both ways": "bidirectional_scan", "convolution": "causal_conv1d", "add and norm": "add_rms_norm"}
 COLUMNS = ("backend", "forward", "backward", "difference", "of gradients")
-NOTE = ("difference: the largest one from the reference in float64, over the largest value; of gradients: that of the worst\none, "
-        "and its name.")
+NOTE = (
+    "difference: the largest one from the reference in float64, over the largest value; of gradients: that of the worst\none, "
+    "and its name."
+)
 FORWARD, BACKWARD = "forward", "backward"
 
 
@@ -34,9 +36,9 @@ class KernelPoint:
     """What was measured of one backend."""
 
     setting: KernelSetting
-    samples_ms: dict[str, list[float]] = field(default_factory=dict)   # forward, backward
-    differences: dict[str, float] = field(default_factory=dict)        # likewise: see NOTE
-    worst: str = ""                                                    # the gradient with the largest one
+    samples_ms: dict[str, list[float]] = field(default_factory=dict)  # forward, backward
+    differences: dict[str, float] = field(default_factory=dict)  # likewise: see NOTE
+    worst: str = ""  # the gradient with the largest one
     failure: str = ""
 
     def median_ms(self, way: str) -> float:
@@ -59,24 +61,38 @@ def kernels(sweep: Sweep, out: Path | str | None = None) -> Iterator[list[Kernel
     """
     from aumcli.core.kernels import available_backends
 
-    model = next((each for each in sweep.models if network_config(each, sweep.min_tokens)[0].architecture == "aum"), None)
+    model = next(
+        (each for each in sweep.models if network_config(each, sweep.min_tokens)[0].architecture == "aum"), None
+    )
     if model is None:
-        raise AumError("--kernels takes its sizes from an AuM, and there is none among the models", fix="--models aum-base")
+        raise AumError(
+            "--kernels takes its sizes from an AuM, and there is none among the models", fix="--models aum-base"
+        )
     if out is not None:
         check_writable(Path(out) / "kernels.json")
     refused, done = available_backends(sweep.device.split(":")[0]), []
     for dtype in sweep.dtypes:
         for tokens in sweep.lengths:
             for kernel in KERNELS:
-                settings = [KernelSetting(kernel, backend, sweep.setting(model, tokens, dtype=dtype)) for backend in refused]
+                settings = [
+                    KernelSetting(kernel, backend, sweep.setting(model, tokens, dtype=dtype)) for backend in refused
+                ]
                 able = [each for each in settings if not refused[each.backend]]
-                measured = {each: _point(each, samples) for each, samples in zip(able, take_turns(timed_kernel, able, sweep.rules))}
+                measured = {
+                    each: _point(each, samples)
+                    for each, samples in zip(able, take_turns(timed_kernel, able, sweep.rules))
+                }
                 row = [measured.get(each) or KernelPoint(each, failure=refused[each.backend]) for each in settings]
                 done.append(row)
                 if out is not None:
-                    write_tables(Path(out) / "kernels", "Backends of the kernels", here(sweep.device), sweep.rules,
-                                 [asdict(point) for each in done for point in each],
-                                 [(_title(each), COLUMNS, _rows(each), [NOTE]) for each in done])
+                    write_tables(
+                        Path(out) / "kernels",
+                        "Backends of the kernels",
+                        here(sweep.device),
+                        sweep.rules,
+                        [asdict(point) for each in done for point in each],
+                        [(_title(each), COLUMNS, _rows(each), [NOTE]) for each in done],
+                    )
                 yield row
 
 
@@ -95,9 +111,22 @@ def _title(row: Sequence[KernelPoint]) -> str:
 
 
 def _rows(row: Sequence[KernelPoint]) -> list[list[str]]:
-    return [[point.setting.backend, point.failure or milliseconds(point.median_ms(FORWARD)),
-             *(["-"] * 3 if point.failure else [milliseconds(point.median_ms(BACKWARD)), f"{point.differences[FORWARD]:.1e}",
-                                                f"{point.differences[BACKWARD]:.1e} ({point.worst})"])] for point in row]
+    return [
+        [
+            point.setting.backend,
+            point.failure or milliseconds(point.median_ms(FORWARD)),
+            *(
+                ["-"] * 3
+                if point.failure
+                else [
+                    milliseconds(point.median_ms(BACKWARD)),
+                    f"{point.differences[FORWARD]:.1e}",
+                    f"{point.differences[BACKWARD]:.1e} ({point.worst})",
+                ]
+            ),
+        ]
+        for point in row
+    ]
 
 
 def _point(setting: KernelSetting, samples: Samples) -> KernelPoint:
@@ -119,6 +148,7 @@ def timed_kernel(what: KernelSetting) -> Iterator[tuple[dict, dict]]:
 
     def passes(backend: str, leaves: dict):
         """The forward pass, and a function for the backward pass of what it gave."""
+
         def forward():
             given = function(*leaves.values(), *rest, backend=backend)
             return given[0] if isinstance(given, tuple) else given
@@ -169,5 +199,14 @@ def _inputs(kernel: str, config: AudioMambaConfig, setting: Setting, device, dty
     if kernel == "add and norm":
         return {"x": draw(d), "residual": draw(d).float(), "weight": torch.ones(d, device=device)}, [config.norm_eps]
     # steps like those of a fresh model: softplus(-4) is 0.02
-    return {"u": draw(e), "delta": draw(e, -4.0), "A": A, "A_b": A_b, "B": draw(n), "C": draw(n), "D": D, "z": draw(e),
-            "delta_bias": bias}, []
+    return {
+        "u": draw(e),
+        "delta": draw(e, -4.0),
+        "A": A,
+        "A_b": A_b,
+        "B": draw(n),
+        "C": draw(n),
+        "D": D,
+        "z": draw(e),
+        "delta_bias": bias,
+    }, []

@@ -13,9 +13,11 @@ from aumcli.files import check_writable
 
 BLOCK, PRODUCTS, COPY = "whole block", "its matrix products alone", "copy in memory"
 COLUMNS = ("part", "median", "of block", "GFLOP/s", "GB/s", "of copy")
-NOTE = ("GFLOP/s counts matrix products, GB/s the least that must be moved: inputs, weights and outputs once.\nParts of a block that "
-        "are timed alone need not add up to it.")
-COPY_BYTES = 2**28      # a buffer that no cache holds
+NOTE = (
+    "GFLOP/s counts matrix products, GB/s the least that must be moved: inputs, weights and outputs once.\nParts of a block that "
+    "are timed alone need not add up to it."
+)
+COPY_BYTES = 2**28  # a buffer that no cache holds
 
 
 @dataclass
@@ -23,8 +25,8 @@ class Part:
     """A part of a block, or what it is held against."""
 
     name: str
-    operations: int               # of its matrix products, a multiplication and an addition being two
-    least_bytes: int              # inputs, weights and outputs, each moved once
+    operations: int  # of its matrix products, a multiplication and an addition being two
+    least_bytes: int  # inputs, weights and outputs, each moved once
     samples_ms: list[float] = field(default_factory=list)
 
     @property
@@ -64,8 +66,14 @@ def components(sweep: Sweep, out: Path | str | None = None) -> Iterator[Breakdow
             for model in sweep.models:
                 done.append(_breakdown(sweep.setting(model, tokens, dtype=dtype), sweep.rules))
                 if out is not None:
-                    write_tables(Path(out) / "components", "Where a block's time goes", here(sweep.device), sweep.rules,
-                                 [asdict(each) for each in done], [(_title(each), COLUMNS, _rows(each), [NOTE]) for each in done])
+                    write_tables(
+                        Path(out) / "components",
+                        "Where a block's time goes",
+                        here(sweep.device),
+                        sweep.rules,
+                        [asdict(each) for each in done],
+                        [(_title(each), COLUMNS, _rows(each), [NOTE]) for each in done],
+                    )
                 yield done[-1]
 
 
@@ -89,14 +97,21 @@ def _rows(breakdown: Breakdown) -> list[list[str]]:
     rows = []
     for part in breakdown.parts:
         rate = part.least_bytes / part.median_ms / 1e6
-        rows.append([part.name, milliseconds(part.median_ms), "-" if part is copy else f"{100 * part.median_ms / whole.median_ms:.1f} %",
-                     f"{part.operations / part.median_ms / 1e6:,.0f}" if part.operations else "-", f"{rate:,.1f}",
-                     f"{100 * rate / (copy.least_bytes / copy.median_ms / 1e6):.0f} %"])
+        rows.append(
+            [
+                part.name,
+                milliseconds(part.median_ms),
+                "-" if part is copy else f"{100 * part.median_ms / whole.median_ms:.1f} %",
+                f"{part.operations / part.median_ms / 1e6:,.0f}" if part.operations else "-",
+                f"{rate:,.1f}",
+                f"{100 * rate / (copy.least_bytes / copy.median_ms / 1e6):.0f} %",
+            ]
+        )
     return rows
 
 
 def _breakdown(setting: Setting, rules) -> Breakdown:
-    samples, = take_turns(timed_parts, [setting], rules)
+    (samples,) = take_turns(timed_parts, [setting], rules)
     parts = [] if samples.failure else [Part(name, *samples.facts[name], ms) for name, ms in samples.ms.items()]
     return Breakdown(setting, parts, samples.failure)
 
@@ -121,8 +136,12 @@ def timed_parts(setting: Setting) -> Iterator[tuple[dict, dict]]:
             parts, whole, linears = _ast_parts(network.v.blocks[0], tokens)
         source = torch.empty(COPY_BYTES // 4, device=device).fill_(1.0)
         target = torch.empty_like(source)
-        calls = {**{name: run for name, run, _, _ in parts}, BLOCK: whole, PRODUCTS: lambda: [layer(x) for layer, x in linears],
-                 COPY: lambda: target.copy_(source)}
+        calls = {
+            **{name: run for name, run, _, _ in parts},
+            BLOCK: whole,
+            PRODUCTS: lambda: [layer(x) for layer, x in linears],
+            COPY: lambda: target.copy_(source),
+        }
         facts = {name: [operations, size] for name, _, operations, size in parts}
         facts[BLOCK] = [sum(each[0] for each in facts.values()), sum(each[1] for each in facts.values())]
         facts[PRODUCTS] = [_operations(linears), sum(_bytes(x, layer(x), *layer.parameters()) for layer, x in linears)]
@@ -138,7 +157,7 @@ def _aum_parts(block, x) -> tuple[list, Callable, list]:
     mixer, stream = block.mixer, torch.randn_like(x, dtype=torch.float32)
     tokens, _ = block.norm(x, stream)
     projected = mixer.in_proj(tokens)
-    inner, z = projected.chunk(2, dim=-1)                                                              # (b, l, e) each
+    inner, z = projected.chunk(2, dim=-1)  # (b, l, e) each
     convolved = [(mixer.convolve(inner, suffix, reverse), suffix, reverse) for suffix, reverse in mixer.branches]
     small = [mixer.project(u, suffix) for u, suffix, _ in convolved]
     y = mixer.scan(convolved[0][0], *small[0][1:], z, *convolved[0][1:])
@@ -160,12 +179,29 @@ def _aum_parts(block, x) -> tuple[list, Callable, list]:
             mixer.scan(u, delta, B, C, z, suffix, reverse)
 
     us = [u for u, _, _ in convolved]
-    parts = [("norm", lambda: block.norm(x, stream), 0, _bytes(x, stream, stream, tokens)),
-             ("in_proj", lambda: mixer.in_proj(tokens), _operations(linears[:1]), _bytes(tokens, projected, mixer.in_proj.weight)),
-             ("convolution", convolve, 0, _bytes(*(inner for _ in us), *us)),
-             ("x_proj, dt_proj", project, _operations(linears[2:]), _bytes(*us, *(each for four in small for each in four), *weights)),
-             ("scan", scan, 0, _bytes(*us, *(each for four in small for each in four[1:]), *(z for _ in us), *(y for _ in us))),
-             ("out_proj", lambda: mixer.out_proj(y), _operations(linears[1:2]), _bytes(y, x, mixer.out_proj.weight))]
+    parts = [
+        ("norm", lambda: block.norm(x, stream), 0, _bytes(x, stream, stream, tokens)),
+        (
+            "in_proj",
+            lambda: mixer.in_proj(tokens),
+            _operations(linears[:1]),
+            _bytes(tokens, projected, mixer.in_proj.weight),
+        ),
+        ("convolution", convolve, 0, _bytes(*(inner for _ in us), *us)),
+        (
+            "x_proj, dt_proj",
+            project,
+            _operations(linears[2:]),
+            _bytes(*us, *(each for four in small for each in four), *weights),
+        ),
+        (
+            "scan",
+            scan,
+            0,
+            _bytes(*us, *(each for four in small for each in four[1:]), *(z for _ in us), *(y for _ in us)),
+        ),
+        ("out_proj", lambda: mixer.out_proj(y), _operations(linears[1:2]), _bytes(y, x, mixer.out_proj.weight)),
+    ]
     return parts, lambda: block(x, stream), linears
 
 
@@ -179,11 +215,13 @@ def _ast_parts(block, x) -> tuple[list, Callable, list]:
     linears = [(attention.qkv, tokens), (attention.proj, y), (mlp.fc1, tokens), (mlp.fc2, hidden)]
     weights = [layer.weight for layer, _ in linears]
     b, l, d = x.shape
-    parts = [("norms", lambda: (block.norm1(x), block.norm2(x)), 0, _bytes(x, x, tokens, tokens)),
-             ("qkv", lambda: attention.qkv(tokens), _operations(linears[:1]), _bytes(tokens, qkv, weights[0])),
-             ("attention", lambda: attention.attend(qkv), 4 * b * l * l * d, _bytes(qkv, y)),
-             ("proj", lambda: attention.proj(y), _operations(linears[1:2]), _bytes(y, x, weights[1])),
-             ("mlp", lambda: mlp(tokens), _operations(linears[2:]), _bytes(tokens, hidden, hidden, x, *weights[2:]))]
+    parts = [
+        ("norms", lambda: (block.norm1(x), block.norm2(x)), 0, _bytes(x, x, tokens, tokens)),
+        ("qkv", lambda: attention.qkv(tokens), _operations(linears[:1]), _bytes(tokens, qkv, weights[0])),
+        ("attention", lambda: attention.attend(qkv), 4 * b * l * l * d, _bytes(qkv, y)),
+        ("proj", lambda: attention.proj(y), _operations(linears[1:2]), _bytes(y, x, weights[1])),
+        ("mlp", lambda: mlp(tokens), _operations(linears[2:]), _bytes(tokens, hidden, hidden, x, *weights[2:])),
+    ]
     return parts, lambda: block(x), linears
 
 

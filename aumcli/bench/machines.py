@@ -23,10 +23,15 @@ def compare(paths: Sequence[Path | str], out: Path | str | None = None) -> list[
     """
     results = [result for path in paths for result in read_results(path)]
     if len(results) < 2:
-        raise AumError("there is one result, and nothing to compare it with" if results else "--compare needs files to compare",
-                       fix="name two files of aum bench --out, or more")
+        raise AumError(
+            "there is one result, and nothing to compare it with" if results else "--compare needs files to compare",
+            fix="name two files of aum bench --out, or more",
+        )
     if out is not None:
         if (Path(out) / RESULTS).exists():
-            raise AumError(f"{Path(out) / RESULTS} exists: joined results must not replace a machine's own", fix="choose another --out")
+            raise AumError(
+                f"{Path(out) / RESULTS} exists: joined results must not replace a machine's own",
+                fix="choose another --out",
+            )
         write_results(out, results)
     return results

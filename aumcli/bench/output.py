@@ -26,8 +26,10 @@ def update(out: Path | str | None, machine: dict[str, object], rules: Rules, poi
     check_writable(path)
     old = read_results(path) if path.is_file() else []
     if any(each.environment != machine for each in old):
-        raise AumError(f"{path} was measured on another machine, with another version or other threads",
-                       fix="choose another --out; `aum bench --compare A B` shows both")
+        raise AumError(
+            f"{path} was measured on another machine, with another version or other threads",
+            fix="choose another --out; `aum bench --compare A B` shows both",
+        )
     new = {point.setting for point in points}
     kept = [point for each in old for point in each.points if point.setting not in new]
     if points:

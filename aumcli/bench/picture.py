@@ -17,9 +17,9 @@ if TYPE_CHECKING:
     from matplotlib.lines import Line2D
 
 KINDS = {"aum": ("AuM", BLUE, "o"), "ast": ("AST", ORANGE, "s"), "ast-eager": ("AST eager", GREEN, "^")}
-OTHERS = (("#CC79A7", "D"), ("#E69F00", "v"), ("#56B4E9", "P"), ("#000000", "X"))   # Okabe and Ito 2008
-DASHES = ("-", (0, (4, 1.5)), (0, (1, 1.2)), (0, (5, 1, 1, 1)))                       # one for each machine
-WIDTH, HEIGHT = 7.2, 3.0                                                             # inches; a row of panels
+OTHERS = (("#CC79A7", "D"), ("#E69F00", "v"), ("#56B4E9", "P"), ("#000000", "X"))  # Okabe and Ito 2008
+DASHES = ("-", (0, (4, 1.5)), (0, (1, 1.2)), (0, (5, 1, 1, 1)))  # one for each machine
+WIDTH, HEIGHT = 7.2, 3.0  # inches; a row of panels
 
 
 def plot_results(results: Sequence[Result], path: Path | str) -> None:
@@ -67,8 +67,13 @@ def _looks(models: Sequence[str]) -> dict[str, dict]:
         if kind in KINDS and size in sizes:
             label, colour, marker = KINDS[kind + model.removeprefix(name)]
             fill = colour if ranked.index(size) == 0 else "white"
-            looks[model] = {"label": f"{label}, {size}", "color": colour, "marker": marker, "markerfacecolor": fill,
-                            "markersize": 5.5 - 0.8 * ranked.index(size)}
+            looks[model] = {
+                "label": f"{label}, {size}",
+                "color": colour,
+                "marker": marker,
+                "markerfacecolor": fill,
+                "markersize": 5.5 - 0.8 * ranked.index(size),
+            }
         else:
             colour, marker = next(others)
             looks[model] = {"label": one_line(model), "color": colour, "marker": marker, "markersize": 5}
@@ -110,7 +115,7 @@ def _panel(axes: "Axes", results: Sequence[Result], key: Group, looks: dict[str,
         )
     axes.margins(y=0.06)
     low, high = axes.get_ylim()
-    if crosses:                                             # room for them above the curves
+    if crosses:  # room for them above the curves
         axes.set_ylim(low, high * (high / low) ** (0.06 + 0.05 * max(crosses.values())))
     _round_ticks(axes)
     device_memory = "device memory" if device.startswith("cuda") else "memory"
@@ -140,8 +145,17 @@ def _curve(axes: "Axes", points: Sequence[Point], look: dict, dashes, unit_bytes
             axes.plot([tokens], [height], mark, transform=place, color=look["color"], ms=6, mew=1.8, clip_on=False)
             if mark == "x":
                 size = look["label"].rpartition(", ")[2]
-                axes.annotate(f"{size} OOM", (tokens, height), xycoords=place, xytext=(-6, 0), textcoords="offset points",
-                              ha="right", va="center", fontsize=7, color=look["color"])
+                axes.annotate(
+                    f"{size} OOM",
+                    (tokens, height),
+                    xycoords=place,
+                    xytext=(-6, 0),
+                    textcoords="offset points",
+                    ha="right",
+                    va="center",
+                    fontsize=7,
+                    color=look["color"],
+                )
 
 
 def _round_ticks(axes: "Axes") -> None:
@@ -177,10 +191,15 @@ def _legend(
 
     handles = [Line2D([], [], **look) for look in looks.values()]
     if len(machines) > 1:
-        handles += [Line2D([], [], color="black", ls=dashes, label=machine) for machine, dashes in zip(machines, DASHES * len(machines))]
+        handles += [
+            Line2D([], [], color="black", ls=dashes, label=machine)
+            for machine, dashes in zip(machines, DASHES * len(machines))
+        ]
     limit = ", ".join(f"{cap:g} GiB" for cap in sorted(caps - {None}))
-    for mark, label, some in (("x", OUT_OF_MEMORY + (f" ({limit})" if limit else ""), OUT_OF_MEMORY in failures),
-                              ("1", "not measured (see bench.md)", failures - {OUT_OF_MEMORY})):
+    for mark, label, some in (
+        ("x", OUT_OF_MEMORY + (f" ({limit})" if limit else ""), OUT_OF_MEMORY in failures),
+        ("1", "not measured (see bench.md)", failures - {OUT_OF_MEMORY}),
+    ):
         if some:
             handles.append(Line2D([], [], color="black", ls="", marker=mark, mew=1.8, label=label))
     return handles

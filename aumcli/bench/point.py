@@ -12,7 +12,6 @@ from aumcli.config import ARCHITECTURES, FrontendConfig, NetworkConfig
 from aumcli.errors import AumError
 from aumcli.memory import kept_bytes
 
-
 GIB = 2**30
 
 
@@ -20,8 +19,8 @@ GIB = 2**30
 class Setting:
     """What one process measures."""
 
-    model: str              # architecture, size and, for AST, the attention: aum-base, ast-small, ast-base-eager; or a directory
-    tokens: int             # patches; the class token comes on top
+    model: str  # architecture, size and, for AST, the attention: aum-base, ast-small, ast-base-eager; or a directory
+    tokens: int  # patches; the class token comes on top
     mode: str
     dtype: str
     device: str
@@ -37,12 +36,12 @@ class Point:
     """What was measured of one setting."""
 
     setting: Setting
-    clip_s: float                   # sound that so many tokens stand for
+    clip_s: float  # sound that so many tokens stand for
     backend: str = ""
     samples_ms: list[float] = field(default_factory=list)
-    peak_bytes: int | None = None   # on a GPU allocated there, else what the process grew by while computing
+    peak_bytes: int | None = None  # on a GPU allocated there, else what the process grew by while computing
     saved_bytes: int | None = None  # kept for the backward pass, without the weights; training only
-    failure: str = ""               # why there is no time
+    failure: str = ""  # why there is no time
 
     @property
     def median_ms(self) -> float | None:
@@ -77,15 +76,19 @@ def network_config(model: str, tokens: int) -> tuple[NetworkConfig, str, float]:
             stored = read_config(find_model(name))
         except AumError as error:
             names = [f"{name}-{each}" for name, kind in ARCHITECTURES.items() for each in kind.SIZES]
-            raise AumError(f"there is no model {model} to measure",
-                           fix=f"choose from: {', '.join(names)}, ast-SIZE-eager, or a model directory") from error
+            raise AumError(
+                f"there is no model {model} to measure",
+                fix=f"choose from: {', '.join(names)}, ast-SIZE-eager, or a model directory",
+            ) from error
         config, hop_ms = stored.model, stored.frontend.hop_ms
     if model != name and config.architecture != "ast":
         raise AumError(f"{model}: only an AST has attention that could be eager", fix=f"write {name}")
     rows = config.grid[0]
     if tokens < 1 or tokens % rows:
-        raise AumError(f"{model} has {rows} patches above one another, so it can't have {tokens} tokens",
-                       fix=f"--min-tokens is a multiple of {rows}")
+        raise AumError(
+            f"{model} has {rows} patches above one another, so it can't have {tokens} tokens",
+            fix=f"--min-tokens is a multiple of {rows}",
+        )
     frames = config.patch_frames + (tokens // rows - 1) * (config.patch_frames - config.overlap)
     config = type(config).model_validate(config.model_dump() | {"frames": frames})
     return config, "auto" if model == name else "eager", frames * hop_ms / 1000
@@ -95,8 +98,15 @@ def measure(settings: Sequence[Setting], rules: Rules) -> list[Point]:
     """Measure several models in turn (see `aumcli.bench.turns.take_turns`)."""
     points = []
     for setting, samples in zip(settings, take_turns(timed_runs, settings, rules)):
-        points.append(Point(setting, network_config(setting.model, setting.tokens)[2], samples_ms=samples.ms.get("run", []),
-                            failure=samples.failure, **({} if samples.failure else samples.facts)))
+        points.append(
+            Point(
+                setting,
+                network_config(setting.model, setting.tokens)[2],
+                samples_ms=samples.ms.get("run", []),
+                failure=samples.failure,
+                **({} if samples.failure else samples.facts),
+            )
+        )
     return points
 
 
@@ -117,7 +127,7 @@ def timed_runs(setting: Setting) -> Iterator[tuple[dict, dict]]:
         ms, saved = timed(run, setting.device)
         peak = torch.cuda.max_memory_allocated() if on_gpu else _peak_bytes() - base if has_peak else None
         if most is not None and peak is not None and peak > most:
-            raise MemoryError(f"{peak} bytes are above the cap")           # which a worker calls out of memory
+            raise MemoryError(f"{peak} bytes are above the cap")  # which a worker calls out of memory
         yield {"run": ms}, {"peak_bytes": peak, "saved_bytes": saved, "backend": backend}
 
 
@@ -125,7 +135,7 @@ def timed(run: Callable, device: str) -> tuple[float, object]:
     """Milliseconds that a call takes, the device's work included, and what it returns."""
     import torch
 
-    synchronise = getattr(torch, device.partition(":")[0]).synchronize        # of torch.cpu, torch.cuda or torch.mps
+    synchronise = getattr(torch, device.partition(":")[0]).synchronize  # of torch.cpu, torch.cuda or torch.mps
     synchronise()
     start = time.perf_counter()
     result = run()
@@ -172,7 +182,7 @@ def _training_step(network, features, dtype) -> Callable[[], int]:
             return F.cross_entropy(network(features), targets)
 
     def step() -> int:
-        if not saved:                                           # counted once, in the first warm-up
+        if not saved:  # counted once, in the first warm-up
             saved.append(kept_bytes(loss_of_batch, network.parameters()))
         loss = loss_of_batch()
         optimizer.zero_grad(set_to_none=True)

@@ -71,20 +71,34 @@ def read_results(path: Path | str) -> list[Result]:
         document = json.loads(path.read_text(encoding="utf-8"))
         if document["schema"] != SCHEMA:
             raise AumError(f"{path} has schema {document['schema']}, this version reads {SCHEMA}", fix="measure again")
-        return [Result(each["environment"], Rules(**each["rules"]), [_point(point) for point in each["points"]])
-                for each in document["results"]]
+        return [
+            Result(each["environment"], Rules(**each["rules"]), [_point(point) for point in each["points"]])
+            for each in document["results"]
+        ]
     except OSError as error:
         raise AumError(f"can't read {path}: {error.strerror}", fix=f"name a {RESULTS} of aum bench --out") from error
     except (ValueError, KeyError, TypeError) as error:
-        raise AumError(f"{path} is no result of aum bench, or damaged: {error!r}", fix=f"name a {RESULTS} of aum bench --out") from error
+        raise AumError(
+            f"{path} is no result of aum bench, or damaged: {error!r}", fix=f"name a {RESULTS} of aum bench --out"
+        ) from error
 
 
 def as_json(results: Sequence[Result]) -> dict[str, object]:
     """What `read_results` reads, every sample included."""
-    return {"schema": SCHEMA, "results": [
-        {"environment": each.environment, "rules": asdict(each.rules), "points": [
-            asdict(point) | {"median_ms": point.median_ms, "relative_error": point.relative_error} for point in each.points]}
-        for each in results]}
+    return {
+        "schema": SCHEMA,
+        "results": [
+            {
+                "environment": each.environment,
+                "rules": asdict(each.rules),
+                "points": [
+                    asdict(point) | {"median_ms": point.median_ms, "relative_error": point.relative_error}
+                    for point in each.points
+                ],
+            }
+            for each in results
+        ],
+    }
 
 
 def _point(values: dict) -> Point:
@@ -100,10 +114,16 @@ def as_csv(results: Sequence[Result]) -> str:
     writer.writerow(COLUMNS)
     for result in results:
         for point in result.points:
-            known = asdict(point) | asdict(point.setting) | {"machine": result.machine, "samples": len(point.samples_ms)}
+            known = (
+                asdict(point) | asdict(point.setting) | {"machine": result.machine, "samples": len(point.samples_ms)}
+            )
             if point.samples_ms:
                 low, middle, high = quartiles(point.samples_ms)
-                known |= {"lower_quartile_ms": low, "median_ms": middle, "upper_quartile_ms": high,
-                          "relative_error": point.relative_error}
+                known |= {
+                    "lower_quartile_ms": low,
+                    "median_ms": middle,
+                    "upper_quartile_ms": high,
+                    "relative_error": point.relative_error,
+                }
             writer.writerow([known.get(column) for column in COLUMNS])
     return text.getvalue()

@@ -13,7 +13,7 @@ from aumcli.errors import AumError
 MODES, DTYPES = ("inference", "training"), ("float32", "bfloat16", "float16")
 MODELS = ("aum-base", "ast-base", "ast-base-eager", "aum-small", "ast-small", "ast-small-eager")
 
-NOMINAL = 0.95      # of the memory that a card is sold with its driver shows: 47.5 GiB of an A6000's 48
+NOMINAL = 0.95  # of the memory that a card is sold with its driver shows: 47.5 GiB of an A6000's 48
 
 
 @dataclass(frozen=True)
@@ -53,8 +53,10 @@ class Sweep:
                 if value not in known:
                     raise AumError(f"{name} {value} is not known", fix=f"choose among: {', '.join(known)}")
         if self.max_tokens < self.min_tokens:
-            raise AumError(f"can't measure from {self.min_tokens} to {self.max_tokens} tokens",
-                           fix="--min-tokens is at most --max-tokens")
+            raise AumError(
+                f"can't measure from {self.min_tokens} to {self.max_tokens} tokens",
+                fix="--min-tokens is at most --max-tokens",
+            )
         for model in self.models:
             network_config(model, self.min_tokens)
         object.__setattr__(self, "device", str(pick_device(self.device)))
@@ -76,8 +78,16 @@ class Sweep:
         """The setting of one point."""
         import torch
 
-        return Setting(model, tokens, mode, dtype or self.dtypes[0], self.device, self.batch, torch.get_num_threads(),
-                       memory_cap_gib=self.memory_cap_gib)
+        return Setting(
+            model,
+            tokens,
+            mode,
+            dtype or self.dtypes[0],
+            self.device,
+            self.batch,
+            torch.get_num_threads(),
+            memory_cap_gib=self.memory_cap_gib,
+        )
 
 
 def bench(sweep: Sweep, out: Path | str | None = None) -> Iterator[list[Point]]:

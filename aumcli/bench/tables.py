@@ -13,9 +13,14 @@ from aumcli.names import counted
 from aumcli.report import markdown_table
 
 HEADING = f"{'tokens':>6} {'sound':>8}  {'model':<16}{'median':>11} {'error':>7} {'peak':>9} {'kept':>9}{'x AuM':>7}"
-NOTES = ("error: standard error of the median. x AuM: the time over that of the AuM of this size (else of the first model); "
-         "above 1, AuM is ahead. peak: {peak}. kept: bytes kept for the backward pass, without the weights.")
-PEAKS = {"cpu": "what the process grew by while computing, without the weights", "gpu": "memory allocated on the GPU, weights and all"}
+NOTES = (
+    "error: standard error of the median. x AuM: the time over that of the AuM of this size (else of the first model); "
+    "above 1, AuM is ahead. peak: {peak}. kept: bytes kept for the backward pass, without the weights."
+)
+PEAKS = {
+    "cpu": "what the process grew by while computing, without the weights",
+    "gpu": "memory allocated on the GPU, weights and all",
+}
 
 
 def point_lines(rows: Iterable[list[Point]], rules: Rules) -> Iterator[str]:
@@ -44,8 +49,10 @@ def _lines(row: Sequence[Point]) -> Iterator[str]:
             yield f"{start}  {point.failure}"
             continue
         ratio = ratios.get(name)
-        yield (f"{start}{milliseconds(point.median_ms):>11} {100 * point.relative_error:>5.1f} % {_size(point.peak_bytes):>9} "
-               f"{_size(point.saved_bytes):>9}{'' if ratio is None else f'{ratio:.2f}':>7}").rstrip()
+        yield (
+            f"{start}{milliseconds(point.median_ms):>11} {100 * point.relative_error:>5.1f} % {_size(point.peak_bytes):>9} "
+            f"{_size(point.saved_bytes):>9}{'' if ratio is None else f'{ratio:.2f}':>7}"
+        ).rstrip()
 
 
 def conclusions(points: Sequence[Point], rules: Rules) -> Iterator[str]:
@@ -65,22 +72,50 @@ def conclusions(points: Sequence[Point], rules: Rules) -> Iterator[str]:
 
 def markdown(results: Sequence[Result]) -> str:
     """All results as one page: for each machine its environment, and for each mode and type a table and what follows."""
-    lines = ["# Time and memory by number of tokens", "", "Written by `aum bench`; every sample is in bench.json.", "", "![](bench.png)", ""]
+    lines = [
+        "# Time and memory by number of tokens",
+        "",
+        "Written by `aum bench`; every sample is in bench.json.",
+        "",
+        "![](bench.png)",
+        "",
+    ]
     for result in results:
         lines += _preamble(result.environment, result.rules)
         for each in groups(result.points).values():
             on_gpu = each[0].setting.device.startswith("cuda")
-            lines += [f"### {title(each[0].setting)}", "", markdown_table(*_markdown_rows(each)),
-                      NOTES.format(peak=PEAKS["gpu" if on_gpu else "cpu"]), "",
-                      "Time grows as a power of the tokens: least squares on logarithms over the longer half of the lengths.", ""]
+            lines += [
+                f"### {title(each[0].setting)}",
+                "",
+                markdown_table(*_markdown_rows(each)),
+                NOTES.format(peak=PEAKS["gpu" if on_gpu else "cpu"]),
+                "",
+                "Time grows as a power of the tokens: least squares on logarithms over the longer half of the lengths.",
+                "",
+            ]
             lines += [*conclusions(each, result.rules), ""]
     return "\n".join(lines)
 
 
-def write_tables(path: Path, heading: str, environment: dict[str, object], rules: Rules, values: list[dict], sections: Sequence[tuple]) -> None:
+def write_tables(
+    path: Path,
+    heading: str,
+    environment: dict[str, object],
+    rules: Rules,
+    values: list[dict],
+    sections: Sequence[tuple],
+) -> None:
     """Write values as JSON, and a page with a table for each section, (title, columns, rows, lines below), as Markdown."""
-    write_json(path.with_suffix(".json"), {"schema": 1, "environment": environment, "rules": asdict(rules), "results": values})
-    lines = [f"# {heading}", "", "Written by `aum bench`; every sample is in the JSON file beside it.", "", *_preamble(environment, rules)]
+    write_json(
+        path.with_suffix(".json"), {"schema": 1, "environment": environment, "rules": asdict(rules), "results": values}
+    )
+    lines = [
+        f"# {heading}",
+        "",
+        "Written by `aum bench`; every sample is in the JSON file beside it.",
+        "",
+        *_preamble(environment, rules),
+    ]
     for name, columns, rows, notes in sections:
         lines += [f"### {name}", "", markdown_table(columns, rows), *notes, ""]
     write_text(path.with_suffix(".md"), "\n".join(lines))
@@ -88,7 +123,7 @@ def write_tables(path: Path, heading: str, environment: dict[str, object], rules
 
 def aligned(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> Iterator[str]:
     """A table as lines of plain text, all but the first column flush right."""
-    refused = [set(row[2:]) == {"-"} for row in rows]               # their second cell is a reason
+    refused = [set(row[2:]) == {"-"} for row in rows]  # their second cell is a reason
     full = [row[:1] + [""] * (len(row) - 1) if no else row for row, no in zip(rows, refused)]
     widths = [max(map(len, column)) for column in zip(columns, *full)]
     for row, no in zip((columns, *rows), (False, *refused)):
@@ -112,8 +147,17 @@ def _markdown_rows(points: Sequence[Point]) -> tuple[list[str], list[list[str]]]
                 rows.append([*start, point.failure, "-", "-", "-", "-", "-"])
                 continue
             ratio = ratios.get(point.setting.model)
-            rows.append([*start, milliseconds(point.median_ms), f"{100 * point.relative_error:.1f} %", str(len(point.samples_ms)),
-                         _size(point.peak_bytes), _size(point.saved_bytes), "-" if ratio is None else f"{ratio:.2f}"])
+            rows.append(
+                [
+                    *start,
+                    milliseconds(point.median_ms),
+                    f"{100 * point.relative_error:.1f} %",
+                    str(len(point.samples_ms)),
+                    _size(point.peak_bytes),
+                    _size(point.saved_bytes),
+                    "-" if ratio is None else f"{ratio:.2f}",
+                ]
+            )
     return ["tokens", "sound", "model", "backend", "median", "error", "samples", "peak", "kept", "x AuM"], rows
 
 
@@ -121,7 +165,11 @@ def _times_aum(row: Sequence[Point]) -> dict[str, float]:
     """Each model's time over its AuM's."""
     times = {point.setting.model: point.median_ms for point in row}
     pairs = {name: rival_of(name, list(times)) for name in times}
-    return {name: times[name] / times[other] for name, other in pairs.items() if name != other and times[name] and times[other]}
+    return {
+        name: times[name] / times[other]
+        for name, other in pairs.items()
+        if name != other and times[name] and times[other]
+    }
 
 
 def compared(results: Sequence[Result]) -> Iterator[str]:
@@ -135,13 +183,21 @@ def compared(results: Sequence[Result]) -> Iterator[str]:
         yield "They have no point in common: no model was measured on both at the same length, mode and type."
         return
     yield ""
-    yield f"{'mode':<10}{'dtype':<9}{'tokens':>6}  {'model':<16}" + "".join(f"{name:>11}" for name in names) + "".join(
-        f"{f'{name}/A':>7}" for name in names[1:])
+    yield (
+        f"{'mode':<10}{'dtype':<9}{'tokens':>6}  {'model':<16}"
+        + "".join(f"{name:>11}" for name in names)
+        + "".join(f"{f'{name}/A':>7}" for name in names[1:])
+    )
     for key in sorted(common, key=lambda key: (key[0], key[1], key[3], common.index(key))):
         points = [each.get(key) for each in by_setting]
-        cells = [milliseconds(point.median_ms) if point and point.median_ms else "failed" if point else "-" for point in points]
+        cells = [
+            milliseconds(point.median_ms) if point and point.median_ms else "failed" if point else "-"
+            for point in points
+        ]
         first = points[0].median_ms
-        ratios = [f"{point.median_ms / first:.2f}" if point and point.median_ms and first else "-" for point in points[1:]]
+        ratios = [
+            f"{point.median_ms / first:.2f}" if point and point.median_ms and first else "-" for point in points[1:]
+        ]
         figures = "".join(f"{cell:>11}" for cell in cells) + "".join(f"{ratio:>7}" for ratio in ratios)
         yield f"{key[0]:<10}{key[1]:<9}{key[3]:>6}  {key[2][-16:]:<16}{figures}"
 
@@ -161,9 +217,11 @@ def title(setting: Setting) -> str:
 
 
 def _rule(rules: Rules) -> str:
-    return (f"medians, runs in turn until each has a standard error of {100 * rules.precision:g} %, "
-            f"at most {counted(rules.repeats, 'run')} "
-            f"or {rules.budget_s:g} s a point")
+    return (
+        f"medians, runs in turn until each has a standard error of {100 * rules.precision:g} %, "
+        f"at most {counted(rules.repeats, 'run')} "
+        f"or {rules.budget_s:g} s a point"
+    )
 
 
 def _wrapped(text: str) -> str:

@@ -9,26 +9,26 @@ from aumcli.errors import AumError
 from aumcli.worker import OUT_OF_MEMORY, Worker
 
 OVER_BUDGET = "over budget"
-FEWEST = 5            # runs before a figure can count as precise
-FEWEST_DEAR = 3       # runs that are made even beyond the budget
+FEWEST = 5  # runs before a figure can count as precise
+FEWEST_DEAR = 3  # runs that are made even beyond the budget
 
 
 @dataclass(frozen=True)
 class Rules:
     """When a point has been measured enough."""
 
-    precision: float = 0.01     # relative standard error of the median to reach
-    repeats: int = 50           # timed runs at most
-    budget_s: float = 60.0      # seconds of runs, the warm-up included; three timed runs are made all the same
+    precision: float = 0.01  # relative standard error of the median to reach
+    repeats: int = 50  # timed runs at most
+    budget_s: float = 60.0  # seconds of runs, the warm-up included; three timed runs are made all the same
 
 
 @dataclass
 class Samples:
     """What one competitor gave."""
 
-    ms: dict[str, list[float]] = field(default_factory=dict)   # by the name of what was timed
-    facts: dict[str, object] = field(default_factory=dict)     # what its last run said besides
-    failure: str = ""                                          # why there are no times
+    ms: dict[str, list[float]] = field(default_factory=dict)  # by the name of what was timed
+    facts: dict[str, object] = field(default_factory=dict)  # what its last run said besides
+    failure: str = ""  # why there are no times
     warm_ups: int = 0
     spent_s: float = 0.0
 
@@ -39,11 +39,19 @@ class Samples:
 
     def is_precise(self, rules: Rules) -> bool:
         """Whether every figure has the precision that is asked for, or there are none."""
-        return bool(self.failure) or self.count >= FEWEST and all(relative_error(x) <= rules.precision for x in self.ms.values())
+        return (
+            bool(self.failure)
+            or self.count >= FEWEST
+            and all(relative_error(x) <= rules.precision for x in self.ms.values())
+        )
 
     def goes_on(self, rules: Rules) -> bool:
         """Whether it may run again."""
-        return not self.failure and self.count < rules.repeats and (self.count < FEWEST_DEAR or self.spent_s < rules.budget_s)
+        return (
+            not self.failure
+            and self.count < rules.repeats
+            and (self.count < FEWEST_DEAR or self.spent_s < rules.budget_s)
+        )
 
 
 def quartiles(samples: Sequence[float]) -> tuple[float, float, float]:
@@ -64,7 +72,9 @@ def relative_error(samples: Sequence[float]) -> float:
     return 0.93 * (high - low) / math.sqrt(len(samples)) / middle if middle else math.inf
 
 
-def take_turns(generator: Callable[..., Iterator[tuple[dict, dict]]], arguments: Sequence[object], rules: Rules) -> list[Samples]:
+def take_turns(
+    generator: Callable[..., Iterator[tuple[dict, dict]]], arguments: Sequence[object], rules: Rules
+) -> list[Samples]:
     """Let competitors run in turn, so that whatever slows the machine down hits all alike.
 
     A precise one goes on while another is not, within its budget. One that runs out of memory or time beside others, who may have
@@ -81,8 +91,12 @@ def take_turns(generator: Callable[..., Iterator[tuple[dict, dict]]], arguments:
     together = _in_turn(generator, arguments, rules)
     if len(together) == 1:
         return together
-    return [_in_turn(generator, [argument], rules)[0] if samples.failure.startswith((OUT_OF_MEMORY, OVER_BUDGET)) else samples
-            for argument, samples in zip(arguments, together)]
+    return [
+        _in_turn(generator, [argument], rules)[0]
+        if samples.failure.startswith((OUT_OF_MEMORY, OVER_BUDGET))
+        else samples
+        for argument, samples in zip(arguments, together)
+    ]
 
 
 def _in_turn(generator: Callable[..., Iterator], arguments: Sequence[object], rules: Rules) -> list[Samples]:

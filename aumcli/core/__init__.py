@@ -7,6 +7,7 @@ from aumcli.config import NetworkConfig
 
 if TYPE_CHECKING:
     from torch import nn
+
     from aumcli.core.audio_mamba import AudioMamba
     from aumcli.core.spectrogram_transformer import SpectrogramTransformer
 
@@ -46,5 +47,9 @@ def at_length(network: "nn.Module", frames: int) -> "nn.Module | None":
     other.config = type(network.config).model_validate(network.config.model_dump() | {"frames": frames})
     owner, _, name = places[0].rpartition(".")
     positions = network.get_parameter(places[0]).detach()
-    setattr(other.get_submodule(owner), name, nn.Parameter(resize_positions(positions, network.config.grid, other.config.grid)))
+    setattr(
+        other.get_submodule(owner),
+        name,
+        nn.Parameter(resize_positions(positions, network.config.grid, other.config.grid)),
+    )
     return other

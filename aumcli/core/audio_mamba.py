@@ -10,8 +10,9 @@ from aumcli.core.mixer import Mixer
 from aumcli.core.patches import PatchEmbed, PositionEmbedding, check_features, place_cls
 from aumcli.core.recompute import run_block
 
-
-Rows = tuple[Tensor, int] | None     # places of a call's clips in their batch, (b,) int64, and the batch's size; None: all of it
+Rows = (
+    tuple[Tensor, int] | None
+)  # places of a call's clips in their batch, (b,) int64, and the batch's size; None: all of it
 
 
 def drop_path(x: Tensor, rate: float, training: bool, rows: Rows) -> Tensor:
@@ -62,8 +63,11 @@ class Block(nn.Module):
 
     def _has_operators(self, x: Tensor) -> bool:
         """Whether every kernel of this block runs as an operator with a backward operator of its own."""
-        return (choose_backend(self.norm.backend, x.device, x.dtype) in OPERATORS and self.mixer.A_log.shape[1] <= cpu.MOST_STATES
-                and self.mixer.conv1d.kernel_size[0] <= cpu.MOST_TAPS)
+        return (
+            choose_backend(self.norm.backend, x.device, x.dtype) in OPERATORS
+            and self.mixer.A_log.shape[1] <= cpu.MOST_STATES
+            and self.mixer.conv1d.kernel_size[0] <= cpu.MOST_TAPS
+        )
 
 
 class AudioMamba(nn.Module):
@@ -96,7 +100,9 @@ class AudioMamba(nn.Module):
         self.head = nn.Linear(config.width, config.n_classes)
         # the published rates are shifted by one: a block drops the output of the block before it
         self.drop_rates = [config.drop_path * i / max(1, config.depth - 1) for i in range(config.depth)]
-        if not self.cls_token.is_meta:  # a network of shapes alone, where drawing would import torch's compiler: a second
+        if (
+            not self.cls_token.is_meta
+        ):  # a network of shapes alone, where drawing would import torch's compiler: a second
             self.reset_parameters()
 
     def reset_parameters(self) -> None:
@@ -115,9 +121,9 @@ class AudioMamba(nn.Module):
     def forward_features(self, features: Tensor) -> Tensor:
         """Encode features (b, frames, mels) to the classification token after the last norm, (b, d)."""
         check_features(features, self.config)
-        positions = self.pos_embed.pos_embed                                                           # (1, 1 + l, d)
+        positions = self.pos_embed.pos_embed  # (1, 1 + l, d)
         tokens = self.patch_embed(features) + positions[:, 1:]
-        x, index = place_cls(tokens, self.cls_token + positions[:, :1], self.config.cls_position)      # (b, l + 1, d)
+        x, index = place_cls(tokens, self.cls_token + positions[:, :1], self.config.cls_position)  # (b, l + 1, d)
         residual = None
         for i, block in enumerate(self.layers):
             x = drop_path(x, self.drop_rates[i - 1] if i else 0.0, self.training, self.rows)

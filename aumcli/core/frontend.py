@@ -53,7 +53,7 @@ def hertz_filters(n_mels: int, fft_size: int, sample_rate_hz: int, low_hz: float
     Returns:
         (fft_size / 2 + 1, n_mels), float32.
     """
-    bins = torch.arange(fft_size // 2 + 1, dtype=torch.float64)[:, None] * (sample_rate_hz / fft_size)     # (bins, 1)
+    bins = torch.arange(fft_size // 2 + 1, dtype=torch.float64)[:, None] * (sample_rate_hz / fft_size)  # (bins, 1)
     edges = torch.linspace(mel(low_hz), mel(sample_rate_hz / 2), n_mels + 2, dtype=torch.float64)
     edges = 700 * torch.expm1(edges / 1127)
     left, centre, right = edges[:-2], edges[1:-1], edges[2:]
@@ -81,11 +81,15 @@ class LogMel(nn.Module):
         self.register_buffer("filters", filters, persistent=False)
 
     def _constants(self, config: FrontendConfig) -> tuple[Tensor, Tensor]:
-        return (torch.hann_window(config.window_samples, periodic=False),
-                mel_filters(config.n_mels, config.fft_points, config.sample_rate_hz, config.low_hz))
+        return (
+            torch.hann_window(config.window_samples, periodic=False),
+            mel_filters(config.n_mels, config.fft_points, config.sample_rate_hz, config.low_hz),
+        )
 
     def _options(self, config: FrontendConfig) -> MelOptions:
-        return MelOptions(config.fft_points, config.hop_samples, ENERGY_FLOOR, remove_means=True, pre_emphasis=PRE_EMPHASIS)
+        return MelOptions(
+            config.fft_points, config.hop_samples, ENERGY_FLOOR, remove_means=True, pre_emphasis=PRE_EMPHASIS
+        )
 
     def n_frames(self, samples: Tensor | int) -> Tensor | int:
         """Whole windows in so many samples; a clip shorter than one window is padded to one."""
@@ -104,11 +108,15 @@ class LogMel(nn.Module):
         """
         return self._log_mel(waveforms, lengths, self.n_frames(waveforms.shape[1]))
 
-    def _log_mel(self, waveforms: Tensor, lengths: Tensor | None, frames: int, shift: float = 0.0, scale: float = 1.0) -> Tensor:
+    def _log_mel(
+        self, waveforms: Tensor, lengths: Tensor | None, frames: int, shift: float = 0.0, scale: float = 1.0
+    ) -> Tensor:
         """(log energy - shift) / scale of the first `frames` frames; 0 stands for the log energy of frames after a clip's end."""
         if lengths is None:
             lengths = torch.full((len(waveforms),), waveforms.shape[1], device=waveforms.device)
-        return log_mel(waveforms, lengths, self.n_frames(lengths), frames, self.window, self.filters, self.options, shift, scale)
+        return log_mel(
+            waveforms, lengths, self.n_frames(lengths), frames, self.window, self.filters, self.options, shift, scale
+        )
 
     def fit(self, energies: Tensor, n_frames: Tensor) -> Tensor:
         """Cut to the config's length, and pad where a clip has ended: with zeros, or with its last frame for EPIC-SOUNDS.
@@ -127,7 +135,7 @@ class LogMel(nn.Module):
 
     def _end(self, features: Tensor, n_frames: Tensor) -> Tensor:
         """Write what follows a clip's end into features (b, frames, mels), in place."""
-        ended = torch.arange(features.shape[1], device=features.device) >= n_frames[:, None]           # (b, frames)
+        ended = torch.arange(features.shape[1], device=features.device) >= n_frames[:, None]  # (b, frames)
         return features.masked_fill_(ended[..., None], 0.0)
 
     def normalise(self, energies: Tensor) -> Tensor:
@@ -147,11 +155,15 @@ class EpicSoundsLogMel(LogMel):
     """
 
     def _constants(self, config: FrontendConfig) -> tuple[Tensor, Tensor]:
-        return (torch.hann_window(config.window_samples),
-                hertz_filters(config.n_mels, config.fft_points, config.sample_rate_hz, config.low_hz))
+        return (
+            torch.hann_window(config.window_samples),
+            hertz_filters(config.n_mels, config.fft_points, config.sample_rate_hz, config.low_hz),
+        )
 
     def _options(self, config: FrontendConfig) -> MelOptions:
-        return MelOptions(config.fft_points, config.hop_samples, 0.0, -(config.window_samples // 2), magnitude=True, offset=LOG_OFFSET)
+        return MelOptions(
+            config.fft_points, config.hop_samples, 0.0, -(config.window_samples // 2), magnitude=True, offset=LOG_OFFSET
+        )
 
     def n_frames(self, samples: Tensor | int) -> Tensor | int:
         """Hops in so many samples, and one frame at the start."""
@@ -164,7 +176,7 @@ class EpicSoundsLogMel(LogMel):
         return self._end(super().forward(waveforms, lengths), self.n_frames(lengths))
 
     def _end(self, features: Tensor, n_frames: Tensor) -> Tensor:
-        last = (n_frames - 1).clamp(0, features.shape[1] - 1)                                          # (b,)
-        edge = features[torch.arange(len(features), device=features.device), last][:, None]            # (b, 1, mels)
-        ended = torch.arange(features.shape[1], device=features.device) >= n_frames[:, None]           # (b, frames)
+        last = (n_frames - 1).clamp(0, features.shape[1] - 1)  # (b,)
+        edge = features[torch.arange(len(features), device=features.device), last][:, None]  # (b, 1, mels)
+        ended = torch.arange(features.shape[1], device=features.device) >= n_frames[:, None]  # (b, frames)
         return features.copy_(torch.where(ended[..., None], edge, features))

@@ -52,7 +52,7 @@ class Mixer(nn.Module):
             bound = dt_proj.in_features**-0.5
             nn.init.uniform_(dt_proj.weight, -bound, bound)
             low, high = math.log(DT_MIN), math.log(DT_MAX)
-            dt = torch.exp(torch.rand_like(dt_proj.bias) * (high - low) + low).clamp(min=DT_FLOOR)     # (e)
+            dt = torch.exp(torch.rand_like(dt_proj.bias) * (high - low) + low).clamp(min=DT_FLOOR)  # (e)
             with torch.no_grad():
                 # the inverse of softplus; the published code leaves the reversed branch's bias at zero
                 dt_proj.bias.copy_(torch.zeros_like(dt) if suffix else dt + torch.log(-torch.expm1(-dt)))
@@ -80,15 +80,31 @@ class Mixer(nn.Module):
         """One branch's A, the A of its reversed direction where it has one, (e, n); D and the bias of delta, (e)."""
         A_log = self.A_b_log if suffix else self.A_log
         A_b = -torch.exp(self.A_b_log.float()) if self.direction is Direction.FO_BI else None
-        return -torch.exp(A_log.float()), A_b, getattr(self, f"D{suffix}").float(), getattr(self, f"dt_proj{suffix}").bias.float()
+        return (
+            -torch.exp(A_log.float()),
+            A_b,
+            getattr(self, f"D{suffix}").float(),
+            getattr(self, f"dt_proj{suffix}").bias.float(),
+        )
 
     def scan(self, u: Tensor, delta: Tensor, B: Tensor, C: Tensor, z: Tensor, suffix: str, reverse: bool) -> Tensor:
         """Scan one branch, a Fo-Bi's in both directions: u, delta, z (b, l, e); B, C (b, l, n) -> (b, l, e)."""
         A, A_b, D, bias = self.rates(suffix)
         if A_b is None:
             return selective_scan(u, delta, A, B, C, D, z, bias, reverse=reverse, backend=self.backend)
-        return bidirectional_scan(u, delta, A, A_b, B, C, D, z, bias, backend=self.backend,
-                                  published_gate_gradient=self.published_gate_gradient)
+        return bidirectional_scan(
+            u,
+            delta,
+            A,
+            A_b,
+            B,
+            C,
+            D,
+            z,
+            bias,
+            backend=self.backend,
+            published_gate_gradient=self.published_gate_gradient,
+        )
 
     def forward(self, tokens: Tensor) -> Tensor:
         """Map tokens (b, l, d) to (b, l, d)."""
@@ -96,7 +112,7 @@ class Mixer(nn.Module):
 
     def mix(self, projected: Tensor) -> Tensor:
         """Map what in_proj gave, inputs and gates (b, l, 2 e), to (b, l, d)."""
-        x, z = projected.chunk(2, dim=-1)                                                              # (b, l, e) each
+        x, z = projected.chunk(2, dim=-1)  # (b, l, e) each
         y = None
         for suffix, reverse in self.branches:
             u = self.convolve(x, suffix, reverse)

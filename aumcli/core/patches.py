@@ -10,8 +10,10 @@ from aumcli.config import ClsPosition, NetworkConfig
 def check_features(features: Tensor, config: NetworkConfig) -> None:
     """Refuse features that are not (b, frames, mels) of the model's size."""
     if features.ndim != 3 or features.shape[1:] != (config.frames, config.n_mels):
-        raise ValueError(f"the model takes features (batch, {config.frames} frames, {config.n_mels} mels), "
-                         f"not {tuple(features.shape)}")
+        raise ValueError(
+            f"the model takes features (batch, {config.frames} frames, {config.n_mels} mels), "
+            f"not {tuple(features.shape)}"
+        )
 
 
 class PatchEmbed(nn.Module):
@@ -30,7 +32,7 @@ class PatchEmbed(nn.Module):
         height, width = self.proj.kernel_size
         # stride equals kernel, so the convolution is one matrix product; as such it is far faster on CPUs
         patches = features.reshape(b, frames // width, width, mels // height, height)
-        patches = patches.permute(0, 3, 1, 4, 2).flatten(3).flatten(1, 2)       # (b, l, height * width)
+        patches = patches.permute(0, 3, 1, 4, 2).flatten(3).flatten(1, 2)  # (b, l, height * width)
         return F.linear(patches, self.proj.weight.flatten(1), self.proj.bias)
 
 
@@ -63,7 +65,9 @@ def place_cls(tokens: Tensor, cls: Tensor, position: ClsPosition) -> tuple[Tenso
     return torch.cat([tokens[:, :index], cls, tokens[:, index:]], dim=1), index
 
 
-def resize_positions(pos_embed: Tensor, old_grid: tuple[int, int], new_grid: tuple[int, int], antialias: bool = True) -> Tensor:
+def resize_positions(
+    pos_embed: Tensor, old_grid: tuple[int, int], new_grid: tuple[int, int], antialias: bool = True
+) -> Tensor:
     """Resize learned positions to another patch grid; the prefix rows stay as they are.
 
     Args:
@@ -79,7 +83,7 @@ def resize_positions(pos_embed: Tensor, old_grid: tuple[int, int], new_grid: tup
         return pos_embed
     n = old_grid[0] * old_grid[1]
     prefix, rows = pos_embed[:, :-n], pos_embed[:, -n:]
-    image = rows.reshape(1, *old_grid, -1).permute(0, 3, 1, 2)                                         # (1, d, f, t)
+    image = rows.reshape(1, *old_grid, -1).permute(0, 3, 1, 2)  # (1, d, f, t)
     if not antialias:
         for axis, (old, new) in enumerate(zip(old_grid, new_grid), start=2):
             image = image.narrow(axis, old // 2 - new // 2, new) if new < old else image
@@ -102,7 +106,7 @@ def resize_patches(kernel: Tensor, size: tuple[int, int]) -> Tensor:
     old = tuple(kernel.shape[2:])
     if old == tuple(size):
         return kernel
-    basis = torch.eye(old[0] * old[1], dtype=torch.float64).reshape(-1, 1, *old)                       # (old, 1, mels, frames)
+    basis = torch.eye(old[0] * old[1], dtype=torch.float64).reshape(-1, 1, *old)  # (old, 1, mels, frames)
     resized = F.interpolate(basis, size, mode="bilinear", antialias=False, align_corners=False).flatten(1)  # (old, new)
-    flat = kernel.flatten(1).double() @ torch.linalg.pinv(resized).T                                   # (d, new)
+    flat = kernel.flatten(1).double() @ torch.linalg.pinv(resized).T  # (d, new)
     return flat.to(kernel.dtype).reshape(len(kernel), 1, *size)

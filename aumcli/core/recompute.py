@@ -32,7 +32,11 @@ class _Block(torch.autograd.Function):
         ctx.save_for_backward(total, projected if keep_projection else None)
         ctx.block, ctx.has_residual, ctx.x_dtype = block, residual is not None, x.dtype
         kind = x.device.type
-        ctx.autocast = {"device_type": kind, "dtype": torch.get_autocast_dtype(kind), "enabled": torch.is_autocast_enabled(kind)}
+        ctx.autocast = {
+            "device_type": kind,
+            "dtype": torch.get_autocast_dtype(kind),
+            "enabled": torch.is_autocast_enabled(kind),
+        }
         ctx.set_materialize_grads(False)
         return block.mixer.mix(projected), total
 
@@ -42,7 +46,13 @@ class _Block(torch.autograd.Function):
         total, projected = ctx.saved_tensors
         norm, mixer = ctx.block.norm, ctx.block.mixer
         if grad is None:  # the mixer's output was not used: only the residual stream carries a gradient
-            return None, None, grad_total, grad_total if ctx.has_residual else None, *(None for _ in ctx.block.parameters())
+            return (
+                None,
+                None,
+                grad_total,
+                grad_total if ctx.has_residual else None,
+                *(None for _ in ctx.block.parameters()),
+            )
         with torch.autocast(**ctx.autocast):
             tokens, _ = torch.ops.aumcli.norm(total, None, norm.weight, norm.eps)
             if projected is None:
@@ -52,7 +62,9 @@ class _Block(torch.autograd.Function):
             grads["in_proj.weight"] = _outer(grad_projected, tokens)
             grad_tokens = (grad_projected @ mixer.in_proj.weight).float()
         grads = {f"mixer.{name}": value for name, value in grads.items()}
-        grad_x, grads["norm.weight"] = torch.ops.aumcli.norm_backward(grad_tokens, grad_total, total, norm.weight, norm.eps)
+        grad_x, grads["norm.weight"] = torch.ops.aumcli.norm_backward(
+            grad_tokens, grad_total, total, norm.weight, norm.eps
+        )
         weights = [grads[name].to(x.dtype) for name, x in ctx.block.named_parameters()]
         return None, None, grad_x.to(ctx.x_dtype), grad_x if ctx.has_residual else None, *weights
 
@@ -69,16 +81,31 @@ def _unmix(mixer: nn.Module, projected: Tensor, grad_y: Tensor) -> tuple[dict[st
         dt, delta, B, C = mixer.project(u, suffix)
         A, A_b, D, bias = mixer.rates(suffix)
         du, ddelta, dA, dA_b, dB, dC, dD, dz, dbias, out = torch.ops.aumcli.scan_backward(
-            grad_y if share == 1 else grad_y * share, u, delta, A, A_b, B, C, D, z, bias, True, reverse, mixer.published_gate_gradient)
+            grad_y if share == 1 else grad_y * share,
+            u,
+            delta,
+            A,
+            A_b,
+            B,
+            C,
+            D,
+            z,
+            bias,
+            True,
+            reverse,
+            mixer.published_gate_gradient,
+        )
         grads[f"dt_proj{suffix}.weight"], grads[f"dt_proj{suffix}.bias"] = _outer(ddelta, dt), dbias
         grads["A_b_log" if suffix else "A_log"] = dA * A  # A = -exp(A_log) is its own derivative
         if A_b is not None:
             grads["A_b_log"] = dA_b * A_b
         grads[f"D{suffix}"] = dD
-        small = torch.cat([ddelta @ dt_proj.weight, dB, dC], dim=-1)                                    # (b, l, r + 2 n)
+        small = torch.cat([ddelta @ dt_proj.weight, dB, dC], dim=-1)  # (b, l, r + 2 n)
         grads[f"x_proj{suffix}.weight"] = _outer(small, u)
         du.flatten(0, 1).addmm_(small.flatten(0, 1).to(du.dtype), x_proj.weight.to(du.dtype))
-        dx, weight, grads[f"conv1d{suffix}.bias"] = torch.ops.aumcli.conv_backward(du, x, conv.weight[:, 0], conv.bias, reverse)
+        dx, weight, grads[f"conv1d{suffix}.bias"] = torch.ops.aumcli.conv_backward(
+            du, x, conv.weight[:, 0], conv.bias, reverse
+        )
         grads[f"conv1d{suffix}.weight"] = weight[:, None]
         grad_x.append(dx), grad_z.append(dz), y.append(out)
     whole = [each[0] if share == 1 else sum(each) for each in (grad_x, grad_z, y)]

@@ -28,7 +28,7 @@ class Attention(nn.Module):
     def attend(self, qkv: Tensor) -> Tensor:
         """Map queries, keys and values side by side, (b, l, 3 d), to what the heads give, (b, l, d)."""
         b, l, _ = qkv.shape
-        q, k, v = qkv.view(b, l, 3, self.heads, -1).permute(2, 0, 3, 1, 4)                            # (b, heads, l, d / heads)
+        q, k, v = qkv.view(b, l, 3, self.heads, -1).permute(2, 0, 3, 1, 4)  # (b, heads, l, d / heads)
         if self.backend == "eager":  # as the paper measured it: the (l, l) matrix is held in memory
             x = (q @ k.transpose(-2, -1) * q.shape[-1] ** -0.5).softmax(-1) @ v
         else:
@@ -82,7 +82,9 @@ class Encoder(nn.Module):
 
     def forward(self, features: Tensor, recompute: str, rows: Rows) -> Tensor:
         """Encode features (b, frames, mels) to the class tokens after the last norm, (b, 1 or 2, d)."""
-        prefix = [token.expand(features.shape[0], -1, -1) for token in (self.cls_token, self.dist_token) if token is not None]
+        prefix = [
+            token.expand(features.shape[0], -1, -1) for token in (self.cls_token, self.dist_token) if token is not None
+        ]
         x = torch.cat([*prefix, self.patch_embed(features)], dim=1) + self.pos_embed
         for block in self.blocks:
             again = recompute == "block" and torch.is_grad_enabled()
@@ -112,10 +114,14 @@ class SpectrogramTransformer(nn.Module):
         super().__init__()
         self.backend = "sdpa" if backend == "auto" else backend
         if self.backend not in ATTENTIONS:
-            raise ValueError(f"a spectrogram transformer has no backend {backend!r}: choose one of auto, {', '.join(ATTENTIONS)}")
+            raise ValueError(
+                f"a spectrogram transformer has no backend {backend!r}: choose one of auto, {', '.join(ATTENTIONS)}"
+            )
         self.config = config
         self.v = Encoder(config, self.backend)
-        self.mlp_head = nn.Sequential(nn.LayerNorm(config.width, config.head_norm_eps), nn.Linear(config.width, config.n_classes))
+        self.mlp_head = nn.Sequential(
+            nn.LayerNorm(config.width, config.head_norm_eps), nn.Linear(config.width, config.n_classes)
+        )
         self.reset_parameters()
 
     def reset_parameters(self) -> None:

@@ -19,19 +19,48 @@ from aumcli.data.resample import resample_blocks
 from aumcli.errors import AumError
 from aumcli.names import one_line
 
-READABLE_SUFFIXES = frozenset({".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".mp2", ".aiff", ".aif", ".aifc",
-                               ".au", ".snd", ".caf", ".w64", ".rf64"})
-CONVERT_SUFFIXES = frozenset({".m4a", ".aac", ".mp4", ".wma", ".webm", ".mka", ".mkv", ".mov", ".avi", ".3gp", ".amr",
-                              ".ape", ".wv", ".ac3"})
-AUDIO_SUFFIXES = READABLE_SUFFIXES | CONVERT_SUFFIXES   # the latter are found too, so that an error can name them
+READABLE_SUFFIXES = frozenset(
+    {
+        ".wav",
+        ".flac",
+        ".ogg",
+        ".oga",
+        ".opus",
+        ".mp3",
+        ".mp2",
+        ".aiff",
+        ".aif",
+        ".aifc",
+        ".au",
+        ".snd",
+        ".caf",
+        ".w64",
+        ".rf64",
+    }
+)
+CONVERT_SUFFIXES = frozenset(
+    {".m4a", ".aac", ".mp4", ".wma", ".webm", ".mka", ".mkv", ".mov", ".avi", ".3gp", ".amr", ".ape", ".wv", ".ac3"}
+)
+AUDIO_SUFFIXES = READABLE_SUFFIXES | CONVERT_SUFFIXES  # the latter are found too, so that an error can name them
 
-SILENCE = 1e-6              # full scale is 1; one step of 16 bit is 3e-5
-SYSTEM_NAMES = frozenset({"__MACOSX", "@eaDir", "@Recycle", "#recycle", "$RECYCLE.BIN", "System Volume Information",
-                          "lost+found", "Thumbs.db", "desktop.ini"})     # what systems leave beside people's files
-ROUNDING_S = 0.001          # annotations round times to the millisecond, sometimes to past the file's end
-BLOCK_S = 30.0              # files are decoded in blocks of this length,
-BLOCK_VALUES = 2**22        # and of at most so many values, whatever rate and channels
-LOWEST_HZ, HIGHEST_HZ, MOST_CHANNELS, LONGEST_S = 1, 1_000_000, 256, 31 * 86_400.0   # beyond lie damaged headers
+SILENCE = 1e-6  # full scale is 1; one step of 16 bit is 3e-5
+SYSTEM_NAMES = frozenset(
+    {
+        "__MACOSX",
+        "@eaDir",
+        "@Recycle",
+        "#recycle",
+        "$RECYCLE.BIN",
+        "System Volume Information",
+        "lost+found",
+        "Thumbs.db",
+        "desktop.ini",
+    }
+)  # what systems leave beside people's files
+ROUNDING_S = 0.001  # annotations round times to the millisecond, sometimes to past the file's end
+BLOCK_S = 30.0  # files are decoded in blocks of this length,
+BLOCK_VALUES = 2**22  # and of at most so many values, whatever rate and channels
+LOWEST_HZ, HIGHEST_HZ, MOST_CHANNELS, LONGEST_S = 1, 1_000_000, 256, 31 * 86_400.0  # beyond lie damaged headers
 
 
 @dataclass(frozen=True)
@@ -46,11 +75,12 @@ class AudioInfo:
     channels: int
     lowest: float = 0.0
     highest: float = 0.0
-    cancels: bool = False       # whether the channels are nearly each other's opposite, and their mean next to silent
+    cancels: bool = False  # whether the channels are nearly each other's opposite, and their mean next to silent
 
 
-def load_audio(path: Path | str, sample_rate_hz: int | None = None, start_s: float | None = None,
-               stop_s: float | None = None) -> tuple[np.ndarray, int]:
+def load_audio(
+    path: Path | str, sample_rate_hz: int | None = None, start_s: float | None = None, stop_s: float | None = None
+) -> tuple[np.ndarray, int]:
     """Decode a sound file, or a slice of it, to mono.
 
     Args:
@@ -77,9 +107,13 @@ def load_audio(path: Path | str, sample_rate_hz: int | None = None, start_s: flo
 
 
 @contextmanager
-def open_audio(path: Path | str, sample_rate_hz: int | None = None, start_s: float | None = None,
-               stop_s: float | None = None, balance: Balance | None = None,
-               ) -> Iterator[tuple[AudioInfo, Iterator[np.ndarray]]]:
+def open_audio(
+    path: Path | str,
+    sample_rate_hz: int | None = None,
+    start_s: float | None = None,
+    stop_s: float | None = None,
+    balance: Balance | None = None,
+) -> Iterator[tuple[AudioInfo, Iterator[np.ndarray]]]:
     """Open a sound file to decode it block by block, in bounded memory however long it is.
 
     Args:
@@ -97,8 +131,10 @@ def open_audio(path: Path | str, sample_rate_hz: int | None = None, start_s: flo
         first, last = _span(path, sound, start_s, stop_s)
         rate_hz = sound.samplerate
         blocks = _waveform(path, sound, first, last, balance)
-        yield (AudioInfo((last - first) / rate_hz, rate_hz, sound.channels),
-               blocks if sample_rate_hz in (None, rate_hz) else resample_blocks(blocks, rate_hz, sample_rate_hz))
+        yield (
+            AudioInfo((last - first) / rate_hz, rate_hz, sound.channels),
+            blocks if sample_rate_hz in (None, rate_hz) else resample_blocks(blocks, rate_hz, sample_rate_hz),
+        )
 
 
 def decode_audio(data: bytes, name: str) -> tuple[np.ndarray, int]:
@@ -120,7 +156,7 @@ def decode_audio(data: bytes, name: str) -> tuple[np.ndarray, int]:
     try:
         with _Decoder(name, io.BytesIO(data), found) as sound:
             _, last = _span(name, sound, None, None)
-            return np.concatenate([*_waveform(name, sound, 0, last)]), sound.samplerate      # (samples,)
+            return np.concatenate([*_waveform(name, sound, 0, last)]), sound.samplerate  # (samples,)
     except soundfile.LibsndfileError as error:
         raise AumError(f"{name} is damaged at its beginning", fix="write it again", exit_code=1) from error
 
@@ -150,8 +186,9 @@ def audio_info(path: Path | str) -> AudioInfo:
         return AudioInfo(last / sound.samplerate, sound.samplerate, sound.channels)
 
 
-def check_clip(path: Path | str, start_s: float | None = None, stop_s: float | None = None,
-               silent: bool = False) -> AudioInfo:
+def check_clip(
+    path: Path | str, start_s: float | None = None, stop_s: float | None = None, silent: bool = False
+) -> AudioInfo:
     """Decode a clip once, in blocks, to know that it can be used.
 
     Args:
@@ -170,14 +207,19 @@ def check_clip(path: Path | str, start_s: float | None = None, stop_s: float | N
     lowest, highest, balance = math.inf, -math.inf, Balance()
     with _open(path) as sound:
         first, last = _span(path, sound, start_s, stop_s)
-        for waveform in _waveform(path, sound, first, last, balance):                   # (samples,)
+        for waveform in _waveform(path, sound, first, last, balance):  # (samples,)
             lowest, highest = min(lowest, float(waveform.min())), max(highest, float(waveform.max()))
-        info = AudioInfo((last - first) / sound.samplerate, sound.samplerate, sound.channels, lowest, highest, balance.cancels)
+        info = AudioInfo(
+            (last - first) / sound.samplerate, sound.samplerate, sound.channels, lowest, highest, balance.cancels
+        )
     if highest - lowest < SILENCE and not silent:
         what = "the mean of its channels" if info.channels > 1 and split_channel(path)[1] == MEAN else "it"
         fix = "take one channel: --channel left" if info.cancels else "remove it, or record it again"
-        raise AumError(f"{path}{_slice_text(start_s, stop_s)} is silent: {what} never changes",
-                       fix=f"{fix}; --set keep=silent keeps silent clips", exit_code=1)
+        raise AumError(
+            f"{path}{_slice_text(start_s, stop_s)} is silent: {what} never changes",
+            fix=f"{fix}; --set keep=silent keeps silent clips",
+            exit_code=1,
+        )
     return info
 
 
@@ -202,8 +244,9 @@ def find_files(folder: Path | str) -> list[Path]:
     return sorted(map(Path, walk_files(folder)))
 
 
-def walk_files(folder: Path | str, passed_over: list[str] | None = None,
-               unreadable: list[OSError] | None = None) -> Iterator[str]:
+def walk_files(
+    folder: Path | str, passed_over: list[str] | None = None, unreadable: list[OSError] | None = None
+) -> Iterator[str]:
     """Give what `find_files` lists one by one, folder by folder: AudioSet has 2 million.
 
     Args:
@@ -219,8 +262,11 @@ def walk_files(folder: Path | str, passed_over: list[str] | None = None,
         entered.add(os.path.realpath(here))
         if passed_over is not None:
             passed_over += (os.path.join(here, name) for name in sorted(folders + names) if is_passed_over(name))
-        folders[:] = sorted(name for name in folders if not is_passed_over(name)
-                            and os.path.realpath(os.path.join(here, name)) not in entered)
+        folders[:] = sorted(
+            name
+            for name in folders
+            if not is_passed_over(name) and os.path.realpath(os.path.join(here, name)) not in entered
+        )
         yield from (os.path.join(here, name) for name in sorted(names) if not is_passed_over(name))
 
 
@@ -230,8 +276,9 @@ def is_passed_over(name: str) -> bool:
 
 
 def _unreadable_folder(error: OSError) -> None:
-    raise AumError(f"can't list {error.filename}: {error.strerror}", fix="change its permissions or move it away",
-                   exit_code=1) from error
+    raise AumError(
+        f"can't list {error.filename}: {error.strerror}", fix="change its permissions or move it away", exit_code=1
+    ) from error
 
 
 class _Decoder:
@@ -257,8 +304,11 @@ class _Decoder:
         self.samplerate, self.channels, self.subtype = sound.samplerate, sound.channels, sound.subtype
         self.buffer_read_into = sound.buffer_read_into
         if sound.frames < self.frames:
-            raise AumError(f"{path} can't be decoded to its end: {sound.frames:,} of {self.frames:,} samples would be "
-                           "read", fix=convert_fix(path), exit_code=1)
+            raise AumError(
+                f"{path} can't be decoded to its end: {sound.frames:,} of {self.frames:,} samples would be read",
+                fix=convert_fix(path),
+                exit_code=1,
+            )
 
     def __enter__(self) -> "_Decoder":
         return self
@@ -296,30 +346,38 @@ def _open(path: str) -> Iterator[_Decoder | Hdf5Sound]:
         except FileNotFoundError as error:
             raise AumError(f"{path} doesn't exist", fix="check the path", exit_code=1) from error
         except OSError as error:
-            raise AumError(f"can't read {path}: {error.strerror or error}", fix="check its permissions and the disk",
-                           exit_code=1) from error
+            raise AumError(
+                f"can't read {path}: {error.strerror or error}", fix="check its permissions and the disk", exit_code=1
+            ) from error
         yield sound
 
 
 def _sound_file(path: str, file: str, found: Contents | None) -> _Decoder:
-    if found is None or file.lower().endswith(".raw"):          # by this name soundfile expects no header
+    if found is None or file.lower().endswith(".raw"):  # by this name soundfile expects no header
         raise _unknown_format(Path(file))
     try:
         return _Decoder(path, file, found)
     except soundfile.LibsndfileError as error:
-        raise AumError(f"{path} can't be decoded: {error.error_string}",
-                       fix="remove it; if it does play elsewhere, " + convert_fix(file), exit_code=1) from error
+        raise AumError(
+            f"{path} can't be decoded: {error.error_string}",
+            fix="remove it; if it does play elsewhere, " + convert_fix(file),
+            exit_code=1,
+        ) from error
 
 
 def _unknown_format(path: Path) -> AumError:
     suffix = path.suffix.lower()
     with open(path, "rb") as file:
         magic = file.read(8)
-    if suffix in CONVERT_SUFFIXES or magic[4:] == b"ftyp":                 # the latter: MP4 under another name
-        return AumError(f"{path} is in a format that can't be read here ({suffix or 'mp4'})", fix=convert_fix(path),
-                        exit_code=1)
-    return AumError(f"{path} is not audio, or damaged at its beginning",
-                    fix="remove it; if it does play elsewhere, " + convert_fix(path), exit_code=1)
+    if suffix in CONVERT_SUFFIXES or magic[4:] == b"ftyp":  # the latter: MP4 under another name
+        return AumError(
+            f"{path} is in a format that can't be read here ({suffix or 'mp4'})", fix=convert_fix(path), exit_code=1
+        )
+    return AumError(
+        f"{path} is not audio, or damaged at its beginning",
+        fix="remove it; if it does play elsewhere, " + convert_fix(path),
+        exit_code=1,
+    )
 
 
 def _slice_text(start_s: float | None, stop_s: float | None) -> str:
@@ -337,26 +395,35 @@ def _span(path: str, sound: soundfile.SoundFile, start_s: float | None, stop_s: 
     first = 0.0 if start_s is None else start_s * rate_hz
     last = float(samples) if stop_s is None else stop_s * rate_hz
     if not (0 <= first < last <= samples + ROUNDING_S * rate_hz) or round(first) >= samples:
-        raise AumError(f"{path}: the slice{_slice_text(start_s, stop_s) or ' of it'} doesn't lie inside the file, "
-                       f"which lasts {samples / rate_hz:.3f} s", fix="correct its start and stop", exit_code=1)
+        raise AumError(
+            f"{path}: the slice{_slice_text(start_s, stop_s) or ' of it'} doesn't lie inside the file, "
+            f"which lasts {samples / rate_hz:.3f} s",
+            fix="correct its start and stop",
+            exit_code=1,
+        )
     first, last = round(first), min(round(last), samples)
-    return first, max(last, first + 1)                          # a slice shorter than a sample is that sample
+    return first, max(last, first + 1)  # a slice shorter than a sample is that sample
 
 
 def _check_limits(path: str, rate_hz: int, channels: int, samples: int) -> None:
     """Refuse what only a damaged header says, before time and memory are spent on it."""
     file = container(path)[0]
     for what, value, lowest, highest, fix in (
-            ("a rate in Hz", rate_hz, LOWEST_HZ, HIGHEST_HZ, convert_fix(file, out=f"-ar {HIGHEST_HZ}")),
-            ("channels", channels, 1, MOST_CHANNELS, convert_fix(file, out="-ac 1")),
-            ("a length in s", samples / rate_hz, 0, LONGEST_S, convert_fix(file, out=f"-t {LONGEST_S:.0f}"))):
+        ("a rate in Hz", rate_hz, LOWEST_HZ, HIGHEST_HZ, convert_fix(file, out=f"-ar {HIGHEST_HZ}")),
+        ("channels", channels, 1, MOST_CHANNELS, convert_fix(file, out="-ac 1")),
+        ("a length in s", samples / rate_hz, 0, LONGEST_S, convert_fix(file, out=f"-t {LONGEST_S:.0f}")),
+    ):
         if not lowest <= value <= highest:
-            raise AumError(f"{path}: its header says {what} of {value:,.0f}; {lowest:,} to {highest:,.0f} can be read "
-                           "here", fix="the file is damaged; if it does play elsewhere, " + fix, exit_code=1)
+            raise AumError(
+                f"{path}: its header says {what} of {value:,.0f}; {lowest:,} to {highest:,.0f} can be read here",
+                fix="the file is damaged; if it does play elsewhere, " + fix,
+                exit_code=1,
+            )
 
 
-def _waveform(path: str, sound: _Decoder | Hdf5Sound, first: int, last: int,
-              balance: Balance | None = None) -> Iterator[np.ndarray]:
+def _waveform(
+    path: str, sound: _Decoder | Hdf5Sound, first: int, last: int, balance: Balance | None = None
+) -> Iterator[np.ndarray]:
     """Decode samples `first` to `last`, (samples,) float32 a block: the mean of the channels, or the one named."""
     channel = split_channel(path)[1]
     place = None
@@ -375,7 +442,7 @@ def _waveform(path: str, sound: _Decoder | Hdf5Sound, first: int, last: int,
                 balance.add(block, mean)
             yield mean
         else:
-            yield block[:, place].copy()                                                # so that the others are let go
+            yield block[:, place].copy()  # so that the others are let go
 
 
 def _blocks(path: str, sound: _Decoder | Hdf5Sound, first: int, last: int) -> Iterator[np.ndarray]:
@@ -386,29 +453,38 @@ def _blocks(path: str, sound: _Decoder | Hdf5Sound, first: int, last: int) -> It
         if first:
             sound.seek(first)
         count = wanted = 0
-        while first < last and count == wanted:                 # behind a short read libsndfile goes on elsewhere
+        while first < last and count == wanted:  # behind a short read libsndfile goes on elsewhere
             wanted = min(step, last - first)
             block = np.empty((wanted, sound.channels), dtype)
-            count = sound.buffer_read_into(block, dtype)        # asks libsndfile less than read() does
+            count = sound.buffer_read_into(block, dtype)  # asks libsndfile less than read() does
             block = block[:count]
             if not count:
                 break
-            if dtype == "int16":        # several times as fast as libsndfile converts them
+            if dtype == "int16":  # several times as fast as libsndfile converts them
                 block = block.astype(np.float32)
                 block *= np.float32(1 / 32768)
             elif not np.isfinite(block).all():
-                raise AumError(f"{path} has samples that are not numbers (NaN or infinity)",
-                               fix="export it again, or remove it", exit_code=1)
+                raise AumError(
+                    f"{path} has samples that are not numbers (NaN or infinity)",
+                    fix="export it again, or remove it",
+                    exit_code=1,
+                )
             first += len(block)
             yield block
     except soundfile.LibsndfileError as error:
-        raise AumError(f"{path} is damaged or truncated: decoding fails after {first / sound.samplerate:.3f} s of "
-                       f"{sound.frames / sound.samplerate:.3f} s", fix="copy or download it again, or remove it",
-                       exit_code=1) from error
+        raise AumError(
+            f"{path} is damaged or truncated: decoding fails after {first / sound.samplerate:.3f} s of "
+            f"{sound.frames / sound.samplerate:.3f} s",
+            fix="copy or download it again, or remove it",
+            exit_code=1,
+        ) from error
     if first < last:
-        raise AumError(f"{path} is truncated: its header promises {sound.frames / sound.samplerate:.3f} s, the sound "
-                       f"ends after {first / sound.samplerate:.3f} s", fix="copy or download it again, or remove it",
-                       exit_code=1)
+        raise AumError(
+            f"{path} is truncated: its header promises {sound.frames / sound.samplerate:.3f} s, the sound "
+            f"ends after {first / sound.samplerate:.3f} s",
+            fix="copy or download it again, or remove it",
+            exit_code=1,
+        )
 
 
 def _mono(block: np.ndarray) -> np.ndarray:
@@ -416,6 +492,6 @@ def _mono(block: np.ndarray) -> np.ndarray:
     if block.shape[1] == 1:
         return block[:, 0]
     total = block[:, 0].copy()
-    for channel in block.T[1:]:         # several times as fast as NumPy's mean over an axis this short
+    for channel in block.T[1:]:  # several times as fast as NumPy's mean over an axis this short
         total += channel
     return total / np.float32(block.shape[1])

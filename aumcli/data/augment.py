@@ -13,18 +13,30 @@ from torch import Tensor
 
 from aumcli.config import AugmentConfig, FrontendConfig
 
-LOW_HZ = 20.0                    # no noise below: inaudible, and brown noise would have all its power there
-HIGH_PASS_HZ = (100.0, 400.0)    # range of the lower edge of a telephone or a small loudspeaker
-LOW_PASS = (0.3, 0.9)            # range of its upper edge, as a part of the Nyquist frequency
-RT60_S = (0.1, 0.6)              # range of the time in which a room's sound decays by 60 dB
-DIRECT_DB = (0.0, 15.0)          # range of the energy of the direct sound over that of the room
-SNR_SPAN_DB = 30.0               # from the strongest noise to the weakest
-EQ_POINTS = 5                    # of a random frequency response: smooth enough for a microphone's
-NOISY = 0.7                      # share of clips that get noise
-SETTLE_S = 0.05                  # room for the filters' ringing, so that the Fourier transform's wrap-around is silent
-OVERSAMPLING = 2                 # of a clip that is resampled, so that a short polynomial can interpolate it
-_DRAWS = ("speed", "shift", "band", "high_pass", "low_pass", "reverb", "rt60", "direct", "gain", "noise", "snr",
-          "slope")
+LOW_HZ = 20.0  # no noise below: inaudible, and brown noise would have all its power there
+HIGH_PASS_HZ = (100.0, 400.0)  # range of the lower edge of a telephone or a small loudspeaker
+LOW_PASS = (0.3, 0.9)  # range of its upper edge, as a part of the Nyquist frequency
+RT60_S = (0.1, 0.6)  # range of the time in which a room's sound decays by 60 dB
+DIRECT_DB = (0.0, 15.0)  # range of the energy of the direct sound over that of the room
+SNR_SPAN_DB = 30.0  # from the strongest noise to the weakest
+EQ_POINTS = 5  # of a random frequency response: smooth enough for a microphone's
+NOISY = 0.7  # share of clips that get noise
+SETTLE_S = 0.05  # room for the filters' ringing, so that the Fourier transform's wrap-around is silent
+OVERSAMPLING = 2  # of a clip that is resampled, so that a short polynomial can interpolate it
+_DRAWS = (
+    "speed",
+    "shift",
+    "band",
+    "high_pass",
+    "low_pass",
+    "reverb",
+    "rt60",
+    "direct",
+    "gain",
+    "noise",
+    "snr",
+    "slope",
+)
 
 
 class ClipRandom:
@@ -68,8 +80,9 @@ def _from_seeds(draw, seeds: Tensor, shape: tuple[int, ...]) -> Tensor:
     return drawn
 
 
-def augment_waveforms(waveforms: Tensor, lengths: Tensor, config: AugmentConfig, sample_rate_hz: int,
-                      random: ClipRandom) -> tuple[Tensor, Tensor]:
+def augment_waveforms(
+    waveforms: Tensor, lengths: Tensor, config: AugmentConfig, sample_rate_hz: int, random: ClipRandom
+) -> tuple[Tensor, Tensor]:
     """Change clips at random: speed, shift, band, reverb, gain, noise, in this order.
 
     The buffer keeps its size: a clip that grows (slower, later, reverberant) is cut where the buffer ends. Everything
@@ -87,7 +100,7 @@ def augment_waveforms(waveforms: Tensor, lengths: Tensor, config: AugmentConfig,
         The changed clips, (b, samples) float32, and their lengths, (b,) int64.
     """
     table = random.uniform(len(_DRAWS), waveforms)
-    chance = dict(zip(_DRAWS, table.unbind(1), strict=True))                             # each (b,), in [0, 1)
+    chance = dict(zip(_DRAWS, table.unbind(1), strict=True))  # each (b,), in [0, 1)
     rooms, noises = random.seeds(), random.seeds()
     if config.speed:
         waveforms, lengths = _change_speed(waveforms, lengths, _log_uniform(chance["speed"], config.speed))
@@ -105,7 +118,9 @@ def augment_waveforms(waveforms: Tensor, lengths: Tensor, config: AugmentConfig,
     return waveforms, lengths
 
 
-def mixup_waveforms(waveforms: Tensor, lengths: Tensor, partners: Tensor, partner_lengths: Tensor, ratios: Tensor) -> Tensor:
+def mixup_waveforms(
+    waveforms: Tensor, lengths: Tensor, partners: Tensor, partner_lengths: Tensor, ratios: Tensor
+) -> Tensor:
     """Mix clips with others: the share `ratio` of a clip and 1 - ratio of its partner.
 
     Both lose their mean, the partner is padded or cut to the clip's length, and the mixture loses its mean again.
@@ -123,11 +138,12 @@ def mixup_waveforms(waveforms: Tensor, lengths: Tensor, partners: Tensor, partne
     Source: dataloader.py, _wav2fbank and __getitem__, in the authors' code; Tokozume et al. 2018.
     """
     first, second = _remove_mean(waveforms, lengths), _remove_mean(partners, partner_lengths)
-    return _remove_mean(torch.lerp(second, first, ratios[:, None].to(first.dtype)), lengths)        # cuts the second
+    return _remove_mean(torch.lerp(second, first, ratios[:, None].to(first.dtype)), lengths)  # cuts the second
 
 
-def warp_features(features: Tensor, n_frames: Tensor, config: AugmentConfig, frontend: FrontendConfig,
-                  random: ClipRandom) -> tuple[Tensor, Tensor]:
+def warp_features(
+    features: Tensor, n_frames: Tensor, config: AugmentConfig, frontend: FrontendConfig, random: ClipRandom
+) -> tuple[Tensor, Tensor]:
     """Stretch clips in time with their pitch kept (tempo), and scale their frequency axis with their tempo kept (warp).
 
     Both interpolate linearly. A clip made longer than the array is cut at its end; frames after a changed clip's end
@@ -145,7 +161,7 @@ def warp_features(features: Tensor, n_frames: Tensor, config: AugmentConfig, fro
     """
     frames, mels = features.shape[1:]
     device = features.device
-    chance = random.uniform(2, features)                                                 # (b, 2)
+    chance = random.uniform(2, features)  # (b, 2)
     if config.tempo:
         factor = _log_uniform(chance[:, 0], config.tempo)
         stretched = (n_frames / factor).round().long().clamp(1, frames)
@@ -155,11 +171,11 @@ def warp_features(features: Tensor, n_frames: Tensor, config: AugmentConfig, fro
         n_frames = torch.where(n_frames > 0, stretched, n_frames)
         features = features.masked_fill((index >= n_frames[:, None])[..., None], 0.0)
     if config.warp:
-        factor = _log_uniform(chance[:, 1], config.warp)[:, None]                         # (b, 1)
+        factor = _log_uniform(chance[:, 1], config.warp)[:, None]  # (b, 1)
         low, high = _mel(frontend.low_hz), _mel(frontend.sample_rate_hz / 2)
         step = (high - low) / (mels + 1)
         centre_hz = 700 * torch.expm1((low + step * torch.arange(1, mels + 1, device=device)) / 1127)
-        source = (1127 * torch.log1p(centre_hz / factor / 700) - low) / step - 1         # (b, mels), in filters
+        source = (1127 * torch.log1p(centre_hz / factor / 700) - low) / step - 1  # (b, mels), in filters
         features = _interpolate(features, source.clamp(0, mels - 1), dim=2)
     return features, n_frames
 
@@ -175,12 +191,12 @@ def equalise_features(features: Tensor, config: AugmentConfig, random: ClipRando
     Returns:
         The changed features, (b, frames, mels).
     """
-    chance = random.uniform(EQ_POINTS, features)[:, None]                                # (b, 1, EQ_POINTS)
+    chance = random.uniform(EQ_POINTS, features)[:, None]  # (b, 1, EQ_POINTS)
     if not config.eq_db:
         return features
-    levels = (2 * chance - 1) * (config.eq_db * math.log(10) / 10)                       # dB to natural log of energy
+    levels = (2 * chance - 1) * (config.eq_db * math.log(10) / 10)  # dB to natural log of energy
     curve = torch.nn.functional.interpolate(levels, features.shape[2], mode="linear", align_corners=True)
-    return features + curve                                                              # (b, 1, mels) on all frames
+    return features + curve  # (b, 1, mels) on all frames
 
 
 def _change_speed(waveforms: Tensor, lengths: Tensor, factor: Tensor) -> tuple[Tensor, Tensor]:
@@ -191,17 +207,17 @@ def _change_speed(waveforms: Tensor, lengths: Tensor, factor: Tensor) -> tuple[T
     """
     samples, device = waveforms.shape[1], waveforms.device
     size = _fft_size(samples + 64)
-    spectrum = torch.fft.rfft(torch.nn.functional.pad(waveforms, (1, 0)), size)          # (b, size // 2 + 1)
-    frequency = torch.linspace(0, 1, spectrum.shape[1], device=device)                   # as a part of Nyquist
-    spectrum *= ((1 - frequency * factor[:, None]) / 0.05).clamp_(0, 1).mul_(OVERSAMPLING)    # what fits afterwards
-    dense = torch.fft.irfft(spectrum, OVERSAMPLING * size)                               # (b, OVERSAMPLING size)
+    spectrum = torch.fft.rfft(torch.nn.functional.pad(waveforms, (1, 0)), size)  # (b, size // 2 + 1)
+    frequency = torch.linspace(0, 1, spectrum.shape[1], device=device)  # as a part of Nyquist
+    spectrum *= ((1 - frequency * factor[:, None]) / 0.05).clamp_(0, 1).mul_(OVERSAMPLING)  # what fits afterwards
+    dense = torch.fft.irfft(spectrum, OVERSAMPLING * size)  # (b, OVERSAMPLING size)
     # fixed point: float32 could not tell neighbouring samples of a long clip apart, and not every device has float64
-    step = (OVERSAMPLING * 2**24 * factor).round().long()[:, None]                       # (b, 1)
-    position = torch.arange(samples, device=device) * step                               # (b, samples)
-    whole = (position >> 24).clamp_(max=OVERSAMPLING * samples)                          # beyond: silenced below
-    part = position.bitwise_and_(2**24 - 1).to(waveforms.dtype).div_(2**24)              # [0, 1) after `whole`
-    before, here, after, later = (dense[:, OVERSAMPLING + tap:].gather(1, whole) for tap in (-1, 0, 1, 2))
-    cubic = (later - before).div_(3).add_(here).sub_(after).div_(2)                      # in place: half the time
+    step = (OVERSAMPLING * 2**24 * factor).round().long()[:, None]  # (b, 1)
+    position = torch.arange(samples, device=device) * step  # (b, samples)
+    whole = (position >> 24).clamp_(max=OVERSAMPLING * samples)  # beyond: silenced below
+    part = position.bitwise_and_(2**24 - 1).to(waveforms.dtype).div_(2**24)  # [0, 1) after `whole`
+    before, here, after, later = (dense[:, OVERSAMPLING + tap :].gather(1, whole) for tap in (-1, 0, 1, 2))
+    cubic = (later - before).div_(3).add_(here).sub_(after).div_(2)  # in place: half the time
     square = (before + after).div_(2).sub_(here)
     linear = after.sub_(here).sub_(square).sub_(cubic)
     result = cubic.mul_(part).add_(square).mul_(part).add_(linear).mul_(part).add_(here)
@@ -213,7 +229,7 @@ def _shift(waveforms: Tensor, lengths: Tensor, offset: Tensor) -> tuple[Tensor, 
     """Place clips `offset` samples later (zeros in front) or earlier (their beginning cut), by half a clip at most."""
     samples = waveforms.shape[1]
     offset = offset.clamp(-(lengths // 2), lengths // 2)
-    index = torch.arange(samples, device=waveforms.device) - offset[:, None]             # (b, samples)
+    index = torch.arange(samples, device=waveforms.device) - offset[:, None]  # (b, samples)
     moved = waveforms.gather(1, index.clamp(0, samples - 1)).masked_fill_(index < 0, 0.0)
     lengths = (lengths + offset).clamp(max=samples)
     return _silence_after_(moved, lengths), lengths
@@ -230,22 +246,23 @@ def _limit_band(waveforms: Tensor, lengths: Tensor, chance: dict[str, Tensor], s
     low = _between(chance["high_pass"][chosen], *HIGH_PASS_HZ)[:, None]
     high = _between(chance["low_pass"][chosen], *LOW_PASS)[:, None] * nyquist_hz
     ratio = (frequency / low) ** 8
-    gain = (ratio / (1 + ratio) / (1 + (frequency / high) ** 16)).sqrt()                 # (chosen, size // 2 + 1)
+    gain = (ratio / (1 + ratio) / (1 + (frequency / high) ** 16)).sqrt()  # (chosen, size // 2 + 1)
     filtered = torch.fft.irfft(torch.fft.rfft(waveforms[chosen], size) * gain, size)[:, :samples]
     return waveforms.index_copy(0, chosen, _silence_after_(filtered, lengths[chosen]))
 
 
-def _reverberate(waveforms: Tensor, lengths: Tensor, chance: dict[str, Tensor], share: float, rate_hz: int,
-                 seeds: Tensor) -> tuple[Tensor, Tensor]:
+def _reverberate(
+    waveforms: Tensor, lengths: Tensor, chance: dict[str, Tensor], share: float, rate_hz: int, seeds: Tensor
+) -> tuple[Tensor, Tensor]:
     """Convolve a share of the clips with a room: the direct sound unchanged, then exponentially decaying noise."""
     chosen = (chance["reverb"] < share).nonzero()[:, 0]
     if not len(chosen):
         return waveforms, lengths
     samples, taps = waveforms.shape[1], int(RT60_S[1] * rate_hz) + 1
-    tail_samples = _between(chance["rt60"][chosen], *RT60_S)[:, None] * rate_hz          # (chosen, 1)
+    tail_samples = _between(chance["rt60"][chosen], *RT60_S)[:, None] * rate_hz  # (chosen, 1)
     index = torch.arange(taps, device=waveforms.device)
     room = normal(seeds[chosen.cpu()], taps).to(waveforms) * torch.exp(-math.log(1000) * index / tail_samples)
-    room = room * ((index > 0) & (index <= tail_samples))                                # (chosen, taps)
+    room = room * ((index > 0) & (index <= tail_samples))  # (chosen, taps)
     level = 10 ** (-_between(chance["direct"][chosen], *DIRECT_DB)[:, None] / 20)
     room = room * level / room.norm(dim=1, keepdim=True).clamp(min=1e-12)
     room[:, 0] = 1.0
@@ -256,8 +273,9 @@ def _reverberate(waveforms: Tensor, lengths: Tensor, chance: dict[str, Tensor], 
     return waveforms.index_copy(0, chosen, _silence_after_(wet, lengths[chosen])), lengths
 
 
-def _add_noise(waveforms: Tensor, lengths: Tensor, chance: dict[str, Tensor], worst_db: float, rate_hz: int,
-               seeds: Tensor) -> Tensor:
+def _add_noise(
+    waveforms: Tensor, lengths: Tensor, chance: dict[str, Tensor], worst_db: float, rate_hz: int, seeds: Tensor
+) -> Tensor:
     """Add noise between white and brown to most clips, over their own samples: padding stays silent.
 
     The padding is left alone because frames after a clip's end are written by whoever pads the features.
@@ -265,7 +283,7 @@ def _add_noise(waveforms: Tensor, lengths: Tensor, chance: dict[str, Tensor], wo
     chosen = (chance["noise"] < NOISY).nonzero()[:, 0]
     if not len(chosen):
         return waveforms
-    clips, lengths = waveforms[chosen], lengths[chosen]                                  # (chosen, samples)
+    clips, lengths = waveforms[chosen], lengths[chosen]  # (chosen, samples)
     size = _fft_size(clips.shape[1])
     bins = size // 2 + 1
     raw = normal(seeds[chosen.cpu()], bins, 2).to(waveforms)
@@ -284,7 +302,7 @@ def _interpolate(features: Tensor, position: Tensor, dim: int) -> Tensor:
     low = position.long()
     high = (low + 1).clamp(max=features.shape[dim] - 1)
     part = (position - low).to(features.dtype).unsqueeze(3 - dim)
-    if dim == 1:                                                                   # whole rows: quicker than gather
+    if dim == 1:  # whole rows: quicker than gather
         clip = torch.arange(len(features), device=features.device)[:, None]
         return torch.lerp(features[clip, low], features[clip, high], part)
     low, high = (each.unsqueeze(1).expand_as(features) for each in (low, high))
@@ -320,4 +338,5 @@ def _mel(hz: float) -> float:
 def _fft_size(samples: int) -> int:
     """The next even size that is quick to transform."""
     from scipy.fft import next_fast_len
+
     return 2 * next_fast_len((samples + 1) // 2, real=True)

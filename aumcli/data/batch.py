@@ -14,8 +14,8 @@ from aumcli.data.dataset import padded, stream_seed
 from aumcli.data.masking import disturb_features, mask_features, warp_time
 from aumcli.threads import one_thread
 
-FEW_SAMPLES = 500_000       # a batch of fewer is turned into features by one thread
-EPOCH_PURPOSE, PARTNER_ROWS = 4, 2      # of a seed; a batch has a row for each clip and one for what it is mixed with
+FEW_SAMPLES = 500_000  # a batch of fewer is turned into features by one thread
+EPOCH_PURPOSE, PARTNER_ROWS = 4, 2  # of a seed; a batch has a row for each clip and one for what it is mixed with
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,9 @@ class EpochDraws:
     ratios: np.ndarray
 
 
-def draw_epoch(batches: Sequence[Sequence[int]], clips: int, augment: AugmentConfig, seed: int, epoch: int) -> EpochDraws:
+def draw_epoch(
+    batches: Sequence[Sequence[int]], clips: int, augment: AugmentConfig, seed: int, epoch: int
+) -> EpochDraws:
     """Draw parts and partners for all clips of an epoch: Beta(10, 10) of a clip and its partner, as published.
 
     They depend on the clip's place in the epoch alone, not on how a batch is cut and who computes it.
@@ -54,7 +56,7 @@ def draw_epoch(batches: Sequence[Sequence[int]], clips: int, augment: AugmentCon
     else:
         sizes = np.repeat([len(batch) for batch in batches], [len(batch) for batch in batches])
         begins = np.repeat(np.cumsum([0, *map(len, batches)])[:-1], [len(batch) for batch in batches])
-        step = 1 + (choice * (sizes - 1)).astype(np.int64)                                   # never the clip itself
+        step = 1 + (choice * (sizes - 1)).astype(np.int64)  # never the clip itself
         partners, alone = order[begins + (np.arange(len(order)) - begins + step) % sizes], sizes == 1
     partners = np.where((mixed < augment.mixup) & ~alone, partners, -1)
     return EpochDraws(places, partners, ratios.astype(np.float32))
@@ -82,8 +84,16 @@ def crop_samples(frontend: LogMel, augment: AugmentConfig) -> int:
     return int(frontend.config.clip_samples * (1 + augment.speed))
 
 
-def make_batch(frontend: LogMel, waveforms: list[np.ndarray], targets: Tensor, augment: AugmentConfig, seed: int,
-               rows: Sequence[int] | None = None, size: int | None = None, partners: Partners | None = None) -> tuple[Tensor, Tensor]:
+def make_batch(
+    frontend: LogMel,
+    waveforms: list[np.ndarray],
+    targets: Tensor,
+    augment: AugmentConfig,
+    seed: int,
+    rows: Sequence[int] | None = None,
+    size: int | None = None,
+    partners: Partners | None = None,
+) -> tuple[Tensor, Tensor]:
     """Turn clips of a batch into augmented, normalised features on the frontend's device.
 
     Args:
@@ -106,13 +116,20 @@ def make_batch(frontend: LogMel, waveforms: list[np.ndarray], targets: Tensor, a
         all_rows = rows + [size + rows[i] for i in partners.of] if partners else rows
         batch = padded(clips, crop_samples(frontend, augment)).to(device)
         lengths, targets = torch.tensor([len(clip) for clip in clips], device=device), targets.to(device)
-        batch, lengths = augment_waveforms(batch, lengths, augment, config.sample_rate_hz,
-                                           ClipRandom(stream_seed(seed, 0), all_rows, PARTNER_ROWS * size))
+        batch, lengths = augment_waveforms(
+            batch,
+            lengths,
+            augment,
+            config.sample_rate_hz,
+            ClipRandom(stream_seed(seed, 0), all_rows, PARTNER_ROWS * size),
+        )
         if partners:
             batch, lengths, targets = _mixed(batch, lengths, targets, partners)
         random = ClipRandom(stream_seed(seed, 1), rows, size)
         batch, lengths = batch[:, : config.clip_samples], lengths.clamp(max=config.clip_samples)
-        energies, n_frames = warp_features(frontend.energies(batch, lengths), frontend.n_frames(lengths), augment, config, random)
+        energies, n_frames = warp_features(
+            frontend.energies(batch, lengths), frontend.n_frames(lengths), augment, config, random
+        )
         energies = equalise_features(energies, augment, random)
         features = mask_features(warp_time(frontend.fit(energies, n_frames), augment, random), augment, random)
         return disturb_features(frontend.normalise(features), augment, random), targets

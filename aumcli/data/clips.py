@@ -34,11 +34,11 @@ class Clips(Sequence):
         self._folder = os.fspath(folder)
         self._paths: list[str] = []
         self._groups: list[str] = []
-        self._starts, self._stops = array("d"), array("d")                      # s; NaN for none
-        self._codes: tuple[array, array] = (array("i"), array("i"))             # of the label set, of the split
-        self._values: tuple[list, list] = ([], [])                              # label sets and splits by code
-        self._known: tuple[dict, dict] = ({}, {})                               # and back
-        self._rows: np.ndarray | None = None                                    # of a part: places in the columns
+        self._starts, self._stops = array("d"), array("d")  # s; NaN for none
+        self._codes: tuple[array, array] = (array("i"), array("i"))  # of the label set, of the split
+        self._values: tuple[list, list] = ([], [])  # label sets and splits by code
+        self._known: tuple[dict, dict] = ({}, {})  # and back
+        self._rows: np.ndarray | None = None  # of a part: places in the columns
 
     @classmethod
     def of(cls, clips: Iterable[Clip]) -> "Clips":
@@ -50,8 +50,9 @@ class Clips(Sequence):
             made.append(os.fspath(clip.path), clip.start_s, clip.stop_s, clip.labels, clip.split, clip.group)
         return made
 
-    def append(self, path: str, start_s: float | None, stop_s: float | None, labels: tuple[str, ...], split: str,
-               group: str) -> None:
+    def append(
+        self, path: str, start_s: float | None, stop_s: float | None, labels: tuple[str, ...], split: str, group: str
+    ) -> None:
         """Add a clip at the end; not to a part."""
         self._paths.append(path)
         self._starts.append(np.nan if start_s is None else start_s)
@@ -131,14 +132,30 @@ class Clips(Sequence):
     def columns(self) -> dict[str, list]:
         """All as columns: path (as text), start_s, stop_s, labels (ids joined by ";"), split and group."""
         rows = range(len(self._paths)) if self._rows is None else self._rows.tolist()
-        codes, joined = [self._column(which).tolist() for which in (0, 1)], [";".join(labels) for labels in self._values[0]]
-        return {"path": [*self.paths()], "start_s": [_second(self._starts[row]) for row in rows],
-                "stop_s": [_second(self._stops[row]) for row in rows], "labels": [joined[code] for code in codes[0]],
-                "split": [self._values[1][code] for code in codes[1]], "group": [self._groups[row] for row in rows]}
+        codes, joined = (
+            [self._column(which).tolist() for which in (0, 1)],
+            [";".join(labels) for labels in self._values[0]],
+        )
+        return {
+            "path": [*self.paths()],
+            "start_s": [_second(self._starts[row]) for row in rows],
+            "stop_s": [_second(self._stops[row]) for row in rows],
+            "labels": [joined[code] for code in codes[0]],
+            "split": [self._values[1][code] for code in codes[1]],
+            "group": [self._groups[row] for row in rows],
+        }
 
     @classmethod
-    def of_columns(cls, folder: Path, path: list[str], start_s: np.ndarray, stop_s: np.ndarray, group: list[str],
-                   codes: Sequence[np.ndarray], values: tuple[list[tuple[str, ...]], list[str]]) -> "Clips":
+    def of_columns(
+        cls,
+        folder: Path,
+        path: list[str],
+        start_s: np.ndarray,
+        stop_s: np.ndarray,
+        group: list[str],
+        codes: Sequence[np.ndarray],
+        values: tuple[list[tuple[str, ...]], list[str]],
+    ) -> "Clips":
         """Make one from whole columns.
 
         Args:

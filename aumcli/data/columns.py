@@ -44,8 +44,13 @@ class Columns:
         return "; ".join([text, *([f"not used: {', '.join(unused)}"] if unused else []), *self.said])
 
 
-def find_columns(table: Path, header: Sequence[str], rows: Sequence[Sequence[str]],
-                 settings: Mapping[str, str | None], splits: Collection[str]) -> Columns:
+def find_columns(
+    table: Path,
+    header: Sequence[str],
+    rows: Sequence[Sequence[str]],
+    settings: Mapping[str, str | None],
+    splits: Collection[str],
+) -> Columns:
     """Choose the columns of a table.
 
     Args:
@@ -101,12 +106,13 @@ def _named(table: Path, header: Sequence[str], settings: Mapping[str, str | None
 class _ByName:
     """The choice among the columns of a table with a header."""
 
-    def __init__(self, table: Path, header: Sequence[str], rows: Sequence[Sequence[str]],
-                 settings: Mapping[str, str | None]):
+    def __init__(
+        self, table: Path, header: Sequence[str], rows: Sequence[Sequence[str]], settings: Mapping[str, str | None]
+    ):
         self.table, self.header, self.rows = table, list(header), rows
         self.words = [words(name) for name in header]
         self.places = _named(table, header, settings)
-        self.open = {role for role in ROLES if settings.get(role) is None}      # of which the caller says nothing
+        self.open = {role for role in ROLES if settings.get(role) is None}  # of which the caller says nothing
         self.whole_files = settings.get("start") == "" and not settings.get("stop")
         self.said: list[str] = []
 
@@ -121,13 +127,15 @@ class _ByName:
             names = [self.header[place] for place in others]
             self.said.append(f"the label could also be {', '.join(names)}: {_setting('label', names[0])}")
         if self.open >= set(TIMES) and "path" in self.places and self.words[self.places["path"]][0] == "slice":
-            self.said.append("times are those of the recordings that the slices were cut from")     # UrbanSound8K
+            self.said.append("times are those of the recordings that the slices were cut from")  # UrbanSound8K
         elif not self.whole_files:
             self._choose_times()
         if "label" not in self.places:
             lacking = "label" if "path" in self.places else "path or the label"
-            raise AumError(f"{self.table} has no column that could be the {lacking}; it has {', '.join(self.header)}",
-                           fix="name it: --set path=COLUMN --set label=COLUMN")
+            raise AumError(
+                f"{self.table} has no column that could be the {lacking}; it has {', '.join(self.header)}",
+                fix="name it: --set path=COLUMN --set label=COLUMN",
+            )
         order = {role: self.places[role] for role in (*ROLES, "origin") if role in self.places}
         return Columns(self.header, order, self.said)
 
@@ -154,9 +162,10 @@ class _ByName:
             role = time_role(name, renamed)
             if role and place not in self.places.values() and (SURE & set(name) or self._holds_times(place)):
                 found.setdefault(role, []).append(place)
-        begin, end = (self._only(role, found[role]) if role in self.open and role in found else None
-                      for role in ("start", "stop"))
-        if "file offset" in found and "start" in self.open:     # Raven's begin and end count through several files
+        begin, end = (
+            self._only(role, found[role]) if role in self.open and role in found else None for role in ("start", "stop")
+        )
+        if "file offset" in found and "start" in self.open:  # Raven's begin and end count through several files
             self.places["start"] = found["file offset"][0]
             if begin is not None and end is not None:
                 self.places["origin"] = begin
@@ -177,8 +186,10 @@ class _ByName:
         best = [self.header[place] for place, rank in zip(fitting, ranks) if rank == min(ranks)]
         if len(best) > 1:
             role = "start" if role == "offset" else role
-            raise AumError(f"{self.table}: several columns could be the {role}: {', '.join(best)}",
-                           fix=f"name one: {_setting(role, best[0])}; {NO_TIMES}")
+            raise AumError(
+                f"{self.table}: several columns could be the {role}: {', '.join(best)}",
+                fix=f"name one: {_setting(role, best[0])}; {NO_TIMES}",
+            )
         return fitting[ranks.index(min(ranks))]
 
     def _place_offset(self, place: int, has_duration: bool) -> None:
@@ -195,17 +206,24 @@ class _ByName:
             self.places["stop"] = place
             return
         name = self.header[place]
-        raise AumError(f"{self.table}: the column {name} could be a start or an end",
-                       fix=f"say which: {_setting('start', name)} or {_setting('stop', name)}; {NO_TIMES}")
+        raise AumError(
+            f"{self.table}: the column {name} could be a start or an end",
+            fix=f"say which: {_setting('start', name)} or {_setting('stop', name)}; {NO_TIMES}",
+        )
 
     def _nothing_overlooked(self) -> None:
         """Refuse to take whole files where a column looks like a time and isn't understood."""
-        like = [self.header[place] for place, name in enumerate(self.words)
-                if SURE & set(name) and UNCLEAR & set(name) and self._holds_times(place)]
+        like = [
+            self.header[place]
+            for place, name in enumerate(self.words)
+            if SURE & set(name) and UNCLEAR & set(name) and self._holds_times(place)
+        ]
         if like:
-            raise AumError(f"{self.table}: {', '.join(like)} look like times, in an unknown unit",
-                           fix="name a column in seconds or h:m:s with --set start=COLUMN, or let its name end in _ms "
-                               f"or _samples; {NO_TIMES}")
+            raise AumError(
+                f"{self.table}: {', '.join(like)} look like times, in an unknown unit",
+                fix="name a column in seconds or h:m:s with --set start=COLUMN, or let its name end in _ms "
+                f"or _samples; {NO_TIMES}",
+            )
 
     def _values(self, place: int) -> list[str]:
         return [row[place].strip() for row in self.rows if len(row) > place and row[place].strip()]
@@ -221,8 +239,11 @@ def _by_content(table: Path, rows: Sequence[Sequence[str]], settings: Mapping[st
     width = max(map(len, rows), default=0)
     header = [str(number + 1) for number in range(width)]
     places = _named(table, header, settings)
-    held = {place: [row[place].strip() for row in rows if len(row) > place and row[place].strip()]
-            for place in range(width) if place not in places.values()}
+    held = {
+        place: [row[place].strip() for row in rows if len(row) > place and row[place].strip()]
+        for place in range(width)
+        if place not in places.values()
+    }
     sounds = [place for place, values in held.items() if values and all(map(_is_sound, values))]
     numbers = [place for place, values in held.items() if values and all(map(looks_like_time, values))]
     texts = [place for place, values in held.items() if values and place not in sounds and place not in numbers]
@@ -233,14 +254,18 @@ def _by_content(table: Path, rows: Sequence[Sequence[str]], settings: Mapping[st
     if len(numbers) == 2 and numbers[1] == numbers[0] + 1 and all(settings.get(role) is None for role in TIMES):
         begin, end = numbers
         if any(_number(one) > _number(two) for one, two in zip(held[begin], held[end])):
-            raise AumError(f"{table} has no header, and its columns {begin + 1} and {end + 1} are no start and stop",
-                           fix=f"say what they are: --set start={begin + 1} --set duration={end + 1}; {NO_TIMES}")
+            raise AumError(
+                f"{table} has no header, and its columns {begin + 1} and {end + 1} are no start and stop",
+                fix=f"say what they are: --set start={begin + 1} --set duration={end + 1}; {NO_TIMES}",
+            )
         places |= {"start": begin, "stop": end}
     unclear = numbers and not set(TIMES) & places.keys() and settings.get("start") != ""
     if "label" not in places or unclear:
         first = ", ".join(rows[0]) if rows else ""
-        raise AumError(f"{table} has no header, and its first row doesn't tell what its {width} columns are: {first}",
-                       fix=f"columns are counted: --set path=1 --set label=2 --set start=3 --set stop=4; {NO_TIMES}")
+        raise AumError(
+            f"{table} has no header, and its first row doesn't tell what its {width} columns are: {first}",
+            fix=f"columns are counted: --set path=1 --set label=2 --set start=3 --set stop=4; {NO_TIMES}",
+        )
     order = {role: places[role] for role in ROLES if role in places}
     return Columns(header, order, ["the table has no header: columns are counted"])
 

@@ -18,7 +18,7 @@ from aumcli.data.windows import WHOLE_S, cut_windows
 from aumcli.errors import AumError
 from aumcli.threads import decoders, map_in_parts
 
-EPIC_SOUNDS_CLIP_S = 10.0   # of a longer clip a part of this length is drawn, whose beginning the model sees
+EPIC_SOUNDS_CLIP_S = 10.0  # of a longer clip a part of this length is drawn, whose beginning the model sees
 
 
 def stream_seed(*keys: int) -> int:
@@ -31,7 +31,7 @@ class Crop:
     """Which part of a clip is decoded where it is longer than so many samples (see `DataConfig.crop`)."""
 
     samples: int
-    kind: str                   # random, first or epic_sounds
+    kind: str  # random, first or epic_sounds
 
     def start(self, length: int, place: float, sample_rate_hz: int) -> int:
         """First sample of the part of a clip of `length` samples; `place`, in [0, 1), chooses where there is a choice.
@@ -62,7 +62,7 @@ class LongClip:
                 yield window
 
 
-Item = tuple[int, float]                # a clip's index, and a number in [0, 1) that chooses the part to be decoded
+Item = tuple[int, float]  # a clip's index, and a number in [0, 1) that chooses the part to be decoded
 Decoded = np.ndarray | LongClip | AumError
 
 
@@ -109,14 +109,18 @@ class Waveforms:
         stop_s = clip.stop_s or audio_info(clip.path).duration_s
         start = crop.start(math.ceil((stop_s - begin_s) * self.sample_rate_hz), place, self.sample_rate_hz)
         begin_s += start / self.sample_rate_hz
-        stop_s = min(stop_s, begin_s + (crop.samples + 1) / self.sample_rate_hz)      # one more, for the rounding of both ends
+        stop_s = min(
+            stop_s, begin_s + (crop.samples + 1) / self.sample_rate_hz
+        )  # one more, for the rounding of both ends
         return load_audio(clip.path, self.sample_rate_hz, begin_s, stop_s)[0][: crop.samples]
 
     def batches(self, batch_size: int, seed: int, epoch: int, weights: np.ndarray | None = None) -> list[list[int]]:
         """See `epoch_batches`."""
         return epoch_batches(len(self), batch_size, seed, epoch, weights)
 
-    def load(self, batches: Iterable[Sequence[Item]], workers: int, crop: Crop | None = None, *key: int) -> Iterator[list[Decoded]]:
+    def load(
+        self, batches: Iterable[Sequence[Item]], workers: int, crop: Crop | None = None, *key: int
+    ) -> Iterator[list[Decoded]]:
         """Decode batches in order, in `workers` threads (0: see `decoders`), one batch ahead.
 
         The result doesn't depend on their number.
@@ -130,6 +134,7 @@ class Waveforms:
         Yields:
             For each clip its waveform, or why it can't be read; without `crop` a `LongClip` for a clip of more than WHOLE_S.
         """
+
         def decoded(item: Item) -> Decoded:
             clip, place = item
             try:
@@ -150,7 +155,9 @@ class Waveforms:
         return Waveforms(self.clips[rank::size], self.sample_rate_hz, self._room // 2**20)
 
 
-def epoch_batches(clips: int, batch_size: int, seed: int, epoch: int, weights: np.ndarray | None = None) -> list[list[int]]:
+def epoch_batches(
+    clips: int, batch_size: int, seed: int, epoch: int, weights: np.ndarray | None = None
+) -> list[list[int]]:
     """Shuffle clip indices into batches; the last one may be smaller.
 
     Args:
@@ -189,5 +196,5 @@ def padded(waveforms: Sequence[np.ndarray], samples: int) -> Tensor:
             waveform = np.array(waveform, dtype=np.float32)
         pieces.append(torch.from_numpy(waveform))
         if len(waveform) < samples:
-            pieces.append(silence[len(waveform):])
+            pieces.append(silence[len(waveform) :])
     return torch.cat(pieces).view(len(waveforms), samples)

@@ -20,7 +20,7 @@ from aumcli.progress import progress
 
 CHUNK_BYTES = 2**18
 TIMEOUT_S = 30
-TAIL_BYTES = 2**24                      # of zeros behind the last member; nobody writes so many
+TAIL_BYTES = 2**24  # of zeros behind the last member; nobody writes so many
 DAMAGED = (tarfile.TarError, zipfile.BadZipFile, gzip.BadGzipFile, zlib.error, EOFError, NotImplementedError)
 
 
@@ -48,11 +48,14 @@ def download(url: str, path: Path, size: int | None = None, sha256: str | None =
         _verify(part, url, size, sha256)
         part.replace(path)
     except (urllib.error.URLError, http.client.HTTPException, TimeoutError, ConnectionError) as error:
-        if getattr(error, "code", None) == 416:                 # the part is no beginning of the file
+        if getattr(error, "code", None) == 416:  # the part is no beginning of the file
             part.unlink()
         reason = getattr(error, "reason", None) or error
-        raise AumError(f"can't fetch {url}: {reason}", fix="check the network and run the same command again; or fetch "
-                       "it elsewhere and pass it with --source", exit_code=1) from error
+        raise AumError(
+            f"can't fetch {url}: {reason}",
+            fix="check the network and run the same command again; or fetch it elsewhere and pass it with --source",
+            exit_code=1,
+        ) from error
     except OSError as error:
         raise disk_error(path, error) from error
 
@@ -69,7 +72,7 @@ def _receive(answer, part: Path, have: int, size: int | None) -> None:
         for block in progress(blocks, f"fetching {part.stem}", total // CHUNK_BYTES or None, unit="block"):
             received += file.write(block)
             if limit is not None and received > limit:
-                break                                           # another file: its size is told below
+                break  # another file: its size is told below
     if received < total and (limit is None or received < limit):
         raise urllib.error.URLError(f"broke off after {received} of {total} bytes")
 
@@ -78,13 +81,18 @@ def _verify(path: Path, url: str, size: int | None, sha256: str | None) -> None:
     have = path.stat().st_size
     if size is not None and have != size:
         path.unlink()
-        raise AumError(f"{url} gave {have} bytes, {size} were expected: it is another file or was changed on the way; removed",
-                       fix="run the same command again; if it stays so, fetch the file elsewhere and pass it with --source",
-                       exit_code=1)
+        raise AumError(
+            f"{url} gave {have} bytes, {size} were expected: it is another file or was changed on the way; removed",
+            fix="run the same command again; if it stays so, fetch the file elsewhere and pass it with --source",
+            exit_code=1,
+        )
     if sha256 is not None and digest(path) != sha256:
         path.unlink()
-        raise AumError(f"what came from {url} has another SHA-256 than {sha256[:12]}...: removed", fix="run the same command "
-                       "again; if it stays so, fetch the file elsewhere and pass it with --source", exit_code=1)
+        raise AumError(
+            f"what came from {url} has another SHA-256 than {sha256[:12]}...: removed",
+            fix="run the same command again; if it stays so, fetch the file elsewhere and pass it with --source",
+            exit_code=1,
+        )
 
 
 def digest(path: Path) -> str:
@@ -99,12 +107,21 @@ def check_space(folder: Path, needed_bytes: int, what: str) -> None:
         folder = folder.parent
     free = shutil.disk_usage(folder).free
     if free < needed_bytes:
-        raise AumError(f"{what} needs {needed_bytes / 2**30:.1f} GiB of disk, {folder} has {free / 2**30:.1f} GiB free",
-                       fix="free some space, or choose another folder with --out", exit_code=1)
+        raise AumError(
+            f"{what} needs {needed_bytes / 2**30:.1f} GiB of disk, {folder} has {free / 2**30:.1f} GiB free",
+            fix="free some space, or choose another folder with --out",
+            exit_code=1,
+        )
 
 
-def unpack(archive: Path, folder: Path, rename: Callable[[str], str | None], limit_bytes: int, own: Callable[[str], bool],
-           verify: Callable[[Path], None]) -> None:
+def unpack(
+    archive: Path,
+    folder: Path,
+    rename: Callable[[str], str | None],
+    limit_bytes: int,
+    own: Callable[[str], bool],
+    verify: Callable[[Path], None],
+) -> None:
     """Unpack files of an archive, verify them, and only then put them at `folder`.
 
     Args:
@@ -120,8 +137,10 @@ def unpack(archive: Path, folder: Path, rename: Callable[[str], str | None], lim
             no space; or what `verify` raises. Nothing is left behind.
     """
     if not archive.is_file():
-        raise AumError(f"{archive} doesn't exist", fix="name the archive or the folder with --source, or leave --source out "
-                       "to download it")
+        raise AumError(
+            f"{archive} doesn't exist",
+            fix="name the archive or the folder with --source, or leave --source out to download it",
+        )
     partial = folder.with_name(f".{folder.name}.part")
     try:
         shutil.rmtree(partial, ignore_errors=True)
@@ -134,11 +153,15 @@ def unpack(archive: Path, folder: Path, rename: Callable[[str], str | None], lim
         try:
             verify(partial)
         except AumError as error:  # the user knows the archive, not where it was unpacked
-            raise AumError(error.problem.replace(str(partial), str(archive)), fix=error.fix, exit_code=error.exit_code) from error
+            raise AumError(
+                error.problem.replace(str(partial), str(archive)), fix=error.fix, exit_code=error.exit_code
+            ) from error
         replace_folder(partial, folder, own)
     except DAMAGED as error:
         reason = str(error).partition("\n")[0].rstrip(":")  # tarfile adds a line for each compression that it tried
-        raise AumError(f"{archive} is no archive, or damaged: {reason}", fix="download it again", exit_code=1) from error
+        raise AumError(
+            f"{archive} is no archive, or damaged: {reason}", fix="download it again", exit_code=1
+        ) from error
     except OSError as error:
         raise disk_error(folder, error) from error
     finally:
@@ -151,14 +174,20 @@ def members(archive: Path, rename: Callable[[str], str | None], limit_bytes: int
     for name, size, plain, opened in (_zip if zipfile.is_zipfile(archive) else _tar)(archive):
         total += size
         if total > limit_bytes:
-            raise AumError(f"{archive} would unpack to more than {limit_bytes / 2**30:.1f} GiB: it is another archive",
-                           fix="take the archive that its publisher offers", exit_code=1)
+            raise AumError(
+                f"{archive} would unpack to more than {limit_bytes / 2**30:.1f} GiB: it is another archive",
+                fix="take the archive that its publisher offers",
+                exit_code=1,
+            )
         new = rename(_inside(archive, name))
         if new is None:
             continue
         if not plain:
-            raise AumError(f"{archive}: {name} is a link or a device, not a file",
-                           fix="take the archive that its publisher offers", exit_code=1)
+            raise AumError(
+                f"{archive}: {name} is a link or a device, not a file",
+                fix="take the archive that its publisher offers",
+                exit_code=1,
+            )
         with opened() as file:
             yield _inside(archive, new), file
 
@@ -167,8 +196,11 @@ def _inside(archive: Path, name: str) -> str:
     """The name, if it lies below the folder that is unpacked into."""
     path = PurePosixPath(name.replace("\\", "/"))
     if path.is_absolute() or ".." in path.parts:
-        raise AumError(f"{archive}: {name!r} would be written outside its folder; nothing was unpacked",
-                       fix="don't trust this archive; take the one that its publisher offers", exit_code=1)
+        raise AumError(
+            f"{archive}: {name!r} would be written outside its folder; nothing was unpacked",
+            fix="don't trust this archive; take the one that its publisher offers",
+            exit_code=1,
+        )
     return name
 
 
@@ -176,7 +208,7 @@ def _zip(archive: Path) -> Iterator[tuple[str, int, bool, Callable]]:
     with zipfile.ZipFile(archive) as packed:
         for member in packed.infolist():
             if not member.is_dir():
-                kind = member.external_attr >> 28               # of a Unix file's mode: 8 plain, 10 a link, 0 unknown
+                kind = member.external_attr >> 28  # of a Unix file's mode: 8 plain, 10 a link, 0 unknown
                 yield member.filename, member.file_size, kind in (0, 8), lambda member=member: packed.open(member)
 
 
@@ -185,8 +217,8 @@ def _tar(archive: Path) -> Iterator[tuple[str, int, bool, Callable]]:
         for member in packed:
             if not member.isdir():
                 yield member.name, member.size, member.isreg(), lambda member=member: packed.extractfile(member)
-            packed.members.clear()                              # it keeps all of them: Speech Commands has 105,829
-        for _ in range(TAIL_BYTES // CHUNK_BYTES):              # the compressor's checksum stands behind tar's own end
+            packed.members.clear()  # it keeps all of them: Speech Commands has 105,829
+        for _ in range(TAIL_BYTES // CHUNK_BYTES):  # the compressor's checksum stands behind tar's own end
             if not packed.fileobj.read(CHUNK_BYTES):
                 break
 
@@ -204,8 +236,10 @@ def replace_folder(new: Path, old: Path, own: Callable[[str], bool]) -> None:
     """
     foreign = sorted(path.name for path in old.iterdir() if not own(path.name)) if old.is_dir() else []
     if foreign:
-        raise AumError(f"{old} would be replaced, but holds files from elsewhere: {listed(foreign)}",
-                       fix="move them away, or choose another folder with --out")
+        raise AumError(
+            f"{old} would be replaced, but holds files from elsewhere: {listed(foreign)}",
+            fix="move them away, or choose another folder with --out",
+        )
     if old.is_dir():
         shutil.rmtree(old)
     new.rename(old)

@@ -19,17 +19,19 @@ from aumcli.names import counted, plural
 from aumcli.progress import progress
 from aumcli.recipe import MEASURED, Recipe, load_recipe, recipe_names
 
-HIGHEST_RATE_HZ = 16000    # the published rate; what lies above 8 kHz is rarely worth twice the work
-ULTRASONIC_HZ = 96000      # files of a higher rate hold calls of milliseconds, which need a shorter window: of so many
-WINDOW_SAMPLES = 1024      # samples, each of 128 mels from LOW_HZ on has an FFT bin of its own
+HIGHEST_RATE_HZ = 16000  # the published rate; what lies above 8 kHz is rarely worth twice the work
+ULTRASONIC_HZ = 96000  # files of a higher rate hold calls of milliseconds, which need a shorter window: of so many
+WINDOW_SAMPLES = 1024  # samples, each of 128 mels from LOW_HZ on has an FFT bin of its own
 LOW_HZ = 8000
-COVERED = 0.95             # share of the training clips that fit into one model input whole
+COVERED = 0.95  # share of the training clips that fit into one model input whole
 SHORTEST_S, LONGEST_S = 0.5, 10.0
-LOOKED_AT = 100            # clips whose headers are read where nobody noted their rates
-MEASURED_CLIPS = 2000      # normalisation is a mean over millions of values: more clips don't change it
+LOOKED_AT = 100  # clips whose headers are read where nobody noted their rates
+MEASURED_CLIPS = 2000  # normalisation is a mean over millions of values: more clips don't change it
 
 
-def fit_recipe(recipe: Recipe, clips: Sequence[Clip], n_classes: int, multi_label: bool, kept: FrontendConfig | None = None) -> Recipe:
+def fit_recipe(
+    recipe: Recipe, clips: Sequence[Clip], n_classes: int, multi_label: bool, kept: FrontendConfig | None = None
+) -> Recipe:
     """Replace what the recipe leaves to the data by measured values, or by those of the weights that it starts from.
 
     Args:
@@ -73,8 +75,10 @@ def _check_classes(recipe: Recipe, n_classes: int) -> None:
     if recipe.data.corpus in recipe_names():
         unsaid.add(load_recipe(recipe.data.corpus).model.n_classes)
     if recipe.model.n_classes not in unsaid | {n_classes}:
-        raise AumError(f"model.n_classes is {recipe.model.n_classes} in the recipe, the data has {counted(n_classes, 'class')}",
-                       fix=f"--set model.n_classes={n_classes} takes the data's")
+        raise AumError(
+            f"model.n_classes is {recipe.model.n_classes} in the recipe, the data has {counted(n_classes, 'class')}",
+            fix=f"--set model.n_classes={n_classes} takes the data's",
+        )
 
 
 def sample_rates(manifest: Manifest, clips: Sequence[Clip]) -> dict[int, int]:
@@ -88,7 +92,7 @@ def sample_rates(manifest: Manifest, clips: Sequence[Clip]) -> dict[int, int]:
         return manifest.sample_rates_hz
     rates: Counter[int] = Counter()
     for i in np.linspace(0, len(clips) - 1, min(len(clips), LOOKED_AT)).astype(int).tolist():
-        with suppress(AumError):                    # training names what can't be read
+        with suppress(AumError):  # training names what can't be read
             rates[audio_info(clips[i].path).sample_rate_hz] += 1
     return dict(rates)
 
@@ -113,7 +117,11 @@ def unheard(rates: Mapping[int, int], rate_hz: int) -> str:
         keep += f" --set frontend.window_ms={window_ms} --set frontend.hop_ms={window_ms / 2:g}"
         keep += f" --set frontend.low_hz={LOW_HZ}"
     every = sum(rates.values())
-    some = "recordings reach" if above == every else f"{above:,} of {counted(every, 'recording')} {plural(above, 'reaches', 'reach')} up to"
+    some = (
+        "recordings reach"
+        if above == every
+        else f"{above:,} of {counted(every, 'recording')} {plural(above, 'reaches', 'reach')} up to"
+    )
     return f"{some} {_khz(highest)}, the model hears up to {_khz(rate_hz)}; to keep the rest, train with {keep}"
 
 

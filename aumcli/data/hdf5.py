@@ -11,7 +11,9 @@ from pathlib import Path
 
 import numpy as np
 
-from aumcli.data.channels import HDF5_SUFFIXES as SUFFIXES, SEPARATOR as SEPARATOR, split_channel
+from aumcli.data.channels import HDF5_SUFFIXES as SUFFIXES
+from aumcli.data.channels import SEPARATOR as SEPARATOR
+from aumcli.data.channels import split_channel
 from aumcli.errors import AumError
 
 RATE_HZ = 24000
@@ -44,7 +46,7 @@ class Hdf5Sound:
 
     def buffer_read_into(self, buffer: np.ndarray, dtype: str = "float32") -> int:
         """Read on into (samples, channels) float32; how many samples, fewer at the end."""
-        block = self._data[self._at : self._at + len(buffer)]                           # (samples,) or (samples, channels)
+        block = self._data[self._at : self._at + len(buffer)]  # (samples,) or (samples, channels)
         self._at += len(block)
         scale = 1 / 32768 if block.dtype == np.int16 else 1
         np.multiply(block.reshape(len(block), self.channels).astype(dtype), np.float32(scale), out=buffer[: len(block)])
@@ -67,15 +69,24 @@ def open_hdf5(file: Path, name: str) -> Iterator[Hdf5Sound]:
         with h5py.File(file, "r") as stored:
             data = stored.get(name)
             if not isinstance(data, h5py.Dataset):
-                raise AumError(f"{file} has no data set {name!r}", fix="check its name, or fetch the file again", exit_code=1)
-            sound = data.ndim in (1, 2) and (data.dtype.kind == "f" or data.dtype == np.int16) and 0 not in data.shape[1:]
+                raise AumError(
+                    f"{file} has no data set {name!r}", fix="check its name, or fetch the file again", exit_code=1
+                )
+            sound = (
+                data.ndim in (1, 2) and (data.dtype.kind == "f" or data.dtype == np.int16) and 0 not in data.shape[1:]
+            )
             if not sound:
-                raise AumError(f"{file}{SEPARATOR}{name} is no sound: {data.dtype} of shape {data.shape}",
-                               fix="store (samples,) or (samples, channels), float or int16", exit_code=1)
+                raise AumError(
+                    f"{file}{SEPARATOR}{name} is no sound: {data.dtype} of shape {data.shape}",
+                    fix="store (samples,) or (samples, channels), float or int16",
+                    exit_code=1,
+                )
             rate_hz = data.attrs.get("sample_rate_hz", stored.attrs.get("sample_rate_hz", RATE_HZ))
             yield Hdf5Sound(data, int(rate_hz))
     except OSError as error:
-        raise AumError(f"{file} is no HDF5 file, or damaged: {error}", fix="copy or download it again", exit_code=1) from error
+        raise AumError(
+            f"{file} is no HDF5 file, or damaged: {error}", fix="copy or download it again", exit_code=1
+        ) from error
 
 
 def hdf5_names(file: Path) -> list[str]:
@@ -85,7 +96,9 @@ def hdf5_names(file: Path) -> list[str]:
         with h5py.File(file, "r") as stored:
             return [name for name, item in stored.items() if isinstance(item, h5py.Dataset)]
     except OSError as error:
-        raise AumError(f"{file} is no HDF5 file, or damaged: {error}", fix="copy or download it again", exit_code=1) from error
+        raise AumError(
+            f"{file} is no HDF5 file, or damaged: {error}", fix="copy or download it again", exit_code=1
+        ) from error
 
 
 def import_h5py():

@@ -31,14 +31,16 @@ def clip_hashes(clips: Sequence[Clip]) -> np.ndarray:
             sizes[file] = _bytes_of(file)
         folder, own = os.path.split(file)
         text = f"{os.path.basename(folder)}/{own}/{name} {sizes[file]} {start_s} {stop_s}"
-        hashes[i] = int.from_bytes(hashlib.blake2b(text.encode("utf-8", "surrogateescape"), digest_size=8).digest(), "little")
+        hashes[i] = int.from_bytes(
+            hashlib.blake2b(text.encode("utf-8", "surrogateescape"), digest_size=8).digest(), "little"
+        )
     return hashes
 
 
 def _bytes_of(file: str) -> int:
     try:
         return os.stat(file).st_size
-    except OSError:                     # streamed from shards, or gone: whoever opens it says so
+    except OSError:  # streamed from shards, or gone: whoever opens it says so
         return -1
 
 
@@ -62,8 +64,11 @@ def read_heard(model: Path | str | None) -> np.ndarray | None:
             try:
                 return np.load(path, allow_pickle=False).astype(np.uint64)
             except (OSError, ValueError) as error:
-                raise AumError(f"can't read {path}: {error}", fix="remove it; then nobody is warned who tests on clips of training",
-                               exit_code=1) from error
+                raise AumError(
+                    f"can't read {path}: {error}",
+                    fix="remove it; then nobody is warned who tests on clips of training",
+                    exit_code=1,
+                ) from error
     return None
 
 
@@ -72,5 +77,11 @@ def heard_before(heard: np.ndarray | None, clips: Sequence[Clip], model: Path | 
     if heard is None or not len(clips):
         return []
     known = int(np.isin(clip_hashes(clips), heard).sum())
-    return [f"warning: {model} was trained on {known:,} of the {counted(len(clips), 'clip')} of the {split} "
-            "split, so its figures there say nothing about new sounds"] if known else []
+    return (
+        [
+            f"warning: {model} was trained on {known:,} of the {counted(len(clips), 'clip')} of the {split} "
+            "split, so its figures there say nothing about new sounds"
+        ]
+        if known
+        else []
+    )

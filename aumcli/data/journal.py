@@ -12,7 +12,7 @@ from aumcli.errors import AumError
 from aumcli.names import escaped
 
 NAME = ".prepare.journal"
-VERSION = 3                             # of what is stored; a journal of another version is not believed
+VERSION = 3  # of what is stored; a journal of another version is not believed
 
 
 class Journal:
@@ -28,14 +28,17 @@ class Journal:
             folder.mkdir(parents=True, exist_ok=True)
             self._db = self._open()
         except (OSError, sqlite3.OperationalError) as error:
-            raise AumError(f"can't write {self.path}: {error}", fix="choose a folder you may write to with --out, or free some space",
-                           exit_code=1 if "full" in str(error) else 2) from error
+            raise AumError(
+                f"can't write {self.path}: {error}",
+                fix="choose a folder you may write to with --out, or free some space",
+                exit_code=1 if "full" in str(error) else 2,
+            ) from error
 
     def _open(self) -> sqlite3.Connection:
         try:
             database = sqlite3.connect(self.path)
             fits = database.execute("PRAGMA user_version").fetchone()[0] in (0, VERSION)
-        except sqlite3.DatabaseError:                           # damaged, or something else: nothing is lost but time
+        except sqlite3.DatabaseError:  # damaged, or something else: nothing is lost but time
             fits = False
         if not fits:
             database.close()
@@ -54,7 +57,7 @@ class Journal:
             return [row and json.loads(row[0]) for row in found]
         except sqlite3.OperationalError as error:
             raise self._unwritable(error) from error
-        except (sqlite3.DatabaseError, ValueError):             # damaged within
+        except (sqlite3.DatabaseError, ValueError):  # damaged within
             self._start_again()
             return [None] * len(keys)
 
@@ -72,7 +75,9 @@ class Journal:
             raise self._unwritable(error) from error
 
     def _put(self, items: Sequence[tuple[str, object]]) -> None:
-        self._db.executemany("INSERT OR REPLACE INTO results VALUES (?, ?)", [(key, json.dumps(value)) for key, value in items])
+        self._db.executemany(
+            "INSERT OR REPLACE INTO results VALUES (?, ?)", [(key, json.dumps(value)) for key, value in items]
+        )
         self._db.commit()
 
     def _start_again(self) -> None:
@@ -82,7 +87,9 @@ class Journal:
         self._db = self._open()
 
     def _unwritable(self, error: sqlite3.OperationalError) -> AumError:
-        return AumError(f"can't write {self.path}: {error}", fix="free some space and run the same command again", exit_code=1)
+        return AumError(
+            f"can't write {self.path}: {error}", fix="free some space and run the same command again", exit_code=1
+        )
 
     def close(self) -> None:
         """Close the file; it stays."""
@@ -99,6 +106,6 @@ def clip_key(clip: Clip) -> str:
     try:
         status = os.stat(container(clip.path)[0])
         file = f"{status.st_size}|{status.st_mtime_ns}"
-    except (OSError, ValueError):           # ValueError: NUL in the path
+    except (OSError, ValueError):  # ValueError: NUL in the path
         file = "none"
     return f"{file}|{clip.start_s}|{clip.stop_s}|{escaped(str(clip.path))}"

@@ -39,7 +39,7 @@ class Lookup:
             ValueError: several files fit equally well.
         """
         if name not in self._known:
-            self._known[name] = str(Path(self._find(name)))     # as a clip's path is spelt
+            self._known[name] = str(Path(self._find(name)))  # as a clip's path is spelt
         return self._known[name]
 
     def of_table(self, table: Path) -> str | None:

@@ -19,15 +19,24 @@ import numpy as np
 
 from aumcli.data.clips import Clip, Clips
 from aumcli.data.hdf5 import container
-from aumcli.data.tables import LABEL_COLUMNS, Label, csv_reader, csv_writer, label_problems, listed, raise_problems, read_labels
 from aumcli.data.parquet import read_parquet, write_parquet
+from aumcli.data.tables import (
+    LABEL_COLUMNS,
+    Label,
+    csv_reader,
+    csv_writer,
+    label_problems,
+    listed,
+    raise_problems,
+    read_labels,
+)
 from aumcli.errors import AumError
 from aumcli.files import write_json
 from aumcli.names import counted, escaped, plural, unescaped
 
 CLIP_COLUMNS = ("path", "start_s", "stop_s", "labels", "split", "group")
-TEXTS = ("path", "group")                       # columns that may hold names of files
-REQUIRED_COLUMNS = CLIP_COLUMNS[:-1]            # group is optional
+TEXTS = ("path", "group")  # columns that may hold names of files
+REQUIRED_COLUMNS = CLIP_COLUMNS[:-1]  # group is optional
 AGAIN = "correct it, or run aum prepare again"
 
 
@@ -56,7 +65,7 @@ class Manifest:
             rates = json.loads((self.folder / "report.json").read_text(encoding="utf-8"))["sample_rates_hz"]
             return {int(rate): int(clips) for rate, clips in rates.items()}
         except (OSError, ValueError, TypeError, KeyError, AttributeError):
-            return {}                           # the manifest is of another origin
+            return {}  # the manifest is of another origin
 
     @property
     def label_names(self) -> list[str]:
@@ -81,9 +90,11 @@ class Manifest:
         """
         clips = self.clips.of_split(name)
         if not clips:
-            raise AumError(f"{self.folder} has no split {name!r}; it has {', '.join(self.split_names)}",
-                           fix="name one of those, or prepare the corpus again with --split 80/10/10"
-                           + ("; or --set data.val_share=0.1 takes a share of the training clips" if name == "val" else ""))
+            raise AumError(
+                f"{self.folder} has no split {name!r}; it has {', '.join(self.split_names)}",
+                fix="name one of those, or prepare the corpus again with --split 80/10/10"
+                + ("; or --set data.val_share=0.1 takes a share of the training clips" if name == "val" else ""),
+            )
         return clips
 
     def targets(self, clips: Sequence[Clip]) -> np.ndarray:
@@ -95,7 +106,7 @@ class Manifest:
         Returns:
             (n, classes) float32, 1 where the clip has the label, else 0.
         """
-        targets = np.zeros((len(clips), len(self.labels)), dtype=np.float32)            # (n, classes)
+        targets = np.zeros((len(clips), len(self.labels)), dtype=np.float32)  # (n, classes)
         for row, own in enumerate(Clips.of(clips).labels()):
             for label in own:
                 targets[row, self._index[label]] = 1
@@ -114,13 +125,16 @@ class Manifest:
         missing = {path for path in paths if not os.path.exists(container(path)[0])}
         if missing:
             rows = {}
-            for row, path in enumerate(self.clips.paths(), start=2):    # row 1 is the header
+            for row, path in enumerate(self.clips.paths(), start=2):  # row 1 is the header
                 if path in missing:
                     rows.setdefault(path, row)
             places = [f"{path} (row {row})" for path, row in rows.items()]
-            raise AumError(f"{len(missing):,} of {counted(len(paths), 'sound file')} of {self.folder / 'manifest.csv'} "
-                           f"{plural(len(missing), 'is', 'are')} missing: "
-                           + listed(places), fix="put them back, or run aum prepare again", exit_code=1)
+            raise AumError(
+                f"{len(missing):,} of {counted(len(paths), 'sound file')} of {self.folder / 'manifest.csv'} "
+                f"{plural(len(missing), 'is', 'are')} missing: " + listed(places),
+                fix="put them back, or run aum prepare again",
+                exit_code=1,
+            )
 
 
 def read_manifest(folder: Path | str) -> Manifest:
@@ -137,12 +151,14 @@ def read_manifest(folder: Path | str) -> Manifest:
     """
     folder = Path(os.path.abspath(folder))
     if not (folder / "manifest.csv").exists():
-        raise AumError(f"{folder / 'manifest.csv'} doesn't exist: {folder} is not a prepared corpus",
-                       fix="run aum prepare, or name a prepared folder with --data")
+        raise AumError(
+            f"{folder / 'manifest.csv'} doesn't exist: {folder} is not a prepared corpus",
+            fix="run aum prepare, or name a prepared folder with --data",
+        )
     labels = read_labels(folder / "labels.csv", AGAIN)
     clips, known = read_parquet(folder / "manifest.csv"), {label.id for label in labels}
     if clips is None or any(_label_set_problems(ids, "any", known) for ids in clips.label_sets):
-        clips = _read_clips(folder / "manifest.csv", known)     # which names the row
+        clips = _read_clips(folder / "manifest.csv", known)  # which names the row
     return Manifest(folder, clips, labels)
 
 
@@ -174,8 +190,11 @@ def write_manifest(folder: Path | str, clips: Sequence[Clip], labels: Sequence[L
     wrong = {(ids, split): _label_set_problems(ids, split, known) for ids in clips.label_sets for split in splits}
     if any(wrong.values()):
         problems += [f"{clip.path}: {problem}" for clip in clips for problem in wrong[clip.labels, clip.split]]
-    raise_problems(folder / "manifest.csv", problems or ([] if clips else ["there are no clips"]),
-                   fix="correct the corpus; nothing was written")
+    raise_problems(
+        folder / "manifest.csv",
+        problems or ([] if clips else ["there are no clips"]),
+        fix="correct the corpus; nothing was written",
+    )
     with csv_writer(folder / "labels.csv", LABEL_COLUMNS) as writer:
         writer.writerows((label.index, label.id, label.name) for label in labels)
     write_json(folder / "report.json", report)
@@ -215,7 +234,9 @@ def _read_clips(path: Path, known: set[str]) -> Clips:
             if not row:
                 continue
             if len(row) != len(header):
-                problems.append(f"row {reader.line_num}: {counted(len(row), 'value')} for {counted(len(header), 'column')}")
+                problems.append(
+                    f"row {reader.line_num}: {counted(len(row), 'value')} for {counted(len(header), 'column')}"
+                )
                 continue
             name, start, stop, labels, split = [row[place] for place in places]
             if (labels, split) not in seen:
@@ -224,10 +245,17 @@ def _read_clips(path: Path, known: set[str]) -> Clips:
             ids, wrong = seen[labels, split]
             start_s, stop_s, wrong_slice = _slice(start, stop) if start or stop else (None, None, [])
             if wrong or wrong_slice or not name or "\0" in name:
-                wrong = [*wrong, *wrong_slice, *([] if name else ["no path"]), *(["NUL in the path"] if "\0" in name else [])]
+                wrong = [
+                    *wrong,
+                    *wrong_slice,
+                    *([] if name else ["no path"]),
+                    *(["NUL in the path"] if "\0" in name else []),
+                ]
                 problems.append(f"row {reader.line_num}: {', '.join(wrong)}")
                 continue
-            clips.append(unescaped(name), start_s, stop_s, ids, split, "" if group_place is None else unescaped(row[group_place]))
+            clips.append(
+                unescaped(name), start_s, stop_s, ids, split, "" if group_place is None else unescaped(row[group_place])
+            )
     raise_problems(path, problems or ([] if clips else ["it lists no clips"]), AGAIN)
     return clips
 

@@ -11,7 +11,7 @@ from torch import Tensor
 from aumcli.config import AugmentConfig
 from aumcli.data.augment import ClipRandom, noise, normal
 
-TIME_WARP_NOISE = 1e-7      # standard deviation of what stands for zeros in the published time warp's system
+TIME_WARP_NOISE = 1e-7  # standard deviation of what stands for zeros in the published time warp's system
 
 
 def warp_time(features: Tensor, config: AugmentConfig, random: ClipRandom) -> Tensor:
@@ -42,20 +42,20 @@ def warp_time(features: Tensor, config: AugmentConfig, random: ClipRandom) -> Te
     if not config.time_warp:
         return features
     most = config.time_warp
-    moved = (2 * most * chance[:, 0]).floor() - most                                     # d, (b,)
+    moved = (2 * most * chance[:, 0]).floor() - most  # d, (b,)
     place = (most + chance[:, 1] * max(1, frames - 2 * most)).long().clamp(max=frames - 1)
     energy = features[torch.arange(len(features), device=features.device), place, mels // 2]
     point = torch.stack([torch.full_like(energy, mels // 2), energy + moved, torch.ones_like(energy)], dim=1)
-    point = point.cpu().double()                                                         # c, (b, 3); not every device has float64
-    direction = torch.linalg.solve(normal(seeds, 3, 3).double(), point)                  # E^-1 c, (b, 3)
-    scale = moved.cpu() / (direction * point).sum(1)                                     # d / (c' E^-1 c), (b,)
-    squares = frames * _sum_of_squares(mels) + mels * _sum_of_squares(frames)            # S
-    affine = direction * scale[:, None]                                                  # v, (b, 3)
-    affine[:, 2] -= TIME_WARP_NOISE * scale * 0.5 * squares * math.log(squares)          # w phi(S) joins the shift
-    by_mel, by_frame, shift = affine.to(features)[:, :, None, None].unbind(1)            # (b, 1, 1) each
+    point = point.cpu().double()  # c, (b, 3); not every device has float64
+    direction = torch.linalg.solve(normal(seeds, 3, 3).double(), point)  # E^-1 c, (b, 3)
+    scale = moved.cpu() / (direction * point).sum(1)  # d / (c' E^-1 c), (b,)
+    squares = frames * _sum_of_squares(mels) + mels * _sum_of_squares(frames)  # S
+    affine = direction * scale[:, None]  # v, (b, 3)
+    affine[:, 2] -= TIME_WARP_NOISE * scale * 0.5 * squares * math.log(squares)  # w phi(S) joins the shift
+    by_mel, by_frame, shift = affine.to(features)[:, :, None, None].unbind(1)  # (b, 1, 1) each
     t = torch.arange(frames, device=features.device)[:, None]
     m = torch.arange(mels, device=features.device)
-    read_at = (t - (by_mel * m + by_frame * t + shift)).clamp(0, frames - 1)             # (b, frames, mels)
+    read_at = (t - (by_mel * m + by_frame * t + shift)).clamp(0, frames - 1)  # (b, frames, mels)
     before = read_at.long().clamp(max=max(0, frames - 2))
     after = (before + 1).clamp(max=frames - 1)
     return torch.lerp(features.gather(1, before), features.gather(1, after), read_at - before)
@@ -105,7 +105,7 @@ def _mask_pair(features: Tensor, dim: int, widest: int, draws: Tensor) -> Tensor
         bound = (width * min(widest, size)).floor() * going_on
         going_on = bound > 0
         first = (start * (size - bound)).long()
-        mean = features.mean((1, 2), keepdim=True)                                       # (b, 1, 1)
+        mean = features.mean((1, 2), keepdim=True)  # (b, 1, 1)
         features = torch.where(_hit(features, dim, first, (part * bound).long()), mean, features)
     return features
 
@@ -129,7 +129,7 @@ def disturb_features(features: Tensor, config: AugmentConfig, random: ClipRandom
         raw = noise(seeds, frames, mels).to(features.device)
         features = torch.addcmul(features, raw, chance[:, :1, None], value=config.feature_noise)
     if config.roll:
-        offset = (2 * config.roll * chance[:, 1]).long() - config.roll                   # (b,)
+        offset = (2 * config.roll * chance[:, 1]).long() - config.roll  # (b,)
         index = (torch.arange(frames, device=features.device) - offset[:, None]) % frames
         features = features[torch.arange(b, device=features.device)[:, None], index]
     return features

@@ -12,14 +12,15 @@ from aumcli.data.sources import LeftOut
 from aumcli.errors import AumError
 from aumcli.threads import map_in_parts
 
-LOUDEST = 10.0                          # times full scale: mixing overshoots by less than 20 dB, other units by more
-SHORTEST_S = 0.025                      # one window of the frontend: less has no spectrum
-PARTS = 8                               # for each thread: so that they end together, and an interruption is heard
-BATCH_CLIPS = 512                       # so many are handed to the threads, and written to the journal, at a time
+LOUDEST = 10.0  # times full scale: mixing overshoots by less than 20 dB, other units by more
+SHORTEST_S = 0.025  # one window of the frontend: less has no spectrum
+PARTS = 8  # for each thread: so that they end together, and an interruption is heard
+BATCH_CLIPS = 512  # so many are handed to the threads, and written to the journal, at a time
 
 
-def open_clips(clips: Clips, journal: Journal, workers: int, longest_s: float | None,
-               keep: Collection[str] = ()) -> Iterator[AudioInfo | LeftOut]:
+def open_clips(
+    clips: Clips, journal: Journal, workers: int, longest_s: float | None, keep: Collection[str] = ()
+) -> Iterator[AudioInfo | LeftOut]:
     """Decode each clip, unless the journal says what came of it.
 
     Args:
@@ -38,11 +39,20 @@ def open_clips(clips: Clips, journal: Journal, workers: int, longest_s: float | 
             batch = list(clips[begin : begin + BATCH_CLIPS])
             keys = [clip_key(clip) + "|silent" * ("silent" in keep) for clip in batch]
             known = journal.get(keys)
-            opened = map_in_parts(threads, PARTS * workers, partial(_open, silent="silent" in keep),
-                                  [clip for clip, values in zip(batch, known) if values is None])
+            opened = map_in_parts(
+                threads,
+                PARTS * workers,
+                partial(_open, silent="silent" in keep),
+                [clip for clip, values in zip(batch, known) if values is None],
+            )
             results = [next(opened) if values is None else AudioInfo(*values) for values in known]
-            journal.put([(key, astuple(result)) for key, values, result in zip(keys, known, results)
-                         if values is None and isinstance(result, AudioInfo)])
+            journal.put(
+                [
+                    (key, astuple(result))
+                    for key, values, result in zip(keys, known, results)
+                    if values is None and isinstance(result, AudioInfo)
+                ]
+            )
             yield from (_judged(clip, result, longest_s, keep) for clip, result in zip(batch, results))
     finally:
         threads.shutdown(cancel_futures=True)
@@ -61,14 +71,17 @@ def _open(clip: Clip, silent: bool) -> AudioInfo | LeftOut:
         return LeftOut(str(clip.path), error.problem, error.fix, clip.start_s, clip.stop_s)
 
 
-def _judged(clip: Clip, result: AudioInfo | LeftOut, longest_s: float | None,
-            keep: Collection[str]) -> AudioInfo | LeftOut:
+def _judged(
+    clip: Clip, result: AudioInfo | LeftOut, longest_s: float | None, keep: Collection[str]
+) -> AudioInfo | LeftOut:
     """What came of a clip, looking also at its length and its loudness."""
     if isinstance(result, LeftOut):
         return result
     reason = fix = ""
     if result.duration_s < SHORTEST_S:
-        reason = f"is too short: {1000 * result.duration_s:.3g} ms, one window of the frontend is {1000 * SHORTEST_S:g} ms"
+        reason = (
+            f"is too short: {1000 * result.duration_s:.3g} ms, one window of the frontend is {1000 * SHORTEST_S:g} ms"
+        )
         fix = "remove it"
     elif longest_s is not None and result.duration_s > longest_s:
         reason = f"lasts {result.duration_s:.1f} s, clips of this corpus no longer than {longest_s:g} s: it may be the whole video"
@@ -76,6 +89,8 @@ def _judged(clip: Clip, result: AudioInfo | LeftOut, longest_s: float | None,
     elif "loud" in implausible(result) - set(keep):
         peak = max(-result.lowest, result.highest)
         reason = f"reaches {peak:.4g} times full scale: among others it would decide how all are normalised"
-        fix = ("export it again within -1 to 1 (16-bit values: divide by 32768), or remove it; "
-               "--set keep=loud keeps such clips")
+        fix = (
+            "export it again within -1 to 1 (16-bit values: divide by 32768), or remove it; "
+            "--set keep=loud keeps such clips"
+        )
     return LeftOut(str(clip.path), f"{clip.path} {reason}", fix, clip.start_s, clip.stop_s) if reason else result

@@ -34,11 +34,21 @@ def write_parquet(csv_path: Path, columns: Mapping[str, Sequence]) -> bool:
     import pyarrow
     from pyarrow import parquet
 
-    table = pyarrow.table(dict(columns), schema=pyarrow.schema([
-        ("path", pyarrow.string()), ("start_s", pyarrow.float64()), ("stop_s", pyarrow.float64()),
-        ("labels", pyarrow.string()), ("split", pyarrow.string()), ("group", pyarrow.string())],
-        metadata={DIGEST: _digest(csv_path)}))
-    with atomic_path(path) as temporary, open(temporary, "wb") as file:     # pyarrow itself wants names in UTF-8
+    table = pyarrow.table(
+        dict(columns),
+        schema=pyarrow.schema(
+            [
+                ("path", pyarrow.string()),
+                ("start_s", pyarrow.float64()),
+                ("stop_s", pyarrow.float64()),
+                ("labels", pyarrow.string()),
+                ("split", pyarrow.string()),
+                ("group", pyarrow.string()),
+            ],
+            metadata={DIGEST: _digest(csv_path)},
+        ),
+    )
+    with atomic_path(path) as temporary, open(temporary, "wb") as file:  # pyarrow itself wants names in UTF-8
         parquet.write_table(table, file)
     return True
 
@@ -63,14 +73,14 @@ def read_parquet(csv_path: Path) -> Clips | None:
             if (file.schema_arrow.metadata or {}).get(DIGEST) != _digest(csv_path):
                 return None
 
-            def column(name):                           # one at a time: arrow's copy of it is dropped again
+            def column(name):  # one at a time: arrow's copy of it is dropped again
                 return file.read(columns=[name]).column(name)
 
             codes, values = zip(*(_coded(column(name)) for name in ("labels", "split")))
             seconds = [column(name).fill_null(float("nan")).to_numpy() for name in ("start_s", "stop_s")]
             names, groups = ([*map(unescaped, column(name).to_pylist())] for name in ("path", "group"))
     except (pyarrow.ArrowException, OSError, KeyError):
-        return None                                     # manifest.csv, which people can read, has the same rows
+        return None  # manifest.csv, which people can read, has the same rows
     sets = [tuple(text.split(";")) if text else () for text in values[0]]
     return Clips.of_columns(csv_path.parent, names, *seconds, groups, codes, (sets, values[1]))
 

@@ -6,9 +6,9 @@ from collections.abc import Iterable, Iterator
 
 import numpy as np
 
-ZERO_CROSSINGS = 6          # of the filter, on each side
-RESAMPLE_BLOCK = 8192       # samples resampled at a time, fewer if their filters have
-RESAMPLE_TAPS = 2**22       # more taps than this together
+ZERO_CROSSINGS = 6  # of the filter, on each side
+RESAMPLE_BLOCK = 8192  # samples resampled at a time, fewer if their filters have
+RESAMPLE_TAPS = 2**22  # more taps than this together
 
 
 def resample(waveform: np.ndarray, rate_hz: int, to_hz: int) -> np.ndarray:
@@ -33,8 +33,8 @@ def resample_blocks(blocks: Iterable[np.ndarray], rate_hz: int, to_hz: int) -> I
     common = math.gcd(rate_hz, to_hz)
     old, new = rate_hz // common, to_hz // common
     width = math.ceil(ZERO_CROSSINGS / _cutoff(old, new))
-    rest, origin = np.zeros(width, dtype=np.float32), -width    # samples still needed, and the place of the first of them
-    done = given = 0                                            # samples resampled, and taken in
+    rest, origin = np.zeros(width, dtype=np.float32), -width  # samples still needed, and the place of the first of them
+    done = given = 0  # samples resampled, and taken in
     for block in blocks:
         rest, given = np.concatenate([rest, block]), given + len(block)
         # sample k lies behind the old sample k * old // new, and needs `width + 1` more behind that
@@ -57,9 +57,11 @@ def _interpolate(samples: np.ndarray, origin: int, old: int, new: int, begin: in
     step = most // new * new or most
     for start in range(begin // step * step, end, step):
         first, last = max(start, begin), min(start + step, end)
-        filters = _filters(old, new, 0 if step % new == 0 else start, step)[first - start:last - start]   # (samples, taps)
-        rows = windows[np.arange(first, last) * old // new - width - origin]                               # (samples, taps)
-        result[first - begin:last - begin] = np.einsum("it,it->i", rows, filters)
+        filters = _filters(old, new, 0 if step % new == 0 else start, step)[
+            first - start : last - start
+        ]  # (samples, taps)
+        rows = windows[np.arange(first, last) * old // new - width - origin]  # (samples, taps)
+        result[first - begin : last - begin] = np.einsum("it,it->i", rows, filters)
     return result
 
 
@@ -68,7 +70,7 @@ def _filters(old: int, new: int, begin: int, count: int) -> np.ndarray:
     """Interpolation filters, (count, taps) float32, of the samples `begin` onwards of a signal resampled by new / old."""
     cutoff = _cutoff(old, new)
     width = math.ceil(ZERO_CROSSINGS / cutoff)
-    phase = np.arange(begin, begin + count, dtype=np.int64) * old % new / new    # place after the old sample before it
+    phase = np.arange(begin, begin + count, dtype=np.int64) * old % new / new  # place after the old sample before it
     t = np.clip((np.arange(-width, width + 2) - phase[:, None]) * cutoff, -ZERO_CROSSINGS, ZERO_CROSSINGS)
     window = np.cos(t * (np.pi / 2 / ZERO_CROSSINGS)) ** 2
     return (np.sinc(t) * window * cutoff).astype(np.float32)

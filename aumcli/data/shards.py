@@ -50,7 +50,7 @@ from aumcli.progress import progress
 
 INDEX = "shards/shards.json"
 SHARD_CLIPS, SHARD_BYTES = 4096, 2**28
-BATCH_CLIPS = 256                       # so many sounds are in memory at a time
+BATCH_CLIPS = 256  # so many sounds are in memory at a time
 BLOCK_BYTES = 2**20
 _URL = re.compile(r"https?://")
 
@@ -65,7 +65,7 @@ class Shard:
     bytes: int
     sha256: str
     sample_rates_hz: dict[str, int] = field(default_factory=dict)
-    rows: list[int] = field(default_factory=list)       # of the manifest, in the shard's order
+    rows: list[int] = field(default_factory=list)  # of the manifest, in the shard's order
 
 
 @dataclass(frozen=True)
@@ -97,7 +97,9 @@ class ShardIndex:
         return f"{self.base}/{shard.name}"
 
 
-def write_shards(folder: Path, clips: Clips, labels: Sequence[Label], seed: int, workers: int, journal: Journal) -> ShardIndex:
+def write_shards(
+    folder: Path, clips: Clips, labels: Sequence[Label], seed: int, workers: int, journal: Journal
+) -> ShardIndex:
     """Write the clips of a prepared corpus as shards; those that an interrupted call has finished are kept.
 
     Args:
@@ -121,23 +123,28 @@ def write_shards(folder: Path, clips: Clips, labels: Sequence[Label], seed: int,
     with ThreadPoolExecutor(workers) as threads:
         for split in clips.splits:
             if not re.fullmatch(r"[\w.-]+", split, re.ASCII):
-                raise AumError(f"split {split!r} can't be part of a file's name", fix="name it with letters, digits, - and _")
+                raise AumError(
+                    f"split {split!r} can't be part of a file's name", fix="name it with letters, digits, - and _"
+                )
             rows = np.flatnonzero(clips.is_of_split(split))
-            order = np.random.default_rng([seed, *split.encode()]).permutation(rows)            # (clips of the split,)
+            order = np.random.default_rng([seed, *split.encode()]).permutation(rows)  # (clips of the split,)
             shards += _write_split(folder, clips, split, order, threads, journal)
     counts = {split: len(clips.of_split(split)) for split in clips.splits}
-    written = ShardIndex(str(index.parent), [label.id for label in labels], counts, shards, digest(folder / "manifest.csv"))
+    written = ShardIndex(
+        str(index.parent), [label.id for label in labels], counts, shards, digest(folder / "manifest.csv")
+    )
     for path in index.parent.glob("*.tar"):
         if path.name not in {shard.name for shard in shards}:
-            path.unlink()                                       # of an earlier, longer manifest
+            path.unlink()  # of an earlier, longer manifest
     rates = sum((Counter(shard.sample_rates_hz) for shard in shards), Counter())
     content = {key: value for key, value in asdict(written).items() if key != "base"}
     write_json(index, {"format": 1, "sample_rates_hz": dict(sorted(rates.items())), **content})
     return written
 
 
-def _write_split(folder: Path, clips: Clips, split: str, order: np.ndarray, threads: ThreadPoolExecutor,
-                 journal: Journal) -> Iterator[Shard]:
+def _write_split(
+    folder: Path, clips: Clips, split: str, order: np.ndarray, threads: ThreadPoolExecutor, journal: Journal
+) -> Iterator[Shard]:
     """Write the shards of one split, one after the other; `order` has its rows as they shall stand."""
     identity = hashlib.sha256("\n".join(map(clip_key, clips.take(order))).encode() + order.tobytes())
     first, number = 0, 0
@@ -173,8 +180,15 @@ def _write_shard(path: Path, split: str, clips: Clips, order: np.ndarray, thread
                     count += 1
                     if size >= SHARD_BYTES:
                         break
-        shard = Shard(path.name, split, count, temporary.stat().st_size, digest(temporary), dict(sorted(rates.items())),
-                      order[:count].tolist())
+        shard = Shard(
+            path.name,
+            split,
+            count,
+            temporary.stat().st_size,
+            digest(temporary),
+            dict(sorted(rates.items())),
+            order[:count].tolist(),
+        )
     return shard
 
 
@@ -195,18 +209,29 @@ def encode_clip(clip: Clip) -> tuple[str, bytes, dict[str, object]]:
         rate_hz = audio_info(clip.path).sample_rate_hz
         suffix, sound = suffix[1:], file_content(clip.path)
     if sound is None:
-        waveform, rate_hz = load_audio(clip.path, None, clip.start_s, clip.stop_s)              # (samples,)
+        waveform, rate_hz = load_audio(clip.path, None, clip.start_s, clip.stop_s)  # (samples,)
         suffix, sound = _exact(waveform, rate_hz)
-    return suffix, sound, {
-        "labels": clip.labels, "split": clip.split, "group": clip.group, "path": clip.path.as_posix(), "start_s": clip.start_s,
-        "stop_s": clip.stop_s, "sample_rate_hz": rate_hz, "sha256": hashlib.sha256(sound).hexdigest()}
+    return (
+        suffix,
+        sound,
+        {
+            "labels": clip.labels,
+            "split": clip.split,
+            "group": clip.group,
+            "path": clip.path.as_posix(),
+            "start_s": clip.start_s,
+            "stop_s": clip.stop_s,
+            "sample_rate_hz": rate_hz,
+            "sha256": hashlib.sha256(sound).hexdigest(),
+        },
+    )
 
 
 def _exact(waveform: np.ndarray, rate_hz: int) -> tuple[str, bytes]:
     """Suffix and bytes of the smallest kind of file that holds these samples exactly."""
     buffer = io.BytesIO()
     for bits, dtype, shift in ((16, np.int16, 0), (24, np.int32, 8)):
-        scaled = waveform.astype(np.float64) * 2 ** (bits - 1)                                  # (samples,)
+        scaled = waveform.astype(np.float64) * 2 ** (bits - 1)  # (samples,)
         if (scaled == np.round(scaled)).all() and scaled.max() < 2 ** (bits - 1) and scaled.min() >= -(2 ** (bits - 1)):
             soundfile.write(buffer, scaled.astype(dtype) << shift, rate_hz, f"PCM_{bits}", format="FLAC")
             return "flac", buffer.getvalue()
@@ -232,10 +257,17 @@ def read_index(source: Path | str) -> ShardIndex:
     try:
         with _opened(text) as file:
             values = json.load(file)
-        return ShardIndex(values.get("base", text.rpartition("/")[0]), values["labels"], values["splits"], [Shard(**each) for each in values["shards"]],
-                          values["manifest_sha256"])
+        return ShardIndex(
+            values.get("base", text.rpartition("/")[0]),
+            values["labels"],
+            values["splits"],
+            [Shard(**each) for each in values["shards"]],
+            values["manifest_sha256"],
+        )
     except (ValueError, KeyError, TypeError) as error:
-        raise AumError(f"{text} is no index of shards: {error}", fix="write it again: aum prepare ... --shards") from error
+        raise AumError(
+            f"{text} is no index of shards: {error}", fix="write it again: aum prepare ... --shards"
+        ) from error
 
 
 def read_shard(source: Path | str, start: int = 0, sha256: str | None = None) -> Iterator[tuple[Clip, np.ndarray, int]]:
@@ -301,8 +333,14 @@ def _samples(tar: tarfile.TarFile, source: Path | str) -> Iterator[tuple[str, by
 def _decoded(name: str, about: bytes, sound: bytes) -> tuple[Clip, np.ndarray, int]:
     try:
         values = json.loads(about)
-        clip = Clip(Path(values["path"]), values["start_s"], values["stop_s"], tuple(values["labels"]), values["split"],
-                    values["group"])
+        clip = Clip(
+            Path(values["path"]),
+            values["start_s"],
+            values["stop_s"],
+            tuple(values["labels"]),
+            values["split"],
+            values["group"],
+        )
         expected = values["sha256"]
     except (ValueError, KeyError, TypeError) as error:
         raise _changed(name, f"its description is damaged ({error})") from error
@@ -328,12 +366,17 @@ def _opened(source: str):
     try:
         return urllib.request.urlopen(source, timeout=TIMEOUT_S) if _URL.match(source) else open(source, "rb")
     except (urllib.error.URLError, OSError) as error:
-        raise AumError(f"can't read {source}: {getattr(error, 'reason', None) or getattr(error, 'strerror', None) or error}",
-                       fix="check path and network; shards are written by aum prepare ... --shards", exit_code=1) from error
+        raise AumError(
+            f"can't read {source}: {getattr(error, 'reason', None) or getattr(error, 'strerror', None) or error}",
+            fix="check path and network; shards are written by aum prepare ... --shards",
+            exit_code=1,
+        ) from error
 
 
 def _changed(source: Path | str, problem: str) -> AumError:
-    return AumError(f"{source} is damaged: {problem}", fix="copy it again, or write it again: aum prepare ... --shards", exit_code=1)
+    return AumError(
+        f"{source} is damaged: {problem}", fix="copy it again, or write it again: aum prepare ... --shards", exit_code=1
+    )
 
 
 def _webdataset():

@@ -8,7 +8,7 @@ import numpy as np
 
 from aumcli.data.clips import Clip
 
-SLACK = 1.2                             # a share may grow to so many times what was asked for, since groups stay whole
+SLACK = 1.2  # a share may grow to so many times what was asked for, since groups stay whole
 
 
 def held_back(clips: Sequence[Clip], share: float) -> np.ndarray:

@@ -8,15 +8,15 @@ import numpy as np
 from aumcli.config import DataConfig
 from aumcli.data.clips import Clip, Clips
 from aumcli.data.manifest import Manifest, read_manifest
-from aumcli.data.share import held_back
 from aumcli.data.shards import ShardIndex
+from aumcli.data.share import held_back
 from aumcli.data.stream import local_folder
 from aumcli.data.tables import listed
 from aumcli.errors import AumError
 from aumcli.names import shell_quoted
 from aumcli.recipe import Recipe
 
-SHOWN_GROUPS = 12                       # a corpus may have millions
+SHOWN_GROUPS = 12  # a corpus may have millions
 
 
 def split_clips(manifest: Manifest, split: str, hold_out: str) -> list[Clip]:
@@ -26,14 +26,18 @@ def split_clips(manifest: Manifest, split: str, hold_out: str) -> list[Clip]:
     groups = {clip.group for clip in manifest.clips}
     if hold_out not in groups:
         known = listed(sorted(groups - {""}), SHOWN_GROUPS)
-        raise AumError(f"{manifest.folder} has no group {hold_out!r} to hold out",
-                       fix=f"data.hold_out can be one of: {known or 'none, this corpus has no groups'}")
+        raise AumError(
+            f"{manifest.folder} has no group {hold_out!r} to hold out",
+            fix=f"data.hold_out can be one of: {known or 'none, this corpus has no groups'}",
+        )
     if split == "test":
         return [clip for clip in manifest.clips if clip.group == hold_out]
     clips = [clip for clip in manifest.split(split) if clip.group != hold_out]
     if not clips:
-        raise AumError(f"without the group {hold_out!r} nothing is left of the split {split!r} of {manifest.folder}",
-                       fix="hold out another group, or prepare the corpus with more groups in each split")
+        raise AumError(
+            f"without the group {hold_out!r} nothing is left of the split {split!r} of {manifest.folder}",
+            fix="hold out another group, or prepare the corpus with more groups in each split",
+        )
     return clips
 
 
@@ -56,8 +60,10 @@ def open_corpus(recipe: Recipe, data: Path | str | None) -> Manifest:
     """
     folder = corpus_folder(recipe, data)
     if data is None and not (folder / "manifest.csv").exists():
-        raise AumError(f"{folder} is not a prepared corpus: it has no manifest.csv",
-                       fix=f"run `aum prepare {recipe.data.corpus}`, or name a prepared folder with --data")
+        raise AumError(
+            f"{folder} is not a prepared corpus: it has no manifest.csv",
+            fix=f"run `aum prepare {recipe.data.corpus}`, or name a prepared folder with --data",
+        )
     return read_manifest(folder)
 
 
@@ -75,18 +81,22 @@ def training_splits(manifest: Manifest, config: DataConfig) -> tuple[Sequence[Cl
         AumError: a split is missing or nothing is left of it.
     """
     if config.train not in manifest.split_names:
-        raise AumError(f"{manifest.folder} has no clips to train on, which are the split {config.train!r}; it has "
-                       f"{listed(manifest.split_names)}",
-                       fix="prepare the sounds with a split to train on: --split 80/10/10; or, to test a model on these: "
-                           f"aum eval MODEL --data {shell_quoted(manifest.folder)}")
+        raise AumError(
+            f"{manifest.folder} has no clips to train on, which are the split {config.train!r}; it has "
+            f"{listed(manifest.split_names)}",
+            fix="prepare the sounds with a split to train on: --split 80/10/10; or, to test a model on these: "
+            f"aum eval MODEL --data {shell_quoted(manifest.folder)}",
+        )
     clips = split_clips(manifest, config.train, config.hold_out)
     if not config.val_share:
         return clips, split_clips(manifest, config.val, config.hold_out)
     clips = Clips.of(clips)
-    kept = held_back(clips, config.val_share)                                                   # (clips,)
+    kept = held_back(clips, config.val_share)  # (clips,)
     if not kept.any():
-        raise AumError(f"the split {config.train!r} of {manifest.folder} is one group: no share of it can be kept out of training",
-                       fix="prepare more sounds, or name a validation split: --set data.val_share=0 --set data.val=NAME")
+        raise AumError(
+            f"the split {config.train!r} of {manifest.folder} is one group: no share of it can be kept out of training",
+            fix="prepare more sounds, or name a validation split: --set data.val_share=0 --set data.val=NAME",
+        )
     return clips.take(np.flatnonzero(~kept)), clips.take(np.flatnonzero(kept))
 
 

@@ -20,17 +20,17 @@ from aumcli.data.fetch import TIMEOUT_S, digest, download
 from aumcli.data.hdf5 import container
 from aumcli.data.manifest import Manifest
 from aumcli.data.resample import resample
-from aumcli.data.share import held_back
 from aumcli.data.shards import INDEX, Sample, Shard, ShardIndex, read_index, read_samples
+from aumcli.data.share import held_back
 from aumcli.errors import AumError
 from aumcli.files import write_json
 from aumcli.names import counted, plural
 from aumcli.recipe import Recipe
 from aumcli.threads import decoders, map_in_parts
 
-LANES = 4                       # shards that are read in turn: neighbours in one of them are not neighbours in training
-MOST_LOST = 0.25                # of the training clips, to share no group with a validation share made of whole shards
-LOOKED_FOR = 100                # sound files of a corpus that has shards too
+LANES = 4  # shards that are read in turn: neighbours in one of them are not neighbours in training
+MOST_LOST = 0.25  # of the training clips, to share no group with a validation share made of whole shards
+LOOKED_FOR = 100  # sound files of a corpus that has shards too
 AGAIN = "write the shards again: aum prepare ... --shards"
 ORDER_PURPOSE, SHUFFLE_PURPOSE = 1, 2
 
@@ -47,14 +47,21 @@ class ShardStream:
         shuffle_clips: size of the shuffle buffer.
     """
 
-    def __init__(self, index: ShardIndex, shards: Sequence[Shard], clips: Clips, chosen: np.ndarray, sample_rate_hz: int,
-                 shuffle_clips: int):
+    def __init__(
+        self,
+        index: ShardIndex,
+        shards: Sequence[Shard],
+        clips: Clips,
+        chosen: np.ndarray,
+        sample_rate_hz: int,
+        shuffle_clips: int,
+    ):
         self._index, self._all, self._rate, self._buffer = index, clips, sample_rate_hz, shuffle_clips
-        self._rows = [np.array(shard.rows) for shard in shards]                 # of the manifest, as the shard has them
+        self._rows = [np.array(shard.rows) for shard in shards]  # of the manifest, as the shard has them
         self._chosen = [chosen[rows] for rows in self._rows]
         self._shards = shards
         sizes = [int(each.sum()) for each in self._chosen]
-        self._ends = np.cumsum(sizes)                                           # this stream's clips, shard after shard
+        self._ends = np.cumsum(sizes)  # this stream's clips, shard after shard
         self.rows = np.concatenate([rows[each] for rows, each in zip(self._rows, self._chosen)])
         self.clips = clips.take(self.rows)
 
@@ -76,7 +83,9 @@ class ShardStream:
         order = _through_buffer(order, self._buffer, random)
         return [order[i : i + batch_size] for i in range(0, len(order), batch_size)]
 
-    def load(self, batches: Iterable[Sequence[Item]], workers: int, crop: Crop | None = None, *key: int) -> Iterator[list[Decoded]]:
+    def load(
+        self, batches: Iterable[Sequence[Item]], workers: int, crop: Crop | None = None, *key: int
+    ) -> Iterator[list[Decoded]]:
         """Read and decode batches, in threads, one ahead.
 
         Args:
@@ -93,7 +102,9 @@ class ShardStream:
             AumError: a shard can't be read or is damaged.
         """
         batches = list(batches)
-        left = np.bincount(np.array([clip for batch in batches for clip, _ in batch], dtype=np.int64), minlength=len(self))
+        left = np.bincount(
+            np.array([clip for batch in batches for clip, _ in batch], dtype=np.int64), minlength=len(self)
+        )
         lanes = [self._lane(lane, left) for lane in self._lanes(*key)]
         stream, held = heapq.merge(*lanes, key=lambda item: item[0]), {}
 
@@ -103,7 +114,7 @@ class ShardStream:
             if crop is None or isinstance(waveform, AumError):
                 return waveform
             start = crop.start(len(waveform), place, self._rate)
-            return waveform[start : start + crop.samples].copy()                # the rest must not stay in memory
+            return waveform[start : start + crop.samples].copy()  # the rest must not stay in memory
 
         def read(batch: Sequence[Item]) -> list[Decoded]:
             for clip, _ in batch:
@@ -135,7 +146,9 @@ class ShardStream:
 
     def _spans(self, shards: Sequence[int]) -> np.ndarray:
         """This stream's clips in some shards, one after the other."""
-        return np.concatenate([np.arange(self._ends[i] - self._chosen[i].sum(), self._ends[i]) for i in shards] or [np.empty(0, int)])
+        return np.concatenate(
+            [np.arange(self._ends[i] - self._chosen[i].sum(), self._ends[i]) for i in shards] or [np.empty(0, int)]
+        )
 
     def _reading(self, seed: int, epoch: int) -> np.ndarray:
         """All clips in the order in which the lanes give them: as `heapq.merge` takes them, by turn and then by lane."""
@@ -185,7 +198,9 @@ def index_of_shards(manifest: Manifest) -> ShardIndex | None:
     Raises:
         AumError: the shards are not those of the manifest, or some are missing.
     """
-    some = manifest.clips.take(np.linspace(0, len(manifest.clips) - 1, min(LOOKED_FOR, len(manifest.clips))).astype(int))
+    some = manifest.clips.take(
+        np.linspace(0, len(manifest.clips) - 1, min(LOOKED_FOR, len(manifest.clips))).astype(int)
+    )
     if not (manifest.folder / INDEX).exists() or any(container(clip.path)[0].exists() for clip in some):
         return None
     index = read_index(manifest.folder)
@@ -194,8 +209,11 @@ def index_of_shards(manifest: Manifest) -> ShardIndex | None:
     missing = [shard.name for shard in index.shards if "://" not in index.base and not Path(index.url(shard)).is_file()]
     if missing:
         are = plural(len(missing), "is", "are")
-        raise AumError(f"{len(missing)} of {counted(len(index.shards), 'shard')} {are} missing in {index.base}: {', '.join(missing[:5])}",
-                       fix=f"copy them there, or {AGAIN}", exit_code=1)
+        raise AumError(
+            f"{len(missing)} of {counted(len(index.shards), 'shard')} {are} missing in {index.base}: {', '.join(missing[:5])}",
+            fix=f"copy them there, or {AGAIN}",
+            exit_code=1,
+        )
     return index
 
 
@@ -212,20 +230,29 @@ def shard_streams(manifest: Manifest, recipe: Recipe, index: ShardIndex) -> tupl
     config = recipe.data
     if config.fit or config.hold_out:
         what = "measures " + ", ".join(config.fit) if config.fit else f"holds out {config.hold_out}"
-        raise AumError(f"the recipe {what}, which needs the sound files, and {manifest.folder} has shards only",
-                       fix="choose a recipe with a pinned frontend: --set data.fit=[] --set frontend.frames=...; or prepare the files")
+        raise AumError(
+            f"the recipe {what}, which needs the sound files, and {manifest.folder} has shards only",
+            fix="choose a recipe with a pinned frontend: --set data.fit=[] --set frontend.frames=...; or prepare the files",
+        )
     if recipe.augment.mixup and recipe.augment.mixup_partners == "corpus":
-        raise AumError("the recipe mixes clips with any of the training clips, and shards are read one after the other",
-                       fix="mix clips of a batch: --set augment.mixup_partners=batch; or train on the sound files")
+        raise AumError(
+            "the recipe mixes clips with any of the training clips, and shards are read one after the other",
+            fix="mix clips of a batch: --set augment.mixup_partners=batch; or train on the sound files",
+        )
     train, val = ([shard for shard in index.shards if shard.split == name] for name in (config.train, config.val))
     if config.val_share:
         count = int(np.ceil(config.val_share * len(train)))
         train, val = train[:-count], train[-count:]
     if not train or not val:
-        lacks = (f"too few shards of {config.train} for a share to validate on" if config.val_share else
-                 f"no shards of {config.val if train else config.train}; it has {', '.join(index.splits)}")
-        raise AumError(f"{manifest.folder} has {lacks}",
-                       fix="prepare it with a validation split: --set val=5, then train with --set data.val_share=0")
+        lacks = (
+            f"too few shards of {config.train} for a share to validate on"
+            if config.val_share
+            else f"no shards of {config.val if train else config.train}; it has {', '.join(index.splits)}"
+        )
+        raise AumError(
+            f"{manifest.folder} has {lacks}",
+            fix="prepare it with a validation split: --set val=5, then train with --set data.val_share=0",
+        )
     in_val = _rows(manifest, val)
     in_train = ~in_val
     if config.val_share:
@@ -238,12 +265,16 @@ def shard_streams(manifest: Manifest, recipe: Recipe, index: ShardIndex) -> tupl
             in_val[rows] = held_back(manifest.clips.take(rows), config.val_share)
             in_train = ~in_val
         if not in_val.any():
-            raise AumError(f"the split {config.train!r} of {manifest.folder} is one group: "
-                           "no share of it can be kept out of training",
-                           fix="prepare it with a validation split, then train with --set data.val_share=0")
+            raise AumError(
+                f"the split {config.train!r} of {manifest.folder} is one group: "
+                "no share of it can be kept out of training",
+                fix="prepare it with a validation split, then train with --set data.val_share=0",
+            )
     rate, size = recipe.frontend.sample_rate_hz, config.shuffle_clips
-    return (ShardStream(index, train, manifest.clips, in_train, rate, size),
-            ShardStream(index, val, manifest.clips, in_val, rate, size))
+    return (
+        ShardStream(index, train, manifest.clips, in_train, rate, size),
+        ShardStream(index, val, manifest.clips, in_val, rate, size),
+    )
 
 
 def _rows(manifest: Manifest, shards: Sequence[Shard]) -> np.ndarray:
@@ -261,7 +292,9 @@ def split_stream(manifest: Manifest, index: ShardIndex, split: str, sample_rate_
     """
     shards = [shard for shard in index.shards if shard.split == split]
     if not shards:
-        raise AumError(f"{manifest.folder} has no shards of {split!r}; it has {', '.join(index.splits)}", fix="name one of those")
+        raise AumError(
+            f"{manifest.folder} has no shards of {split!r}; it has {', '.join(index.splits)}", fix="name one of those"
+        )
     return ShardStream(index, shards, manifest.clips, np.ones(len(manifest.clips), dtype=bool), sample_rate_hz, 1)
 
 

@@ -14,14 +14,14 @@ from aumcli.files import atomic_path
 from aumcli.names import ESCAPE, counted
 
 LABEL_COLUMNS = ("index", "id", "name")
-ID_COLUMNS = ("id", "mid")                      # AudioSet calls a class's id mid, for machine id
+ID_COLUMNS = ("id", "mid")  # AudioSet calls a class's id mid, for machine id
 NAME_COLUMNS = ("name", "display_name")
-EPIC_COLUMNS = ("class_id", "class", "class")   # index, id and name in EPIC-SOUNDS' annotations, its only table
+EPIC_COLUMNS = ("class_id", "class", "class")  # index, id and name in EPIC-SOUNDS' annotations, its only table
 _SPEAKER = re.compile(r"/m/voxclb(\d{4})", re.ASCII)  # id10001 to id11251, in their order
-DELIMITERS = (",", "\t", ";", "|")              # of others' tables
-SNIFFED = 200                                   # lines of such a table that are looked at
-SHOWN = 5                                       # so many problems are written out, the rest counted
-FIELD_BYTES = 2**20                             # a longer field is no field: a quote was never closed
+DELIMITERS = (",", "\t", ";", "|")  # of others' tables
+SNIFFED = 200  # lines of such a table that are looked at
+SHOWN = 5  # so many problems are written out, the rest counted
+FIELD_BYTES = 2**20  # a longer field is no field: a quote was never closed
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +52,7 @@ def csv_lines(file: TextIO):
 class Dialect:
     """How the text of a table is laid out: encoding, what stands between values, and lines before the header."""
 
-    encoding: str = "utf-8-sig"                 # -sig: spreadsheets add a mark
+    encoding: str = "utf-8-sig"  # -sig: spreadsheets add a mark
     delimiter: str = ","
     skip: int = 0
 
@@ -67,8 +67,14 @@ def csv_writer(path: Path, columns: Sequence[str]):
 
 
 @contextmanager
-def csv_reader(path: Path, required: Sequence[str] | None, fix: str = "correct it", skip: int = 0, spaces: bool = False,
-               dialect: Dialect = Dialect()):
+def csv_reader(
+    path: Path,
+    required: Sequence[str] | None,
+    fix: str = "correct it",
+    skip: int = 0,
+    spaces: bool = False,
+    dialect: Dialect = Dialect(),
+):
     """A CSV reader behind the header, and the header.
 
     Args:
@@ -96,14 +102,17 @@ def csv_reader(path: Path, required: Sequence[str] | None, fix: str = "correct i
                 raise csv.Error("it is UTF-16")
             lacking = [column for column in required or () if column not in header]
             if lacking:
-                raise AumError(f"{path} lacks the column{'s' * (len(lacking) > 1)} {', '.join(lacking)}",
-                               fix=f"its first line must name {', '.join(required)}; {fix}")
+                raise AumError(
+                    f"{path} lacks the column{'s' * (len(lacking) > 1)} {', '.join(lacking)}",
+                    fix=f"its first line must name {', '.join(required)}; {fix}",
+                )
             yield reader, header
     except (FileNotFoundError, IsADirectoryError) as error:
         raise AumError(f"{path} doesn't exist", fix=fix) from error
     except OSError as error:
-        raise AumError(f"can't read {path}: {error.strerror or error}", fix="check its permissions and the disk",
-                       exit_code=1) from error
+        raise AumError(
+            f"can't read {path}: {error.strerror or error}", fix="check its permissions and the disk", exit_code=1
+        ) from error
     except (UnicodeError, csv.Error) as error:
         mend = "save it as such"
         if isinstance(error, UnicodeError):
@@ -123,7 +132,7 @@ def sniff(path: Path, known: Callable[[list[str]], int]) -> Dialect:
         AumError: it can't be read, or isn't text.
     """
     csv.field_size_limit(FIELD_BYTES)
-    with csv_reader(path, None), open(path, "rb") as file:      # the first says why a file can't be opened
+    with csv_reader(path, None), open(path, "rb") as file:  # the first says why a file can't be opened
         start = file.read(4)
     if start.startswith((b"PK\x03\x04", b"\xd0\xcf\x11\xe0")):
         raise AumError(f"{path} is a workbook, not a text", fix="save the sheet as CSV (UTF-8), and name that")
@@ -132,13 +141,13 @@ def sniff(path: Path, known: Callable[[list[str]], int]) -> Dialect:
         with open(path, encoding=encoding, newline="") as file:
             lines = [line for line in (file.readline(FIELD_BYTES) for _ in range(SNIFFED)) if line]
     except UnicodeError:
-        return Dialect()                                        # whoever reads on will say where it isn't
+        return Dialect()  # whoever reads on will say where it isn't
     named = re.fullmatch(r"sep=(.)", lines[0].strip()) if lines else None
     if named:
         return Dialect(encoding, named[1], 1)
     comments = next((i for i, line in enumerate(lines) if not line.startswith("#")), len(lines))
     found = []
-    for skip in sorted({max(0, comments - 1), comments}):       # the last comment may be the header
+    for skip in sorted({max(0, comments - 1), comments}):  # the last comment may be the header
         for delimiter in DELIMITERS:
             with suppress(csv.Error):
                 rows = [row for row in csv.reader(lines[skip:], delimiter=delimiter, skipinitialspace=True) if row]
@@ -164,8 +173,10 @@ def csv_rows(path: Path, required: Sequence[str], **how) -> Iterator[dict[str, s
             if not row:
                 continue
             if len(row) != len(header):
-                raise AumError(f"{path}: row {reader.line_num}: {counted(len(row), 'value')} for {counted(len(header), 'column')}",
-                               fix=how.get("fix", "correct it"))
+                raise AumError(
+                    f"{path}: row {reader.line_num}: {counted(len(row), 'value')} for {counted(len(header), 'column')}",
+                    fix=how.get("fix", "correct it"),
+                )
             yield dict(zip(header, row))
 
 

@@ -9,11 +9,25 @@ from aumcli.errors import AumError
 _RECONSTRUCT = {(f"numpy.{core}.multiarray", name) for core in ("core", "_core") for name in ("_reconstruct", "scalar")}
 _BUFFER = {(f"numpy.{core}.numeric", "_frombuffer") for core in ("core", "_core")}
 # DataFrame and its indexes by their names in pandas 1 to 3. Not Arrow's arrays: those trust the lengths they are told.
-ALLOWED = _RECONSTRUCT | _BUFFER | {
-    ("numpy", "ndarray"), ("numpy", "dtype"), ("builtins", "slice"), ("pandas", "DataFrame"), ("pandas.core.frame", "DataFrame"),
-    ("pandas.core.internals.managers", "BlockManager"), ("pandas._libs.internals", "_unpickle_block"),
-    ("pandas.core.indexes.base", "_new_Index"), ("pandas", "Index"), ("pandas.core.indexes.base", "Index"), ("pandas", "RangeIndex"),
-    ("pandas.core.indexes.range", "RangeIndex"), ("pandas.core.indexes.numeric", "Int64Index")}
+ALLOWED = (
+    _RECONSTRUCT
+    | _BUFFER
+    | {
+        ("numpy", "ndarray"),
+        ("numpy", "dtype"),
+        ("builtins", "slice"),
+        ("pandas", "DataFrame"),
+        ("pandas.core.frame", "DataFrame"),
+        ("pandas.core.internals.managers", "BlockManager"),
+        ("pandas._libs.internals", "_unpickle_block"),
+        ("pandas.core.indexes.base", "_new_Index"),
+        ("pandas", "Index"),
+        ("pandas.core.indexes.base", "Index"),
+        ("pandas", "RangeIndex"),
+        ("pandas.core.indexes.range", "RangeIndex"),
+        ("pandas.core.indexes.numeric", "Int64Index"),
+    }
+)
 MOVED = {("pandas.core.indexes.numeric", "Int64Index"): ("pandas.core.indexes.base", "Index")}
 
 
@@ -43,14 +57,17 @@ def read_frame(path: Path, columns: Sequence[str], fix: str) -> list[Mapping[str
     try:
         import pandas
     except ImportError as error:
-        raise AumError(f"reading {path} needs the package pandas", fix="pip install 'aumcli[data]', or take the .csv") from error
+        raise AumError(
+            f"reading {path} needs the package pandas", fix="pip install 'aumcli[data]', or take the .csv"
+        ) from error
     try:
         with open(path, "rb") as file:
             frame = _TableUnpickler(file).load()
     except OSError as error:
-        raise AumError(f"can't read {path}: {error.strerror or error}", fix="check its permissions and the disk",
-                       exit_code=1) from error
-    except Exception as error:                                  # a damaged pickle can raise anything
+        raise AumError(
+            f"can't read {path}: {error.strerror or error}", fix="check its permissions and the disk", exit_code=1
+        ) from error
+    except Exception as error:  # a damaged pickle can raise anything
         raise AumError(f"{path} is no pickled table that can be trusted: {error}", fix=fix, exit_code=1) from error
     if not isinstance(frame, pandas.DataFrame):
         raise AumError(f"{path} is the pickle of a {type(frame).__name__}, not of a table", fix=fix)

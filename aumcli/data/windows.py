@@ -4,7 +4,7 @@ from collections.abc import Iterable, Iterator
 
 import numpy as np
 
-WHOLE_S = 30.0              # longer clips are never held in memory whole
+WHOLE_S = 30.0  # longer clips are never held in memory whole
 
 
 def cut_windows(blocks: Iterable[np.ndarray], size: int, hop: int) -> Iterator[tuple[int, np.ndarray]]:
@@ -21,14 +21,14 @@ def cut_windows(blocks: Iterable[np.ndarray], size: int, hop: int) -> Iterator[t
     Yields:
         First sample and samples of each window.
     """
-    rest, origin, start, last = np.empty(0, dtype=np.float32), 0, 0, None     # rest[0] is sample `origin`
+    rest, origin, start, last = np.empty(0, dtype=np.float32), 0, 0, None  # rest[0] is sample `origin`
     for block in blocks:
         rest = np.concatenate([rest, block]) if len(rest) else block
         end = origin + len(rest)
         while start + size <= end:
             yield start, rest[start - origin : start - origin + size]
             start, last = start + hop, start
-        needed = max(0, min(start, end - size) - origin)                      # the last window may reach back
+        needed = max(0, min(start, end - size) - origin)  # the last window may reach back
         rest, origin = rest[needed:], origin + needed
     end = origin + len(rest)
     if last is None:

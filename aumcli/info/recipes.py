@@ -15,10 +15,18 @@ from aumcli.report import environment
 from aumcli.weights import read_config, read_model
 
 SHOWN_LABELS = 10
-MOST_CHANGES = 8            # a recipe that differs in more is one of its own
+MOST_CHANGES = 8  # a recipe that differs in more is one of its own
 # decided by the data and the call, not by the recipe's author
-OF_THE_RUN = {"data.fit", "model.n_classes", "model.frames", "model.n_mels", "train.init", "train.pretrained",
-              "train.loss", "train.parts"}
+OF_THE_RUN = {
+    "data.fit",
+    "model.n_classes",
+    "model.frames",
+    "model.n_mels",
+    "train.init",
+    "train.pretrained",
+    "train.loss",
+    "train.parts",
+}
 
 
 def installed() -> list[tuple[str, str]]:
@@ -67,9 +75,16 @@ def _summary(name: str) -> dict[str, str | int]:
     """What distinguishes a recipe from others."""
     recipe = load_recipe(name)
     model, train = recipe.model, recipe.train
-    return {"name": name, "corpus": recipe.data.corpus or "any", "epochs": train.epochs, "batch_size": train.batch_size,
-            "model": " ".join(filter(None, (model.size, model.architecture, getattr(model, "direction", None)))),
-            "training": f"{train.optimizer}, {train.schedule}, {train.dtype}", "paper": recipe.paper, "needs": train.pretrained}
+    return {
+        "name": name,
+        "corpus": recipe.data.corpus or "any",
+        "epochs": train.epochs,
+        "batch_size": train.batch_size,
+        "model": " ".join(filter(None, (model.size, model.architecture, getattr(model, "direction", None)))),
+        "training": f"{train.optimizer}, {train.schedule}, {train.dtype}",
+        "paper": recipe.paper,
+        "needs": train.pretrained,
+    }
 
 
 def about(name: str) -> Recipe | ModelConfig:
@@ -79,11 +94,13 @@ def about(name: str) -> Recipe | ModelConfig:
     try:
         folder = find_model(name)
     except AumError as error:
-        if Path(name).is_dir():             # a run or a folder in which something is missing: that is what to say
+        if Path(name).is_dir():  # a run or a folder in which something is missing: that is what to say
             raise
-        raise AumError(f"{name} is neither a recipe nor a model",
-                       fix=f"{_near(name)}`aum info recipes` lists the recipes; packaged models: "
-                           f"{', '.join(packaged_models()) or 'none'}; the paper: {', '.join(PAGES)}") from error
+        raise AumError(
+            f"{name} is neither a recipe nor a model",
+            fix=f"{_near(name)}`aum info recipes` lists the recipes; packaged models: "
+            f"{', '.join(packaged_models()) or 'none'}; the paper: {', '.join(PAGES)}",
+        ) from error
     return read_config(folder)
 
 
@@ -115,8 +132,12 @@ def nearest_recipe(recipe: Recipe) -> tuple[str, list[str]] | None:
 
 def _flat(recipe: Recipe) -> dict[str, Any]:
     """Its values by section.key."""
-    return {f"{section}.{key}": value for section, values in recipe.model_dump(mode="json").items()
-            if isinstance(values, dict) for key, value in values.items()}
+    return {
+        f"{section}.{key}": value
+        for section, values in recipe.model_dump(mode="json").items()
+        if isinstance(values, dict)
+        for key, value in values.items()
+    }
 
 
 def namesake(name: str) -> dict[str, dict[str, Any]]:
@@ -125,15 +146,25 @@ def namesake(name: str) -> dict[str, dict[str, Any]]:
         return {}
     folder = find_model(name)
     network, config = read_model(folder)
-    return {"packaged_model": {
-        "folder": str(folder), "model": config.model.describe(), "parameters": sum(each.numel() for each in network.parameters()),
-        "sample_rate_hz": config.frontend.sample_rate_hz, "clip_s": config.frontend.clip_s, "labels": list(config.labels)}}
+    return {
+        "packaged_model": {
+            "folder": str(folder),
+            "model": config.model.describe(),
+            "parameters": sum(each.numel() for each in network.parameters()),
+            "sample_rate_hz": config.frontend.sample_rate_hz,
+            "clip_s": config.frontend.clip_s,
+            "labels": list(config.labels),
+        }
+    }
 
 
 def namesake_lines(model: dict[str, Any]) -> str:
     """The essentials for people, as comments that may stand in a recipe."""
-    return "\n".join((
-        f"# A packaged model has this name too: {model['model']}",
-        f"# {model['parameters']:,} parameters, {model['sample_rate_hz']} Hz",
-        f"# {counted(len(model['labels']), 'label')}: {listed(model['labels'], SHOWN_LABELS)}",
-        f"# More about it: aum info {model['folder']}"))
+    return "\n".join(
+        (
+            f"# A packaged model has this name too: {model['model']}",
+            f"# {model['parameters']:,} parameters, {model['sample_rate_hz']} Hz",
+            f"# {counted(len(model['labels']), 'label')}: {listed(model['labels'], SHOWN_LABELS)}",
+            f"# More about it: aum info {model['folder']}",
+        )
+    )

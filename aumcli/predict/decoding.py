@@ -15,10 +15,13 @@ from aumcli.data.windows import cut_windows
 from aumcli.errors import AumError
 from aumcli.predict.inputs import PIPED, Source
 
-PART_SAMPLES = 2**20             # windows are handed over when they come to so many samples,
-WAITING_SAMPLES = 2**24          # and threads pause while so many wait
-RUN_FILES, RUN_BYTES = 16, 2**20 # short files are taken so many at a time: for each alone, handing over takes as long as decoding
-AHEAD = 16                       # runs of files begun before the first of them is done
+PART_SAMPLES = 2**20  # windows are handed over when they come to so many samples,
+WAITING_SAMPLES = 2**24  # and threads pause while so many wait
+RUN_FILES, RUN_BYTES = (
+    16,
+    2**20,
+)  # short files are taken so many at a time: for each alone, handing over takes as long as decoding
+AHEAD = 16  # runs of files begun before the first of them is done
 
 Window = tuple[int, np.ndarray]  # first sample, samples
 
@@ -28,7 +31,7 @@ class End:
     """How a file ended: its length, or what is wrong with it; size and time (see `stamp`) when it was begun."""
 
     duration_s: float = 0.0
-    cancels: bool = False                                # whether its channels' mean is next to nothing (see `Balance`)
+    cancels: bool = False  # whether its channels' mean is next to nothing (see `Balance`)
     problem: str = ""
     fix: str = ""
     stamp: tuple[int, int] = (-1, -1)
@@ -44,14 +47,14 @@ class _Run:
     sources: list[tuple[Source, tuple[int, int]]] = field(default_factory=list)
     parts: list[Part] = field(default_factory=list)
     done: bool = False
-    error: BaseException | None = None                   # not a bad file: a mistake in the program or the list
+    error: BaseException | None = None  # not a bad file: a mistake in the program or the list
 
 
 def stamp(source: Source) -> tuple[int, int]:
     """A file's size in bytes and its time in ns, by which it is known to be unchanged; (-1, -1) for one that isn't there."""
     try:
-        status = os.stat(container(source.file)[0])      # of the whole HDF5 file where a sound lies in one
-    except (OSError, ValueError):                        # ValueError: NUL in the name
+        status = os.stat(container(source.file)[0])  # of the whole HDF5 file where a sound lies in one
+    except (OSError, ValueError):  # ValueError: NUL in the name
         return -1, -1
     return status.st_size, status.st_mtime_ns
 
@@ -76,7 +79,9 @@ def decode(source: Source, rate_hz: int, size: int | None, hop: int) -> Iterator
             yield End(info.duration_s, balance.cancels)
     except AumError as error:
         fix = error.fix
-        if source.is_copy and split_channel(source.file)[0] in fix:     # which goes when the program ends: commands must not name it
+        if (
+            source.is_copy and split_channel(source.file)[0] in fix
+        ):  # which goes when the program ends: commands must not name it
             fix = PIPED
         yield End(problem=error.problem.replace(source.file, source.path), fix=fix)
 
@@ -102,7 +107,7 @@ class Decoder:
         self._waiting, self._exhausted, self._stopped = 0, False, False
         lock = threading.Lock()
         self._room, self._ready = threading.Condition(lock), threading.Condition(lock)
-        self._taking = threading.Lock()                  # of sources: it may take its time, and nobody else waits for it
+        self._taking = threading.Lock()  # of sources: it may take its time, and nobody else waits for it
         self._threads = [threading.Thread(target=self._work, daemon=True) for _ in range(workers)]
 
     def __enter__(self) -> "Decoder":
@@ -150,7 +155,7 @@ class Decoder:
                             if not self._hand_over(run, parts):
                                 return
                             parts, waiting = [], 0
-            except BaseException as problem:    # raised again where the files are asked for
+            except BaseException as problem:  # raised again where the files are asked for
                 error = problem
             if not self._hand_over(run, parts, done=True, error=error):
                 return

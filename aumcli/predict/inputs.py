@@ -21,7 +21,7 @@ from aumcli.names import one_line
 from aumcli.processes import own_place
 
 BLOCK_SAMPLES = 4096
-SHOWN_CHARACTERS = 80         # of a damaged line
+SHOWN_CHARACTERS = 80  # of a damaged line
 PIPED = "send sound that can be read: ffmpeg -i FILE -f wav - | aum predict -"
 
 
@@ -29,9 +29,9 @@ PIPED = "send sound that can be read: ffmpeg -i FILE -f wav - | aum predict -"
 class Source:
     """A sound to label; `problem` and `fix` instead where what was named is none."""
 
-    path: str                   # as people know it
-    name: str                   # below a folder of results
-    file: str                   # what is opened
+    path: str  # as people know it
+    name: str  # below a folder of results
+    file: str  # what is opened
     problem: str = ""
     fix: str = ""
 
@@ -85,7 +85,9 @@ def find_clips(paths: Iterable[Path | str], listed: Path | str | None = None) ->
 def _matches(path: str) -> list[str]:
     """What an argument or a line of a list names: itself, or what matches it."""
     if "\0" in path:
-        raise AumError(f"no name contains NUL: {one_line(path)[:SHOWN_CHARACTERS]}", fix="correct the list", exit_code=1)
+        raise AumError(
+            f"no name contains NUL: {one_line(path)[:SHOWN_CHARACTERS]}", fix="correct the list", exit_code=1
+        )
     if not glob.has_magic(path) or os.path.lexists(path):
         return [path]
     if matches := sorted(glob.glob(path, recursive=True)):
@@ -117,18 +119,24 @@ def _entries(path: Path | str) -> list[str]:
     try:
         data = sys.stdin.buffer.read() if os.fspath(path) == "-" else Path(path).read_bytes()
     except OSError as error:
-        raise AumError(f"can't read the list {path}: {error.strerror or error}", fix="name a text file with one path a line") from error
+        raise AumError(
+            f"can't read the list {path}: {error.strerror or error}", fix="name a text file with one path a line"
+        ) from error
     if data[:2] in (b"\xff\xfe", b"\xfe\xff"):
         data = data.decode("utf-16", "replace").encode()
     data = data.removeprefix(b"\xef\xbb\xbf")
-    separated = data.endswith(b"\0") and b"\0\0" not in data and not data.endswith(b"\n\0")      # else NULs are damage
+    separated = data.endswith(b"\0") and b"\0\0" not in data and not data.endswith(b"\n\0")  # else NULs are damage
     lines = [os.fsdecode(line) for line in data.split(b"\0" if separated else b"\n")]
-    if not separated:                                       # a name may end in CR, a line of Windows always does
+    if not separated:  # a name may end in CR, a line of Windows always does
         lines = [line if line.endswith("\r") and os.path.lexists(line) else line.removesuffix("\r") for line in lines]
-    lines = [line for line in lines if line.strip() and (separated or not line.startswith("#") or os.path.lexists(line))]
+    lines = [
+        line for line in lines if line.strip() and (separated or not line.startswith("#") or os.path.lexists(line))
+    ]
     if not separated and b"\0" in data and not any(os.path.lexists(line) for line in lines if "\0" not in line):
-        raise AumError(f"{path} is no list of files: it contains NULs, and names nothing that is there",
-                       fix="name a text file with one path a line")
+        raise AumError(
+            f"{path} is no list of files: it contains NULs, and names nothing that is there",
+            fix="name a text file with one path a line",
+        )
     return lines
 
 
@@ -163,7 +171,9 @@ def _copied(path: str) -> Source:
         with open(path, "rb") as pipe:
             return _copy(pipe, path, os.path.basename(path))
     except OSError as error:
-        raise AumError(f"can't read {path}: {error.strerror or error}", fix="check its permissions", exit_code=1) from error
+        raise AumError(
+            f"can't read {path}: {error.strerror or error}", fix="check its permissions", exit_code=1
+        ) from error
 
 
 def _copy(pipe: BinaryIO, path: str, name: str) -> Source:
@@ -188,23 +198,29 @@ def record(seconds: float) -> Source:
     """
     try:
         import sounddevice
-    except (ImportError, OSError) as error:               # OSError: the package is there, PortAudio is not
-        raise AumError(f"can't record: {error}", fix="pip install 'aumcli[mic]'; on Linux also install PortAudio: "
-                       "apt-get install libportaudio2") from error
+    except (ImportError, OSError) as error:  # OSError: the package is there, PortAudio is not
+        raise AumError(
+            f"can't record: {error}",
+            fix="pip install 'aumcli[mic]'; on Linux also install PortAudio: apt-get install libportaudio2",
+        ) from error
     import soundfile
 
     file = os.path.join(_scratch().name, "microphone.wav")
     try:
         rate_hz = int(sounddevice.query_devices(kind="input")["default_samplerate"])
-        with sounddevice.InputStream(rate_hz, channels=1, dtype="float32") as stream, \
-                soundfile.SoundFile(file, "w", rate_hz, 1, "FLOAT") as out:
+        with (
+            sounddevice.InputStream(rate_hz, channels=1, dtype="float32") as stream,
+            soundfile.SoundFile(file, "w", rate_hz, 1, "FLOAT") as out,
+        ):
             left = max(1, round(seconds * rate_hz))
             while left:
                 block, _ = stream.read(min(left, BLOCK_SAMPLES))
                 out.write(block)
                 left -= len(block)
     except (sounddevice.PortAudioError, ValueError) as error:
-        raise AumError(f"can't record from the microphone: {error}", fix="connect one, and allow its use", exit_code=1) from error
+        raise AumError(
+            f"can't record from the microphone: {error}", fix="connect one, and allow its use", exit_code=1
+        ) from error
     return Source("microphone", "microphone", file)
 
 
@@ -213,8 +229,10 @@ def check_names(sources: Sequence[Source], out: Path) -> None:
     names = Counter(source.name for source in sources if not source.problem)
     doubled = [source.path for source in sources if names[source.name] > 1]
     if doubled:
-        raise AumError(f"{doubled[0]} and {doubled[1]} would both be written to {out / names.most_common(1)[0][0]}",
-                       fix="name the folder that holds them instead, or one file for all results")
+        raise AumError(
+            f"{doubled[0]} and {doubled[1]} would both be written to {out / names.most_common(1)[0][0]}",
+            fix="name the folder that holds them instead, or one file for all results",
+        )
 
 
 def share(sources: Sequence[Source]) -> tuple[Sequence[Source], int, int]:

@@ -24,7 +24,9 @@ def diagnose(run: Run, number: int, batch: list[int], loss: float, norm: float, 
         features: (b, frames, mels), on which this process' loss became no number, or the last; None: it had no clips.
     """
     broken = [name for name, x in run.network.named_parameters() if not torch.isfinite(x).all()]
-    grads = [name for name, x in run.network.named_parameters() if x.grad is not None and not torch.isfinite(x.grad).all()]
+    grads = [
+        name for name, x in run.network.named_parameters() if x.grad is not None and not torch.isfinite(x.grad).all()
+    ]
     if features is not None and not torch.isfinite(features).all():
         where = "the features already are none"
     elif broken:
@@ -32,13 +34,18 @@ def diagnose(run: Run, number: int, batch: list[int], loss: float, norm: float, 
     elif features is not None and (layer := _first_layer(run, features)):
         where = f"{layer} is the first layer that gives one"
     elif math.isfinite(loss):
-        where = (f"every layer's output is one, the gradients of {counted(len(grads), 'tensor')} are not, {grads[-1]} the first" if grads
-                 else "the gradients are too large to be squared")
+        where = (
+            f"every layer's output is one, the gradients of {counted(len(grads), 'tensor')} are not, {grads[-1]} the first"
+            if grads
+            else "the gradients are too large to be squared"
+        )
     else:
         where = ELSEWHERE if run.team.size > 1 else "every layer's output is one, the loss itself is not"
     files = ", ".join(_name(run, run.train.clips[clip].path) for clip in batch)
-    return (f"the loss or its gradient is no number at epoch {number + 1}, step {run.epoch.step + 1} (loss {loss:g}, gradient norm {norm:g}, "
-            f"learning rate {run.rate:.3g}; {where}; clips {files})")
+    return (
+        f"the loss or its gradient is no number at epoch {number + 1}, step {run.epoch.step + 1} (loss {loss:g}, gradient norm {norm:g}, "
+        f"learning rate {run.rate:.3g}; {where}; clips {files})"
+    )
 
 
 def _name(run: Run, path: Path) -> str:
@@ -55,6 +62,7 @@ def _first_layer(run: Run, features: Tensor) -> str:
             tensors = output if isinstance(output, tuple) else (output,)
             if not found and not all(torch.isfinite(x).all() for x in tensors if isinstance(x, Tensor)):
                 found.append(name)
+
         return look
 
     hooks = [module.register_forward_hook(hook(name)) for name, module in run.network.named_modules() if name]

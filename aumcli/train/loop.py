@@ -33,8 +33,17 @@ from aumcli.train.team import join_team, own_device
 from aumcli.train.watch import Watch, finish, percent
 
 
-def train(recipe: Recipe, out: Path | str, data: Path | str | None = None, *, resume: bool = False, device: str = "cpu",
-          progress: bool = True, say=print, epochs: int | None = None) -> Path:
+def train(
+    recipe: Recipe,
+    out: Path | str,
+    data: Path | str | None = None,
+    *,
+    resume: bool = False,
+    device: str = "cpu",
+    progress: bool = True,
+    say=print,
+    epochs: int | None = None,
+) -> Path:
     """Train a model; started by torchrun, in all of its processes together.
 
     Args:
@@ -90,12 +99,16 @@ def _prolonged(state: dict, epochs: int | None, out: Path) -> Recipe:
         return recipe
     done, quoted = len(state["history"]), shlex.quote(str(out))
     if recipe.train.schedule == "cosine":
-        raise AumError(f"{out} can't be prolonged to {epochs} epochs: its learning rate follows a cosine that ends with epoch "
-                       f"{recipe.train.epochs} (train.schedule)",
-                       fix=f"start anew from its weights: aum train --recipe {shlex.quote(str(out / 'recipe.toml'))} --init {quoted} "
-                       f"--set train.epochs={max(1, epochs - recipe.train.epochs)} --out {shlex.quote(str(free_folder(out)))}")
+        raise AumError(
+            f"{out} can't be prolonged to {epochs} epochs: its learning rate follows a cosine that ends with epoch "
+            f"{recipe.train.epochs} (train.schedule)",
+            fix=f"start anew from its weights: aum train --recipe {shlex.quote(str(out / 'recipe.toml'))} --init {quoted} "
+            f"--set train.epochs={max(1, epochs - recipe.train.epochs)} --out {shlex.quote(str(free_folder(out)))}",
+        )
     if epochs < done:
-        raise AumError(f"{done} epochs of {out} are trained already, more than {epochs}", fix=f"--set train.epochs={done} or more")
+        raise AumError(
+            f"{done} epochs of {out} are trained already, more than {epochs}", fix=f"--set train.epochs={done} or more"
+        )
     return recipe.with_values(train={"epochs": epochs})
 
 
@@ -108,7 +121,9 @@ def _where(run: Run) -> str:
     epochs = f"epoch {len(run.history)} of {run.recipe.train.epochs}"
     if _is_finished(run):
         return f"{run.out} is finished: it ended after {epochs}, and nothing is left to train"
-    return f"going on after {epochs}" + (f" and {run.epoch.step} of {run.steps_per_epoch} steps" if run.epoch.step else "")
+    return f"going on after {epochs}" + (
+        f" and {run.epoch.step} of {run.steps_per_epoch} steps" if run.epoch.step else ""
+    )
 
 
 def _gave_up(run: Run) -> bool:
@@ -132,19 +147,30 @@ def _epoch(run: Run, stop: StopSignal, watch: Watch, say) -> None:
             if run.team.leads:
                 save_state(run)
         if stop.agreed:
-            raise AumError(f"stopped in epoch {number + 1} after step {run.epoch.step} of {len(batches)}, which is saved",
-                           fix=_how_to_go_on(run), exit_code=128 + stop.agreed)
-    row = {"epoch": number + 1, "train_loss": run.epoch.loss / max(1, run.epoch.seen), **_validate(run),
-           "lr": learning_rate(settings, number + 1.0, run.steps_per_epoch), "skipped_steps": run.epoch.skipped,
-           "bad_files": len(run.bad_files), "seconds": round(run.epoch.seconds + time.perf_counter() - started, 2)}
+            raise AumError(
+                f"stopped in epoch {number + 1} after step {run.epoch.step} of {len(batches)}, which is saved",
+                fix=_how_to_go_on(run),
+                exit_code=128 + stop.agreed,
+            )
+    row = {
+        "epoch": number + 1,
+        "train_loss": run.epoch.loss / max(1, run.epoch.seen),
+        **_validate(run),
+        "lr": learning_rate(settings, number + 1.0, run.steps_per_epoch),
+        "skipped_steps": run.epoch.skipped,
+        "bad_files": len(run.bad_files),
+        "seconds": round(run.epoch.seconds + time.perf_counter() - started, 2),
+    }
     run.history.append(row)
     run.epoch = Epoch()
     best = run.best == row["epoch"]
     if run.team.leads:
         save_epoch(run)
     watch.epoch(row)
-    say(f"epoch {row['epoch']:>3}/{settings.epochs}  loss {row['train_loss']:.4f}  val loss {row['val_loss']:.4f}  "
-        f"{run.metric[4:]} {percent(row[run.metric])}{' *' if best else '  '}  {row['seconds']:.1f} s")
+    say(
+        f"epoch {row['epoch']:>3}/{settings.epochs}  loss {row['train_loss']:.4f}  val loss {row['val_loss']:.4f}  "
+        f"{run.metric[4:]} {percent(row[run.metric])}{' *' if best else '  '}  {row['seconds']:.1f} s"
+    )
     if _gave_up(run):
         say(f"no better {run.metric[4:]} for {counted(settings.stop_after, 'epoch')}: the run ends here")
 
@@ -159,8 +185,11 @@ def _save_now(run: Run) -> bool:
 def _how_to_go_on(run: Run) -> str:
     """The call that takes up a run that was stopped."""
     device = run.classifier.device.type
-    return (f"go on with aum train --resume --out {shlex.quote(str(run.out))}" + (f" --device {device}" if device != "cpu" else "")
-            + (f" --devices {run.team.size}" if run.team.size > 1 else ""))
+    return (
+        f"go on with aum train --resume --out {shlex.quote(str(run.out))}"
+        + (f" --device {device}" if device != "cpu" else "")
+        + (f" --devices {run.team.size}" if run.team.size > 1 else "")
+    )
 
 
 def _own(run: Run, size: int) -> list[np.ndarray]:
@@ -172,8 +201,10 @@ def load_batches(run: Run, number: int, batches: list[list[int]], draws: EpochDr
     """Decode this process's clips of the batches of epoch `number` that are still to come, and what they are mixed with."""
     size, first = run.recipe.train.batch_size, run.epoch.step
     crop = Crop(crop_samples(run.classifier.frontend, run.recipe.augment), run.recipe.data.crop)
-    batches_of_items = ([item for rows in _own(run, len(batch)) for item in _items(batch, draws, (first + i) * size, rows)]
-                        for i, batch in enumerate(batches[first:]))
+    batches_of_items = (
+        [item for rows in _own(run, len(batch)) for item in _items(batch, draws, (first + i) * size, rows)]
+        for i, batch in enumerate(batches[first:])
+    )
     return run.train.load(batches_of_items, run.recipe.train.workers, crop, run.recipe.seed, number)
 
 
@@ -189,7 +220,9 @@ def _progress(run: Run, number: int) -> float:
     return number + (run.epoch.step + int(run.recipe.train.schedule == "cosine")) / run.steps_per_epoch
 
 
-def take_step(run: Run, number: int, batch: list[int], draws: EpochDraws, decoded: list[Decoded], stop: StopSignal, say) -> None:
+def take_step(
+    run: Run, number: int, batch: list[int], draws: EpochDraws, decoded: list[Decoded], stop: StopSignal, say
+) -> None:
     """One step of the optimizer: the gradients of all parts, added up over the processes."""
     settings, seed, device = run.recipe.train, run.recipe.seed, run.classifier.device
     set_learning_rate(run.optimizer, learning_rate(settings, _progress(run, number), run.steps_per_epoch))
@@ -222,8 +255,14 @@ def take_step(run: Run, number: int, batch: list[int], draws: EpochDraws, decode
     run.epoch.step += 1
 
 
-def _features(run: Run, number: int, batch: list[int], draws: EpochDraws, rows: np.ndarray, waiting: Iterator[Decoded],
-              ) -> tuple[Tensor | None, Tensor | None, list[int], list[tuple[int, AumError]]]:
+def _features(
+    run: Run,
+    number: int,
+    batch: list[int],
+    draws: EpochDraws,
+    rows: np.ndarray,
+    waiting: Iterator[Decoded],
+) -> tuple[Tensor | None, Tensor | None, list[int], list[tuple[int, AumError]]]:
     """Features and targets of a part of a batch, from what was decoded for it.
 
     Returns:
@@ -236,16 +275,34 @@ def _features(run: Run, number: int, batch: list[int], draws: EpochDraws, rows: 
     partners = dict(zip(mixed, waiting))
     bad = [(batch[row], item) for row, item in waveforms.items() if isinstance(item, AumError)]
     bad += [(int(draws.partners[begin + row]), item) for row, item in partners.items() if isinstance(item, AumError)]
-    good = [row for row, item in waveforms.items() if not isinstance(item, AumError) and not isinstance(partners.get(row), AumError)]
+    good = [
+        row
+        for row, item in waveforms.items()
+        if not isinstance(item, AumError) and not isinstance(partners.get(row), AumError)
+    ]
     if not good:
         return None, None, good, bad
     mixed = [row for row in mixed if row in good]
-    mixture = Partners([good.index(row) for row in mixed], [partners[row] for row in mixed],
-                       _targets(run, draws.partners[begin + np.array(mixed)].tolist()),
-                       torch.from_numpy(draws.ratios[begin + np.array(mixed)])) if mixed else None
+    mixture = (
+        Partners(
+            [good.index(row) for row in mixed],
+            [partners[row] for row in mixed],
+            _targets(run, draws.partners[begin + np.array(mixed)].tolist()),
+            torch.from_numpy(draws.ratios[begin + np.array(mixed)]),
+        )
+        if mixed
+        else None
+    )
     features, targets = make_batch(
-        run.classifier.frontend, [waveforms[row] for row in good], _targets(run, [batch[row] for row in good]), run.recipe.augment,
-        stream_seed(run.recipe.seed, number, run.epoch.step, BATCH_PURPOSE), good, len(batch), mixture)
+        run.classifier.frontend,
+        [waveforms[row] for row in good],
+        _targets(run, [batch[row] for row in good]),
+        run.recipe.augment,
+        stream_seed(run.recipe.seed, number, run.epoch.step, BATCH_PURPOSE),
+        good,
+        len(batch),
+        mixture,
+    )
     return features, targets, good, bad
 
 
@@ -258,7 +315,7 @@ def _seed_device(device: torch.device, seed: int) -> None:
     """Start the random numbers that stochastic depth draws; torch.manual_seed would ask every kind of device there may be."""
     torch.default_generator.manual_seed(seed)
     if device.type == "cuda":
-        torch.cuda.manual_seed_all(seed)        # the current GPU need not be the one that trains
+        torch.cuda.manual_seed_all(seed)  # the current GPU need not be the one that trains
     elif device.type == "mps":
         torch.mps.manual_seed(seed)
 
@@ -271,12 +328,21 @@ def _update(run: Run, number: int, batch: list[int], loss: float, features: Tens
     run.scaler.unscale_(run.optimizer)
     norm = torch.nn.utils.get_total_norm([x.grad for x in trained if x.grad is not None])
     finite = math.isfinite(loss) and bool(torch.isfinite(norm))
-    if not finite and (math.isnan(loss) or settings.dtype != "float16" or run.scaler.get_scale() <= 1):  # else the scale was too large
+    if not finite and (
+        math.isnan(loss) or settings.dtype != "float16" or run.scaler.get_scale() <= 1
+    ):  # else the scale was too large
         run.epoch.skipped += 1
         run.bad_in_a_row += 1
-        what = min(run.team.gather(diagnose(run, number, batch, loss, float(norm), features)), key=lambda text: ELSEWHERE in text)
+        what = min(
+            run.team.gather(diagnose(run, number, batch, loss, float(norm), features)),
+            key=lambda text: ELSEWHERE in text,
+        )
         if run.bad_in_a_row > settings.bad_steps:
-            raise AumError(what, exit_code=1, fix="lower train.lr" + (f"; {run.out / 'last'} holds the last good epoch" if number else ""))
+            raise AumError(
+                what,
+                exit_code=1,
+                fix="lower train.lr" + (f"; {run.out / 'last'} holds the last good epoch" if number else ""),
+            )
         say(f"left out, {run.bad_in_a_row} in a row of at most {settings.bad_steps}: {what}")
         run.scaler.update()
         return
@@ -298,8 +364,11 @@ def _count_bad_files(run: Run, bad: list[tuple[int, AumError]], say) -> None:
             continue
         run.bad_files.add(clip)
         if len(run.bad_files) > most:
-            raise AumError(error.problem + (f"; more than {counted(most, 'clip')} can't be read" if most else ""),
-                           fix=error.fix + f"; data.bad_files says how many may be left out, now {most}", exit_code=1)
+            raise AumError(
+                error.problem + (f"; more than {counted(most, 'clip')} can't be read" if most else ""),
+                fix=error.fix + f"; data.bad_files says how many may be left out, now {most}",
+                exit_code=1,
+            )
         say(f"left out, {len(run.bad_files)} of at most {most}: {error.problem}")
 
 
@@ -330,7 +399,9 @@ def _measure(run: Run, network: torch.nn.Module) -> tuple[Metrics, tuple[float, 
 
 def metrics_of(run: Run, scores: np.ndarray, targets: np.ndarray, intervals: bool = False) -> Metrics:
     """Metrics of scores (clips, classes)."""
-    return evaluate_scores(scores, targets if run.manifest.multi_label else targets.argmax(1), run.classifier.labels, intervals=intervals)
+    return evaluate_scores(
+        scores, targets if run.manifest.multi_label else targets.argmax(1), run.classifier.labels, intervals=intervals
+    )
 
 
 def _validate(run: Run) -> dict[str, float | None]:

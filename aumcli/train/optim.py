@@ -27,8 +27,15 @@ def make_optimizer(network: nn.Module, settings: TrainConfig) -> torch.optim.Opt
             continue
         spared = settings.optimizer == "adamw" and (x.ndim < 2 or name.endswith(("_log", "_token", "pos_embed")))
         groups.setdefault((spared, settings.layer_decay ** (depth + 1 - _layer(name, depth))), []).append(x)
-    return kind([{"params": parameters, "weight_decay": 0.0 if spared else settings.weight_decay, "scale": scale}
-                 for (spared, scale), parameters in sorted(groups.items())], lr=settings.lr, betas=settings.betas, fused=True)
+    return kind(
+        [
+            {"params": parameters, "weight_decay": 0.0 if spared else settings.weight_decay, "scale": scale}
+            for (spared, scale), parameters in sorted(groups.items())
+        ],
+        lr=settings.lr,
+        betas=settings.betas,
+        fused=True,
+    )
 
 
 def _layer(name: str, depth: int) -> int:
@@ -43,8 +50,12 @@ def learning_rate(settings: TrainConfig, epochs: float, steps_per_epoch: int = 1
     """The learning rate after so many epochs."""
     warmup = settings.warmup_steps / steps_per_epoch or settings.warmup_epochs
     if epochs < warmup:
-        step = round(epochs * steps_per_epoch, 6)        # whole but for rounding where a step is asked about
-        risen = epochs if settings.warmup_every == 1 else step // settings.warmup_every * settings.warmup_every / steps_per_epoch
+        step = round(epochs * steps_per_epoch, 6)  # whole but for rounding where a step is asked about
+        risen = (
+            epochs
+            if settings.warmup_every == 1
+            else step // settings.warmup_every * settings.warmup_every / steps_per_epoch
+        )
         return settings.lr * (settings.warmup_start + (1 - settings.warmup_start) * risen / warmup)
     if settings.schedule == "cosine":
         done = (epochs - warmup) / max(settings.epochs - warmup, 1e-9)

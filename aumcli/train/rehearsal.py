@@ -19,8 +19,11 @@ from aumcli.train.stop import StopSignal
 from aumcli.train.team import Team, own_device
 from aumcli.train.watch import summary_writer
 
-LONG_S, ENOUGH_S = 10.0, 1.0    # a step that is likely to take longer isn't tried; steps of one size are repeated for so long
-STEPS = 5                       # of one size at most
+LONG_S, ENOUGH_S = (
+    10.0,
+    1.0,
+)  # a step that is likely to take longer isn't tried; steps of one size are repeated for so long
+STEPS = 5  # of one size at most
 
 
 @dataclass(frozen=True)
@@ -59,14 +62,16 @@ def rehearse(recipe: Recipe, out: Path | None, data: Path | str | None = None, d
         read_state(out, resume=False)
     if recipe.train.tensorboard:
         summary_writer()
-    if recipe.train.pretrained and not recipe.train.init:       # which the plan says
+    if recipe.train.pretrained and not recipe.train.init:  # which the plan says
         recipe = recipe.with_values(train={"pretrained": ""})
     run, notes, _ = build(recipe, out or Path("rehearsal"), data, pick_device(own_device(device)), Team(), False)
     size, seconds = _step_seconds(run)
     batch, train = min(run.recipe.train.batch_size, len(run.train)), run.recipe.train
     step_s = seconds * batch / size
     epoch_s = step_s * run.steps_per_epoch + _validation_seconds(run)
-    place = str(run.classifier.device) + (f", {torch.get_num_threads()} threads" if run.classifier.device.type == "cpu" else "")
+    place = str(run.classifier.device) + (
+        f", {torch.get_num_threads()} threads" if run.classifier.device.type == "cpu" else ""
+    )
     measured = f"measured in steps of {size} of the {batch} clips" if size < batch else "measured"
     aside = ", validation aside" if isinstance(run.val, ShardStream) else ""
     return Rehearsal(tuple(notes[1:]), step_s, epoch_s, epoch_s * train.epochs, f"{measured} on {place}{aside}")
@@ -77,7 +82,7 @@ def _step_seconds(run: Run) -> tuple[int, float]:
     batch = run.train.batches(run.recipe.train.batch_size, run.recipe.seed, 0, run.sample_weights)[0]
     size = 1
     while True:
-        seconds = _timed_step(run, batch[:size])                 # the first one also finds memory and kernels
+        seconds = _timed_step(run, batch[:size])  # the first one also finds memory and kernels
         if seconds < LONG_S / 4:
             samples = [_timed_step(run, batch[:size])]
             while len(samples) < STEPS and sum(samples) < ENOUGH_S and size == len(batch):

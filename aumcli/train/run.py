@@ -34,11 +34,11 @@ FEW_PARAMETERS = 2_000_000
 class Epoch:
     """How far an epoch has come; all that --resume needs to go on in its middle."""
 
-    step: int = 0           # steps done
-    loss: float = 0.0       # sum over the clips seen
-    seen: int = 0           # clips
-    skipped: int = 0        # steps whose loss or gradient was no number
-    seconds: float = 0.0    # that earlier processes spent on it
+    step: int = 0  # steps done
+    loss: float = 0.0  # sum over the clips seen
+    seen: int = 0  # clips
+    skipped: int = 0  # steps whose loss or gradient was no number
+    seconds: float = 0.0  # that earlier processes spent on it
 
 
 @dataclass
@@ -49,22 +49,24 @@ class Run:
     data: Path
     out: Path
     manifest: Manifest
-    classifier: Classifier               # the weights that are evaluated and saved: averaged ones where the recipe asks
-    network: torch.nn.Module             # the weights that are trained
+    classifier: Classifier  # the weights that are evaluated and saved: averaged ones where the recipe asks
+    network: torch.nn.Module  # the weights that are trained
     optimizer: torch.optim.Optimizer
-    scaler: torch.amp.GradScaler         # of the loss, in float16; else it does nothing
+    scaler: torch.amp.GradScaler  # of the loss, in float16; else it does nothing
     train: Waveforms | ShardStream
-    val: Waveforms | ShardStream                       # this process's share
-    val_clips: list[Clip]                # all
-    reported: int                        # clips of the split that results are reported on; 0: the data lack it
-    sample_weights: np.ndarray | None    # how likely each training clip is drawn; None: each once per epoch
+    val: Waveforms | ShardStream  # this process's share
+    val_clips: list[Clip]  # all
+    reported: int  # clips of the split that results are reported on; 0: the data lack it
+    sample_weights: np.ndarray | None  # how likely each training clip is drawn; None: each once per epoch
     team: Team
     progress: bool
-    data_sha256: str                     # of the tables of `data`
-    history: list[dict[str, float | None]] = field(default_factory=list)  # a row per epoch; None where a figure is undefined
+    data_sha256: str  # of the tables of `data`
+    history: list[dict[str, float | None]] = field(
+        default_factory=list
+    )  # a row per epoch; None where a figure is undefined
     epoch: Epoch = field(default_factory=Epoch)
-    bad_files: set[int] = field(default_factory=set)    # training clips that could not be read
-    bad_in_a_row: int = 0                # steps whose loss or gradient was no number
+    bad_files: set[int] = field(default_factory=set)  # training clips that could not be read
+    bad_in_a_row: int = 0  # steps whose loss or gradient was no number
     saved_at: float = field(default_factory=time.monotonic)
 
     @property
@@ -103,11 +105,20 @@ class Run:
 def autocast(run: Run) -> torch.autocast:
     """The number format of a step's products."""
     dtype = run.recipe.train.dtype
-    return torch.autocast(run.classifier.device.type, torch.float16 if dtype == "float16" else torch.bfloat16, enabled=dtype != "float32")
+    return torch.autocast(
+        run.classifier.device.type, torch.float16 if dtype == "float16" else torch.bfloat16, enabled=dtype != "float32"
+    )
 
 
-def build(recipe: Recipe, out: Path, data: Path | str | None, device: torch.device, team: Team, progress: bool,
-          state: dict | None = None) -> tuple[Run, list[str], list[str]]:
+def build(
+    recipe: Recipe,
+    out: Path,
+    data: Path | str | None,
+    device: torch.device,
+    team: Team,
+    progress: bool,
+    state: dict | None = None,
+) -> tuple[Run, list[str], list[str]]:
     """Read the data, fit the recipe to it and build the model.
 
     Args:
@@ -125,8 +136,10 @@ def build(recipe: Recipe, out: Path, data: Path | str | None, device: torch.devi
     """
     fresh = state is None
     if fresh and recipe.train.pretrained and not recipe.train.init:
-        raise AumError(f"this recipe starts from weights that were not given: {recipe.train.pretrained}",
-                       fix="fetch them and name them with --init PATH; --set train.pretrained= trains from scratch")
+        raise AumError(
+            f"this recipe starts from weights that were not given: {recipe.train.pretrained}",
+            fix="fetch them and name them with --init PATH; --set train.pretrained= trains from scratch",
+        )
     folder = corpus_folder(recipe, data)
     manifest = open_corpus(recipe, folder if data else None)
     sha256 = data_digest(folder)
@@ -145,10 +158,19 @@ def build(recipe: Recipe, out: Path, data: Path | str | None, device: torch.devi
         recipe = fit_recipe(recipe, train_clips, len(manifest.labels), manifest.multi_label, kept)
         recipe = _share_out(recipe, team)
     config = ModelConfig(
-        model=recipe.model, frontend=recipe.frontend, labels=tuple(manifest.label_names),
-        activation="sigmoid" if recipe.train.loss == "bce" else "softmax", views=recipe.data.views,
-        provenance={"data": escaped(str(folder)), "seed": recipe.seed, "hold_out": recipe.data.hold_out,
-                    "test": recipe.data.reported, "clips": len(train_clips)})
+        model=recipe.model,
+        frontend=recipe.frontend,
+        labels=tuple(manifest.label_names),
+        activation="sigmoid" if recipe.train.loss == "bce" else "softmax",
+        views=recipe.data.views,
+        provenance={
+            "data": escaped(str(folder)),
+            "seed": recipe.seed,
+            "hold_out": recipe.data.hold_out,
+            "test": recipe.data.reported,
+            "clips": len(train_clips),
+        },
+    )
     network, averaged, notes = _networks(recipe, config, fresh)
     if fresh and recipe.train.init and reported and index is None:
         tested = split_clips(manifest, recipe.data.reported, recipe.data.hold_out)
@@ -156,22 +178,53 @@ def build(recipe: Recipe, out: Path, data: Path | str | None, device: torch.devi
     network.to(device)
     classifier = Classifier(averaged or network, config, str(out), device)
     if index is None:
-        train, val = (Waveforms(clips, recipe.frontend.sample_rate_hz, recipe.data.cache_mb) for clips in (train_clips, val_clips))
+        train, val = (
+            Waveforms(clips, recipe.frontend.sample_rate_hz, recipe.data.cache_mb) for clips in (train_clips, val_clips)
+        )
     scaler = torch.amp.GradScaler(device.type, enabled=recipe.train.dtype == "float16")
-    run = Run(recipe, folder, out, manifest, classifier, network, make_optimizer(network, recipe.train), scaler,
-              train, val.share(team.rank, team.size), val_clips, reported,
-              balanced_weights(train_clips) if recipe.data.sampling == "balanced" else None, team, progress, sha256)
+    run = Run(
+        recipe,
+        folder,
+        out,
+        manifest,
+        classifier,
+        network,
+        make_optimizer(network, recipe.train),
+        scaler,
+        train,
+        val.share(team.rank, team.size),
+        val_clips,
+        reported,
+        balanced_weights(train_clips) if recipe.data.sampling == "balanced" else None,
+        team,
+        progress,
+        sha256,
+    )
     lost = unheard(sample_rates(manifest, train_clips if index is None else []), recipe.frontend.sample_rate_hz)
     parameters = sum(x.numel() for x in network.parameters())
     trained = sum(x.numel() for x in network.parameters() if x.requires_grad)
-    return run, [
-        f"{folder}: {len(train_clips):,} training and {counted(len(val_clips), 'validation clip')}, {counted(len(manifest.labels), 'class')}"
-        + ("; " if index is None else f", streamed from {counted(len(index.shards), 'shard')} in {index.base}; ") +
-        f"{recipe.model.describe()}, {parameters:,} parameters" + (f", {trained:,} trained" if trained < parameters else "") + "; "
-        f"{classifier.backend} backend on {device}, {counted(torch.get_num_threads(), 'thread')}, seed {recipe.seed}"
-        + (f"; {team.size} processes, each batch in {counted(recipe.train.parts, 'part')}" if team.size > 1 else ""),
-        *doubts, *notes], [
-         *(f"{what:<10}  {value}" for what, value in settings_rows(recipe, len(train_clips), reported, measured, lost, kept is not None))]
+    return (
+        run,
+        [
+            f"{folder}: {len(train_clips):,} training and {counted(len(val_clips), 'validation clip')}, {counted(len(manifest.labels), 'class')}"
+            + ("; " if index is None else f", streamed from {counted(len(index.shards), 'shard')} in {index.base}; ")
+            + f"{recipe.model.describe()}, {parameters:,} parameters"
+            + (f", {trained:,} trained" if trained < parameters else "")
+            + "; "
+            f"{classifier.backend} backend on {device}, {counted(torch.get_num_threads(), 'thread')}, seed {recipe.seed}"
+            + (
+                f"; {team.size} processes, each batch in {counted(recipe.train.parts, 'part')}" if team.size > 1 else ""
+            ),
+            *doubts,
+            *notes,
+        ],
+        [
+            *(
+                f"{what:<10}  {value}"
+                for what, value in settings_rows(recipe, len(train_clips), reported, measured, lost, kept is not None)
+            )
+        ],
+    )
 
 
 def _share_out(recipe: Recipe, team: Team) -> Recipe:
@@ -180,11 +233,15 @@ def _share_out(recipe: Recipe, team: Team) -> Recipe:
     if parts == 1:
         return recipe.with_values(train={"parts": team.size}) if team.size > 1 else recipe
     if parts % team.size:
-        raise AumError(f"train.parts {parts} can't be shared among {team.size} processes", fix=f"choose a multiple of {team.size}")
+        raise AumError(
+            f"train.parts {parts} can't be shared among {team.size} processes", fix=f"choose a multiple of {team.size}"
+        )
     return recipe
 
 
-def _networks(recipe: Recipe, config: ModelConfig, fresh: bool) -> tuple[torch.nn.Module, torch.nn.Module | None, list[str]]:
+def _networks(
+    recipe: Recipe, config: ModelConfig, fresh: bool
+) -> tuple[torch.nn.Module, torch.nn.Module | None, list[str]]:
     """The network to train, its averaged twin where the recipe asks for one, and what there is to say about their start."""
     torch.use_deterministic_algorithms(True)
     torch.utils.deterministic.fill_uninitialized_memory = False  # a debugging aid that costs a pass over every tensor

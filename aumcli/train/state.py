@@ -47,11 +47,20 @@ def with_figures(run: Run, **figures):
 
 def save_state(run: Run) -> None:
     """Write last/state.pt; the one before is kept beside it where the recipe asks for more than one."""
-    state = {"recipe": run.recipe.model_dump(mode="json"), "data": str(run.data), **identity(run.manifest, run.data_sha256),
-             "launch": launch_id(), "history": run.history,
-             "epoch": asdict(run.epoch), "bad_files": sorted(run.bad_files), "bad_in_a_row": run.bad_in_a_row,
-             "network": run.network.state_dict(), "optimizer": run.optimizer.state_dict(), "scaler": run.scaler.state_dict(),
-             "averaged": run.classifier.network.state_dict() if run.recipe.train.ema else None}
+    state = {
+        "recipe": run.recipe.model_dump(mode="json"),
+        "data": str(run.data),
+        **identity(run.manifest, run.data_sha256),
+        "launch": launch_id(),
+        "history": run.history,
+        "epoch": asdict(run.epoch),
+        "bad_files": sorted(run.bad_files),
+        "bad_in_a_row": run.bad_in_a_row,
+        "network": run.network.state_dict(),
+        "optimizer": run.optimizer.state_dict(),
+        "scaler": run.scaler.state_dict(),
+        "averaged": run.classifier.network.state_dict() if run.recipe.train.ema else None,
+    }
     buffer = io.BytesIO()  # torch.save hides a full disk behind a RuntimeError
     torch.save(state, buffer)
     path = run.out / "last" / STATE
@@ -112,10 +121,16 @@ def read_state(out: Path, resume: bool) -> dict | None:
         state = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:
         older = sorted(path.parent.glob("state-*.pt"))
-        raise AumError(f"can't read {path}: {error}", exit_code=1, fix=f"copy {older[-1]} over it and resume again" if older
-                       else "start again in another folder") from error
+        raise AumError(
+            f"can't read {path}: {error}",
+            exit_code=1,
+            fix=f"copy {older[-1]} over it and resume again" if older else "start again in another folder",
+        ) from error
     if not resume and (launch_id() is None or state["launch"] != launch_id()):
-        raise AumError(f"{out} already holds a run", fix="go on with it by --resume, choose another folder with --out, or remove it")
+        raise AumError(
+            f"{out} already holds a run",
+            fix="go on with it by --resume, choose another folder with --out, or remove it",
+        )
     return state
 
 
@@ -139,8 +154,10 @@ def remove_leftovers(out: Path) -> None:
 def average_epochs(run: Run) -> dict[str, Tensor]:
     """The mean of the weights of the last epochs, as many as the recipe says."""
     last = run.history[-1]["epoch"]
-    states = [read_model(_epoch_folder(run, epoch))[0].state_dict()
-              for epoch in range(max(1, last + 1 - run.recipe.train.average_last), last + 1)]
+    states = [
+        read_model(_epoch_folder(run, epoch))[0].state_dict()
+        for epoch in range(max(1, last + 1 - run.recipe.train.average_last), last + 1)
+    ]
     return {name: torch.stack([state[name].double() for state in states]).mean(0).float() for name in states[0]}
 
 

@@ -18,7 +18,7 @@ class StopSignal:
         self._before: dict[int, object] = {}
 
     def __enter__(self) -> "StopSignal":
-        if threading.current_thread() is threading.main_thread():      # Python allows handlers nowhere else
+        if threading.current_thread() is threading.main_thread():  # Python allows handlers nowhere else
             self._before = {number: signal.signal(number, self._note) for number in (signal.SIGINT, signal.SIGTERM)}
         return self
 

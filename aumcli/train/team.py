@@ -25,11 +25,11 @@ from aumcli.errors import AumError
 from aumcli.files import scratch_folder
 from aumcli.processes import FIX, own_place
 
-PIECE_BYTES = 25 * 2**20     # gradients go out in pieces of this size: as many at a time as the network takes
+PIECE_BYTES = 25 * 2**20  # gradients go out in pieces of this size: as many at a time as the network takes
 TIMEOUT = timedelta(minutes=30)  # for the slowest moment: one process reads a corpus while the others wait
 RESTARTS = 3
-STOP_SECONDS = 120               # after a signal, for the step and for saving
-EXIT_FILE = "AUM_EXIT_FILE"      # names the file in which a process leaves the exit code of all
+STOP_SECONDS = 120  # after a signal, for the step and for saving
+EXIT_FILE = "AUM_EXIT_FILE"  # names the file in which a process leaves the exit code of all
 
 
 class Team:
@@ -86,16 +86,20 @@ def join_team(device: torch.device) -> Iterator[Team]:
         yield Team()
         return
     if device.type == "cuda":
-        torch.cuda.set_device(device)   # NCCL gathers objects by way of the current one
+        torch.cuda.set_device(device)  # NCCL gathers objects by way of the current one
     # torchrun's store outlives a restart: under the old names the processes would find the addresses of those that have died
     try:
         store, rank, size = next(rendezvous("env://", timeout=TIMEOUT))
     except (ValueError, dist.DistError) as error:
-        raise AumError(f"the processes of the training don't find each other: {str(error).splitlines()[0]}", fix=FIX) from error
+        raise AumError(
+            f"the processes of the training don't find each other: {str(error).splitlines()[0]}", fix=FIX
+        ) from error
     store = dist.PrefixStore(f"attempt-{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}", store)
-    dist.init_process_group("nccl" if device.type == "cuda" else "gloo", store=store, rank=rank, world_size=size, timeout=TIMEOUT)
+    dist.init_process_group(
+        "nccl" if device.type == "cuda" else "gloo", store=store, rank=rank, world_size=size, timeout=TIMEOUT
+    )
     yield Team(rank, size)
-    dist.destroy_process_group()    # not after an error: that would wait for processes that don't come
+    dist.destroy_process_group()  # not after an error: that would wait for processes that don't come
 
 
 def own_device(name: str) -> str:
@@ -132,9 +136,16 @@ def launch(devices: int, arguments: Sequence[str]) -> int:
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     if devices > 2 * cores and not torch.cuda.is_available():
         raise AumError(f"--devices {devices} on {cores} cores without a GPU", fix=f"choose at most {cores}")
-    logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)   # the processes speak for themselves
-    config = LaunchConfig(min_nodes=1, max_nodes=1, nproc_per_node=devices, run_id=uuid.uuid4().hex, rdzv_backend="c10d",
-                          rdzv_endpoint="localhost:0", max_restarts=RESTARTS)
+    logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)  # the processes speak for themselves
+    config = LaunchConfig(
+        min_nodes=1,
+        max_nodes=1,
+        nproc_per_node=devices,
+        run_id=uuid.uuid4().hex,
+        rdzv_backend="c10d",
+        rdzv_endpoint="localhost:0",
+        max_restarts=RESTARTS,
+    )
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, cores // devices)))
     os.environ.setdefault("TORCH_ELASTIC_SHUTDOWN_TIMEOUT", str(STOP_SECONDS))
     with scratch_folder() as folder:
@@ -147,8 +158,12 @@ def launch(devices: int, arguments: Sequence[str]) -> int:
             code = 128 + stopped.sigval
         except ChildFailedError as error:
             if not exit_file.exists():
-                raise AumError(f"processes of the training died {RESTARTS + 1} times, the first of them with exit code "
-                               f"{error.get_first_failure()[1].exitcode}", fix="see what they said; go on with --resume", exit_code=1) from error
+                raise AumError(
+                    f"processes of the training died {RESTARTS + 1} times, the first of them with exit code "
+                    f"{error.get_first_failure()[1].exitcode}",
+                    fix="see what they said; go on with --resume",
+                    exit_code=1,
+                ) from error
         finally:
             del os.environ[EXIT_FILE]
         return int(exit_file.read_text()) if exit_file.exists() else code
@@ -175,7 +190,7 @@ def one_voice() -> Iterator[None]:
         except FileExistsError:
             sys.exit(error.exit_code)
         raise
-    except RuntimeError:    # of a sum that another process has left
+    except RuntimeError:  # of a sum that another process has left
         if path.exists():
             sys.exit(1)
         raise

@@ -17,8 +17,8 @@ from aumcli.train.run import Run
 from aumcli.train.state import average_epochs, with_figures
 from aumcli.weights import read_model, save_model, write_config
 
-PLOT_SHARE = 0.02       # of the time, at most, goes into drawing the curves again
-EVERY = 10              # steps from one point of TensorBoard's curves to the next
+PLOT_SHARE = 0.02  # of the time, at most, goes into drawing the curves again
+EVERY = 10  # steps from one point of TensorBoard's curves to the next
 
 
 def summary_writer() -> type:
@@ -26,8 +26,10 @@ def summary_writer() -> type:
     try:
         from torch.utils.tensorboard import SummaryWriter
     except ImportError as error:
-        raise AumError("train.tensorboard needs the package tensorboard", fix="pip install 'aumcli[tensorboard]', or set it "
-                       "to false") from error
+        raise AumError(
+            "train.tensorboard needs the package tensorboard",
+            fix="pip install 'aumcli[tensorboard]', or set it to false",
+        ) from error
     return SummaryWriter
 
 
@@ -53,8 +55,16 @@ class Watch:
         from tqdm import tqdm
 
         run = self.run
-        self._bar = tqdm(batches, total=run.steps_per_epoch, initial=run.epoch.step, unit="step", leave=False, delay=2,
-                         desc=f"epoch {len(run.history) + 1}/{run.recipe.train.epochs}", disable=None if run.progress else True)
+        self._bar = tqdm(
+            batches,
+            total=run.steps_per_epoch,
+            initial=run.epoch.step,
+            unit="step",
+            leave=False,
+            delay=2,
+            desc=f"epoch {len(run.history) + 1}/{run.recipe.train.epochs}",
+            disable=None if run.progress else True,
+        )
         self._started, self._seen = time.perf_counter(), run.epoch.seen
         yield from self._bar
 
@@ -80,9 +90,9 @@ class Watch:
             self._board.flush()
         if run.team.leads and time.monotonic() >= self._next_plot:
             started = time.monotonic()
-            if self._next_plot:     # not after the first epoch: a point is no curve, and matplotlib takes a second to load
+            if self._next_plot:  # not after the first epoch: a point is no curve, and matplotlib takes a second to load
                 if drawn(plot_curves, run.history, run.out / "curves.png", run.out.name, run.metric):
-                    self._next_plot = math.inf      # at the end it is tried again, and said
+                    self._next_plot = math.inf  # at the end it is tried again, and said
                     return
             self._next_plot = time.monotonic() + max(1.0, time.monotonic() - started) / PLOT_SHARE
 
@@ -92,7 +102,7 @@ def finish(run: Run, measure: Callable[[torch.nn.Module], tuple[Metrics, tuple[f
 
     What `measure` finds besides metrics, thresholds for the classes, joins the configuration of these models.
     """
-    run.team.gather(None)       # the leader has written best/
+    run.team.gather(None)  # the leader has written best/
     network, config = read_model(run.out / "best")
     (metrics, thresholds), averaged = measure(network), None
     if run.team.leads:
@@ -110,31 +120,67 @@ def finish(run: Run, measure: Callable[[torch.nn.Module], tuple[Metrics, tuple[f
         _report(run, metrics, averaged)
         problems = [drawn(plot_curves, run.history, run.out / "curves.png", run.out.name, run.metric)]
         if metrics.confusion is not None:
-            problems.append(drawn(plot_confusion, metrics.confusion, run.classifier.labels, run.out / "confusion-val.png",
-                                  f"{run.out.name}, validation split"))
+            problems.append(
+                drawn(
+                    plot_confusion,
+                    metrics.confusion,
+                    run.classifier.labels,
+                    run.out / "confusion-val.png",
+                    f"{run.out.name}, validation split",
+                )
+            )
         for problem in filter(None, problems):
             say(problem)
 
 
 def _report(run: Run, metrics: Metrics, averaged: Metrics | None) -> None:
     facts = {
-        "seed": run.recipe.seed, "backend": run.classifier.backend, "device": str(run.classifier.device), "dtype": "float32",
-        "training_dtype": run.recipe.train.dtype, "processes": run.team.size, "data": str(run.data), "data_sha256": run.data_sha256,
-        "commit": commit(), "environment": environment()}
-    write_json(run.out / "report.json", {
-        "recipe": run.recipe.model_dump(mode="json"), "epochs": run.history, "split": run.val_name, "clips": metrics.clips, **facts,
-        "reported": {"split": run.recipe.data.reported, "clips": run.reported},
-        "metrics": metrics.to_dict(), "averaged": averaged.to_dict() if averaged else None})
+        "seed": run.recipe.seed,
+        "backend": run.classifier.backend,
+        "device": str(run.classifier.device),
+        "dtype": "float32",
+        "training_dtype": run.recipe.train.dtype,
+        "processes": run.team.size,
+        "data": str(run.data),
+        "data_sha256": run.data_sha256,
+        "commit": commit(),
+        "environment": environment(),
+    }
+    write_json(
+        run.out / "report.json",
+        {
+            "recipe": run.recipe.model_dump(mode="json"),
+            "epochs": run.history,
+            "split": run.val_name,
+            "clips": metrics.clips,
+            **facts,
+            "reported": {"split": run.recipe.data.reported, "clips": run.reported},
+            "metrics": metrics.to_dict(),
+            "averaged": averaged.to_dict() if averaged else None,
+        },
+    )
     best, last = run.history[run.best - 1], run.history[-1]
     score = run.metric[4:]
-    rows = [["model", run.recipe.model.describe()], ["training clips", len(run.train)], ["epochs", f"{last['epoch']} of {run.recipe.train.epochs}"],
-            [f"best {score}", f"{percent(best[run.metric])} of {counted(metrics.clips, 'validation clip')}, at epoch {best['epoch']}"],
-            ["time", f"{sum(row['seconds'] for row in run.history) / 60:.1f} min"],
-            ["steps left out", sum(row["skipped_steps"] for row in run.history)], ["clips left out", len(run.bad_files)],
-            *([key, value] for key, value in facts.items() if key != "environment"), *(list(item) for item in facts["environment"].items())]
+    rows = [
+        ["model", run.recipe.model.describe()],
+        ["training clips", len(run.train)],
+        ["epochs", f"{last['epoch']} of {run.recipe.train.epochs}"],
+        [
+            f"best {score}",
+            f"{percent(best[run.metric])} of {counted(metrics.clips, 'validation clip')}, at epoch {best['epoch']}",
+        ],
+        ["time", f"{sum(row['seconds'] for row in run.history) / 60:.1f} min"],
+        ["steps left out", sum(row["skipped_steps"] for row in run.history)],
+        ["clips left out", len(run.bad_files)],
+        *([key, value] for key, value in facts.items() if key != "environment"),
+        *(list(item) for item in facts["environment"].items()),
+    ]
     text = markdown_table(["", ""], rows)
-    write_text(run.out / "report.md", f"# {run.out.name}\n\n{text}\n![Loss and {score} by epoch](curves.png)\n\n"
-               "`recipe.toml` holds every setting, `metrics.csv` a row per epoch, `report.json` all of this for programs.\n")
+    write_text(
+        run.out / "report.md",
+        f"# {run.out.name}\n\n{text}\n![Loss and {score} by epoch](curves.png)\n\n"
+        "`recipe.toml` holds every setting, `metrics.csv` a row per epoch, `report.json` all of this for programs.\n",
+    )
 
 
 def commit() -> str | None:
@@ -143,7 +189,11 @@ def commit() -> str | None:
     if not (here / ".git").exists():
         return None
     try:
-        done = subprocess.run(["git", "-C", here, "describe", "--always", "--abbrev=40", "--dirty=+", "--exclude=*"], capture_output=True, text=True)
+        done = subprocess.run(
+            ["git", "-C", here, "describe", "--always", "--abbrev=40", "--dirty=+", "--exclude=*"],
+            capture_output=True,
+            text=True,
+        )
     except OSError:
         return None
     return done.stdout.strip() or None

@@ -4,5 +4,16 @@ from aumcli.weights.directory import CONFIG, WEIGHTS, read_config, read_model, s
 from aumcli.weights.fit import Imported, UnknownFrontend, import_checkpoint, initialise
 from aumcli.weights.published import frontend_of
 
-__all__ = ["CONFIG", "WEIGHTS", "Imported", "UnknownFrontend", "frontend_of", "import_checkpoint", "initialise", "read_config",
-           "read_model", "save_model", "write_config"]
+__all__ = [
+    "CONFIG",
+    "WEIGHTS",
+    "Imported",
+    "UnknownFrontend",
+    "frontend_of",
+    "import_checkpoint",
+    "initialise",
+    "read_config",
+    "read_model",
+    "save_model",
+    "write_config",
+]

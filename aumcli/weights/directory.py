@@ -19,7 +19,9 @@ WEIGHTS, CONFIG = "model.safetensors", "config.json"
 MOST_CONFIG_BYTES = 2**22  # some 100,000 labels
 
 
-def save_model(folder: Path | str, tensors: dict[str, Tensor], config: ModelConfig, dtype: torch.dtype | None = None) -> None:
+def save_model(
+    folder: Path | str, tensors: dict[str, Tensor], config: ModelConfig, dtype: torch.dtype | None = None
+) -> None:
     """Write a model directory; each file appears whole or not at all.
 
     Args:
@@ -63,7 +65,10 @@ def read_model(folder: Path | str, backend: str = "auto") -> tuple[nn.Module, Mo
     _check_shapes(path, safetensors_shapes(path), config.model)
     stored = read_safetensors(path)
     if whole := [name for name, x in stored.items() if not x.is_floating_point()]:
-        raise AumError(f"{path} doesn't fit {CONFIG}: {whole[0]} holds no floating point numbers", fix="copy the whole directory again")
+        raise AumError(
+            f"{path} doesn't fit {CONFIG}: {whole[0]} holds no floating point numbers",
+            fix="copy the whole directory again",
+        )
     check_finite(path, stored)
     tensors = {name: x.float() for name, x in stored.items()}
     with torch.random.fork_rng(devices=[]):  # the draws for weights that are about to be replaced are nobody's
@@ -76,8 +81,11 @@ def _check_shapes(path: Path, found: dict[str, tuple[int, ...]], config: Network
     """Refuse weights that aren't the network's, before any memory is taken for what a configuration only claims."""
     fix = "the two files come from different models; copy the whole directory again"
     if config.depth > len(found):
-        raise AumError(f"{path} doesn't fit {CONFIG}: {counted(len(found), 'tensor is', 'tensors are')} too few for "
-                       f"{counted(config.depth, 'block')}", fix=fix)
+        raise AumError(
+            f"{path} doesn't fit {CONFIG}: {counted(len(found), 'tensor is', 'tensors are')} too few for "
+            f"{counted(config.depth, 'block')}",
+            fix=fix,
+        )
     try:
         with torch.device("meta"):  # shapes without memory
             network = build_network(config.model_copy(update={"depth": 1}))
@@ -91,8 +99,11 @@ def _check_shapes(path: Path, found: dict[str, tuple[int, ...]], config: Network
     if wrong := sorted(name for name in wanted.keys() | found.keys() if wanted.get(name) != found.get(name)):
         have, want = (shapes.get(wrong[0], "missing") for shapes in (found, wanted))
         want = "not in the network" if want == "missing" else f"not {want}"
-        raise AumError(f"{path} doesn't fit {CONFIG}: {wrong[0]} is {have}, {want}"
-                       + (f"; {counted(len(wrong) - 1, 'more tensor differs', 'more tensors differ')}" if len(wrong) > 1 else ""), fix=fix)
+        raise AumError(
+            f"{path} doesn't fit {CONFIG}: {wrong[0]} is {have}, {want}"
+            + (f"; {counted(len(wrong) - 1, 'more tensor differs', 'more tensors differ')}" if len(wrong) > 1 else ""),
+            fix=fix,
+        )
 
 
 def read_config(folder: Path | str) -> ModelConfig:
@@ -102,14 +113,22 @@ def read_config(folder: Path | str) -> ModelConfig:
         check_regular(path, MOST_CONFIG_BYTES)
         return ModelConfig.model_validate(json.loads(path.read_text(encoding="utf-8")))
     except FileNotFoundError as error:
-        raise AumError(f"{folder} is not a model directory: it has no {CONFIG}",
-                       fix="name a run (runs/NAME), a model directory or a packaged model") from error
+        raise AumError(
+            f"{folder} is not a model directory: it has no {CONFIG}",
+            fix="name a run (runs/NAME), a model directory or a packaged model",
+        ) from error
     except OSError as error:
-        raise AumError(f"can't read {path}: {error.strerror}", fix="check its permissions and where it leads, if it is a link") from error
+        raise AumError(
+            f"can't read {path}: {error.strerror}", fix="check its permissions and where it leads, if it is a link"
+        ) from error
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
         where = ".".join(map(str, first["loc"]))
-        raise AumError(f"{path} is damaged or from another version: {where and where + ': '}{first['msg']}",
-                       fix="copy the model directory again") from error
+        raise AumError(
+            f"{path} is damaged or from another version: {where and where + ': '}{first['msg']}",
+            fix="copy the model directory again",
+        ) from error
     except (ValueError, RecursionError) as error:
-        raise AumError(f"{path} is damaged or from another version: {error}", fix="copy the model directory again") from error
+        raise AumError(
+            f"{path} is damaged or from another version: {error}", fix="copy the model directory again"
+        ) from error

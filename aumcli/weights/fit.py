@@ -36,9 +36,17 @@ class Imported:
 
 
 def import_checkpoint(
-    path: Path | str, *, cls_position: str = "mid", labels: Sequence[str] | None = None, new_head: bool = False,
-    frames: int | None = None, heads: int | None = None, frontend: FrontendConfig | None = None,
-    activation: str | None = None, views: str | None = None, backend: str = "auto",
+    path: Path | str,
+    *,
+    cls_position: str = "mid",
+    labels: Sequence[str] | None = None,
+    new_head: bool = False,
+    frames: int | None = None,
+    heads: int | None = None,
+    frontend: FrontendConfig | None = None,
+    activation: str | None = None,
+    views: str | None = None,
+    backend: str = "auto",
 ) -> Imported:
     """Read somebody's weights as a model of ours (see `aumcli.weights.published.KNOWN`).
 
@@ -66,14 +74,19 @@ def import_checkpoint(
     try:
         checkpoint = read_checkpoint(path, cls_position, frames or frontend and frontend.frames, n_mels, heads)
         if frontend is not None and checkpoint.frontend is not None:
-            raise AumError(f"{path} ({checkpoint.kind}) says itself which frontend it was trained with, and no other "
-                           "fits its weights", fix="leave --recipe out")
+            raise AumError(
+                f"{path} ({checkpoint.kind}) says itself which frontend it was trained with, and no other "
+                "fits its weights",
+                fix="leave --recipe out",
+            )
         config = _target(checkpoint, path, labels, new_head, frames, frontend, activation, views)
     except ValidationError as error:
         first = error.errors()[0]
         where, what = ".".join(map(str, first["loc"])), first["msg"].removeprefix("Value error, ")
-        raise AumError(f"{path} describes no model that exists: {': '.join(filter(None, (where, what)))}",
-                       fix="check --heads, --cls-position and --frames") from error
+        raise AumError(
+            f"{path} describes no model that exists: {': '.join(filter(None, (where, what)))}",
+            fix="check --heads, --cls-position and --frames",
+        ) from error
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         network = build_network(config.model, backend)
@@ -104,21 +117,32 @@ def initialise(network: nn.Module, config: ModelConfig, path: Path | str, heads:
         AumError: the file can't be read, or is of a model of another size or kind.
     """
     model = config.model
-    checkpoint = read_checkpoint(path, getattr(model, "cls_position", "mid"), None, model.n_mels, heads or getattr(model, "heads", None))
+    checkpoint = read_checkpoint(
+        path, getattr(model, "cls_position", "mid"), None, model.n_mels, heads or getattr(model, "heads", None)
+    )
     same_classes = not checkpoint.of_pictures and checkpoint.labels in (None, config.labels)
     notes = [f"initialised from {path}: {checkpoint.kind}", *load(network, checkpoint, str(path), same_classes)]
     if other := _other_values(config.frontend, checkpoint.frontend):
         notes.append(f"the input is not the checkpoint's: {', '.join(other)}")
     if checkpoint.labels is None and same_classes and checkpoint.model.n_classes == model.n_classes:
-        notes.append(f"the head of {counted(model.n_classes, 'class')} is taken over, though the checkpoint doesn't name them: they have to be in "
-                     "the order of labels.csv; aum convert with --labels gives them names, which are compared")
+        notes.append(
+            f"the head of {counted(model.n_classes, 'class')} is taken over, though the checkpoint doesn't name them: they have to be in "
+            "the order of labels.csv; aum convert with --labels gives them names, which are compared"
+        )
     return notes
 
 
 def _other_values(frontend: FrontendConfig, before: FrontendConfig | None) -> list[str]:
     """Each value of a frontend that differs from the one that weights were trained with, where that is known."""
-    return [] if before is None else [f"frontend.{name} {getattr(frontend, name)} instead of {getattr(before, name)}"
-                                      for name in FrontendConfig.model_fields if getattr(frontend, name) != getattr(before, name)]
+    return (
+        []
+        if before is None
+        else [
+            f"frontend.{name} {getattr(frontend, name)} instead of {getattr(before, name)}"
+            for name in FrontendConfig.model_fields
+            if getattr(frontend, name) != getattr(before, name)
+        ]
+    )
 
 
 def load(network: nn.Module, checkpoint: Checkpoint, path: str, same_classes: bool, whole: bool = False) -> list[str]:
@@ -137,8 +161,10 @@ def load(network: nn.Module, checkpoint: Checkpoint, path: str, same_classes: bo
     model, old = network.config, checkpoint.model
     for name in ("architecture", "width", "depth"):
         if getattr(model, name) != getattr(old, name):
-            raise AumError(f"{path} ({checkpoint.kind}, {old.describe()}) can't initialise {model.describe()}: another {name}",
-                           fix="take a checkpoint of the same size, or set model.size to the checkpoint's")
+            raise AumError(
+                f"{path} ({checkpoint.kind}, {old.describe()}) can't initialise {model.describe()}: another {name}",
+                fix="take a checkpoint of the same size, or set model.size to the checkpoint's",
+            )
     tensors, notes = _resized(network, checkpoint)
     head = HEADS[model.architecture]
     if not same_classes or old.n_classes != model.n_classes:
@@ -147,48 +173,77 @@ def load(network: nn.Module, checkpoint: Checkpoint, path: str, same_classes: bo
     wanted = network.state_dict()
     loaded = {name: x.float() for name, x in tensors.items() if name in wanted}
     if other := [name for name, x in loaded.items() if x.shape != wanted[name].shape]:
-        raise AumError(f"{path}: {other[0]} has shape {tuple(loaded[other[0]].shape)}, the model's {tuple(wanted[other[0]].shape)}",
-                       fix="it comes from a model of other sizes, such as another state size")
+        raise AumError(
+            f"{path}: {other[0]} has shape {tuple(loaded[other[0]].shape)}, the model's {tuple(wanted[other[0]].shape)}",
+            fix="it comes from a model of other sizes, such as another state size",
+        )
     new, left_out = (sorted(set(a) - set(b)) for a, b in ((wanted, loaded), (tensors, loaded)))
     if not loaded or whole and (left_out or any(not name.startswith(head.split(".")[0]) for name in new)):
         name = (left_out or [name for name in new if not name.startswith(head.split(".")[0])])[0]
-        raise AumError(f"{path} doesn't fit the model that its tensors describe: {name} is {'unknown' if left_out else 'missing'}",
-                       fix="the file comes from another code, or is incomplete")
+        raise AumError(
+            f"{path} doesn't fit the model that its tensors describe: {name} is {'unknown' if left_out else 'missing'}",
+            fix="the file comes from another code, or is incomplete",
+        )
     network.load_state_dict(loaded, strict=False)
-    notes.insert(0, f"loaded {counted(len(loaded), 'tensor')}, {counted(sum(x.numel() for x in loaded.values()), 'parameter')}")
+    notes.insert(
+        0, f"loaded {counted(len(loaded), 'tensor')}, {counted(sum(x.numel() for x in loaded.values()), 'parameter')}"
+    )
     notes += [f"new, not trained: {_some(new)}"] if new else []
     return notes + ([f"left out: {_some(left_out)}"] if left_out else [])
 
 
-def _target(checkpoint: Checkpoint, path: Path | str, labels: Sequence[str] | None, new_head: bool, frames: int | None,
-            frontend: FrontendConfig | None, activation: str | None, views: str | None) -> ModelConfig:
+def _target(
+    checkpoint: Checkpoint,
+    path: Path | str,
+    labels: Sequence[str] | None,
+    new_head: bool,
+    frames: int | None,
+    frontend: FrontendConfig | None,
+    activation: str | None,
+    views: str | None,
+) -> ModelConfig:
     """The configuration of the imported model."""
     pictures = checkpoint.of_pictures
     fresh_head = new_head or pictures
     if labels is None and fresh_head:
-        raise AumError(f"{path} ({checkpoint.kind}) gets a new head, but for which classes?", fix="name them with --labels")
+        raise AumError(
+            f"{path} ({checkpoint.kind}) gets a new head, but for which classes?", fix="name them with --labels"
+        )
     classes = len(labels) if fresh_head else checkpoint.model.n_classes
     if labels is not None and len(labels) != classes:
-        raise AumError(f"{counted(len(labels), 'label')} for a head of {counted(classes, 'class')}",
-                       fix="give the labels that this model was trained on, or --new-head for a new head to train")
+        raise AumError(
+            f"{counted(len(labels), 'label')} for a head of {counted(classes, 'class')}",
+            fix="give the labels that this model was trained on, or --new-head for a new head to train",
+        )
     activation = activation or checkpoint.activation
     of_audioset = classes == AUDIOSET_CLASSES
     if checkpoint.frontend is None and not fresh_head and not of_audioset and None in (frontend, activation):
-        raise UnknownFrontend(f"{path} ({checkpoint.kind}) doesn't say what it was trained with, and its {classes} "
-                              "classes are not AudioSet's: normalisation, sample rate and loss would be guessed",
-                              fix="name the recipe that it was trained by with --recipe", n_classes=classes)
+        raise UnknownFrontend(
+            f"{path} ({checkpoint.kind}) doesn't say what it was trained with, and its {classes} "
+            "classes are not AudioSet's: normalisation, sample rate and loss would be guessed",
+            fix="name the recipe that it was trained by with --recipe",
+            n_classes=classes,
+        )
     asked = checkpoint.frontend or frontend or FrontendConfig()
     size = {"frames": frames or checkpoint.model.frames}
     if pictures:
         size = {"n_mels": asked.n_mels, "frames": frames or asked.frames}
-    model = type(checkpoint.model).model_validate(checkpoint.model.model_dump() | size | {"size": None, "n_classes": classes})
+    model = type(checkpoint.model).model_validate(
+        checkpoint.model.model_dump() | size | {"size": None, "n_classes": classes}
+    )
     names = labels or checkpoint.labels or tuple(f"class {i}" for i in range(classes))
     return ModelConfig(
-        model=model, labels=tuple(names),
+        model=model,
+        labels=tuple(names),
         frontend=asked.model_copy(update={"n_mels": model.n_mels, "frames": model.frames}),
-        activation=activation or ("sigmoid" if of_audioset else "softmax"), views=views or checkpoint.views or "all",
-        provenance={"imported_from": Path(path).name, "kind": checkpoint.kind,
-                    "head": "new" if fresh_head else "the checkpoint's"})
+        activation=activation or ("sigmoid" if of_audioset else "softmax"),
+        views=views or checkpoint.views or "all",
+        provenance={
+            "imported_from": Path(path).name,
+            "kind": checkpoint.kind,
+            "head": "new" if fresh_head else "the checkpoint's",
+        },
+    )
 
 
 def _resized(network: nn.Module, checkpoint: Checkpoint) -> tuple[dict[str, Tensor], list[str]]:
@@ -202,13 +257,19 @@ def _resized(network: nn.Module, checkpoint: Checkpoint) -> tuple[dict[str, Tens
         notes.append(f"resized the patch embedding from {had[0]} x {had[1]} to {size[0]} x {size[1]}")
     prefixes = [1 + getattr(each, "distilled", False) for each in (old, model)]
     rows = tensors[positions].float()
-    if prefixes[0] != prefixes[1]:      # the first row belongs to the class token, the second to the distillation token
+    if prefixes[0] != prefixes[1]:  # the first row belongs to the class token, the second to the distillation token
         fresh = network.state_dict()[positions][:, 1:2]
-        rows = torch.cat([rows[:, :1], *([fresh] if prefixes[1] == 2 else []), rows[:, prefixes[0]:]], dim=1)
-        notes.append("left out the distillation token's position" if prefixes[0] == 2 else "new, not trained: the distillation token's position")
+        rows = torch.cat([rows[:, :1], *([fresh] if prefixes[1] == 2 else []), rows[:, prefixes[0] :]], dim=1)
+        notes.append(
+            "left out the distillation token's position"
+            if prefixes[0] == 2
+            else "new, not trained: the distillation token's position"
+        )
     tensors[positions] = resize_positions(rows, old.grid, model.grid, antialias=model.architecture == "aum")
     if old.grid != model.grid:
-        notes.append(f"resized the positions from {old.grid[0]} x {old.grid[1]} to {model.grid[0]} x {model.grid[1]} patches")
+        notes.append(
+            f"resized the positions from {old.grid[0]} x {old.grid[1]} to {model.grid[0]} x {model.grid[1]} patches"
+        )
     return tensors, notes
 
 

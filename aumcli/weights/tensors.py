@@ -45,19 +45,26 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
         AumError: the file is missing, damaged, holds more than tensors, or has values that are no numbers.
     """
     if path.is_dir():
-        raise AumError(f"{path} is a folder without a config.json that is known", fix="name a checkpoint, a model directory or a "
-                       "transformers directory of an AST")
+        raise AumError(
+            f"{path} is a folder without a config.json that is known",
+            fix="name a checkpoint, a model directory or a transformers directory of an AST",
+        )
     content = read_safetensors(path) if path.suffix == ".safetensors" else _torch_file(path)
     if isinstance(content, dict):
         content = next((content[key] for key in ("state_dict", "model") if isinstance(content.get(key), dict)), content)
     if not isinstance(content, dict) or not content or not all(isinstance(x, Tensor) for x in content.values()):
-        raise AumError(f"{path} is no state dict: not every entry is a tensor", fix="save the model's state_dict() alone")
+        raise AumError(
+            f"{path} is no state dict: not every entry is a tensor", fix="save the model's state_dict() alone"
+        )
     tensors = {str(name).removeprefix("module."): x for name, x in content.items()}
     for name, x in tensors.items():
         # a view can repeat a few bytes without end, and would fill the memory with the first thing done to it
         if x.layout != torch.strided or x.numel() * x.element_size() > x.untyped_storage().nbytes():
-            raise AumError(f"{path}: {name} claims {math.prod(x.shape):,} values, which the file doesn't hold", exit_code=1,
-                           fix="get it again, from somebody you trust")
+            raise AumError(
+                f"{path}: {name} claims {math.prod(x.shape):,} values, which the file doesn't hold",
+                exit_code=1,
+                fix="get it again, from somebody you trust",
+            )
     check_finite(path, tensors)
     return tensors
 
@@ -65,8 +72,12 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
 def check_finite(path: Path, tensors: dict[str, Tensor]) -> None:
     """Refuse tensors of a file in which a value is NaN or infinite."""
     if broken := [name for name, x in tensors.items() if x.is_floating_point() and not x.isfinite().all()]:
-        raise AumError(f"{path} has NaN or infinite values in {broken[0]}" + (f" and {len(broken) - 1} more" if len(broken) > 1 else ""),
-                       fix="the run that wrote it had failed; take an earlier checkpoint", exit_code=1)
+        raise AumError(
+            f"{path} has NaN or infinite values in {broken[0]}"
+            + (f" and {len(broken) - 1} more" if len(broken) > 1 else ""),
+            fix="the run that wrote it had failed; take an earlier checkpoint",
+            exit_code=1,
+        )
 
 
 def check_regular(path: Path, most_bytes: int | None = None) -> None:
@@ -80,8 +91,11 @@ def check_regular(path: Path, most_bytes: int | None = None) -> None:
     if not stat.S_ISREG(about.st_mode):
         raise AumError(f"{path} is no regular file", fix="copy the model directory again")
     if most_bytes is not None and about.st_size > most_bytes:
-        raise AumError(f"{path} has {about.st_size:,} bytes; such a file has at most {most_bytes:,}", exit_code=1,
-                       fix="get it again, from somebody you trust")
+        raise AumError(
+            f"{path} has {about.st_size:,} bytes; such a file has at most {most_bytes:,}",
+            exit_code=1,
+            fix="get it again, from somebody you trust",
+        )
 
 
 def safetensors_shapes(path: Path) -> dict[str, tuple[int, ...]]:
@@ -101,10 +115,15 @@ def safetensors_shapes(path: Path) -> dict[str, tuple[int, ...]]:
         with utf8_path(path) as plain, safe_open(plain, "pt") as content:
             return {name: tuple(content.get_slice(name).get_shape()) for name in content.keys()}
     except FileNotFoundError as error:
-        raise AumError(f"can't read {path}: it does not exist", fix="check the name; a model directory has to be copied as a whole",
-                       exit_code=1) from error
+        raise AumError(
+            f"can't read {path}: it does not exist",
+            fix="check the name; a model directory has to be copied as a whole",
+            exit_code=1,
+        ) from error
     except (OSError, SafetensorError) as error:
-        raise AumError(f"can't read {path}: {error}", fix="the file is damaged or cut off; get it again", exit_code=1) from error
+        raise AumError(
+            f"can't read {path}: {error}", fix="the file is damaged or cut off; get it again", exit_code=1
+        ) from error
 
 
 def read_safetensors(path: Path) -> dict[str, Tensor]:
@@ -126,15 +145,22 @@ def _torch_file(path: Path) -> object:
     except FileNotFoundError as error:
         raise AumError(f"{path} does not exist", fix="check the name") from error
     except pickle.UnpicklingError as error:
-        raise AumError(f"{path} holds more than tensors, or is no checkpoint, and was not opened",
-                       fix="save its state dict alone: torch.save(model.state_dict(), PATH)") from error
-    except KeyError as error:   # what torch's reader says of a file that is no pickle
-        raise AumError(f"{path} is no checkpoint", fix="name a file of torch.save or a .safetensors", exit_code=1) from error
+        raise AumError(
+            f"{path} holds more than tensors, or is no checkpoint, and was not opened",
+            fix="save its state dict alone: torch.save(model.state_dict(), PATH)",
+        ) from error
+    except KeyError as error:  # what torch's reader says of a file that is no pickle
+        raise AumError(
+            f"{path} is no checkpoint", fix="name a file of torch.save or a .safetensors", exit_code=1
+        ) from error
     except (OSError, RuntimeError, EOFError, ValueError, zipfile.BadZipFile) as error:
-        raise AumError(f"can't read {path}: {error}", fix="the file is damaged or cut off; get it again", exit_code=1) from error
+        raise AumError(
+            f"can't read {path}: {error}", fix="the file is damaged or cut off; get it again", exit_code=1
+        ) from error
     except Exception as error:  # a pickle that was made by hand can raise anything
-        raise AumError(f"can't read {path}: it is no file of torch.save", fix="get it again, from somebody you trust",
-                       exit_code=1) from error
+        raise AumError(
+            f"can't read {path}: it is no file of torch.save", fix="get it again, from somebody you trust", exit_code=1
+        ) from error
 
 
 def _check_size(path: Path) -> None:
@@ -143,4 +169,8 @@ def _check_size(path: Path) -> None:
         with zipfile.ZipFile(path) as archive:
             unpacked = sum(member.file_size for member in archive.infolist())
         if unpacked > MOST_EXPANSION * path.stat().st_size:
-            raise AumError(f"{path} would unpack to {unpacked / 2**30:.1f} GiB", exit_code=1, fix="get it again, from somebody you trust")
+            raise AumError(
+                f"{path} would unpack to {unpacked / 2**30:.1f} GiB",
+                exit_code=1,
+                fix="get it again, from somebody you trust",
+            )

@@ -26,8 +26,12 @@ def epoch_s(spins: str) -> float:
     """Seconds of the second of two epochs."""
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder) / "run"
-        subprocess.run([sys.executable, "-m", "aumcli", "train", "--recipe", "synth", "--set", "train.epochs=2", "--out", out], check=True,
-                       stdout=subprocess.DEVNULL, env=os.environ | {"GOMP_SPINCOUNT": spins})
+        subprocess.run(
+            [sys.executable, "-m", "aumcli", "train", "--recipe", "synth", "--set", "train.epochs=2", "--out", out],
+            check=True,
+            stdout=subprocess.DEVNULL,
+            env=os.environ | {"GOMP_SPINCOUNT": spins},
+        )
         with open(out / "metrics.csv", newline="") as file:
             return float([*csv.DictReader(file)][1]["seconds"])
 

@@ -27,14 +27,24 @@ from tiny import RECIPE, sounds, tiny
 from training import history, quietly, started, weights, workers_of
 
 SETTINGS = ("train.batch_size=2", "train.epochs=40", "train.save_minutes=0.002", "train.keep=3", "train.average_last=3")
-WORKER_KILLS = 3    # in one launch: so often torchrun starts again
+WORKER_KILLS = 3  # in one launch: so often torchrun starts again
 
 
 def arguments(data: Path, out: Path, more: list[str]) -> list[object]:
     """A call of `aum train` that begins a run, or goes on with it where there is something to go on with."""
     if (out / "last" / "state.pt").exists():
         return ["train", "--resume", "--out", out, *more]
-    return ["train", "--recipe", RECIPE, "--data", data, "--out", out, *(word for value in SETTINGS for word in ("--set", value)), *more]
+    return [
+        "train",
+        "--recipe",
+        RECIPE,
+        "--data",
+        data,
+        "--out",
+        out,
+        *(word for value in SETTINGS for word in ("--set", value)),
+        *more,
+    ]
 
 
 def place(out: Path) -> str:
@@ -71,10 +81,17 @@ def disturb(data: Path, out: Path, times: int, dice: random.Random, numbers: lis
             err = process.communicate(timeout=120)[1]
         expected = -number if number == signal.SIGKILL else 128 + number
         # a signal behind the last step comes too late to stop anything
-        right = process.returncode == expected and (number == signal.SIGKILL or "go on with" in err) or process.returncode == 0
+        right = (
+            process.returncode == expected
+            and (number == signal.SIGKILL or "go on with" in err)
+            or process.returncode == 0
+        )
         good &= right
-        print(f"  {turn + 1}: {signal.Signals(number).name} {delay_s:.2f} s after a save, exit code {process.returncode}; {place(out)}"
-              + ("" if right else f"\nWRONG: {err}"), flush=True)
+        print(
+            f"  {turn + 1}: {signal.Signals(number).name} {delay_s:.2f} s after a save, exit code {process.returncode}; {place(out)}"
+            + ("" if right else f"\nWRONG: {err}"),
+            flush=True,
+        )
     with started(*arguments(data, out, more)) as process:
         err = process.communicate(timeout=600)[1]
     print(f"  the rest: exit code {process.returncode}" + (f"\n{err}" if process.returncode else ""))
@@ -91,16 +108,26 @@ def kill_workers(data: Path, out: Path, dice: random.Random) -> bool:
             os.kill(workers_of(process.pid)[rank], signal.SIGKILL)
             print(f"  {turn + 1}: SIGKILL to process {rank}, {delay_s:.2f} s after a save; {place(out)}", flush=True)
         said, err = process.communicate(timeout=600)
-    print(f"  the rest: exit code {process.returncode}; started again {said.count('going on after')} times" + (f"\n{err}" if process.returncode else ""))
+    print(
+        f"  the rest: exit code {process.returncode}; started again {said.count('going on after')} times"
+        + (f"\n{err}" if process.returncode else "")
+    )
     return process.returncode == 0 and said.count("going on after") == WORKER_KILLS
 
 
 def same(run: Path, whole: Path) -> bool:
     """Whether two runs ended with the same bytes; prints the digests."""
-    digests = [hashlib.sha256(weights(each)["last"] + weights(each)["best"] + (each / "averaged" / "model.safetensors").read_bytes()).hexdigest()
-               for each in (whole, run)]
+    digests = [
+        hashlib.sha256(
+            weights(each)["last"] + weights(each)["best"] + (each / "averaged" / "model.safetensors").read_bytes()
+        ).hexdigest()
+        for each in (whole, run)
+    ]
     equal = digests[0] == digests[1] and history(run) == history(whole) and not list(run.rglob("*.part"))
-    print(f"  undisturbed {digests[0][:16]}, disturbed {digests[1][:16]}: {'the same bits' if equal else 'DIFFERENT'}", flush=True)
+    print(
+        f"  undisturbed {digests[0][:16]}, disturbed {digests[1][:16]}: {'the same bits' if equal else 'DIFFERENT'}",
+        flush=True,
+    )
     return equal
 
 
@@ -111,8 +138,13 @@ def main() -> int:
     parser.add_argument("--times", type=int, default=10, help="disturbances per section")
     parser.add_argument("--seed", type=int, default=0, help="of the random moments")
     chosen = parser.parse_args()
-    os.environ["OMP_NUM_THREADS"] = "1"     # threads decide in which parts a sum is taken
-    numbers = {"kill": [signal.SIGKILL], "stop": [signal.SIGTERM, signal.SIGINT], "team": [], "team-stop": [signal.SIGINT, signal.SIGTERM]}
+    os.environ["OMP_NUM_THREADS"] = "1"  # threads decide in which parts a sum is taken
+    numbers = {
+        "kill": [signal.SIGKILL],
+        "stop": [signal.SIGTERM, signal.SIGINT],
+        "team": [],
+        "team-stop": [signal.SIGINT, signal.SIGTERM],
+    }
     if unknown := set(chosen.sections) - set(numbers):
         parser.error(f"no section {', '.join(sorted(unknown))}")
     good = True
@@ -123,8 +155,11 @@ def main() -> int:
             print(f"{name}, random moments from seed {chosen.seed}", flush=True)
             team, dice, out = name.startswith("team"), random.Random(f"{chosen.seed} {name}"), root / name
             whole = quietly(tiny(*SETTINGS, f"train.parts={2 if team else 1}"), root / f"{name}-whole", root / "data")
-            good &= (kill_workers(root / "data", out, dice) if name == "team" else
-                     disturb(root / "data", out, chosen.times, dice, numbers[name], ["--devices", "2"] if team else []))
+            good &= (
+                kill_workers(root / "data", out, dice)
+                if name == "team"
+                else disturb(root / "data", out, chosen.times, dice, numbers[name], ["--devices", "2"] if team else [])
+            )
             good &= same(out, whole)
     return 0 if good else 1
 

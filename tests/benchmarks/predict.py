@@ -35,8 +35,11 @@ def check(what: str, kept: bool) -> None:
 
 def aum_predict(*arguments: object, wait: bool = True) -> subprocess.Popen:
     """Start `aum predict` with the packaged model."""
-    process = subprocess.Popen([sys.executable, "-m", "aumcli", "predict", "--model", "digits", *map(str, arguments)],
-                               stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        [sys.executable, "-m", "aumcli", "predict", "--model", "digits", *map(str, arguments)],
+        stderr=subprocess.PIPE,
+        text=True,
+    )
     if wait:
         print("  " + process.communicate()[1].strip().splitlines()[1], flush=True)
         assert process.returncode == 0
@@ -49,7 +52,7 @@ def voice(rng: np.random.Generator, seconds: float, rate_hz: int) -> np.ndarray:
     pitch = rng.uniform(90, 250) * (1 + rng.uniform(-0.2, 0.2) * t / seconds)
     formant = rng.uniform(300, 2500) + rng.uniform(-800, 800) * t / seconds
     phase = 2 * np.pi * np.cumsum(pitch) / rate_hz
-    parts = (np.exp(-((k * pitch - formant) / 400) ** 2) * np.sin(k * phase) for k in range(1, 16))
+    parts = (np.exp(-(((k * pitch - formant) / 400) ** 2)) * np.sin(k * phase) for k in range(1, 16))
     return 0.3 * np.sin(np.pi * t / seconds) ** 0.5 * sum(parts)
 
 
@@ -78,7 +81,10 @@ def hour(folder: Path, minutes: float) -> None:
     took_s = time.perf_counter() - started
     peak_gib = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 2**20
     check(f"peak memory {peak_gib:.2f} GiB, at most {MOST_MEMORY_GIB}", peak_gib <= MOST_MEMORY_GIB)
-    check(f"real-time factor {took_s / duration_s:.4f} with starting, at most {MOST_FACTOR}", took_s / duration_s <= MOST_FACTOR)
+    check(
+        f"real-time factor {took_s / duration_s:.4f} with starting, at most {MOST_FACTOR}",
+        took_s / duration_s <= MOST_FACTOR,
+    )
     document = json.loads((folder / "whole.json").read_text())
     whole = document["clips"][0]
     # pieces of 100 windows; each begins where the window behind the last piece's last would
@@ -90,12 +96,28 @@ def hour(folder: Path, minutes: float) -> None:
             soundfile.write(pieces / f"{number:05d}.wav", file.read(99 * hop + window), RATE_HZ, "PCM_16")
     aum_predict(pieces, "--out", folder / "pieces.json", "--batch", 48)
     cut = json.loads((folder / "pieces.json").read_text())["clips"]
-    events = joined([(event["label"], event["start_s"] + number * 100 * hop / RATE_HZ, event["stop_s"] + number * 100 * hop / RATE_HZ, event["score"])
-                     for number, clip in enumerate(cut) for event in clip["events"]])
-    expected = joined([(event["label"], event["start_s"], event["stop_s"], event["score"]) for event in whole["events"]])
+    events = joined(
+        [
+            (
+                event["label"],
+                event["start_s"] + number * 100 * hop / RATE_HZ,
+                event["stop_s"] + number * 100 * hop / RATE_HZ,
+                event["score"],
+            )
+            for number, clip in enumerate(cut)
+            for event in clip["events"]
+        ]
+    )
+    expected = joined(
+        [(event["label"], event["start_s"], event["stop_s"], event["score"]) for event in whole["events"]]
+    )
     same = len(events) == len(expected) and all(
-        a[0] == b[0] and abs(a[1] - b[1]) < 1e-4 and abs(a[2] - b[2]) < 1e-4 and abs(a[3] - b[3]) < 0.02 for a, b in zip(events, expected))
-    check(f"{len(expected)} events, and {len(events)} from {len(cut)} pieces cut by hand: the same labels and times", same)
+        a[0] == b[0] and abs(a[1] - b[1]) < 1e-4 and abs(a[2] - b[2]) < 1e-4 and abs(a[3] - b[3]) < 0.02
+        for a, b in zip(events, expected)
+    )
+    check(
+        f"{len(expected)} events, and {len(events)} from {len(cut)} pieces cut by hand: the same labels and times", same
+    )
 
 
 def joined(events: list[tuple]) -> list[tuple]:
@@ -127,6 +149,7 @@ def model_alone(windows: int) -> tuple[float, float]:
     from aumcli.config import PredictConfig
     from aumcli.memory import keep_memory
     from aumcli.predict.scoring import batch_windows
+
     keep_memory()
     model, threads = aumcli.load_model("digits"), torch.get_num_threads()
     config, size = model.config.frontend, batch_windows(model, PredictConfig())
@@ -146,7 +169,7 @@ def clips(folder: Path, count: int, seconds: float) -> None:
     sounds = folder / f"clips-{seconds:g}s"
     if not sounds.exists() or len(os.listdir(sounds)) != count:
         write_clips(sounds, count, seconds)
-    aum_predict(sounds, "--out", folder / "once.jsonl")                       # warms the disk's cache too
+    aum_predict(sounds, "--out", folder / "once.jsonl")  # warms the disk's cache too
     windows = sum(json.loads(line)["windows"] for line in open(folder / "once.jsonl", encoding="utf-8"))
     shares = []
     for _ in range(3):
@@ -156,19 +179,29 @@ def clips(folder: Path, count: int, seconds: float) -> None:
         line = next(line for line in said.splitlines() if "clips/s" in line)
         rate = float(line.split(": ")[1].split(" clips/s")[0].replace(",", ""))
         shares.append(rate / alone)
-        print(f"  {rate:,.0f} clips/s; the model alone on their {windows:,} windows' ready features: {alone:,.0f} clips/s, share {rate / alone:.2f}; "
-              f"several batches at once: {at_once:,.0f} clips/s, share {rate / at_once:.2f}", flush=True)
-    check(f"share of the model alone {np.median(shares):.2f} (median of 3), at least {LEAST_SHARE}", np.median(shares) >= LEAST_SHARE)
+        print(
+            f"  {rate:,.0f} clips/s; the model alone on their {windows:,} windows' ready features: {alone:,.0f} clips/s, share {rate / alone:.2f}; "
+            f"several batches at once: {at_once:,.0f} clips/s, share {rate / at_once:.2f}",
+            flush=True,
+        )
+    check(
+        f"share of the model alone {np.median(shares):.2f} (median of 3), at least {LEAST_SHARE}",
+        np.median(shares) >= LEAST_SHARE,
+    )
     journal = folder / "killed.jsonl.journal"
     process = aum_predict(sounds, "--out", folder / "killed.jsonl", wait=False)
     while not journal.exists() or journal.read_bytes().count(b"\n") < count // 2:
         time.sleep(0.05)
     process.send_signal(signal.SIGKILL)
     process.communicate()
-    print(f"  killed with {journal.read_bytes().count(bytes([10])) - 1:,} of {count:,} results in the journal", flush=True)
+    print(
+        f"  killed with {journal.read_bytes().count(bytes([10])) - 1:,} of {count:,} results in the journal", flush=True
+    )
     aum_predict(sounds, "--out", folder / "killed.jsonl", "--resume")
-    check("the resumed output is the uninterrupted one, byte for byte",
-          (folder / "killed.jsonl").read_bytes() == (folder / "once.jsonl").read_bytes())
+    check(
+        "the resumed output is the uninterrupted one, byte for byte",
+        (folder / "killed.jsonl").read_bytes() == (folder / "once.jsonl").read_bytes(),
+    )
     journal.unlink()
 
 
@@ -178,7 +211,9 @@ def main() -> None:
     parser.add_argument("what", choices=["hour", "clips"])
     parser.add_argument("--minutes", type=float, default=60)
     parser.add_argument("--clips", type=int, default=20000)
-    parser.add_argument("--seconds", type=float, default=1.0, help="of each clip; the packaged model's window is 0.975 s")
+    parser.add_argument(
+        "--seconds", type=float, default=1.0, help="of each clip; the packaged model's window is 0.975 s"
+    )
     parser.add_argument("--folder", type=Path, help="keep the sounds and results here")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as scratch:

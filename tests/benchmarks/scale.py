@@ -27,13 +27,17 @@ def generate(root: Path, rows: int, clips: int) -> None:
     """Write tables of `rows` segments, and files for the first `clips` of them."""
     rng = np.random.default_rng(0)
     root.mkdir(parents=True)
-    (root / "class_labels_indices.csv").write_text("index,mid,display_name\n" + "".join(
-        f'{i},/m/{i:05d},"class {i}"\n' for i in range(CLASSES)))
+    (root / "class_labels_indices.csv").write_text(
+        "index,mid,display_name\n" + "".join(f'{i},/m/{i:05d},"class {i}"\n' for i in range(CLASSES))
+    )
     comments = "# generated\n# rows\n# YTID, start_seconds, end_seconds, positive_labels\n"
     labels = rng.integers(0, CLASSES, (rows, 2)).tolist()
     with open(root / "unbalanced_train_segments.csv", "w") as file:
         file.write(comments)
-        file.writelines(f'{name(i)}, 30.000, 40.000, "/m/{a:05d}{"" if a == b else f",/m/{b:05d}"}"\n' for i, (a, b) in enumerate(labels))
+        file.writelines(
+            f'{name(i)}, 30.000, 40.000, "/m/{a:05d}{"" if a == b else f",/m/{b:05d}"}"\n'
+            for i, (a, b) in enumerate(labels)
+        )
     for table in ("balanced_train", "eval"):
         (root / f"{table}_segments.csv").write_text(comments)
     sounds = []
@@ -70,8 +74,15 @@ def _run(queue, stage, *arguments) -> None:
     start = time.perf_counter()
     clips = stage(*arguments)
     seconds = time.perf_counter() - start
-    queue.put({"clips": clips, "seconds": round(seconds, 2), "per_s": round(clips / seconds), "peak_mib": peak_kib() // 1024,
-               "imports_mib": before // 1024})
+    queue.put(
+        {
+            "clips": clips,
+            "seconds": round(seconds, 2),
+            "per_s": round(clips / seconds),
+            "peak_mib": peak_kib() // 1024,
+            "imports_mib": before // 1024,
+        }
+    )
 
 
 def peak_kib() -> int:

@@ -82,8 +82,16 @@ def frontend(arguments: argparse.Namespace) -> None:
 
     def theirs() -> None:
         for waveform in waveforms:
-            kaldi.fbank(waveform[None] - waveform.mean(), htk_compat=True, sample_frequency=16000, use_energy=False,
-                        window_type="hanning", num_mel_bins=128, dither=0.0, frame_shift=10)
+            kaldi.fbank(
+                waveform[None] - waveform.mean(),
+                htk_compat=True,
+                sample_frequency=16000,
+                use_energy=False,
+                window_type="hanning",
+                num_mel_bins=128,
+                dither=0.0,
+                frame_shift=10,
+            )
 
     show("frontend | torchaudio's kaldi.fbank, 64 s of sound", compare(lambda: ours(waveforms), theirs))
 
@@ -99,9 +107,17 @@ class Published(Dataset):
 
     def __getitem__(self, index: int) -> torch.Tensor:
         samples, rate = soundfile.read(self.clips[index].path, dtype="float32", always_2d=True)
-        waveform = torch.from_numpy(samples.T)                                                      # (channels, samples)
-        features = self.kaldi.fbank(waveform - waveform.mean(), htk_compat=True, sample_frequency=rate, use_energy=False,
-                                    window_type="hanning", num_mel_bins=128, dither=0.0, frame_shift=10)
+        waveform = torch.from_numpy(samples.T)  # (channels, samples)
+        features = self.kaldi.fbank(
+            waveform - waveform.mean(),
+            htk_compat=True,
+            sample_frequency=rate,
+            use_energy=False,
+            window_type="hanning",
+            num_mel_bins=128,
+            dither=0.0,
+            frame_shift=10,
+        )
         features = F.pad(features, (0, 0, 0, self.config.frames - len(features)))[: self.config.frames]
         return (features - self.config.mean) / (2 * self.config.std)
 
@@ -134,7 +150,10 @@ def loader(arguments: argparse.Namespace) -> None:
                 assert difference < 1e-3, f"the features differ by {difference}"
                 compared = compare(lambda: deque(ours(), maxlen=0), lambda: deque(theirs, maxlen=0), 9)
                 show(f"loader | published, {count} clips of {seconds} s, {workers} workers", compared)
-                print(f"{'  clips/s':<62} {1000 * count / compared[0]:>9.0f} {1000 * count / compared[1]:>9.0f}", flush=True)
+                print(
+                    f"{'  clips/s':<62} {1000 * count / compared[0]:>9.0f} {1000 * count / compared[1]:>9.0f}",
+                    flush=True,
+                )
 
 
 def block_inputs(l: int = BASE_TOKENS) -> tuple[Mixer, list[torch.Tensor]]:
@@ -157,16 +176,33 @@ def kernels(arguments: argparse.Namespace) -> None:
     def products() -> None:
         mixer.in_proj(tokens), mixer.x_proj(scan[0]), F.linear(dt, mixer.dt_proj.weight), mixer.out_proj(scan[0])
 
-    forward = lambda: bidirectional_scan(*scan)                                                    # noqa: E731
+    forward = lambda: bidirectional_scan(*scan)
     show("Fo-Bi scan | the block's matrix products", compare(forward, products))
-    show("Fo-Bi scan | its backward", compare(forward, lambda: torch.ops.aumcli.scan_backward(grad, *scan, True, False, False)))
-    one, two = ([*scan[:2], *(a[:, :n].contiguous() for a in scan[2:4]), *(b[..., :n].contiguous() for b in scan[4:6]), *scan[6:]]
-                for n in (8, 16))
-    show("Fo-Bi scan with 8 states | with 16: the rest are exponentials", compare(lambda: bidirectional_scan(*one), lambda: bidirectional_scan(*two)))
-    show("convolution and SiLU | the block's matrix products", compare(
-        lambda: causal_conv1d(x, mixer.conv1d.weight[:, 0], mixer.conv1d.bias), products))
-    show("add and RMS norm | the block's matrix products", compare(
-        lambda: operators.norm(tokens, tokens, torch.ones(768), 1e-5), products))
+    show(
+        "Fo-Bi scan | its backward",
+        compare(forward, lambda: torch.ops.aumcli.scan_backward(grad, *scan, True, False, False)),
+    )
+    one, two = (
+        [
+            *scan[:2],
+            *(a[:, :n].contiguous() for a in scan[2:4]),
+            *(b[..., :n].contiguous() for b in scan[4:6]),
+            *scan[6:],
+        ]
+        for n in (8, 16)
+    )
+    show(
+        "Fo-Bi scan with 8 states | with 16: the rest are exponentials",
+        compare(lambda: bidirectional_scan(*one), lambda: bidirectional_scan(*two)),
+    )
+    show(
+        "convolution and SiLU | the block's matrix products",
+        compare(lambda: causal_conv1d(x, mixer.conv1d.weight[:, 0], mixer.conv1d.bias), products),
+    )
+    show(
+        "add and RMS norm | the block's matrix products",
+        compare(lambda: operators.norm(tokens, tokens, torch.ones(768), 1e-5), products),
+    )
 
 
 @torch.no_grad()
@@ -181,7 +217,10 @@ def floors(arguments: argparse.Namespace) -> None:
         """64 channels in one thread, so often that all channels would have had their turn in all threads."""
         again = scan[0].shape[2] // 64 // threads
         torch.set_num_threads(1)
-        with mock.patch.object(cpu, "_run", lambda *call: [once(*call) for _ in range(again)]), mock.patch.object(cpu, "_SLOTS", 1):
+        with (
+            mock.patch.object(cpu, "_run", lambda *call: [once(*call) for _ in range(again)]),
+            mock.patch.object(cpu, "_SLOTS", 1),
+        ):
             kernel()
         torch.set_num_threads(threads)
 
@@ -189,17 +228,44 @@ def floors(arguments: argparse.Namespace) -> None:
     times = directions * channels * BASE_TOKENS // tokens // threads
     with tempfile.TemporaryDirectory() as folder:
         library = Path(folder) / "floor.so"
-        subprocess.run(["cc", "-O3", "-std=gnu11", "-fno-math-errno", "-shared", "-fPIC", "-w", "-o", library,
-                        Path(__file__).with_name("floor.c")], check=True)
+        subprocess.run(
+            [
+                "cc",
+                "-O3",
+                "-std=gnu11",
+                "-fno-math-errno",
+                "-shared",
+                "-fPIC",
+                "-w",
+                "-o",
+                library,
+                Path(__file__).with_name("floor.c"),
+            ],
+            check=True,
+        )
         loops = ctypes.CDLL(str(library))
     for recurrences, kernel, what in (
-            (loops.floor_forward, lambda scan, grad: bidirectional_scan(*scan), "forward"),
-            (loops.floor_backward, lambda scan, grad: torch.ops.aumcli.scan_backward(grad, *scan, True, False, False), "backward")):
-        whole = lambda: kernel(scan, grad)                                                         # noqa: E731
-        show(f"recurrences from the first-level cache, {what} | the kernel", compare(lambda: recurrences(ctypes.c_int64(times)), whole))
-        show(f"the kernel in the second-level cache, {what} | the kernel", compare(lambda: in_cache(lambda: kernel(few, *few_grad)), whole))
+        (loops.floor_forward, lambda scan, grad: bidirectional_scan(*scan), "forward"),
+        (
+            loops.floor_backward,
+            lambda scan, grad: torch.ops.aumcli.scan_backward(grad, *scan, True, False, False),
+            "backward",
+        ),
+    ):
+        whole = lambda: kernel(scan, grad)
+        show(
+            f"recurrences from the first-level cache, {what} | the kernel",
+            compare(lambda: recurrences(ctypes.c_int64(times)), whole),
+        )
+        show(
+            f"the kernel in the second-level cache, {what} | the kernel",
+            compare(lambda: in_cache(lambda: kernel(few, *few_grad)), whole),
+        )
     source, target = torch.randn(4, *scan[0].shape), torch.empty(4, *scan[0].shape)
-    show("copy of four of the scan's tensors | the kernel, forward", compare(lambda: target.copy_(source), lambda: bidirectional_scan(*scan)))
+    show(
+        "copy of four of the scan's tensors | the kernel, forward",
+        compare(lambda: target.copy_(source), lambda: bidirectional_scan(*scan)),
+    )
     blocks, x = build_network(AudioMambaConfig(size="base")).layers, torch.randn(2048, 768)
 
     def projections(piece: int) -> None:
@@ -208,7 +274,10 @@ def floors(arguments: argparse.Namespace) -> None:
                 block.mixer.in_proj(part)
 
     for piece in (512, 256, 128):
-        show(f"input projections of 2048 tokens | {piece} at a time", compare(lambda: projections(2048), lambda: projections(piece), 5))
+        show(
+            f"input projections of 2048 tokens | {piece} at a time",
+            compare(lambda: projections(2048), lambda: projections(piece), 5),
+        )
 
 
 def others(arguments: argparse.Namespace) -> None:
@@ -220,11 +289,17 @@ def others(arguments: argparse.Namespace) -> None:
     def with_gradients(function: Callable) -> Callable[[], object]:
         return lambda: torch.autograd.grad(function(*leaves), leaves, grad)
 
-    show("Fo-Bi scan and gradients | mambapy's pscan, twice", compare(with_gradients(bidirectional_scan), with_gradients(mambapy_scan), 5))
+    show(
+        "Fo-Bi scan and gradients | mambapy's pscan, twice",
+        compare(with_gradients(bidirectional_scan), with_gradients(mambapy_scan), 5),
+    )
     ours, theirs = Mixer(AudioMambaConfig(size="base", direction=Direction.FO_FO)), hugging_face_mixer(768)
     tokens = torch.randn(1, BASE_TOKENS, 768)
-    run = lambda network: network(tokens).sum().backward()                                         # noqa: E731
-    show("Fo-Fo mixer and gradients | transformers' Mamba, sequential", compare(lambda: run(ours), lambda: run(theirs), 5))
+    run = lambda network: network(tokens).sum().backward()
+    show(
+        "Fo-Fo mixer and gradients | transformers' Mamba, sequential",
+        compare(lambda: run(ours), lambda: run(theirs), 5),
+    )
 
 
 def _models(tokens: int) -> tuple[nn.Module, nn.Module, torch.Tensor]:
@@ -242,10 +317,15 @@ def _inference(arguments: argparse.Namespace, dtype: torch.dtype) -> None:
         aum.eval(), ast.eval()
         repeats = 9 if tokens < 4096 else 5
         with torch.inference_mode():
-            show(f"AuM-B | AST-B of transformers, {tokens} tokens, {dtype}".replace("torch.", ""), compare(
-                lambda: aum(features), lambda: ast(features).logits, repeats))
+            show(
+                f"AuM-B | AST-B of transformers, {tokens} tokens, {dtype}".replace("torch.", ""),
+                compare(lambda: aum(features), lambda: ast(features).logits, repeats),
+            )
             if dtype == torch.float32:
-                show(f"AuM-B | its matrix products alone, {tokens} tokens", compare(lambda: aum(features), _products_of(aum), repeats))
+                show(
+                    f"AuM-B | its matrix products alone, {tokens} tokens",
+                    compare(lambda: aum(features), _products_of(aum), repeats),
+                )
 
 
 def _products_of(aum: nn.Module) -> Callable[[], None]:
@@ -281,8 +361,10 @@ def training(arguments: argparse.Namespace) -> None:
             network.zero_grad(set_to_none=True)
             F.cross_entropy(of(network(features)), torch.zeros(1, dtype=torch.long)).backward()
 
-        show(f"AuM-B | AST-B of transformers, training, {tokens} tokens", compare(
-            lambda: step(aum), lambda: step(ast, lambda out: out.logits), 5))
+        show(
+            f"AuM-B | AST-B of transformers, training, {tokens} tokens",
+            compare(lambda: step(aum), lambda: step(ast, lambda out: out.logits), 5),
+        )
 
 
 def memory(arguments: argparse.Namespace) -> None:
@@ -290,11 +372,26 @@ def memory(arguments: argparse.Namespace) -> None:
     for tokens in _lengths(arguments, 8192):
         models = ["aum-base", "aum-base"] + ["ast-base"] * (tokens <= 4096)
         recompute = ["cheap", "block", "cheap"]
-        points = [measure([Setting(model, tokens, "training", "float32", "cpu", 1, torch.get_num_threads(), recompute=again)], Rules(repeats=1, budget_s=600))[0]
-                  for model, again in zip(models, recompute)]
-        print(f"{tokens} tokens: " + "; ".join(
-            f"{point.setting.model} {point.setting.recompute}: " + (point.failure or f"{point.saved_bytes / tokens / 1024:.0f} KiB kept per token, "
-            f"peak {point.peak_bytes / 2**30:.2f} GiB") for point in points), flush=True)
+        points = [
+            measure(
+                [Setting(model, tokens, "training", "float32", "cpu", 1, torch.get_num_threads(), recompute=again)],
+                Rules(repeats=1, budget_s=600),
+            )[0]
+            for model, again in zip(models, recompute)
+        ]
+        print(
+            f"{tokens} tokens: "
+            + "; ".join(
+                f"{point.setting.model} {point.setting.recompute}: "
+                + (
+                    point.failure
+                    or f"{point.saved_bytes / tokens / 1024:.0f} KiB kept per token, "
+                    f"peak {point.peak_bytes / 2**30:.2f} GiB"
+                )
+                for point in points
+            ),
+            flush=True,
+        )
 
 
 class _Terminal(io.StringIO):
@@ -308,8 +405,11 @@ def _fsdd_run(folder: Path) -> Run:
     """A training by the fsdd recipe on as many generated clips as fill 75 batches, as the corpus does, and the corpus' 300 to validate."""
     recipe, root = load_recipe("fsdd"), folder / "data"
     counts = {"train": 75 * recipe.train.batch_size, "val": 300}
-    clips = [Clip(sound(folder / split / f"{i}.wav", 300.0 + i % 10 * 200, 0.4, i), labels=(str(i % 10),), split=split)
-             for split, count in counts.items() for i in range(count)]
+    clips = [
+        Clip(sound(folder / split / f"{i}.wav", 300.0 + i % 10 * 200, 0.4, i), labels=(str(i % 10),), split=split)
+        for split, count in counts.items()
+        for i in range(count)
+    ]
     write_manifest(root, clips, [Label(i, str(i), str(i)) for i in range(10)], {})
     return build(recipe, folder / "run", root, torch.device("cpu"), Team(), progress=True)[0]
 
@@ -318,14 +418,22 @@ def engine(arguments: argparse.Namespace) -> None:
     """An epoch of the training loop on ready batches against bare forward, backward, clipping, step and average; what is ready or left out, beside."""
     with tempfile.TemporaryDirectory() as folder, StopSignal() as stop:
         run = _fsdd_run(Path(folder))
-        settings, network, averaged = run.recipe.train, copy.deepcopy(run.network), copy.deepcopy(run.classifier.network)
+        settings, network, averaged = (
+            run.recipe.train,
+            copy.deepcopy(run.network),
+            copy.deepcopy(run.classifier.network),
+        )
         optimizer = make_optimizer(network, settings)
         most = crop_samples(run.classifier.frontend, run.recipe.augment)
-        decoded = [[run.train[i][:most] for i in batch] for batch in epoch_batches(len(run.train), settings.batch_size, 0, 0)]
+        decoded = [
+            [run.train[i][:most] for i in batch] for batch in epoch_batches(len(run.train), settings.batch_size, 0, 0)
+        ]
         targets = torch.eye(10)[torch.arange(settings.batch_size) % 10]
 
         def prepare_batches() -> list[tuple[torch.Tensor, torch.Tensor]]:
-            return [make_batch(run.classifier.frontend, waveforms, targets, run.recipe.augment, 0) for waveforms in decoded]
+            return [
+                make_batch(run.classifier.frontend, waveforms, targets, run.recipe.augment, 0) for waveforms in decoded
+            ]
 
         def bare() -> None:
             for features, truth in ready:
@@ -337,16 +445,27 @@ def engine(arguments: argparse.Namespace) -> None:
 
         ready, figures = prepare_batches(), loop._validate(run)
         network.train()
-        with Watch(run) as watch, mock.patch.object(loop, "make_batch", lambda *args: ready[run.epoch.step]), \
-                mock.patch.object(loop, "_validate", lambda run: figures), contextlib.redirect_stderr(_Terminal()):
+        with (
+            Watch(run) as watch,
+            mock.patch.object(loop, "make_batch", lambda *args: ready[run.epoch.step]),
+            mock.patch.object(loop, "_validate", lambda run: figures),
+            contextlib.redirect_stderr(_Terminal()),
+        ):
             compared = compare(lambda: loop._epoch(run, stop, watch, say=lambda text: None), bare, 9)
         show(f"fsdd: an epoch of {len(ready)} steps by the loop | its bare steps", compared)
         show("the same: frontend and augmentation | bare steps", compare(prepare_batches, bare, 5))
-        show(f"the same: validation of {len(run.val)} clips | bare steps", compare(lambda: loop._validate(run), bare, 5))
-        print(f"the loop (decoded clips from memory, batches, finite or not, bar, metrics.csv, a checkpoint) costs {100 * (1 / compared[2] - 1):.1f} % over the bare steps")
+        show(
+            f"the same: validation of {len(run.val)} clips | bare steps", compare(lambda: loop._validate(run), bare, 5)
+        )
+        print(
+            f"the loop (decoded clips from memory, batches, finite or not, bar, metrics.csv, a checkpoint) costs {100 * (1 / compared[2] - 1):.1f} % over the bare steps"
+        )
 
 
-SECTIONS = {function.__name__: function for function in (frontend, loader, kernels, floors, others, models, bfloat16, training, memory, engine)}
+SECTIONS = {
+    function.__name__: function
+    for function in (frontend, loader, kernels, floors, others, models, bfloat16, training, memory, engine)
+}
 
 
 def main() -> None:
@@ -359,8 +478,10 @@ def main() -> None:
         parser.error(f"no section {', '.join(sorted(unknown))}")
     keep_memory()
     torch.manual_seed(0)
-    print(f"{environment()['cpu']}, torch {torch.__version__}, {torch.get_num_threads()} threads, float32 unless said, batch 1, seed 0\n"
-          f"{'ours | theirs':<62} {'ours':>9} {'theirs':>9}     times faster (middle half)")
+    print(
+        f"{environment()['cpu']}, torch {torch.__version__}, {torch.get_num_threads()} threads, float32 unless said, batch 1, seed 0\n"
+        f"{'ours | theirs':<62} {'ours':>9} {'theirs':>9}     times faster (middle half)"
+    )
     for name in arguments.sections or SECTIONS:
         SECTIONS[name](arguments)
 

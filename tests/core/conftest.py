@@ -51,10 +51,10 @@ def draw_scan():
         def normal(*shape):
             return torch.randn(*shape, generator=generator, dtype=torch.float64).float().to(dtype)
 
-        u, z = normal(b, l, 2 * e).chunk(2, dim=-1)                             # (b, l, e) each, row stride 2e
-        _, B, C = normal(b, l, 3 + 2 * n).split([3, n, n], dim=-1)              # (b, l, n) each, row stride 3 + 2n
-        delta = (normal(b, 2 * l, e) - 2.0)[:, ::2]                             # (b, l, e), row stride 2e; steps of 0.02 to 2
-        wide = torch.float64 if dtype == torch.float64 else torch.float32       # the model keeps these in float32
+        u, z = normal(b, l, 2 * e).chunk(2, dim=-1)  # (b, l, e) each, row stride 2e
+        _, B, C = normal(b, l, 3 + 2 * n).split([3, n, n], dim=-1)  # (b, l, n) each, row stride 3 + 2n
+        delta = (normal(b, 2 * l, e) - 2.0)[:, ::2]  # (b, l, e), row stride 2e; steps of 0.02 to 2
+        wide = torch.float64 if dtype == torch.float64 else torch.float32  # the model keeps these in float32
         rates = torch.arange(1.0, n + 1, dtype=torch.float64).float().to(wide)
         A, A_b = (-rates * torch.exp(0.3 * normal(e, n).to(wide)) for _ in range(2))
         D, delta_bias = normal(e).to(wide), normal(e).to(wide)
@@ -122,10 +122,21 @@ def golden_model(golden):
         with np.load(golden / "aum" / f"{name}.npz", allow_pickle=False) as arrays:
             recorded = {k: arrays[k] for k in arrays.files}
         c = json.loads(str(recorded["config"]))
-        config = dict(width=c["embed_dim"], depth=c["depth"], direction=c["variant"], cls_position=c["cls"],
-                      n_classes=c["num_classes"], n_mels=c["mel_bins"], frames=c["frames"], patch_mels=c["patch"],
-                      patch_frames=c["patch"], state_size=c["d_state"], conv_kernel=c["d_conv"], expand=c["expand"],
-                      norm_eps=c["norm_eps"])
+        config = dict(
+            width=c["embed_dim"],
+            depth=c["depth"],
+            direction=c["variant"],
+            cls_position=c["cls"],
+            n_classes=c["num_classes"],
+            n_mels=c["mel_bins"],
+            frames=c["frames"],
+            patch_mels=c["patch"],
+            patch_frames=c["patch"],
+            state_size=c["d_state"],
+            conv_kernel=c["d_conv"],
+            expand=c["expand"],
+            norm_eps=c["norm_eps"],
+        )
         weights = torch.load(golden / "aum" / f"{name}.pth", weights_only=True)
         weights = {k.removeprefix("module."): x for k, x in weights.items()}
         model = AudioMamba(AudioMambaConfig(**config | changes), backend)

@@ -13,9 +13,19 @@ from aumcli.config import AudioMambaConfig, ClsPosition, Direction
 from aumcli.core.audio_mamba import AudioMamba
 from aumcli.core.kernels import add_rms_norm
 
-VARIANTS = ["Fo-Fo_head", "Fo-Fo_mid", "Fo-Bi_head", "Fo-Bi_mid", "Bi-Bi_mid", "Bi-Bi_end", "Fo-Bi_mid_128x256",
-            "Fo-Bi_mid_module_prefix"]
-TOLERANCE = 1e-4  # over the largest value: float32 beside float64; a sequential float32 run is 8e-6 off (golden/README.md)
+VARIANTS = [
+    "Fo-Fo_head",
+    "Fo-Fo_mid",
+    "Fo-Bi_head",
+    "Fo-Bi_mid",
+    "Bi-Bi_mid",
+    "Bi-Bi_end",
+    "Fo-Bi_mid_128x256",
+    "Fo-Bi_mid_module_prefix",
+]
+TOLERANCE = (
+    1e-4  # over the largest value: float32 beside float64; a sequential float32 run is 8e-6 off (golden/README.md)
+)
 SMALL = dict(width=16, depth=3, n_mels=32, frames=32, n_classes=3)  # 4 patches
 
 
@@ -65,6 +75,7 @@ def recorded_gradients(golden):
     def read(name: str) -> dict:
         with np.load(golden / "gradients" / f"{name}.npz", allow_pickle=False) as arrays:
             return {k: arrays[k] for k in arrays.files}
+
     return read
 
 
@@ -92,7 +103,10 @@ def _distance(a, b) -> float:
 
 
 def test_the_published_backward_can_be_had(golden_model, recorded_gradients, backend):
-    want, targets = recorded_gradients("Fo-Bi_mid_grads_published_backward"), recorded_gradients("Fo-Bi_mid_grads")["targets"]
+    want, targets = (
+        recorded_gradients("Fo-Bi_mid_grads_published_backward"),
+        recorded_gradients("Fo-Bi_mid_grads")["targets"],
+    )
     model, recorded = golden_model("Fo-Bi_mid", backend, published_gate_gradient=True)
     loss, grads = _backward(model, recorded, targets)
     assert loss == pytest.approx(float(want["loss"]), rel=1e-5)  # the forward pass is the same
@@ -106,10 +120,16 @@ def test_the_published_backward_can_be_had(golden_model, recorded_gradients, bac
 
 def test_the_true_gradient_is_another_than_the_published_one(golden_model, recorded_gradients, backend):
     # semantics 1: the last block's in_proj and norm and everything before them are off by 14 to 101 %
-    want, targets = recorded_gradients("Fo-Bi_mid_grads_published_backward"), recorded_gradients("Fo-Bi_mid_grads")["targets"]
-    true, published = ({k: g.clone() for k, g in _backward(model, recorded, targets)[1].items()}
-                       for model, recorded in (golden_model("Fo-Bi_mid", backend, published_gate_gradient=flag)
-                                               for flag in (False, True)))
+    want, targets = (
+        recorded_gradients("Fo-Bi_mid_grads_published_backward"),
+        recorded_gradients("Fo-Bi_mid_grads")["targets"],
+    )
+    true, published = (
+        {k: g.clone() for k, g in _backward(model, recorded, targets)[1].items()}
+        for model, recorded in (
+            golden_model("Fo-Bi_mid", backend, published_gate_gradient=flag) for flag in (False, True)
+        )
+    )
     last = {k for k in true if k.startswith(("layers.2.mixer.", "norm_f.", "head.")) and "in_proj" not in k}
     for name in true:
         distance = _distance(published[name], true[name])
@@ -136,19 +156,31 @@ def _published_values(name: str, config: AudioMambaConfig):
         # timm 0.4.12: LeCun's normal, widened for a cut at two deviations that never comes
         inputs = config.patch_mels * config.patch_frames
         return scipy.stats.norm(0, inputs**-0.5 / scipy.stats.truncnorm(-2, 2).std())
-    constants = {"head.bias": 0.0, "patch_embed.proj.bias": 0.0, "norm.weight": 1.0, "norm_f.weight": 1.0,
-                 "mixer.D": 1.0, "mixer.D_b": 1.0, "mixer.dt_proj_b.bias": 0.0}     # the last: semantics 23
+    constants = {
+        "head.bias": 0.0,
+        "patch_embed.proj.bias": 0.0,
+        "norm.weight": 1.0,
+        "norm_f.weight": 1.0,
+        "mixer.D": 1.0,
+        "mixer.D_b": 1.0,
+        "mixer.dt_proj_b.bias": 0.0,
+    }  # the last: semantics 23
     if kind in constants:
         return torch.tensor(constants[kind])
     if kind in ("mixer.A_log", "mixer.A_b_log"):
         return torch.log(torch.arange(1.0, config.state_size + 1))
-    if kind == "mixer.dt_proj.bias":                                            # of the logarithm of its softplus
+    if kind == "mixer.dt_proj.bias":  # of the logarithm of its softplus
         return scipy.stats.uniform(math.log(1e-3), math.log(100))
     width, inner = config.width, config.inner_width
     # 24: PyTorch's, but for out_proj and dt_proj
-    bounds = {"in_proj.weight": width**-0.5, "out_proj.weight": inner**-0.5 / math.sqrt(config.depth),
-              "x_proj.weight": inner**-0.5, "dt_proj.weight": config.dt_rank**-0.5,
-              "conv1d.weight": 0.5, "conv1d.bias": 0.5}
+    bounds = {
+        "in_proj.weight": width**-0.5,
+        "out_proj.weight": inner**-0.5 / math.sqrt(config.depth),
+        "x_proj.weight": inner**-0.5,
+        "dt_proj.weight": config.dt_rank**-0.5,
+        "conv1d.weight": 0.5,
+        "conv1d.bias": 0.5,
+    }
     return uniform(bounds[kind.removeprefix("mixer.").replace("_b.", ".")])
 
 
@@ -171,7 +203,7 @@ def test_every_parameter_starts_from_the_published_values(fresh, follows):
             for x in tensors:
                 torch.testing.assert_close(x, want.expand_as(x), rtol=1e-6, atol=0)
             continue
-        assert len({x.flatten()[0].item() for x in tensors}) == len(tensors), name    # each block has draws of its own
+        assert len({x.flatten()[0].item() for x in tensors}) == len(tensors), name  # each block has draws of its own
         x = torch.cat([x.flatten() for x in tensors]).double()
         follows(F.softplus(x).log() if name.endswith("dt_proj.bias") else x, want, name)
 
@@ -183,7 +215,7 @@ def test_the_patch_embedding_is_wider_than_lecun_meant(follows):
     std = 0.0625 / 0.87962566103423978
     follows(values, scipy.stats.norm(0, std))
     assert std == pytest.approx(0.0711, abs=5e-5)
-    assert (values.abs() > 2 * std).float().mean() == pytest.approx(0.0455, abs=0.003)     # six standard errors
+    assert (values.abs() > 2 * std).float().mean() == pytest.approx(0.0455, abs=0.003)  # six standard errors
     for other in (scipy.stats.norm(0, 0.0625), scipy.stats.truncnorm(-2, 2, scale=std)):
         with pytest.raises(AssertionError):
             follows(values, other)
@@ -193,6 +225,7 @@ def test_equal_seeds_give_equal_weights():
     def draw():
         torch.manual_seed(3)
         return AudioMamba(AudioMambaConfig(**SMALL)).state_dict()
+
     first, second = draw(), draw()
     assert all(torch.equal(first[k], second[k]) for k in first)
 
@@ -219,13 +252,15 @@ def test_drop_path_is_shifted_by_one():
         model(torch.randn(clips, 32, 32))
     for before, after, rate in zip(left, entered[1:], (0.0, p / 2, p), strict=True):
         before = before[:, -after.shape[1] :]
-        factor = (after * before).sum((1, 2)) / before.square().sum((1, 2))     # (b)
+        factor = (after * before).sum((1, 2)) / before.square().sum((1, 2))  # (b)
         kept = factor > 0
         assert torch.allclose(factor, kept / (1 - rate), atol=1e-4)
-        assert float((~kept).float().mean()) == pytest.approx(rate, abs=0.08)   # four standard deviations of 600 draws
+        assert float((~kept).float().mean()) == pytest.approx(rate, abs=0.08)  # four standard deviations of 600 draws
 
 
-@pytest.mark.parametrize("shape", [(2, 128, 64), (2, 135, 128), (2, 112, 128), (2, 1, 64, 128), (64, 128), (2, 64, 127)])
+@pytest.mark.parametrize(
+    "shape", [(2, 128, 64), (2, 135, 128), (2, 112, 128), (2, 1, 64, 128), (64, 128), (2, 64, 127)]
+)
 def test_another_input_shape_is_refused(shape):
     model = AudioMamba(AudioMambaConfig(**SMALL | {"n_mels": 128, "frames": 64}))
     with pytest.raises(ValueError, match="64 frames, 128 mels"):
@@ -289,7 +324,7 @@ def test_half_precision_follows_full_precision(backend):
             got = model.forward_features(features)
         whole = model.bfloat16().forward_features(features.bfloat16())
     assert got.isfinite().all() and whole.dtype == torch.bfloat16
-    assert _distance(got, want) < 0.02 and _distance(whole, want) < 0.03        # the latter with rounded weights
+    assert _distance(got, want) < 0.02 and _distance(whole, want) < 0.03  # the latter with rounded weights
 
 
 def test_rms_norm_has_its_epsilon_inside_the_root(backend):

@@ -13,15 +13,23 @@ from aumcli.core.frontend import ENERGY_FLOOR, LogMel, build_frontend
 
 kaldi = import_torchaudio("compliance.kaldi")
 
-TOLERANCE, MEAN_TOLERANCE = 1e-3, 5e-5          # of log energy
-ROUNDING = 2.0 ** -24                           # of float32, relative
+TOLERANCE, MEAN_TOLERANCE = 1e-3, 5e-5  # of log energy
+ROUNDING = 2.0**-24  # of float32, relative
 FLOOR = float(np.log(np.float32(ENERGY_FLOOR)))
 
 
 def _kaldi(waveform: torch.Tensor, rate: int = 16000, n_mels: int = 128) -> torch.Tensor:
     """The published call: waveform (1, samples), mean removed -> (frames, mels)."""
-    return kaldi.fbank(waveform - waveform.mean(), htk_compat=True, sample_frequency=rate, use_energy=False,
-                       window_type="hanning", num_mel_bins=n_mels, dither=0.0, frame_shift=10)
+    return kaldi.fbank(
+        waveform - waveform.mean(),
+        htk_compat=True,
+        sample_frequency=rate,
+        use_energy=False,
+        window_type="hanning",
+        num_mel_bins=n_mels,
+        dither=0.0,
+        frame_shift=10,
+    )
 
 
 def _excess(difference: torch.Tensor, log_energies: torch.Tensor) -> torch.Tensor:
@@ -30,7 +38,7 @@ def _excess(difference: torch.Tensor, log_energies: torch.Tensor) -> torch.Tenso
     An FFT rounds relative to the frame's strongest bin: in a bin 1e-11 of its energy one rounding is 4e-2 of the log
     energy. How it falls depends on the processor: torchaudio's own features of a recorded chirp differ by 1e-2 between two.
     """
-    strongest = log_energies.amax(1, keepdim=True)                               # (t, 1)
+    strongest = log_energies.amax(1, keepdim=True)  # (t, 1)
     allowed = TOLERANCE + 2 * ROUNDING * torch.exp((strongest - log_energies) / 2)
     return difference.abs() / allowed * TOLERANCE
 
@@ -59,13 +67,17 @@ def _padded(clips: list[torch.Tensor], junk: float = 0.0) -> tuple[torch.Tensor,
 def test_recorded_features(golden, name):
     with np.load(golden / "fbank" / f"{name}.npz", allow_pickle=False) as arrays:
         recorded = {k: arrays[k] for k in arrays.files}
-    config = FrontendConfig(sample_rate_hz=int(recorded["sample_rate"]), frames=int(recorded["target_length"]),
-                            mean=float(recorded["mean"]), std=float(recorded["std"]))
+    config = FrontendConfig(
+        sample_rate_hz=int(recorded["sample_rate"]),
+        frames=int(recorded["target_length"]),
+        mean=float(recorded["mean"]),
+        std=float(recorded["std"]),
+    )
     frontend, waveform = LogMel(config), torch.from_numpy(recorded["waveform"])
     features, want = frontend(waveform)[0], torch.from_numpy(recorded["features"])
     assert frontend.n_frames(waveform.shape[1]) == int(recorded["n_frames"])
     scale = 2 * config.std
-    excess = _excess((features - want) * scale, want * scale)                   # the mean cancels
+    excess = _excess((features - want) * scale, want * scale)  # the mean cancels
     assert excess.max() <= TOLERANCE
     assert excess.mean() <= MEAN_TOLERANCE
 
@@ -93,17 +105,17 @@ def test_a_batch_of_clips_of_different_lengths(junk):
         assert frontend.n_frames(len(clip)) == frames == int(frontend.n_frames(lengths)[i])
         assert _excess(energies[i, :frames] - want, want).max() <= TOLERANCE
         log_energy = features[i] * 2 * config.std + config.mean
-        assert _excess(log_energy[:frames] - want, want).max() <= TOLERANCE + 1e-5     # 1e-5: normalised and back
+        assert _excess(log_energy[:frames] - want, want).max() <= TOLERANCE + 1e-5  # 1e-5: normalised and back
         assert (features[i, frames:] == features.new_tensor(-config.mean / (2 * config.std))).all()
 
 
 def test_a_batch_equals_its_clips_one_by_one():
-    clips = _clips(3, *range(900, 12000, 619))                                  # 18 clips: more than one pass
+    clips = _clips(3, *range(900, 12000, 619))  # 18 clips: more than one pass
     batch, lengths = _padded(clips)
     frontend = LogMel(FrontendConfig(frames=80))
     together = frontend(batch, lengths)
     for i, clip in enumerate(clips):
-        alone, scale = frontend(clip[None])[0], 2 * frontend.config.std         # the mean is summed over another length
+        alone, scale = frontend(clip[None])[0], 2 * frontend.config.std  # the mean is summed over another length
         assert _excess((together[i] - alone) * scale, alone * scale).max() <= TOLERANCE
     assert torch.equal(together, frontend(batch, lengths))
 
@@ -116,7 +128,9 @@ def test_rounding_is_less_than_kaldis():
         share = torch.exp((truth - truth.amax(1, keepdim=True)) / 2)
         ours.append((frontend.energies(clip[None])[0] - truth) * share)
         theirs.append((_kaldi(clip[None]) - truth) * share)
-    (mean, most), (kaldis_mean, kaldis_most) = ((x.square().mean().sqrt(), x.abs().max()) for x in (torch.cat(ours), torch.cat(theirs)))
+    (mean, most), (kaldis_mean, kaldis_most) = (
+        (x.square().mean().sqrt(), x.abs().max()) for x in (torch.cat(ours), torch.cat(theirs))
+    )
     assert mean <= kaldis_mean and most <= kaldis_most
     assert most < 16 * ROUNDING
 
@@ -132,7 +146,7 @@ def test_a_clip_shorter_than_a_window_gives_one_frame(samples):
     batch, lengths = _padded([clip, _clips(5, 4000)[0]], junk=0.5)
     torch.testing.assert_close(frontend.energies(batch, lengths)[0, 0], energies[0, 0], rtol=0, atol=TOLERANCE)
     if samples == 1:
-        assert torch.allclose(energies, torch.tensor(FLOOR))                    # one sample minus its mean is nothing
+        assert torch.allclose(energies, torch.tensor(FLOOR))  # one sample minus its mean is nothing
     features = frontend(clip[None])
     assert features.shape == (1, 16, 128) and features.isfinite().all()
     assert (features[0, 1:] == features[0, 1, 0]).all()
@@ -213,13 +227,16 @@ def test_a_batch_is_five_times_as_fast_as_kaldi(record_property):
             ours.append(_seconds(lambda: frontend(clips)))
     theirs_s, ours_s = statistics.median(theirs[1:]), statistics.median(ours[1:])
     record_property("times_as_fast_as_kaldi", theirs_s / ours_s)
-    assert theirs_s / ours_s >= 5, f"{1e3 * theirs_s:.1f} ms for kaldi.fbank, {1e3 * ours_s:.1f} ms for LogMel, 64 s of sound"
+    assert theirs_s / ours_s >= 5, (
+        f"{1e3 * theirs_s:.1f} ms for kaldi.fbank, {1e3 * ours_s:.1f} ms for LogMel, 64 s of sound"
+    )
 
 
 # the EPIC-SOUNDS frontend
 
-EPIC = FrontendConfig(kind="epic_sounds", sample_rate_hz=24000, window_ms=10.0, hop_ms=5.0, fft_size=2048, low_hz=0.0, mean=0.0,
-                      std=0.5)
+EPIC = FrontendConfig(
+    kind="epic_sounds", sample_rate_hz=24000, window_ms=10.0, hop_ms=5.0, fft_size=2048, low_hz=0.0, mean=0.0, std=0.5
+)
 
 
 def _recorded_epic(golden) -> list[tuple[torch.Tensor, torch.Tensor]]:
@@ -240,7 +257,7 @@ def test_epic_sounds_recorded_features(golden):
 
 
 def test_epic_sounds_batch_equals_its_clips_one_by_one():
-    clips = _clips(3, 1, 60, 119, 120, 121, *range(900, 30000, 2619))               # more than one pass
+    clips = _clips(3, 1, 60, 119, 120, 121, *range(900, 30000, 2619))  # more than one pass
     batch, lengths = _padded(clips, junk=0.5)
     frontend = build_frontend(EPIC.model_copy(update={"frames": 96}))
     together = frontend(batch, lengths)
@@ -249,8 +266,8 @@ def test_epic_sounds_batch_equals_its_clips_one_by_one():
         frames = 1 + len(clip) // 120
         assert frontend.n_frames(len(clip)) == frames == int(frontend.n_frames(lengths)[i])
         assert (together[i] - frontend(clip[None])[0]).abs().max() <= TOLERANCE
-        assert (together[i, min(frames, 96) - 1:] == together[i, min(frames, 96) - 1]).all()    # the last frame fills up
-    apart = frontend.fit(frontend.energies(batch, lengths), frontend.n_frames(lengths))         # as in training
+        assert (together[i, min(frames, 96) - 1 :] == together[i, min(frames, 96) - 1]).all()  # the last frame fills up
+    apart = frontend.fit(frontend.energies(batch, lengths), frontend.n_frames(lengths))  # as in training
     torch.testing.assert_close(frontend.normalise(apart), together)
 
 
@@ -266,7 +283,7 @@ def test_epic_sounds_clip_samples_are_what_all_frames_see(frames):
 
 def test_epic_sounds_silence_is_the_logarithm_of_the_offset():
     features = build_frontend(EPIC)(torch.zeros(1, 5000))
-    assert torch.allclose(features, torch.tensor(float(np.log(1e-6))))              # not normalised
+    assert torch.allclose(features, torch.tensor(float(np.log(1e-6))))  # not normalised
 
 
 @pytest.mark.parametrize("fft_size", [255, 128])

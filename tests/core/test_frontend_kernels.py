@@ -8,37 +8,65 @@ from aumcli.core.frontend import build_frontend
 from aumcli.core.kernels import cpu, log_mel
 from aumcli.errors import AumError
 
-EPIC = {"kind": "epic_sounds", "sample_rate_hz": 24000, "window_ms": 10.0, "hop_ms": 5.0, "fft_size": 2048, "low_hz": 0.0}
-CONFIGS = {"kaldi": {}, "narrow": {"n_mels": 3}, "telephone": {"sample_rate_hz": 8000, "n_mels": 61},
-           "wide": {"sample_rate_hz": 44100, "n_mels": 40, "fft_size": 4096}, "epic_sounds": EPIC}
+EPIC = {
+    "kind": "epic_sounds",
+    "sample_rate_hz": 24000,
+    "window_ms": 10.0,
+    "hop_ms": 5.0,
+    "fft_size": 2048,
+    "low_hz": 0.0,
+}
+CONFIGS = {
+    "kaldi": {},
+    "narrow": {"n_mels": 3},
+    "telephone": {"sample_rate_hz": 8000, "n_mels": 61},
+    "wide": {"sample_rate_hz": 44100, "n_mels": 40, "fft_size": 4096},
+    "epic_sounds": EPIC,
+}
 pytestmark = pytest.mark.usefixtures("needs_cpu")
 
 
 LENGTHS = [9000, 1, 399, 400, 401, 4097, 0, 8999]
 
 
-def compute(name: str, backend: str, lengths: list[int], dtype: torch.dtype = torch.float32, junk: float = 0.0,
-            **normalisation) -> torch.Tensor:
+def compute(
+    name: str, backend: str, lengths: list[int], dtype: torch.dtype = torch.float32, junk: float = 0.0, **normalisation
+) -> torch.Tensor:
     """Log-mel energies of a batch of noise with tones, (b, 60, mels)."""
     frontend, samples = build_frontend(FrontendConfig(**CONFIGS[name])), max(lengths)
     generator = torch.Generator().manual_seed(0)
-    waveforms = torch.randn(len(LENGTHS), samples, generator=generator)[: len(lengths)] * 0.1 + torch.sin(torch.arange(samples) * 0.3) + 0.1
+    waveforms = (
+        torch.randn(len(LENGTHS), samples, generator=generator)[: len(lengths)] * 0.1
+        + torch.sin(torch.arange(samples) * 0.3)
+        + 0.1
+    )
     waveforms = torch.where(torch.arange(samples) < torch.tensor(lengths)[:, None], waveforms, junk)
     lengths = torch.tensor(lengths)
-    return log_mel(waveforms.to(dtype), lengths, frontend.n_frames(lengths), 60, frontend.window.to(dtype), frontend.filters.to(dtype),
-                   frontend.options, backend=backend, **normalisation)
+    return log_mel(
+        waveforms.to(dtype),
+        lengths,
+        frontend.n_frames(lengths),
+        60,
+        frontend.window.to(dtype),
+        frontend.filters.to(dtype),
+        frontend.options,
+        backend=backend,
+        **normalisation,
+    )
 
 
 def error(ours: torch.Tensor, truth: torch.Tensor, name: str) -> float:
     """Largest difference as a share of the frame's strongest bin, which an FFT's rounding is relative to."""
-    share = torch.exp((truth - truth.amax(2, keepdim=True)) * (1.0 if name == "epic_sounds" else 0.5))     # magnitudes, powers
+    share = torch.exp(
+        (truth - truth.amax(2, keepdim=True)) * (1.0 if name == "epic_sounds" else 0.5)
+    )  # magnitudes, powers
     return ((ours - truth) * share).abs().max().item()
 
 
 @pytest.mark.parametrize("name", CONFIGS)
 def test_cpu_equals_float64(name):
     ours, truth = compute(name, "cpu", LENGTHS), compute(name, "torch", LENGTHS, torch.float64)
-    assert error(ours, truth, name) < 2e-6      # 1.05e-6 without fused multiplications
+    assert error(ours, truth, name) < 2e-6  # 1.05e-6 without fused multiplications
     assert ours.shape == (len(LENGTHS), 60, CONFIGS[name].get("n_mels", 128))
 
 
@@ -111,5 +139,14 @@ def test_lengths_of_other_types_and_counts():
 @pytest.mark.parametrize("clips, frames", [(0, 5), (2, 0)])
 def test_nothing_gives_nothing(backend, clips, frames):
     frontend, lengths = build_frontend(FrontendConfig()), torch.full((clips,), 900)
-    out = log_mel(torch.zeros(clips, 900), lengths, lengths, frames, frontend.window, frontend.filters, frontend.options, backend=backend)
+    out = log_mel(
+        torch.zeros(clips, 900),
+        lengths,
+        lengths,
+        frames,
+        frontend.window,
+        frontend.filters,
+        frontend.options,
+        backend=backend,
+    )
     assert out.shape == (clips, frames, 128)

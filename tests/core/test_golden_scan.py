@@ -25,7 +25,9 @@ def recorded(request, golden) -> tuple[str, dict]:
     """A file's arrays, sequences turned from (b, e, l) to (b, l, e)."""
     with np.load(golden / "scan" / f"{request.param}.npz", allow_pickle=False) as arrays:
         tensors = {k: torch.from_numpy(arrays[k]) for k in arrays.files if arrays[k].dtype.kind == "f"}
-    return request.param, {k: x.transpose(1, 2) if x.ndim == 3 and not k.startswith("last_") else x for k, x in tensors.items()}
+    return request.param, {
+        k: x.transpose(1, 2) if x.ndim == 3 and not k.startswith("last_") else x for k, x in tensors.items()
+    }
 
 
 def _worst(got: torch.Tensor, want: torch.Tensor) -> float:
@@ -58,11 +60,17 @@ def test_each_direction(case, recorded):
         _check_gradients(forward, inputs, arrays, "gradfwd", tolerance)
     inputs = {k: x.detach() for k, x in inputs.items()}
     assert _worst(forward, arrays["out_fwd"]) <= tolerance
-    assert _worst(selective_scan(**inputs | {"A": A_b.detach()}, reverse=True, backend=backend), arrays["out_bwd"]) <= tolerance
+    assert (
+        _worst(selective_scan(**inputs | {"A": A_b.detach()}, reverse=True, backend=backend), arrays["out_bwd"])
+        <= tolerance
+    )
     if "state_fwd" in arrays:
         bare = {k: x for k, x in inputs.items() if k not in ("D", "z")}
         assert _worst(selective_scan(**bare, backend=backend), arrays["state_fwd"]) <= tolerance
-        assert _worst(selective_scan(**bare | {"A": A_b.detach()}, reverse=True, backend=backend), arrays["state_bwd"]) <= tolerance
+        assert (
+            _worst(selective_scan(**bare | {"A": A_b.detach()}, reverse=True, backend=backend), arrays["state_bwd"])
+            <= tolerance
+        )
 
 
 def test_both_directions(case, recorded):
@@ -84,8 +92,9 @@ def test_bfloat16_results_are_rounded_once(backend, golden, direction):
         tensors = {k: torch.from_numpy(arrays[k]) for k in arrays.files if arrays[k].dtype.kind == "f"}
     sequences = {k: tensors[k].transpose(1, 2).bfloat16() for k in ("u", "delta", "B", "C", "z")}
     A = tensors["A" if direction == "fwd" else "A_b"]
-    y = selective_scan(**sequences, A=A, D=tensors["D"], delta_bias=tensors["delta_bias"],
-                       reverse=direction == "bwd", backend=backend)
+    y = selective_scan(
+        **sequences, A=A, D=tensors["D"], delta_bias=tensors["delta_bias"], reverse=direction == "bwd", backend=backend
+    )
     want = tensors[f"out_{direction}_bf16"].transpose(1, 2)
     assert y.dtype == torch.bfloat16
     # 2^-8: values within float32's rounding of a tie may be rounded to the other neighbour

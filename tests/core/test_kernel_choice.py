@@ -11,7 +11,15 @@ import torch
 from aumcli.config import AudioMambaConfig, Direction
 from aumcli.core.audio_mamba import AudioMamba
 from aumcli.core.kernels import (
-    BACKENDS, add_rms_norm, available_backends, bidirectional_scan, causal_conv1d, choose_backend, cpu, mamba_ssm, reference,
+    BACKENDS,
+    add_rms_norm,
+    available_backends,
+    bidirectional_scan,
+    causal_conv1d,
+    choose_backend,
+    cpu,
+    mamba_ssm,
+    reference,
     selective_scan,
 )
 from aumcli.errors import AumError
@@ -54,9 +62,11 @@ def test_a_named_backend_that_cannot_run_raises_its_reason(draw_scan):
 
 def test_float64_is_refused_by_the_c_kernels(needs_cpu, draw_scan):
     x, weight = torch.ones(1, 3, 5, dtype=torch.float64), torch.ones(5, 4, dtype=torch.float64)
-    for call in (lambda: bidirectional_scan(**draw_scan(1, 3, 5, 8, torch.float64), backend="cpu"),
-                 lambda: causal_conv1d(x, weight, backend="cpu"),
-                 lambda: add_rms_norm(x, None, weight[:, 0], 1e-5, backend="cpu")):
+    for call in (
+        lambda: bidirectional_scan(**draw_scan(1, 3, 5, 8, torch.float64), backend="cpu"),
+        lambda: causal_conv1d(x, weight, backend="cpu"),
+        lambda: add_rms_norm(x, None, weight[:, 0], 1e-5, backend="cpu"),
+    ):
         with pytest.raises(AumError, match="float64"):
             call()
 
@@ -73,16 +83,22 @@ def test_growth_instead_of_decay_is_refused_by_the_c_kernels(needs_cpu, draw_sca
 
 def _all_kernels(backend: str):
     """One function of the scan's tensors that runs all three kernels."""
+
     def run(u, delta, A, A_b, B, C, D, z, delta_bias):
         u, stream = add_rms_norm(u, z, D, 1e-5, backend=backend)
         u = causal_conv1d(u, A[:, :4], delta_bias, backend=backend)
         return bidirectional_scan(u, delta, A, A_b, B, C, D, z, delta_bias, backend=backend), stream
+
     return run
 
 
-@pytest.mark.parametrize("shape", [THREADED, (1, 50, 1048, 5)], ids=str)  # the second: too wide for one task, and a narrow last block
+@pytest.mark.parametrize(
+    "shape", [THREADED, (1, 50, 1048, 5)], ids=str
+)  # the second: too wide for one task, and a narrow last block
 @pytest.mark.parametrize("published", [False, True])
-def test_results_are_the_same_bits_for_any_number_of_threads(needs_cpu, threads, draw_scan, gradients, published, shape):
+def test_results_are_the_same_bits_for_any_number_of_threads(
+    needs_cpu, threads, draw_scan, gradients, published, shape
+):
     tensors = draw_scan(*shape)
 
     def run(**x):
@@ -134,14 +150,17 @@ def test_gradients_fade_to_zero_without_denormal_numbers(needs_cpu, draw_scan, g
     u = grads["u"].abs()
     assert u[:, 200].min() > 0 and (u == 0).any() and (u[u > 0] >= torch.finfo(torch.float32).tiny).all()
     small = torch.full((2**20,), 1e-20)
-    assert ((small * small) > 0).all()   # and every thread's arithmetic is as it was: others still get denormal numbers
+    assert ((small * small) > 0).all()  # and every thread's arithmetic is as it was: others still get denormal numbers
 
 
 def test_gradcheck_of_the_torch_backend(draw_scan):
     leaves = {k: x.detach().requires_grad_() for k, x in draw_scan(1, 4, 2, 3, torch.float64).items()}
     inputs = tuple(leaves[k] for k in ("u", "delta", "A", "A_b", "B", "C", "D", "z", "delta_bias"))
-    for function in (_all_kernels("torch"), lambda *x: bidirectional_scan(*x, backend="torch"),
-                     lambda u, delta, A, A_b, *x: selective_scan(u, delta, A, *x, reverse=True, backend="torch")):
+    for function in (
+        _all_kernels("torch"),
+        lambda *x: bidirectional_scan(*x, backend="torch"),
+        lambda u, delta, A, A_b, *x: selective_scan(u, delta, A, *x, reverse=True, backend="torch"),
+    ):
         assert torch.autograd.gradcheck(function, inputs)
 
 
@@ -171,10 +190,14 @@ def _operator_inputs(kind: str, dtype=torch.float32) -> list[tuple]:
     x = [draw(b, l, e, dtype=dtype) for _ in range(3)]
     B, C = draw(b, l, n, dtype=dtype), draw(b, l, n, dtype=dtype)
     A, A_b, D, bias = draw(e, n, sign=-1), draw(e, n, sign=-1), draw(e), draw(e)
-    return {"scan": [(x[0], x[1], A, A_b, B, C, D, x[2], bias, True, False, True),
-                     (x[0], x[1], A, None, B, C, None, None, None, True, True, False)],
-            "conv": [(x[0], draw(e, 4), bias, False), (x[0], draw(e, 4), None, True)],
-            "norm": [(x[0], draw(b, l, e), D, 1e-5), (x[0], None, D, 1e-5)]}[kind]
+    return {
+        "scan": [
+            (x[0], x[1], A, A_b, B, C, D, x[2], bias, True, False, True),
+            (x[0], x[1], A, None, B, C, None, None, None, True, True, False),
+        ],
+        "conv": [(x[0], draw(e, 4), bias, False), (x[0], draw(e, 4), None, True)],
+        "norm": [(x[0], draw(b, l, e), D, 1e-5), (x[0], None, D, 1e-5)],
+    }[kind]
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=["float32", "bfloat16"])
@@ -194,8 +217,9 @@ def test_backward_operators_describe_their_results(needs_cpu, kind, dtype):
             inputs = [stream, stream, stream, inputs[2], inputs[3]]
         else:
             inputs = [inputs[0], *inputs]
-        torch.library.opcheck(getattr(torch.ops.aumcli, kind).default, tuple(inputs),
-                              test_utils=("test_schema", "test_faketensor"))
+        torch.library.opcheck(
+            getattr(torch.ops.aumcli, kind).default, tuple(inputs), test_utils=("test_schema", "test_faketensor")
+        )
 
 
 def test_a_function_compiles_without_a_graph_break(needs_cpu, draw_scan, gradients):
@@ -223,9 +247,11 @@ def test_a_model_compiles_without_a_graph_break(needs_cpu, direction):
 def test_autocast_leaves_the_kernels_in_float32(backend, draw_scan, kernel, error):
     # semantics 11: the recurrence stays float32; nothing inside a kernel may be rounded to half precision
     tensors = draw_scan(2, 40, 24, 16)
-    run = {"scan": lambda: bidirectional_scan(**tensors, backend=backend),
-           "conv": lambda: causal_conv1d(tensors["u"], tensors["A"][:, :4], tensors["D"], backend=backend),
-           "norm": lambda: add_rms_norm(tensors["u"], tensors["z"], tensors["D"], 1e-5, backend=backend)[0]}[kernel]
+    run = {
+        "scan": lambda: bidirectional_scan(**tensors, backend=backend),
+        "conv": lambda: causal_conv1d(tensors["u"], tensors["A"][:, :4], tensors["D"], backend=backend),
+        "norm": lambda: add_rms_norm(tensors["u"], tensors["z"], tensors["D"], 1e-5, backend=backend)[0],
+    }[kernel]
     want = run()
     with torch.autocast("cpu", torch.bfloat16):
         got = run()
@@ -233,7 +259,15 @@ def test_autocast_leaves_the_kernels_in_float32(backend, draw_scan, kernel, erro
     assert error(got, want) < 1e-6
 
 
-MISFITS = {"delta": (2, 8, 24), "A": (23, 8), "B": (2, 9, 7), "C": (1, 9, 8), "D": (23,), "z": (2, 9, 1), "delta_bias": (1,)}
+MISFITS = {
+    "delta": (2, 8, 24),
+    "A": (23, 8),
+    "B": (2, 9, 7),
+    "C": (1, 9, 8),
+    "D": (23,),
+    "z": (2, 9, 1),
+    "delta_bias": (1,),
+}
 
 
 @pytest.mark.parametrize("name", MISFITS)
@@ -252,10 +286,12 @@ def test_shapes_that_do_not_fit_are_refused_or_broadcast(backend, draw_scan, err
 
 def test_misfits_of_the_small_kernels_are_refused(backend):
     x = torch.ones(1, 3, 24)
-    for call in (lambda: causal_conv1d(x, torch.ones(23, 4), None, backend=backend),
-                 lambda: causal_conv1d(x, torch.ones(24, 4), torch.ones(23), backend=backend),
-                 lambda: add_rms_norm(x, torch.ones(1, 2, 24), torch.ones(24), 1e-5, backend=backend),
-                 lambda: add_rms_norm(x, None, torch.ones(23), 1e-5, backend=backend)):
+    for call in (
+        lambda: causal_conv1d(x, torch.ones(23, 4), None, backend=backend),
+        lambda: causal_conv1d(x, torch.ones(24, 4), torch.ones(23), backend=backend),
+        lambda: add_rms_norm(x, torch.ones(1, 2, 24), torch.ones(24), 1e-5, backend=backend),
+        lambda: add_rms_norm(x, None, torch.ones(23), 1e-5, backend=backend),
+    ):
         with pytest.raises((ValueError, RuntimeError, AumError)):
             call()
 
@@ -264,7 +300,7 @@ def test_misfits_of_the_small_kernels_are_refused(backend):
 def test_second_derivatives_are_refused_not_wrong(backend, draw_scan):
     leaves = {k: x.detach().requires_grad_() for k, x in draw_scan(1, 4, 5, 3).items()}
     y = bidirectional_scan(**leaves, backend=backend)
-    grad, = torch.autograd.grad(y.square().sum(), leaves["u"], create_graph=True)
+    (grad,) = torch.autograd.grad(y.square().sum(), leaves["u"], create_graph=True)
     with pytest.raises(RuntimeError):
         grad.square().sum().backward()
 
@@ -288,7 +324,11 @@ def test_a_gpu_gets_triton_and_float64_tensor_operations():
     if reason := available_backends("cuda")["triton"]:
         pytest.skip(reason)
     cuda = torch.device("cuda")
-    assert [choose_backend("auto", cuda, dtype) for dtype in (torch.float32, torch.bfloat16, torch.float64)] == ["triton", "triton", "torch"]
+    assert [choose_backend("auto", cuda, dtype) for dtype in (torch.float32, torch.bfloat16, torch.float64)] == [
+        "triton",
+        "triton",
+        "torch",
+    ]
 
 
 @pytest.fixture
@@ -298,7 +338,11 @@ def packages(monkeypatch):
 
     def scan(u, delta, A, B, C, D=None, z=None, delta_bias=None, delta_softplus=False):
         assert all(x is None or x.is_contiguous() for x in (u, delta, B, C, z))
-        return turn(reference.selective_scan(turn(u), turn(delta), A, turn(B), turn(C), D, turn(z), delta_bias, delta_softplus, False))
+        return turn(
+            reference.selective_scan(
+                turn(u), turn(delta), A, turn(B), turn(C), D, turn(z), delta_bias, delta_softplus, False
+            )
+        )
 
     def convolve(x, weight, bias=None, activation=None):
         assert activation == "silu" and weight.is_contiguous()
@@ -306,7 +350,9 @@ def packages(monkeypatch):
 
     for name in ("mamba_ssm", "mamba_ssm.ops"):
         monkeypatch.setitem(sys.modules, name, types.ModuleType(name))
-    monkeypatch.setitem(sys.modules, "mamba_ssm.ops.selective_scan_interface", types.SimpleNamespace(selective_scan_fn=scan))
+    monkeypatch.setitem(
+        sys.modules, "mamba_ssm.ops.selective_scan_interface", types.SimpleNamespace(selective_scan_fn=scan)
+    )
     monkeypatch.setitem(sys.modules, "causal_conv1d", types.SimpleNamespace(causal_conv1d_fn=convolve))
 
 
@@ -314,20 +360,31 @@ def packages(monkeypatch):
 def test_the_adapter_turns_and_flips_for_mamba_ssm(packages, draw_scan, gradients, error, reverse):
     tensors = draw_scan(2, 9, 6, 3)
     A_b = tensors.pop("A_b")
-    run = lambda module: gradients(lambda **x: module.selective_scan(**x, delta_softplus=True, reverse=reverse), tensors)
-    both = lambda module: gradients(lambda **x: module.bidirectional_scan(**x, published_gate_gradient=reverse), tensors | {"A_b": A_b})
+    run = lambda module: gradients(
+        lambda **x: module.selective_scan(**x, delta_softplus=True, reverse=reverse), tensors
+    )
+    both = lambda module: gradients(
+        lambda **x: module.bidirectional_scan(**x, published_gate_gradient=reverse), tensors | {"A_b": A_b}
+    )
     for one in (run, both):
         (y, grads), (truth, true_grads) = one(mamba_ssm), one(reference)
         assert error(y[0], truth[0]) < 1e-6 and all(error(grads[k], true_grads[k]) < 1e-6 for k in true_grads)
     x, weight = tensors["u"], torch.randn(6, 4, generator=torch.Generator().manual_seed(0))
-    assert error(mamba_ssm.causal_conv1d(x, weight, None, reverse), reference.causal_conv1d(x, weight, None, reverse)) < 1e-6
+    assert (
+        error(mamba_ssm.causal_conv1d(x, weight, None, reverse), reference.causal_conv1d(x, weight, None, reverse))
+        < 1e-6
+    )
 
 
 WHOLE = {
-    "selective_scan_cuda.py": "", "mamba_ssm/__init__.py": "", "mamba_ssm/ops/__init__.py": "",
+    "selective_scan_cuda.py": "",
+    "mamba_ssm/__init__.py": "",
+    "mamba_ssm/ops/__init__.py": "",
     "mamba_ssm/ops/selective_scan_interface.py": "selective_scan_fn = print",
-    "causal_conv1d_cuda.py": "", "causal_conv1d/__init__.py": "from causal_conv1d.interface import causal_conv1d_fn",
-    "causal_conv1d/interface.py": "import causal_conv1d_cuda\ncausal_conv1d_fn = print"}
+    "causal_conv1d_cuda.py": "",
+    "causal_conv1d/__init__.py": "from causal_conv1d.interface import causal_conv1d_fn",
+    "causal_conv1d/interface.py": "import causal_conv1d_cuda\ncausal_conv1d_fn = print",
+}
 UNDEFINED = "/x/selective_scan_cuda.so: undefined symbol: _ZN3c104cuda9SetDeviceEi"
 NO_LIBRARY = "libcudart.so.12: cannot open shared object file"
 ANEW = "--force-reinstall --no-deps --no-cache-dir"
@@ -361,33 +418,66 @@ def installed(tmp_path, monkeypatch):
     forget()
 
 
-@pytest.mark.parametrize("files, words, mend", [
-    ({}, "", ""),
-    (without("selective_scan_cuda"), "mamba-ssm was installed without its CUDA module selective_scan_cuda",
-     f"{ANEW} mamba-ssm"),
-    (without("causal_conv1d_cuda"), "causal-conv1d was installed without its CUDA module causal_conv1d_cuda",
-     f"{ANEW} causal-conv1d"),
-    ({"selective_scan_cuda.py": f"raise ImportError('{UNDEFINED}\\nand so on')"},
-     f"selective_scan_cuda can't be loaded ({UNDEFINED}), as where mamba-ssm was built for another torch or CUDA",
-     f"{ANEW} mamba-ssm"),
-    ({"causal_conv1d_cuda.py": f"raise OSError('{NO_LIBRARY}')"}, f"causal_conv1d_cuda can't be loaded ({NO_LIBRARY})",
-     f"{ANEW} causal-conv1d"),
-    ({"mamba_ssm/__init__.py": "raise RuntimeError('')"},
-     "mamba-ssm can't be imported (RuntimeError: no reason given)", "--upgrade mamba-ssm"),
-    ({"mamba_ssm/ops/selective_scan_interface.py": ""}, "mamba-ssm can't be imported (AttributeError: ",
-     "--upgrade mamba-ssm"),
-    (without("selective_scan_cuda", "causal_conv1d_cuda"),
-     "module selective_scan_cuda; causal-conv1d was installed without its CUDA module causal_conv1d_cuda",
-     f"{ANEW} mamba-ssm causal-conv1d"),
-    (without("mamba_ssm/", "selective"), "mamba-ssm not installed", "'aumcli[cuda]'"),
-    (without(""), "mamba-ssm and causal-conv1d not installed", "'aumcli[cuda]'")],
-    ids=["whole", "no scan", "no convolution", "undefined symbol", "no library", "broken", "no function", "neither",
-         "one absent", "both absent"])
+@pytest.mark.parametrize(
+    "files, words, mend",
+    [
+        ({}, "", ""),
+        (
+            without("selective_scan_cuda"),
+            "mamba-ssm was installed without its CUDA module selective_scan_cuda",
+            f"{ANEW} mamba-ssm",
+        ),
+        (
+            without("causal_conv1d_cuda"),
+            "causal-conv1d was installed without its CUDA module causal_conv1d_cuda",
+            f"{ANEW} causal-conv1d",
+        ),
+        (
+            {"selective_scan_cuda.py": f"raise ImportError('{UNDEFINED}\\nand so on')"},
+            f"selective_scan_cuda can't be loaded ({UNDEFINED}), as where mamba-ssm was built for another torch or CUDA",
+            f"{ANEW} mamba-ssm",
+        ),
+        (
+            {"causal_conv1d_cuda.py": f"raise OSError('{NO_LIBRARY}')"},
+            f"causal_conv1d_cuda can't be loaded ({NO_LIBRARY})",
+            f"{ANEW} causal-conv1d",
+        ),
+        (
+            {"mamba_ssm/__init__.py": "raise RuntimeError('')"},
+            "mamba-ssm can't be imported (RuntimeError: no reason given)",
+            "--upgrade mamba-ssm",
+        ),
+        (
+            {"mamba_ssm/ops/selective_scan_interface.py": ""},
+            "mamba-ssm can't be imported (AttributeError: ",
+            "--upgrade mamba-ssm",
+        ),
+        (
+            without("selective_scan_cuda", "causal_conv1d_cuda"),
+            "module selective_scan_cuda; causal-conv1d was installed without its CUDA module causal_conv1d_cuda",
+            f"{ANEW} mamba-ssm causal-conv1d",
+        ),
+        (without("mamba_ssm/", "selective"), "mamba-ssm not installed", "'aumcli[cuda]'"),
+        (without(""), "mamba-ssm and causal-conv1d not installed", "'aumcli[cuda]'"),
+    ],
+    ids=[
+        "whole",
+        "no scan",
+        "no convolution",
+        "undefined symbol",
+        "no library",
+        "broken",
+        "no function",
+        "neither",
+        "one absent",
+        "both absent",
+    ],
+)
 def test_mamba_ssm_runs_where_its_cuda_modules_load_and_else_says_what_mends_it(installed, files, words, mend):
     reason = installed(files)
     assert bool(reason) == bool(words) and words in reason and "\n" not in reason
     if mend:
-        command = reason[reason.index("MAMBA_KEEP_CUDA_BUILD"):]
+        command = reason[reason.index("MAMBA_KEEP_CUDA_BUILD") :]
         assert command == f"MAMBA_KEEP_CUDA_BUILD=TRUE pip install --no-build-isolation {mend}"
 
 

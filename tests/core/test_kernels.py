@@ -19,20 +19,47 @@ from aumcli.core.kernels import add_rms_norm, available_backends, bidirectional_
 OPERATORS = "cpu" if available_backends()["triton"] else "triton"  # as in conftest.py
 # (b, l, e, n): lengths about the chunks of 24, 32 and 48 tokens, widths that are no multiple of 16, one too wide for one task;
 # states of 16, 8, 5
-SHAPES = [(2, 1, 5, 16), (2, 2, 24, 8), (3, 3, 1, 5), (2, 15, 40, 16), (1, 16, 24, 5), (2, 17, 16, 8), (2, 24, 40, 16),
-          (1, 25, 5, 8), (1, 31, 5, 5), (2, 48, 24, 8), (1, 49, 1048, 5), (2, 63, 24, 16), (1, 500, 5, 16), (1, 513, 40, 8), (1, 4097, 17, 5)]
+SHAPES = [
+    (2, 1, 5, 16),
+    (2, 2, 24, 8),
+    (3, 3, 1, 5),
+    (2, 15, 40, 16),
+    (1, 16, 24, 5),
+    (2, 17, 16, 8),
+    (2, 24, 40, 16),
+    (1, 25, 5, 8),
+    (1, 31, 5, 5),
+    (2, 48, 24, 8),
+    (1, 49, 1048, 5),
+    (2, 63, 24, 16),
+    (1, 500, 5, 16),
+    (1, 513, 40, 8),
+    (1, 4097, 17, 5),
+]
 SHORT, MEDIUM = (2, 17, 24, 5), (1, 100, 40, 16)
 if OPERATORS == "triton":  # the interpreter takes milliseconds for a token; chunks have 80 forward, 16 backward
-    SHAPES = [(2, 1, 5, 16), (2, 2, 24, 8), (3, 3, 1, 5), (1, 15, 40, 8), (1, 16, 24, 5), (2, 17, 16, 8), (1, 63, 24, 16),
-              (1, 241, 5, 2)]
+    SHAPES = [
+        (2, 1, 5, 16),
+        (2, 2, 24, 8),
+        (3, 3, 1, 5),
+        (1, 15, 40, 8),
+        (1, 16, 24, 5),
+        (2, 17, 16, 8),
+        (1, 63, 24, 16),
+        (1, 241, 5, 2),
+    ]
     SHORT, MEDIUM = (1, 17, 17, 3), (1, 65, 24, 4)
 OPTIONS = ("D", "z", "delta_bias", "delta_softplus")
-OUTPUT, GRADIENT = {torch.float64: 1e-12, torch.float32: 2e-6, torch.bfloat16: 2**-8}, \
-                   {torch.float64: 1e-12, torch.float32: 5e-6, torch.bfloat16: 2**-8 if OPERATORS == "cpu" else 2**-7}
+OUTPUT, GRADIENT = (
+    {torch.float64: 1e-12, torch.float32: 2e-6, torch.bfloat16: 2**-8},
+    {torch.float64: 1e-12, torch.float32: 5e-6, torch.bfloat16: 2**-8 if OPERATORS == "cpu" else 2**-7},
+)
 
 
-@pytest.fixture(params=[("torch", torch.float64), ("torch", torch.float32), (OPERATORS, torch.float32)],
-                ids=["torch-float64", "torch-float32", f"{OPERATORS}-float32"])
+@pytest.fixture(
+    params=[("torch", torch.float64), ("torch", torch.float32), (OPERATORS, torch.float32)],
+    ids=["torch-float64", "torch-float32", f"{OPERATORS}-float32"],
+)
 def case(request) -> tuple[str, torch.dtype]:
     """A backend and a type that it computes in."""
     if reason := available_backends()[request.param[0]]:
@@ -100,14 +127,21 @@ def test_selective_scan_with_every_choice_of_options(case, compare, draw_scan, r
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
 def test_bidirectional_scan(case, compare, draw_scan, shape, published):
     backend, dtype = case
-    compare(bidirectional_scan, draw_scan(*shape, dtype), backend, (shape, "both", published),
-            published_gate_gradient=published)
+    compare(
+        bidirectional_scan,
+        draw_scan(*shape, dtype),
+        backend,
+        (shape, "both", published),
+        published_gate_gradient=published,
+    )
 
 
 def test_the_published_gate_changes_the_gates_gradient_alone(backend, draw_scan, gradients, error):
     tensors = draw_scan(*SHORT)
     (y,), true = gradients(lambda **x: bidirectional_scan(**x, backend=backend), tensors)
-    (same,), published = gradients(lambda **x: bidirectional_scan(**x, backend=backend, published_gate_gradient=True), tensors)
+    (same,), published = gradients(
+        lambda **x: bidirectional_scan(**x, backend=backend, published_gate_gradient=True), tensors
+    )
     assert error(same, y) < 1e-6  # the forward pass is one and the same, up to the order of its sums
     assert error(published.pop("z"), true.pop("z")) > 0.1
     assert all(error(published[name], true[name]) < 1e-6 for name in true)
@@ -126,8 +160,12 @@ def test_reverse_is_a_scan_of_the_flipped_sequence(backend, draw_scan, error):
     tensors = draw_scan(*SHORT)
     tensors.pop("A_b")
     flipped = {k: x.flip(1) if x.ndim == 3 else x for k, x in tensors.items()}
-    assert error(selective_scan(**tensors, reverse=True, backend=backend),
-                 selective_scan(**flipped, backend=backend).flip(1)) < 1e-6
+    assert (
+        error(
+            selective_scan(**tensors, reverse=True, backend=backend), selective_scan(**flipped, backend=backend).flip(1)
+        )
+        < 1e-6
+    )
 
 
 @pytest.mark.parametrize("shape", [SHORT, MEDIUM], ids=str)
@@ -143,9 +181,9 @@ def test_bfloat16_inputs(backend, compare, draw_scan, shape):
 def test_extreme_steps_stay_finite_and_right(backend, compare, draw_scan):
     tensors = draw_scan(2, 63, 24, 16)
     generator = torch.Generator().manual_seed(5)
-    tensors["delta"] = torch.rand(2, 63, 24, generator=generator) * 40 - 20     # raw, -20 .. 20: steps of 2e-9 to 20
+    tensors["delta"] = torch.rand(2, 63, 24, generator=generator) * 40 - 20  # raw, -20 .. 20: steps of 2e-9 to 20
     tensors["delta"][:, ::7], tensors["delta"][:, 3::7] = 20.0, -20.0
-    compare(bidirectional_scan, tensors, backend)                               # NaN would fail every comparison
+    compare(bidirectional_scan, tensors, backend)  # NaN would fail every comparison
 
 
 @pytest.mark.parametrize("raw", [-100.0, -20.0, 19.99, 20.0, 20.01, 100.0])
@@ -159,11 +197,14 @@ def test_one_extreme_step_everywhere(backend, draw_scan, gradients, raw):
 
 def test_contiguous_and_strided_inputs_give_the_same_bits(backend, draw_scan, gradients):
     strided = draw_scan(2, 37, 24, 16)
-    assert not strided["u"].is_contiguous() and not strided["B"].is_contiguous() and not strided["delta"].is_contiguous()
+    assert (
+        not strided["u"].is_contiguous() and not strided["B"].is_contiguous() and not strided["delta"].is_contiguous()
+    )
     turned = {k: x.transpose(0, 1).contiguous().transpose(0, 1) if x.ndim == 3 else x for k, x in strided.items()}
-    spread = {k: torch.stack([x, x], dim=-1)[..., 0] for k, x in strided.items()}   # no unit stride anywhere
-    want, want_grads = gradients(lambda **x: bidirectional_scan(**x, backend=backend),
-                                 {k: x.contiguous() for k, x in strided.items()})
+    spread = {k: torch.stack([x, x], dim=-1)[..., 0] for k, x in strided.items()}  # no unit stride anywhere
+    want, want_grads = gradients(
+        lambda **x: bidirectional_scan(**x, backend=backend), {k: x.contiguous() for k, x in strided.items()}
+    )
     for tensors in (strided, turned, spread):
         got, got_grads = gradients(lambda **x: bidirectional_scan(**x, backend=backend), tensors)
         if backend == "cpu":
@@ -177,7 +218,7 @@ def test_contiguous_and_strided_inputs_give_the_same_bits(backend, draw_scan, gr
 
 def test_one_value_expanded_over_the_batch(backend, draw_scan, gradients, error):
     tensors = draw_scan(1, 20, 24, 8)
-    expanded = {k: x.expand(3, -1, -1) if x.ndim == 3 else x for k, x in tensors.items()}      # stride 0
+    expanded = {k: x.expand(3, -1, -1) if x.ndim == 3 else x for k, x in tensors.items()}  # stride 0
     one, three = (gradients(lambda **x: bidirectional_scan(**x, backend=backend), t)[0][0] for t in (tensors, expanded))
     assert error(three, one.expand(3, -1, -1)) < 1e-6
 
@@ -197,14 +238,25 @@ def test_nan_is_never_masked(backend, draw_scan, name):
         assert bidirectional_scan(**tensors, backend=backend).isnan().any()
 
 
-CONVOLUTIONS = [(2, 1, 5, 4), (2, 2, 24, 4), (3, 3, 1, 4), (2, 15, 40, 4), (1, 16, 24, 3), (2, 17, 16, 4), (1, 63, 5, 2),
-                (2, 64, 24, 1), (2, 65, 40, 4), (1, 500, 5, 4), (1, 513, 40, 4)]
+CONVOLUTIONS = [
+    (2, 1, 5, 4),
+    (2, 2, 24, 4),
+    (3, 3, 1, 4),
+    (2, 15, 40, 4),
+    (1, 16, 24, 3),
+    (2, 17, 16, 4),
+    (1, 63, 5, 2),
+    (2, 64, 24, 1),
+    (2, 65, 40, 4),
+    (1, 500, 5, 4),
+    (1, 513, 40, 4),
+]
 
 
 def _convolution(b: int, l: int, e: int, k: int, bias: bool, dtype=torch.float32) -> dict:
     generator = torch.Generator().manual_seed(3)
-    x = torch.randn(b, l, 2 * e, generator=generator).to(dtype).chunk(2, dim=-1)[0]            # (b, l, e), row stride 2e
-    weight = (torch.randn(e, 1, k, generator=generator) / 2)[:, 0]                             # (e, k), as the model cuts it
+    x = torch.randn(b, l, 2 * e, generator=generator).to(dtype).chunk(2, dim=-1)[0]  # (b, l, e), row stride 2e
+    weight = (torch.randn(e, 1, k, generator=generator) / 2)[:, 0]  # (e, k), as the model cuts it
     wide = torch.float64 if dtype == torch.float64 else torch.float32
     return {"x": x, "weight": weight.to(wide), "bias": torch.randn(e, generator=generator).to(wide) if bias else None}
 
@@ -230,7 +282,9 @@ def test_causal_conv1d_hears_one_side_only(backend, reverse):
     tensors = _convolution(1, 20, 5, 4, True)
     changed = tensors["x"].clone()
     changed[0, 10] += 1.0
-    before, after = (causal_conv1d(**tensors | {"x": x}, reverse=reverse, backend=backend) for x in (tensors["x"], changed))
+    before, after = (
+        causal_conv1d(**tensors | {"x": x}, reverse=reverse, backend=backend) for x in (tensors["x"], changed)
+    )
     tokens = (before != after).any(-1)[0].nonzero()[:, 0].tolist()
     assert tokens == ([7, 8, 9, 10] if reverse else [10, 11, 12, 13])
 
@@ -250,8 +304,11 @@ def _norm(b: int, l: int, d: int, residual: bool, dtype=torch.float32) -> dict:
     generator = torch.Generator().manual_seed(4)
     x = torch.randn(b, l, d, generator=generator).to(dtype)
     wide = torch.float64 if dtype == torch.float64 else torch.float32
-    return {"x": x, "residual": torch.randn(b, l, d, generator=generator).to(wide) if residual else None,
-            "weight": torch.randn(d, generator=generator).to(wide)}
+    return {
+        "x": x,
+        "residual": torch.randn(b, l, d, generator=generator).to(wide) if residual else None,
+        "weight": torch.randn(d, generator=generator).to(wide),
+    }
 
 
 @pytest.mark.parametrize("residual", [True, False], ids=["residual", "first"])
@@ -270,7 +327,9 @@ def test_add_rms_norm_with_one_output_unused(backend, gradients, error, used, re
         run = lambda backend, **x: add_rms_norm(**x, weight=weight.to(x["x"].dtype), eps=1e-5, backend=backend)[1]
     else:
         run = lambda backend, **x: add_rms_norm(**x, eps=1e-5, backend=backend)[0]
-    _, truth = gradients(lambda **x: run("reference", **x), {k: x if x is None else x.double() for k, x in tensors.items()})
+    _, truth = gradients(
+        lambda **x: run("reference", **x), {k: x if x is None else x.double() for k, x in tensors.items()}
+    )
     _, grads = gradients(lambda **x: run(backend, **x), tensors)
     assert all(error(grads[k], truth[k]) < 5e-6 for k in truth)
 

@@ -70,7 +70,7 @@ def test_autocast_is_as_near_as_that_of_plain_autograd(model, needs_cpu):
     features = torch.randn(2, 64, 32)
     exact = gradients(model, features, "torch")
     ours, theirs = (error(gradients(model, features, backend, autocast=True), exact) for backend in ("cpu", "torch"))
-    assert ours < 1.5 * theirs < 0.06                           # bfloat16 has 8 bits: 2^-9 for each of a dozen roundings
+    assert ours < 1.5 * theirs < 0.06  # bfloat16 has 8 bits: 2^-9 for each of a dozen roundings
     cheap, block = (gradients(model, features, recompute=recompute, autocast=True) for recompute in ("cheap", "block"))
     assert all(torch.equal(cheap[name], block[name]) for name in cheap)
 
@@ -79,15 +79,18 @@ def test_only_stream_and_projection_are_kept(needs_cpu):
     width, tokens = 192, 65
     model = AudioMamba(AudioMambaConfig(size="tiny", depth=8, n_mels=128, frames=128)).train()
     features = torch.randn(1, 128, 128)
-    for recompute, each in (("cheap", 5 * width), ("block", width)):     # stream, and inputs and gates of two widths each
+    for recompute, each in (("cheap", 5 * width), ("block", width)):  # stream, and inputs and gates of two widths each
         model.recompute = recompute
         least = 4 * tokens * each * 8
-        assert least <= kept_bytes(model, features) < least + 4 * tokens * (4 * width + 256)     # patches, last norm, head
+        assert least <= kept_bytes(model, features) < least + 4 * tokens * (4 * width + 256)  # patches, last norm, head
 
 
 def test_far_less_is_kept_than_a_transformer_keeps(needs_cpu):
     features = torch.randn(1, 128, 128)
-    models = [build_network(kind(size="tiny", frames=128)).train() for kind in (AudioMambaConfig, SpectrogramTransformerConfig)]
+    models = [
+        build_network(kind(size="tiny", frames=128)).train()
+        for kind in (AudioMambaConfig, SpectrogramTransformerConfig)
+    ]
     aum, ast = (kept_bytes(model, features) for model in models)
     assert aum / ast < 0.65
     models[0].recompute = "block"
@@ -96,7 +99,10 @@ def test_far_less_is_kept_than_a_transformer_keeps(needs_cpu):
 
 def test_transformer_recomputes_blocks():
     torch.manual_seed(0)
-    model, features = build_network(SpectrogramTransformerConfig(size="nano", n_mels=32, frames=64)), torch.randn(2, 64, 32)
+    model, features = (
+        build_network(SpectrogramTransformerConfig(size="nano", n_mels=32, frames=64)),
+        torch.randn(2, 64, 32),
+    )
     grads = []
     for recompute in ("cheap", "block"):
         model.recompute = recompute
@@ -116,6 +122,10 @@ def test_gradients_are_the_same_bits_for_any_number_of_threads(threads, needs_cp
     A = -torch.rand(96, 16, generator=generator)
     for count in (1, 2, 3):
         threads(count)
-        again.append(torch.ops.aumcli.scan_backward(z, u, delta, A, A, B, C, A[:, 0].contiguous(), z, A[:, 1].contiguous(), True, False, False))
+        again.append(
+            torch.ops.aumcli.scan_backward(
+                z, u, delta, A, A, B, C, A[:, 0].contiguous(), z, A[:, 1].contiguous(), True, False, False
+            )
+        )
     for other in again[1:]:
         assert all(torch.equal(a, b) for a, b in zip(again[0], other))

@@ -21,11 +21,17 @@ def test_published_logits(golden, name, backend):
     recorded = np.load(golden / "ast" / f"{name}.npz", allow_pickle=False)
     published = json.loads(str(recorded["config"]))
     config = SpectrogramTransformerConfig(
-        width=published["embed_dim"], depth=published["depth"], heads=published["num_heads"], distilled=published["distilled"],
-        n_mels=published["mel_bins"], frames=published["frames"], n_classes=published["num_classes"])
+        width=published["embed_dim"],
+        depth=published["depth"],
+        heads=published["num_heads"],
+        distilled=published["distilled"],
+        n_mels=published["mel_bins"],
+        frames=published["frames"],
+        n_classes=published["num_classes"],
+    )
     model = SpectrogramTransformer(config, backend).eval()
     weights = torch.load(golden / "ast" / f"{name}.pth", weights_only=True)
-    unused = {key for key in weights if key.startswith(("v.head.", "v.head_dist."))}     # DeiT's own heads
+    unused = {key for key in weights if key.startswith(("v.head.", "v.head_dist."))}  # DeiT's own heads
     model.load_state_dict({key: value for key, value in weights.items() if key not in unused})
     with torch.inference_mode():
         logits = model(torch.from_numpy(recorded["input"]))
@@ -34,23 +40,46 @@ def test_published_logits(golden, name, backend):
 
 def test_overlapping_patches_as_in_transformers(golden):
     theirs = load_file(golden / "ast" / "hf" / "model.safetensors")
-    model = SpectrogramTransformer(SpectrogramTransformerConfig(
-        width=64, depth=3, heads=2, mlp_width=128, distilled=True, overlap=6, n_mels=128, frames=128, n_classes=7,
-        norm_eps=1e-12, head_norm_eps=1e-12)).eval()
+    model = SpectrogramTransformer(
+        SpectrogramTransformerConfig(
+            width=64,
+            depth=3,
+            heads=2,
+            mlp_width=128,
+            distilled=True,
+            overlap=6,
+            n_mels=128,
+            frames=128,
+            n_classes=7,
+            norm_eps=1e-12,
+            head_norm_eps=1e-12,
+        )
+    ).eval()
     body = "audio_spectrogram_transformer."
     renamed = {}
     for key, value in theirs.items():
-        for old, new in ((body + "embeddings.patch_embeddings.projection", "v.patch_embed.proj"),
-                         (body + "embeddings.distillation_token", "v.dist_token"), (body + "embeddings.cls_token", "v.cls_token"),
-                         (body + "embeddings.position_embeddings", "v.pos_embed"), (body + "layernorm", "v.norm"),
-                         (body + "encoder.layer.", "v.blocks."), (".layernorm_before", ".norm1"), (".layernorm_after", ".norm2"),
-                         (".attention.output.dense", ".attn.proj"), (".intermediate.dense", ".mlp.fc1"), (".output.dense", ".mlp.fc2"),
-                         ("classifier.layernorm", "mlp_head.0"), ("classifier.dense", "mlp_head.1")):
+        for old, new in (
+            (body + "embeddings.patch_embeddings.projection", "v.patch_embed.proj"),
+            (body + "embeddings.distillation_token", "v.dist_token"),
+            (body + "embeddings.cls_token", "v.cls_token"),
+            (body + "embeddings.position_embeddings", "v.pos_embed"),
+            (body + "layernorm", "v.norm"),
+            (body + "encoder.layer.", "v.blocks."),
+            (".layernorm_before", ".norm1"),
+            (".layernorm_after", ".norm2"),
+            (".attention.output.dense", ".attn.proj"),
+            (".intermediate.dense", ".mlp.fc1"),
+            (".output.dense", ".mlp.fc2"),
+            ("classifier.layernorm", "mlp_head.0"),
+            ("classifier.dense", "mlp_head.1"),
+        ):
             key = key.replace(old, new)
         renamed[key] = value
     for i in range(3):
         for kind in ("weight", "bias"):
-            parts = [renamed.pop(f"v.blocks.{i}.attention.attention.{part}.{kind}") for part in ("query", "key", "value")]
+            parts = [
+                renamed.pop(f"v.blocks.{i}.attention.attention.{part}.{kind}") for part in ("query", "key", "value")
+            ]
             renamed[f"v.blocks.{i}.attn.qkv.{kind}"] = torch.cat(parts)
     model.load_state_dict(renamed)
     recorded = np.load(golden / "ast" / "hf" / "io.npz", allow_pickle=False)
@@ -64,11 +93,11 @@ def _published_values(name: str, width: int):
     matrices = ("qkv.weight", "proj.weight", "fc1.weight", "fc2.weight")
     in_blocks = name.startswith("v.blocks.") and name.endswith(matrices)
     if in_blocks or name.endswith(("_token", "pos_embed")):
-        return scipy.stats.norm(0, 0.02)                                # cut at +-2, that is a hundred deviations
+        return scipy.stats.norm(0, 0.02)  # cut at +-2, that is a hundred deviations
     if name.startswith(("v.patch_embed.proj.", "mlp_head.1.")):
         bound = (256 if "patch" in name else width) ** -0.5
         return scipy.stats.uniform(-bound, 2 * bound)
-    return torch.tensor(1.0 if name.endswith("weight") else 0.0)                # norms, and biases of the blocks
+    return torch.tensor(1.0 if name.endswith("weight") else 0.0)  # norms, and biases of the blocks
 
 
 @pytest.mark.parametrize("distilled", [False, True])
@@ -85,7 +114,7 @@ def test_every_parameter_starts_from_the_published_values(distilled, follows):
         else:
             follows(x, want, name)
             drawn += 1
-    assert drawn == 2 + distilled + 2 * 4 + 4                           # tokens and positions, blocks, patches, head
+    assert drawn == 2 + distilled + 2 * 4 + 4  # tokens and positions, blocks, patches, head
 
 
 def test_attentions_agree_in_values_and_gradients():
@@ -104,8 +133,15 @@ def test_an_unknown_attention_is_refused():
         SpectrogramTransformer(SpectrogramTransformerConfig(**SMALL), "cpu")
 
 
-@pytest.mark.parametrize("changes, words", [({"heads": 5}, "multiple of heads"), ({"overlap": 16}, "overlap 16"),
-                                            ({"frames": 50}, "not a multiple"), ({"direction": "Fo-Bi"}, "direction")])
+@pytest.mark.parametrize(
+    "changes, words",
+    [
+        ({"heads": 5}, "multiple of heads"),
+        ({"overlap": 16}, "overlap 16"),
+        ({"frames": 50}, "not a multiple"),
+        ({"direction": "Fo-Bi"}, "direction"),
+    ],
+)
 def test_impossible_configurations_are_refused(changes, words):
     with pytest.raises(ValueError, match=words):
         SpectrogramTransformerConfig(**SMALL | changes)
@@ -116,6 +152,8 @@ def test_sizes_match_the_audio_mamba_of_their_name(size):
     from aumcli.config import AudioMambaConfig
 
     with torch.device("meta"):
-        aum, ast = (sum(x.numel() for x in build_network(kind(size=size)).parameters())
-                    for kind in (AudioMambaConfig, SpectrogramTransformerConfig))
+        aum, ast = (
+            sum(x.numel() for x in build_network(kind(size=size)).parameters())
+            for kind in (AudioMambaConfig, SpectrogramTransformerConfig)
+        )
     assert 0.8 < ast / aum < 1.25, f"{aum:,} and {ast:,} parameters"

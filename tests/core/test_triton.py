@@ -22,18 +22,54 @@ GPUS = {80: (65536, 167936, 64), 90: (65536, 233472, 64), 100: (65536, 233472, 6
 
 def test_the_interpreter_gives_the_references_outputs_and_gradients():
     """test_kernels.py, run again with the Triton kernels in place of those in C; in two halves, since it is slow."""
-    halves = [subprocess.Popen([sys.executable, "-m", "pytest", "core/test_kernels.py", "-k", f"triton and {names}", "--rootdir", TESTS.parent],
-                               cwd=TESTS, env=os.environ | {"TRITON_INTERPRET": "1"}, stdout=subprocess.PIPE, text=True)
-              for names in ("selective", "not selective")]
+    halves = [
+        subprocess.Popen(
+            [
+                sys.executable,
+                "-m",
+                "pytest",
+                "core/test_kernels.py",
+                "-k",
+                f"triton and {names}",
+                "--rootdir",
+                TESTS.parent,
+            ],
+            cwd=TESTS,
+            env=os.environ | {"TRITON_INTERPRET": "1"},
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        for names in ("selective", "not selective")
+    ]
     reports = [half.communicate()[0] for half in halves]
     for half, report in zip(halves, reports):
         assert half.returncode == 0 and "skipped" not in report, report[-5000:]
     assert sum(int(re.search(r"(\d+) passed", report)[1]) for report in reports) > 100
 
 
-
-FLOATS = {"A", "A_b", "D", "bias", "ends", "totals", "starts", "partial", "states", "adjoints", "ddelta", "dA", "dB", "dC", "dD",
-          "weight", "dweight", "dbias", "residual", "total", "grad_sum"}
+FLOATS = {
+    "A",
+    "A_b",
+    "D",
+    "bias",
+    "ends",
+    "totals",
+    "starts",
+    "partial",
+    "states",
+    "adjoints",
+    "ddelta",
+    "dA",
+    "dB",
+    "dC",
+    "dD",
+    "weight",
+    "dweight",
+    "dbias",
+    "residual",
+    "total",
+    "grad_sum",
+}
 TYPES = {"fp32": "*fp32", "bf16": "*bf16", "fp16": "*fp16"}
 
 
@@ -54,11 +90,19 @@ def _kernels() -> dict[str, tuple]:
         "scan outputs, one way": (triton_scan._outputs, one_way | has | strip | dict(has_start=True, has_D=True), 2),
         "scan gradients": (triton_scan._gradients, both | has | tile | dict(published=False, has_D=True), 1),
         "scan gradients, published": (triton_scan._gradients, both | has | tile | dict(published=True, has_D=True), 1),
-        "scan gradients, one way": (triton_scan._gradients, one_way | has | tile | dict(published=False, has_D=True), 1),
+        "scan gradients, one way": (
+            triton_scan._gradients,
+            one_way | has | tile | dict(published=False, has_D=True),
+            1,
+        ),
         "convolution": (triton_conv._forward, conv, 4),
         "convolution backward": (triton_conv._backward, conv, 4),
         "norm": (triton_norm._forward, dict(has_residual=True, D=1024), triton_norm._warps(768)),
-        "norm backward": (triton_norm._backward, dict(has_grad_sum=True, R=triton_norm.ROWS, D=1024), triton_norm._warps(768)),
+        "norm backward": (
+            triton_norm._backward,
+            dict(has_grad_sum=True, R=triton_norm.ROWS, D=1024),
+            triton_norm._warps(768),
+        ),
     }
 
 
@@ -81,7 +125,9 @@ def _resources(name: str, capability: int, dtype: str, folder: Path) -> dict[str
             kind[arg] = TYPES[dtype]
     aligned = {place: [["tt.divisibility", 16]] for arg, place in places.items() if kind[arg].startswith("*")}
     source = ASTSource(function, kind, {places[arg]: value for arg, value in constants.items()}, aligned)
-    compiled = triton.compile(source, target=GPUTarget("cuda", capability, 32), options={"num_warps": warps} | triton_common.OPTIONS)
+    compiled = triton.compile(
+        source, target=GPUTarget("cuda", capability, 32), options={"num_warps": warps} | triton_common.OPTIONS
+    )
     binary = folder / "kernel.cubin"
     binary.write_bytes(compiled.asm["cubin"])
     tool = Path(triton.__file__).parent / "backends" / "nvidia" / "bin" / "cuobjdump"
@@ -107,14 +153,18 @@ def test_every_kernel_compiles_without_spills(capability, dtype, tmp_path, recor
         assert used["OCCUPANCY"] >= 0.12, f"{name}: {used}"
 
 
-needs_gpu = pytest.mark.skipif(not torch.cuda.is_available() or bool(available_backends("cuda")["triton"]), reason="needs a GPU")
+needs_gpu = pytest.mark.skipif(
+    not torch.cuda.is_available() or bool(available_backends("cuda")["triton"]), reason="needs a GPU"
+)
 
 
 @pytest.mark.gpu
 @needs_gpu
 @pytest.mark.parametrize("backend", ["triton", "mamba_ssm"])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=["float32", "bfloat16"])
-@pytest.mark.parametrize("shape", [(2, 1, 5, 16), (2, 17, 24, 8), (1, 513, 1536, 16), (4, 500, 100, 16), (1, 4097, 64, 16)], ids=str)
+@pytest.mark.parametrize(
+    "shape", [(2, 1, 5, 16), (2, 17, 24, 8), (1, 513, 1536, 16), (4, 500, 100, 16), (1, 4097, 64, 16)], ids=str
+)
 def test_a_gpu_gives_the_references_outputs_and_gradients(backend, dtype, shape, draw_scan, gradients, error):
     if reason := available_backends("cuda")[backend]:
         pytest.skip(reason)
@@ -124,7 +174,9 @@ def test_a_gpu_gives_the_references_outputs_and_gradients(backend, dtype, shape,
     for function, tensors in ((bidirectional_scan, drawn), (functools.partial(selective_scan, reverse=True), one_way)):
         wide = {k: x.double().cuda() for k, x in tensors.items()}
         outputs, grads = gradients(lambda **x: function(**x, backend="torch"), wide)  # held to the reference elsewhere
-        got, got_grads = gradients(lambda **x: function(**x, backend=backend), {k: x.cuda() for k, x in tensors.items()})
+        got, got_grads = gradients(
+            lambda **x: function(**x, backend=backend), {k: x.cuda() for k, x in tensors.items()}
+        )
         assert error(got[0], outputs[0]) <= bound[dtype]
         for name, grad in got_grads.items():
             assert error(grad, grads[name]) <= bound[grad.dtype], name
@@ -136,13 +188,18 @@ def test_a_gpu_convolves_and_normalises_like_the_reference(gradients, error):
     generator = torch.Generator().manual_seed(0)
     x, weight, bias = (torch.randn(*shape, generator=generator) for shape in ((2, 65, 100), (100, 4), (100,)))
     residual, scale = torch.randn(2, 65, 100, generator=generator), torch.randn(100, generator=generator)
-    for function, tensors in ((causal_conv1d, dict(x=x, weight=weight, bias=bias)),
-                              (functools.partial(causal_conv1d, reverse=True), dict(x=x, weight=weight, bias=None)),
-                              (functools.partial(add_rms_norm, eps=1e-5), dict(x=x, residual=residual, weight=scale))):
+    for function, tensors in (
+        (causal_conv1d, dict(x=x, weight=weight, bias=bias)),
+        (functools.partial(causal_conv1d, reverse=True), dict(x=x, weight=weight, bias=None)),
+        (functools.partial(add_rms_norm, eps=1e-5), dict(x=x, residual=residual, weight=scale)),
+    ):
         move = lambda x, dtype: None if x is None else x.to("cuda", dtype)
-        outputs, grads = gradients(lambda **x: function(**x, backend="reference"),
-                                   {k: move(x, torch.float64) for k, x in tensors.items()})
-        got, got_grads = gradients(lambda **x: function(**x, backend="triton"), {k: move(x, torch.float32) for k, x in tensors.items()})
+        outputs, grads = gradients(
+            lambda **x: function(**x, backend="reference"), {k: move(x, torch.float64) for k, x in tensors.items()}
+        )
+        got, got_grads = gradients(
+            lambda **x: function(**x, backend="triton"), {k: move(x, torch.float32) for k, x in tensors.items()}
+        )
         assert all(error(mine, true) <= 1e-5 for mine, true in zip(got, outputs, strict=True))
         assert all(error(got_grads[name], grads[name]) <= 1e-5 for name in grads)
 

@@ -22,7 +22,7 @@ def server(tmp_path, monkeypatch):
             self.send_response(206 if begin else 200)
             self.send_header("Content-Length", str(len(content) - begin))
             self.end_headers()
-            self.wfile.write(content[begin:400_000 if self.path == "/broken" else None])
+            self.wfile.write(content[begin : 400_000 if self.path == "/broken" else None])
 
         def log_message(self, *_):
             pass

@@ -17,7 +17,7 @@ from aumcli.data.resample import resample
 from aumcli.errors import AumError
 
 RATE_HZ = 16000
-TONE = (0.4 * np.sin(np.arange(RATE_HZ) * 0.2)).astype(np.float32)         # 1 s
+TONE = (0.4 * np.sin(np.arange(RATE_HZ) * 0.2)).astype(np.float32)  # 1 s
 
 
 def write(path, sound=TONE, rate_hz=RATE_HZ, **options):
@@ -35,16 +35,17 @@ def refused(path, *words, call=load_audio, **arguments):
 
 
 def cut(path, share=0.6):
-    path.write_bytes(path.read_bytes()[:int(path.stat().st_size * share)])
+    path.write_bytes(path.read_bytes()[: int(path.stat().st_size * share)])
     return path
 
 
-@pytest.mark.parametrize("name", ["a.wav", "a.WAV", "a.flac", "a.Flac", "a.ogg", "a.mp3", "a.MP3", "a.aiff", "a.AIFF",
-                                  "a.au", "a.caf"])
+@pytest.mark.parametrize(
+    "name", ["a.wav", "a.WAV", "a.flac", "a.Flac", "a.ogg", "a.mp3", "a.MP3", "a.aiff", "a.AIFF", "a.au", "a.caf"]
+)
 def test_reads_every_format_in_any_case(tmp_path, name):
     waveform, rate_hz = load_audio(write(tmp_path / name))
     assert (waveform.dtype, waveform.shape, rate_hz) == (np.float32, (RATE_HZ,), RATE_HZ)
-    assert np.abs(waveform - TONE)[2000:-2000].mean() < 0.02               # mp3 and ogg lose a little
+    assert np.abs(waveform - TONE)[2000:-2000].mean() < 0.02  # mp3 and ogg lose a little
 
 
 def test_reads_opus(tmp_path):
@@ -71,12 +72,23 @@ def test_slice_reads_exactly_those_samples(tmp_path):
 
 
 def test_slice_may_end_a_rounding_error_after_the_file(tmp_path):
-    path = write(tmp_path / "a.wav", TONE[:15993])                         # 0.9995625 s, annotated as 1.000
+    path = write(tmp_path / "a.wav", TONE[:15993])  # 0.9995625 s, annotated as 1.000
     assert len(load_audio(path, start_s=0.5, stop_s=1.0)[0]) == 15993 - 8000
 
 
-@pytest.mark.parametrize("start_s, stop_s", [(0.5, 1.2), (1.5, None), (1.0, None), (-0.1, 0.5), (0.5, 0.5), (0.6, 0.5),
-                                             (float("nan"), None), (None, float("inf"))])
+@pytest.mark.parametrize(
+    "start_s, stop_s",
+    [
+        (0.5, 1.2),
+        (1.5, None),
+        (1.0, None),
+        (-0.1, 0.5),
+        (0.5, 0.5),
+        (0.6, 0.5),
+        (float("nan"), None),
+        (None, float("inf")),
+    ],
+)
 def test_slice_outside_the_file(tmp_path, start_s, stop_s):
     refused(write(tmp_path / "a.wav"), "inside the file", "1.000 s", start_s=start_s, stop_s=stop_s)
 
@@ -102,9 +114,11 @@ def test_resamples_rates_without_a_common_divisor(tmp_path, rate_hz):
 
 def test_no_torch_without_resampling(tmp_path):
     path = write(tmp_path / "a.wav")
-    code = ("import sys; from aumcli.data.audio import load_audio; import aumcli.data.manifest; "
-            f"load_audio({str(path)!r}, {RATE_HZ}); "
-            "print([name for name in ('torch', 'torchaudio', 'pandas') if name in sys.modules])")
+    code = (
+        "import sys; from aumcli.data.audio import load_audio; import aumcli.data.manifest; "
+        f"load_audio({str(path)!r}, {RATE_HZ}); "
+        "print([name for name in ('torch', 'torchaudio', 'pandas') if name in sys.modules])"
+    )
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.strip() == "[]"
 
 
@@ -121,17 +135,23 @@ def test_text_under_an_audio_name(tmp_path, name):
     refused(tmp_path / name, "not audio")
 
 
-@pytest.mark.parametrize("name, content, converted", [
-    ("a.m4a", b"\0\0\0\x20ftypM4A ", "a.wav"), ("b.WMA", b"\x30\x26\xb2\x75", "b.wav"),
-    ("renamed.wav", b"\0\0\0\x20ftypisom", "renamed-converted.wav"), ("two words; $HOME 'q'.m4a", b"", "two words; $HOME 'q'.wav"),
-    ("-y.m4a", b"", "-y.wav")])
+@pytest.mark.parametrize(
+    "name, content, converted",
+    [
+        ("a.m4a", b"\0\0\0\x20ftypM4A ", "a.wav"),
+        ("b.WMA", b"\x30\x26\xb2\x75", "b.wav"),
+        ("renamed.wav", b"\0\0\0\x20ftypisom", "renamed-converted.wav"),
+        ("two words; $HOME 'q'.m4a", b"", "two words; $HOME 'q'.wav"),
+        ("-y.m4a", b"", "-y.wav"),
+    ],
+)
 def test_formats_to_convert_name_the_command(tmp_path, monkeypatch, name, content, converted):
     folder = tmp_path / "my sounds"
     folder.mkdir()
     (folder / name).write_bytes(content + bytes(500))
     command = refused(folder / name).fix.partition("convert it: ")[2]
     assert shlex.split(command) == ["ffmpeg", "-i", str(folder / name), str(folder / converted)]
-    monkeypatch.chdir(folder)                       # neither an option nor a protocol of ffmpeg's
+    monkeypatch.chdir(folder)  # neither an option nor a protocol of ffmpeg's
     assert shlex.split(refused(Path(name)).fix.partition("convert it: ")[2])[2].endswith(("./-y.m4a", name))
 
 
@@ -146,7 +166,7 @@ def test_not_finite(tmp_path, bad):
     path = write(tmp_path / "a.wav", sound, subtype="FLOAT")
     refused(path, "NaN")
     refused(path, "NaN", call=check_clip)
-    assert len(load_audio(path, stop_s=0.5)[0]) == 8000                    # the bad sample lies elsewhere
+    assert len(load_audio(path, stop_s=0.5)[0]) == 8000  # the bad sample lies elsewhere
 
 
 @pytest.mark.parametrize("name", ["a.wav", "a.aiff", "a.flac", "a.ogg", "a.mp3"])
@@ -166,14 +186,14 @@ def test_truncated_relatives_of_wav(tmp_path, options):
 def test_ogg_cut_between_two_pages(tmp_path):
     path = write(tmp_path / "a.ogg", np.random.default_rng(0).standard_normal(10 * RATE_HZ) * 0.1)
     data = path.read_bytes()
-    path.write_bytes(data[:data.rfind(b"OggS")])
+    path.write_bytes(data[: data.rfind(b"OggS")])
     refused(path, "truncated")
 
 
 def with_data_size(path, size):
     data = path.read_bytes()
     at = data.index(b"data") + 4
-    path.write_bytes(data[:4] + struct.pack("<I", size) + data[8:at] + struct.pack("<I", size) + data[at + 4:])
+    path.write_bytes(data[:4] + struct.pack("<I", size) + data[8:at] + struct.pack("<I", size) + data[at + 4 :])
     return path
 
 
@@ -193,28 +213,29 @@ def test_empty_wav_with_a_chunk_behind_is_no_pipe(tmp_path):
 def test_wav_with_chunks_before_and_behind_the_sound(tmp_path):
     path = write(tmp_path / "a.wav")
     data = path.read_bytes()
-    path.write_bytes(data[:12] + b"junk" + struct.pack("<I", 3) + b"abc\0" + data[12:] + b"LIST" + struct.pack("<I", 5)
-                     + b"INFOx")                                           # the last padding byte is missing
+    path.write_bytes(
+        data[:12] + b"junk" + struct.pack("<I", 3) + b"abc\0" + data[12:] + b"LIST" + struct.pack("<I", 5) + b"INFOx"
+    )  # the last padding byte is missing
     assert len(load_audio(path)[0]) == RATE_HZ
 
 
 def without_index(path):
     """Remove the first frame, which holds the Xing header."""
     data = path.read_bytes()
-    path.write_bytes(data[data.index(data[:2], data.index(b"Xing") if b"Xing" in data[:200] else 4):])
+    path.write_bytes(data[data.index(data[:2], data.index(b"Xing") if b"Xing" in data[:200] else 4) :])
     return path
 
 
 def test_mp3_of_variable_rate_without_index_is_whole(tmp_path):
     sound = 0.2 * np.random.default_rng(0).standard_normal(10 * RATE_HZ)
-    sound[:5 * RATE_HZ] = 0.3 * np.sin(np.arange(5 * RATE_HZ) * 0.05)
+    sound[: 5 * RATE_HZ] = 0.3 * np.sin(np.arange(5 * RATE_HZ) * 0.05)
     path = tmp_path / "a.mp3"
     variable = dict(format="MP3", bitrate_mode="VARIABLE", compression_level=0.5)
     with soundfile.SoundFile(path, "w", RATE_HZ, 1, **variable) as file:
         file.write(sound)
     assert len(load_audio(path)[0]) == len(sound)
     without_index(path)
-    assert soundfile.info(path).frames < 0.8 * len(sound)                  # what libsndfile guesses
+    assert soundfile.info(path).frames < 0.8 * len(sound)  # what libsndfile guesses
     samples = len(load_audio(path)[0])
     assert len(sound) < samples < len(sound) + 4 * 1152 and samples % 576 == 0
 
@@ -231,13 +252,13 @@ def test_check_clip_tells_length_and_finds_silence(tmp_path):
     sound[:8000] = 0
     refused(write(tmp_path / "half.wav", sound), "silent", call=check_clip, start_s=0, stop_s=0.5)
     assert check_clip(tmp_path / "half.wav").duration_s == 1
-    assert load_audio(tmp_path / "zero.wav")[0].shape == (RATE_HZ,)        # only prepare minds silence
+    assert load_audio(tmp_path / "zero.wav")[0].shape == (RATE_HZ,)  # only prepare minds silence
 
 
 def test_check_clip_reads_long_files_in_blocks(tmp_path, monkeypatch):
     monkeypatch.setattr("aumcli.data.audio.BLOCK_S", 0.1)
     sound = np.zeros(RATE_HZ)
-    sound[-1] = 0.5                                                        # only the last block isn't silent
+    sound[-1] = 0.5  # only the last block isn't silent
     assert check_clip(write(tmp_path / "a.wav", sound)).duration_s == 1
     np.testing.assert_array_equal(load_audio(write(tmp_path / "b.wav", subtype="FLOAT"))[0], TONE)
 

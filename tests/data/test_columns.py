@@ -229,7 +229,7 @@ def test_tables_of_corpora_and_programs(header, expected):
 def test_the_corpora_s_traps_are_said():
     columns = find_columns(
         TABLE,
-        "slice_file_name,fsID,start,end,salience,fold,classID,class".split(","),
+        ["slice_file_name", "fsID", "start", "end", "salience", "fold", "classID", "class"],
         [],
         dict.fromkeys(ROLES),
         SPLIT_NAMES,

@@ -23,10 +23,10 @@ def ramp(path, seconds: float, rate_hz: int = RATE):
 def test_the_published_parts_of_a_clip():
     first, epic, anywhere = (Crop(1000, kind) for kind in ("first", "epic_sounds", "random"))
     places = np.linspace(0, 1, 101)[:-1]
-    for length in (500, 1000, 5000, 79_999, 80_000):                                 # 10 s at most
+    for length in (500, 1000, 5000, 79_999, 80_000):  # 10 s at most
         assert {first.start(length, place, RATE) for place in places} == {0}
         assert {epic.start(length, place, RATE) for place in places} == {0}
-    starts = [epic.start(120_000, place, RATE) for place in places]                    # 15 s: from 0 up to 5 s
+    starts = [epic.start(120_000, place, RATE) for place in places]  # 15 s: from 0 up to 5 s
     assert min(starts) == 0 and 39_000 < max(starts) < 40_000 and sorted(starts) == starts
     starts = [anywhere.start(1004, place, RATE) for place in places]
     assert set(starts) == {0, 1, 2, 3, 4} and anywhere.start(900, 0.99, RATE) == 0
@@ -45,8 +45,10 @@ def test_a_long_clips_part_is_that_of_the_whole_clip(tmp_path, monkeypatch, kind
     for place, part in zip((0.0, 0.3, 0.999), parts):
         found = long.part(0, crop, place)
         assert len(found) == len(part) == 2000
-        margin = 0 if rate_hz == RATE else 100                                          # the resampling filter's reach
-        assert np.allclose(found[margin : 2000 - margin], part[margin : 2000 - margin], atol=2e-7 if margin == 0 else 3e-6)
+        margin = 0 if rate_hz == RATE else 100  # the resampling filter's reach
+        assert np.allclose(
+            found[margin : 2000 - margin], part[margin : 2000 - margin], atol=2e-7 if margin == 0 else 3e-6
+        )
     assert not long._cache
 
 
@@ -73,4 +75,6 @@ def test_loading_gives_parts_in_order_whatever_the_workers(tmp_path):
     for batch, one, other in zip(batches, *loaded, strict=True):
         for (clip, place), a, b in zip(batch, one, other, strict=True):
             start = Crop(1000, "random").start(round(RATE * (0.5 + 0.1 * clip)), place, RATE)
-            assert np.array_equal(a, b) and np.array_equal(a, (np.arange(start, start + 1000) / 2**23).astype(np.float32))
+            assert np.array_equal(a, b) and np.array_equal(
+                a, (np.arange(start, start + 1000) / 2**23).astype(np.float32)
+            )

@@ -29,8 +29,10 @@ def test_epic_sounds_validation_is_consistent(annotations):
     assert sorted(number for number, _ in classes) == list(range(44)) and len({name for _, name in classes}) == 44
     slices = [epic_sounds.slice_of(row) for row in rows]
     assert not [problem for *_, problem in slices if problem]
-    assert all(round(start_s * 24000) == int(row["start_sample"]) and round(stop_s * 24000) == int(row["stop_sample"])
-               for row, (start_s, stop_s, _) in zip(rows, slices))                    # to the sample
+    assert all(
+        round(start_s * 24000) == int(row["start_sample"]) and round(stop_s * 24000) == int(row["stop_sample"])
+        for row, (start_s, stop_s, _) in zip(rows, slices)
+    )  # to the sample
     moved = {**rows[0], "start_sample": "49000"}
     assert "timestamps are 0.027 s apart" in epic_sounds.slice_of(moved)[2]
     with pytest.raises(AumError, match="lacks the columns class, class_id"):
@@ -49,7 +51,9 @@ def kitchen(annotations, tmp_path):
 
 
 def test_both_tables_are_missed(tmp_path):
-    with pytest.raises(AumError, match=r"has no EPIC_Sounds_train.csv \(or .pkl\) and no EPIC_Sounds_validation.csv \(or .pkl\)\n"):
+    with pytest.raises(
+        AumError, match=r"has no EPIC_Sounds_train.csv \(or .pkl\) and no EPIC_Sounds_validation.csv \(or .pkl\)\n"
+    ):
         prepare("epic_sounds", tmp_path / "out", source=tmp_path)
 
 
@@ -69,7 +73,7 @@ def test_epic_sounds(kitchen, tmp_path, kind):
     assert (clip.labels, clip.group, clip.split) == (("ceramic / wood collision",), "P01_11", "train")
     waveform, rate_hz = load_audio(clip.path, None, clip.start_s, clip.stop_s)
     assert rate_hz == 24000
-    np.testing.assert_array_equal(waveform * 32768, samples[49656:71832])             # to the sample
+    np.testing.assert_array_equal(waveform * 32768, samples[49656:71832])  # to the sample
     assert any("1 of 1 video occurs in several splits" in text for text in report.warnings)
     assert report.normalisation["clips"] == 3
 
@@ -85,8 +89,9 @@ def many_videos(root, participants=6, videos=10, each=20):
             video = f"P{person:02d}_{number:02d}"
             sound(root / f"{video}.wav", None, seconds=1.0, seed=len(rows), rate_hz=24000)
             times = [f"00:00:00.{i:03d},00:00:00.500,{24 * i},12000" for i in range(each)]
-            rows += [f"{video}_{i},P{person:02d},{video},{when},tap,class {i % 3},{i % 3}"
-                     for i, when in enumerate(times)]
+            rows += [
+                f"{video}_{i},P{person:02d},{video},{when},tap,class {i % 3},{i % 3}" for i, when in enumerate(times)
+            ]
     write(root / "EPIC_Sounds_train.csv", "\n".join((COLUMNS, *rows)) + "\n")
     return root
 
@@ -98,7 +103,7 @@ def test_the_share_kept_out_of_training_is_made_of_whole_videos_of_many_people(t
     assert len(val) == 120 and len(train) == 1080
     videos, people = ([{name.path.stem[:size] for name in clips} for clips in (train, val)] for size in (6, 3))
     assert not videos[0] & videos[1] and len(videos[1]) == 6
-    assert len(people[1]) > 1 and people[1] <= people[0]                      # nobody's kitchen is held back whole
+    assert len(people[1]) > 1 and people[1] <= people[0]  # nobody's kitchen is held back whole
 
 
 def test_a_participant_can_be_held_out(tmp_path):
@@ -129,10 +134,12 @@ def test_epic_sounds_pickles(kitchen, tmp_path):
     pandas = pytest.importorskip("pandas")
     root, samples = kitchen
     soundfile.write(root / "P01_11.flac", samples, 24000)
-    with pandas.option_context("future.infer_string", False):                         # as pandas 1 wrote the published ones
+    with pandas.option_context("future.infer_string", False):  # as pandas 1 wrote the published ones
         for name in ("train", "validation"):
             frame = pandas.read_csv(root / f"EPIC_Sounds_{name}.csv")
-            (frame.set_index("annotation_id") if name == "train" else frame).to_pickle(root / f"EPIC_Sounds_{name}.pkl", protocol=4)
+            (frame.set_index("annotation_id") if name == "train" else frame).to_pickle(
+                root / f"EPIC_Sounds_{name}.pkl", protocol=4
+            )
     from_csv, _ = prepared("epic_sounds", tmp_path / "csv", source=root)
     for path in root.glob("*.csv"):
         path.unlink()
@@ -156,9 +163,13 @@ def test_pickles_that_run_code_are_refused(kitchen, tmp_path, attack):
     mark = tmp_path / "ran"
     table = root / "EPIC_Sounds_train.pkl"
     (root / "EPIC_Sounds_train.csv").unlink()
-    content = {"system": Attack(os.system, f"touch {mark}"), "eval": Attack(eval, f"open({str(mark)!r}, 'w')"),
-               "getattr": Attack(getattr, Path(mark), "touch"), "partial": Attack(functools.partial, os.system, f"touch {mark}"),
-               "list": [1, 2]}
+    content = {
+        "system": Attack(os.system, f"touch {mark}"),
+        "eval": Attack(eval, f"open({str(mark)!r}, 'w')"),
+        "getattr": Attack(getattr, Path(mark), "touch"),
+        "partial": Attack(functools.partial, os.system, f"touch {mark}"),
+        "list": [1, 2],
+    }
     with pandas.option_context("future.infer_string", False):
         content["frame"] = pandas.DataFrame({"annotation_id": [Attack(os.system, f"touch {mark}")]})
     table.write_bytes(b"hello" if attack == "text" else pickle.dumps(content[attack]))

@@ -43,12 +43,15 @@ def test_download_is_verified(server, tmp_path):
     sha256 = hashlib.sha256(content).hexdigest()
     download(url + "/good", tmp_path / "file", len(content), sha256)
     assert (tmp_path / "file").read_bytes() == content
-    for size, digest, words in ((len(content), "0" * 64, "another SHA-256"), (len(content) - 1, sha256, "were expected"),
-                                (len(content) + 1, sha256, "were expected")):
+    for size, digest, words in (
+        (len(content), "0" * 64, "another SHA-256"),
+        (len(content) - 1, sha256, "were expected"),
+        (len(content) + 1, sha256, "were expected"),
+    ):
         with pytest.raises(AumError, match=words) as caught:
             download(url + "/good", tmp_path / "wrong", size, digest)
         assert caught.value.fix and caught.value.exit_code == 1
-        assert [path.name for path in tmp_path.iterdir()] == ["file"]                 # what is wrong doesn't stay
+        assert [path.name for path in tmp_path.iterdir()] == ["file"]  # what is wrong doesn't stay
 
 
 def test_download_that_is_complete_is_not_asked_for_again(server, tmp_path):
@@ -63,7 +66,7 @@ def test_space_is_looked_at_first(server, tmp_path, monkeypatch):
     with pytest.raises(AumError, match="of disk.* free") as caught:
         download(server[0] + "/good", tmp_path / "new" / "file")
     assert "--out" in caught.value.fix and not (tmp_path / "new" / "file.part").exists()
-    (tmp_path / "new" / "file.part").write_bytes(server[1][:200_000])                 # 500,000 bytes are left to fetch
+    (tmp_path / "new" / "file.part").write_bytes(server[1][:200_000])  # 500,000 bytes are left to fetch
     download(server[0] + "/good", tmp_path / "new" / "file", len(server[1]))
     with pytest.raises(AumError, match="needs 0.0 GiB"):
         check_space(tmp_path / "not" / "yet", 600_001, "this")
@@ -80,8 +83,10 @@ GOOD = {"a/1.wav": b"one", "a/2.wav": b"two"}
 def test_unpack(tmp_path, make):
     archive = make(tmp_path / "archive", GOOD)
     take(archive, tmp_path / "out")
-    take(archive, tmp_path / "out")                                                   # again, over the old one
-    assert {path.relative_to(tmp_path / "out").as_posix(): path.read_bytes() for path in (tmp_path / "out").rglob("*.wav")} == GOOD
+    take(archive, tmp_path / "out")  # again, over the old one
+    assert {
+        path.relative_to(tmp_path / "out").as_posix(): path.read_bytes() for path in (tmp_path / "out").rglob("*.wav")
+    } == GOOD
     unpack(archive, tmp_path / "some", {"a/1.wav": "x/y.wav"}.get, 1000, lambda name: True, lambda folder: None)
     assert [path.name for path in (tmp_path / "some").rglob("*")] == ["x", "y.wav"]
 
@@ -101,7 +106,14 @@ def test_links_and_devices_are_refused(tmp_path, kind):
     with pytest.raises(AumError, match="a/link.wav is a link or a device"):
         take(archive, tmp_path / "out")
     assert [path.name for path in tmp_path.iterdir()] == ["archive"]
-    unpack(archive, tmp_path / "out", lambda name: name if name == "a/1.wav" else None, 1000, lambda name: True, lambda folder: None)
+    unpack(
+        archive,
+        tmp_path / "out",
+        lambda name: name if name == "a/1.wav" else None,
+        1000,
+        lambda name: True,
+        lambda folder: None,
+    )
     with pytest.raises(AumError, match="is a link"):
         take(zip_with(tmp_path / "zip", GOOD, link="a/3.wav"), tmp_path / "zipped")
 
@@ -112,7 +124,7 @@ def test_bombs_are_refused_by_what_they_declare(tmp_path, make):
     assert archive.stat().st_size < 10_000
     with pytest.raises(AumError, match="would unpack to more than"):
         take(archive, tmp_path / "out", limit=1_000_000)
-    with pytest.raises(AumError, match="would unpack to more than"):                  # also where nobody wants that member
+    with pytest.raises(AumError, match="would unpack to more than"):  # also where nobody wants that member
         unpack(archive, tmp_path / "out", {"a/1.wav": "1.wav"}.get, 1_000_000, lambda name: True, lambda folder: None)
     assert [path.name for path in tmp_path.iterdir()] == ["archive"]
 
@@ -123,7 +135,7 @@ def test_damaged_archives_and_failed_checks_leave_nothing(tmp_path):
     (tmp_path / "text").write_text("no archive")
     changed = tar_with(tmp_path / "changed.tar.gz", {"a.wav": os.urandom(5_000)})
     data = bytearray(changed.read_bytes())
-    data[-6] ^= 255                                                                   # gzip's checksum
+    data[-6] ^= 255  # gzip's checksum
     changed.write_bytes(data)
     for archive in (cut, tmp_path / "text", changed):
         with pytest.raises(AumError, match="no archive, or damaged") as caught:
@@ -133,7 +145,7 @@ def test_damaged_archives_and_failed_checks_leave_nothing(tmp_path):
     def refuse(folder):
         raise AumError(f"{folder / 'a'} is not what it should be")
 
-    with pytest.raises(AumError, match=f"{tmp_path}/good/a is not what"):                # and not where it was unpacked
+    with pytest.raises(AumError, match=f"{tmp_path}/good/a is not what"):  # and not where it was unpacked
         unpack(tar_with(tmp_path / "good", GOOD), tmp_path / "out", lambda name: name, 1000, lambda name: True, refuse)
     assert not [path for path in tmp_path.iterdir() if path.is_dir()]
 
@@ -142,5 +154,12 @@ def test_files_of_others_are_not_replaced(tmp_path):
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "mine.txt").write_text("precious")
     with pytest.raises(AumError, match="files from elsewhere: mine.txt"):
-        unpack(tar_with(tmp_path / "good", GOOD), tmp_path / "out", lambda name: name, 1000, "a".__eq__, lambda folder: None)
+        unpack(
+            tar_with(tmp_path / "good", GOOD),
+            tmp_path / "out",
+            lambda name: name,
+            1000,
+            "a".__eq__,
+            lambda folder: None,
+        )
     assert (tmp_path / "out" / "mine.txt").read_text() == "precious"

@@ -67,9 +67,16 @@ def test_a_table(names, tmp_path):
     assert splits.keys() == {f"{name[0]}-home" for name in SPEAKERS} and all(len(each) == 1 for each in splits.values())
 
 
-@pytest.mark.parametrize("group, words", [
-    ("^(ada|bob)_", "finds no group in 57 of 120 clips"), ("[a-z]+", "no parentheses"), ("(", "no regular expression"),
-    ("folder", "120 of 120 clips"), ("none.csv", "none.csv")])
+@pytest.mark.parametrize(
+    "group, words",
+    [
+        ("^(ada|bob)_", "finds no group in 57 of 120 clips"),
+        ("[a-z]+", "no parentheses"),
+        ("(", "no regular expression"),
+        ("folder", "120 of 120 clips"),
+        ("none.csv", "none.csv"),
+    ],
+)
 def test_what_is_no_group_is_refused(names, tmp_path, group, words):
     with pytest.raises(AumError) as error:
         prepare("folder", tmp_path / "out", source=names, settings=[f"group={group}"])

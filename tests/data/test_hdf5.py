@@ -22,7 +22,10 @@ def tones(path, videos, seconds=4):
     t = np.arange(RATE_HZ // 2) / RATE_HZ
     with h5py.File(path, "w") as file:
         for video in videos:
-            parts = [0.3 * np.sin(2 * np.pi * (2000 if n % 2 else 300) * t) + 0.02 * rng.standard_normal(len(t)) for n in range(2 * seconds)]
+            parts = [
+                0.3 * np.sin(2 * np.pi * (2000 if n % 2 else 300) * t) + 0.02 * rng.standard_normal(len(t))
+                for n in range(2 * seconds)
+            ]
             file[video] = np.concatenate(parts).astype(np.float32)
     return path
 
@@ -41,19 +44,35 @@ def test_decoding(tmp_path, monkeypatch):
         file["short"] = np.arange(-2000, 2000, dtype=np.int16)
         file["slow"] = stereo[:, 0]
         file["slow"].attrs["sample_rate_hz"] = 8000
-        file["bad"], file["empty"], file["text"], file["zero"] = np.array([1, np.nan]), np.zeros(0), "hello", np.zeros(2400)
+        file["bad"], file["empty"], file["text"], file["zero"] = (
+            np.array([1, np.nan]),
+            np.zeros(0),
+            "hello",
+            np.zeros(2400),
+        )
     read = []
     original = Hdf5Sound.buffer_read_into
-    monkeypatch.setattr(Hdf5Sound, "buffer_read_into", lambda self, buffer, dtype: read.append(len(buffer)) or original(self, buffer, dtype))
+    monkeypatch.setattr(
+        Hdf5Sound,
+        "buffer_read_into",
+        lambda self, buffer, dtype: read.append(len(buffer)) or original(self, buffer, dtype),
+    )
     waveform, rate_hz = load_audio(f"{tmp_path}/a.h5::mono", None, 0.1, 0.15)
-    assert rate_hz == RATE_HZ and read == [1200]                                       # the slice, nothing else
+    assert rate_hz == RATE_HZ and read == [1200]  # the slice, nothing else
     np.testing.assert_array_equal(waveform, stereo[2400:3600, 0])
     np.testing.assert_array_equal(load_audio(f"{tmp_path}/a.h5::stereo")[0], stereo.mean(1))
     np.testing.assert_array_equal(load_audio(f"{tmp_path}/a.h5::short")[0] * 32768, np.arange(-2000, 2000))
     assert len(load_audio(f"{tmp_path}/a.h5::mono", 16000)[0]) == 3200
-    assert audio_info(f"{tmp_path}/a.h5::slow").duration_s == 0.6 and check_clip(f"{tmp_path}/a.h5::stereo").channels == 2
-    for name, words in (("bad", "not numbers"), ("empty", "0 samples"), ("text", "is no sound"), ("gone", "has no data set 'gone'"),
-                        ("zero", "silent")):
+    assert (
+        audio_info(f"{tmp_path}/a.h5::slow").duration_s == 0.6 and check_clip(f"{tmp_path}/a.h5::stereo").channels == 2
+    )
+    for name, words in (
+        ("bad", "not numbers"),
+        ("empty", "0 samples"),
+        ("text", "is no sound"),
+        ("gone", "has no data set 'gone'"),
+        ("zero", "silent"),
+    ):
         with pytest.raises(AumError, match=words) as caught:
             check_clip(f"{tmp_path}/a.h5::{name}")
         assert caught.value.fix and caught.value.exit_code == 1
@@ -82,7 +101,9 @@ def test_from_preparing_to_predicting(aum, tmp_path, monkeypatch):
     tones(tmp_path / "EPIC_audio.hdf5", ["P01_11", "P02_01", "P03_01"])
     rows = ["path,start,stop,label,split"] + [
         f"EPIC_audio.hdf5::{video},{n / 2},{n / 2 + 0.5},{'low' if n % 2 == 0 else 'high'},{split}"
-        for video, split in (("P01_11", "train"), ("P02_01", "val"), ("P03_01", "test")) for n in range(8)]
+        for video, split in (("P01_11", "train"), ("P02_01", "val"), ("P03_01", "test"))
+        for n in range(8)
+    ]
     (tmp_path / "table.csv").write_text("\n".join(rows) + "\n")
     result = aum("prepare", "csv", "table.csv", "--json")
     assert result.code == 0 and json.loads(result.out)["splits"]["train"] == {"clips": 8, "seconds": 4.0}

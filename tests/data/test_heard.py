@@ -25,14 +25,18 @@ def warnings(notes) -> list[str]:
 def test_a_clip_is_known_where_its_corpus_was_moved(tmp_path):
     sounds(tmp_path / "here", 2)
     shutil.copytree(tmp_path / "here", tmp_path / "there")
-    here, there = (clip_hashes([Clip(path) for path in sorted((tmp_path / name).rglob("*.wav"))]) for name in ("here", "there"))
+    here, there = (
+        clip_hashes([Clip(path) for path in sorted((tmp_path / name).rglob("*.wav"))]) for name in ("here", "there")
+    )
     assert (here == there).all() and len(set(here)) == 6
 
 
 def test_a_slice_another_size_and_another_folder_are_other_clips(tmp_path):
     one = sounds(tmp_path / "x", 1) / "high" / "0.wav"
     two = sounds(tmp_path / "y", 1, seconds=0.4) / "high" / "0.wav"
-    hashes = clip_hashes([Clip(one), Clip(two), Clip(one, 0.0, 0.2), Clip(one, 0.1, 0.3), Clip(one.parent.parent / "low" / "0.wav")])
+    hashes = clip_hashes(
+        [Clip(one), Clip(two), Clip(one, 0.0, 0.2), Clip(one, 0.1, 0.3), Clip(one.parent.parent / "low" / "0.wav")]
+    )
     assert len(set(hashes)) == 5
 
 
@@ -47,7 +51,10 @@ def test_test_clips_of_training_are_named(trained, corpus, tmp_path):
     other = tmp_path / "other"
     shutil.copytree(corpus, other)
     rows = (corpus / "manifest.csv").read_text().splitlines()
-    tested = [row.replace(",train,", ",test,") if i in (1, 2) else row for i, row in enumerate(sorted(rows[1:], key=lambda r: ",train," not in r), 1)]
+    tested = [
+        row.replace(",train,", ",test,") if i in (1, 2) else row
+        for i, row in enumerate(sorted(rows[1:], key=lambda r: ",train," not in r), 1)
+    ]
     (other / "manifest.csv").write_text("\n".join([rows[0], *tested]) + "\n")
     (other / "manifest.parquet").unlink(missing_ok=True)
     [warning] = warnings(evaluate(trained, other).notes)
@@ -59,12 +66,15 @@ def test_so_are_those_of_the_weights_that_a_training_starts_from(trained, corpus
     (tmp_path / "second").mkdir()
     shutil.copytree(trained / "best", tmp_path / "second" / "best")
     shutil.copy(trained / "recipe.toml", tmp_path / "second")
-    np.save(tmp_path / "second" / HEARD, np.concatenate([clip_hashes(clips), clip_hashes(read_manifest(corpus).split("test"))[:3]]))
+    np.save(
+        tmp_path / "second" / HEARD,
+        np.concatenate([clip_hashes(clips), clip_hashes(read_manifest(corpus).split("test"))[:3]]),
+    )
     said = []
     out = train(tiny("train.epochs=1", f"train.init={tmp_path / 'second'}"), tmp_path / "run", corpus, say=said.append)
     [warning] = warnings(said)
     assert "trained on 3 of the 6 clips of the test split" in warning
-    assert len(read_heard(out)) == len(clips) + 3                    # what the weights heard before counts too
+    assert len(read_heard(out)) == len(clips) + 3  # what the weights heard before counts too
 
 
 def test_a_damaged_list_is_named(trained, tmp_path):
@@ -101,7 +111,9 @@ def test_other_splits_are_drawn_when_asked_for_and_said(tmp_path):
     report = prepare("folder", tmp_path / "data", source=tmp_path / "x", seed=1)
     after = splits(tmp_path / "data")
     moved = [path for path in before if before[path] == "test" and after[path] == "train"]
-    assert moved and any(f"{len(moved)} clips of the earlier test split are in train now" in warning for warning in report.warnings)
+    assert moved and any(
+        f"{len(moved)} clips of the earlier test split are in train now" in warning for warning in report.warnings
+    )
     assert after == splits_of_fresh(tmp_path, seed=1)
 
 

@@ -15,9 +15,11 @@ HEADER = "path,start_s,stop_s,labels,split\n"
 
 @pytest.fixture
 def corpus(tmp_path):
-    clips = [Clip(tmp_path / "c" / "in,side.wav", labels=("/m/1",), split="train", group="ann"),
-             Clip(Path("/else/where.wav"), 0.1, 10.3, ("/m/3", "/m/1"), "val"),
-             Clip(Path("/else/where.wav"), None, 2.0, ("/m/2",), "train")]
+    clips = [
+        Clip(tmp_path / "c" / "in,side.wav", labels=("/m/1",), split="train", group="ann"),
+        Clip(Path("/else/where.wav"), 0.1, 10.3, ("/m/3", "/m/1"), "val"),
+        Clip(Path("/else/where.wav"), None, 2.0, ("/m/2",), "train"),
+    ]
     write_manifest(tmp_path / "c", clips, LABELS, {"clips": 3})
     return tmp_path / "c", clips
 
@@ -36,7 +38,7 @@ def test_round_trip(corpus):
     assert manifest.clips == clips and manifest.labels == LABELS
     assert manifest.label_names == ["Dog, barking", "Cat", "Pfütze"]
     assert json.loads((folder / "report.json").read_text()) == {"clips": 3}
-    assert "\n\"in,side.wav\",,,/m/1,train,ann\n" in (folder / "manifest.csv").read_text()     # relative where inside
+    assert '\n"in,side.wav",,,/m/1,train,ann\n' in (folder / "manifest.csv").read_text()  # relative where inside
 
 
 def test_corpus_can_be_moved(corpus, tmp_path):
@@ -82,21 +84,24 @@ def test_group_is_optional_and_columns_may_be_in_any_order(corpus):
     assert read_manifest(corpus[0]).clips == [Clip(corpus[0] / "x.wav", None, 2.0, ("/m/2",), "train")]
 
 
-@pytest.mark.parametrize("rows, words", [
-    ("a.wav,,,/m/9,train\n", ["row 2", "unknown label '/m/9'"]),
-    ("a.wav,,,/m/1,train\nb.wav,x,,/m/1,train\n", ["row 3", "not a number", "'x'"]),
-    ("a.wav,2,1,/m/1,train\n", ["row 2", "not a stretch"]),
-    ("a.wav,-1,,/m/1,train\n", ["row 2", "not a stretch"]),
-    ("a.wav,nan,,/m/1,train\n", ["row 2", "not a stretch"]),
-    ("a.wav,0,inf,/m/1,train\n", ["row 2", "not a stretch"]),
-    ("a.wav,,,/m/1;/m/1,train\n", ["row 2", "twice"]),
-    ("a.wav,,,,train\n", ["row 2", "no label"]),
-    ("a.wav,,,/m/1,\n", ["row 2", "no split"]),
-    (",,,/m/1,train\n", ["row 2", "no path"]),
-    ("a.wav,,,/m/1\n", ["row 2", "4 values for 5 columns"]),
-    ("a.wav,,,q,train\n" * 9, ["row 2", "row 6", "and 4 more"]),
-    ("", ["lists no clips"]),
-])
+@pytest.mark.parametrize(
+    "rows, words",
+    [
+        ("a.wav,,,/m/9,train\n", ["row 2", "unknown label '/m/9'"]),
+        ("a.wav,,,/m/1,train\nb.wav,x,,/m/1,train\n", ["row 3", "not a number", "'x'"]),
+        ("a.wav,2,1,/m/1,train\n", ["row 2", "not a stretch"]),
+        ("a.wav,-1,,/m/1,train\n", ["row 2", "not a stretch"]),
+        ("a.wav,nan,,/m/1,train\n", ["row 2", "not a stretch"]),
+        ("a.wav,0,inf,/m/1,train\n", ["row 2", "not a stretch"]),
+        ("a.wav,,,/m/1;/m/1,train\n", ["row 2", "twice"]),
+        ("a.wav,,,,train\n", ["row 2", "no label"]),
+        ("a.wav,,,/m/1,\n", ["row 2", "no split"]),
+        (",,,/m/1,train\n", ["row 2", "no path"]),
+        ("a.wav,,,/m/1\n", ["row 2", "4 values for 5 columns"]),
+        ("a.wav,,,q,train\n" * 9, ["row 2", "row 6", "and 4 more"]),
+        ("", ["lists no clips"]),
+    ],
+)
 def test_wrong_rows(corpus, rows, words):
     (corpus[0] / "manifest.csv").write_text(HEADER + rows)
     raises(corpus[0], "manifest.csv", *words)
@@ -112,16 +117,32 @@ def test_missing_columns_and_files(corpus, tmp_path):
     raises(tmp_path / "nothing", "not a prepared corpus", "aum prepare")
 
 
-@pytest.mark.parametrize("rows, word", [
-    ("0,a,A\n1,a,B\n", "twice"), ("0,a,A\n1,b,A\n", "twice"), ("0,a,A\n2,b,B\n", "its place is 1"),
-    ("0,a;b,A\n", "';'"), ("0,,A\n", "empty"), ("x,a,A\n", "row 2"), ("0,a\n", "row 2"), ("", "no labels")])
+@pytest.mark.parametrize(
+    "rows, word",
+    [
+        ("0,a,A\n1,a,B\n", "twice"),
+        ("0,a,A\n1,b,A\n", "twice"),
+        ("0,a,A\n2,b,B\n", "its place is 1"),
+        ("0,a;b,A\n", "';'"),
+        ("0,,A\n", "empty"),
+        ("x,a,A\n", "row 2"),
+        ("0,a\n", "row 2"),
+        ("", "no labels"),
+    ],
+)
 def test_wrong_labels(corpus, rows, word):
     (corpus[0] / "labels.csv").write_text("index,id,name\n" + rows)
     raises(corpus[0], "labels.csv", word)
 
 
-@pytest.mark.parametrize("clip", [Clip(Path("/a.wav"), labels=("nope",), split="train"),
-                                  Clip(Path("/a.wav"), labels=("/m/1",)), Clip(Path("/a.wav"), split="train")])
+@pytest.mark.parametrize(
+    "clip",
+    [
+        Clip(Path("/a.wav"), labels=("nope",), split="train"),
+        Clip(Path("/a.wav"), labels=("/m/1",)),
+        Clip(Path("/a.wav"), split="train"),
+    ],
+)
 def test_writing_nonsense_is_refused_and_leaves_the_old(corpus, clip):
     before = {path.name: path.read_bytes() for path in corpus[0].iterdir()}
     with pytest.raises(AumError):

@@ -27,12 +27,12 @@ def runs(hit: torch.Tensor) -> list[int]:
 
 
 def test_epic_sounds_masks_come_in_pairs_and_are_the_mean():
-    features = randn(300, 1024, 128).double() + 3.0          # in float32 one of 40 million values would be the mean by chance
+    features = randn(300, 1024, 128).double() + 3.0  # in float32 one of 40 million values would be the mean by chance
     before = features.clone()
     masked = mask_features(features, EPIC, seeded(1, 300))
     assert torch.equal(features, before)
     changed = masked != features
-    bands, times = changed.all(1), changed.all(2)                           # (b, mels), (b, frames)
+    bands, times = changed.all(1), changed.all(2)  # (b, mels), (b, frames)
     widths = torch.tensor([sum(runs(row)) for row in bands], dtype=torch.float)
     lengths = torch.tensor([sum(runs(row)) for row in times], dtype=torch.float)
     assert max(len(runs(row)) for row in bands) == max(len(runs(row)) for row in times) == 2
@@ -41,13 +41,16 @@ def test_epic_sounds_masks_come_in_pairs_and_are_the_mean():
     assert abs(widths.mean() - 21.3) < 3 and abs(lengths.mean() - 92) < 12
     row = int(widths.argmax())
     values = masked[row][:, bands[row]].unique()
-    assert len(values) <= 4 and (values - 3.0).abs().max() < 0.02           # each mask has the mean as it then was
+    assert len(values) <= 4 and (values - 3.0).abs().max() < 0.02  # each mask has the mean as it then was
     assert torch.equal(masked, mask_features(features, EPIC, seeded(1, 300)))
 
 
 def test_masking_one_axis_leaves_the_other_alone():
     features = randn(8, 64, 32)
-    for config, axis in ((AugmentConfig(freq_mask=8, masking="epic_sounds"), 1), (AugmentConfig(time_mask=8, masking="epic_sounds"), 2)):
+    for config, axis in (
+        (AugmentConfig(freq_mask=8, masking="epic_sounds"), 1),
+        (AugmentConfig(time_mask=8, masking="epic_sounds"), 2),
+    ):
         changed = mask_features(features, config, seeded(3)) != features
         assert changed.any() and torch.equal(changed.any(axis), changed.all(axis))
 
@@ -56,7 +59,7 @@ def test_noise_is_uniform_at_a_level_of_its_own_for_each_clip():
     features = torch.zeros(400, 50, 20)
     noisy = disturb_features(features, AugmentConfig(feature_noise=0.1), seeded(b=400))
     assert not features.any() and noisy.min() >= 0 and noisy.max() <= 0.1
-    levels = 2 * noisy.mean((1, 2))                                         # uniform in 0 .. 0.1
+    levels = 2 * noisy.mean((1, 2))  # uniform in 0 .. 0.1
     assert levels.min() < 0.002 and levels.max() > 0.098 and abs(levels.mean() - 0.05) < 0.006
     assert (noisy.amax((1, 2)) <= levels * 1.1).all()
 
@@ -131,17 +134,20 @@ def test_the_time_warp_is_the_published_spline_noise_by_noise(monkeypatch):
 def test_the_time_warps_distribution_on_spectrograms():
     """Against 1,500 draws of the published formula on noise spectrograms: where the last frame beside the middle mel is read."""
     frames, mels, b = 1024, 9, 1500
-    features = torch.arange(float(frames))[None, :, None].repeat(b, 1, mels)                # a ramp shows how far it was moved,
-    features[:, :, mels // 2] = randn(b, frames) * 2 - 5                                    # by what the middle mel's energies say
+    features = torch.arange(float(frames))[None, :, None].repeat(b, 1, mels)  # a ramp shows how far it was moved,
+    features[:, :, mels // 2] = randn(b, frames) * 2 - 5  # by what the middle mel's energies say
     ours = displacement(features, seeded(11, b))[:, -1, mels - 1]
     theirs, generator = [], torch.Generator().manual_seed(12)
     for clip in features:
-        moved, place = int(torch.randint(-5, 5, (1,), generator=generator)), int(torch.randint(5, frames - 5, (1,), generator=generator))
+        moved, place = (
+            int(torch.randint(-5, 5, (1,), generator=generator)),
+            int(torch.randint(5, frames - 5, (1,), generator=generator)),
+        )
         noise = torch.randn(3, 3, generator=generator)
         moves = published_displacement(float(clip[place, mels // 2]), moved, noise, mels, frames)[-1, -1]
         theirs.append(float(frames - 1 - (frames - 1 - moves).clamp(0, frames - 1)))
     assert ks_2samp(ours.numpy(), theirs).pvalue > 0.01
-    assert 0.4 < sum(each == 0 for each in theirs) / b < 0.75               # reading beyond the end gives the end
+    assert 0.4 < sum(each == 0 for each in theirs) / b < 0.75  # reading beyond the end gives the end
 
 
 def test_the_time_warp_belongs_to_a_clip_and_reads_between_frames():

@@ -23,17 +23,39 @@ from aumcli.lock import locked
 from aumcli.prepare import prepare
 
 pytest_plugins = ["aum_fixtures"]
-pytestmark = [pytest.mark.usefixtures("on_one_thread"), pytest.mark.skipif(os.name == "nt", reason="names are text there")]
+pytestmark = [
+    pytest.mark.usefixtures("on_one_thread"),
+    pytest.mark.skipif(os.name == "nt", reason="names are text there"),
+]
 
-NAMES = [b"caf\xe9.wav", b"cr\rhere.wav", b"tab\there.wav", b"line\nbreak.wav", b"crlf\r\n.wav", b"\xff\xfe", b"back\\xe9.wav", b"\\x5c\\x5cxe9", "é☃.wav".encode(),
-         "e\u0301.wav".encode(), b"quote\"',;.wav", b" space ", b"\x1b[31m.wav", "\u2028\x85.wav".encode(), b"=1+1.wav", b"#comment", b"\xef\xbb\xbfbom"]
+NAMES = [
+    b"caf\xe9.wav",
+    b"cr\rhere.wav",
+    b"tab\there.wav",
+    b"line\nbreak.wav",
+    b"crlf\r\n.wav",
+    b"\xff\xfe",
+    b"back\\xe9.wav",
+    b"\\x5c\\x5cxe9",
+    "é☃.wav".encode(),
+    "e\u0301.wav".encode(),
+    b"quote\"',;.wav",
+    b" space ",
+    b"\x1b[31m.wav",
+    "\u2028\x85.wav".encode(),
+    b"=1+1.wav",
+    b"#comment",
+    b"\xef\xbb\xbfbom",
+]
 
 
 def tone(path: bytes, hz: float, seed: int) -> None:
     os.makedirs(os.path.dirname(path), exist_ok=True)
     rng = np.random.default_rng(seed)
     with open(path, "wb") as file:
-        soundfile.write(file, 0.3 * np.sin(np.arange(4000) * hz / 1273) + 0.05 * rng.standard_normal(4000), 8000, format="WAV")
+        soundfile.write(
+            file, 0.3 * np.sin(np.arange(4000) * hz / 1273) + 0.05 * rng.standard_normal(4000), 8000, format="WAV"
+        )
 
 
 @pytest.fixture
@@ -49,15 +71,22 @@ def folder(tmp_path) -> bytes:
 def test_a_manifest_gives_back_every_name(tmp_path, monkeypatch, arrow):
     if not arrow:
         monkeypatch.setattr("aumcli.data.parquet._has_pyarrow", lambda: False)
-    clips = [Clip(tmp_path / where / os.fsdecode(name), 0.5, None, ("a",), "train", os.fsdecode(name)) for name in NAMES
-             for where in ("inside", "/elsewhere")]
+    clips = [
+        Clip(tmp_path / where / os.fsdecode(name), 0.5, None, ("a",), "train", os.fsdecode(name))
+        for name in NAMES
+        for where in ("inside", "/elsewhere")
+    ]
     write_manifest(tmp_path, clips, [Label(0, "a", "a")], {})
     assert (tmp_path / "manifest.parquet").exists() == arrow
     assert read_manifest(tmp_path).clips == clips
     (tmp_path / "manifest.parquet").unlink(missing_ok=True)
     assert read_manifest(tmp_path).clips == clips
     (tmp_path / "manifest.csv").read_bytes().decode("utf-8")
-    assert {row["group"] for row in csv_rows(tmp_path / "manifest.csv", ("path", "group"))} >= {"caf\\xe9.wav", "cr\rhere.wav", "back\\x5cxe9.wav"}
+    assert {row["group"] for row in csv_rows(tmp_path / "manifest.csv", ("path", "group"))} >= {
+        "caf\\xe9.wav",
+        "cr\rhere.wav",
+        "back\\x5cxe9.wav",
+    }
 
 
 def test_a_label_keeps_its_name(tmp_path):
@@ -91,7 +120,7 @@ def test_data_in_a_folder_of_such_a_name(folder, tmp_path):
     data = tmp_path / os.fsdecode(b"data\xe9")
     prepare("folder", data, source=Path(os.fsdecode(folder)), split="60/20/20")
     run = quietly(tiny("train.epochs=1"), tmp_path / "run", data)
-    assert evaluate(run).metrics.clips == len(read_manifest(data).split("test"))        # it knows where its data is
+    assert evaluate(run).metrics.clips == len(read_manifest(data).split("test"))  # it knows where its data is
     quietly(tiny(), run, resume=True)
 
 
@@ -103,7 +132,9 @@ def test_such_sounds_in_shards(folder, tmp_path):
     manifest = (tmp_path / "data" / "manifest.csv").read_bytes()
     os.rename(folder, folder + b"-moved")
     quietly(recipe, tmp_path / "shards", tmp_path / "data")
-    assert (tmp_path / "data" / "manifest.csv").read_bytes() == manifest and (tmp_path / "shards" / "best" / "config.json").exists()
+    assert (tmp_path / "data" / "manifest.csv").read_bytes() == manifest and (
+        tmp_path / "shards" / "best" / "config.json"
+    ).exists()
 
 
 def test_a_sound_that_is_left_out_by_such_a_name_is_named(folder, tmp_path, aum):
@@ -111,12 +142,15 @@ def test_a_sound_that_is_left_out_by_such_a_name_is_named(folder, tmp_path, aum)
         file.write(b"no sound")
     result = aum("prepare", "folder", os.fsdecode(folder), "--out", tmp_path / "data")
     assert result.code == 1 and "bad\\xe9" in result.out and not {"\x1b", "\udce9"} & {*result.out}
-    left_out, = json.loads((tmp_path / "data" / "report.json").read_text(encoding="utf-8"))["left_out"]
+    (left_out,) = json.loads((tmp_path / "data" / "report.json").read_text(encoding="utf-8"))["left_out"]
     assert left_out["path"].endswith("bad\\xe9\r\x1b.wav")
-    assert json.loads(aum("prepare", "folder", os.fsdecode(folder), "--out", tmp_path / "data", "--json").out)["left_out"] == [left_out]
+    assert json.loads(aum("prepare", "folder", os.fsdecode(folder), "--out", tmp_path / "data", "--json").out)[
+        "left_out"
+    ] == [left_out]
 
 
 # what looks the same
+
 
 def test_folders_that_look_the_same_are_one_class(tmp_path):
     spelt = [unicodedata.normalize(form, "café") for form in ("NFC", "NFD")]
@@ -126,8 +160,11 @@ def test_folders_that_look_the_same_are_one_class(tmp_path):
     for i in range(5):
         sound(tmp_path / "sounds" / "other" / f"{i}.wav", 2000.0, seed=i)
     report = prepare("folder", tmp_path / "data", source=tmp_path / "sounds")
-    assert report.classes.keys() == {spelt[0], "other"} and sum(cell["clips"] for cell in report.classes[spelt[0]].values()) == 10
-    warning, = [text for text in report.warnings if "look the same" in text]
+    assert (
+        report.classes.keys() == {spelt[0], "other"}
+        and sum(cell["clips"] for cell in report.classes[spelt[0]].values()) == 10
+    )
+    (warning,) = [text for text in report.warnings if "look the same" in text]
     assert "'cafe\\u0301'" in warning and "'caf\\xe9'" in warning
 
 
@@ -135,18 +172,29 @@ def test_split_folders_may_spell_a_class_differently(tmp_path):
     for split, form in (("train", "NFC"), ("val", "NFD"), ("test", "NFD")):
         for name, hz in (("café", 300.0), ("other", 2000.0)):
             for i in range(3):
-                sound(tmp_path / "sounds" / split / unicodedata.normalize(form, name) / f"{i}.wav", hz, seed=hash((split, i)) % 1000)
+                sound(
+                    tmp_path / "sounds" / split / unicodedata.normalize(form, name) / f"{i}.wav",
+                    hz,
+                    seed=hash((split, i)) % 1000,
+                )
     report = prepare("folder", tmp_path / "data", source=tmp_path / "sounds")
-    assert report.classes.keys() == {"café", "other"} and ["look the same" in text for text in report.warnings] == [True]
+    assert report.classes.keys() == {"café", "other"} and ["look the same" in text for text in report.warnings] == [
+        True
+    ]
     assert report.classes["café"].keys() == {"train", "val", "test"}
 
 
 def test_labels_of_a_table_that_look_the_same_are_one_class(tmp_path):
     spelt = [unicodedata.normalize(form, "café") for form in ("NFC", "NFD")]
-    rows = [f"{sound(tmp_path / f'{i}.wav', 300.0, seed=i).name},{name}" for i, name in enumerate([*spelt, "other"] * 10)]
+    rows = [
+        f"{sound(tmp_path / f'{i}.wav', 300.0, seed=i).name},{name}" for i, name in enumerate([*spelt, "other"] * 10)
+    ]
     (tmp_path / "t.csv").write_text("\n".join(["path,label", *rows]), encoding="utf-8")
     report = prepare("csv", tmp_path / "data", source=tmp_path / "t.csv")
-    assert report.classes.keys() == {"café", "other"} and sum(cell["clips"] for cell in report.classes["café"].values()) == 20
+    assert (
+        report.classes.keys() == {"café", "other"}
+        and sum(cell["clips"] for cell in report.classes["café"].values()) == 20
+    )
 
 
 def test_an_ast_list_with_a_mark_before_it(tmp_path):
@@ -158,8 +206,18 @@ def test_an_ast_list_with_a_mark_before_it(tmp_path):
 
 # the journal, and two at once
 
-@pytest.mark.parametrize("damage", [lambda data: bytes(len(data)), lambda data: data[:4096] + bytes(len(data) - 4096), lambda data: data[:1000],
-                                    lambda data: b"", lambda data: data[:20] + bytes(80) + data[100:], lambda data: data[:-3000] + b"\xff" * 3000])
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda data: bytes(len(data)),
+        lambda data: data[:4096] + bytes(len(data) - 4096),
+        lambda data: data[:1000],
+        lambda data: b"",
+        lambda data: data[:20] + bytes(80) + data[100:],
+        lambda data: data[:-3000] + b"\xff" * 3000,
+    ],
+)
 def test_a_damaged_journal_costs_time_only(folder, tmp_path, monkeypatch, damage):
     expected = prepare("folder", tmp_path / "whole", source=Path(os.fsdecode(folder)))
     journal = Journal(tmp_path / "data")
@@ -190,9 +248,18 @@ def test_a_journal_that_is_damaged_while_it_is_open(tmp_path):
 def test_a_second_prepare_into_the_folder_is_refused(folder, tmp_path, aum):
     with locked(tmp_path / "data", "aum prepare"):
         result = aum("prepare", "folder", os.fsdecode(folder), "--out", tmp_path / "data")
-    assert result.code == 2 and f"another aum prepare writes to {tmp_path / 'data'}: process {os.getpid()}" in result.err and "wait" in result.err
+    assert (
+        result.code == 2
+        and f"another aum prepare writes to {tmp_path / 'data'}: process {os.getpid()}" in result.err
+        and "wait" in result.err
+    )
     assert aum("prepare", "folder", os.fsdecode(folder), "--out", tmp_path / "data").code == 0
-    assert {path.name for path in (tmp_path / "data").iterdir()} <= {"manifest.csv", "manifest.parquet", "labels.csv", "report.json"}
+    assert {path.name for path in (tmp_path / "data").iterdir()} <= {
+        "manifest.csv",
+        "manifest.parquet",
+        "labels.csv",
+        "report.json",
+    }
 
 
 def test_prepare_follows_links(folder, tmp_path):
@@ -202,11 +269,17 @@ def test_prepare_follows_links(folder, tmp_path):
         (tmp_path / "data" / name).symlink_to(f"../far/{name}")
     prepare("folder", tmp_path / "data", source=Path(os.fsdecode(folder)))
     assert all((tmp_path / "data" / name).is_symlink() for name in ("manifest.csv", "labels.csv", "report.json"))
-    assert len(read_manifest(tmp_path / "data").clips) == 2 * len(NAMES) and len(list((tmp_path / "far").iterdir())) == 3
+    assert (
+        len(read_manifest(tmp_path / "data").clips) == 2 * len(NAMES) and len(list((tmp_path / "far").iterdir())) == 3
+    )
 
 
 def test_a_class_of_sounds_with_such_names_only(tmp_path):
     for name in CLASSES:
         for number in range(4):
-            tone(os.path.join(os.fsencode(tmp_path), b"sounds", name.encode(), b"\xe9%d.wav" % number), 100 * len(name) + 31, hash(name) % 97 + number)
+            tone(
+                os.path.join(os.fsencode(tmp_path), b"sounds", name.encode(), b"\xe9%d.wav" % number),
+                100 * len(name) + 31,
+                hash(name) % 97 + number,
+            )
     assert prepare("folder", tmp_path / "data", source=tmp_path / "sounds").failures == 0

@@ -21,7 +21,12 @@ from aumcli.prepare import leaks, prepare
 
 @pytest.fixture
 def clips(tmp_path):
-    return Clips.of([Clip(sound(tmp_path / "sounds" / f"{'ab'[n % 2]}" / f"{n}.wav", 300.0, seed=n, seconds=0.1)) for n in range(20)])
+    return Clips.of(
+        [
+            Clip(sound(tmp_path / "sounds" / f"{'ab'[n % 2]}" / f"{n}.wav", 300.0, seed=n, seconds=0.1))
+            for n in range(20)
+        ]
+    )
 
 
 def opened(tmp_path, monkeypatch, clips, workers=2, longest_s=None):
@@ -44,7 +49,7 @@ def test_each_clip_is_opened_once(tmp_path, monkeypatch, clips):
     sound(changed, 300.0, seed=99, seconds=0.2)
     os.utime(clips[4].path, ns=(1, 1))
     results, seen = opened(tmp_path, monkeypatch, Clips.of([*clips, Clip(clips[0].path, 0.0, 0.05)]))
-    assert seen == sorted([changed, clips[4].path, clips[0].path])                     # size, time of change, slice
+    assert seen == sorted([changed, clips[4].path, clips[0].path])  # size, time of change, slice
     assert results[3].duration_s == 0.2 and results[20].duration_s == 0.05
 
 
@@ -95,9 +100,11 @@ def test_a_kill_loses_a_batch_at_most(tmp_path, monkeypatch):
     """A real process, really killed: the next one goes on."""
     for n in range(30):
         sound(tmp_path / "sounds" / f"{'ab'[n % 2]}" / f"{n}.wav", 300.0, seed=n, seconds=0.1)
-    script = ("import time\nfrom aumcli.data import opening\nfrom aumcli.prepare import prepare\nopening.BATCH_CLIPS = 4\ncheck = opening.check_clip\n"
-              "def slow(*how):\n    time.sleep(0.05)\n    return check(*how)\nopening.check_clip = slow\n"
-              f"prepare('folder', {str(tmp_path / 'out')!r}, source={str(tmp_path / 'sounds')!r}, workers=1)\n")
+    script = (
+        "import time\nfrom aumcli.data import opening\nfrom aumcli.prepare import prepare\nopening.BATCH_CLIPS = 4\ncheck = opening.check_clip\n"
+        "def slow(*how):\n    time.sleep(0.05)\n    return check(*how)\nopening.check_clip = slow\n"
+        f"prepare('folder', {str(tmp_path / 'out')!r}, source={str(tmp_path / 'sounds')!r}, workers=1)\n"
+    )
     process = subprocess.Popen([sys.executable, "-c", script])
     count = 0
     deadline = time.time() + 60
@@ -115,12 +122,22 @@ def test_a_kill_loses_a_batch_at_most(tmp_path, monkeypatch):
     seen, check = [], opening.check_clip
     monkeypatch.setattr(opening, "check_clip", lambda path, *how: seen.append(path) or check(path, *how))
     prepare("folder", tmp_path / "out", source=tmp_path / "sounds")
-    assert len(seen) <= 30 - count and (tmp_path / "out" / "manifest.csv").exists() and not (tmp_path / "out" / NAME).exists()
+    assert (
+        len(seen) <= 30 - count
+        and (tmp_path / "out" / "manifest.csv").exists()
+        and not (tmp_path / "out" / NAME).exists()
+    )
 
 
 def test_leaks():
-    clips = [Clip("x", split="train", group="ann"), Clip("x", split="test", group="ann"), Clip("x", split="val", group="bob"),
-             Clip("x", split="train"), Clip("x", split="test")]
+    clips = [
+        Clip("x", split="train", group="ann"),
+        Clip("x", split="test", group="ann"),
+        Clip("x", split="val", group="bob"),
+        Clip("x", split="train"),
+        Clip("x", split="test"),
+    ]
     assert leaks("speaker", clips, lambda clip: clip.group) == [
-        "1 of 2 speakers occurs in several splits (1 in test and train), so figures tell less about unheard speakers: ann"]
+        "1 of 2 speakers occurs in several splits (1 in test and train), so figures tell less about unheard speakers: ann"
+    ]
     assert leaks("speaker", clips[2:], lambda clip: clip.group) == []

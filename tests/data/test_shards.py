@@ -20,8 +20,15 @@ from aumcli.errors import AumError
 from aumcli.prepare import prepare
 
 pytest.importorskip("webdataset")
-KINDS = {"pcm16.wav": dict(subtype="PCM_16"), "stereo.flac": dict(subtype="PCM_16"), "pcm24.wav": dict(subtype="PCM_24"),
-         "float.wav": dict(subtype="FLOAT"), "some.ogg": {}, "some.mp3": {}, "eight.wav": dict(subtype="PCM_U8")}
+KINDS = {
+    "pcm16.wav": dict(subtype="PCM_16"),
+    "stereo.flac": dict(subtype="PCM_16"),
+    "pcm24.wav": dict(subtype="PCM_24"),
+    "float.wav": dict(subtype="FLOAT"),
+    "some.ogg": {},
+    "some.mp3": {},
+    "eight.wav": dict(subtype="PCM_U8"),
+}
 
 
 def corpus(root, rows, **how):
@@ -43,7 +50,11 @@ def everything(out):
 
 
 def test_every_clip_comes_back_to_the_bit(tmp_path):
-    rows = [f"{name},{times},a;b,{split},ann" for name in KINDS for times, split in ((",", "train"), ("0.25,0.75", "train"), ("0.5,", "val"))]
+    rows = [
+        f"{name},{times},a;b,{split},ann"
+        for name in KINDS
+        for times, split in ((",", "train"), ("0.25,0.75", "train"), ("0.5,", "val"))
+    ]
     out = corpus(tmp_path / "x", rows)
     items = everything(out)
     assert len(items) == 21 and read_index(out).splits == {"train": 14, "val": 7}
@@ -61,14 +72,24 @@ def test_every_clip_comes_back_to_the_bit(tmp_path):
                     clip = manifest.clips[int(member[:9])]
                     suffixes[clip.path.name, clip.start_s is None] = member.partition(".")[2]
     assert suffixes == {(name, True): name.partition(".")[2] for name in KINDS} | {
-        (name, False): "wav" if name in ("float.wav", "some.ogg", "some.mp3") else "flac" for name in KINDS}
+        (name, False): "wav" if name in ("float.wav", "some.ogg", "some.mp3") else "flac" for name in KINDS
+    }
 
 
 def test_the_layout_is_the_documented_one(tmp_path):
-    out = corpus(tmp_path / "x", [f"pcm16.wav,{n / 20},{n / 20 + 0.05},{'ab'[n % 2]},{'train' if n < 15 else 'test'},s{n % 3}" for n in range(18)])
+    out = corpus(
+        tmp_path / "x",
+        [
+            f"pcm16.wav,{n / 20},{n / 20 + 0.05},{'ab'[n % 2]},{'train' if n < 15 else 'test'},s{n % 3}"
+            for n in range(18)
+        ],
+    )
     index = json.loads((out / "shards" / "shards.json").read_text())
     assert index["format"] == 1 and index["labels"] == ["a", "b"] and index["splits"] == {"train": 15, "test": 3}
-    assert index["sample_rates_hz"] == {"24000": 18} and [entry["name"] for entry in index["shards"]] == ["train-000000.tar", "test-000000.tar"]
+    assert index["sample_rates_hz"] == {"24000": 18} and [entry["name"] for entry in index["shards"]] == [
+        "train-000000.tar",
+        "test-000000.tar",
+    ]
     assert index["manifest_sha256"] == shards.digest(out / "manifest.csv")
     for entry in index["shards"]:
         path = out / "shards" / entry["name"]
@@ -77,12 +98,12 @@ def test_the_layout_is_the_documented_one(tmp_path):
         names = tar.getnames()
         about = json.load(tar.extractfile(names[1]))
     keys = [int(name[:9]) for name in names[::2]]
-    assert sorted(keys) == list(range(15)) and keys != sorted(keys)                    # shuffled, once and for all
+    assert sorted(keys) == list(range(15)) and keys != sorted(keys)  # shuffled, once and for all
     assert names[0] == f"{keys[0]:09d}.flac" and names[1] == f"{keys[0]:09d}.json"
     assert set(about) == {"labels", "split", "group", "path", "start_s", "stop_s", "sample_rate_hz", "sha256"}
     before = {path.name: path.read_bytes() for path in (out / "shards").iterdir()}
     prepare("csv", out, source=tmp_path / "x" / "t.csv", shards=True, workers=1)
-    assert {path.name: path.read_bytes() for path in (out / "shards").iterdir()} == before     # whatever the workers
+    assert {path.name: path.read_bytes() for path in (out / "shards").iterdir()} == before  # whatever the workers
     prepare("csv", out, source=tmp_path / "x" / "t.csv", shards=True, seed=1)
     assert (out / "shards" / "train-000000.tar").read_bytes() != before["train-000000.tar"]
 
@@ -103,11 +124,17 @@ def test_many_small_shards_and_a_start(tmp_path, monkeypatch):
     groups = [clip.group for clip, *_ in everything(out)]
     assert sorted(groups) == sorted(f"s{n}" for n in range(18))
     first = index.url(index.shards[0])
-    assert [clip.group for clip, *_ in read_shard(first, start=3)] == groups[3:4] and list(read_shard(first, start=9)) == []
+    assert [clip.group for clip, *_ in read_shard(first, start=3)] == groups[3:4] and list(
+        read_shard(first, start=9)
+    ) == []
     monkeypatch.setattr(shards, "SHARD_BYTES", 1)
     (tmp_path / "x" / "t.csv").write_text("path,label,split\npcm16.wav,a,train\npcm24.wav,a,train\n")
     prepare("csv", out, source=tmp_path / "x" / "t.csv", shards=True)
-    assert sorted(path.name for path in (out / "shards").iterdir()) == ["shards.json", "train-000000.tar", "train-000001.tar"]
+    assert sorted(path.name for path in (out / "shards").iterdir()) == [
+        "shards.json",
+        "train-000000.tar",
+        "train-000001.tar",
+    ]
 
 
 def test_an_interrupted_call_keeps_finished_shards(tmp_path, monkeypatch):
@@ -126,7 +153,9 @@ def test_an_interrupted_call_keeps_finished_shards(tmp_path, monkeypatch):
     with pytest.raises(KeyboardInterrupt):
         corpus(root, rows)
     out = root / "out"
-    assert [path.name for path in (out / "shards").iterdir()] == ["train-000000.tar"] and (out / ".prepare.journal").exists()
+    assert [path.name for path in (out / "shards").iterdir()] == ["train-000000.tar"] and (
+        out / ".prepare.journal"
+    ).exists()
     encoded.clear()
     monkeypatch.setattr(shards, "encode_clip", lambda clip: encoded.append(clip) or encode(clip))
     prepare("csv", out, source=root / "t.csv", shards=True)
@@ -138,9 +167,13 @@ def test_damage_is_noticed(tmp_path):
     index = read_index(out)
     path = Path(index.url(index.shards[0]))
     data = path.read_bytes()
-    for name, content, words in (("flipped", data[:30_000] + bytes([data[30_000] ^ 1]) + data[30_001:], "SHA-256"),
-                                 ("cut", data[:60_000], "damaged"), ("short", data[:-512], "in the index"), ("text", b"hello", "damaged"),
-                                 ("header", data[:100] + b"zzz" + data[103:], "damaged")):
+    for name, content, words in (
+        ("flipped", data[:30_000] + bytes([data[30_000] ^ 1]) + data[30_001:], "SHA-256"),
+        ("cut", data[:60_000], "damaged"),
+        ("short", data[:-512], "in the index"),
+        ("text", b"hello", "damaged"),
+        ("header", data[:100] + b"zzz" + data[103:], "damaged"),
+    ):
         path.write_bytes(content)
         with pytest.raises(AumError, match=words) as caught:
             list(read_shard(path, sha256=index.shards[0].sha256))
@@ -156,8 +189,13 @@ def test_tar_files_that_are_no_shards(tmp_path):
                 packed.addfile(info, io.BytesIO(content))
         return tmp_path / "x.tar"
 
-    for members in ([("1.json", b"{}")], [("1.json", b"{}"), ("2.wav", b"")], [("1.flac", b""), ("1.wav", b"")],
-                    [("1.json", b"{}"), ("1.wav", b"")], [("1.json", b"["), ("1.wav", b"")]):
+    for members in (
+        [("1.json", b"{}")],
+        [("1.json", b"{}"), ("2.wav", b"")],
+        [("1.flac", b""), ("1.wav", b"")],
+        [("1.json", b"{}"), ("1.wav", b"")],
+        [("1.json", b"["), ("1.wav", b"")],
+    ):
         with pytest.raises(AumError, match="damaged"):
             list(read_shard(tar(members)))
     with pytest.raises(AumError, match="is no file"):

@@ -17,8 +17,16 @@ from aumcli.errors import AumError
 
 def corpus(groups: int, each: int, folder: str = "/somewhere") -> Manifest:
     """A corpus without a validation split: so many clips of each of so many recorded people."""
-    clips = [Clip(Path(folder) / f"{group}-{number}.wav", labels=("a",), split="train", group=f"who{group}" if groups > 1 else "")
-             for number in range(each) for group in range(groups)]
+    clips = [
+        Clip(
+            Path(folder) / f"{group}-{number}.wav",
+            labels=("a",),
+            split="train",
+            group=f"who{group}" if groups > 1 else "",
+        )
+        for number in range(each)
+        for group in range(groups)
+    ]
     clips.append(Clip(Path(folder) / "test.wav", labels=("a",), split="test"))
     return Manifest(Path(folder), Clips.of(clips), [Label(0, "a", "a")])
 
@@ -29,8 +37,8 @@ def test_a_share_is_kept_out_of_training(share):
     train, val = training_splits(manifest, DataConfig(val_share=share))
     assert sorted([*train, *val], key=str) == sorted(manifest.split("train"), key=str)
     assert not {clip.group for clip in train} & {clip.group for clip in val} and train
-    assert share * 200 <= len(val) < share * 200 + 5 or len(train) == 5     # whole groups; one is always trained on
-    assert [clip for clip in manifest.clips if clip in set(val)] == val     # the manifest's order
+    assert share * 200 <= len(val) < share * 200 + 5 or len(train) == 5  # whole groups; one is always trained on
+    assert [clip for clip in manifest.clips if clip in set(val)] == val  # the manifest's order
 
 
 def test_the_share_depends_on_names_alone():
@@ -49,8 +57,14 @@ def test_an_unknown_group_is_answered_with_some_that_exist():
 
 
 def test_without_groups_files_are_kept_together():
-    slices = [Clip(Path(f"/v/{video}.wav"), start, start + 1.0, ("a",), "train") for video in "abcdefghij" for start in range(20)]
-    train, val = training_splits(Manifest(Path("/v"), Clips.of(slices), [Label(0, "a", "a")]), DataConfig(val_share=0.15))
+    slices = [
+        Clip(Path(f"/v/{video}.wav"), start, start + 1.0, ("a",), "train")
+        for video in "abcdefghij"
+        for start in range(20)
+    ]
+    train, val = training_splits(
+        Manifest(Path("/v"), Clips.of(slices), [Label(0, "a", "a")]), DataConfig(val_share=0.15)
+    )
     assert len(val) == 40 and not {clip.path for clip in train} & {clip.path for clip in val}
 
 
@@ -58,8 +72,11 @@ def test_without_groups_files_are_kept_together():
 def test_a_share_is_near_what_was_asked_for_though_groups_differ_in_size(seed):
     """As EPIC-SOUNDS, whose videos have 1 to about 1200 clips: 5 % are 5 to 6 %, whichever are the long ones."""
     sizes = np.random.default_rng(seed).lognormal(4.2, 1.1, 100).clip(1, 1200).astype(int)
-    clips = [Clip(Path(f"/v/{video}.wav"), float(i), i + 1.0, ("a",), "train", f"{seed}-{video}")
-             for video, size in enumerate(sizes) for i in range(size)]
+    clips = [
+        Clip(Path(f"/v/{video}.wav"), float(i), i + 1.0, ("a",), "train", f"{seed}-{video}")
+        for video, size in enumerate(sizes)
+        for i in range(size)
+    ]
     manifest = Manifest(Path("/v"), Clips.of(clips), [Label(0, "a", "a")])
     train, val = training_splits(manifest, DataConfig(val_share=0.05))
     assert 0.05 * len(clips) <= len(val) <= 0.06 * len(clips) and len(train) + len(val) == len(clips)
@@ -69,16 +86,25 @@ def test_a_share_is_near_what_was_asked_for_though_groups_differ_in_size(seed):
 @pytest.mark.parametrize("names", ["ab", "ba"])
 def test_of_two_groups_the_small_one_is_kept_back(names):
     """Whichever comes first: a share of 30 % is not 90 %."""
-    clips = [Clip(Path(f"/v/{name}{i}.wav"), labels=("a",), split="train", group=name)
-             for name, size in zip(names, (10, 90)) for i in range(size)]
+    clips = [
+        Clip(Path(f"/v/{name}{i}.wav"), labels=("a",), split="train", group=name)
+        for name, size in zip(names, (10, 90))
+        for i in range(size)
+    ]
     train, val = training_splits(Manifest(Path("/v"), Clips.of(clips), [Label(0, "a", "a")]), DataConfig(val_share=0.3))
     assert len(val) == 10 and len(train) == 90
 
 
 def test_a_single_group_has_no_share():
     with pytest.raises(AumError, match="one group"):
-        training_splits(Manifest(Path("/v"), Clips.of(Clip(Path("/v/a.wav"), float(i), i + 1.0, ("a",), "train") for i in range(9)),
-                                 [Label(0, "a", "a")]), DataConfig(val_share=0.1))
+        training_splits(
+            Manifest(
+                Path("/v"),
+                Clips.of(Clip(Path("/v/a.wav"), float(i), i + 1.0, ("a",), "train") for i in range(9)),
+                [Label(0, "a", "a")],
+            ),
+            DataConfig(val_share=0.1),
+        )
 
 
 def test_without_a_share_the_corpus_own_split_is_taken():
@@ -99,8 +125,8 @@ def test_balanced_sampling_evens_the_classes_out():
     batches = epoch_batches(1000, 64, 3, 0, weights)
     drawn = [i for batch in batches for i in batch]
     counts = Counter(labels[i] for i in drawn)
-    assert len(drawn) == 1000 and len(set(drawn)) < 1000                     # as many as there are, with replacement
-    assert abs(counts["rare"] - 500) < 80                                    # 5 standard deviations
+    assert len(drawn) == 1000 and len(set(drawn)) < 1000  # as many as there are, with replacement
+    assert abs(counts["rare"] - 500) < 80  # 5 standard deviations
     assert batches == epoch_batches(1000, 64, 3, 0, weights) != epoch_batches(1000, 64, 3, 1, weights)
     assert epoch_batches(1000, 64, 3, 0, weights) != epoch_batches(1000, 64, 4, 0, weights)
 

@@ -23,7 +23,14 @@ from aumcli.train import train
 
 pytest_plugins = ["aum_fixtures"]
 pytest.importorskip("webdataset")
-PINNED = ("data.fit=[]", "frontend.sample_rate_hz=8000", "frontend.frames=48", "train.ema=0", "train.epochs=2", "augment.mixup=0")
+PINNED = (
+    "data.fit=[]",
+    "frontend.sample_rate_hz=8000",
+    "frontend.frames=48",
+    "train.ema=0",
+    "train.epochs=2",
+    "augment.mixup=0",
+)
 
 
 def make(root: Path, each: int = 20, groups: int = 0) -> Path:
@@ -32,7 +39,9 @@ def make(root: Path, each: int = 20, groups: int = 0) -> Path:
     for name, hz in CLASSES.items():
         for number in range(each + 4):
             path = sound(root / "sounds" / f"{name}-{number}.wav", hz, seed=number)
-            rows.append(f"{path},{name},{'train' if number < each else 'val'},{f'g{number % groups}' if groups else ''}")
+            rows.append(
+                f"{path},{name},{'train' if number < each else 'val'},{f'g{number % groups}' if groups else ''}"
+            )
     (root / "t.csv").write_text("path,label,split,speaker\n" + "\n".join(rows) + "\n")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(shards, "SHARD_CLIPS", 8)
@@ -77,7 +86,10 @@ def test_the_end_of_an_epoch_and_a_part_of_each_batch_can_be_loaded_alone(folder
     train_stream, _ = streams(folder, "data.shuffle_clips=10")
     batches = train_stream.batches(6, 0, 1)
     whole = [*train_stream.load(items(batches), 0, None, 0, 1)]
-    for some, expected in ((batches[4:], whole[4:]), ([batch[1::2] for batch in batches], [each[1::2] for each in whole])):
+    for some, expected in (
+        (batches[4:], whole[4:]),
+        ([batch[1::2] for batch in batches], [each[1::2] for each in whole]),
+    ):
         for got, want in zip(train_stream.load(items(some), 0, None, 0, 1), expected, strict=True):
             assert all(np.array_equal(a, b) for a, b in zip(got, want, strict=True))
 
@@ -98,7 +110,7 @@ def test_the_order_is_well_mixed():
     order = np.arange(4000)
     mixed = np.array(stream._through_buffer(order, 1000, np.random.default_rng(0)))
     assert sorted(mixed) == order.tolist() and abs(np.corrcoef(order, mixed)[0, 1]) < 0.95
-    assert (np.arange(4000) - mixed).min() >= -1000         # no clip is wanted before it can have been read
+    assert (np.arange(4000) - mixed).min() >= -1000  # no clip is wanted before it can have been read
 
 
 def test_memory_is_that_of_the_buffer(folder, monkeypatch):
@@ -113,7 +125,7 @@ def test_memory_is_that_of_the_buffer(folder, monkeypatch):
     train_stream, _ = streams(folder, "data.shuffle_clips=10")
     batches = train_stream.batches(5, 0, 0)
     for number, _ in enumerate(train_stream.load(items(batches), 0, None, 0, 0)):
-        assert len(held) <= 10 + 5 * (number + 2)           # the buffer, what was given, a batch ahead
+        assert len(held) <= 10 + 5 * (number + 2)  # the buffer, what was given, a batch ahead
 
 
 def test_damage_stops_the_run(folder, tmp_path):
@@ -127,7 +139,7 @@ def test_damage_stops_the_run(folder, tmp_path):
     with pytest.raises(AumError, match="damaged") as caught:
         for batch in train_stream.load(items(batches), 0, None, 0, 0):
             for item in batch:
-                if isinstance(item, AumError):              # a clip's own digest: it counts as an unreadable clip
+                if isinstance(item, AumError):  # a clip's own digest: it counts as an unreadable clip
                     raise item
     assert path.name in caught.value.problem
 
@@ -163,7 +175,9 @@ def test_a_share_is_made_of_whole_shards_and_of_nobody_who_is_trained_on(tmp_pat
     (tmp_path / "sounds").rename(tmp_path / "away")
     train_stream, val = streams(made, "data.val_share=0.05")
     assert len(val) == 8 and {clip.split for clip in val.clips} == {"train"}
-    assert not {clip.group for clip in train_stream.clips} & {clip.group for clip in val.clips} and len(train_stream) > 60
+    assert (
+        not {clip.group for clip in train_stream.clips} & {clip.group for clip in val.clips} and len(train_stream) > 60
+    )
 
 
 def test_a_share_of_long_recordings_is_made_of_whole_recordings_in_all_shards(tmp_path):
@@ -225,7 +239,7 @@ def test_evaluating_shards_is_evaluating_their_files(folder, tmp_path, plotless)
         (tmp_path / "sounds").rename(tmp_path / "away")
         streamed = evaluate(tmp_path / "run", data, "val", tmp_path / "eval")
     assert streamed.clips == files.clips and np.array_equal(streamed.targets, files.targets)
-    np.testing.assert_allclose(streamed.scores, files.scores, atol=1e-6)                    # other clips share a batch
+    np.testing.assert_allclose(streamed.scores, files.scores, atol=1e-6)  # other clips share a batch
     assert streamed.metrics.clips == 12
     with pytest.raises(AumError, match="no shards of 'test'; it has"):
         evaluate(tmp_path / "run", data, "test")
@@ -251,6 +265,8 @@ def test_over_http(folder, tmp_path, plotless, monkeypatch, aum):
         server.shutdown()
     with one_thread():
         train(tiny(*PINNED, "train.epochs=1"), tmp_path / "local", folder, **QUIET)
-    weights = {name: (tmp_path / name / "best" / "model.safetensors").read_bytes() for name in ("run", "again", "local")}
+    weights = {
+        name: (tmp_path / name / "best" / "model.safetensors").read_bytes() for name in ("run", "again", "local")
+    }
     assert weights["run"] == weights["again"]
     assert json.loads(Path("data/mine/shards/shards.json").read_text())["base"].endswith("/mine/shards")

@@ -11,15 +11,19 @@ from aumcli.data.manifest import read_manifest
 from aumcli.errors import AumError
 from aumcli.prepare import prepare
 
-LABELS = "index,mid,display_name\n0,/m/09x0r,\"Speech\"\n1,/m/05zppz,\"Male speech, man speaking\"\n2,/t/dd00003,\"Male singing\"\n"
+LABELS = 'index,mid,display_name\n0,/m/09x0r,"Speech"\n1,/m/05zppz,"Male speech, man speaking"\n2,/t/dd00003,"Male singing"\n'
 
 # csv
+
 
 def test_csv_with_all_columns(tmp_path):
     for number in range(4):
         sound(tmp_path / "sounds" / f"{number}.wav", 300.0, seconds=2.0, seed=number)
-    table = write(tmp_path / "sounds" / "mine.csv", "fname,tags,onset,end,subset,speaker,remark\n0.wav,dog|cat,0.5,1.5,Training,ann,x\n"
-                  "1.wav,cat,,,validation,bob,\n2.wav,dog,1,,test,ann,\n3.wav,,,,train,eve,\n")
+    table = write(
+        tmp_path / "sounds" / "mine.csv",
+        "fname,tags,onset,end,subset,speaker,remark\n0.wav,dog|cat,0.5,1.5,Training,ann,x\n"
+        "1.wav,cat,,,validation,bob,\n2.wav,dog,1,,test,ann,\n3.wav,,,,train,eve,\n",
+    )
     report, clips = prepared("csv", tmp_path / "out", source=table, settings=["separator=|"])
     assert splits(report) == {"train": 1, "val": 1, "test": 1} and report.multi_label
     clip = clips[str(tmp_path / "sounds" / "0.wav") + "@0.5"]
@@ -53,12 +57,21 @@ def test_csv_without_split_keeps_groups_together(tmp_path):
         prepare("csv", tmp_path / "out", source=table, split="80/10/10", settings=["split=speaker"])
 
 
-@pytest.mark.parametrize("text, settings, words", [
-    ("a,b\n1,2\n", [], "no column that could be the path or the label; it has a, b"), ("", [], "no first line"),
-    ("path,label\nx.wav\n", [], "row 2: 1 value for 2 columns"), ("path,label\n,a\n", [], "row 2: no path"),
-    ("path,label,start\nx.wav,a,soon\n", [], "row 2: could not convert"), ("path,label\n", ["label=kind"], "has no column kind"),
-    ("path,label,split\nx.wav,a,\n", [], "row 2: no split"), ("path,label\n", ["colour=red"], "no setting colour"),
-    ("path,label\nx.wav,\"a\n" + "x" * 2_000_000, [], "not a CSV file"), ("path,label\nx.wav,a;\x00\n", ["label"], "not key=value")])
+@pytest.mark.parametrize(
+    "text, settings, words",
+    [
+        ("a,b\n1,2\n", [], "no column that could be the path or the label; it has a, b"),
+        ("", [], "no first line"),
+        ("path,label\nx.wav\n", [], "row 2: 1 value for 2 columns"),
+        ("path,label\n,a\n", [], "row 2: no path"),
+        ("path,label,start\nx.wav,a,soon\n", [], "row 2: could not convert"),
+        ("path,label\n", ["label=kind"], "has no column kind"),
+        ("path,label,split\nx.wav,a,\n", [], "row 2: no split"),
+        ("path,label\n", ["colour=red"], "no setting colour"),
+        ('path,label\nx.wav,"a\n' + "x" * 2_000_000, [], "not a CSV file"),
+        ("path,label\nx.wav,a;\x00\n", ["label"], "not key=value"),
+    ],
+)
 def test_csv_mistakes(tmp_path, text, settings, words):
     with pytest.raises(AumError, match=words) as caught:
         prepare("csv", tmp_path / "out", source=write(tmp_path / "t.csv", text), settings=settings)
@@ -67,14 +80,26 @@ def test_csv_mistakes(tmp_path, text, settings, words):
 
 # AST's lists
 
+
 def lists(root):
     for number in range(4):
         sound(root / "audio" / f"{number}.wav", 300.0, seed=number)
     write(root / "class_labels_indices.csv", LABELS)
-    write(root / "balanced_train_data.json", json.dumps({"data": [
-        {"wav": "audio/0.wav", "labels": "/m/09x0r,/m/05zppz"}, {"wav": str(root / "audio" / "1.wav"), "labels": "/t/dd00003"}]}))
+    write(
+        root / "balanced_train_data.json",
+        json.dumps(
+            {
+                "data": [
+                    {"wav": "audio/0.wav", "labels": "/m/09x0r,/m/05zppz"},
+                    {"wav": str(root / "audio" / "1.wav"), "labels": "/t/dd00003"},
+                ]
+            }
+        ),
+    )
     write(root / "eval_data.json", json.dumps({"data": [{"wav": "audio/2.wav", "labels": "/m/09x0r"}]}))
-    write(root / "esc_valid.json", json.dumps({"data": [{"wav": "audio/3.wav", "labels": "Male speech, man speaking"}]}))
+    write(
+        root / "esc_valid.json", json.dumps({"data": [{"wav": "audio/3.wav", "labels": "Male speech, man speaking"}]})
+    )
     return root
 
 
@@ -86,15 +111,24 @@ def test_ast_json(tmp_path, monkeypatch):
     clips = read_manifest("data/esc").clips
     assert clips[0].labels == ("/m/09x0r", "/m/05zppz") and clips[1].path == root / "audio" / "1.wav"
     assert clips.of_split("val")[0].labels == ("/m/05zppz",)
-    only = prepare("ast-json", tmp_path / "two", source=root, settings=["train=eval_data.json", "labels=class_labels_indices.csv"])
+    only = prepare(
+        "ast-json", tmp_path / "two", source=root, settings=["train=eval_data.json", "labels=class_labels_indices.csv"]
+    )
     assert splits(only) == {"train": 1}
 
 
-@pytest.mark.parametrize("name, text, words", [
-    ("eval_data.json", "[]", "is not"), ("eval_data.json", '{"data": [{"wav": "x"}]}', "item 0 has no wav or no labels"),
-    ("eval_data.json", '{"data": [{"wav": "x", "labels": "/m/other"}]}', "lacks the label /m/other"), ("eval_data.json", "{", "is not"),
-    ("test.json", '{"data": []}', "several files for test"), ("class_labels_indices.csv", "mid,name\n", "lacks the column index"),
-    ("eval_data.json", "[" * 100_000, "is not")])
+@pytest.mark.parametrize(
+    "name, text, words",
+    [
+        ("eval_data.json", "[]", "is not"),
+        ("eval_data.json", '{"data": [{"wav": "x"}]}', "item 0 has no wav or no labels"),
+        ("eval_data.json", '{"data": [{"wav": "x", "labels": "/m/other"}]}', "lacks the label /m/other"),
+        ("eval_data.json", "{", "is not"),
+        ("test.json", '{"data": []}', "several files for test"),
+        ("class_labels_indices.csv", "mid,name\n", "lacks the column index"),
+        ("eval_data.json", "[" * 100_000, "is not"),
+    ],
+)
 def test_ast_json_mistakes(tmp_path, name, text, words):
     write(lists(tmp_path / "x") / name, text)
     with pytest.raises(AumError, match=words):

@@ -31,7 +31,13 @@ def recordings(tmp_path_factory):
     names = [*CLASSES]
     for number in range(30):
         rate_hz = (8000, 44100, 16000)[number % 3]
-        sound(folder / f"{number:02d}.wav", CLASSES[names[number % 3]], seconds=(0.2, 0.5, 1.7, 6.0)[number % 4], seed=number, rate_hz=rate_hz)
+        sound(
+            folder / f"{number:02d}.wav",
+            CLASSES[names[number % 3]],
+            seconds=(0.2, 0.5, 1.7, 6.0)[number % 4],
+            seed=number,
+            rate_hz=rate_hz,
+        )
     (folder / "17.wav").write_text("no sound")
     return folder
 
@@ -40,7 +46,15 @@ def values(predictions):
     """Everything that is said, numbers apart from words."""
     words, numbers = [], []
     for each in predictions:
-        words.append((each.path, each.problem, each.windows, each.labels[:1] and each.labels[0][0], [event.label for event in each.events]))
+        words.append(
+            (
+                each.path,
+                each.problem,
+                each.windows,
+                each.labels[:1] and each.labels[0][0],
+                [event.label for event in each.events],
+            )
+        )
         scores = dict(each.labels)
         numbers += [each.duration_s, *(scores[name] for name in sorted(scores))]
         numbers += [x for event in each.events for x in (event.start_s, event.stop_s, event.score)]
@@ -52,8 +66,10 @@ def test_threads_and_batches_do_not_change_anything(model, recordings, threads):
     before = torch.get_num_threads()
     torch.set_num_threads(threads)
     try:
-        results = [values(predict_files(model, find_clips([recordings]), workers=workers, batch_size=batch, hop_s=0.1))
-                   for workers, batch in ((1, 1), (4, 64), (4, 5), (1, 64))]
+        results = [
+            values(predict_files(model, find_clips([recordings]), workers=workers, batch_size=batch, hop_s=0.1))
+            for workers, batch in ((1, 1), (4, 64), (4, 5), (1, 64))
+        ]
     finally:
         torch.set_num_threads(before)
     for words, numbers in results[1:]:
@@ -68,7 +84,9 @@ def test_groups_depend_on_the_files_alone_and_begin_with_fresh_batches(model, re
     assert len(groups) > 3
     done = len(groups[0]) + len(groups[1])
     again = list(predict_groups(model, sources[done:], config))
-    assert [[each.to_record() for each in group] for group in again] == [[each.to_record() for each in group] for group in groups[2:]]
+    assert [[each.to_record() for each in group] for group in again] == [
+        [each.to_record() for each in group] for group in groups[2:]
+    ]
 
 
 def test_same_as_the_classifier(model, recordings):
@@ -77,14 +95,19 @@ def test_same_as_the_classifier(model, recordings):
         expected = model.score([waveform])[0]
         assert prediction.windows == len(model.windows(waveform)) > 3
         np.testing.assert_allclose([dict(prediction.labels)[name] for name in model.labels], expected, atol=1e-5)
-        np.testing.assert_allclose([score for _, score in model.predict(prediction.path)], [score for _, score in prediction.labels], atol=1e-5)
+        np.testing.assert_allclose(
+            [score for _, score in model.predict(prediction.path)], [score for _, score in prediction.labels], atol=1e-5
+        )
 
 
 def test_events_are_those_of_the_file_cut_by_hand(model, tmp_path):
     """Every window cut out with another program and labelled alone."""
     rng = np.random.default_rng(5)
     names = [*CLASSES]
-    parts = [sound(tmp_path / f"part{i}.wav", CLASSES[names[rng.integers(3)]], seconds=rng.uniform(0.4, 2), seed=i) for i in range(12)]
+    parts = [
+        sound(tmp_path / f"part{i}.wav", CLASSES[names[rng.integers(3)]], seconds=rng.uniform(0.4, 2), seed=i)
+        for i in range(12)
+    ]
     wave = np.concatenate([soundfile.read(path)[0] for path in parts])
     soundfile.write(tmp_path / "long.wav", wave, RATE_HZ, subtype="FLOAT")
     (whole,) = predict_files(model, [tmp_path / "long.wav"], threshold=0.3)
@@ -103,8 +126,11 @@ def test_events_are_those_of_the_file_cut_by_hand(model, tmp_path):
                     own.append([start, start + size, score])
     expected = sorted((start, stop, name, score) for name, own in spans.items() for start, stop, score in own)
     assert len(expected) > 4 and len({name for _, _, name, _ in expected}) > 1
-    got = sorted((round(event.start_s * RATE_HZ, 6), round(event.stop_s * RATE_HZ, 6), event.label, event.score) for event in whole.events)
-    assert [each[:3] for each in got] == [each[:3] for each in expected]                     # to the sample
+    got = sorted(
+        (round(event.start_s * RATE_HZ, 6), round(event.stop_s * RATE_HZ, 6), event.label, event.score)
+        for event in whole.events
+    )
+    assert [each[:3] for each in got] == [each[:3] for each in expected]  # to the sample
     np.testing.assert_allclose([each[3] for each in got], [each[3] for each in expected], atol=1e-5)
 
 
@@ -133,9 +159,26 @@ def test_long_files_come_in_blocks(tmp_path, monkeypatch):
     assert max(map(len, blocks)) < 1000 and np.array_equal(np.concatenate(blocks), whole) and info.duration_s == 3
 
 
-@pytest.mark.parametrize("config", [AudioMambaConfig(width=16, depth=2, state_size=4, n_classes=3, n_mels=32, frames=32, patch_mels=16, patch_frames=8),
-                                    SpectrogramTransformerConfig(width=16, depth=1, heads=2, n_classes=3, n_mels=32, frames=32, patch_mels=16,
-                                                                 patch_frames=8, overlap=2, distilled=True)])
+@pytest.mark.parametrize(
+    "config",
+    [
+        AudioMambaConfig(
+            width=16, depth=2, state_size=4, n_classes=3, n_mels=32, frames=32, patch_mels=16, patch_frames=8
+        ),
+        SpectrogramTransformerConfig(
+            width=16,
+            depth=1,
+            heads=2,
+            n_classes=3,
+            n_mels=32,
+            frames=32,
+            patch_mels=16,
+            patch_frames=8,
+            overlap=2,
+            distilled=True,
+        ),
+    ],
+)
 def test_a_network_at_another_length(config):
     network = build_network(config).eval()
     step = config.patch_frames - config.overlap
@@ -144,7 +187,9 @@ def test_a_network_at_another_length(config):
     features = torch.randn(2, frames, 32)
     with torch.inference_mode():
         assert longer(features).shape == (2, 3)
-        assert torch.equal(at_length(network, config.frames)(features[:, : config.frames]), network(features[:, : config.frames]))
+        assert torch.equal(
+            at_length(network, config.frames)(features[:, : config.frames]), network(features[:, : config.frames])
+        )
     (name,) = [name for name, _ in network.named_parameters() if name.endswith("pos_embed")]
     expected = resize_positions(network.get_parameter(name), network.config.grid, longer.config.grid)
     assert torch.equal(longer.get_parameter(name), expected) and network.config.frames == config.frames
@@ -154,7 +199,9 @@ def test_a_network_at_another_length(config):
 
 def test_whole_clips_in_one_pass(model, recordings):
     size = model.window_samples[0]
-    for prediction in predict_files(model, [recordings / "03.wav", recordings / "00.wav", recordings / "17.wav"], whole=True, threshold=0.4):
+    for prediction in predict_files(
+        model, [recordings / "03.wav", recordings / "00.wav", recordings / "17.wav"], whole=True, threshold=0.4
+    ):
         if prediction.problem:
             continue
         waveform, _ = load_audio(prediction.path, RATE_HZ)
@@ -162,7 +209,9 @@ def test_whole_clips_in_one_pass(model, recordings):
         assert prediction.windows == 1 and (longer is model) == (len(waveform) <= size)
         patch = model.config.model.patch_frames
         assert 0 <= longer.config.frontend.frames - model.frontend.n_frames(len(waveform)) < patch or longer is model
-        np.testing.assert_allclose(dict(prediction.labels)[model.labels[0]], longer.score_windows([waveform])[0, 0], atol=1e-5)
+        np.testing.assert_allclose(
+            dict(prediction.labels)[model.labels[0]], longer.score_windows([waveform])[0, 0], atol=1e-5
+        )
         assert all((event.start_s, event.stop_s) == (0.0, prediction.duration_s) for event in prediction.events)
 
 
@@ -181,14 +230,24 @@ def test_thresholds_are_the_models_own_unless_one_is_named(model):
     assert model.config.thresholds is not None and len(model.config.thresholds) == 3
     np.testing.assert_allclose(thresholds(model, predict_config()), model.config.thresholds, atol=1e-6)
     assert thresholds(model, predict_config(threshold=0.25)).tolist() == [0.25] * 3
-    without = Classifier(model.network, ModelConfig.model_validate(model.config.model_dump() | {"thresholds": None}), "other")
+    without = Classifier(
+        model.network, ModelConfig.model_validate(model.config.model_dump() | {"thresholds": None}), "other"
+    )
     assert thresholds(without, predict_config()).tolist() == [0.5] * 3
 
 
-@pytest.mark.parametrize("settings, words", [(dict(window_s=0.5, hop_s=0.6), "left out"), (dict(hop_s=1e-9), "less than a sample"),
-                                             (dict(whole=True, hop_s=1.0), "no windows"), (dict(smooth=2), "not odd"),
-                                             (dict(threshold=1.5), "threshold has to be less than or equal to 1, not 1.5"),
-                                             (dict(batch_size=0), "give --batch such a value"), (dict(tob=1), "there is no setting tob")])
+@pytest.mark.parametrize(
+    "settings, words",
+    [
+        (dict(window_s=0.5, hop_s=0.6), "left out"),
+        (dict(hop_s=1e-9), "less than a sample"),
+        (dict(whole=True, hop_s=1.0), "no windows"),
+        (dict(smooth=2), "not odd"),
+        (dict(threshold=1.5), "threshold has to be less than or equal to 1, not 1.5"),
+        (dict(batch_size=0), "give --batch such a value"),
+        (dict(tob=1), "there is no setting tob"),
+    ],
+)
 def test_settings_that_do_not_go_together(model, settings, words):
     with pytest.raises(AumError, match=words) as caught:
         window_samples(model, predict_config(**settings))

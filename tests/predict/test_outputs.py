@@ -15,14 +15,32 @@ import pytest
 from safetensors.torch import load_file, save_file
 from tiny import CLASSES, sound
 
-from aumcli.predict import formats, journal as journals
+from aumcli.predict import formats
+from aumcli.predict import journal as journals
 from aumcli.predict.journal import Journal
 
 pytest_plugins = ["aum_fixtures"]
-pytestmark = [pytest.mark.usefixtures("on_one_thread"), pytest.mark.skipif(os.name == "nt", reason="needs links, FIFOs and names of any bytes")]
+pytestmark = [
+    pytest.mark.usefixtures("on_one_thread"),
+    pytest.mark.skipif(os.name == "nt", reason="needs links, FIFOs and names of any bytes"),
+]
 
-NAMES = [b"caf\xe9.wav", b"cr\rhere.wav", b"tab\there.wav", b"line\nbreak.wav", b"esc\x1b[31m.wav", "é☃.wav".encode(), "e\u0301.wav".encode(),
-         b"back\\xe9.wav", b"#?%41&.wav", b"-dash.wav", b" space .wav", b"quote\"'.wav", b"a" * 248 + b".wav", "é".encode() * 125 + b".wav"]
+NAMES = [
+    b"caf\xe9.wav",
+    b"cr\rhere.wav",
+    b"tab\there.wav",
+    b"line\nbreak.wav",
+    b"esc\x1b[31m.wav",
+    "é☃.wav".encode(),
+    "e\u0301.wav".encode(),
+    b"back\\xe9.wav",
+    b"#?%41&.wav",
+    b"-dash.wav",
+    b" space .wav",
+    b"quote\"'.wav",
+    b"a" * 248 + b".wav",
+    "é".encode() * 125 + b".wav",
+]
 
 
 @pytest.fixture(autouse=True)
@@ -57,8 +75,18 @@ def shown(raw: bytes) -> str:
 
 # links, FIFOs, devices
 
-@pytest.mark.parametrize("options", [("--out", "l.json"), ("--out", "l.csv"), ("--out", "l.parquet"), ("--html", "l.html"), ("--embed", "l.npy"),
-                                     ("--embed", "l.parquet")])
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        ("--out", "l.json"),
+        ("--out", "l.csv"),
+        ("--out", "l.parquet"),
+        ("--html", "l.html"),
+        ("--embed", "l.npy"),
+        ("--embed", "l.parquet"),
+    ],
+)
 def test_links_are_followed(predict, options):
     name = options[1]
     Path("far").mkdir()
@@ -67,12 +95,14 @@ def test_links_are_followed(predict, options):
     link = Path(name)
     assert link.is_symlink() and Path("far", name).stat().st_size > 100
     predict("rec", options[0], f"plain{link.suffix}")
-    if link.suffix != ".html":                              # a page has paths relative to itself
+    if link.suffix != ".html":  # a page has paths relative to itself
         assert Path("far", name).read_bytes() == Path(f"plain{link.suffix}").read_bytes()
     assert sorted(path.name for path in Path("far").iterdir()) == [name]
 
 
-@pytest.mark.parametrize("options, suffix", [(("--out",), "jsonl"), (("--out",), "parquet"), (("--html",), "html"), (("--embed",), "npy")])
+@pytest.mark.parametrize(
+    "options, suffix", [(("--out",), "jsonl"), (("--out",), "parquet"), (("--html",), "html"), (("--embed",), "npy")]
+)
 def test_a_fifo_gets_what_a_file_would(predict, options, suffix):
     os.mkfifo(f"f.{suffix}")
     got = []
@@ -96,7 +126,12 @@ def test_standard_output_by_any_name(predict, out):
 
 def test_a_page_on_standard_output_stands_alone(predict):
     result = predict("rec", "--html", "-")
-    assert result.code == 0 and result.out.startswith("<!doctype html>") and result.out.endswith("</html>\n") and not Path("-").exists()
+    assert (
+        result.code == 0
+        and result.out.startswith("<!doctype html>")
+        and result.out.endswith("</html>\n")
+        and not Path("-").exists()
+    )
     assert "written twice" in predict("rec", "--html", "-", "--out", "-").err
     assert predict("rec", "--html", "p.html", "--out", "-", "--format", "csv").out.startswith("path,kind")
 
@@ -120,6 +155,7 @@ def test_eval_writes_where_it_is_told_to(aum, trained):
 
 
 # names
+
 
 def test_names_of_any_bytes_in_every_format(predict, odd):
     parquet = pytest.importorskip("pyarrow.parquet")
@@ -161,7 +197,7 @@ def test_names_of_any_bytes_are_gone_on_with(predict, odd):
 def test_names_of_any_bytes_in_a_page(predict, odd, monkeypatch):
     from aumcli.predict import page
 
-    monkeypatch.setattr(page, "FILE_MB", 0)                 # so that sounds are played from their files
+    monkeypatch.setattr(page, "FILE_MB", 0)  # so that sounds are played from their files
     assert predict(odd, "--html", "p.html").code == 0
     text = Path("p.html").read_bytes().decode("utf-8")
     assert "odd/caf%E9.wav" in text and "odd/%23%3F%2541%26.wav" in text and "caf\\\\xe9.wav" in text
@@ -170,10 +206,18 @@ def test_names_of_any_bytes_in_a_page(predict, odd, monkeypatch):
 def test_hundreds_of_random_names(predict):
     """Of all bytes, of what means something to some format, of characters that aren't what they look like; none is lost in any format."""
     rng, content, raw = random.Random(1), Path("rec/low.wav").read_bytes(), set()
-    kinds = (bytes(range(1, 256)), b"\\x5ce9\"',;\r\n\t ", "é☃😀e\u0301\u2028\u202e\ufeff".encode(), b"$`%#?&<>|*[]{}~!")
+    kinds = (
+        bytes(range(1, 256)),
+        b"\\x5ce9\"',;\r\n\t ",
+        "é☃😀e\u0301\u2028\u202e\ufeff".encode(),
+        b"$`%#?&<>|*[]{}~!",
+    )
     while len(raw) < 400:
-        name = bytes(rng.choice(rng.choice(kinds)) for _ in range(rng.choice((1, 3, 8, 40, 250)))).replace(b"/", b"")[:251] + b".wav"
-        if not name.startswith(b"."):                   # which are hidden
+        name = (
+            bytes(rng.choice(rng.choice(kinds)) for _ in range(rng.choice((1, 3, 8, 40, 250)))).replace(b"/", b"")[:251]
+            + b".wav"
+        )
+        if not name.startswith(b"."):  # which are hidden
             raw.add(name)
     Path("fuzz").mkdir()
     for name in raw:
@@ -187,7 +231,9 @@ def test_hundreds_of_random_names(predict):
     assert {json.loads(line)["path"] for line in Path("r.jsonl").read_bytes().split(b"\n")[:-1]} == expected
     assert len([*Path("r").iterdir()]) == 400
     lines = predict("fuzz", "--format", "raven", "--threshold", 0.2).out.split("\n")
-    assert len({line.split("\t")[7] for line in lines[1:-1]}) == 400 and {line.count("\t") for line in lines[:-1]} == {10}
+    assert len({line.split("\t")[7] for line in lines[1:-1]}) == 400 and {line.count("\t") for line in lines[:-1]} == {
+        10
+    }
     assert "400 clips" in predict("fuzz", "--html", "p.html", "--out", "q.csv", "--resume").err
 
 
@@ -196,7 +242,7 @@ def test_a_bad_file_by_a_bad_name_costs_itself(predict, odd):
     for name in ("r.json", "r.csv", "r.parquet"):
         result = predict(odd, "--out", name)
         assert result.code == 1 and "14 clips" in result.err
-    failed, = json.loads(Path("r.json").read_bytes())["failed"]
+    (failed,) = json.loads(Path("r.json").read_bytes())["failed"]
     assert failed["path"] == "odd/bad\\xe9.m4a" and "ffmpeg -i $'odd/bad\\xe9.m4a' $'odd/bad\\xe9.wav'" in failed["fix"]
 
 
@@ -204,7 +250,10 @@ def test_a_bad_file_by_a_bad_name_costs_itself(predict, odd):
 def test_an_output_of_a_long_name_is_gone_on_with(predict, length):
     out = "x" * length + ".json"
     assert predict("rec", "--out", out, "--resume").code == 0
-    assert "0 clips" in predict("rec", "--out", out, "--resume").err and len(json.loads(Path(out).read_text())["clips"]) == 3
+    assert (
+        "0 clips" in predict("rec", "--out", out, "--resume").err
+        and len(json.loads(Path(out).read_text())["clips"]) == 3
+    )
 
 
 def test_parts_of_an_output_of_a_long_name(predict, monkeypatch):
@@ -218,12 +267,17 @@ def test_parts_of_an_output_of_a_long_name(predict, monkeypatch):
 
 
 def test_a_name_that_is_too_long_is_said_before_the_work(predict):
-    for options in (("--out", "x" * 252 + ".json"), ("--html", "x" * 256), ("--embed", "x" * 251 + ".npy")):   # which has a .json beside it
+    for options in (
+        ("--out", "x" * 252 + ".json"),
+        ("--html", "x" * 256),
+        ("--embed", "x" * 251 + ".npy"),
+    ):  # which has a .json beside it
         result = predict("rec", *options)
         assert result.code == 2 and "File name too long" in result.err and "clips/s" not in result.err
 
 
 # one call at a time
+
 
 def test_two_calls_for_one_output(predict, monkeypatch):
     append, refused = Journal.append, []
@@ -232,31 +286,70 @@ def test_two_calls_for_one_output(predict, monkeypatch):
         if not refused:
             refused.append(None)
             for options in ((), ("--resume",)):
-                refused.append(subprocess.run([sys.executable, "-m", "aumcli", "predict", "rec", "--model", MODEL, "--out", "r.csv", *options],
-                                              capture_output=True, text=True))
+                refused.append(
+                    subprocess.run(
+                        [
+                            sys.executable,
+                            "-m",
+                            "aumcli",
+                            "predict",
+                            "rec",
+                            "--model",
+                            MODEL,
+                            "--out",
+                            "r.csv",
+                            *options,
+                        ],
+                        capture_output=True,
+                        text=True,
+                    )
+                )
         append(self, *arguments)
 
     MODEL = predict.__closure__[1].cell_contents
     monkeypatch.setattr(Journal, "append", meanwhile)
     assert predict("rec", "--out", "r.csv").code == 0
     for result in refused[1:]:
-        assert result.returncode == 2 and "another call is writing r.csv.journal" in result.stderr and "wait" in result.stderr
-    assert len({row["path"] for row in csv.DictReader(open("r.csv", newline=""))}) == 3 and not Path("r.csv.journal").exists()
+        assert (
+            result.returncode == 2
+            and "another call is writing r.csv.journal" in result.stderr
+            and "wait" in result.stderr
+        )
+    assert (
+        len({row["path"] for row in csv.DictReader(open("r.csv", newline=""))}) == 3
+        and not Path("r.csv.journal").exists()
+    )
 
 
 # what can't be gone on with
 
-@pytest.mark.parametrize("then, now, words", [
-    (("--threshold", 0.9), ("--threshold", 0.8), "was made with --threshold 0.9, this call says 0.8\n"),
-    (("--top", 2), ("--top", 1), "with --top 2, this call says 1\n"),
-    (("--hop", 0.1, "--smooth", 3), ("--hop", 0.2), "with --hop 0.1, this call says 0.2; with --smooth 3, this call says 1\n"),
-    ((), ("--whole",), "was made without --whole\n"), (("--whole",), (), "was made with --whole\n"),
-    (("--embed", "e.npy"), (), "was made with --embed\n"), ((), ("--html", "p.html"), "was made without --html\n"),
-    (("--batch", 4), (), "with --batch 4, this call says none\n")])
+
+@pytest.mark.parametrize(
+    "then, now, words",
+    [
+        (("--threshold", 0.9), ("--threshold", 0.8), "was made with --threshold 0.9, this call says 0.8\n"),
+        (("--top", 2), ("--top", 1), "with --top 2, this call says 1\n"),
+        (
+            ("--hop", 0.1, "--smooth", 3),
+            ("--hop", 0.2),
+            "with --hop 0.1, this call says 0.2; with --smooth 3, this call says 1\n",
+        ),
+        ((), ("--whole",), "was made without --whole\n"),
+        (("--whole",), (), "was made with --whole\n"),
+        (("--embed", "e.npy"), (), "was made with --embed\n"),
+        ((), ("--html", "p.html"), "was made without --html\n"),
+        (("--batch", 4), (), "with --batch 4, this call says none\n"),
+    ],
+)
 def test_it_says_what_differs(predict, then, now, words):
     assert predict("rec", "--out", "r.json", "--resume", *then).code == 0
     result = predict("rec", "--out", "r.json", "--resume", *now)
-    assert result.code == 2 and words in result.err and "rm r.json.journal" in result.err and "holds results" not in result.err
+    assert (
+        result.code == 2
+        and words in result.err
+        and "rm r.json.journal" in result.err
+        and "holds results" not in result.err
+    )
 
 
 def test_it_says_that_the_weights_or_the_folder_differ(predict, trained, tmp_path):
@@ -277,10 +370,20 @@ def test_it_says_that_the_weights_or_the_folder_differ(predict, trained, tmp_pat
     assert result.code == 2 and f"was made when {model} had other weights" in result.err
 
 
-@pytest.mark.parametrize("damage", [
-    lambda data: data[:-30], lambda data: data[: len(data) // 2] + bytes(500), lambda data: data[:-40] + bytes(40),
-    lambda data: data[: len(data) // 2] + bytes(100) + data[len(data) // 2 + 100 :], lambda data: data + b"{}\n", lambda data: data + b"null\n",
-    lambda data: data + b'{"path": "rec/low.wav"}\n', lambda data: data + b"\xff\xfe\n", lambda data: b""])
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda data: data[:-30],
+        lambda data: data[: len(data) // 2] + bytes(500),
+        lambda data: data[:-40] + bytes(40),
+        lambda data: data[: len(data) // 2] + bytes(100) + data[len(data) // 2 + 100 :],
+        lambda data: data + b"{}\n",
+        lambda data: data + b"null\n",
+        lambda data: data + b'{"path": "rec/low.wav"}\n',
+        lambda data: data + b"\xff\xfe\n",
+        lambda data: b"",
+    ],
+)
 def test_a_damaged_journal_costs_what_is_damaged(predict, damage):
     for number in range(9):
         sound(Path("rec") / f"{number}.wav", 300.0, seed=number)
@@ -296,18 +399,27 @@ def test_a_damaged_journal_costs_what_is_damaged(predict, damage):
 def test_a_journal_without_a_beginning(predict, content):
     Path("r.csv.journal").write_bytes(content)
     result = predict("rec", "--out", "r.csv", "--resume")
-    assert result.code == 2 and "r.csv.journal is damaged at its beginning" in result.err and "rm r.csv.journal" in result.err
+    assert (
+        result.code == 2
+        and "r.csv.journal is damaged at its beginning" in result.err
+        and "rm r.csv.journal" in result.err
+    )
     assert Path("r.csv.journal").read_bytes() == content
 
 
 def test_a_journal_on_a_full_disk_is_said_once(predict, monkeypatch):
     """The rest of a line that a full disk didn't take must not come up again when the file is closed."""
+
     def full(records):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(journals, "_line", full)
     result = predict("rec", "--out", "r.csv")
-    assert result.code == 1 and result.err.count("error: ") == 1 and "no space left on the disk while saving r.csv.journal" in result.err
+    assert (
+        result.code == 1
+        and result.err.count("error: ") == 1
+        and "no space left on the disk while saving r.csv.journal" in result.err
+    )
 
 
 def test_windows_that_nothing_could_hold(predict, monkeypatch):

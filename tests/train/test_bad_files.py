@@ -13,7 +13,11 @@ from aumcli.data.manifest import Clip, read_manifest, write_manifest
 pytest_plugins = ["aum_fixtures"]
 pytestmark = pytest.mark.usefixtures("on_one_thread")
 
-READY = ("data.fit=[]", "frontend.frames=48", "frontend.sample_rate_hz=8000")      # nothing is measured, so no clip is read before training
+READY = (
+    "data.fit=[]",
+    "frontend.frames=48",
+    "frontend.sample_rate_hz=8000",
+)  # nothing is measured, so no clip is read before training
 
 
 def with_broken(folder: Path, corpus: Path, count: int, split: str = "train") -> Path:
@@ -37,18 +41,35 @@ def test_none_is_borne_unless_the_recipe_says_so(tmp_path, corpus, settings):
 def test_within_the_limit_each_is_named_once_and_counted_once(tmp_path, corpus, workers):
     """Both clips fail in each of three epochs, and are two clips all the same."""
     said = []
-    run = quietly(tiny(*READY, "data.bad_files=2", "train.epochs=3", f"train.workers={workers}"), tmp_path / "run",
-                  with_broken(tmp_path, corpus, 2), say=said.append)
+    run = quietly(
+        tiny(*READY, "data.bad_files=2", "train.epochs=3", f"train.workers={workers}"),
+        tmp_path / "run",
+        with_broken(tmp_path, corpus, 2),
+        say=said.append,
+    )
     named = [text for text in said if "left out" in text]
     assert len(named) == 2 and all(sum(f"bad{i}.wav is truncated" in text for text in named) == 1 for i in range(2))
     assert [row["bad_files"] for row in history(run)] == ["2", "2", "2"]
-    assert "| clips left out" in (run / "report.md").read_text() and "| 2 " in (run / "report.md").read_text().split("clips left out")[1][:20]
+    assert (
+        "| clips left out" in (run / "report.md").read_text()
+        and "| 2 " in (run / "report.md").read_text().split("clips left out")[1][:20]
+    )
 
 
 @pytest.mark.parametrize("workers", [0, 1])
 def test_beyond_the_limit(tmp_path, corpus, workers):
-    error = problem(quietly, tiny(*READY, "data.bad_files=2", f"train.workers={workers}"), tmp_path / "run", with_broken(tmp_path, corpus, 3))
-    assert "is truncated" in error.problem and "more than 2 clips" in error.problem and error.exit_code == 1 and "data.bad_files" in error.fix
+    error = problem(
+        quietly,
+        tiny(*READY, "data.bad_files=2", f"train.workers={workers}"),
+        tmp_path / "run",
+        with_broken(tmp_path, corpus, 3),
+    )
+    assert (
+        "is truncated" in error.problem
+        and "more than 2 clips" in error.problem
+        and error.exit_code == 1
+        and "data.bad_files" in error.fix
+    )
 
 
 def test_the_count_survives_resuming(tmp_path, corpus):
@@ -90,13 +111,21 @@ def test_a_batch_of_nothing_but_broken_clips_moves_no_weight(tmp_path, corpus):
     bad = [clip for clip in manifest.split("train") if clip.path.name.startswith("bad")]
     write_manifest(tmp_path / "data", [*bad, *manifest.split("val")], manifest.labels, {})
     for dtype in ("float32", "float16"):
-        runs = [quietly(tiny(*READY, "data.bad_files=4", f"train.dtype={dtype}", f"train.epochs={epochs}"), tmp_path / f"{dtype}{epochs}", tmp_path / "data")
-                for epochs in (1, 3)]
+        runs = [
+            quietly(
+                tiny(*READY, "data.bad_files=4", f"train.dtype={dtype}", f"train.epochs={epochs}"),
+                tmp_path / f"{dtype}{epochs}",
+                tmp_path / "data",
+            )
+            for epochs in (1, 3)
+        ]
         networks = [load_model(run / "last").network.state_dict() for run in runs]
         assert all(torch.equal(networks[0][name], networks[1][name]) for name in networks[0])
 
 
 def test_a_broken_validation_clip_stops_the_run_and_is_named(tmp_path, corpus):
     """Leaving it out would change what the best epoch is chosen by."""
-    error = problem(quietly, tiny(*READY, "data.bad_files=9"), tmp_path / "run", with_broken(tmp_path, corpus, 1, "val"))
+    error = problem(
+        quietly, tiny(*READY, "data.bad_files=9"), tmp_path / "run", with_broken(tmp_path, corpus, 1, "val")
+    )
     assert "bad0.wav is truncated" in error.problem and error.exit_code == 1

@@ -24,6 +24,7 @@ pytestmark = pytest.mark.usefixtures("on_one_thread")
 @pytest.fixture
 def broken_off(corpus, tmp_path) -> Path:
     """A run that ended after its first epoch."""
+
     def say(text):
         if text.startswith("epoch   1/"):
             raise Stop
@@ -41,7 +42,9 @@ def copied(corpus, tmp_path) -> Path:
 
 def reorder_classes(data: Path) -> None:
     manifest = read_manifest(data)
-    write_manifest(data, manifest.clips, [Label(i, each.id, each.name) for i, each in enumerate(reversed(manifest.labels))], {})
+    write_manifest(
+        data, manifest.clips, [Label(i, each.id, each.name) for i, each in enumerate(reversed(manifest.labels))], {}
+    )
 
 
 def add_a_class(data: Path) -> None:
@@ -72,7 +75,9 @@ def relabel_a_clip(data: Path) -> None:
     manifest = read_manifest(data)
     first = manifest.clips[0]
     other = "low" if first.labels != ("low",) else "high"
-    write_manifest(data, [Clip(first.path, labels=(other,), split=first.split), *manifest.clips[1:]], manifest.labels, {})
+    write_manifest(
+        data, [Clip(first.path, labels=(other,), split=first.split), *manifest.clips[1:]], manifest.labels, {}
+    )
 
 
 def reorder_clips(data: Path) -> None:
@@ -80,10 +85,15 @@ def reorder_clips(data: Path) -> None:
     write_manifest(data, [*manifest.clips][::-1], manifest.labels, {})
 
 
-CHANGES = [(reorder_classes, "in another order: number 0 was 'high' and is 'low'"), (add_a_class, "'new' is new among its classes"),
-           (remove_a_class, "'low' is gone"), (rename_a_class, "'deep' is new among its classes; 'low' is gone"),
-           (move_a_clip, "train has 17 clips and had 18, val has 7 clips and had 6"), (relabel_a_clip, "or with other labels"),
-           (reorder_clips, "in another order")]
+CHANGES = [
+    (reorder_classes, "in another order: number 0 was 'high' and is 'low'"),
+    (add_a_class, "'new' is new among its classes"),
+    (remove_a_class, "'low' is gone"),
+    (rename_a_class, "'deep' is new among its classes; 'low' is gone"),
+    (move_a_clip, "train has 17 clips and had 18, val has 7 clips and had 6"),
+    (relabel_a_clip, "or with other labels"),
+    (reorder_clips, "in another order"),
+]
 
 
 @pytest.mark.parametrize("change, words", CHANGES)
@@ -91,12 +101,18 @@ def test_other_data_is_refused_and_the_call_that_starts_anew_works(broken_off, c
     change(copied)
     before = weights(broken_off), history(broken_off)
     error = problem(quietly, tiny(), broken_off, copied, resume=True)
-    assert error.exit_code == 2 and words in error.problem and f"not the data that {broken_off} was trained on" in error.problem
+    assert (
+        error.exit_code == 2
+        and words in error.problem
+        and f"not the data that {broken_off} was trained on" in error.problem
+    )
     assert (weights(broken_off), history(broken_off)) == before
     call = shlex.split(error.fix.partition("start anew from these weights: ")[2])
     assert call[:2] == ["aum", "train"] and call[-2:] == ["--out", f"{broken_off}-2"]
-    if change in (reorder_classes, add_a_class):                # with a head of the same classes, and of others
-        done = subprocess.run([sys.executable, "-m", "aumcli", *call[1:], "--set", "train.epochs=1"], capture_output=True, text=True)
+    if change in (reorder_classes, add_a_class):  # with a head of the same classes, and of others
+        done = subprocess.run(
+            [sys.executable, "-m", "aumcli", *call[1:], "--set", "train.epochs=1"], capture_output=True, text=True
+        )
         assert done.returncode == 0, done.stderr
         assert (Path(f"{broken_off}-2") / "report.json").exists()
 
@@ -128,7 +144,7 @@ def test_an_old_state_goes_on_with_a_word(broken_off, reference):
     assert any("whether the clips are the same is not known" in text for text in said)
     assert_same_run(broken_off, reference)
     said.clear()
-    quietly(tiny(), broken_off, resume=True, say=said.append)       # saved by this version, so it is known now
+    quietly(tiny(), broken_off, resume=True, say=said.append)  # saved by this version, so it is known now
     assert not any("is not known" in text for text in said)
 
 
@@ -148,6 +164,7 @@ def test_a_finished_run_is_said_to_be_finished(corpus, tmp_path, settings):
 
 # two at once
 
+
 def test_a_second_training_into_the_folder_is_refused(corpus, tmp_path, monkeypatch):
     """While the first one is at it, new and to be gone on with, from this process and another; then it is free."""
     run, found = tmp_path / "run", []
@@ -156,15 +173,24 @@ def test_a_second_training_into_the_folder_is_refused(corpus, tmp_path, monkeypa
         if not found:
             found.append(problem(quietly, tiny(), run, corpus))
             found.append(problem(quietly, tiny(), run, corpus, resume=True))
-            found.append(subprocess.run([sys.executable, "-m", "aumcli", "train", "--recipe", RECIPE, "--data", corpus, "--out", run],
-                                        capture_output=True, text=True))
+            found.append(
+                subprocess.run(
+                    [sys.executable, "-m", "aumcli", "train", "--recipe", RECIPE, "--data", corpus, "--out", run],
+                    capture_output=True,
+                    text=True,
+                )
+            )
         loop_step(*arguments)
 
     loop_step = loop.take_step
     monkeypatch.setattr(loop, "take_step", step)
     quietly(tiny(), run, corpus)
     for error in found[:2]:
-        assert error.exit_code == 2 and f"another training writes to {run}: process {os.getpid()} on " in error.problem and "--out" in error.fix
+        assert (
+            error.exit_code == 2
+            and f"another training writes to {run}: process {os.getpid()} on " in error.problem
+            and "--out" in error.fix
+        )
     assert found[2].returncode == 2 and "another training writes to" in found[2].stderr and found[2].stdout == ""
     assert not list(run.rglob(lock.NAME)) and not list(run.rglob("*.part"))
     quietly(tiny(), run, resume=True)

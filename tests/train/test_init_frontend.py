@@ -16,7 +16,12 @@ pytestmark = pytest.mark.usefixtures("on_one_thread")
 @pytest.fixture
 def faster_corpus(tmp_path):
     """The tests' classes at twice the rate, in longer clips."""
-    prepare("folder", tmp_path / "data", source=sounds(tmp_path / "sounds", 10, rate_hz=16000, seconds=0.8), split="60/20/20")
+    prepare(
+        "folder",
+        tmp_path / "data",
+        source=sounds(tmp_path / "sounds", 10, rate_hz=16000, seconds=0.8),
+        split="60/20/20",
+    )
     return tmp_path / "data"
 
 
@@ -37,12 +42,25 @@ def test_what_would_be_measured_is_the_checkpoints(trained, faster_corpus, tmp_p
 
 def test_what_the_user_sets_is_taken_and_each_difference_is_said(trained, faster_corpus, tmp_path):
     said = []
-    run = quietly(tiny("train.epochs=1", f"train.init={trained}", "frontend.sample_rate_hz=16000", "frontend.mean=-1.5", "frontend.std=2.5"),
-                  tmp_path / "run", faster_corpus, say=said.append)
+    run = quietly(
+        tiny(
+            "train.epochs=1",
+            f"train.init={trained}",
+            "frontend.sample_rate_hz=16000",
+            "frontend.mean=-1.5",
+            "frontend.std=2.5",
+        ),
+        tmp_path / "run",
+        faster_corpus,
+        say=said.append,
+    )
     ours, theirs = frontend_of(run), frontend_of(trained)
     assert (ours.sample_rate_hz, ours.mean, ours.frames) == (16000, -1.5, theirs.frames)
     [note] = [text for text in said if "instead of" in text]
-    assert "frontend.sample_rate_hz 16000 instead of 8000" in note and f"frontend.mean -1.5 instead of {theirs.mean}" in note
+    assert (
+        "frontend.sample_rate_hz 16000 instead of 8000" in note
+        and f"frontend.mean -1.5 instead of {theirs.mean}" in note
+    )
     assert "frames" not in note and "clip length" in input_row(said)
 
 

@@ -29,7 +29,9 @@ def rates(points, **settings) -> list[float]:
 
 
 def test_warm_up_rises_in_a_line_from_zero():
-    assert rates([0.0, 0.5, 1.0, 1.5, 2.0], warmup_epochs=2, schedule="constant") == pytest.approx([0, 0.25, 0.5, 0.75, 1])
+    assert rates([0.0, 0.5, 1.0, 1.5, 2.0], warmup_epochs=2, schedule="constant") == pytest.approx(
+        [0, 0.25, 0.5, 0.75, 1]
+    )
 
 
 def test_constant():
@@ -46,8 +48,9 @@ def test_cosine_falls_to_zero_at_the_end():
 def test_steps():
     points = [0.5, 1.99, 2.0, 2.5, 3.0, 5.99, 6.0]
     assert rates(points, warmup_epochs=0, schedule="steps") == [1, 1, 0.5, 0.5, 0.25, 0.0625, 0.03125]
-    assert rates([4.9, 5, 7.9, 8], warmup_epochs=0, schedule="steps", decay_start=5, decay_every=3, decay_factor=0.1) == \
-        pytest.approx([1, 0.1, 0.1, 0.01])
+    assert rates(
+        [4.9, 5, 7.9, 8], warmup_epochs=0, schedule="steps", decay_start=5, decay_every=3, decay_factor=0.1
+    ) == pytest.approx([1, 0.1, 0.1, 0.01])
 
 
 @pytest.mark.parametrize("schedule", ["cosine", "steps", "constant"])
@@ -59,7 +62,9 @@ def test_any_warm_up_goes_with_any_schedule(schedule, warmup_epochs):
 
 def test_the_schedule_is_what_the_optimizer_gets(reference):
     settings = load_recipe(reference / "recipe.toml").train
-    assert [float(row["lr"]) for row in history(reference)] == [learning_rate(settings, epoch) for epoch in (1.0, 2.0, 3.0, 4.0)]
+    assert [float(row["lr"]) for row in history(reference)] == [
+        learning_rate(settings, epoch) for epoch in (1.0, 2.0, 3.0, 4.0)
+    ]
     state = torch.load(reference / "last" / "state.pt", weights_only=True)
     assert state["optimizer"]["param_groups"][0]["lr"] == learning_rate(settings, 4.0)
 
@@ -77,8 +82,14 @@ def test_decay_spares_gains_and_biases_for_adamw_only(optimizer, spared):
         assert (id(tensor) not in decayed) == is_spared, name
 
 
-NETWORKS = {"aum": AudioMambaConfig(width=16, depth=3, state_size=4, n_mels=32, frames=48, patch_mels=32, patch_frames=4, n_classes=3),
-            "ast": SpectrogramTransformerConfig(width=16, depth=3, heads=2, n_mels=32, frames=48, patch_mels=32, patch_frames=4, n_classes=3)}
+NETWORKS = {
+    "aum": AudioMambaConfig(
+        width=16, depth=3, state_size=4, n_mels=32, frames=48, patch_mels=32, patch_frames=4, n_classes=3
+    ),
+    "ast": SpectrogramTransformerConfig(
+        width=16, depth=3, heads=2, n_mels=32, frames=48, patch_mels=32, patch_frames=4, n_classes=3
+    ),
+}
 
 
 @pytest.mark.parametrize("optimizer", ["adam", "adamw"])
@@ -89,22 +100,42 @@ def test_layer_decay_by_hand(name, optimizer):
     made = make_optimizer(network, TrainConfig(optimizer=optimizer, layer_decay=0.5))
     set_learning_rate(made, 0.8)
     rates = {id(x): group["lr"] for group in made.param_groups for x in group["params"]}
-    by_prefix = {"cls_token": 0.05, "pos_embed": 0.05, "dist_token": 0.05, "patch_embed": 0.05, "0": 0.1, "1": 0.2, "2": 0.4}
+    by_prefix = {
+        "cls_token": 0.05,
+        "pos_embed": 0.05,
+        "dist_token": 0.05,
+        "patch_embed": 0.05,
+        "0": 0.1,
+        "1": 0.2,
+        "2": 0.4,
+    }
     for full, x in network.named_parameters():
         words = full.removeprefix("v.").split(".")
         key = words[1] if words[0] in ("layers", "blocks") else words[0]
         assert rates[id(x)] == pytest.approx(by_prefix.get(key, 0.8)), full
-    assert sum(rate == pytest.approx(0.8) for rate in rates.values()) >= 3       # the last norm and the head
+    assert sum(rate == pytest.approx(0.8) for rate in rates.values()) >= 3  # the last norm and the head
     assert len(rates) == len(list(network.parameters()))
 
 
-@pytest.mark.parametrize("architecture, settings", [("aum", ("train.recompute=cheap",)), ("aum", ("train.recompute=block",)), ("aum", ("train.parts=2",)),
-                                                    ("ast", ("train.recompute=cheap",)), ("ast", ("train.recompute=block",))])
+@pytest.mark.parametrize(
+    "architecture, settings",
+    [
+        ("aum", ("train.recompute=cheap",)),
+        ("aum", ("train.recompute=block",)),
+        ("aum", ("train.parts=2",)),
+        ("ast", ("train.recompute=cheap",)),
+        ("ast", ("train.recompute=block",)),
+    ],
+)
 def test_a_frozen_backbone_stays_and_the_head_moves(corpus, tmp_path, architecture, settings):
     file, said = tmp_path / "recipe.toml", []
     text = RECIPE.read_text()
-    file.write_text(text if architecture == "aum" else text.replace("state_size = 4\n", 'architecture = "ast"\nheads = 2\n'))
-    recipe = load_recipe(file, [*settings, "train.freeze=backbone", "train.ema=0", "train.epochs=2", "train.weight_decay=0.1"])
+    file.write_text(
+        text if architecture == "aum" else text.replace("state_size = 4\n", 'architecture = "ast"\nheads = 2\n')
+    )
+    recipe = load_recipe(
+        file, [*settings, "train.freeze=backbone", "train.ema=0", "train.epochs=2", "train.weight_decay=0.1"]
+    )
     assert recipe.model.architecture == architecture
     one = quietly(recipe.with_values(train={"epochs": 1}), tmp_path / "one", corpus, say=said.append)
     two = quietly(recipe, tmp_path / "two", corpus)
@@ -131,8 +162,16 @@ def test_averaged_weights_follow_the_trained_ones(corpus, tmp_path, monkeypatch)
     """Decay 0.9, but (1 + step) / (10 + step) where that is less: the definition, computed again from every step's weights."""
     seen = step_by_step(monkeypatch)
     start = []
-    monkeypatch.setattr(loop, "build", lambda *args, **kwargs: (
-        lambda built: (start.append({n: x.clone() for n, x in built[0].classifier.network.state_dict().items()}), built)[1])(build(*args, **kwargs)))
+    monkeypatch.setattr(
+        loop,
+        "build",
+        lambda *args, **kwargs: (
+            lambda built: (
+                start.append({n: x.clone() for n, x in built[0].classifier.network.state_dict().items()}),
+                built,
+            )[1]
+        )(build(*args, **kwargs)),
+    )
     run = quietly(tiny("train.epochs=25", "train.average_last=3"), tmp_path / "run", corpus)
     expected = {name: start[0][name].double() for name in seen[0]}
     for step, after in enumerate(seen):
@@ -155,15 +194,26 @@ def test_the_mean_of_the_last_epochs(corpus, tmp_path, monkeypatch, ema, epochs)
 
     save_epoch = loop.save_epoch
     monkeypatch.setattr(loop, "save_epoch", save)
-    run = quietly(tiny(f"train.ema={ema}", f"train.epochs={epochs}", "train.average_last=3"), tmp_path / "run", corpus, say=said.append)
+    run = quietly(
+        tiny(f"train.ema={ema}", f"train.epochs={epochs}", "train.average_last=3"),
+        tmp_path / "run",
+        corpus,
+        say=said.append,
+    )
     model = load_model(run / "averaged")
     mean = model.network.state_dict()
     for name in mean:
-        assert torch.allclose(mean[name].double(), torch.stack([each[name].double() for each in saved[-3:]]).mean(0), atol=1e-7), name
+        assert torch.allclose(
+            mean[name].double(), torch.stack([each[name].double() for each in saved[-3:]]).mean(0), atol=1e-7
+        ), name
     figures = json.loads((run / "report.json").read_text())["averaged"]
-    assert figures["accuracy"] == evaluate(run / "averaged", split="val").metrics.accuracy == model.config.provenance["val_accuracy"]
+    assert (
+        figures["accuracy"]
+        == evaluate(run / "averaged", split="val").metrics.accuracy
+        == model.config.provenance["val_accuracy"]
+    )
     assert any("averaged/" in text for text in said)
-    assert len(list((run / "epochs").iterdir())) == min(3, epochs)                 # older ones are gone
+    assert len(list((run / "epochs").iterdir())) == min(3, epochs)  # older ones are gone
 
 
 @pytest.mark.parametrize("limit", [0.0, 0.01])
@@ -171,7 +221,11 @@ def test_gradients_are_clipped_to_the_norm(corpus, tmp_path, monkeypatch, limit)
     norms = []
 
     def step(scaler, optimizer):
-        norms.append(math.sqrt(sum(float(x.grad.double().square().sum()) for group in optimizer.param_groups for x in group["params"])))
+        norms.append(
+            math.sqrt(
+                sum(float(x.grad.double().square().sum()) for group in optimizer.param_groups for x in group["params"])
+            )
+        )
         return scaler_step(scaler, optimizer)
 
     scaler_step = torch.amp.GradScaler.step
@@ -189,14 +243,17 @@ def test_the_run_ends_when_the_score_no_longer_rises(corpus, tmp_path, monkeypat
     run = quietly(tiny("train.epochs=7", "train.stop_after=3"), tmp_path / "run", corpus, say=said.append)
     assert len(history(run)) == 5 and any("3 epochs: the run ends here" in text for text in said)
     assert load_model(run).config.provenance["epoch"] == 2
-    quietly(tiny(), run, resume=True)                  # which goes no further
+    quietly(tiny(), run, resume=True)  # which goes no further
     assert len(history(run)) == 5
 
 
 def test_the_test_split_is_never_opened(corpus, tmp_path):
     """Best epoch, early stopping and report without a single file of it."""
     manifest = read_manifest(corpus)
-    gone = [Clip(tmp_path / "gone" / f"{i}.wav", labels=clip.labels, split="test") for i, clip in enumerate(manifest.split("test"))]
+    gone = [
+        Clip(tmp_path / "gone" / f"{i}.wav", labels=clip.labels, split="test")
+        for i, clip in enumerate(manifest.split("test"))
+    ]
     write_manifest(tmp_path / "data", [*manifest.split("train"), *manifest.split("val"), *gone], manifest.labels, {})
     recipe = tiny("train.stop_after=1", "train.average_last=2")
     run, other = quietly(recipe, tmp_path / "run", tmp_path / "data"), quietly(recipe, tmp_path / "other", corpus)
@@ -205,17 +262,33 @@ def test_the_test_split_is_never_opened(corpus, tmp_path):
 
 def test_a_rate_that_rises_by_steps_and_decays_by_layers_reaches_the_weights(corpus, tmp_path):
     """Adam's first step moves every weight that has a gradient by its learning rate: seen on the weights themselves."""
-    recipe = tiny("train.optimizer=adam", "train.weight_decay=0", "train.layer_decay=0.5", "train.warmup_steps=10", "train.ema=0", "train.epochs=1",
-                  "train.batch_size=18", "train.clip_grad=0", "model.drop_path=0")
+    recipe = tiny(
+        "train.optimizer=adam",
+        "train.weight_decay=0",
+        "train.layer_decay=0.5",
+        "train.warmup_steps=10",
+        "train.ema=0",
+        "train.epochs=1",
+        "train.batch_size=18",
+        "train.clip_grad=0",
+        "model.drop_path=0",
+    )
     run = quietly(recipe, tmp_path / "run", corpus)
     torch.manual_seed(stream_seed(0, WEIGHTS_PURPOSE))
     fresh = build_network(load_recipe(run / "recipe.toml").model).state_dict()
     after = load_model(run / "last").network.state_dict()
-    for name, share in {"head.weight": 1, "layers.1.mixer.in_proj.weight": 0.5, "layers.0.mixer.in_proj.weight": 0.25, "patch_embed.proj.weight": 0.125}.items():
+    for name, share in {
+        "head.weight": 1,
+        "layers.1.mixer.in_proj.weight": 0.5,
+        "layers.0.mixer.in_proj.weight": 0.25,
+        "patch_embed.proj.weight": 0.125,
+    }.items():
         moved = (after[name] - fresh[name]).abs().flatten().median()
         assert float(moved) == pytest.approx(0.005 / 10 * share, rel=0.01), name
 
 
 def test_a_warm_up_in_steps_counts_instead_of_one_in_epochs():
     settings = TrainConfig(lr=1.0, epochs=10, warmup_steps=30, warmup_epochs=7, schedule="constant")
-    assert [learning_rate(settings, epochs, 20) for epochs in (0.05, 0.75, 1.5, 2, 9)] == pytest.approx([1 / 30, 0.5, 1, 1, 1])
+    assert [learning_rate(settings, epochs, 20) for epochs in (0.05, 0.75, 1.5, 2, 9)] == pytest.approx(
+        [1 / 30, 0.5, 1, 1, 1]
+    )

@@ -35,7 +35,9 @@ def test_a_training_on_classes_that_look_like_formulas(dollars, tmp_path, aum):
     assert {path.name for path in run.iterdir()} >= {"curves.png", "confusion-val.png", "report.json", "report.md"}
     assert not any("no picture" in text for text in said)
     result = aum("eval", run)
-    assert result.code == 0 and "confusion-test.png" in result.out and (run / "confusion-test.png").stat().st_size > 1000
+    assert (
+        result.code == 0 and "confusion-test.png" in result.out and (run / "confusion-test.png").stat().st_size > 1000
+    )
     assert "US$__EU$" in result.out
 
 
@@ -43,7 +45,9 @@ def test_a_training_on_classes_that_look_like_formulas(dollars, tmp_path, aum):
 @pytest.mark.parametrize("name", NAMES)
 def test_any_name_can_be_drawn(tmp_path, name):
     report.plot_confusion(np.array([[3, 1], [0, 2]]), [name, "other"], tmp_path / "confusion.png", name)
-    report.plot_curves([{"epoch": 1, "train_loss": 1, "val_loss": 1, "val_map": 0.5}], tmp_path / "curves.png", name, "val_map")
+    report.plot_curves(
+        [{"epoch": 1, "train_loss": 1, "val_loss": 1, "val_map": 0.5}], tmp_path / "curves.png", name, "val_map"
+    )
     assert (tmp_path / "confusion.png").stat().st_size > 1000 and (tmp_path / "curves.png").stat().st_size > 1000
 
 
@@ -54,15 +58,22 @@ def test_a_picture_that_fails_costs_no_report(corpus, tmp_path, monkeypatch, aum
     monkeypatch.setenv("AUM_DEBUG", "")
     monkeypatch.setattr(watch, "plot_curves", fail)
     monkeypatch.setattr(watch, "plot_confusion", fail)
-    monkeypatch.setattr(watch, "PLOT_SHARE", 1e9)                   # so that curves are drawn after every epoch, too
+    monkeypatch.setattr(watch, "PLOT_SHARE", 1e9)  # so that curves are drawn after every epoch, too
     said = []
     run = train(tiny("train.epochs=3"), tmp_path / "run", corpus, say=said.append)
-    assert json.loads((run / "report.json").read_text())["clips"] == 6 and "best accuracy" in (run / "report.md").read_text()
+    assert (
+        json.loads((run / "report.json").read_text())["clips"] == 6
+        and "best accuracy" in (run / "report.md").read_text()
+    )
     for name in ("curves.png", "confusion-val.png"):
         assert sum(f"no picture {name}: ValueError: Invalid glyph in line 1" in text for text in said) == 1, said
     monkeypatch.setattr("aumcli.evaluate.plot_confusion", fail)
     result = aum("eval", run, "--out", tmp_path / "out")
-    assert result.code == 0 and "warning: no picture confusion-test.png: ValueError" in result.err and "confusion-test.png" not in result.out
+    assert (
+        result.code == 0
+        and "warning: no picture confusion-test.png: ValueError" in result.err
+        and "confusion-test.png" not in result.out
+    )
     assert {path.name for path in (tmp_path / "out").iterdir()} == {"eval-test.json", "scores-test.npz"}
 
 

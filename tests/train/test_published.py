@@ -18,8 +18,17 @@ from aumcli.train.optim import learning_rate
 
 pytest_plugins = ["aum_fixtures"]
 pytestmark = pytest.mark.usefixtures("on_one_thread")
-SMALL = ["model.size=nano", "model.width=32", "model.depth=2", "train.epochs=1", "train.warmup_steps=0", "train.warmup_epochs=0",
-         "train.warmup_every=1", "data.val_share=0", "model.drop_path=0.3"]
+SMALL = [
+    "model.size=nano",
+    "model.width=32",
+    "model.depth=2",
+    "train.epochs=1",
+    "train.warmup_steps=0",
+    "train.warmup_epochs=0",
+    "train.warmup_every=1",
+    "data.val_share=0",
+    "model.drop_path=0.3",
+]
 
 
 @pytest.fixture(scope="module")
@@ -32,7 +41,16 @@ def kitchen(tmp_path_factory):
         soundfile.write(folder / f"P{video:02}_01.wav", wave, 24000)
         for i in range(9):
             start_s, length_s = 13.0 * i, (1.0, 6.0, 13.0)[i % 3]
-            clips.append(Clip(folder / f"P{video:02}_01.wav", start_s, start_s + length_s, (name,), "val" if i == 8 else "train", str(video)))
+            clips.append(
+                Clip(
+                    folder / f"P{video:02}_01.wav",
+                    start_s,
+                    start_s + length_s,
+                    (name,),
+                    "val" if i == 8 else "train",
+                    str(video),
+                )
+            )
     write_manifest(folder / "data", clips, [Label(i, name, name) for i, name in enumerate(CLASSES)], {})
     return folder / "data"
 
@@ -60,7 +78,10 @@ def test_two_steps_are_the_same_in_1_2_and_12_parts(recipe, request, tmp_path):
     """EPIC-SOUNDS: random parts, time warp, pairs of masks; Speech Commands: partners of the corpus, masks, noise, roll."""
     data = request.getfixturevalue({"epic_sounds": "kitchen", "speechcommands": "commands"}[recipe])
     settings = [*SMALL, "train.batch_size=12", "train.lr=1e-3"]
-    runs = {parts: quietly(load_recipe(recipe, [*settings, f"train.parts={parts}"]), tmp_path / str(parts), data) for parts in (1, 2, 12)}
+    runs = {
+        parts: quietly(load_recipe(recipe, [*settings, f"train.parts={parts}"]), tmp_path / str(parts), data)
+        for parts in (1, 2, 12)
+    }
     assert train_in_team(2, load_recipe(recipe, settings), tmp_path / "team", data) == ["", ""]
     whole = weights_after(runs[1])
     for run in (runs[2], runs[12], tmp_path / "team"):
@@ -97,17 +118,22 @@ def test_shards_have_no_partners_of_the_corpus(tmp_path, commands):
         path.unlink()
     manifest = read_manifest(tmp_path / "data")
     from aumcli.data.shards import read_index
+
     index = read_index(tmp_path / "data")
     assert "augment.mixup_partners=batch" in problem(shard_streams, manifest, load_recipe("speechcommands"), index).fix
     shard_streams(manifest, load_recipe("speechcommands", ["augment.mixup_partners=batch"]), index)
-    assert index_of_shards(manifest) is None        # the sound files are there
+    assert index_of_shards(manifest) is None  # the sound files are there
 
 
 def test_the_views_of_an_evaluation(kitchen, tmp_path):
     """One view of a clip, the published one, or all windows: said in the result, and each what it says."""
     scores = {}
     for views in ("first", "all", "epic_sounds"):
-        run = quietly(load_recipe("epic_sounds", [*SMALL, f"data.views={views}", "train.batch_size=12"]), tmp_path / views, kitchen)
+        run = quietly(
+            load_recipe("epic_sounds", [*SMALL, f"data.views={views}", "train.batch_size=12"]),
+            tmp_path / views,
+            kitchen,
+        )
         result = evaluate(run, kitchen, "train")
         assert as_json(result)["views"] == views
         scores[views] = result.scores
@@ -122,7 +148,8 @@ def test_warm_ups_as_published():
     epic, others = load_recipe("epic_sounds").train, load_recipe("vggsound").train
     steps = 100
     assert [learning_rate(epic, step / steps, steps) for step in (0, 50, 199, 200)] == pytest.approx(
-        [1e-5 * share for share in (0.01, 0.01 + 0.99 * 50 / 200, 0.01 + 0.99 * 199 / 200, 1)])
+        [1e-5 * share for share in (0.01, 0.01 + 0.99 * 50 / 200, 0.01 + 0.99 * 199 / 200, 1)]
+    )
     rates = [learning_rate(others, step / 7000, 7000) for step in (0, 49, 50, 99, 951, 999, 1000)]
     assert rates == pytest.approx([1e-5 * step / 1000 for step in (0, 0, 50, 50, 950, 950, 1000)])
 
@@ -130,9 +157,15 @@ def test_warm_ups_as_published():
 def test_the_last_short_batch_of_an_epoch(kitchen, tmp_path, monkeypatch):
     sizes = []
     step = loop.take_step
-    monkeypatch.setattr(loop, "take_step", lambda run, number, batch, *rest: sizes.append(len(batch)) or step(run, number, batch, *rest))
+    monkeypatch.setattr(
+        loop, "take_step", lambda run, number, batch, *rest: sizes.append(len(batch)) or step(run, number, batch, *rest)
+    )
     quietly(load_recipe("epic_sounds", [*SMALL, "train.batch_size=10"]), tmp_path / "run", kitchen)
     assert sizes == [10, 10]
-    quietly(load_recipe("epic_sounds", [*SMALL, "train.batch_size=10", "train.drop_last=false"]), tmp_path / "whole", kitchen)
+    quietly(
+        load_recipe("epic_sounds", [*SMALL, "train.batch_size=10", "train.drop_last=false"]),
+        tmp_path / "whole",
+        kitchen,
+    )
     assert sizes[2:] == [10, 10, 4]
     assert torch.isfinite(torch.tensor([x.abs().max() for x in weights_after(tmp_path / "run").values()])).all()

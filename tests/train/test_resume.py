@@ -12,7 +12,6 @@ import torch
 from tiny import RECIPE, tiny
 from training import Stop, assert_same_run, history, problem, quietly, started, wait_for, weights
 
-from aumcli.classifier import load_model
 from aumcli.files import temporary_path
 from aumcli.train import loop
 
@@ -24,6 +23,7 @@ def stop_after(epochs: int):
     def say(text):
         if text.startswith(f"epoch {epochs:>3}/"):
             raise Stop
+
     return say
 
 
@@ -33,7 +33,7 @@ def test_stop_between_epochs_and_resume(reference, corpus, tmp_path, epochs):
         quietly(tiny(), tmp_path / "run", corpus, say=stop_after(epochs))
     assert len(history(tmp_path / "run")) == epochs
     said = []
-    quietly(tiny("seed=7"), tmp_path / "run", None, resume=True, say=said.append)      # the run's own recipe counts
+    quietly(tiny("seed=7"), tmp_path / "run", None, resume=True, say=said.append)  # the run's own recipe counts
     assert any(f"going on after epoch {epochs} of 4" in text for text in said)
     assert_same_run(tmp_path / "run", reference)
 
@@ -103,7 +103,9 @@ def test_a_full_disk_loses_no_epoch(reference, corpus, tmp_path, name):
 
     kept = {}
     error = problem(quietly, tiny(), run, corpus, say=say)
-    assert error.exit_code == 1 and "no space left" in error.problem and name in error.problem and "--resume" in error.fix
+    assert (
+        error.exit_code == 1 and "no space left" in error.problem and name in error.problem and "--resume" in error.fix
+    )
     assert all(path.read_bytes() == data for path, data in kept.items()) and kept
     quietly(tiny(), run, resume=True)
     assert_same_run(run, reference)
@@ -114,7 +116,10 @@ def test_a_full_disk_loses_no_epoch(reference, corpus, tmp_path, name):
 EVERY_STEP = "train.save_minutes=1e-9"
 
 
-@pytest.mark.parametrize("settings", [(), ("train.parts=3",), ("train.ema=0", "train.average_last=2", "train.optimizer=adam", "data.sampling=balanced")])
+@pytest.mark.parametrize(
+    "settings",
+    [(), ("train.parts=3",), ("train.ema=0", "train.average_last=2", "train.optimizer=adam", "data.sampling=balanced")],
+)
 @pytest.mark.parametrize("step", [1, 7, 13, 20])
 def test_dying_after_any_step_loses_nothing(corpus, tmp_path, monkeypatch, settings, step):
     """The state is saved after every step; the step after it never happened."""
@@ -146,8 +151,16 @@ def test_killed_twice_by_sigkill(corpus, tmp_path):
     moments = []
     for _ in range(2):
         resume = (run / "last" / "state.pt").exists()
-        with started("train", "--out", run, *(("--resume",) if resume else ("--recipe", RECIPE, "--data", corpus, *(
-                w for v in settings for w in ("--set", v))))) as process:
+        with started(
+            "train",
+            "--out",
+            run,
+            *(
+                ("--resume",)
+                if resume
+                else ("--recipe", RECIPE, "--data", corpus, *(w for v in settings for w in ("--set", v)))
+            ),
+        ) as process:
             before = changed(run)
             wait_for(lambda: changed(run) > before, process)
             moments.append(random.uniform(0, 0.3))
@@ -180,7 +193,12 @@ def test_a_full_disk_within_an_epoch(reference, corpus, tmp_path, monkeypatch, k
     with monkeypatch.context() as patch:
         patch.setattr(loop, "save_state", save)
         error = problem(quietly, tiny(EVERY_STEP, f"train.keep={keep}"), run, corpus)
-    assert error.exit_code == 1 and "no space left" in error.problem and str(run / "last" / "state.pt") in error.problem and "--resume" in error.fix
+    assert (
+        error.exit_code == 1
+        and "no space left" in error.problem
+        and str(run / "last" / "state.pt") in error.problem
+        and "--resume" in error.fix
+    )
     assert {path: path.read_bytes() for path in (run / "last").glob("state*.pt")} == kept and len(kept) == keep
     quietly(tiny(), run, resume=True)
     assert weights(run) == weights(reference) and history(run) == history(reference)
@@ -210,7 +228,10 @@ def test_so_many_states_are_kept_and_each_can_be_gone_on_from(reference, corpus,
     run = quietly(tiny(EVERY_STEP, "train.keep=3"), tmp_path / "run", corpus)
     states = sorted((run / "last").glob("state*.pt"), key=lambda path: path.stat().st_mtime_ns)
     assert len(states) == 3 and states[-1].name == "state.pt"
-    places = [(len(state["history"]), state["epoch"]["step"]) for state in (torch.load(path, weights_only=True) for path in states)]
+    places = [
+        (len(state["history"]), state["epoch"]["step"])
+        for state in (torch.load(path, weights_only=True) for path in states)
+    ]
     assert places == [(3, 4), (3, 5), (4, 0)]
     (run / "last" / "state.pt").write_bytes(b"damaged")
     error = problem(quietly, tiny(), run, resume=True)
@@ -255,7 +276,7 @@ def test_a_cosine_can_not_be_prolonged(reference, tmp_path):
     shutil.copytree(reference, tmp_path / "run")
     error = problem(quietly, tiny(), tmp_path / "run", resume=True, epochs=6)
     assert "cosine" in error.problem and "--init" in error.fix and "train.epochs=2" in error.fix
-    quietly(tiny(), tmp_path / "run", resume=True, epochs=4)          # as many as it had
+    quietly(tiny(), tmp_path / "run", resume=True, epochs=4)  # as many as it had
 
 
 def test_the_command_takes_epochs_and_nothing_else_with_resume(aum, trained, tmp_path):

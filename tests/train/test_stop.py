@@ -11,12 +11,21 @@ from training import assert_same_run, problem, quietly, started, wait_for, worke
 pytest_plugins = ["aum_fixtures"]
 pytestmark = pytest.mark.usefixtures("on_one_thread")
 
-MANY_STEPS = ("train.batch_size=1", "train.epochs=8", "train.save_steps=1")      # 18 steps per epoch, each saved
+MANY_STEPS = ("train.batch_size=1", "train.epochs=8", "train.save_steps=1")  # 18 steps per epoch, each saved
 NUMBERS = [signal.SIGTERM, signal.SIGINT]
 
 
 def arguments(corpus: Path, out: Path, *settings: str) -> list[object]:
-    return ["train", "--recipe", RECIPE, "--data", corpus, "--out", out, *(w for v in (*MANY_STEPS, *settings) for w in ("--set", v))]
+    return [
+        "train",
+        "--recipe",
+        RECIPE,
+        "--data",
+        corpus,
+        "--out",
+        out,
+        *(w for v in (*MANY_STEPS, *settings) for w in ("--set", v)),
+    ]
 
 
 @pytest.fixture(scope="module")
@@ -81,6 +90,8 @@ def test_two_processes(undisturbed, corpus, tmp_path, number, who):
         os.kill(process.pid if who == "launcher" else workers_of(process.pid)[1], number)
         said, err = process.communicate(timeout=90)
     assert process.returncode == 128 + number, err
-    assert err.count("which is saved") == 1 and f"--resume --out {out} --devices 2" in err and "Traceback" not in err, err
-    quietly(tiny(), out, resume=True)           # in one process, which changes nothing
+    assert err.count("which is saved") == 1 and f"--resume --out {out} --devices 2" in err and "Traceback" not in err, (
+        err
+    )
+    quietly(tiny(), out, resume=True)  # in one process, which changes nothing
     assert_same_run(out, undisturbed[2])

@@ -13,7 +13,6 @@ import torch.distributed as dist
 from tiny import RECIPE, sound, tiny
 from training import TORCHRUN, history, quietly, started, train_in_team, wait_for, weights, workers_of
 
-from aumcli.classifier import load_model
 from aumcli.data.manifest import Clip, read_manifest, write_manifest
 from aumcli.evaluate import evaluate
 from aumcli.train import loop, state, watch
@@ -22,8 +21,15 @@ from aumcli.train.team import join_team
 pytest_plugins = ["aum_fixtures"]
 pytestmark = pytest.mark.usefixtures("on_one_thread")
 
-PLAIN = ("augment.shift_s=0", "augment.mixup=0", "augment.freq_mask=0", "augment.time_mask=0", "augment.speed=0", "model.drop_path=0")
-FIFTY_STEPS = ("train.batch_size=5", "train.epochs=13")     # of 18 clips: 4 steps per epoch, the last one with 3
+PLAIN = (
+    "augment.shift_s=0",
+    "augment.mixup=0",
+    "augment.freq_mask=0",
+    "augment.time_mask=0",
+    "augment.speed=0",
+    "model.drop_path=0",
+)
+FIFTY_STEPS = ("train.batch_size=5", "train.epochs=13")  # of 18 clips: 4 steps per epoch, the last one with 3
 
 
 def losses(run: Path) -> list[float]:
@@ -36,7 +42,9 @@ def odd(corpus, tmp_path_factory) -> Path:
     manifest = read_manifest(corpus)
     clips = [*(clip for clip in manifest.clips if clip.split != "val"), *manifest.split("val")[:5]]
     folder = tmp_path_factory.mktemp("odd")
-    write_manifest(folder, [*clips, Clip(sound(folder / "more.wav", 300.0), labels=("low",), split="train")], manifest.labels, {})
+    write_manifest(
+        folder, [*clips, Clip(sound(folder / "more.wav", 300.0), labels=("low",), split="train")], manifest.labels, {}
+    )
     return folder
 
 
@@ -73,12 +81,19 @@ def test_batches_and_splits_that_do_not_divide(odd, tmp_path, size):
     assert losses(tmp_path / "team") == pytest.approx(losses(tmp_path / "alone"), abs=1e-5)
     report = json.loads((tmp_path / "team" / "report.json").read_text())
     assert report["clips"] == 5 and report["processes"] == size
-    assert report["metrics"]["accuracy"] == evaluate(tmp_path / "team", split="val").metrics.accuracy    # in one process, clip by clip
+    assert (
+        report["metrics"]["accuracy"] == evaluate(tmp_path / "team", split="val").metrics.accuracy
+    )  # in one process, clip by clip
 
 
 def test_more_processes_than_validation_clips(odd, tmp_path):
     manifest = read_manifest(odd)
-    write_manifest(tmp_path / "data", [*(c for c in manifest.clips if c.split != "val"), *manifest.split("val")[:2]], manifest.labels, {})
+    write_manifest(
+        tmp_path / "data",
+        [*(c for c in manifest.clips if c.split != "val"), *manifest.split("val")[:2]],
+        manifest.labels,
+        {},
+    )
     assert train_in_team(3, tiny("train.epochs=1"), tmp_path / "run", tmp_path / "data") == [""] * 3
     assert json.loads((tmp_path / "run" / "report.json").read_text())["clips"] == 2
 
@@ -98,12 +113,19 @@ def test_only_one_process_writes_and_speaks(corpus, tmp_path, monkeypatch):
             with open(log, "a") as file:
                 file.write(f"{what} {os.environ['RANK']}\n")
             return function(*args, **kwargs)
+
         return note
 
-    for module, names in ((state, ("atomic_path", "save_model")), (watch, ("write_json", "write_text", "save_model")), (loop, ("write_text",))):
+    for module, names in (
+        (state, ("atomic_path", "save_model")),
+        (watch, ("write_json", "write_text", "save_model")),
+        (loop, ("write_text",)),
+    ):
         for name in names:
             monkeypatch.setattr(module, name, noting(name, getattr(module, name)))
-    recipe = tiny("train.epochs=2", "train.average_last=2", "train.tensorboard=true", "train.save_minutes=1e-9", "train.keep=2")
+    recipe = tiny(
+        "train.epochs=2", "train.average_last=2", "train.tensorboard=true", "train.save_minutes=1e-9", "train.keep=2"
+    )
     assert train_in_team(2, recipe, tmp_path / "run", corpus, say=noting("say", lambda text: None)) == ["", ""]
     lines = log.read_text().split("\n")[:-1]
     assert {line.split()[0] for line in lines} == {"atomic_path", "save_model", "write_json", "write_text", "say"}
@@ -121,18 +143,36 @@ def test_gradient_sums_go_out_in_pieces(corpus, tmp_path, monkeypatch):
 
 def test_a_worker_that_dies_costs_the_last_steps_only(alone, corpus, tmp_path):
     """aum train --devices 2, one process killed within an epoch; the rest of the training ends with the same bits."""
-    arguments = ("train", "--recipe", RECIPE, "--data", corpus, "--out", tmp_path / "run", "--devices", "2", "--set", "train.save_minutes=1e-9",
-                 *(word for value in FIFTY_STEPS for word in ("--set", value)))
+    arguments = (
+        "train",
+        "--recipe",
+        RECIPE,
+        "--data",
+        corpus,
+        "--out",
+        tmp_path / "run",
+        "--devices",
+        "2",
+        "--set",
+        "train.save_minutes=1e-9",
+        *(word for value in FIFTY_STEPS for word in ("--set", value)),
+    )
     with started(*arguments) as process:
-        wait_for(lambda: len((tmp_path / "run" / "metrics.csv").read_text().splitlines()) > 3 if (tmp_path / "run" / "metrics.csv").exists()
-                 else False, process)
+        wait_for(
+            lambda: (
+                len((tmp_path / "run" / "metrics.csv").read_text().splitlines()) > 3
+                if (tmp_path / "run" / "metrics.csv").exists()
+                else False
+            ),
+            process,
+        )
         os.kill(workers_of(process.pid)[1], signal.SIGKILL)
         out, err = process.communicate(timeout=120)
     assert process.returncode == 0, err
     assert "going on after epoch" in out and (tmp_path / "run" / "report.json").exists()
     assert history(tmp_path / "run") == history(alone) and weights(tmp_path / "run") == weights(alone)
     before = weights(tmp_path / "run")
-    with started(*arguments) as process:     # and the finished run is safe, without starting again and again
+    with started(*arguments) as process:  # and the finished run is safe, without starting again and again
         out, err = process.communicate(timeout=120)
     assert process.returncode == 2 and err.count("already holds a run") == 1 and "Traceback" not in err and out == ""
     assert weights(tmp_path / "run") == before
@@ -145,8 +185,14 @@ def test_processes_started_again_do_not_look_for_those_that_died():
     sums = context.SimpleQueue()
 
     def work(rank: int, attempt: int) -> None:
-        os.environ.update(RANK=str(rank), WORLD_SIZE="2", MASTER_ADDR="localhost", MASTER_PORT=str(store.port),
-                          TORCHELASTIC_USE_AGENT_STORE="True", TORCHELASTIC_RESTART_COUNT=str(attempt))
+        os.environ.update(
+            RANK=str(rank),
+            WORLD_SIZE="2",
+            MASTER_ADDR="localhost",
+            MASTER_PORT=str(store.port),
+            TORCHELASTIC_USE_AGENT_STORE="True",
+            TORCHELASTIC_RESTART_COUNT=str(attempt),
+        )
         time.sleep(attempt * (1 - rank))
         with join_team(torch.device("cpu")) as team:
             sums.put(team.sum([1.0], torch.device("cpu")))
@@ -164,8 +210,17 @@ def test_processes_started_again_do_not_look_for_those_that_died():
 
 
 def test_torchrun(alone, corpus, tmp_path):
-    with started("train", "--recipe", RECIPE, "--data", corpus, "--out", tmp_path / "run", *(w for v in FIFTY_STEPS for w in ("--set", v)),
-                 launcher=TORCHRUN) as process:
+    with started(
+        "train",
+        "--recipe",
+        RECIPE,
+        "--data",
+        corpus,
+        "--out",
+        tmp_path / "run",
+        *(w for v in FIFTY_STEPS for w in ("--set", v)),
+        launcher=TORCHRUN,
+    ) as process:
         out, err = process.communicate(timeout=120)
     assert process.returncode == 0, err
     assert out.count("training and 6 validation clips") == 1 and out.count("epoch   1/13") == 1

@@ -30,11 +30,24 @@ pytestmark = pytest.mark.usefixtures("on_one_thread")
 
 # what a run leaves behind
 
+
 def test_files_of_a_run(trained, corpus):
     files = {path.relative_to(trained).as_posix() for path in trained.rglob("*") if path.is_file()}
-    files -= {"eval-test.json", "confusion-test.png", "scores-test.npz"}                       # other tests evaluate the same run
-    assert files == {"recipe.toml", "train-clips.npy", "metrics.csv", "report.json", "report.md", "curves.png", "confusion-val.png", "last/state.pt",
-                     "best/config.json", "best/model.safetensors", "last/config.json", "last/model.safetensors"}
+    files -= {"eval-test.json", "confusion-test.png", "scores-test.npz"}  # other tests evaluate the same run
+    assert files == {
+        "recipe.toml",
+        "train-clips.npy",
+        "metrics.csv",
+        "report.json",
+        "report.md",
+        "curves.png",
+        "confusion-val.png",
+        "last/state.pt",
+        "best/config.json",
+        "best/model.safetensors",
+        "last/config.json",
+        "last/model.safetensors",
+    }
     assert all((trained / name).read_bytes().startswith(b"\x89PNG") for name in ("curves.png", "confusion-val.png"))
     report = json.loads((trained / "report.json").read_text())
     assert report["clips"] == 6 and report["split"] == "val" and report["seed"] == 0 and report["dtype"] == "float32"
@@ -64,6 +77,7 @@ def test_last_holds_the_averaged_weights_and_the_state_the_trained_ones(referenc
 
 # a report that says how it came about
 
+
 def test_the_report_names_its_origin(trained, corpus):
     report = json.loads((trained / "report.json").read_text())
     whole = hashlib.sha256()
@@ -71,17 +85,31 @@ def test_the_report_names_its_origin(trained, corpus):
         whole.update(hashlib.sha256((corpus / name).read_bytes()).digest())
     assert report["data_sha256"] == whole.hexdigest() and report["data"] == str(corpus)
     assert report["processes"] == 1 and report["training_dtype"] == "float32" and report["averaged"] is None
-    assert report["environment"]["torch"] == torch.__version__ and {"python", "cpu", "platform"} <= set(report["environment"])
+    assert report["environment"]["torch"] == torch.__version__ and {"python", "cpu", "platform"} <= set(
+        report["environment"]
+    )
     text = (trained / "report.md").read_text()
-    for value in (whole.hexdigest(), torch.__version__, "best accuracy", "100.00 % of 6 validation clips", "12 of 12", "curves.png"):
+    for value in (
+        whole.hexdigest(),
+        torch.__version__,
+        "best accuracy",
+        "100.00 % of 6 validation clips",
+        "12 of 12",
+        "curves.png",
+    ):
         assert value in text, value
     for path in ("curves.png", "recipe.toml", "metrics.csv", "report.json"):
         assert f"{path}" in text and (trained / path).exists()
 
 
 def git(folder: Path, *arguments: str) -> str:
-    return subprocess.run(["git", "-C", folder, "-c", "user.name=a", "-c", "user.email=a@b", *arguments], check=True, capture_output=True,
-                          text=True, timeout=60).stdout.strip()
+    return subprocess.run(
+        ["git", "-C", folder, "-c", "user.name=a", "-c", "user.email=a@b", *arguments],
+        check=True,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    ).stdout.strip()
 
 
 def test_the_commit_is_that_of_the_code(tmp_path, monkeypatch):
@@ -89,7 +117,7 @@ def test_the_commit_is_that_of_the_code(tmp_path, monkeypatch):
     module.parent.mkdir(parents=True)
     module.write_text("1")
     monkeypatch.setattr(watch, "__file__", str(module))
-    assert watch.commit() is None                                                   # an installed package
+    assert watch.commit() is None  # an installed package
     git(tmp_path, "init", "-q")
     git(tmp_path, "add", ".")
     git(tmp_path, "commit", "-qm", "one")
@@ -99,7 +127,7 @@ def test_the_commit_is_that_of_the_code(tmp_path, monkeypatch):
     assert watch.commit() == head
     module.write_text("2")
     assert watch.commit() == head + "+"
-    monkeypatch.setenv("PATH", "")                                                  # a machine without git
+    monkeypatch.setenv("PATH", "")  # a machine without git
     assert watch.commit() is None
 
 
@@ -112,6 +140,7 @@ def test_another_manifest_is_another_digest(corpus, tmp_path):
 
 
 # while it runs
+
 
 def events(run: Path) -> dict[str, list[tuple[int, float]]]:
     """What TensorBoard reads: (step, value) by curve."""
@@ -128,11 +157,17 @@ def test_tensorboard_has_the_curves_of_metrics_csv(corpus, tmp_path):
     run = quietly(tiny("train.tensorboard=true"), tmp_path / "run", corpus)
     rows, curves = history(run), events(run)
     assert [step for step, _ in curves["train/lr"]] == [10, 20]
-    assert [value for _, value in curves["train/lr"]] == pytest.approx([float(rows[1]["lr"]), float(rows[3]["lr"])], abs=1e-8)
-    assert [value for _, value in curves["train/loss"]] == pytest.approx([float(rows[1]["train_loss"]), float(rows[3]["train_loss"])], rel=1e-5)
+    assert [value for _, value in curves["train/lr"]] == pytest.approx(
+        [float(rows[1]["lr"]), float(rows[3]["lr"])], abs=1e-8
+    )
+    assert [value for _, value in curves["train/loss"]] == pytest.approx(
+        [float(rows[1]["train_loss"]), float(rows[3]["train_loss"])], rel=1e-5
+    )
     for name in ("loss", "accuracy", "map"):
         assert [step for step, _ in curves[f"val/{name}"]] == [5, 10, 15, 20]
-        assert [value for _, value in curves[f"val/{name}"]] == pytest.approx([float(row[f"val_{name}"]) for row in rows], rel=1e-5)
+        assert [value for _, value in curves[f"val/{name}"]] == pytest.approx(
+            [float(row[f"val_{name}"]) for row in rows], rel=1e-5
+        )
 
 
 def test_tensorboard_after_resuming_has_each_step_once(corpus, tmp_path):
@@ -157,7 +192,7 @@ def test_without_tensorboard_the_extra_is_named(corpus, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
     error = problem(quietly, tiny("train.tensorboard=true"), tmp_path / "run", corpus)
     assert "tensorboard" in error.problem and "aumcli[tensorboard]" in error.fix
-    quietly(tiny("train.epochs=1"), tmp_path / "other", corpus)                     # which needs none
+    quietly(tiny("train.epochs=1"), tmp_path / "other", corpus)  # which needs none
 
 
 def test_curves_are_drawn_while_it_runs_but_cost_little(corpus, tmp_path, monkeypatch):
@@ -170,7 +205,7 @@ def test_curves_are_drawn_while_it_runs_but_cost_little(corpus, tmp_path, monkey
             drawn.append(len(history))
 
         def step(*args):
-            clock[0] += 12.0            # of five steps
+            clock[0] += 12.0  # of five steps
             return loop_step(*args)
 
         loop_step = loop.take_step
@@ -189,19 +224,43 @@ def stop() -> None:
 
 def test_the_bar_on_a_terminal(corpus, tmp_path):
     """A real pseudo-terminal: loss, learning rate, clips per second, time left; nothing of it in a pipe."""
-    command_line = command("train", "--recipe", RECIPE, "--data", corpus, "--out", tmp_path / "run", "--set", "train.epochs=1", "--set", "train.batch_size=1")
-    slow = [*command_line[:1], "-c", "import sys, time\nfrom aumcli.train import loop\nreal = loop.take_step\n"
-            "loop.take_step = lambda *args: (time.sleep(0.2), real(*args))[1]\nfrom aumcli.cli import main\nmain()", *command_line[3:]]
+    command_line = command(
+        "train",
+        "--recipe",
+        RECIPE,
+        "--data",
+        corpus,
+        "--out",
+        tmp_path / "run",
+        "--set",
+        "train.epochs=1",
+        "--set",
+        "train.batch_size=1",
+    )
+    slow = [
+        *command_line[:1],
+        "-c",
+        "import sys, time\nfrom aumcli.train import loop\nreal = loop.take_step\n"
+        "loop.take_step = lambda *args: (time.sleep(0.2), real(*args))[1]\nfrom aumcli.cli import main\nmain()",
+        *command_line[3:],
+    ]
     leader, follower = pty.openpty()
     fcntl.ioctl(follower, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 150, 0, 0))
     with subprocess.Popen(slow, stdout=follower, stderr=follower, env=os.environ | {"OMP_NUM_THREADS": "1"}) as process:
         os.close(follower)
         text = read_all(leader, 60)
         assert process.wait(timeout=30) == 0, text
-    bars = re.findall(r"epoch 1/1: +(\d+)%\|[^|]*\| (\d+)/18 \[\d\d:\d\d<(\d\d:\d\d), [^\]]*loss (\d\.\d{4}), lr ([\d.e-]+), (\d+) clips/s\]", text)
+    bars = re.findall(
+        r"epoch 1/1: +(\d+)%\|[^|]*\| (\d+)/18 \[\d\d:\d\d<(\d\d:\d\d), [^\]]*loss (\d\.\d{4}), lr ([\d.e-]+), (\d+) clips/s\]",
+        text,
+    )
     assert bars, text
     percent, step, left, loss, rate, speed = next(bar for bar in bars if int(bar[1]) < 18)
-    assert left != "00:00" and int(percent) == round(100 * int(step) / 18) and float(rate) == pytest.approx(0.005 * int(step) / 18, rel=0.05)
+    assert (
+        left != "00:00"
+        and int(percent) == round(100 * int(step) / 18)
+        and float(rate) == pytest.approx(0.005 * int(step) / 18, rel=0.05)
+    )
     assert 0.1 < float(loss) < 5 and 1 <= int(speed) <= 5
     report = json.loads((tmp_path / "run" / "report.json").read_text())
     assert report["epochs"][0]["seconds"] > 3.6
@@ -214,7 +273,7 @@ def read_all(descriptor: int, seconds: float) -> str:
         if select.select([descriptor], [], [], 1)[0]:
             try:
                 parts.append(os.read(descriptor, 65536))
-            except OSError:         # Linux says so when the other end is closed
+            except OSError:  # Linux says so when the other end is closed
                 break
     os.close(descriptor)
     return b"".join(parts).decode()

@@ -48,7 +48,10 @@ def header(folder: Path, change=None, length: int | None = None, padding: int = 
 
 def tensors(folder: Path, change) -> None:
     """Change the weights themselves."""
-    save_file({name: x.contiguous() for name, x in change(load_file(folder / "model.safetensors")).items()}, folder / "model.safetensors")
+    save_file(
+        {name: x.contiguous() for name, x in change(load_file(folder / "model.safetensors")).items()},
+        folder / "model.safetensors",
+    )
 
 
 def instead(folder: Path, name: str, make) -> None:
@@ -71,17 +74,40 @@ ATTACKS = {
     "header of 2 ** 63 bytes": (lambda f: header(f, length=2**63), "header"),
     "header of 2 MiB": (lambda f: header(f, padding=2**21), "header"),
     "offsets beyond the file": (lambda f: header(f, offsets("head.bias", 0, HUGE)), "can't read"),
-    "offsets that overlap": (lambda f: header(f, lambda about: about["head.bias"].update(
-        data_offsets=[x - 4 for x in about["head.bias"]["data_offsets"]])), "can't read"),
+    "offsets that overlap": (
+        lambda f: header(
+            f, lambda about: about["head.bias"].update(data_offsets=[x - 4 for x in about["head.bias"]["data_offsets"]])
+        ),
+        "can't read",
+    ),
     "offsets backwards": (lambda f: header(f, offsets("head.bias", 12, 0)), "can't read"),
-    "a shape larger than its bytes": (lambda f: header(f, lambda about: about["head.bias"].update(shape=[HUGE])), "can't read"),
-    "a shape beyond 64 bits": (lambda f: header(f, lambda about: about["head.bias"].update(shape=[2**40, 2**40])), "can't read"),
-    "integers for weights": (lambda f: tensors(f, lambda t: {**t, "head.bias": torch.zeros(3, dtype=torch.int64)}), "head.bias"),
+    "a shape larger than its bytes": (
+        lambda f: header(f, lambda about: about["head.bias"].update(shape=[HUGE])),
+        "can't read",
+    ),
+    "a shape beyond 64 bits": (
+        lambda f: header(f, lambda about: about["head.bias"].update(shape=[2**40, 2**40])),
+        "can't read",
+    ),
+    "integers for weights": (
+        lambda f: tensors(f, lambda t: {**t, "head.bias": torch.zeros(3, dtype=torch.int64)}),
+        "head.bias",
+    ),
     "cut off": (lambda f: os.truncate(f / "model.safetensors", 2000), "can't read"),
-    "NaN": (lambda f: tensors(f, lambda t: {**t, "cls_token": t["cls_token"] * float("nan")}), "NaN or infinite values in cls_token"),
-    "infinite": (lambda f: tensors(f, lambda t: {**t, "head.bias": t["head.bias"] + float("inf")}), "NaN or infinite values in head.bias"),
-    "a block larger than the first": (lambda f: tensors(f, lambda t: {
-        name: torch.zeros(1) if name.startswith("layers.1.") else x for name, x in t.items()}), "layers.1."),
+    "NaN": (
+        lambda f: tensors(f, lambda t: {**t, "cls_token": t["cls_token"] * float("nan")}),
+        "NaN or infinite values in cls_token",
+    ),
+    "infinite": (
+        lambda f: tensors(f, lambda t: {**t, "head.bias": t["head.bias"] + float("inf")}),
+        "NaN or infinite values in head.bias",
+    ),
+    "a block larger than the first": (
+        lambda f: tensors(
+            f, lambda t: {name: torch.zeros(1) if name.startswith("layers.1.") else x for name, x in t.items()}
+        ),
+        "layers.1.",
+    ),
     "classes": (lambda f: rewrite(f, model__n_classes=HUGE), "3 labels for 1,000,000,000 classes"),
     "depth": (lambda f: rewrite(f, model__depth=HUGE), "1,000,000,000 blocks"),
     "width": (lambda f: rewrite(f, model__width=HUGE), "doesn't fit"),
@@ -93,20 +119,52 @@ ATTACKS = {
     "sample rate": (lambda f: rewrite(f, frontend__sample_rate_hz=HUGE), "too much memory"),
     "window": (lambda f: rewrite(f, frontend__window_ms=1e12), "too much memory"),
     "FFT": (lambda f: rewrite(f, frontend__fft_size=HUGE), "too much memory"),
-    "another architecture": (lambda f: instead(f, "config.json", lambda path: path.write_text(json.dumps({
-        "format": 1, "model": {"architecture": "ast", "width": 16, "depth": 2, "heads": 4, "mlp_width": HUGE, "n_classes": 3, "n_mels": 32,
-                               "frames": 48}, "frontend": {"n_mels": 32, "frames": 48}, "labels": list("abc"),
-        "activation": "softmax"}))), "doesn't fit"),
+    "another architecture": (
+        lambda f: instead(
+            f,
+            "config.json",
+            lambda path: path.write_text(
+                json.dumps(
+                    {
+                        "format": 1,
+                        "model": {
+                            "architecture": "ast",
+                            "width": 16,
+                            "depth": 2,
+                            "heads": 4,
+                            "mlp_width": HUGE,
+                            "n_classes": 3,
+                            "n_mels": 32,
+                            "frames": 48,
+                        },
+                        "frontend": {"n_mels": 32, "frames": 48},
+                        "labels": list("abc"),
+                        "activation": "softmax",
+                    }
+                )
+            ),
+        ),
+        "doesn't fit",
+    ),
     "a config of 1 GiB": (lambda f: sparse(f / "config.json"), "bytes"),
     "nested JSON": (lambda f: (f / "config.json").write_text("[" * 10**6), "config.json is damaged"),
     "an endless number": (lambda f: (f / "config.json").write_text("9" * 10**6), "config.json is damaged"),
     "a million wrong labels": (lambda f: rewrite(f, labels=[1] * 10**6), "labels.0"),
-    "a link to an endless device": (lambda f: instead(f, "model.safetensors", lambda p: p.symlink_to("/dev/zero")), "no regular file"),
+    "a link to an endless device": (
+        lambda f: instead(f, "model.safetensors", lambda p: p.symlink_to("/dev/zero")),
+        "no regular file",
+    ),
     "a link to itself": (lambda f: instead(f, "model.safetensors", lambda p: p.symlink_to(p)), "can't read"),
-    "a link to nothing": (lambda f: instead(f, "model.safetensors", lambda p: p.symlink_to("nowhere")), "does not exist"),
+    "a link to nothing": (
+        lambda f: instead(f, "model.safetensors", lambda p: p.symlink_to("nowhere")),
+        "does not exist",
+    ),
     "a pipe": (lambda f: instead(f, "model.safetensors", os.mkfifo), "no regular file"),
     "a folder": (lambda f: instead(f, "model.safetensors", os.mkdir), "no regular file"),
-    "a config that is an endless device": (lambda f: instead(f, "config.json", lambda p: p.symlink_to("/dev/zero")), "no regular file"),
+    "a config that is an endless device": (
+        lambda f: instead(f, "config.json", lambda p: p.symlink_to("/dev/zero")),
+        "no regular file",
+    ),
     "a config that is a pipe": (lambda f: instead(f, "config.json", os.mkfifo), "no regular file"),
     "a config linked to itself": (lambda f: instead(f, "config.json", lambda p: p.symlink_to(p)), "can't read"),
     # last, since a peak hides what later attacks take below it
@@ -136,15 +194,21 @@ def results(tmp_path_factory) -> dict[str, tuple[str | None, int]]:
     """attack -> (what was said, by how many MiB the peak of the memory rose), all in one process."""
     root = tmp_path_factory.mktemp("attacks")
     model = AudioMambaConfig(width=16, depth=2, n_classes=3, n_mels=32, frames=48, state_size=4)
-    config = ModelConfig(model=model, frontend=FrontendConfig(n_mels=32, frames=48), labels=("a", "b", "c"), activation="softmax")
+    config = ModelConfig(
+        model=model, frontend=FrontendConfig(n_mels=32, frames=48), labels=("a", "b", "c"), activation="softmax"
+    )
     weights = AudioMamba(model).state_dict()
     folders = {name: root / str(number) for number, name in enumerate(ATTACKS)}
     for folder in (root / "honest", *folders.values()):
         save_model(folder, weights, config)
     for name, (attack, _) in ATTACKS.items():
         attack(folders[name])
-    done = subprocess.run([sys.executable, "-c", READ, str(root / "honest"), *map(str, folders.values())], capture_output=True, text=True,
-                          timeout=120)
+    done = subprocess.run(
+        [sys.executable, "-c", READ, str(root / "honest"), *map(str, folders.values())],
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
     assert done.returncode == 0, done.stderr
     told = json.loads(done.stdout.splitlines()[-1])
     return {name: tuple(told[str(folder)]) for name, folder in folders.items()}
@@ -208,10 +272,16 @@ def test_options_beside_the_weights_are_passed_over(tmp_path, zipped):
     assert nothing_stays_allowed()
 
 
-STATES = {"names of the class": {"__class__": torch.Size, "__dict__": {}, "__init__": torch.Size, "__doc__": "x"},
-          "a function to set the state": {"__setstate__": torch.Size}, "no dictionary": [1, 2],
-          "slots": ({"a": 1}, {"__class__": torch.Size}),
-          "slots that are none": ({}, 5), "a tensor": torch.ones(2), "numbers for names": {1: 2}, "itself": {}}
+STATES = {
+    "names of the class": {"__class__": torch.Size, "__dict__": {}, "__init__": torch.Size, "__doc__": "x"},
+    "a function to set the state": {"__setstate__": torch.Size},
+    "no dictionary": [1, 2],
+    "slots": ({"a": 1}, {"__class__": torch.Size}),
+    "slots that are none": ({}, 5),
+    "a tensor": torch.ones(2),
+    "numbers for names": {1: 2},
+    "itself": {},
+}
 
 
 @pytest.mark.parametrize("state", STATES)
@@ -232,19 +302,27 @@ def as_tensor(kind: type, state: object) -> Calls:
     return Calls(torch._tensor._rebuild_from_type_v2, kind, kind, (), state)
 
 
-@pytest.mark.parametrize("name, make, words", [
-    ("another class within", lambda f: {"args": argparse.Namespace(out=pathlib.PurePosixPath("x"))}, "not opened"),
-    ("a command within", lambda f: {"args": argparse.Namespace(x=Calls(os.mkdir, str(f)))}, "not opened"),
-    ("a class derived from it", lambda f: {"args": Options(lr=1)}, "not opened"),
-    ("derived, by a call", lambda f: {"args": Calls(Options)}, "not opened"),
-    ("a parser", lambda f: {"args": Calls(argparse.ArgumentParser)}, "not opened"),
-    ("what opens files", lambda f: {"args": Calls(argparse.FileType, "w")}, "not opened"),
-    ("arguments for it", lambda f: {"args": Calls(argparse.Namespace, "x")}, "no file of torch.save"),
-    ("as a tensor", lambda f: {"model": {"x": as_tensor(argparse.Namespace, {"__class__": torch.Size})}}, "state dict"),
-    ("for the weights", lambda f: {"model": argparse.Namespace(**WEIGHTS)}, "state dict"),
-    ("for a weight", lambda f: {"model": WEIGHTS | {"head.bias": argparse.Namespace()}}, "state dict"),
-    ("with the weights in it", lambda f: {"model": None, "args": argparse.Namespace(model=WEIGHTS)}, "state dict"),
-    ("alone", lambda f: argparse.Namespace(model=WEIGHTS), "state dict")])
+@pytest.mark.parametrize(
+    "name, make, words",
+    [
+        ("another class within", lambda f: {"args": argparse.Namespace(out=pathlib.PurePosixPath("x"))}, "not opened"),
+        ("a command within", lambda f: {"args": argparse.Namespace(x=Calls(os.mkdir, str(f)))}, "not opened"),
+        ("a class derived from it", lambda f: {"args": Options(lr=1)}, "not opened"),
+        ("derived, by a call", lambda f: {"args": Calls(Options)}, "not opened"),
+        ("a parser", lambda f: {"args": Calls(argparse.ArgumentParser)}, "not opened"),
+        ("what opens files", lambda f: {"args": Calls(argparse.FileType, "w")}, "not opened"),
+        ("arguments for it", lambda f: {"args": Calls(argparse.Namespace, "x")}, "no file of torch.save"),
+        (
+            "as a tensor",
+            lambda f: {"model": {"x": as_tensor(argparse.Namespace, {"__class__": torch.Size})}},
+            "state dict",
+        ),
+        ("for the weights", lambda f: {"model": argparse.Namespace(**WEIGHTS)}, "state dict"),
+        ("for a weight", lambda f: {"model": WEIGHTS | {"head.bias": argparse.Namespace()}}, "state dict"),
+        ("with the weights in it", lambda f: {"model": None, "args": argparse.Namespace(model=WEIGHTS)}, "state dict"),
+        ("alone", lambda f: argparse.Namespace(model=WEIGHTS), "state dict"),
+    ],
+)
 def test_options_that_are_none_are_refused(tmp_path, name, make, words):
     content = make(tmp_path / "harmed")
     torch.save({"model": WEIGHTS} | content if isinstance(content, dict) else content, tmp_path / "bad.pth")
@@ -254,12 +332,16 @@ def test_options_that_are_none_are_refused(tmp_path, name, make, words):
     assert nothing_stays_allowed()
 
 
-@pytest.mark.parametrize("name, pickled, words", [
-    ("a name within the module", b"\x80\x02cargparse\nNamespace.__init__\n.", "not opened"),
-    ("a name behind the module", b"\x80\x02cargparse._sys\nexit\n.", "not opened"),
-    ("made with arguments", b"\x80\x02cargparse\nNamespace\nK\x01\x85\x81.", "no file of torch.save"),
-    ("state for the class", b"\x80\x02cargparse\nNamespace\n}X\x01\x00\x00\x00aK\x01sb.", "not opened"),
-    ("deeply nested", b"\x80\x02" + namespaces(DEEP) + b".", "state dict")])
+@pytest.mark.parametrize(
+    "name, pickled, words",
+    [
+        ("a name within the module", b"\x80\x02cargparse\nNamespace.__init__\n.", "not opened"),
+        ("a name behind the module", b"\x80\x02cargparse._sys\nexit\n.", "not opened"),
+        ("made with arguments", b"\x80\x02cargparse\nNamespace\nK\x01\x85\x81.", "no file of torch.save"),
+        ("state for the class", b"\x80\x02cargparse\nNamespace\n}X\x01\x00\x00\x00aK\x01sb.", "not opened"),
+        ("deeply nested", b"\x80\x02" + namespaces(DEEP) + b".", "state dict"),
+    ],
+)
 def test_pickles_made_by_hand_are_refused(tmp_path, name, pickled, words):
     crafted(tmp_path / "bad.pth", pickled)
     with pytest.raises(AumError, match=words):

@@ -24,8 +24,13 @@ TINY = {"width": 32, "depth": 2, "n_classes": 3, "n_mels": 128, "frames": 32}
 
 def config_of(network, labels=None, **changes) -> ModelConfig:
     model = network.config
-    return ModelConfig(model=model, frontend=FrontendConfig(n_mels=model.n_mels, frames=model.frames), activation="softmax",
-                       labels=labels or [f"class {i}" for i in range(model.n_classes)], **changes)
+    return ModelConfig(
+        model=model,
+        frontend=FrontendConfig(n_mels=model.n_mels, frames=model.frames),
+        activation="softmax",
+        labels=labels or [f"class {i}" for i in range(model.n_classes)],
+        **changes,
+    )
 
 
 def fresh(kind=AudioMambaConfig, seed=1, **changes):
@@ -43,9 +48,11 @@ def test_an_audio_mamba_at_another_length_and_with_other_classes(golden, backend
     np.testing.assert_allclose(imported.network.pos_embed.pos_embed.detach(), recorded["pos_embed"], atol=1e-6)
     assert "resized the positions from 8 x 8 to 8 x 16 patches" in imported.notes
     assert "new, not trained: head.bias, head.weight" in imported.notes
-    network = build_network(imported.config.model)                      # the same by way of a training's start
+    network = build_network(imported.config.model)  # the same by way of a training's start
     notes = initialise(network, imported.config, path)
-    np.testing.assert_allclose(network.forward_features(torch.from_numpy(recorded["input"])).detach(), recorded["features"], atol=1e-4)
+    np.testing.assert_allclose(
+        network.forward_features(torch.from_numpy(recorded["input"])).detach(), recorded["features"], atol=1e-4
+    )
     assert any(note.startswith("new, not trained: head") for note in notes)
 
 
@@ -56,7 +63,9 @@ def test_a_vision_mamba_of_imagenet(golden, tmp_path, backend):
     convert(golden / "aum" / "vim_imagenet_midcls.pth", tmp_path / "model", frames=128, labels=tmp_path / "labels.csv")
     network, config = read_model(tmp_path / "model", backend)
     with torch.inference_mode():
-        np.testing.assert_allclose(network.forward_features(torch.from_numpy(recorded["input"])), recorded["features"], atol=1e-4)
+        np.testing.assert_allclose(
+            network.forward_features(torch.from_numpy(recorded["input"])), recorded["features"], atol=1e-4
+        )
     np.testing.assert_allclose(network.pos_embed.pos_embed.detach(), recorded["pos_embed"], atol=1e-6)
     np.testing.assert_allclose(network.patch_embed.proj.weight.detach(), recorded["patch_weight"], atol=1e-6)
     assert config.provenance["head"] == "new" and config.model.direction == "Bi-Bi"
@@ -75,8 +84,13 @@ def test_rotary_tables_are_left_out(golden, tmp_path):
 
 def test_a_transformer_at_another_length(golden):
     recorded = np.load(golden / "ast" / "ast_pretrained_128x128_to_128x256.npz", allow_pickle=False)
-    imported = import_checkpoint(golden / "ast" / str(recorded["source_checkpoint"]), frames=256, heads=3,
-                                 frontend=FrontendConfig(), activation="softmax")
+    imported = import_checkpoint(
+        golden / "ast" / str(recorded["source_checkpoint"]),
+        frames=256,
+        heads=3,
+        frontend=FrontendConfig(),
+        activation="softmax",
+    )
     with torch.inference_mode():
         np.testing.assert_allclose(imported.network(torch.from_numpy(recorded["input"])), recorded["logits"], atol=1e-4)
     np.testing.assert_allclose(imported.network.v.pos_embed.detach(), recorded["pos_embed"], atol=1e-6)
@@ -86,7 +100,11 @@ def test_a_transformer_at_another_length(golden):
 def test_a_deit_of_imagenet(tmp_path, distilled, suffix):
     """Names as in timm; colours summed, positions cut from the middle along the mels, the head dropped."""
     pictures = fresh(SpectrogramTransformerConfig, width=64, heads=1, n_mels=224, frames=224, distilled=distilled)
-    theirs = {name.removeprefix("v."): x.detach().clone() for name, x in pictures.state_dict().items() if name.startswith("v.")}
+    theirs = {
+        name.removeprefix("v."): x.detach().clone()
+        for name, x in pictures.state_dict().items()
+        if name.startswith("v.")
+    }
     colours = torch.randn(64, 3, 16, 16)
     theirs |= {"patch_embed.proj.weight": colours, "head.weight": torch.zeros(1000, 64), "head.bias": torch.zeros(1000)}
     path = tmp_path / f"deit{suffix}"
@@ -98,7 +116,10 @@ def test_a_deit_of_imagenet(tmp_path, distilled, suffix):
     grid = theirs["pos_embed"][:, prefix:].reshape(14, 14, 64)
     torch.testing.assert_close(ours["v.pos_embed"][0, prefix:].reshape(8, 8, 64), grid[3:11, 3:11])
     assert torch.equal(ours["v.pos_embed"][:, :prefix], theirs["pos_embed"][:, :prefix])
-    assert torch.equal(ours["v.blocks.1.mlp.fc1.weight"], theirs["blocks.1.mlp.fc1.weight"]) and len(imported.config.labels) == 5
+    assert (
+        torch.equal(ours["v.blocks.1.mlp.fc1.weight"], theirs["blocks.1.mlp.fc1.weight"])
+        and len(imported.config.labels) == 5
+    )
     assert imported.config.model.distilled is distilled
 
 
@@ -120,7 +141,16 @@ def test_transformers_reads_what_we_write(tmp_path):
     rivals.import_torchaudio("functional")  # which transformers imports
     from transformers import ASTFeatureExtractor, ASTForAudioClassification
 
-    network = fresh(SpectrogramTransformerConfig, width=64, heads=2, distilled=True, overlap=6, frames=36, norm_eps=1e-12, head_norm_eps=1e-12)
+    network = fresh(
+        SpectrogramTransformerConfig,
+        width=64,
+        heads=2,
+        distilled=True,
+        overlap=6,
+        frames=36,
+        norm_eps=1e-12,
+        head_norm_eps=1e-12,
+    )
     config = config_of(network.eval(), ["dog", "cat", "rain"])
     save_model(tmp_path / "ours", network.state_dict(), config)
     convert(tmp_path / "ours", tmp_path / "theirs", to="transformers")
@@ -145,9 +175,16 @@ def test_transformers_has_no_audio_mamba_and_says_what_it_can_not(tmp_path):
         convert(tmp_path / "epic", tmp_path / "out2", to="transformers")
 
 
-@pytest.mark.parametrize("change, words", [
-    ({"num_hidden_layers": 10**9}, "num_hidden_layers is 1000000000, but 3"), ({"max_length": 1024}, "positions"),
-    ({"hidden_act": "relu"}, "activation"), ({"id2label": {"0": "x"}}, "lacks '1'"), ({"patch_size": "x"}, "invalid literal")])
+@pytest.mark.parametrize(
+    "change, words",
+    [
+        ({"num_hidden_layers": 10**9}, "num_hidden_layers is 1000000000, but 3"),
+        ({"max_length": 1024}, "positions"),
+        ({"hidden_act": "relu"}, "activation"),
+        ({"id2label": {"0": "x"}}, "lacks '1'"),
+        ({"patch_size": "x"}, "invalid literal"),
+    ],
+)
 def test_transformers_directories_that_lie(golden, tmp_path, change, words):
     said = json.loads((golden / "ast" / "hf" / "config.json").read_text())
     (tmp_path / "config.json").write_text(json.dumps(said | change))
@@ -163,7 +200,7 @@ def test_a_start_from_a_model_of_ours(tmp_path):
     assert all(torch.equal(x, source.state_dict()[name]) for name, x in target.state_dict().items()) and len(notes) == 2
     other = fresh(seed=3)
     head = other.head.weight.detach().clone()
-    notes = initialise(other, config_of(other, ["dog", "cat", "snow"]), tmp_path)    # as many classes, but other ones
+    notes = initialise(other, config_of(other, ["dog", "cat", "snow"]), tmp_path)  # as many classes, but other ones
     assert torch.equal(other.head.weight, head) and "new, not trained: head.bias, head.weight" in notes
     assert "the head starts afresh: the model has classes of its own" in notes
 
@@ -194,7 +231,7 @@ def test_a_transformer_with_other_classes_starts_with_a_fresh_norm_too(tmp_path,
 
 def test_a_transformer_with_the_same_classes_goes_on_with_head_and_norm(tmp_path):
     source, target = (fresh(SpectrogramTransformerConfig, seed=seed, width=64, heads=1) for seed in (1, 2))
-    torch.save(other_norm(source).state_dict(), tmp_path / "ast.pth")           # which names no classes
+    torch.save(other_norm(source).state_dict(), tmp_path / "ast.pth")  # which names no classes
     notes = initialise(target, config_of(target), tmp_path / "ast.pth")
     assert all(torch.equal(x, source.state_dict()[name]) for name, x in target.state_dict().items())
     assert not any("afresh" in note for note in notes)
@@ -210,11 +247,16 @@ def test_a_start_with_smaller_patches_and_another_direction(tmp_path):
     source, target = fresh(), fresh(patch_mels=8, patch_frames=32, direction="Fo-Fo", seed=2)
     save_model(tmp_path, source.state_dict(), config_of(source))
     notes = "\n".join(initialise(target, config_of(target), tmp_path))
-    assert "resized the patch embedding from 16 x 16 to 8 x 32" in notes and "resized the positions from 8 x 2 to 16 x 1" in notes
+    assert (
+        "resized the patch embedding from 16 x 16 to 8 x 32" in notes
+        and "resized the positions from 8 x 2 to 16 x 1" in notes
+    )
     assert "left out: layers.0.mixer.A_b_log, layers.1.mixer.A_b_log" in notes
 
 
-@pytest.mark.parametrize("changes, words", [({"width": 64}, "width"), ({"depth": 3}, "depth"), ({"state_size": 8}, "A_log has shape")])
+@pytest.mark.parametrize(
+    "changes, words", [({"width": 64}, "width"), ({"depth": 3}, "depth"), ({"state_size": 8}, "A_log has shape")]
+)
 def test_a_start_from_another_size_is_refused(tmp_path, changes, words):
     source, target = fresh(), fresh(**changes)
     save_model(tmp_path, source.state_dict(), config_of(source))
@@ -227,7 +269,9 @@ def test_a_start_from_another_size_is_refused(tmp_path, changes, words):
 
 
 def test_between_one_and_two_class_tokens(tmp_path):
-    source, target = (fresh(SpectrogramTransformerConfig, width=64, heads=1, distilled=two, seed=two) for two in (True, False))
+    source, target = (
+        fresh(SpectrogramTransformerConfig, width=64, heads=1, distilled=two, seed=two) for two in (True, False)
+    )
     save_model(tmp_path / "two", source.state_dict(), config_of(source))
     notes = initialise(target, config_of(target), tmp_path / "two")
     assert "left out the distillation token's position" in notes and "left out: v.dist_token" in notes
@@ -236,7 +280,9 @@ def test_between_one_and_two_class_tokens(tmp_path):
     again = fresh(SpectrogramTransformerConfig, width=64, heads=1, distilled=True, seed=5)
     kept = again.v.pos_embed[:, 1].detach().clone()
     initialise(again, config_of(again), tmp_path / "one")
-    assert torch.equal(again.v.pos_embed[:, 1], kept) and torch.equal(again.v.pos_embed[:, 2:], target.v.pos_embed[:, 1:])
+    assert torch.equal(again.v.pos_embed[:, 1], kept) and torch.equal(
+        again.v.pos_embed[:, 2:], target.v.pos_embed[:, 1:]
+    )
 
 
 def test_files_that_would_fill_the_memory_are_refused(tmp_path):
@@ -245,7 +291,10 @@ def test_files_that_would_fill_the_memory_are_refused(tmp_path):
     with pytest.raises(AumError, match="claims 1,000,000,000,000 values"):
         import_checkpoint(tmp_path / "view.pth")
     torch.save(good | {"norm_f.weight": torch.zeros(10**7)}, tmp_path / "plain.pth")
-    with zipfile.ZipFile(tmp_path / "plain.pth") as plain, zipfile.ZipFile(tmp_path / "bomb.pth", "w", zipfile.ZIP_DEFLATED) as bomb:
+    with (
+        zipfile.ZipFile(tmp_path / "plain.pth") as plain,
+        zipfile.ZipFile(tmp_path / "bomb.pth", "w", zipfile.ZIP_DEFLATED) as bomb,
+    ):
         for member in plain.infolist():
             bomb.writestr(member.filename, plain.read(member))
     with pytest.raises(AumError, match="unpack"):
@@ -263,7 +312,16 @@ def test_command_makes_a_new_head(tmp_path, aum):
     (tmp_path / "labels.csv").write_text("index,name\n0,dog\n1,cat\n")
     refused = aum("convert", tmp_path / "model", tmp_path / "out", "--labels", tmp_path / "labels.csv")
     assert refused.code == 2 and "--new-head" in refused.err
-    done = aum("convert", tmp_path / "model", tmp_path / "out", "--labels", tmp_path / "labels.csv", "--new-head", "--frames", 64)
+    done = aum(
+        "convert",
+        tmp_path / "model",
+        tmp_path / "out",
+        "--labels",
+        tmp_path / "labels.csv",
+        "--new-head",
+        "--frames",
+        64,
+    )
     assert done.code == 0 and "new, not trained" in done.out and "8 x 4 patches" in done.out, done.err
     assert aumcli.load_model(tmp_path / "out").labels == ["dog", "cat"]
 

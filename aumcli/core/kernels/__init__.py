@@ -68,8 +68,17 @@ def choose_backend(backend: str, device: torch.device, dtype: torch.dtype) -> st
 
 
 def selective_scan(
-    u: Tensor, delta: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor | None = None, z: Tensor | None = None,
-    delta_bias: Tensor | None = None, delta_softplus: bool = True, reverse: bool = False, backend: str = "auto",
+    u: Tensor,
+    delta: Tensor,
+    A: Tensor,
+    B: Tensor,
+    C: Tensor,
+    D: Tensor | None = None,
+    z: Tensor | None = None,
+    delta_bias: Tensor | None = None,
+    delta_softplus: bool = True,
+    reverse: bool = False,
+    backend: str = "auto",
 ) -> Tensor:
     """Scan a sequence with an input-dependent linear recurrence (paper, equation 2; Gu and Dao 2023).
 
@@ -100,8 +109,17 @@ def selective_scan(
 
 
 def bidirectional_scan(
-    u: Tensor, delta: Tensor, A: Tensor, A_b: Tensor, B: Tensor, C: Tensor, D: Tensor, z: Tensor, delta_bias: Tensor,
-    backend: str = "auto", published_gate_gradient: bool = False,
+    u: Tensor,
+    delta: Tensor,
+    A: Tensor,
+    A_b: Tensor,
+    B: Tensor,
+    C: Tensor,
+    D: Tensor,
+    z: Tensor,
+    delta_bias: Tensor,
+    backend: str = "auto",
+    published_gate_gradient: bool = False,
 ) -> Tensor:
     """Scan in both directions and add: the Fo-Bi block's pair, which shares all but A (paper, figure 1 b).
 
@@ -117,12 +135,18 @@ def bidirectional_scan(
     if chosen in OPERATORS:
         return operators.scan(u, delta, A, A_b, B, C, D, z, delta_bias, True, False, published_gate_gradient)
     with _full_precision(u):
-        y = _MODULES[chosen].bidirectional_scan(*_wide(u, delta, A, A_b, B, C, D, z, delta_bias), published_gate_gradient)
+        y = _MODULES[chosen].bidirectional_scan(
+            *_wide(u, delta, A, A_b, B, C, D, z, delta_bias), published_gate_gradient
+        )
     return y.to(u.dtype)
 
 
 def causal_conv1d(
-    x: Tensor, weight: Tensor, bias: Tensor | None = None, reverse: bool = False, backend: str = "auto",
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None = None,
+    reverse: bool = False,
+    backend: str = "auto",
 ) -> Tensor:
     """Convolve each channel causally with its own taps, then SiLU.
 
@@ -147,7 +171,11 @@ def causal_conv1d(
 
 
 def add_rms_norm(
-    x: Tensor, residual: Tensor | None, weight: Tensor, eps: float, backend: str = "auto",
+    x: Tensor,
+    residual: Tensor | None,
+    weight: Tensor,
+    eps: float,
+    backend: str = "auto",
 ) -> tuple[Tensor, Tensor]:
     """Add to the residual stream and normalise: the stream stays float32 whatever x's dtype.
 
@@ -170,8 +198,16 @@ def add_rms_norm(
 
 
 def log_mel(
-    waveforms: Tensor, lengths: Tensor, n_frames: Tensor, frames: int, window: Tensor, filters: Tensor, options: MelOptions,
-    shift: float = 0.0, scale: float = 1.0, backend: str = "auto",
+    waveforms: Tensor,
+    lengths: Tensor,
+    n_frames: Tensor,
+    frames: int,
+    window: Tensor,
+    filters: Tensor,
+    options: MelOptions,
+    shift: float = 0.0,
+    scale: float = 1.0,
+    backend: str = "auto",
 ) -> Tensor:
     """Turn waveforms into log-mel energies, (energy - shift) / scale; beyond a clip's frames stands (0 - shift) / scale.
 
@@ -199,9 +235,15 @@ def log_mel(
     for name, x in (("lengths", lengths), ("n_frames", n_frames)):
         _check_shape(name, x, waveforms.shape[:1])
     if len(window) > points or len(filters) > points // 2 + 1:
-        raise ValueError(f"a window of {len(window)} samples and {len(filters)} bins don't fit an FFT of {points} points")
+        raise ValueError(
+            f"a window of {len(window)} samples and {len(filters)} bins don't fit an FFT of {points} points"
+        )
     # a GPU would have to be waited for, and its tensor operations read nothing beyond their tensors
-    if waveforms.device.type == "cpu" and len(waveforms) and not 0 <= lengths.min() <= lengths.max() <= waveforms.shape[1]:
+    if (
+        waveforms.device.type == "cpu"
+        and len(waveforms)
+        and not 0 <= lengths.min() <= lengths.max() <= waveforms.shape[1]
+    ):
         raise ValueError(f"lengths of {lengths.tolist()} samples in {waveforms.shape[1]}")
     fits = points & (points - 1) == 0 and points >= 16
     wants_gradient = waveforms.requires_grad and torch.is_grad_enabled()
@@ -209,7 +251,10 @@ def log_mel(
         backend = "torch"
     chosen = choose_backend(backend, waveforms.device, torch.float32)
     if chosen == "cpu" and not fits:
-        raise AumError(f"the cpu kernel's FFT has a power of 2 of points from 16 on, not {points}", fix="use backend 'auto' or 'torch'")
+        raise AumError(
+            f"the cpu kernel's FFT has a power of 2 of points from 16 on, not {points}",
+            fix="use backend 'auto' or 'torch'",
+        )
     module = cpu if chosen == "cpu" else torch_ops
     return module.log_mel(waveforms, lengths, n_frames.clamp(1, frames), frames, window, filters, options, shift, scale)
 
@@ -223,8 +268,11 @@ def _late(module: str, name: str) -> Callable:
 
 
 for _name in operators.NAMES:
-    operators.implement(_name, "CPU" if _INTERPRETED else "CUDA",
-                        _late(f"aumcli.core.kernels.triton_{_name.removesuffix('_backward')}", _name))
+    operators.implement(
+        _name,
+        "CPU" if _INTERPRETED else "CUDA",
+        _late(f"aumcli.core.kernels.triton_{_name.removesuffix('_backward')}", _name),
+    )
     if cpu.library is not None and not _INTERPRETED:
         operators.implement(_name, "CPU", getattr(cpu, _name))
 
@@ -246,11 +294,21 @@ def _check_shape(name: str, x: Tensor | None, shape: Sequence[int | None]) -> No
     if x is None or x.shape == shape:  # the quick answer: this is asked a dozen times in every block
         return
     if x.ndim != len(shape) or any(want not in (None, have) for want, have in zip(shape, x.shape)):
-        raise ValueError(f"{name} has shape {tuple(x.shape)}, not {tuple('any' if want is None else want for want in shape)}")
+        raise ValueError(
+            f"{name} has shape {tuple(x.shape)}, not {tuple('any' if want is None else want for want in shape)}"
+        )
 
 
-def _check_scan(u: Tensor, delta: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor | None, z: Tensor | None,
-                delta_bias: Tensor | None) -> None:
+def _check_scan(
+    u: Tensor,
+    delta: Tensor,
+    A: Tensor,
+    B: Tensor,
+    C: Tensor,
+    D: Tensor | None,
+    z: Tensor | None,
+    delta_bias: Tensor | None,
+) -> None:
     _check_shape("u", u, (None, None, None))
     _check_shape("A", A, (u.shape[2], None))
     if u.shape[1] == 0:

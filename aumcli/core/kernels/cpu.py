@@ -9,12 +9,11 @@ import torch
 from torch import Tensor
 from torch.utils.weak import WeakTensorKeyDictionary
 
-from aumcli.core.kernels import operators
 from aumcli.core.kernels.torch_ops import MelOptions
 
 _int, _pointer = ctypes.c_int64, ctypes.c_void_p
 _SLOTS = 16  # groups of channels with their own dB and dC over a batch: bounds memory, still feeds many threads
-_ROWS = 64   # ROWS of cpu.c
+_ROWS = 64  # ROWS of cpu.c
 _BLOCK = 16  # BLOCK of cpu.c
 MOST_STATES, MOST_TAPS = 256, 16  # as in cpu.c
 
@@ -28,31 +27,43 @@ class _View(ctypes.Structure):
 
 
 class _ScanProblem(ctypes.Structure):
-    _fields_ = [*_fields(_int, "b l e n slots threads softplus reverse published_gate"),
-                *_fields(_View, "u delta z B C grad"),
-                *_fields(_pointer, "A A_b D bias out partial"), ("half_out", _int),
-                *_fields(_pointer, "du ddelta dz dB dC dA dA_b dD dbias")]
+    _fields_ = [
+        *_fields(_int, "b l e n slots threads softplus reverse published_gate"),
+        *_fields(_View, "u delta z B C grad"),
+        *_fields(_pointer, "A A_b D bias out partial"),
+        ("half_out", _int),
+        *_fields(_pointer, "du ddelta dz dB dC dA dA_b dD dbias"),
+    ]
 
 
 class _ConvProblem(ctypes.Structure):
-    _fields_ = [*_fields(_int, "b l e k threads reverse"), *_fields(_View, "x grad"),
-                *_fields(_pointer, "weight bias out dx dweight dbias")]
+    _fields_ = [
+        *_fields(_int, "b l e k threads reverse"),
+        *_fields(_View, "x grad"),
+        *_fields(_pointer, "weight bias out dx dweight dbias"),
+    ]
 
 
 class _NormProblem(ctypes.Structure):
-    _fields_ = [*_fields(_int, "rows d width threads blocks"), ("eps", ctypes.c_float), *_fields(_int, "half_x half_out"),
-                *_fields(_pointer, "x residual weight grad grad_sum out sum dx dweight")]
+    _fields_ = [
+        *_fields(_int, "rows d width threads blocks"),
+        ("eps", ctypes.c_float),
+        *_fields(_int, "half_x half_out"),
+        *_fields(_pointer, "x residual weight grad grad_sum out sum dx dweight"),
+    ]
 
 
 class _MelProblem(ctypes.Structure):
-    _fields_ = [*_fields(_int, "b samples frames size hop start fft bins mels threads remove_means magnitude"),
-                *_fields(ctypes.c_float, "pre_emphasis floor offset shift scale"),
-                *_fields(_pointer, "waveforms lengths n_frames window roots halves places filters first end out")]
+    _fields_ = [
+        *_fields(_int, "b samples frames size hop start fft bins mels threads remove_means magnitude"),
+        *_fields(ctypes.c_float, "pre_emphasis floor offset shift scale"),
+        *_fields(_pointer, "waveforms lengths n_frames window roots halves places filters first end out"),
+    ]
 
 
 def _load() -> ctypes.CDLL | None:
     path = Path(__file__).with_name("_cpu.dll" if sys.platform == "win32" else "_cpu.so")
-    return ctypes.CDLL(str(path)) if path.exists() else None    # after torch: its OpenMP threads serve us too
+    return ctypes.CDLL(str(path)) if path.exists() else None  # after torch: its OpenMP threads serve us too
 
 
 library = _load()
@@ -61,8 +72,10 @@ library = _load()
 def why_not() -> str:
     """Why the C kernels can't run here; empty where they can."""
     if library is None:
-        return ("the C kernel was not compiled when aumcli was installed; install a C compiler (gcc or clang) and "
-                "install aumcli again: in its checkout, pip install --force-reinstall --no-deps .")
+        return (
+            "the C kernel was not compiled when aumcli was installed; install a C compiler (gcc or clang) and "
+            "install aumcli again: in its checkout, pip install --force-reinstall --no-deps ."
+        )
     return ""
 
 
@@ -81,8 +94,10 @@ def _run(function, problem: ctypes.Structure) -> None:
     if code == 1:
         raise MemoryError("no memory for a kernel's scratch space")
     if code == 2:
-        raise ValueError("the cpu scan needs decays, A <= 0 and delta >= 0 after its bias and softplus, and A without NaN; "
-                         "backend='torch' takes other values")
+        raise ValueError(
+            "the cpu scan needs decays, A <= 0 and delta >= 0 after its bias and softplus, and A without NaN; "
+            "backend='torch' takes other values"
+        )
 
 
 def _rows(x: Tensor | None, half: bool = False) -> Tensor | None:
@@ -114,13 +129,38 @@ def _scan_problem(u, delta, A, A_b, B, C, D, z, bias, softplus, reverse, publish
     if A.shape[1] > MOST_STATES:
         raise ValueError(f"the cpu scan holds at most {MOST_STATES} states per channel, not {A.shape[1]}")
     return _ScanProblem(
-        b=b, l=l, e=e, n=A.shape[1], threads=torch.get_num_threads(), softplus=softplus, reverse=reverse,
-        published_gate=published_gate, u=_view(u), delta=_view(delta), z=_view(z), B=_view(B), C=_view(C),
-        A=_address(A), A_b=_address(A_b), D=_address(D), bias=_address(bias))
+        b=b,
+        l=l,
+        e=e,
+        n=A.shape[1],
+        threads=torch.get_num_threads(),
+        softplus=softplus,
+        reverse=reverse,
+        published_gate=published_gate,
+        u=_view(u),
+        delta=_view(delta),
+        z=_view(z),
+        B=_view(B),
+        C=_view(C),
+        A=_address(A),
+        A_b=_address(A_b),
+        D=_address(D),
+        bias=_address(bias),
+    )
 
 
 def _prepare(u, delta, A, A_b, B, C, D, z, bias) -> tuple[Tensor | None, ...]:
-    return (_rows(u, True), _rows(delta, True), _flat(A), _flat(A_b), _rows(B), _rows(C), _flat(D), _rows(z, True), _flat(bias))
+    return (
+        _rows(u, True),
+        _rows(delta, True),
+        _flat(A),
+        _flat(A_b),
+        _rows(B),
+        _rows(C),
+        _flat(D),
+        _rows(z, True),
+        _flat(bias),
+    )
 
 
 def scan(u, delta, A, A_b, B, C, D, z, bias, softplus, reverse, published_gate) -> Tensor:
@@ -129,7 +169,7 @@ def scan(u, delta, A, A_b, B, C, D, z, bias, softplus, reverse, published_gate) 
     problem = _scan_problem(*tensors, softplus, reverse, published_gate)
     half = u.dtype == torch.bfloat16
     out = _empty(u, half=half)
-    partial = _empty(u) if half and A_b is not None else out   # rounded once, not once for each direction
+    partial = _empty(u) if half and A_b is not None else out  # rounded once, not once for each direction
     problem.out, problem.partial, problem.half_out = out.data_ptr(), partial.data_ptr(), half
     if u.numel():
         _run(library.aum_scan, problem)
@@ -149,7 +189,9 @@ def scan_backward(grad, u, delta, A, A_b, B, C, D, z, bias, softplus, reverse, p
     dB, dC = (torch.zeros(b, problem.slots, l, n) for _ in range(2))
     dA, dA_b = _empty(u, b, e, n), _empty(u, b, e, n) if A_b is not None else _empty(u, b, 0)
     dD, dbias = (_empty(u, b, 0) if x is None else _empty(u, b, e) for x in (D, bias))
-    for name, x in dict(out=out, du=du, ddelta=ddelta, dz=dz, dB=dB, dC=dC, dA=dA, dA_b=dA_b, dD=dD, dbias=dbias).items():
+    for name, x in dict(
+        out=out, du=du, ddelta=ddelta, dz=dz, dB=dB, dC=dC, dA=dA, dA_b=dA_b, dD=dD, dbias=dbias
+    ).items():
         setattr(problem, name, x.data_ptr())
     problem.partial = problem.out
     if u.numel():
@@ -176,8 +218,17 @@ def _conv_problem(x, weight, bias, reverse, half=False) -> tuple[_ConvProblem, l
         raise ValueError(f"the cpu convolution has at most {MOST_TAPS} taps, not {weight.shape[1]}")
     wide = _whole(e)
     held = [_padded(_rows(x, half), wide), _padded(_flat(weight.t()), wide), _padded(_flat(bias), wide)]
-    problem = _ConvProblem(b=b, l=l, e=wide, k=weight.shape[1], threads=torch.get_num_threads(), reverse=reverse,
-                           x=_view(held[0]), weight=_address(held[1]), bias=_address(held[2]))
+    problem = _ConvProblem(
+        b=b,
+        l=l,
+        e=wide,
+        k=weight.shape[1],
+        threads=torch.get_num_threads(),
+        reverse=reverse,
+        x=_view(held[0]),
+        weight=_address(held[1]),
+        bias=_address(held[2]),
+    )
     return problem, held
 
 
@@ -213,9 +264,21 @@ def norm(x, residual, weight, eps) -> tuple[Tensor, Tensor]:
     held = [_padded(t, wide) for t in (x.contiguous() if half_x else _flat(x), _flat(residual), _flat(weight))]
     out, total = (_empty(x, *x.shape[:-1], wide, half=half) for half in (half_out, False))
     rows = x.numel() // width
-    problem = _NormProblem(rows=rows, d=wide, width=width, threads=torch.get_num_threads(), blocks=-(-rows // _ROWS),
-                           eps=eps, half_x=half_x, half_out=half_out, x=_address(held[0]), residual=_address(held[1]), weight=_address(held[2]),
-                           out=out.data_ptr(), sum=total.data_ptr())
+    problem = _NormProblem(
+        rows=rows,
+        d=wide,
+        width=width,
+        threads=torch.get_num_threads(),
+        blocks=-(-rows // _ROWS),
+        eps=eps,
+        half_x=half_x,
+        half_out=half_out,
+        x=_address(held[0]),
+        residual=_address(held[1]),
+        weight=_address(held[2]),
+        out=out.data_ptr(),
+        sum=total.data_ptr(),
+    )
     _run(library.aum_norm, problem)
     return out[..., :width].contiguous(), total[..., :width].contiguous()
 
@@ -227,9 +290,20 @@ def norm_backward(grad, grad_sum, total, weight, eps) -> tuple[Tensor, Tensor]:
     rows = total.numel() // width
     blocks = -(-rows // _ROWS)
     dx, dweight = _empty(total, *total.shape[:-1], wide), _empty(total, blocks, wide)
-    problem = _NormProblem(rows=rows, d=wide, width=width, threads=torch.get_num_threads(), blocks=blocks, eps=eps,
-                           grad=_address(held[0]), grad_sum=_address(held[1]), x=_address(held[2]),
-                           weight=_address(held[3]), dx=dx.data_ptr(), dweight=dweight.data_ptr())
+    problem = _NormProblem(
+        rows=rows,
+        d=wide,
+        width=width,
+        threads=torch.get_num_threads(),
+        blocks=blocks,
+        eps=eps,
+        grad=_address(held[0]),
+        grad_sum=_address(held[1]),
+        x=_address(held[2]),
+        weight=_address(held[3]),
+        dx=dx.data_ptr(),
+        dweight=dweight.data_ptr(),
+    )
     _run(library.aum_norm_backward, problem)
     return dx[..., :width].contiguous(), dweight.sum(0)[:width].to(weight.dtype)
 
@@ -242,7 +316,11 @@ def _filter_rows(filters: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     if filters not in _by_mel:
         rows = _flat(filters.t())
         used = (rows != 0).to(torch.uint8)
-        _by_mel[filters] = rows, used.argmax(1), torch.where(used.any(1).bool(), len(filters) - used.flip(1).argmax(1), 0)
+        _by_mel[filters] = (
+            rows,
+            used.argmax(1),
+            torch.where(used.any(1).bool(), len(filters) - used.flip(1).argmax(1), 0),
+        )
     return _by_mel[filters]
 
 
@@ -265,17 +343,50 @@ def _fft_tables(points: int) -> tuple[Tensor, Tensor, Tensor]:
     return torch.cat(steps), _roots(torch.arange(n // 2 + 1).double() / points), places
 
 
-def log_mel(waveforms: Tensor, lengths: Tensor, n_frames: Tensor, frames: int, window: Tensor, filters: Tensor,
-            options: MelOptions, shift: float, scale: float) -> Tensor:
+def log_mel(
+    waveforms: Tensor,
+    lengths: Tensor,
+    n_frames: Tensor,
+    frames: int,
+    window: Tensor,
+    filters: Tensor,
+    options: MelOptions,
+    shift: float,
+    scale: float,
+) -> Tensor:
     """See `aumcli.core.kernels.log_mel`."""
-    waveforms = _rows(waveforms)                                                        # (b, samples)
+    waveforms = _rows(waveforms)  # (b, samples)
     waveforms = waveforms if waveforms.stride(0) >= waveforms.shape[1] else waveforms.contiguous()
     rows, first, end = _filter_rows(filters)
-    held = [*(x.to(torch.int64).contiguous() for x in (lengths, n_frames)), _flat(window), *_fft_tables(options.fft_points), rows, first, end,
-            _empty(waveforms, len(waveforms), frames, len(rows))]
+    held = [
+        *(x.to(torch.int64).contiguous() for x in (lengths, n_frames)),
+        _flat(window),
+        *_fft_tables(options.fft_points),
+        rows,
+        first,
+        end,
+        _empty(waveforms, len(waveforms), frames, len(rows)),
+    ]
     problem = _MelProblem(
-        len(waveforms), waveforms.stride(0), frames, len(window), options.hop, options.start, options.fft_points, rows.shape[1],
-        len(rows), torch.get_num_threads(), options.remove_means, options.magnitude, options.pre_emphasis, options.floor,
-        options.offset, shift, scale, _address(waveforms), *map(_address, held))
+        len(waveforms),
+        waveforms.stride(0),
+        frames,
+        len(window),
+        options.hop,
+        options.start,
+        options.fft_points,
+        rows.shape[1],
+        len(rows),
+        torch.get_num_threads(),
+        options.remove_means,
+        options.magnitude,
+        options.pre_emphasis,
+        options.floor,
+        options.offset,
+        shift,
+        scale,
+        _address(waveforms),
+        *map(_address, held),
+    )
     _run(library.aum_log_mel, problem)
     return held[-1]

@@ -4,14 +4,15 @@ import functools
 import importlib
 import importlib.util
 
-import torch
 from torch import Tensor
 
 from aumcli.core.kernels import torch_ops
 
 # package -> its CUDA module, the module that we call, its function
-PARTS = {"mamba-ssm": ("selective_scan_cuda", "mamba_ssm.ops.selective_scan_interface", "selective_scan_fn"),
-         "causal-conv1d": ("causal_conv1d_cuda", "causal_conv1d", "causal_conv1d_fn")}
+PARTS = {
+    "mamba-ssm": ("selective_scan_cuda", "mamba_ssm.ops.selective_scan_interface", "selective_scan_fn"),
+    "causal-conv1d": ("causal_conv1d_cuda", "causal_conv1d", "causal_conv1d_fn"),
+}
 # Without the variable mamba-ssm comes without the scan of Mamba-1 from the release after 2.3.2.post1 on, though it can
 # be imported; in an isolated environment pip would build both for another torch than the one that is here.
 INSTALL = "MAMBA_KEEP_CUDA_BUILD=TRUE pip install --no-build-isolation"
@@ -25,8 +26,10 @@ def why_not() -> str:
     """Why the packages can't run here, and the command that mends it; empty where they can."""
     absent = [package for package in PARTS if importlib.util.find_spec(package.replace("-", "_")) is None]
     if absent:
-        return (f"{' and '.join(absent)} not installed; where no prebuilt wheel fits your torch they need nvcc: "
-                f"{BUILD_TOOLS} && {INSTALL} 'aumcli[cuda]'")
+        return (
+            f"{' and '.join(absent)} not installed; where no prebuilt wheel fits your torch they need nvcc: "
+            f"{BUILD_TOOLS} && {INSTALL} 'aumcli[cuda]'"
+        )
     found = {package: problem for package in PARTS if (problem := _problem(package))}
     if not found:
         return ""
@@ -62,8 +65,16 @@ def _turned(x: Tensor | None, reverse: bool) -> Tensor | None:
 
 
 def selective_scan(
-    u: Tensor, delta: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor | None, z: Tensor | None,
-    delta_bias: Tensor | None, delta_softplus: bool, reverse: bool,
+    u: Tensor,
+    delta: Tensor,
+    A: Tensor,
+    B: Tensor,
+    C: Tensor,
+    D: Tensor | None,
+    z: Tensor | None,
+    delta_bias: Tensor | None,
+    delta_softplus: bool,
+    reverse: bool,
 ) -> Tensor:
     """See `aumcli.core.kernels.selective_scan`; the reversed direction flips every operand and the result."""
     from mamba_ssm.ops.selective_scan_interface import selective_scan_fn
@@ -74,13 +85,22 @@ def selective_scan(
 
 
 def bidirectional_scan(
-    u: Tensor, delta: Tensor, A: Tensor, A_b: Tensor, B: Tensor, C: Tensor, D: Tensor, z: Tensor,
-    delta_bias: Tensor, published_gate_gradient: bool,
+    u: Tensor,
+    delta: Tensor,
+    A: Tensor,
+    A_b: Tensor,
+    B: Tensor,
+    C: Tensor,
+    D: Tensor,
+    z: Tensor,
+    delta_bias: Tensor,
+    published_gate_gradient: bool,
 ) -> Tensor:
     """See `aumcli.core.kernels.bidirectional_scan`: two causal scans."""
     z_b = z.detach() if published_gate_gradient else z
-    return (selective_scan(u, delta, A, B, C, D, z, delta_bias, True, False)
-            + selective_scan(u, delta, A_b, B, C, D, z_b, delta_bias, True, True))
+    return selective_scan(u, delta, A, B, C, D, z, delta_bias, True, False) + selective_scan(
+        u, delta, A_b, B, C, D, z_b, delta_bias, True, True
+    )
 
 
 def causal_conv1d(x: Tensor, weight: Tensor, bias: Tensor | None, reverse: bool) -> Tensor:

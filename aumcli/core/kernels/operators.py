@@ -10,15 +10,21 @@ NAMES = ("scan", "scan_backward", "conv", "conv_backward", "norm", "norm_backwar
 _library = torch.library.Library("aumcli", "DEF")
 _library.define(
     "scan(Tensor u, Tensor delta, Tensor A, Tensor? A_b, Tensor B, Tensor C, Tensor? D, Tensor? z, Tensor? delta_bias,"
-    " bool softplus, bool reverse, bool published_gate) -> Tensor")
+    " bool softplus, bool reverse, bool published_gate) -> Tensor"
+)
 _library.define(
     "scan_backward(Tensor grad, Tensor u, Tensor delta, Tensor A, Tensor? A_b, Tensor B, Tensor C, Tensor? D, Tensor? z,"
     " Tensor? delta_bias, bool softplus, bool reverse, bool published_gate)"
-    " -> (Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor)")  # the last: y, a by-product
+    " -> (Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor)"
+)  # the last: y, a by-product
 _library.define("conv(Tensor x, Tensor weight, Tensor? bias, bool reverse) -> Tensor")
-_library.define("conv_backward(Tensor grad, Tensor x, Tensor weight, Tensor? bias, bool reverse) -> (Tensor, Tensor, Tensor)")
+_library.define(
+    "conv_backward(Tensor grad, Tensor x, Tensor weight, Tensor? bias, bool reverse) -> (Tensor, Tensor, Tensor)"
+)
 _library.define("norm(Tensor x, Tensor? residual, Tensor weight, float eps) -> (Tensor, Tensor)")
-_library.define("norm_backward(Tensor grad, Tensor? grad_sum, Tensor sum, Tensor weight, float eps) -> (Tensor, Tensor)")
+_library.define(
+    "norm_backward(Tensor grad, Tensor? grad_sum, Tensor sum, Tensor weight, float eps) -> (Tensor, Tensor)"
+)
 
 
 def implement(name: str, device: str, function) -> None:

@@ -11,14 +11,17 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-_TOGETHER = (8, 1024)  # clips, and frames, per pass on a processor: more leave the caches, and take memory that malloc fetches anew
+_TOGETHER = (
+    8,
+    1024,
+)  # clips, and frames, per pass on a processor: more leave the caches, and take memory that malloc fetches anew
 CHUNK = 32  # tokens solved together: fewer cost more launches, more cost memory and log2 more work
 
 
 def _solve_chunk(u: Tensor, delta: Tensor, A: Tensor, B: Tensor, C: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
     """Scan one chunk: u, delta (b, t, e); B, C (b, t, n); state (b, e, n) -> y (b, t, e), next state."""
-    decay = torch.exp(delta[..., None] * A)                                     # (b, t, e, n)
-    h = (delta * u)[..., None] * B[:, :, None, :]                               # (b, t, e, n)
+    decay = torch.exp(delta[..., None] * A)  # (b, t, e, n)
+    h = (delta * u)[..., None] * B[:, :, None, :]  # (b, t, e, n)
     step = 1
     while step < h.shape[1]:
         h = torch.cat([h[:, :step], h[:, step:] + decay[:, step:] * h[:, :-step]], dim=1)
@@ -31,7 +34,7 @@ def _solve_chunk(u: Tensor, delta: Tensor, A: Tensor, B: Tensor, C: Tensor, stat
 class _ChunkedScan(torch.autograd.Function):
     @staticmethod
     def forward(ctx, u: Tensor, delta: Tensor, A: Tensor, B: Tensor, C: Tensor, chunk: int) -> Tensor:
-        state = u.new_zeros(u.shape[0], u.shape[2], A.shape[1])                 # (b, e, n)
+        state = u.new_zeros(u.shape[0], u.shape[2], A.shape[1])  # (b, e, n)
         starts, outputs = [], []
         for pieces in zip(*(x.split(chunk, dim=1) for x in (u, delta, B, C))):
             starts.append(state)
@@ -39,7 +42,7 @@ class _ChunkedScan(torch.autograd.Function):
             outputs.append(y)
         ctx.save_for_backward(u, delta, A, B, C, torch.stack(starts))
         ctx.chunk = chunk
-        return torch.cat(outputs, dim=1)                                        # (b, l, e)
+        return torch.cat(outputs, dim=1)  # (b, l, e)
 
     @staticmethod
     @torch.autograd.function.once_differentiable
@@ -49,8 +52,9 @@ class _ChunkedScan(torch.autograd.Function):
         grads: list[tuple[Tensor, ...]] = []
         split = [x.split(ctx.chunk, dim=1) for x in (u, delta, B, C, grad_y)]
         for i in range(len(starts) - 1, -1, -1):
-            inputs = [x.detach().requires_grad_() for x in (split[0][i], split[1][i], A, split[2][i], split[3][i],
-                                                            starts[i])]
+            inputs = [
+                x.detach().requires_grad_() for x in (split[0][i], split[1][i], A, split[2][i], split[3][i], starts[i])
+            ]
             with torch.enable_grad():
                 y, state = _solve_chunk(*inputs)
             du, ddelta, dA, dB, dC, grad_state = torch.autograd.grad((y, state), inputs, (split[4][i], grad_state))
@@ -68,22 +72,26 @@ def _exported_scan(u: Tensor, delta: Tensor, A: Tensor, B: Tensor, C: Tensor) ->
     """
     from torch._higher_order_ops import scan
 
-    rates = A.T.contiguous()                                                    # (n, e)
+    rates = A.T.contiguous()  # (n, e)
 
     def step(h: Tensor, token: tuple[Tensor, ...]) -> tuple[Tensor, Tensor]:
-        delta, inputs, B, C = token                                             # (b, 1, e) twice, (b, n, 1), (b, 1, n)
-        h = torch.exp(delta * rates) * h + B * inputs                           # (b, n, e)
+        delta, inputs, B, C = token  # (b, 1, e) twice, (b, n, 1), (b, 1, n)
+        h = torch.exp(delta * rates) * h + B * inputs  # (b, n, e)
         return h, C @ h
 
     tokens = (delta[:, :, None], (delta * u)[:, :, None], B[..., None], C[:, :, None])
     _, y = scan(step, u.new_zeros(u.shape[0], *rates.shape), tuple(x.transpose(0, 1) for x in tokens))
-    return y[:, :, 0].transpose(0, 1)                                           # (b, l, e)
+    return y[:, :, 0].transpose(0, 1)  # (b, l, e)
 
 
 def _scan(u: Tensor, delta: Tensor, A: Tensor, B: Tensor, C: Tensor, reverse: bool) -> Tensor:
     if reverse:
         u, delta, B, C = (x.flip(1) for x in (u, delta, B, C))
-    y = _exported_scan(u, delta, A, B, C) if torch.compiler.is_exporting() else _ChunkedScan.apply(u, delta, A, B, C, CHUNK)
+    y = (
+        _exported_scan(u, delta, A, B, C)
+        if torch.compiler.is_exporting()
+        else _ChunkedScan.apply(u, delta, A, B, C, CHUNK)
+    )
     return y.flip(1) if reverse else y
 
 
@@ -93,8 +101,16 @@ def _step_size(delta: Tensor, delta_bias: Tensor | None, delta_softplus: bool) -
 
 
 def selective_scan(
-    u: Tensor, delta: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor | None, z: Tensor | None,
-    delta_bias: Tensor | None, delta_softplus: bool, reverse: bool,
+    u: Tensor,
+    delta: Tensor,
+    A: Tensor,
+    B: Tensor,
+    C: Tensor,
+    D: Tensor | None,
+    z: Tensor | None,
+    delta_bias: Tensor | None,
+    delta_softplus: bool,
+    reverse: bool,
 ) -> Tensor:
     """See `aumcli.core.kernels.selective_scan`."""
     y = _scan(u, _step_size(delta, delta_bias, delta_softplus), A, B, C, reverse)
@@ -104,8 +120,16 @@ def selective_scan(
 
 
 def bidirectional_scan(
-    u: Tensor, delta: Tensor, A: Tensor, A_b: Tensor, B: Tensor, C: Tensor, D: Tensor, z: Tensor,
-    delta_bias: Tensor, published_gate_gradient: bool,
+    u: Tensor,
+    delta: Tensor,
+    A: Tensor,
+    A_b: Tensor,
+    B: Tensor,
+    C: Tensor,
+    D: Tensor,
+    z: Tensor,
+    delta_bias: Tensor,
+    published_gate_gradient: bool,
 ) -> Tensor:
     """See `aumcli.core.kernels.bidirectional_scan`."""
     delta = _step_size(delta, delta_bias, True)
@@ -150,39 +174,50 @@ class MelOptions:
     offset: float = 0.0
 
 
-def log_mel(waveforms: Tensor, lengths: Tensor, n_frames: Tensor, frames: int, window: Tensor, filters: Tensor,
-            options: MelOptions, shift: float, scale: float) -> Tensor:
+def log_mel(
+    waveforms: Tensor,
+    lengths: Tensor,
+    n_frames: Tensor,
+    frames: int,
+    window: Tensor,
+    filters: Tensor,
+    options: MelOptions,
+    shift: float,
+    scale: float,
+) -> Tensor:
     """See `aumcli.core.kernels.log_mel`."""
     out = waveforms.new_zeros(len(waveforms), frames, filters.shape[1])
     if not out.numel():
         return out
     on_cpu = waveforms.device.type == "cpu"
-    count = int(n_frames.max()) if on_cpu else frames                           # asking a GPU means waiting for it
+    count = int(n_frames.max()) if on_cpu else frames  # asking a GPU means waiting for it
     together = max(1, min(_TOGETHER[0], _TOGETHER[1] // count)) if on_cpu else len(waveforms)
     for i in range(0, len(waveforms), together):
         some = slice(i, i + together)
         out[some, :count] = _log_mel(waveforms[some], lengths[some], count, window, filters, options)
-    ended = torch.arange(frames, device=out.device) >= n_frames[:, None]                               # (b, frames)
+    ended = torch.arange(frames, device=out.device) >= n_frames[:, None]  # (b, frames)
     return out.masked_fill_(ended[..., None], 0.0).sub_(shift).div_(scale)
 
 
-def _log_mel(waveforms: Tensor, lengths: Tensor, n_frames: int, window: Tensor, filters: Tensor, options: MelOptions) -> Tensor:
+def _log_mel(
+    waveforms: Tensor, lengths: Tensor, n_frames: int, window: Tensor, filters: Tensor, options: MelOptions
+) -> Tensor:
     """The first n_frames log-mel energies of a few waveforms, (b, n_frames, mels)."""
     size, before = len(window), 1 - options.start
-    inside = torch.arange(waveforms.shape[1], device=waveforms.device) < lengths[:, None]              # (b, samples)
+    inside = torch.arange(waveforms.shape[1], device=waveforms.device) < lengths[:, None]  # (b, samples)
     waveforms = torch.where(inside, waveforms, 0.0)
-    if options.remove_means:        # first, so that padding is silence
+    if options.remove_means:  # first, so that padding is silence
         waveforms = torch.where(inside, waveforms - waveforms.sum(1, keepdim=True) / lengths[:, None].clamp(min=1), 0.0)
     end = (n_frames - 1) * options.hop + options.start + size
-    waveforms = F.pad(waveforms, (before, max(0, end - waveforms.shape[1])))       # a sample before the first frame
-    frames = waveforms.unfold(1, size + 1, options.hop)[:, :n_frames]                                  # (b, t, 1 + size)
+    waveforms = F.pad(waveforms, (before, max(0, end - waveforms.shape[1])))  # a sample before the first frame
+    frames = waveforms.unfold(1, size + 1, options.hop)[:, :n_frames]  # (b, t, 1 + size)
     if options.remove_means:
         frames = frames - frames[..., 1:].mean(-1, keepdim=True)
     if options.pre_emphasis:
-        frames = (frames[..., :-1] * -options.pre_emphasis).add_(frames[..., 1:])                      # (b, t, size)
+        frames = (frames[..., :-1] * -options.pre_emphasis).add_(frames[..., 1:])  # (b, t, size)
     else:
         frames = frames[..., 1:]
-    spectrum = torch.fft.rfft(frames * window, options.fft_points)[..., :len(filters)]                 # (b, t, bins)
+    spectrum = torch.fft.rfft(frames * window, options.fft_points)[..., : len(filters)]  # (b, t, bins)
     if options.magnitude:
         energies = spectrum.abs()
     else:

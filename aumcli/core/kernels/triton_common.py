@@ -5,7 +5,9 @@ import contextlib
 import torch
 from torch import Tensor
 
-OPTIONS = {"enable_fp_fusion": True}  # of every launch: multiply and add in one instruction, the default until Triton 3.10
+OPTIONS = {
+    "enable_fp_fusion": True
+}  # of every launch: multiply and add in one instruction, the default until Triton 3.10
 
 
 def on_device(x: Tensor) -> contextlib.AbstractContextManager:

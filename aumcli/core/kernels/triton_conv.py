@@ -7,7 +7,7 @@ from torch import Tensor
 
 from aumcli.core.kernels.triton_common import OPTIONS, any_of, flat, on_device, strided
 
-TILE, WIDTH = 16, 64   # tokens and channels of a program
+TILE, WIDTH = 16, 64  # tokens and channels of a program
 
 
 @triton.jit
@@ -30,8 +30,23 @@ def _convolve(x, weight, shift, batch, x_b, x_t, ts, es, l, e, back: tl.constexp
 
 
 @triton.jit
-def _forward(x, weight, bias, out, l, e, x_b, x_t, tiles, strips,
-             reverse: tl.constexpr, has_bias: tl.constexpr, K: tl.constexpr, T: tl.constexpr, E: tl.constexpr):
+def _forward(
+    x,
+    weight,
+    bias,
+    out,
+    l,
+    e,
+    x_b,
+    x_t,
+    tiles,
+    strips,
+    reverse: tl.constexpr,
+    has_bias: tl.constexpr,
+    K: tl.constexpr,
+    T: tl.constexpr,
+    E: tl.constexpr,
+):
     program = tl.program_id(0)
     strip, tile, batch = program % strips, program // strips % tiles, program // strips // tiles
     es, ts = strip * E + tl.arange(0, E), tile * T + tl.arange(0, T)
@@ -43,8 +58,28 @@ def _forward(x, weight, bias, out, l, e, x_b, x_t, tiles, strips,
 
 
 @triton.jit
-def _backward(grad, x, weight, bias, dx, dweight, dbias, l, e, x_b, x_t, grad_b, grad_t, tiles, strips,
-              reverse: tl.constexpr, has_bias: tl.constexpr, K: tl.constexpr, T: tl.constexpr, E: tl.constexpr):
+def _backward(
+    grad,
+    x,
+    weight,
+    bias,
+    dx,
+    dweight,
+    dbias,
+    l,
+    e,
+    x_b,
+    x_t,
+    grad_b,
+    grad_t,
+    tiles,
+    strips,
+    reverse: tl.constexpr,
+    has_bias: tl.constexpr,
+    K: tl.constexpr,
+    T: tl.constexpr,
+    E: tl.constexpr,
+):
     """dx of a tile, and the tile's part of the weight's and the bias's gradient."""
     program = tl.program_id(0)
     strip, tile, batch = program % strips, program // strips % tiles, program // strips // tiles
@@ -77,8 +112,23 @@ def conv(x, weight, bias, reverse) -> Tensor:
         with on_device(x):
             (b, l, e), x = x.shape, strided(x)
             tiles, strips = triton.cdiv(l, TILE), triton.cdiv(e, WIDTH)
-            _forward[(strips * tiles * b,)](x, flat(weight), any_of(flat(bias), x), out, l, e, *x.stride()[:2], tiles, strips,
-                                            reverse=reverse, has_bias=bias is not None, K=weight.shape[1], T=TILE, E=WIDTH, **OPTIONS)
+            _forward[(strips * tiles * b,)](
+                x,
+                flat(weight),
+                any_of(flat(bias), x),
+                out,
+                l,
+                e,
+                *x.stride()[:2],
+                tiles,
+                strips,
+                reverse=reverse,
+                has_bias=bias is not None,
+                K=weight.shape[1],
+                T=TILE,
+                E=WIDTH,
+                **OPTIONS,
+            )
     return out
 
 
@@ -93,6 +143,24 @@ def conv_backward(grad, x, weight, bias, reverse) -> tuple[Tensor, Tensor, Tenso
         with on_device(x):
             x, grad = strided(x), strided(grad)
             _backward[(strips * tiles * b,)](
-                grad, x, flat(weight), any_of(flat(bias), x), dx, dweight, dbias, l, e, *x.stride()[:2], *grad.stride()[:2],
-                tiles, strips, reverse=reverse, has_bias=bias is not None, K=k, T=TILE, E=WIDTH, **OPTIONS)
+                grad,
+                x,
+                flat(weight),
+                any_of(flat(bias), x),
+                dx,
+                dweight,
+                dbias,
+                l,
+                e,
+                *x.stride()[:2],
+                *grad.stride()[:2],
+                tiles,
+                strips,
+                reverse=reverse,
+                has_bias=bias is not None,
+                K=k,
+                T=TILE,
+                E=WIDTH,
+                **OPTIONS,
+            )
     return dx, dweight.sum(0).to(weight.dtype), dbias if bias is None else dbias.sum(0).to(bias.dtype)

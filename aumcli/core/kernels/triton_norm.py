@@ -24,8 +24,20 @@ def _forward(x, residual, weight, out, total, d, eps, has_residual: tl.constexpr
 
 
 @triton.jit
-def _backward(grad, grad_sum, total, weight, dx, dweight, rows, d, eps, has_grad_sum: tl.constexpr, R: tl.constexpr,
-              D: tl.constexpr):
+def _backward(
+    grad,
+    grad_sum,
+    total,
+    weight,
+    dx,
+    dweight,
+    rows,
+    d,
+    eps,
+    has_grad_sum: tl.constexpr,
+    R: tl.constexpr,
+    D: tl.constexpr,
+):
     columns, program = tl.arange(0, D), tl.program_id(0)
     inside = columns < d
     factor = tl.load(weight + columns, mask=inside, other=0.0)
@@ -58,8 +70,19 @@ def norm(x, residual, weight, eps) -> tuple[Tensor, Tensor]:
     if x.numel():
         with on_device(x):
             x, residual = x.contiguous(), flat(residual)
-            _forward[(x.numel() // d,)](x, any_of(residual, x), flat(weight), out, total, d, eps,
-                                        has_residual=residual is not None, D=triton.next_power_of_2(d), num_warps=_warps(d), **OPTIONS)
+            _forward[(x.numel() // d,)](
+                x,
+                any_of(residual, x),
+                flat(weight),
+                out,
+                total,
+                d,
+                eps,
+                has_residual=residual is not None,
+                D=triton.next_power_of_2(d),
+                num_warps=_warps(d),
+                **OPTIONS,
+            )
     return out, total
 
 
@@ -73,6 +96,20 @@ def norm_backward(grad, grad_sum, total, weight, eps) -> tuple[Tensor, Tensor]:
     if total.numel():
         with on_device(total):
             grad, grad_sum, total = grad.contiguous(), flat(grad_sum), total.contiguous()
-            _backward[(parts,)](grad, any_of(grad_sum, total), total, flat(weight), dx, dweight, rows, d, eps,
-                                has_grad_sum=grad_sum is not None, R=ROWS, D=triton.next_power_of_2(d), num_warps=_warps(d), **OPTIONS)
+            _backward[(parts,)](
+                grad,
+                any_of(grad_sum, total),
+                total,
+                flat(weight),
+                dx,
+                dweight,
+                rows,
+                d,
+                eps,
+                has_grad_sum=grad_sum is not None,
+                R=ROWS,
+                D=triton.next_power_of_2(d),
+                num_warps=_warps(d),
+                **OPTIONS,
+            )
     return dx, dweight.sum(0).to(weight.dtype)

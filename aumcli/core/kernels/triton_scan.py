@@ -18,11 +18,11 @@ from torch import Tensor
 from aumcli.core.kernels.triton_common import OPTIONS, any_of, flat, on_device, strided
 
 LOG2_E = tl.constexpr(1.4426950408889634)
-WIDTH = 64         # channels of a program that walks tokens: two warps, one channel a thread
-TILE_WIDTH = 16    # channels of a program that holds a tile of tokens: one warp, without a barrier
-TILE = 16          # tokens of a chunk in the backward pass: what fits into a warp's registers
-FILL = 1024        # programs that fill a large GPU: a sequence is cut until there are that many
-SHORTEST = 80      # tokens of a chunk in the forward pass: below, carrying states costs more than it gives
+WIDTH = 64  # channels of a program that walks tokens: two warps, one channel a thread
+TILE_WIDTH = 16  # channels of a program that holds a tile of tokens: one warp, without a barrier
+TILE = 16  # tokens of a chunk in the backward pass: what fits into a warp's registers
+FILL = 1024  # programs that fill a large GPU: a sequence is cut until there are that many
+SHORTEST = 80  # tokens of a chunk in the forward pass: below, carrying states costs more than it gives
 
 
 @triton.jit
@@ -52,10 +52,45 @@ def _row(pointer, batch, stride_b, stride_t, t):
 
 
 @triton.jit
-def _ends(u, delta, z, B, C, grad, A, A_b, bias, ends, totals,
-          l, e, n, u_b, u_t, delta_b, delta_t, z_b, z_t, B_b, B_t, C_b, C_t, grad_b, grad_t, chunks, length, strips,
-          both: tl.constexpr, reverse: tl.constexpr, adjoint: tl.constexpr, has_bias: tl.constexpr, has_z: tl.constexpr,
-          softplus: tl.constexpr, N: tl.constexpr, E: tl.constexpr):
+def _ends(
+    u,
+    delta,
+    z,
+    B,
+    C,
+    grad,
+    A,
+    A_b,
+    bias,
+    ends,
+    totals,
+    l,
+    e,
+    n,
+    u_b,
+    u_t,
+    delta_b,
+    delta_t,
+    z_b,
+    z_t,
+    B_b,
+    B_t,
+    C_b,
+    C_t,
+    grad_b,
+    grad_t,
+    chunks,
+    length,
+    strips,
+    both: tl.constexpr,
+    reverse: tl.constexpr,
+    adjoint: tl.constexpr,
+    has_bias: tl.constexpr,
+    has_z: tl.constexpr,
+    softplus: tl.constexpr,
+    N: tl.constexpr,
+    E: tl.constexpr,
+):
     """Run one chunk of `length` tokens from zero, in one direction: the state it hands on, and its sum of delta.
 
     The adjoint runs against the direction: it takes C dy for B delta u, and hands on its value times the token's decay.
@@ -100,8 +135,22 @@ def _ends(u, delta, z, B, C, grad, A, A_b, bias, ends, totals,
 
 
 @triton.jit
-def _carry(ends, totals, A, A_b, e, n, chunks, batches, strips,
-           both: tl.constexpr, reverse: tl.constexpr, adjoint: tl.constexpr, N: tl.constexpr, E: tl.constexpr):
+def _carry(
+    ends,
+    totals,
+    A,
+    A_b,
+    e,
+    n,
+    chunks,
+    batches,
+    strips,
+    both: tl.constexpr,
+    reverse: tl.constexpr,
+    adjoint: tl.constexpr,
+    N: tl.constexpr,
+    E: tl.constexpr,
+):
     """Turn the states that chunks hand on from zero into those they start from, in place, chunk after chunk."""
     strip, batch, way = tl.program_id(0) % strips, tl.program_id(0) // strips, tl.program_id(1)
     es, ns = strip * E + tl.arange(0, E), tl.arange(0, N)
@@ -124,10 +173,45 @@ def _carry(ends, totals, A, A_b, e, n, chunks, batches, strips,
 
 
 @triton.jit
-def _outputs(u, delta, z, B, C, A, A_b, D, bias, starts, partial, out,
-             l, e, n, u_b, u_t, delta_b, delta_t, z_b, z_t, B_b, B_t, C_b, C_t, chunks, length, strips,
-             both: tl.constexpr, reverse: tl.constexpr, has_start: tl.constexpr, has_D: tl.constexpr, has_bias: tl.constexpr,
-             has_z: tl.constexpr, softplus: tl.constexpr, N: tl.constexpr, E: tl.constexpr):
+def _outputs(
+    u,
+    delta,
+    z,
+    B,
+    C,
+    A,
+    A_b,
+    D,
+    bias,
+    starts,
+    partial,
+    out,
+    l,
+    e,
+    n,
+    u_b,
+    u_t,
+    delta_b,
+    delta_t,
+    z_b,
+    z_t,
+    B_b,
+    B_t,
+    C_b,
+    C_t,
+    chunks,
+    length,
+    strips,
+    both: tl.constexpr,
+    reverse: tl.constexpr,
+    has_start: tl.constexpr,
+    has_D: tl.constexpr,
+    has_bias: tl.constexpr,
+    has_z: tl.constexpr,
+    softplus: tl.constexpr,
+    N: tl.constexpr,
+    E: tl.constexpr,
+):
     """Run one chunk from its start in every direction, add the outputs and the skip, and gate."""
     program = tl.program_id(0)
     strip, chunk, batch = program % strips, program // strips % chunks, program // strips // chunks
@@ -185,25 +269,53 @@ def _tile(pointer, batch, stride_b, stride_t, ts, es, mask):
 
 
 @triton.jit
-def _direction(x, step, x_before, step_after, dy, y, dx, dstep, rates, B, C, states, adjoints, dA, dB, dC,
-               batch, place, parts, first, l, e, n, es, strip, way, ways,
-               backwards: tl.constexpr, T: tl.constexpr):
+def _direction(
+    x,
+    step,
+    x_before,
+    step_after,
+    dy,
+    y,
+    dx,
+    dstep,
+    rates,
+    B,
+    C,
+    states,
+    adjoints,
+    dA,
+    dB,
+    dC,
+    batch,
+    place,
+    parts,
+    first,
+    l,
+    e,
+    n,
+    es,
+    strip,
+    way,
+    ways,
+    backwards: tl.constexpr,
+    T: tl.constexpr,
+):
     """One direction's share of a tile's gradients; x is delta u, before and after mean the direction's own order of tokens."""
     rows = tl.arange(0, T)
     inside, held_rows = es < e, l - first
-    start = rows == (T - 1 if backwards else 0)        # where the state enters; tokens beyond the end have no step
-    final = rows == (0 if backwards else T - 1)        # where the adjoint enters
+    start = rows == (T - 1 if backwards else 0)  # where the state enters; tokens beyond the end have no step
+    final = rows == (0 if backwards else T - 1)  # where the adjoint enters
     before: tl.constexpr = 1 if backwards else -1
     known_before = (rows + before < held_rows) & (rows + before + first >= 0)
     for i in range(n):
-        rate = tl.load(rates + i * e + es, mask=inside, other=0.0)                                               # (e)
+        rate = tl.load(rates + i * e + es, mask=inside, other=0.0)  # (e)
         state = tl.load(states + (place * n + i) * e + es, mask=inside, other=0.0)
         adjoint = tl.load(adjoints + (place * n + i) * e + es, mask=inside, other=0.0)
         line = (batch * n + i).to(tl.int64) * l + first  # a scalar: rows are then constants in the addresses
-        enter = tl.load(B + line + rows, mask=rows < held_rows, other=0.0).to(tl.float32)                       # (t)
+        enter = tl.load(B + line + rows, mask=rows < held_rows, other=0.0).to(tl.float32)  # (t)
         entered = tl.load(B + line + before + rows, mask=known_before, other=0.0).to(tl.float32)
         leave = tl.load(C + line + rows, mask=rows < held_rows, other=0.0).to(tl.float32)
-        decay = tl.exp2((rate * LOG2_E)[None, :] * step)                                                        # (t, e)
+        decay = tl.exp2((rate * LOG2_E)[None, :] * step)  # (t, e)
         # what the state brings to each token, decayed, apart from what the token adds: no difference of large numbers
         brought = decay * tl.where(start[:, None], state[None, :], entered[:, None] * x_before)
         _, brought = tl.associative_scan((decay, brought), 0, _compose, reverse=backwards)
@@ -224,10 +336,51 @@ def _direction(x, step, x_before, step_after, dy, y, dx, dstep, rates, B, C, sta
 
 
 @triton.jit
-def _gradients(u, delta, z, B, C, grad, A, A_b, D, bias, states, adjoints, du, ddelta, dz, out, dA, dB, dC, dD,
-               l, e, n, u_b, u_t, delta_b, delta_t, z_b, z_t, grad_b, grad_t, chunks, strips, batches,
-               both: tl.constexpr, reverse: tl.constexpr, published: tl.constexpr, has_D: tl.constexpr,
-               has_bias: tl.constexpr, has_z: tl.constexpr, softplus: tl.constexpr, T: tl.constexpr, E: tl.constexpr):
+def _gradients(
+    u,
+    delta,
+    z,
+    B,
+    C,
+    grad,
+    A,
+    A_b,
+    D,
+    bias,
+    states,
+    adjoints,
+    du,
+    ddelta,
+    dz,
+    out,
+    dA,
+    dB,
+    dC,
+    dD,
+    l,
+    e,
+    n,
+    u_b,
+    u_t,
+    delta_b,
+    delta_t,
+    z_b,
+    z_t,
+    grad_b,
+    grad_t,
+    chunks,
+    strips,
+    batches,
+    both: tl.constexpr,
+    reverse: tl.constexpr,
+    published: tl.constexpr,
+    has_D: tl.constexpr,
+    has_bias: tl.constexpr,
+    has_z: tl.constexpr,
+    softplus: tl.constexpr,
+    T: tl.constexpr,
+    E: tl.constexpr,
+):
     """All gradients of a tile of T tokens, from the states and adjoints that enter it; and the output, computed again."""
     program = tl.program_id(0)
     strip, chunk, batch = program % strips, program // strips % chunks, program // strips // chunks
@@ -243,8 +396,12 @@ def _gradients(u, delta, z, B, C, grad, A, A_b, D, bias, states, adjoints, du, d
     value = _tile(u, batch, u_b, u_t, ts, es, here)
     raw = _tile(delta, batch, delta_b, delta_t, ts, es, here)
     step = tl.where(here, _step_size(raw, shift[None, :], softplus), 0.0)
-    earlier = tl.where(past, _step_size(_tile(delta, batch, delta_b, delta_t, ts - 1, es, past), shift[None, :], softplus), 0.0)
-    later = tl.where(future, _step_size(_tile(delta, batch, delta_b, delta_t, ts + 1, es, future), shift[None, :], softplus), 0.0)
+    earlier = tl.where(
+        past, _step_size(_tile(delta, batch, delta_b, delta_t, ts - 1, es, past), shift[None, :], softplus), 0.0
+    )
+    later = tl.where(
+        future, _step_size(_tile(delta, batch, delta_b, delta_t, ts + 1, es, future), shift[None, :], softplus), 0.0
+    )
     upper = _tile(grad, batch, grad_b, grad_t, ts, es, here)
     dy = upper
     if has_z:
@@ -256,15 +413,70 @@ def _gradients(u, delta, z, B, C, grad, A, A_b, D, bias, states, adjoints, du, d
     ways = 2 if both else 1
     if both or not reverse:
         y, dx, dstep = _direction(
-            step * value, step, earlier * _tile(u, batch, u_b, u_t, ts - 1, es, past), later, dy, y, dx, dstep, A, B, C, states, adjoints,
-            dA, dB, dC, batch, place, parts, first, l, e, n, es, strip, 0, ways, False, T)
+            step * value,
+            step,
+            earlier * _tile(u, batch, u_b, u_t, ts - 1, es, past),
+            later,
+            dy,
+            y,
+            dx,
+            dstep,
+            A,
+            B,
+            C,
+            states,
+            adjoints,
+            dA,
+            dB,
+            dC,
+            batch,
+            place,
+            parts,
+            first,
+            l,
+            e,
+            n,
+            es,
+            strip,
+            0,
+            ways,
+            False,
+            T,
+        )
     gated = y  # what z's gradient sees
     if both or reverse:
         way = 1 if both else 0
         y, dx, dstep = _direction(
-            step * value, step, later * _tile(u, batch, u_b, u_t, ts + 1, es, future), earlier, dy, y, dx, dstep, A_b if both else A, B, C,
-            states, adjoints, dA, dB, dC, batch, place + way * places, parts, first, l, e, n, es, strip,
-            way, ways, True, T)
+            step * value,
+            step,
+            later * _tile(u, batch, u_b, u_t, ts + 1, es, future),
+            earlier,
+            dy,
+            y,
+            dx,
+            dstep,
+            A_b if both else A,
+            B,
+            C,
+            states,
+            adjoints,
+            dA,
+            dB,
+            dC,
+            batch,
+            place + way * places,
+            parts,
+            first,
+            l,
+            e,
+            n,
+            es,
+            strip,
+            way,
+            ways,
+            True,
+            T,
+        )
         if not published:
             gated = y
     skipped = skip[None, :] * value
@@ -302,15 +514,20 @@ class _Launch:
         self.n, self.ways = A.shape[1], 1 if A_b is None else 2
         self.u, self.delta, self.B, self.C = (strided(x) for x in (u, delta, B, C))
         self.z, self.D, self.bias = strided(z), flat(D), flat(bias)
-        self.A, self.A_b = (None if x is None else flat(x.t()) for x in (A, A_b))  # (n, e): neighbouring threads, neighbouring channels
+        self.A, self.A_b = (
+            None if x is None else flat(x.t()) for x in (A, A_b)
+        )  # (n, e): neighbouring threads, neighbouring channels
         self.sizes = (self.l, self.e, self.n)
         self.flags = dict(both=A_b is not None, reverse=reverse)
         self.has = dict(has_bias=bias is not None, has_z=z is not None, softplus=softplus)
         self.N = triton.next_power_of_2(self.n)
 
     def strides(self, *tensors: Tensor | None) -> list[int]:
-        return [stride for x in (self.u, self.delta, self.z, *tensors)
-                for stride in (x.stride()[:2] if x is not None else (0, 0))]
+        return [
+            stride
+            for x in (self.u, self.delta, self.z, *tensors)
+            for stride in (x.stride()[:2] if x is not None else (0, 0))
+        ]
 
     def starts(self, length: int, grad: Tensor | None = None, totals: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """The state that enters each chunk (ways, b, chunks, n, e), or with `grad` the adjoint; and the chunks' sums of delta."""
@@ -321,12 +538,47 @@ class _Launch:
         adjoint = grad is not None
         some = self.u  # stands for what a launch doesn't read
         _ends[(strips * chunks * self.b, self.ways)](
-            self.u, self.delta, any_of(self.z, some), self.B, self.C, any_of(grad, some), self.A, any_of(self.A_b, some),
-            any_of(self.bias, some), ends, totals, *self.sizes, *self.strides(self.B, self.C, grad), chunks, length, strips,
-            **self.flags, adjoint=adjoint, **self.has, N=self.N, E=WIDTH, num_warps=2, **OPTIONS)
+            self.u,
+            self.delta,
+            any_of(self.z, some),
+            self.B,
+            self.C,
+            any_of(grad, some),
+            self.A,
+            any_of(self.A_b, some),
+            any_of(self.bias, some),
+            ends,
+            totals,
+            *self.sizes,
+            *self.strides(self.B, self.C, grad),
+            chunks,
+            length,
+            strips,
+            **self.flags,
+            adjoint=adjoint,
+            **self.has,
+            N=self.N,
+            E=WIDTH,
+            num_warps=2,
+            **OPTIONS,
+        )
         _carry[(strips * self.b, self.ways)](
-            ends, totals, self.A, any_of(self.A_b, some), self.e, self.n, chunks, self.b, strips,
-            **self.flags, adjoint=adjoint, N=self.N, E=WIDTH, num_warps=2, **OPTIONS)
+            ends,
+            totals,
+            self.A,
+            any_of(self.A_b, some),
+            self.e,
+            self.n,
+            chunks,
+            self.b,
+            strips,
+            **self.flags,
+            adjoint=adjoint,
+            N=self.N,
+            E=WIDTH,
+            num_warps=2,
+            **OPTIONS,
+        )
         return ends, totals
 
 
@@ -344,10 +596,32 @@ def scan(u, delta, A, A_b, B, C, D, z, bias, softplus, reverse, published_gate) 
         # the first direction's output waits here for the second's; in float32, so that it is rounded once
         partial = out if out.dtype == torch.float32 or A_b is None else torch.empty_like(out, dtype=torch.float32)
         _outputs[(strips * chunks * b,)](
-            launch.u, launch.delta, any_of(launch.z, some), launch.B, launch.C, launch.A, any_of(launch.A_b, some),
-            any_of(launch.D, some), any_of(launch.bias, some), any_of(starts, some), partial, out, *launch.sizes,
-            *launch.strides(launch.B, launch.C), chunks, length, strips, **launch.flags, has_start=starts is not None, has_D=D is not None,
-            **launch.has, N=launch.N, E=WIDTH, num_warps=2, **OPTIONS)
+            launch.u,
+            launch.delta,
+            any_of(launch.z, some),
+            launch.B,
+            launch.C,
+            launch.A,
+            any_of(launch.A_b, some),
+            any_of(launch.D, some),
+            any_of(launch.bias, some),
+            any_of(starts, some),
+            partial,
+            out,
+            *launch.sizes,
+            *launch.strides(launch.B, launch.C),
+            chunks,
+            length,
+            strips,
+            **launch.flags,
+            has_start=starts is not None,
+            has_D=D is not None,
+            **launch.has,
+            N=launch.N,
+            E=WIDTH,
+            num_warps=2,
+            **OPTIONS,
+        )
     return out
 
 
@@ -355,7 +629,7 @@ def scan_backward(grad, u, delta, A, A_b, B, C, D, z, bias, softplus, reverse, p
     """The operator `scan_backward`."""
     b, l, e = u.shape
     n, ways = A.shape[1], 1 if A_b is None else 2
-    turned = lambda x: x.transpose(1, 2).contiguous()   # (b, l, n) to (b, n, l), and back
+    turned = lambda x: x.transpose(1, 2).contiguous()  # (b, l, n) to (b, n, l), and back
     new = lambda *shape, dtype=torch.float32: torch.empty(shape, dtype=dtype, device=u.device)
     du, out, ddelta = new(b, l, e, dtype=u.dtype), new(b, l, e, dtype=u.dtype), new(b, l, e)
     dz = new(0) if z is None else new(b, l, e, dtype=z.dtype)
@@ -370,12 +644,52 @@ def scan_backward(grad, u, delta, A, A_b, B, C, D, z, bias, softplus, reverse, p
             states, totals = launch.starts(TILE)
             adjoints, _ = launch.starts(TILE, grad, totals)
             _gradients[(strips * chunks * b,)](
-                launch.u, launch.delta, any_of(launch.z, some), B, C, grad, launch.A, any_of(launch.A_b, some),
-                any_of(launch.D, some), any_of(launch.bias, some), states, adjoints, du, ddelta, dz, out, dA, dB, dC, dD,
-                *launch.sizes, *launch.strides(grad), chunks, strips, b, **launch.flags, published=published_gate,
-                has_D=D is not None, **launch.has, T=TILE, E=TILE_WIDTH, num_warps=1, **OPTIONS)
+                launch.u,
+                launch.delta,
+                any_of(launch.z, some),
+                B,
+                C,
+                grad,
+                launch.A,
+                any_of(launch.A_b, some),
+                any_of(launch.D, some),
+                any_of(launch.bias, some),
+                states,
+                adjoints,
+                du,
+                ddelta,
+                dz,
+                out,
+                dA,
+                dB,
+                dC,
+                dD,
+                *launch.sizes,
+                *launch.strides(grad),
+                chunks,
+                strips,
+                b,
+                **launch.flags,
+                published=published_gate,
+                has_D=D is not None,
+                **launch.has,
+                T=TILE,
+                E=TILE_WIDTH,
+                num_warps=1,
+                **OPTIONS,
+            )
     dbias = new(0) if bias is None else ddelta.sum((0, 1)).to(bias.dtype)
     rates = [x.sum(0).t().to(A.dtype) for x in dA]
     # A's gradient lies (e, n) in memory, as every operator's result does
-    return (du, ddelta.to(delta.dtype), rates[0].contiguous(), rates[1].contiguous() if ways == 2 else new(0), turned(dB.sum(0)).to(B.dtype),
-            turned(dC.sum(0)).to(C.dtype), new(0) if D is None else dD.sum(0).to(D.dtype), dz, dbias, out)
+    return (
+        du,
+        ddelta.to(delta.dtype),
+        rates[0].contiguous(),
+        rates[1].contiguous() if ways == 2 else new(0),
+        turned(dB.sum(0)).to(B.dtype),
+        turned(dC.sum(0)).to(C.dtype),
+        new(0) if D is None else dD.sum(0).to(D.dtype),
+        dz,
+        dbias,
+        out,
+    )

@@ -15,7 +15,8 @@ from typing import BinaryIO
 
 from aumcli.data.containers import aiff, caf, flac, headed, mpeg, ogg, wave
 from aumcli.data.containers.errors import convert_fix as convert_fix
-from aumcli.data.containers.region import Contents, Reassembled as Reassembled, Region
+from aumcli.data.containers.region import Contents, Region
+from aumcli.data.containers.region import Reassembled as Reassembled
 from aumcli.data.containers.tags import behind_tags
 from aumcli.errors import AumError
 

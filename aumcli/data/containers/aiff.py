@@ -40,7 +40,11 @@ def _sound(region: Region, path: str, comm: Chunk, sound: Chunk) -> Contents:
     if there is Extent.LESS:
         raise truncated(path, f"its header promises {counted(size, 'byte')} of sound, {rest:,} are there")
     if there is Extent.MORE:
-        raise left_over(path, f"its header says {counted(size, 'byte')}, {counted(rest - size, 'stands', 'stand')} behind that", whole_fix(path))
+        raise left_over(
+            path,
+            f"its header says {counted(size, 'byte')}, {counted(rest - size, 'stands', 'stand')} behind that",
+            whole_fix(path),
+        )
     size = rest if there is Extent.UNKNOWN else size
     offset = int.from_bytes(region.read(sound.start, 4))
     held = (size - HEAD_BYTES - offset) // frame_bytes if frame_bytes else frames

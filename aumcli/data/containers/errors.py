@@ -27,7 +27,9 @@ def cut_fix(path: str, size: int) -> str:
 def _quoted(path: Path | str) -> tuple[str, str]:
     """A file and one beside it to convert it to, for a shell."""
     path = Path(path)
-    return shell_quoted(path), shell_quoted(_beside(path.with_suffix(".wav"), "-converted" if path.suffix.lower() == ".wav" else ""))
+    return shell_quoted(path), shell_quoted(
+        _beside(path.with_suffix(".wav"), "-converted" if path.suffix.lower() == ".wav" else "")
+    )
 
 
 def _beside(path: Path | str, mark: str) -> Path:

@@ -57,4 +57,8 @@ def _check(path: str, there: Extent, size: int, rest: int) -> None:
     if there is Extent.LESS:
         raise truncated(path, f"its header promises {counted(size, 'byte')} of sound, {max(0, rest):,} are there")
     if there is Extent.MORE:
-        raise left_over(path, f"its header says {counted(size, 'byte')}, {counted(rest - size, 'stands', 'stand')} behind that", whole_fix(path))
+        raise left_over(
+            path,
+            f"its header says {counted(size, 'byte')}, {counted(rest - size, 'stands', 'stand')} behind that",
+            whole_fix(path),
+        )

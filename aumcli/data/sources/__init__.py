@@ -18,15 +18,35 @@ from aumcli.data.tables import Label, listed, read_labels
 from aumcli.errors import AumError, did_you_mean
 from aumcli.names import counted
 
-CORPORA = {                             # name -> module
-    "as20k": "audioset", "ast-json": "ast_json", "audioset": "audioset", "csv": "table", "epic_sounds": "epic_sounds",
-    "esc50": "esc50", "folder": "folder", "fsdd": "fsdd", "speechcommands": "speechcommands", "synth": "synth",
-    "vggsound": "vggsound", "voxceleb1": "voxceleb"}
+CORPORA = {  # name -> module
+    "as20k": "audioset",
+    "ast-json": "ast_json",
+    "audioset": "audioset",
+    "csv": "table",
+    "epic_sounds": "epic_sounds",
+    "esc50": "esc50",
+    "folder": "folder",
+    "fsdd": "fsdd",
+    "speechcommands": "speechcommands",
+    "synth": "synth",
+    "vggsound": "vggsound",
+    "voxceleb1": "voxceleb",
+}
 SPLITS = ("train", "val", "test")
-TEST_ONLY = (0, 0, 100)                 # --split 0/0/100: nothing is trained on
-SPLIT_NAMES = {"train": "train", "training": "train", "val": "val", "valid": "val", "validation": "val", "dev": "val",
-               "test": "test", "testing": "test", "eval": "test", "evaluation": "test"}
-KEPT = {"silent": "whose waveform never changes", "loud": "far above full scale"}      # --set keep=... -> clips
+TEST_ONLY = (0, 0, 100)  # --split 0/0/100: nothing is trained on
+SPLIT_NAMES = {
+    "train": "train",
+    "training": "train",
+    "val": "val",
+    "valid": "val",
+    "validation": "val",
+    "dev": "val",
+    "test": "test",
+    "testing": "test",
+    "eval": "test",
+    "evaluation": "test",
+}
+KEPT = {"silent": "whose waveform never changes", "loud": "far above full scale"}  # --set keep=... -> clips
 LABEL_TABLE = "class_labels_indices.csv"
 
 
@@ -58,8 +78,10 @@ class Request:
     annotations: Path | None = None
     settings: Mapping[str, str] = field(default_factory=dict)
     keep: frozenset[str] = frozenset()
-    channel: str = "mean"                   # what is heard of sounds with several
-    earlier: Mapping[str, str] = field(default_factory=dict)    # path -> split, of an earlier call that drew splits likewise
+    channel: str = "mean"  # what is heard of sounds with several
+    earlier: Mapping[str, str] = field(
+        default_factory=dict
+    )  # path -> split, of an earlier call that drew splits likewise
 
     def refuse(self, **reasons: str) -> None:
         """Raise an AumError if an option is set that this corpus has no use for.
@@ -67,8 +89,12 @@ class Request:
         Args:
             reasons: option (source, split, seed or annotations) -> why it can't be used.
         """
-        given = {"source": self.source is not None, "split": self.shares is not None, "seed": self.seed != 0,
-                 "annotations": self.annotations is not None}
+        given = {
+            "source": self.source is not None,
+            "split": self.shares is not None,
+            "seed": self.seed != 0,
+            "annotations": self.annotations is not None,
+        }
         for option, reason in reasons.items():
             if given[option]:
                 raise AumError(f"--{option} can't be used with {self.corpus}: {reason}", fix=f"leave --{option} out")
@@ -77,8 +103,10 @@ class Request:
         """The settings with their defaults; an AumError names those that the corpus doesn't have."""
         unknown = [key for key in self.settings if key not in defaults]
         if unknown:
-            raise AumError(f"{self.corpus} has no setting {listed(unknown)}; it has {', '.join([*defaults, 'keep'])}",
-                           fix="correct --set")
+            raise AumError(
+                f"{self.corpus} has no setting {listed(unknown)}; it has {', '.join([*defaults, 'keep'])}",
+                fix="correct --set",
+            )
         return defaults | dict(self.settings)
 
     @property
@@ -171,8 +199,10 @@ def load(corpus: str) -> ModuleType:
         AumError: there is no such corpus.
     """
     if corpus not in CORPORA:
-        raise AumError(f"unknown corpus {corpus!r}; known are {', '.join(names())}",
-                       fix=f"{did_you_mean(corpus, names())}for your own sounds: aum prepare folder DIR, with one sub-folder per class")
+        raise AumError(
+            f"unknown corpus {corpus!r}; known are {', '.join(names())}",
+            fix=f"{did_you_mean(corpus, names())}for your own sounds: aum prepare folder DIR, with one sub-folder per class",
+        )
     return importlib.import_module(f"{__name__}.{CORPORA[corpus]}")
 
 
@@ -190,22 +220,30 @@ def labels_for(request: Request, ids: Iterable[str]) -> list[Label]:
     first: dict[str, str] = {}
     for name in ids:
         if (other := first.setdefault(unicodedata.normalize("NFC", name), name)) != name:
-            raise AumError(f"two labels look the same and are written with different characters: {other!a} and {name!a}",
-                           fix="write both in the same way")
+            raise AumError(
+                f"two labels look the same and are written with different characters: {other!a} and {name!a}",
+                fix="write both in the same way",
+            )
     table = request.optional_table([LABEL_TABLE, f"{request.corpus}_{LABEL_TABLE}"])
     if table is None:
         return [Label(place, name, name) for place, name in enumerate(ids)]
     labels = [Label(label.index, label.name, label.name) for label in read_labels(table)]
     unknown = sorted(set(ids) - {label.name for label in labels})
     if unknown:
-        raise AumError(f"{table} lacks {counted(len(unknown), 'class')}: {listed(unknown)}", fix="take the table that belongs to "
-                       f"{request.corpus}, or remove it")
+        raise AumError(
+            f"{table} lacks {counted(len(unknown), 'class')}: {listed(unknown)}",
+            fix=f"take the table that belongs to {request.corpus}, or remove it",
+        )
     return labels
 
 
 def hash_place(identity: str, seed: int) -> float:
     """A place from 0 to 100 that follows from the hash of a name."""
-    return int.from_bytes(hashlib.sha256(f"{seed}:{identity}".encode("utf-8", "surrogateescape")).digest()[:8], "big") / 2**64 * 100
+    return (
+        int.from_bytes(hashlib.sha256(f"{seed}:{identity}".encode("utf-8", "surrogateescape")).digest()[:8], "big")
+        / 2**64
+        * 100
+    )
 
 
 def shared_out(identity: str, shares: tuple[float, float, float], seed: int) -> str:
@@ -216,5 +254,11 @@ def shared_out(identity: str, shares: tuple[float, float, float], seed: int) -> 
 
 def without_val(request: Request, val: float) -> list[str]:
     """A warning for corpora that come without a validation split, where none was asked for."""
-    return [] if val else [f"{request.corpus} comes without a validation split: --set val=5 takes 5 % of the training videos; "
-                           "the published runs chose the best epoch on the test split (data.val=test)"]
+    return (
+        []
+        if val
+        else [
+            f"{request.corpus} comes without a validation split: --set val=5 takes 5 % of the training videos; "
+            "the published runs chose the best epoch on the test split (data.val=test)"
+        ]
+    )

@@ -14,8 +14,10 @@ from aumcli.data.sources import LABEL_TABLE, SPLIT_NAMES, SPLITS, Index, Request
 from aumcli.data.tables import listed, raise_problems, read_labels
 from aumcli.errors import AumError
 
-LAYOUT = ("put one .json per split, with train, val or test (or eval) in its name, and the label table into one folder, or name "
-          "them: --set train=train.json --set test=eval.json --set labels=class_labels_indices.csv")
+LAYOUT = (
+    "put one .json per split, with train, val or test (or eval) in its name, and the label table into one folder, or name "
+    "them: --set train=train.json --set test=eval.json --set labels=class_labels_indices.csv"
+)
 
 
 def index(request: Request) -> Index:
@@ -41,14 +43,15 @@ def index(request: Request) -> Index:
     files = {split: folder / settings[split] for split in SPLITS if settings[split]} or _by_name(folder)
     table = folder / settings["labels"] if settings["labels"] else _label_table(folder)
     labels = read_labels(table)
-    known = {label.id: label.id for label in labels} | {label.name: label.id for label in labels if label.name not in
-                                                       {each.id for each in labels}}
+    known = {label.id: label.id for label in labels} | {
+        label.name: label.id for label in labels if label.name not in {each.id for each in labels}
+    }
     root, clips = Path(os.path.abspath(request.sounds)), Clips()
     for split, path in files.items():
         problems = []
         for number, item in enumerate(read_items(path)):
             names = [name.strip() for name in item["labels"].split(",")]
-            names = [item["labels"]] if item["labels"] in known else names      # a name may have commas of its own
+            names = [item["labels"]] if item["labels"] in known else names  # a name may have commas of its own
             unknown = [name for name in names if name not in known]
             if unknown:
                 problems.append(f"item {number}, {item['wav']}: {table.name} lacks the label {listed(unknown)}")
@@ -64,11 +67,15 @@ def read_items(path: Path) -> list[dict[str, str]]:
     """The list of one file; an AumError if it is laid out otherwise."""
     try:
         items = json.loads(path.read_text(encoding="utf-8-sig"))["data"]
-        wrong = [i for i, item in enumerate(items) if not (isinstance(item.get("wav"), str) and isinstance(item.get("labels"), str))]
+        wrong = [
+            i
+            for i, item in enumerate(items)
+            if not (isinstance(item.get("wav"), str) and isinstance(item.get("labels"), str))
+        ]
     except FileNotFoundError as error:
         raise AumError(f"{path} doesn't exist", fix=LAYOUT) from error
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        raise AumError(f"{path} is not {{\"data\": [{{\"wav\": ..., \"labels\": ...}}]}}: {error}", fix=LAYOUT) from error
+        raise AumError(f'{path} is not {{"data": [{{"wav": ..., "labels": ...}}]}}: {error}', fix=LAYOUT) from error
     raise_problems(path, [f"item {i} has no wav or no labels" for i in wrong], LAYOUT)
     return items
 
@@ -82,8 +89,10 @@ def _by_name(folder: Path) -> dict[str, Path]:
             found.setdefault(split, []).append(path)
     for split, paths in found.items():
         if len(paths) > 1:
-            raise AumError(f"{folder} has several files for {split}: {listed(path.name for path in paths)}",
-                           fix=f"name one: --set {split}={paths[0].name}")
+            raise AumError(
+                f"{folder} has several files for {split}: {listed(path.name for path in paths)}",
+                fix=f"name one: --set {split}={paths[0].name}",
+            )
     if not found:
         raise AumError(f"{folder} has no .json file with train, val or test in its name", fix=LAYOUT)
     return {split: found[split][0] for split in SPLITS if split in found}
@@ -92,6 +101,8 @@ def _by_name(folder: Path) -> dict[str, Path]:
 def _label_table(folder: Path) -> Path:
     tables = [folder / LABEL_TABLE] if (folder / LABEL_TABLE).exists() else sorted(folder.glob("*label*.csv"))
     if len(tables) != 1:
-        raise AumError(f"{folder} has {len(tables)} label tables{': ' * bool(tables)}{listed(path.name for path in tables)}",
-                       fix=LAYOUT)
+        raise AumError(
+            f"{folder} has {len(tables)} label tables{': ' * bool(tables)}{listed(path.name for path in tables)}",
+            fix=LAYOUT,
+        )
     return tables[0]

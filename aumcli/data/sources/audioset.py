@@ -19,8 +19,8 @@ from aumcli.data.tables import csv_reader, raise_problems, read_labels
 from aumcli.errors import AumError
 
 BALANCED, UNBALANCED, EVAL = "balanced_train_segments.csv", "unbalanced_train_segments.csv", "eval_segments.csv"
-TRAIN = {"unbalanced": (UNBALANCED,), "full": (BALANCED, UNBALANCED)}    # of audioset: setting -> tables
-ASIDE = "aside"                         # the split, before it is taken out, of segments that are not trained on
+TRAIN = {"unbalanced": (UNBALANCED,), "full": (BALANCED, UNBALANCED)}  # of audioset: setting -> tables
+ASIDE = "aside"  # the split, before it is taken out, of segments that are not trained on
 COMMENT_LINES = 3
 URL = "http://storage.googleapis.com/us_audioset/youtube_corpus/v1/csv/"
 GET = """AudioSet's sounds are YouTube's and can't be downloaded here. Into {folder} put
@@ -58,14 +58,17 @@ def index(request: Request) -> Index:
     if not request.sounds.is_dir():
         raise AumError(f"{request.sounds} is not a folder", fix=get.format(folder=request.sounds))
     known = {label.id for label in labels}
-    segments = (with_val(each, val, request.seed) for path, split in paths.items() for each in read_segments(path, split, known))
+    segments = (
+        with_val(each, val, request.seed) for path, split in paths.items() for each in read_segments(path, split, known)
+    )
     clips, missing, left_out, warnings = find_clips(Path(os.path.abspath(request.sounds)), segments)
     warnings += without_val(request, val)
     if trained == "unbalanced":
         (clips, found), (missing, absent) = map(_parted, (clips, missing))
         warnings.append(_about_aside(found, absent))
-    return Index(clips, labels, str(request.sounds), left_out, missing, warnings,
-                 {"video": lambda clip: clip.group}, LONGEST_S)
+    return Index(
+        clips, labels, str(request.sounds), left_out, missing, warnings, {"video": lambda clip: clip.group}, LONGEST_S
+    )
 
 
 def _parted(clips: Clips) -> tuple[Clips, int]:
@@ -79,8 +82,10 @@ def _about_aside(found: int, absent: int) -> str:
     what = "the balanced segments are"
     if found + absent:
         what = f"the {found + absent:,} of {BALANCED}, {found:,} of which have a file, are"
-    return (f"train is the segments of {UNBALANCED} alone, as in the published runs; {what} not trained on: "
-            "--set train=full takes both")
+    return (
+        f"train is the segments of {UNBALANCED} alone, as in the published runs; {what} not trained on: "
+        "--set train=full takes both"
+    )
 
 
 def read_segments(path: Path, split: str, known: set[str]) -> Iterator[Segment]:
@@ -105,8 +110,10 @@ def read_segments(path: Path, split: str, known: set[str]) -> Iterator[Segment]:
                 if len(video) != 11 or not 0 <= start_s < stop_s or unknown:
                     raise ValueError
             except ValueError:
-                problems.append(f"row {reader.line_num + COMMENT_LINES}: {', '.join(row)!r} is not YTID, start, end and known "
-                                "classes")
+                problems.append(
+                    f"row {reader.line_num + COMMENT_LINES}: {', '.join(row)!r} is not YTID, start, end and known "
+                    "classes"
+                )
                 continue
             yield Segment(video, start_s, labels, split)
     raise_problems(path, problems, f"take it from {URL}")

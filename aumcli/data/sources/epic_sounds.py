@@ -18,13 +18,24 @@ from aumcli.data.sources import Index, LeftOut, Request
 from aumcli.data.tables import Label, csv_rows
 from aumcli.errors import AumError
 
-TABLES = {"train": ("EPIC_Sounds_train.csv", "EPIC_Sounds_train.pkl"),
-          "val": ("EPIC_Sounds_validation.csv", "EPIC_Sounds_validation.pkl")}
-COLUMNS = ("annotation_id", "participant_id", "video_id", "start_timestamp", "stop_timestamp", "start_sample", "stop_sample",
-           "class", "class_id")
-GROUPS = {"video": "video_id", "participant": "participant_id"}         # setting -> column
+TABLES = {
+    "train": ("EPIC_Sounds_train.csv", "EPIC_Sounds_train.pkl"),
+    "val": ("EPIC_Sounds_validation.csv", "EPIC_Sounds_validation.pkl"),
+}
+COLUMNS = (
+    "annotation_id",
+    "participant_id",
+    "video_id",
+    "start_timestamp",
+    "stop_timestamp",
+    "start_sample",
+    "stop_sample",
+    "class",
+    "class_id",
+)
+GROUPS = {"video": "video_id", "participant": "participant_id"}  # setting -> column
 RATE_HZ = 24000
-TOLERANCE_SAMPLES = 24                  # timestamps have milliseconds
+TOLERANCE_SAMPLES = 24  # timestamps have milliseconds
 PAGE = "https://github.com/epic-kitchens/epic-sounds-annotations"
 FIX = f"take it from {PAGE}"
 GET = f"""EPIC-SOUNDS can't be downloaded here. Into {{folder}} put
@@ -69,7 +80,9 @@ def index(request: Request) -> Index:
                 clips.append(audio[video], start_s, stop_s, labels, split, row[GROUPS[group]])
     labels = [Label(place, names[index], names[index]) for place, index in enumerate(sorted(names))]
     warnings = [f"no table for {split}: {' or '.join(TABLES[split])}" for split, path in paths.items() if path is None]
-    return Index(clips, labels, str(request.sounds), left_out, missing, warnings, {"video": lambda clip: video_of(clip.path)})
+    return Index(
+        clips, labels, str(request.sounds), left_out, missing, warnings, {"video": lambda clip: video_of(clip.path)}
+    )
 
 
 def read_annotations(path: Path) -> Iterable[Mapping[str, str]]:
@@ -136,8 +149,10 @@ def _add_class(names: dict[int, str], row: Mapping[str, str], path: Path) -> Non
     except ValueError:
         number = -1
     if number < 0 or names.setdefault(number, row["class"]) != row["class"] or not row["class"]:
-        raise AumError(f"{path}: {row['annotation_id']}: class {row['class']!r} with id {row['class_id']!r} contradicts other rows",
-                       fix=FIX)
+        raise AumError(
+            f"{path}: {row['annotation_id']}: class {row['class']!r} with id {row['class_id']!r} contradicts other rows",
+            fix=FIX,
+        )
 
 
 def _seconds(stamp: str) -> float:

@@ -41,8 +41,10 @@ def index(request: Request) -> Index:
     settings = request.known_settings(test="5", val="4")
     folds = {settings["val"]: "val", settings["test"]: "test"}
     if len(folds) < 2 or not set(folds) <= {str(fold) for fold in range(1, FOLDS + 1)}:
-        raise AumError(f"folds test={settings['test']}, val={settings['val']} are not two of 1 to {FOLDS}",
-                       fix="--set test=5 --set val=4")
+        raise AumError(
+            f"folds test={settings['test']}, val={settings['val']} are not two of 1 to {FOLDS}",
+            fix="--set test=5 --set val=4",
+        )
     own = request.out / "ESC-50"
     if request.source is not None and request.source.is_dir():
         folder, origin = request.source, str(request.source)
@@ -55,11 +57,22 @@ def index(request: Request) -> Index:
             _fetch(request.out)
     rows = _verified(folder)
     names = {int(row["target"]): row["category"] for row in rows}
-    clips = [Clip(Path(os.path.abspath(folder / "audio" / row["filename"])), labels=(row["category"],),
-                  split=folds.get(row["fold"], "train"), group=row["fold"]) for row in rows]
+    clips = [
+        Clip(
+            Path(os.path.abspath(folder / "audio" / row["filename"])),
+            labels=(row["category"],),
+            split=folds.get(row["fold"], "train"),
+            group=row["fold"],
+        )
+        for row in rows
+    ]
     sources = {row["filename"]: row["src_file"] for row in rows}
-    return Index(clips, [Label(place, names[place], names[place]) for place in sorted(names)], origin,
-                 identities={"source recording": lambda clip: sources[clip.path.name]})
+    return Index(
+        clips,
+        [Label(place, names[place], names[place]) for place in sorted(names)],
+        origin,
+        identities={"source recording": lambda clip: sources[clip.path.name]},
+    )
 
 
 def _fetch(out: Path) -> None:
@@ -89,14 +102,18 @@ def _verified(folder: Path) -> list[dict[str, str]]:
     for row in rows:
         fold, rest = row["fold"], f"-{row['target']}.wav"
         if not row["filename"].startswith(f"{fold}-{row['src_file']}-") or not row["filename"].endswith(rest):
-            problems.append(f"{row['filename']!r} contradicts fold {fold}, source {row['src_file']} or class {row['target']} of "
-                            "its row")
+            problems.append(
+                f"{row['filename']!r} contradicts fold {fold}, source {row['src_file']} or class {row['target']} of "
+                "its row"
+            )
         elif not (folder / "audio" / row["filename"]).is_file():
             problems.append(f"audio/{row['filename']} is missing")
     counts = {(row["fold"], row["target"]) for row in rows}
     names = {row["target"]: row["category"] for row in rows}
     if len(rows) != CLIPS or len(counts) != FOLDS * CLASSES or len(set(names.values())) != CLASSES:
-        problems.append(f"it has {counted(len(rows), 'clip')} of {counted(len(names), 'class')}, published are {CLIPS} of "
-                        f"{CLASSES} in {FOLDS} folds")
+        problems.append(
+            f"it has {counted(len(rows), 'clip')} of {counted(len(names), 'class')}, published are {CLIPS} of "
+            f"{CLASSES} in {FOLDS} folds"
+        )
     raise_problems(folder / TABLE, problems, f"take the archive {URL}")
     return rows

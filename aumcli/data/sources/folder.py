@@ -28,11 +28,13 @@ from aumcli.errors import AumError
 from aumcli.names import counted, plural, shell_quoted, shown
 from aumcli.progress import progress
 
-SHARES = (80.0, 10.0, 10.0)             # percent of train, val, test
+SHARES = (80.0, 10.0, 10.0)  # percent of train, val, test
 ALL_TESTED = {"test": 1.0}
 LAYOUT = "expected is one sub-folder per class, at least two: DIR/dog/1.wav, DIR/cat/2.flac, ..."
-GROUPS = ("what stays in one split, such as a speaker: --set group=folder for the folders below the class's; --set 'group=^([^_]+)_' for "
-          "what stands before the first _ in the file's name; or --set group=TABLE.csv with the columns path and group")
+GROUPS = (
+    "what stays in one split, such as a speaker: --set group=folder for the folders below the class's; --set 'group=^([^_]+)_' for "
+    "what stands before the first _ in the file's name; or --set group=TABLE.csv with the columns path and group"
+)
 OWN_FILES = ("manifest.csv", "manifest.parquet", "labels.csv", "report.json", "missing.csv")
 
 
@@ -55,14 +57,18 @@ def index(request: Request) -> Index:
         raise AumError("which folder? None was given", fix="aum prepare folder DIR")
     root = Path(os.path.abspath(root))
     if not root.is_dir():
-        raise AumError(f"{root} {'is not a folder' if root.exists() else nothing_called(root)}",
-                       fix="aum prepare folder DIR; " + LAYOUT)
+        raise AumError(
+            f"{root} {'is not a folder' if root.exists() else nothing_called(root)}",
+            fix="aum prepare folder DIR; " + LAYOUT,
+        )
     if request.out != root and request.out.is_relative_to(root):
         raise AumError(f"{request.out} lies inside {root} and would look like a class", fix="choose another --out")
     parents = _split_folders(root)
     if parents and request.shares:
-        raise AumError(f"--split can't be used with {root}: it has split folders ({', '.join(parents)})",
-                       fix="leave --split out, or point at a folder without them")
+        raise AumError(
+            f"--split can't be used with {root}: it has split folders ({', '.join(parents)})",
+            fix="leave --split out, or point at a folder without them",
+        )
     found = _Found()
     for split, parent in (parents or {"": root}).items():
         _class_folders(parent, split, found)
@@ -70,20 +76,38 @@ def index(request: Request) -> Index:
     warnings = found.warnings + _same_names(parents.values() or [root])
     classes = sorted({clip.labels[0] for clip in clips})
     if len(classes) < 2:
-        raise AumError(f"{root} has {counted(len(classes), 'class folder')} with sounds{': ' + classes[0] if classes else ''}"
-                       + "".join(f"; {item.reason}" for item in found.unreadable[:3]),
-                       fix=_readable(root) if found.unreadable else LAYOUT, exit_code=1 if found.unreadable else 2)
+        raise AumError(
+            f"{root} has {counted(len(classes), 'class folder')} with sounds{': ' + classes[0] if classes else ''}"
+            + "".join(f"; {item.reason}" for item in found.unreadable[:3]),
+            fix=_readable(root) if found.unreadable else LAYOUT,
+            exit_code=1 if found.unreadable else 2,
+        )
     shares = dict(zip(SPLITS, request.shares or SHARES))
     carved = [split for split in SPLITS[1:] if split not in parents and shares[split] > 0]
     if parents and carved:
-        warnings.append(f"{root} has no folder for {' and '.join(carved)}: taken from train, "
-                        + ", ".join(f"{shares[split]:g} % for {split}" for split in carved))
+        warnings.append(
+            f"{root} has no folder for {' and '.join(carved)}: taken from train, "
+            + ", ".join(f"{shares[split]:g} % for {split}" for split in carved)
+        )
     labels = [Label(place, name, name) for place, name in enumerate(classes)]
-    arrange = partial(_arrange, shares={split: shares[split] / 100 for split in carved}, classes=classes,
-                      seed=request.seed, silent="silent" in request.keep, earlier=request.earlier)
-    return Index(clips, labels, str(root), left_out, warnings=warnings, arrange=arrange,
-                 identities={"group": lambda clip: clip.group} if group else {},
-                 notes=_passed_over(found.passed_over, root) + _about_groups(clips, group))
+    arrange = partial(
+        _arrange,
+        shares={split: shares[split] / 100 for split in carved},
+        classes=classes,
+        seed=request.seed,
+        silent="silent" in request.keep,
+        earlier=request.earlier,
+    )
+    return Index(
+        clips,
+        labels,
+        str(root),
+        left_out,
+        warnings=warnings,
+        arrange=arrange,
+        identities={"group": lambda clip: clip.group} if group else {},
+        notes=_passed_over(found.passed_over, root) + _about_groups(clips, group),
+    )
 
 
 @dataclass
@@ -92,17 +116,19 @@ class _Found:
 
     clips: list[Clip] = field(default_factory=list)
     left_out: list[LeftOut] = field(default_factory=list)
-    unreadable: list[LeftOut] = field(default_factory=list)   # folders
+    unreadable: list[LeftOut] = field(default_factory=list)  # folders
     warnings: list[str] = field(default_factory=list)
-    passed_over: list[str] = field(default_factory=list)      # hidden, or the system's
+    passed_over: list[str] = field(default_factory=list)  # hidden, or the system's
 
 
 def _passed_over(paths: list[str], root: Path) -> list[str]:
     """A note about what systems leave beside people's files."""
     if not paths:
         return []
-    return [f"passed over, hidden or the system's: {len(paths)}, "
-            + listed(shown(str(Path(path).relative_to(root))) for path in sorted(paths))]
+    return [
+        f"passed over, hidden or the system's: {len(paths)}, "
+        + listed(shown(str(Path(path).relative_to(root))) for path in sorted(paths))
+    ]
 
 
 def _entries(folder: Path) -> list[Path]:
@@ -110,8 +136,9 @@ def _entries(folder: Path) -> list[Path]:
     try:
         return sorted(folder.iterdir())
     except OSError as error:
-        raise AumError(f"{shown(str(folder))} can't be listed: {error.strerror or error}", fix=_readable(folder),
-                       exit_code=1) from error
+        raise AumError(
+            f"{shown(str(folder))} can't be listed: {error.strerror or error}", fix=_readable(folder), exit_code=1
+        ) from error
 
 
 def _readable(folder: Path | str) -> str:
@@ -120,8 +147,11 @@ def _readable(folder: Path | str) -> str:
 
 
 def _sub_folders(folder: Path) -> list[Path]:
-    return [path for path in _entries(folder) if os.path.isdir(path) and not is_passed_over(path.name)
-            and not os.path.exists(path / "shards.json")]       # our own, where sounds lie in the data folder
+    return [
+        path
+        for path in _entries(folder)
+        if os.path.isdir(path) and not is_passed_over(path.name) and not os.path.exists(path / "shards.json")
+    ]  # our own, where sounds lie in the data folder
 
 
 def _split_folders(root: Path) -> dict[str, Path]:
@@ -134,16 +164,21 @@ def _split_folders(root: Path) -> dict[str, Path]:
         splits[SPLIT_NAMES.get(folder.name.lower())].append(folder)
     others = splits.pop(None, [])
     if "train" not in splits or not _sub_folders(splits["train"][0]):
-        return {}                               # a class may be called train: those, or dogs that one trains
+        return {}  # a class may be called train: those, or dogs that one trains
     if others and len(splits) == 1:
         return {}
     if others:
-        raise AumError(f"{root} has split folders ({listed(path.name for path in sum(splits.values(), []))}) beside "
-                       f"others ({listed(path.name for path in others)})", fix="move the others away")
+        raise AumError(
+            f"{root} has split folders ({listed(path.name for path in sum(splits.values(), []))}) beside "
+            f"others ({listed(path.name for path in others)})",
+            fix="move the others away",
+        )
     for split, same in splits.items():
         if len(same) > 1:
-            raise AumError(f"{root} has several folders for {split}: {listed(path.name for path in same)}",
-                           fix="keep one of them, or put their classes together")
+            raise AumError(
+                f"{root} has several folders for {split}: {listed(path.name for path in same)}",
+                fix="keep one of them, or put their classes together",
+            )
     return {split: splits[split][0] for split in SPLITS if split in splits}
 
 
@@ -156,8 +191,13 @@ def _class_folders(parent: Path, split: str, found: _Found) -> None:
         elif os.path.isdir(path):
             continue
         elif path.suffix.lower() in AUDIO_SUFFIXES:
-            found.left_out.append(LeftOut(shown(str(path)), "lies beside the class folders, so it has no class",
-                                          "move it into the folder of its class"))
+            found.left_out.append(
+                LeftOut(
+                    shown(str(path)),
+                    "lies beside the class folders, so it has no class",
+                    "move it into the folder of its class",
+                )
+            )
         elif path.name not in OWN_FILES:
             other.append(path)
     for folder in _sub_folders(parent):
@@ -173,17 +213,23 @@ def _class_folders(parent: Path, split: str, found: _Found) -> None:
         found.clips += [Clip(path, labels=(class_name(folder),), split=split) for path in sounds]
     if other:
         are_none = plural(len(other), "is no sound and was", "are not sounds and were")
-        found.warnings.append(f"{counted(len(other), 'file')} in {parent} {are_none} passed over: "
-                              + listed(shown(str(path.relative_to(parent))) for path in other))
+        found.warnings.append(
+            f"{counted(len(other), 'file')} in {parent} {are_none} passed over: "
+            + listed(shown(str(path.relative_to(parent))) for path in other)
+        )
 
 
 def _check_class(folder: Path, sounds: list, split: str) -> None:
     if ";" in folder.name or folder.name != folder.name.strip():
-        raise AumError(f"{folder} can't be the name of a class: it contains ';' or begins or ends with a space",
-                       fix="rename the folder")
+        raise AumError(
+            f"{folder} can't be the name of a class: it contains ';' or begins or ends with a space",
+            fix="rename the folder",
+        )
     if not sounds and not split:
-        raise AumError(f"the class folder {folder} holds no sounds",
-                       fix=f"put sounds there ({', '.join(sorted(AUDIO_SUFFIXES))}), or move it away")
+        raise AumError(
+            f"the class folder {folder} holds no sounds",
+            fix=f"put sounds there ({', '.join(sorted(AUDIO_SUFFIXES))}), or move it away",
+        )
 
 
 def class_name(folder: Path) -> str:
@@ -197,9 +243,16 @@ def _same_names(parents: Iterable[Path]) -> list[str]:
     for parent in parents:
         for folder in _sub_folders(parent):
             spelt[class_name(folder)].add(folder.name)
-    same = [f"{name} ({' and '.join(map(ascii, sorted(names)))})" for name, names in sorted(spelt.items()) if len(names) > 1]
-    return [f"folders that look the same, and whose names are written with different characters, are one class each: {listed(same)}"
-            ] if same else []
+    same = [
+        f"{name} ({' and '.join(map(ascii, sorted(names)))})" for name, names in sorted(spelt.items()) if len(names) > 1
+    ]
+    return (
+        [
+            f"folders that look the same, and whose names are written with different characters, are one class each: {listed(same)}"
+        ]
+        if same
+        else []
+    )
 
 
 def _grouped(clips: list[Clip], group: str, root: Path, parents: dict[str, Path]) -> list[Clip]:
@@ -218,10 +271,16 @@ def _grouped(clips: list[Clip], group: str, root: Path, parents: dict[str, Path]
     if not group:
         return clips
     bases = [*parents.values()] or [root]
-    below = [next("/".join(clip.path.relative_to(base).parts[1:]) for base in bases if clip.path.is_relative_to(base)) for clip in clips]
+    below = [
+        next("/".join(clip.path.relative_to(base).parts[1:]) for base in bases if clip.path.is_relative_to(base))
+        for clip in clips
+    ]
     if Path(group).suffix.lower() in (".csv", ".tsv"):
-        with csv_reader(Path(group), ("path", "group"), dialect=sniff(Path(group), lambda header: len({"path", "group"} & set(header)))) as (
-                reader, header):
+        with csv_reader(
+            Path(group),
+            ("path", "group"),
+            dialect=sniff(Path(group), lambda header: len({"path", "group"} & set(header))),
+        ) as (reader, header):
             places = header.index("path"), header.index("group")
             known = {row[places[0]]: row[places[1]].strip() for row in reader if len(row) > max(places)}
         names = [known.get(clip.path.relative_to(root).as_posix()) or known.get(clip.path.name) or "" for clip in clips]
@@ -235,7 +294,11 @@ def _grouped(clips: list[Clip], group: str, root: Path, parents: dict[str, Path]
         if not pattern.groups:
             raise AumError(f"--set group={group} has no parentheses around what is the group", fix=GROUPS)
         names = [(match[1] or "") if (match := pattern.search(name)) else "" for name in below]
-        what = "there is no folder between the class's and" if group == "folder" else f"--set group={group} finds no group in"
+        what = (
+            "there is no folder between the class's and"
+            if group == "folder"
+            else f"--set group={group} finds no group in"
+        )
     if without := [shown(str(clip.path.relative_to(root))) for clip, name in zip(clips, names) if not name]:
         raise AumError(f"{what} {len(without):,} of {counted(len(clips), 'clip')}: {listed(without)}", fix=GROUPS)
     return [replace(clip, group=name) for clip, name in zip(clips, names)]
@@ -247,8 +310,15 @@ def _about_groups(clips: list[Clip], group: str) -> list[str]:
     return [f"{counted(len(names), 'group')}, each in one split: {listed(names)}"] if group else []
 
 
-def _arrange(clips: list[Clip], left_out: list[LeftOut], shares: dict[str, float], classes: list[str],
-             seed: int, silent: bool, earlier: Mapping[str, str]) -> tuple[list[Clip], list[str]]:
+def _arrange(
+    clips: list[Clip],
+    left_out: list[LeftOut],
+    shares: dict[str, float],
+    classes: list[str],
+    seed: int,
+    silent: bool,
+    earlier: Mapping[str, str],
+) -> tuple[list[Clip], list[str]]:
     """Give splits to the usable clips: those without one, and those of train where val or test have no folder.
 
     Args:
@@ -269,9 +339,12 @@ def _arrange(clips: list[Clip], left_out: list[LeftOut], shares: dict[str, float
     for name in classes:
         if name not in with_sounds:
             raise _no_train(name, clips, left_out)
-    key = {clip.path: clip.group or content[clip.path] for clip in clips}       # what has to stay together
-    kept = {key[clip.path]: earlier[str(clip.path)] for clip in clips
-            if _is_open(clip) and earlier.get(str(clip.path)) in ("train", *shares)}
+    key = {clip.path: clip.group or content[clip.path] for clip in clips}  # what has to stay together
+    kept = {
+        key[clip.path]: earlier[str(clip.path)]
+        for clip in clips
+        if _is_open(clip) and earlier.get(str(clip.path)) in ("train", *shares)
+    }
     share_out = _by_group if any(clip.group for clip in clips) else _by_class
     chosen = kept | share_out(clips, key, shares, classes, seed, kept)
     if shares == ALL_TESTED:
@@ -285,10 +358,16 @@ def _is_open(clip: Clip) -> bool:
     return clip.split in ("", "train")
 
 
-def _by_class(clips: list[Clip], key: Mapping[Path, str], shares: dict[str, float], classes: list[str], seed: int,
-              kept: Mapping[str, str]) -> dict[str, str]:
+def _by_class(
+    clips: list[Clip],
+    key: Mapping[Path, str],
+    shares: dict[str, float],
+    classes: list[str],
+    seed: int,
+    kept: Mapping[str, str],
+) -> dict[str, str]:
     """Content -> split, for what is not trained on: of each class the first by hash, after those that stay where they were."""
-    in_classes = defaultdict(set)               # content -> classes: a sound in two of them must not be tested on
+    in_classes = defaultdict(set)  # content -> classes: a sound in two of them must not be tested on
     for clip in clips:
         in_classes[key[clip.path]].add(clip.labels[0])
     chosen: dict[str, str] = {}
@@ -304,16 +383,22 @@ def _by_class(clips: list[Clip], key: Mapping[Path, str], shares: dict[str, floa
     return chosen
 
 
-def _by_group(clips: list[Clip], key: Mapping[Path, str], shares: dict[str, float], classes: list[str], seed: int,
-              kept: Mapping[str, str]) -> dict[str, str]:
+def _by_group(
+    clips: list[Clip],
+    key: Mapping[Path, str],
+    shares: dict[str, float],
+    classes: list[str],
+    seed: int,
+    kept: Mapping[str, str],
+) -> dict[str, str]:
     """Group -> split. Large groups come first, each to where it brings the classes' shares closest to what is wanted."""
     place = {name: i for i, name in enumerate(classes)}
-    sizes = defaultdict(lambda: np.zeros(len(classes)))                                  # clips of each class
+    sizes = defaultdict(lambda: np.zeros(len(classes)))  # clips of each class
     for clip in filter(_is_open, clips):
         sizes[key[clip.path]][place[clip.labels[0]]] += 1
     names = ["train", *shares]
-    wanted = np.array([1 - sum(shares.values()), *shares.values()])                      # (splits,)
-    total = np.maximum(sum(sizes.values()), 1)                                           # (classes,)
+    wanted = np.array([1 - sum(shares.values()), *shares.values()])  # (splits,)
+    total = np.maximum(sum(sizes.values()), 1)  # (classes,)
     have, groups = np.zeros((len(names), len(classes))), np.zeros(len(names), dtype=int)
     for group, split in kept.items():
         have[names.index(split)] += sizes[group]
@@ -321,8 +406,10 @@ def _by_group(clips: list[Clip], key: Mapping[Path, str], shares: dict[str, floa
     chosen = {}
     open_groups = sorted(sizes.keys() - kept.keys(), key=lambda group: (-sizes[group].sum(), _hash(group, seed)))
     for number, group in enumerate(open_groups):
-        lack = wanted[:, None] - have / total                                            # (splits, classes)
-        gain = (2 * lack * sizes[group] / total - (sizes[group] / total) ** 2).sum(axis=1)  # how much less the squared error gets
+        lack = wanted[:, None] - have / total  # (splits, classes)
+        gain = (2 * lack * sizes[group] / total - (sizes[group] / total) ** 2).sum(
+            axis=1
+        )  # how much less the squared error gets
         empty = [i for i in np.flatnonzero(wanted > 0) if not groups[i]]
         best = max(empty if len(empty) >= len(open_groups) - number else range(len(names)), key=lambda i: gain[i])
         have[best] += sizes[group]
@@ -340,18 +427,23 @@ def _counts(sounds: int, shares: dict[str, float]) -> dict[str, int]:
     least = 1 if sounds > len(shares) else 0
     counts = {split: max(least, math.floor(sounds * share + 0.5)) for split, share in shares.items()}
     while counts and sum(counts.values()) >= max(sounds, 1) and max(counts.values()):
-        counts[max(counts, key=counts.get)] -= 1                # one must remain for train
+        counts[max(counts, key=counts.get)] -= 1  # one must remain for train
     return counts
 
 
 def _no_train(name: str, clips: list[Clip], left_out: list[LeftOut]) -> AumError:
     if any(clip.labels[0] == name for clip in clips):
-        return AumError(f"class {name!r} has no sound to train on: it only occurs in other splits",
-                        fix="add sounds to its train folder, or remove the class from the other splits")
+        return AumError(
+            f"class {name!r} has no sound to train on: it only occurs in other splits",
+            fix="add sounds to its train folder, or remove the class from the other splits",
+        )
     own = [item for item in left_out if name in map(class_name, map(Path, Path(item.path).parts))]
     fixes = dict.fromkeys(item.fix for item in own)
-    return AumError(f"no sound of class {name!r} can be used: {listed(item.reason for item in own)}",
-                    fix=listed([*fixes, "remove the class"], 3, "; or "), exit_code=1)
+    return AumError(
+        f"no sound of class {name!r} can be used: {listed(item.reason for item in own)}",
+        fix=listed([*fixes, "remove the class"], 3, "; or "),
+        exit_code=1,
+    )
 
 
 def _thin(clips: list[Clip], classes: list[str], shares: dict[str, float]) -> list[str]:
@@ -359,5 +451,8 @@ def _thin(clips: list[Clip], classes: list[str], shares: dict[str, float]) -> li
     have = {(clip.labels[0], clip.split) for clip in clips}
     wanted = dict.fromkeys([*shares, *(clip.split for clip in clips)])
     lacking = {split: [name for name in classes if (name, split) not in have] for split in wanted}
-    return [f"{counted(len(names), 'class has', 'classes have')} no clip in {split}: {listed(names)}"
-            for split, names in lacking.items() if names]
+    return [
+        f"{counted(len(names), 'class has', 'classes have')} no clip in {split}: {listed(names)}"
+        for split, names in lacking.items()
+        if names
+    ]

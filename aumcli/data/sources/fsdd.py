@@ -17,15 +17,15 @@ from aumcli.errors import AumError
 
 COMMIT = "26eb9aaf76e81b692f806f9140c2d2777410d7a1"
 URL = f"https://github.com/Jakobovski/free-spoken-digit-dataset/archive/{COMMIT}.tar.gz"
-DIGEST = "dbd573d7cafe79c4b49f65718115e1304e24e067fa39eff18a660dc6cb9c360f"     # of content_digest()
+DIGEST = "dbd573d7cafe79c4b49f65718115e1304e24e067fa39eff18a660dc6cb9c360f"  # of content_digest()
 DIGITS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
 SPEAKERS = ("george", "jackson", "lucas", "nicolas", "theo", "yweweler")
-TAKES = 50                              # recordings of each digit by each speaker
-TEST_TAKES, VAL_TAKES = range(0, 5), range(5, 10)
+TAKES = 50  # recordings of each digit by each speaker
+TEST_TAKES, VAL_TAKES = range(5), range(5, 10)
 NAMES = [f"{digit}_{speaker}_{take}.wav" for digit in range(10) for speaker in SPEAKERS for take in range(TAKES)]
 
 _MEMBER = re.compile(r"(?:^|/)recordings/([0-9]_[a-z]+_[0-9]+\.wav)$")
-_LIMIT_BYTES = 2**28                    # the archive holds 30 MB
+_LIMIT_BYTES = 2**28  # the archive holds 30 MB
 
 
 def index(request: Request) -> Index:
@@ -41,8 +41,11 @@ def index(request: Request) -> Index:
         AumError: no network, or the recordings are not the published ones.
     """
     request.known_settings()
-    request.refuse(annotations="its labels are in the files' names", split="its test split is defined by its authors",
-                   seed="nothing in it is random")
+    request.refuse(
+        annotations="its labels are in the files' names",
+        split="its test split is defined by its authors",
+        seed="nothing in it is random",
+    )
     source, own = request.source, request.out / "recordings"
     if source is None:
         origin = URL
@@ -57,7 +60,9 @@ def index(request: Request) -> Index:
         origin, folder = str(source), own
         _take(source, own)
     labels = [Label(index, name, name) for index, name in enumerate(DIGITS)]
-    return Index([_clip(folder, name) for name in NAMES], labels, origin, identities={"speaker": lambda clip: clip.group})
+    return Index(
+        [_clip(folder, name) for name in NAMES], labels, origin, identities={"speaker": lambda clip: clip.group}
+    )
 
 
 def content_digest(folder: Path) -> str:
@@ -88,7 +93,14 @@ def _fetch(out: Path) -> None:
 
 
 def _take(archive: Path, folder: Path) -> None:
-    unpack(archive, folder, _recording, _LIMIT_BYTES, set(NAMES).__contains__, lambda unpacked: _verify(unpacked, str(archive)))
+    unpack(
+        archive,
+        folder,
+        _recording,
+        _LIMIT_BYTES,
+        set(NAMES).__contains__,
+        lambda unpacked: _verify(unpacked, str(archive)),
+    )
 
 
 def _recording(member: str) -> str | None:
@@ -99,8 +111,14 @@ def _recording(member: str) -> str | None:
 def _verify(folder: Path, origin: str) -> None:
     missing = [name for name in NAMES if not (folder / name).is_file()]
     if missing:
-        raise AumError(f"{origin} lacks {len(missing)} of the {len(NAMES)} recordings of FSDD: {listed(missing)}",
-                       fix=f"take the archive {URL}", exit_code=1)
+        raise AumError(
+            f"{origin} lacks {len(missing)} of the {len(NAMES)} recordings of FSDD: {listed(missing)}",
+            fix=f"take the archive {URL}",
+            exit_code=1,
+        )
     if content_digest(folder) != DIGEST:
-        raise AumError(f"the recordings in {origin} are not those of FSDD at commit {COMMIT[:7]}: at least one differs",
-                       fix=f"take the archive {URL}", exit_code=1)
+        raise AumError(
+            f"the recordings in {origin} are not those of FSDD at commit {COMMIT[:7]}: at least one differs",
+            fix=f"take the archive {URL}",
+            exit_code=1,
+        )

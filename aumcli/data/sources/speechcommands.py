@@ -17,7 +17,7 @@ from aumcli.names import counted
 URL = "http://download.tensorflow.org/data/speech_commands_v0.02.tar.gz"
 SIZE, SHA256 = 2_428_923_189, "af14739ee7dc311471de98f5f9d2c9191b18aedfe957f4a6ff791c709868ff58"
 UNPACKED_BYTES = 5 * 2**30
-CLIPS = {"train": 84_843, "val": 9_981, "test": 11_005}         # table 1 of the paper's version 2: 105,829 in all
+CLIPS = {"train": 84_843, "val": 9_981, "test": 11_005}  # table 1 of the paper's version 2: 105,829 in all
 CLASSES = 35
 LISTS = {"val": "validation_list.txt", "test": "testing_list.txt"}
 NOISE = "_background_noise_"
@@ -70,12 +70,17 @@ def _take(archive: Path, folder: Path) -> None:
 def _check_lists(folder: Path) -> None:
     lacking = [name for name in LISTS.values() if not (folder / name).is_file()]
     if lacking:
-        raise AumError(f"{folder} lacks {' and '.join(lacking)}: it is not Speech Commands as published", exit_code=1,
-                       fix=f"take {URL}, or its unpacked folder")
+        raise AumError(
+            f"{folder} lacks {' and '.join(lacking)}: it is not Speech Commands as published",
+            exit_code=1,
+            fix=f"take {URL}, or its unpacked folder",
+        )
 
 
 def _listed(request: Request, folder: Path, origin: str) -> Index:
-    splits = {line: split for split, name in LISTS.items() for line in (folder / name).read_text(encoding="utf-8").split()}
+    splits = {
+        line: split for split, name in LISTS.items() for line in (folder / name).read_text(encoding="utf-8").split()
+    }
     clips, missing, left_out, found = Clips(), Clips(), [], set()
     for path in walk_files(folder):
         name = Path(path).relative_to(folder).as_posix()
@@ -90,15 +95,29 @@ def _listed(request: Request, folder: Path, origin: str) -> Index:
         clips.append(path, None, None, (word,), splits.get(name, "train"), speaker)
     for name, split in splits.items():
         if name not in found:
-            missing.append(name, None, None, (name.split("/")[0],), split, name.rpartition("/")[2].partition("_nohash_")[0])
+            missing.append(
+                name, None, None, (name.split("/")[0],), split, name.rpartition("/")[2].partition("_nohash_")[0]
+            )
     classes = {labels[0] for labels in clips.label_sets}
-    return Index(clips, labels_for(request, classes | {labels[0] for labels in missing.label_sets}), origin, left_out, missing,
-                 _differences(clips, classes), {"speaker": lambda clip: clip.group})
+    return Index(
+        clips,
+        labels_for(request, classes | {labels[0] for labels in missing.label_sets}),
+        origin,
+        left_out,
+        missing,
+        _differences(clips, classes),
+        {"speaker": lambda clip: clip.group},
+    )
 
 
 def _differences(clips: Clips, classes: set[str]) -> list[str]:
     """Where a folder isn't the whole corpus: a download is known to be by its digest, a copy by its counts."""
     found = {split: len(clips.of_split(split)) for split in CLIPS}
-    warnings = [f"{counted(found[split], 'clip')} in {split}, the published corpus has {count:,}"
-                for split, count in CLIPS.items() if found[split] != count]
-    return warnings + ([f"{counted(len(classes), 'word')}, the published corpus has {CLASSES}"] if len(classes) != CLASSES else [])
+    warnings = [
+        f"{counted(found[split], 'clip')} in {split}, the published corpus has {count:,}"
+        for split, count in CLIPS.items()
+        if found[split] != count
+    ]
+    return warnings + (
+        [f"{counted(len(classes), 'word')}, the published corpus has {CLASSES}"] if len(classes) != CLASSES else []
+    )

@@ -23,14 +23,23 @@ from aumcli.progress import progress
 SAMPLE_RATE_HZ = 16000
 SAMPLES = 16000
 CLIPS_PER_KIND = {"train": 200, "val": 25, "test": 50}
-PEAK_DB = (-26.0, -2.0)                 # relative to full scale
-SNR_DB = (2.0, 25.0)                    # background noise, against the loudest tenth of the sound
-BURST_SHARE = 0.3                       # of the clips have a short burst of noise besides
-PITCH_HZ = {                            # of tones and of struck things; every range overlaps several others
-    "siren": (400, 1300), "bell": (500, 2000), "drum": (60, 200), "rain": (1500, 4500), "engine": (120, 420),
-    "whistle": (900, 3200), "knock": (300, 1000), "chirp": (1500, 4500), "alarm": (700, 2500), "hum": (100, 400)}
+PEAK_DB = (-26.0, -2.0)  # relative to full scale
+SNR_DB = (2.0, 25.0)  # background noise, against the loudest tenth of the sound
+BURST_SHARE = 0.3  # of the clips have a short burst of noise besides
+PITCH_HZ = {  # of tones and of struck things; every range overlaps several others
+    "siren": (400, 1300),
+    "bell": (500, 2000),
+    "drum": (60, 200),
+    "rain": (1500, 4500),
+    "engine": (120, 420),
+    "whistle": (900, 3200),
+    "knock": (300, 1000),
+    "chirp": (1500, 4500),
+    "alarm": (700, 2500),
+    "hum": (100, 400),
+}
 TIME_S = np.arange(SAMPLES) / SAMPLE_RATE_HZ
-OCTAVES = np.log2(np.maximum(np.arange(SAMPLES // 2 + 1), 50) / 1000)     # of each FFT bin, from 1 kHz
+OCTAVES = np.log2(np.maximum(np.arange(SAMPLES // 2 + 1), 50) / 1000)  # of each FFT bin, from 1 kHz
 
 Rng = np.random.Generator
 
@@ -48,11 +57,15 @@ def index(request: Request) -> Index:
         AumError: the folder can't be written.
     """
     request.known_settings()
-    request.refuse(annotations="its labels are generated", source="its sounds are generated",
-                   split="its splits are generated, 200 / 25 / 50 clips per kind")
+    request.refuse(
+        annotations="its labels are generated",
+        source="its sounds are generated",
+        split="its splits are generated, 200 / 25 / 50 clips per kind",
+    )
     clips, partial = [], request.out / ".generating.part"
-    todo = [(kind, split, number)
-            for split, count in CLIPS_PER_KIND.items() for kind in KINDS for number in range(count)]
+    todo = [
+        (kind, split, number) for split, count in CLIPS_PER_KIND.items() for kind in KINDS for number in range(count)
+    ]
     try:
         shutil.rmtree(partial, ignore_errors=True)
         for split in CLIPS_PER_KIND:
@@ -61,7 +74,7 @@ def index(request: Request) -> Index:
             name = Path(split, f"{kind}-{number:03d}.wav")
             soundfile.write(partial / name, synthesise(kind, split, number, request.seed), SAMPLE_RATE_HZ, "PCM_16")
             clips.append(Clip(request.out / name, labels=(kind,), split=split))
-        for split in CLIPS_PER_KIND:                            # all or nothing: an interrupted run leaves the old ones
+        for split in CLIPS_PER_KIND:  # all or nothing: an interrupted run leaves the old ones
             replace_folder(partial / split, request.out / split, _OWN_NAME.fullmatch)
     except OSError as error:
         raise disk_error(request.out, error) from error
@@ -87,7 +100,7 @@ def synthesise(kind: str, split: str, number: int, seed: int = 0) -> np.ndarray:
     """
     rng = np.random.default_rng([seed, list(KINDS).index(kind), list(CLIPS_PER_KIND).index(split), number])
     sound = _coloured(KINDS[kind](rng), rng)
-    level = np.sqrt(np.mean(np.partition(sound ** 2, -SAMPLES // 10)[-SAMPLES // 10:]))
+    level = np.sqrt(np.mean(np.partition(sound**2, -SAMPLES // 10)[-SAMPLES // 10 :]))
     noise = _noise(rng)
     mix = sound + noise * level * 10 ** (-rng.uniform(*SNR_DB) / 20)
     if rng.random() < BURST_SHARE:
@@ -102,7 +115,7 @@ def _noise(rng: Rng, samples: int = SAMPLES) -> np.ndarray:
     spectrum[1:] *= np.arange(1, len(spectrum)) ** -rng.uniform(0, 1)
     spectrum[0] = 0
     noise = np.fft.irfft(spectrum, samples)
-    return noise / np.sqrt(np.mean(noise ** 2))
+    return noise / np.sqrt(np.mean(noise**2))
 
 
 def _coloured(sound: np.ndarray, rng: Rng) -> np.ndarray:
@@ -127,7 +140,7 @@ def _tone(pitch_hz: float | np.ndarray, rng: Rng, samples: int = SAMPLES) -> np.
     tone = strength[0] * now
     for order in range(2, 9):
         if order * top_hz < 7000:
-            below, now = now, twice * now - below               # sin(k x), cheaper than a sine each
+            below, now = now, twice * now - below  # sin(k x), cheaper than a sine each
             tone += strength[order - 1] * now
     return tone
 
@@ -141,7 +154,7 @@ def _at(starts_s: np.ndarray, gains: np.ndarray, sound: np.ndarray) -> np.ndarra
     """Repeat a sound at the given times, each in 0..1, until the clip ends: (samples,)."""
     clip = np.zeros(SAMPLES)
     for start, gain in zip((starts_s * SAMPLE_RATE_HZ).astype(int), gains):
-        clip[start:start + len(sound)] += gain * sound[:SAMPLES - start]
+        clip[start : start + len(sound)] += gain * sound[: SAMPLES - start]
     return clip
 
 
@@ -149,7 +162,7 @@ def _thud(kind: str, rng: Rng, decay_s: float) -> np.ndarray:
     """What is heard when one thing hits another, a dying resonance with some noise, until 100 dB down: (samples,)."""
     samples = int(12 * decay_s * SAMPLE_RATE_HZ)
     tone = _tone(_pitch(kind, rng), rng, samples)
-    noise = _noise(rng, 2 ** samples.bit_length())[:samples]    # such lengths are transformed fast
+    noise = _noise(rng, 2 ** samples.bit_length())[:samples]  # such lengths are transformed fast
     return (tone + rng.uniform(0.2, 0.7) * noise) * np.exp(-np.arange(samples) / (decay_s * SAMPLE_RATE_HZ))
 
 
@@ -163,11 +176,14 @@ def _bell(rng: Rng) -> np.ndarray:
     """One or two strokes that ring out, with overtones off the harmonic row."""
     pitch_hz = _pitch("bell", rng)
     decay_s = rng.uniform(0.15, 0.5)
-    partials = [np.exp(-TIME_S / decay_s * ratio ** 0.5) * np.sin(2 * np.pi * ratio * pitch_hz * TIME_S)
-                for ratio in (0.5, 1, 1.19, 1.56, 2, 2.51, 3.01) if ratio * pitch_hz < 7000]
+    partials = [
+        np.exp(-TIME_S / decay_s * ratio**0.5) * np.sin(2 * np.pi * ratio * pitch_hz * TIME_S)
+        for ratio in (0.5, 1, 1.19, 1.56, 2, 2.51, 3.01)
+        if ratio * pitch_hz < 7000
+    ]
     stroke = rng.uniform(0.3, 1, len(partials)) @ partials
     first_s = rng.uniform(0, 0.35)
-    starts_s = np.array([first_s, first_s + rng.uniform(0.25, 0.4)])[:rng.integers(1, 3)]
+    starts_s = np.array([first_s, first_s + rng.uniform(0.25, 0.4)])[: rng.integers(1, 3)]
     return _at(starts_s, rng.uniform(0.6, 1, len(starts_s)), stroke)
 
 
@@ -204,7 +220,7 @@ def _whistle(rng: Rng) -> np.ndarray:
     length_s = rng.uniform(0.5, 0.8)
     start_s = rng.uniform(0.02, 0.98 - length_s)
     slide = np.clip((TIME_S - start_s) / length_s, 0, 1) * rng.choice([-1, 1]) * rng.uniform(0.4, 0.8)
-    return _tone(_pitch("whistle", rng) * 2 ** slide, rng) * _window(start_s, length_s, 0.03)
+    return _tone(_pitch("whistle", rng) * 2**slide, rng) * _window(start_s, length_s, 0.03)
 
 
 def _chirp(rng: Rng) -> np.ndarray:
@@ -233,6 +249,15 @@ def _hum(rng: Rng) -> np.ndarray:
 
 
 KINDS: dict[str, Callable[[Rng], np.ndarray]] = {
-    "siren": _siren, "bell": _bell, "drum": _drum, "rain": _rain, "engine": _engine, "whistle": _whistle,
-    "knock": _knock, "chirp": _chirp, "alarm": _alarm, "hum": _hum}
+    "siren": _siren,
+    "bell": _bell,
+    "drum": _drum,
+    "rain": _rain,
+    "engine": _engine,
+    "whistle": _whistle,
+    "knock": _knock,
+    "chirp": _chirp,
+    "alarm": _alarm,
+    "hum": _hum,
+}
 _OWN_NAME = re.compile(rf"({'|'.join(KINDS)})-\d{{3}}\.wav")

@@ -21,7 +21,16 @@ from aumcli.data.duplicates import clip_keys, duplicates, files_of
 from aumcli.data.labels import label_warnings
 from aumcli.data.lookup import Lookup
 from aumcli.data.sources import (
-    CORPORA, SPLIT_NAMES, SPLITS, Index, LeftOut, Request, hash_place, labels_for, nothing_called, shared_out,
+    CORPORA,
+    SPLIT_NAMES,
+    SPLITS,
+    Index,
+    LeftOut,
+    Request,
+    hash_place,
+    labels_for,
+    nothing_called,
+    shared_out,
 )
 from aumcli.data.sources.folder import OWN_FILES
 from aumcli.data.sources.table_rows import FOLD, RowReader, Rows
@@ -29,12 +38,12 @@ from aumcli.data.tables import SNIFFED, csv_reader, listed, sniff
 from aumcli.errors import AumError
 from aumcli.names import counted
 
-TABLES = (".csv", ".tsv", ".txt")       # of a folder of tables
+TABLES = (".csv", ".tsv", ".txt")  # of a folder of tables
 SHARES = (80.0, 10.0, 10.0)
 SEPARATOR = ";"
-FSD50K = {"fname", "labels", "mids"}    # a table whose labels are joined by commas
+FSD50K = {"fname", "labels", "mids"}  # a table whose labels are joined by commas
 SEVERAL = " (where a sound has all of them, one row should, joined by ;)"
-SAMPLED = 30                            # slices whose files' lengths are looked at before all are opened
+SAMPLED = 30  # slices whose files' lengths are looked at before all are opened
 CALL = "aum prepare csv TABLE.csv, whose first line names a path and a label column"
 
 
@@ -103,19 +112,21 @@ def _sounds(request: Request, path: Path) -> tuple[Lookup, str | None]:
     return Lookup(Path(os.path.abspath(source.parent))), os.path.abspath(source)
 
 
-def _read(request: Request, table: Path, settings: Mapping[str, str | None], lookup: Lookup, sound: str | None,
-          rows: Rows) -> None:
+def _read(
+    request: Request, table: Path, settings: Mapping[str, str | None], lookup: Lookup, sound: str | None, rows: Rows
+) -> None:
     """Add what one table says."""
     dialect = sniff(table, known_columns)
     with csv_reader(table, None, "prepare that", spaces=True, dialect=dialect) as (reader, _):
-        numbered = ((number, row) for number, row in enumerate(reader, 1 + dialect.skip)
-                    if any(row) and row[0] != "\\")          # \ in Audacity's labels: the frequencies of the one above
+        numbered = (
+            (number, row) for number, row in enumerate(reader, 1 + dialect.skip) if any(row) and row[0] != "\\"
+        )  # \ in Audacity's labels: the frequencies of the one above
         sample = list(islice(numbered, SNIFFED))
         if not sample:
             raise AumError(f"{table} has no column that could be the path or the label; it has no first line", fix=CALL)
         first = sample[0][1]
         header = [] if is_headerless(first) else [first[0].lstrip("# "), *first[1:]]
-        sample = sample[bool(header):]
+        sample = sample[bool(header) :]
         columns = find_columns(table, header, [row for _, row in sample], settings, SPLIT_NAMES)
         if sound is not None and settings["path"] is None:
             columns.places.pop("path", None)
@@ -123,17 +134,26 @@ def _read(request: Request, table: Path, settings: Mapping[str, str | None], loo
             sound = rows.sounds[table.name] = _sound_of(table, columns.header, lookup)
         if "split" in columns.places and request.shares:
             name = columns.header[columns.places["split"]]
-            raise AumError(f"--split can't be used with {table}: its column {name!r} says the splits",
-                           fix="leave --split out, or the column: --set split=")
+            raise AumError(
+                f"--split can't be used with {table}: its column {name!r} says the splits",
+                fix="leave --split out, or the column: --set split=",
+            )
         separator = settings["separator"]
         if separator is None:
-            separator = "," if FSD50K <= set(columns.header) else SEPARATOR
-        reading = RowReader(table, columns, lookup, sound, separator, decimal_comma=dialect.delimiter != ",",
-                            follow_folds=request.shares is None)
+            separator = "," if set(columns.header) >= FSD50K else SEPARATOR
+        reading = RowReader(
+            table,
+            columns,
+            lookup,
+            sound,
+            separator,
+            decimal_comma=dialect.delimiter != ",",
+            follow_folds=request.shares is None,
+        )
         for number, row in chain(sample, numbered):
             try:
                 reading.add(row, number, rows)
-            except AumError as error:                           # the sound's own
+            except AumError as error:  # the sound's own
                 rows.left_out.append(LeftOut(str(table), error.problem, error.fix))
             except ValueError as error:
                 problem, fix = (*error.args, "correct the row")[:2]
@@ -149,23 +169,28 @@ def _sound_of(table: Path, header: Sequence[str], lookup: Lookup) -> str:
     """The sound that has the name of a table without paths."""
     sound = lookup.of_table(table)
     if sound is None:
-        raise AumError(f"{table} has no column that could be the path; it has {', '.join(header)}",
-                       fix="name it: --set path=COLUMN; or, where all rows are of one sound: aum prepare csv "
-                           f"--annotations {shlex.quote(str(table))} --source SOUND.wav")
+        raise AumError(
+            f"{table} has no column that could be the path; it has {', '.join(header)}",
+            fix="name it: --set path=COLUMN; or, where all rows are of one sound: aum prepare csv "
+            f"--annotations {shlex.quote(str(table))} --source SOUND.wav",
+        )
     return sound
 
 
 def _judged(request: Request, path: Path, separator: str | None, lookup: Lookup, rows: Rows) -> Index:
     """What all rows come to."""
     if lookup.missing and len(lookup.missing) == len(set(rows.names)):
-        raise AumError(f"none of the {counted(len(lookup.missing), 'sound')} that {path} names lie below {lookup.folder}: "
-                       f"{listed(sorted(lookup.missing), 3)}", exit_code=1,
-                       fix=f"aum prepare csv --annotations {shlex.quote(str(path))} --source FOLDER looks for them "
-                           f"elsewhere{_of_corpus(path)}")
+        raise AumError(
+            f"none of the {counted(len(lookup.missing), 'sound')} that {path} names lie below {lookup.folder}: "
+            f"{listed(sorted(lookup.missing), 3)}",
+            exit_code=1,
+            fix=f"aum prepare csv --annotations {shlex.quote(str(path))} --source FOLDER looks for them "
+            f"elsewhere{_of_corpus(path)}",
+        )
     _check_times(path, rows.clips)
     folds = _folds(rows.clips)
     ids = {label for labels in rows.clips.label_sets for label in labels}
-    files: dict[str, str] = {}          # path -> what all of its copies and links share; known once the clips are
+    files: dict[str, str] = {}  # path -> what all of its copies and links share; known once the clips are
     identities = {"group": lambda clip: clip.group} if rows.grouped else {}
     identities |= {"file": lambda clip: files.get(str(clip.path), "")} if rows.sliced else {}
     names = dict(zip(rows.clips.paths(), rows.names))
@@ -175,9 +200,16 @@ def _judged(request: Request, path: Path, separator: str | None, lookup: Lookup,
         arranged = _with_splits(Clips.of(clips), files, names, folds, request)
         return arranged, duplicates(arranged, clip_keys(arranged, files), SEVERAL)
 
-    return Index(rows.clips, labels_for(request, ids), str(path), rows.left_out, identities=identities,
-                 arrange=arrange, notes=[*rows.notes, *_notes(rows, lookup, folds)],
-                 warnings=label_warnings(ids, SEPARATOR if separator is None else separator))
+    return Index(
+        rows.clips,
+        labels_for(request, ids),
+        str(path),
+        rows.left_out,
+        identities=identities,
+        arrange=arrange,
+        notes=[*rows.notes, *_notes(rows, lookup, folds)],
+        warnings=label_warnings(ids, SEPARATOR if separator is None else separator),
+    )
 
 
 def _notes(rows: Rows, lookup: Lookup, folds: Mapping[str, str]) -> list[str]:
@@ -190,8 +222,10 @@ def _notes(rows: Rows, lookup: Lookup, folds: Mapping[str, str]) -> list[str]:
         notes.append(f"sounds found elsewhere than the table says: {len(lookup.moved):,}, such as {found} for {name}")
     if rows.sounds:
         name, found = next(iter(rows.sounds.items()))
-        notes.append(f"no column says the sound, so it is that of the table's name: {found} for {name}"
-                     + (f", and so for {counted(len(rows.sounds) - 1, 'more table')}" if len(rows.sounds) > 1 else ""))
+        notes.append(
+            f"no column says the sound, so it is that of the table's name: {found} for {name}"
+            + (f", and so for {counted(len(rows.sounds) - 1, 'more table')}" if len(rows.sounds) > 1 else "")
+        )
     if folds:
         chosen = ", ".join(f"fold {fold} for {split}" for fold, split in folds.items() if split != "train")
         notes.append(f"splits follow the folds: {chosen}, the others for train; --split 80/10/10 shares out otherwise")
@@ -207,26 +241,31 @@ def _check_times(path: Path, clips: Clips) -> None:
             continue
         try:
             duration_s = audio_info(clip.path).duration_s
-        except AumError:                                        # will be named when it is opened
+        except AumError:  # will be named when it is opened
             continue
         looked_at += 1
         if last > duration_s + 1 or (clip.start_s or 0) >= duration_s:
             outside.append(f"{clip.path} lasts {duration_s:.3g} s, the clip ends at {last:g} s")
     if len(outside) >= 3 and len(outside) == looked_at:
-        raise AumError(f"{path}: the times lie outside the files: {listed(outside, 1)}",
-                       fix="--set start= takes whole files; if the times are milliseconds or samples, let the columns' "
-                           "names end in _ms or _samples")
+        raise AumError(
+            f"{path}: the times lie outside the files: {listed(outside, 1)}",
+            fix="--set start= takes whole files; if the times are milliseconds or samples, let the columns' "
+            "names end in _ms or _samples",
+        )
 
 
 def _folds(clips: Clips) -> dict[str, str]:
     """Fold -> split, for clips of which only the fold is known: the last for tests, the one before for validation."""
-    folds = sorted({split.removeprefix(FOLD) for split in clips.splits if split.startswith(FOLD)},
-                   key=lambda fold: (len(fold), fold) if fold.isdigit() else (math.inf, fold))
+    folds = sorted(
+        {split.removeprefix(FOLD) for split in clips.splits if split.startswith(FOLD)},
+        key=lambda fold: (len(fold), fold) if fold.isdigit() else (math.inf, fold),
+    )
     return dict.fromkeys(folds, "train") | {folds[-2]: "val", folds[-1]: "test"} if len(folds) > 2 else {}
 
 
-def _with_splits(clips: Clips, files: Mapping[str, str], names: Mapping[str, str], folds: Mapping[str, str],
-                 request: Request) -> Clips:
+def _with_splits(
+    clips: Clips, files: Mapping[str, str], names: Mapping[str, str], folds: Mapping[str, str], request: Request
+) -> Clips:
     """The clips, each with a split.
 
     Args:

@@ -15,8 +15,8 @@ from aumcli.data.lookup import Lookup
 from aumcli.data.sources import SPLIT_NAMES, LeftOut
 from aumcli.names import counted
 
-EMPTY = ("", "na", "nan")   # a time that isn't there, as R and pandas write it
-FOLD = "fold "              # before a fold that stands for a split, until it is known which
+EMPTY = ("", "na", "nan")  # a time that isn't there, as R and pandas write it
+FOLD = "fold "  # before a fold that stands for a split, until it is known which
 TIME_FIX = "correct the row; another column: --set start=COLUMN; whole files: --set start="
 
 
@@ -24,14 +24,14 @@ TIME_FIX = "correct the row; another column: --set start=COLUMN; whole files: --
 class Rows:
     """What tables say, by row, and how it was understood."""
 
-    clips: Clips = field(default_factory=Clips)                 # split: "", or FOLD and a fold, where none is said
-    names: list[str] = field(default_factory=list)              # of their sounds, as written
+    clips: Clips = field(default_factory=Clips)  # split: "", or FOLD and a fold, where none is said
+    names: list[str] = field(default_factory=list)  # of their sounds, as written
     left_out: list[LeftOut] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
-    sounds: dict[str, str] = field(default_factory=dict)        # table without paths -> the sound of its name
+    sounds: dict[str, str] = field(default_factory=dict)  # table without paths -> the sound of its name
     grouped: bool = False
     sliced: bool = False
-    seen: set[bytes] = field(default_factory=set)               # digests of rows
+    seen: set[bytes] = field(default_factory=set)  # digests of rows
     repeated: int = 0
 
 
@@ -59,7 +59,7 @@ class RowReader:
 
     def __post_init__(self):
         self._units = {role: self.columns.unit(role) for role in (*TIMES, "origin") if role in self.columns.places}
-        self._labels = cache(self._labels_in)                   # the same few values in all rows
+        self._labels = cache(self._labels_in)  # the same few values in all rows
         self._rate_hz = cache(lambda path: audio_info(path).sample_rate_hz)
 
     def add(self, row: Sequence[str], number: int, rows: Rows) -> None:
@@ -90,7 +90,7 @@ class RowReader:
             return
         clip = (path, start_s, stop_s, labels, *self._split_and_group(values))
         digest = blake2b(repr(clip).encode("utf-8", "surrogatepass"), digest_size=16).digest()
-        if digest in rows.seen:                                 # Raven writes a row for each view of a sound
+        if digest in rows.seen:  # Raven writes a row for each view of a sound
             rows.repeated += 1
             return
         rows.seen.add(digest)
@@ -103,8 +103,10 @@ class RowReader:
         labels = split_labels(text, self.separator)
         wrong = [label for label in labels if FORBIDDEN in label or "\0" in label]
         if wrong:
-            raise ValueError(f"the label {wrong[0]!r} contains ; or NUL",
-                             f"{separator_setting(FORBIDDEN)} takes it apart; else write it otherwise")
+            raise ValueError(
+                f"the label {wrong[0]!r} contains ; or NUL",
+                f"{separator_setting(FORBIDDEN)} takes it apart; else write it otherwise",
+            )
         return labels
 
     def _split_and_group(self, values: Mapping[str, str]) -> tuple[str, str]:

@@ -42,8 +42,16 @@ def index(request: Request) -> Index:
         raise AumError(f"{request.sounds} is not a folder", fix=GET.format(folder=request.sounds))
     clips, missing, left_out, warnings = find_clips(Path(os.path.abspath(request.sounds)), segments)
     labels = labels_for(request, {segment.labels[0] for segment in segments})
-    return Index(clips, labels, str(request.sounds), left_out, missing, warnings + without_val(request, val),
-                 {"video": lambda clip: clip.group}, LONGEST_S)
+    return Index(
+        clips,
+        labels,
+        str(request.sounds),
+        left_out,
+        missing,
+        warnings + without_val(request, val),
+        {"video": lambda clip: clip.group},
+        LONGEST_S,
+    )
 
 
 def _segments(request: Request) -> Iterator[Segment]:

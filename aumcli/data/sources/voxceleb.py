@@ -48,7 +48,11 @@ def index(request: Request) -> Index:
         else:
             clips.append(path, None, None, (speaker,), split, f"{speaker}/{video}")
     if not clips:
-        raise AumError(f"{root} has none of the {counted(len(rows), 'utterance')} of {TABLE}", fix=GET.format(folder=root), exit_code=1)
+        raise AumError(
+            f"{root} has none of the {counted(len(rows), 'utterance')} of {TABLE}",
+            fix=GET.format(folder=root),
+            exit_code=1,
+        )
     labels = [Label(place, speaker, speaker) for place, speaker in enumerate(sorted({name[:7] for _, name, _ in rows}))]
     return Index(clips, labels, str(root), missing=missing, identities={"video": lambda clip: clip.group})
 

@@ -16,8 +16,8 @@ from aumcli.names import counted
 # A video's id has 11 characters, among them _ and -. Y in front keeps a name from beginning with -. Times are in seconds or
 # milliseconds, with leading zeros or without, of the start or of both ends. No name can be read in two ways.
 NAME = re.compile(r"Y?([\w-]{11})(?:_(\d+(?:\.\d+)?)(?:[_-]\d+(?:\.\d+)?)?)?", re.ASCII)
-SAME_START_S = 0.5                      # tables have 30.000 where file names have 30
-LONGEST_S = 15.0                        # of a corpus whose clips last 10 s: what is longer is the whole video
+SAME_START_S = 0.5  # tables have 30.000 where file names have 30
+LONGEST_S = 15.0  # of a corpus whose clips last 10 s: what is longer is the whole video
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,12 +54,12 @@ def find_clips(folder: Path, segments: Iterable[Segment]) -> tuple[Clips, Clips,
         In the order of the segments: clips that have a file, and those that have none (the path is the video's id); files
         with another start than the table's; and warnings.
     """
-    table = Clips()                                             # a row per segment; its path is the video
-    rows: dict[str, int | tuple[int, ...]] = {}                 # video -> its row, or its rows
+    table = Clips()  # a row per segment; its path is the video
+    rows: dict[str, int | tuple[int, ...]] = {}  # video -> its row, or its rows
     for row, segment in enumerate(segments):
         table.append(segment.video, segment.start_s, None, segment.labels, segment.split, segment.video)
         rows[segment.video] = row if segment.video not in rows else (*_all(rows[segment.video]), row)
-    files: dict[int, str] = {}                                  # row -> file
+    files: dict[int, str] = {}  # row -> file
     left_out, doubled, foreign = [], [], 0
     for path in walk_files(folder):
         stem, dot, suffix = path.rpartition("/")[2].rpartition(".")
@@ -71,7 +71,9 @@ def find_clips(folder: Path, segments: Iterable[Segment]) -> tuple[Clips, Clips,
             continue
         row = _row(table, _all(rows[video]), time)
         if row is None:
-            left_out.append(LeftOut(path, "begins at another time than the table says", "cut the clip at the time in the table"))
+            left_out.append(
+                LeftOut(path, "begins at another time than the table says", "cut the clip at the time in the table")
+            )
         elif row in files:
             doubled.append(path)
         else:
@@ -83,8 +85,10 @@ def find_clips(folder: Path, segments: Iterable[Segment]) -> tuple[Clips, Clips,
     missing = table.take(np.setdiff1d(np.arange(len(table)), found, assume_unique=True))
     warnings = [f"{counted(foreign, 'sound belongs', 'sounds belong')} to no row of the tables"] if foreign else []
     if doubled:
-        warnings.append(f"{counted(len(doubled), 'sound occurs', 'sounds occur')} twice, the first of each was taken; "
-                        f"the others: {listed(doubled, 3)}")
+        warnings.append(
+            f"{counted(len(doubled), 'sound occurs', 'sounds occur')} twice, the first of each was taken; "
+            f"the others: {listed(doubled, 3)}"
+        )
     return clips, missing, left_out, warnings
 
 
@@ -96,6 +100,6 @@ def _row(table: Clips, rows: tuple[int, ...], time: float | None) -> int | None:
     """Which of a video's rows a file is: the only one if its name tells no time, else the one that starts then."""
     if time is None:
         return rows[0] if len(rows) == 1 else None
-    times = (time, time / 1000) if time >= 1000 else (time,)    # nobody writes 30 ms
+    times = (time, time / 1000) if time >= 1000 else (time,)  # nobody writes 30 ms
     near = [row for row in rows if min(abs(table[row].start_s - start_s) for start_s in times) < SAME_START_S]
     return near[0] if len(near) == 1 else None
