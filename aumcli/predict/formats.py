@@ -110,6 +110,17 @@ def rows_of(record: Record) -> Iterator[tuple]:
         yield path, "event", event["start_s"], event["stop_s"], event["label"], event["score"], None, None
 
 
+def split_events(record: Record) -> tuple[Record | None, list[Record]]:
+    """The event that a clip's own row tells of in a view for people, or None, and those that have rows of their own.
+
+    Of a clip scored in one window, the event of its best label is the clip itself: the same label, score and length, so
+    two rows would say it twice.
+    """
+    best = record["labels"][0]["label"] if record["windows"] == 1 and record["labels"] else None
+    own = next((event for event in record["events"] if event["label"] == best), None)
+    return own, [event for event in record["events"] if event is not own]
+
+
 def _csv(header: Record, records: Iterable[Record]) -> Iterator[str]:
     """A table with the columns COLUMNS."""
     yield _csv_lines([COLUMNS])
@@ -124,7 +135,7 @@ def _csv_lines(rows: Iterable[tuple]) -> str:
 
 
 def _table(header: Record, records: Iterable[Record], width: int | None = None) -> Iterator[str]:
-    """For people: the labels of each clip; for clips of several windows its events. On a terminal it is as wide as that."""
+    """For people: a row with the labels of each clip, and its events (see `split_events`). On a terminal it is as wide as that."""
     from aumcli.report import print_predictions
 
     rows: list[tuple] = []
@@ -138,9 +149,10 @@ def _table(header: Record, records: Iterable[Record], width: int | None = None) 
     for record in records:
         if "problem" in record:
             continue
-        rows.append((record["path"], None, None, [(label["label"], label["score"]) for label in record["labels"]]))
-        if record["windows"] > 1:
-            rows += [(record["path"], event["start_s"], event["stop_s"], [(event["label"], event["score"])]) for event in record["events"]]
+        own, others = split_events(record)
+        times = (own["start_s"], own["stop_s"]) if own else (None, None)
+        rows.append((record["path"], *times, [(label["label"], label["score"]) for label in record["labels"]]))
+        rows += [(record["path"], event["start_s"], event["stop_s"], [(event["label"], event["score"])]) for event in others]
         if len(rows) >= TABLE_ROWS:
             yield block()
             rows, heading = [], False
