@@ -14,7 +14,8 @@ from aumcli.predict.inputs import Source, find_clips as find_clips
 from aumcli.predict.prediction import Prediction
 from aumcli.predict.scoring import predict_groups
 
-OPTIONS = {"window_s": "--window", "hop_s": "--hop", "batch_size": "--batch"}    # those that are not called like their setting
+OPTIONS = {"window_s": "--window", "hop_s": "--hop", "batch_size": "--batch", "max_gap_s": "--max-gap",
+           "min_duration_s": "--min-duration"}    # those that are not called like their setting
 
 
 def predict_config(**settings: object) -> PredictConfig:

@@ -22,16 +22,17 @@ class Event:
 class Events:
     """Finds events while windows come in, one after another.
 
-    Windows that reach the threshold and overlap or touch are one event: from the first sample of the first of them to
-    the last of the last. So events of a class never overlap, and a window counts once.
+    Windows that reach the threshold and overlap or touch, or have a gap of at most `max_gap` between them, are one event: from
+    the first sample of the first of them to the last of the last. So events of a class never overlap, and a window counts once.
 
     Args:
         thresholds: least score of each class, (classes,).
         smooth: odd number of neighbouring windows whose mean is compared with it; fewer at the ends.
+        max_gap: samples.
     """
 
-    def __init__(self, thresholds: np.ndarray, smooth: int):
-        self.thresholds, self.half = thresholds, smooth // 2
+    def __init__(self, thresholds: np.ndarray, smooth: int, max_gap: int = 0):
+        self.thresholds, self.half, self.max_gap = thresholds, smooth // 2, max_gap
         self.found: list[tuple[int, int, int, float]] = []          # start, stop, class, score
         self._open: dict[int, tuple[int, int, float]] = {}          # class -> start, stop, score
         self._rows: deque[tuple[int, int, np.ndarray]] = deque(maxlen=smooth)
@@ -65,7 +66,7 @@ class Events:
     def _judge(self, start: int, stop: int, scores: np.ndarray, reached: list[int] | None = None) -> None:
         for label in np.flatnonzero(scores >= self.thresholds).tolist() if reached is None else reached:
             score, before = float(scores[label]), self._open.get(label)
-            if before is not None and start <= before[1]:
+            if before is not None and start <= before[1] + self.max_gap:
                 self._open[label] = before[0], stop, max(before[2], score)
                 continue
             if before is not None:
@@ -101,13 +102,14 @@ class ClipScores:
     """All that is kept of a clip while its windows are scored.
 
     Args:
-        thresholds, smooth: see `Events`.
+        thresholds, smooth, max_gap: see `Events`.
         curves: keep scores over time too.
     """
 
-    def __init__(self, thresholds: np.ndarray, smooth: int, curves: bool):
+    def __init__(self, thresholds: np.ndarray, smooth: int, curves: bool, max_gap: int = 0):
         self.windows, self.total, self.embedded = 0, 0.0, 0.0    # the latter two: sums over windows
-        self.events = Events(thresholds, smooth)
+        self.first_window = -1                                   # where the first is in a `WindowStore`
+        self.events = Events(thresholds, smooth, max_gap)
         self.curves = Curves() if curves else None
 
     @property
@@ -128,18 +130,29 @@ def add_batch(clips: list[tuple[ClipScores, list[tuple[int, int]]]], scores: np.
     computed of scores is computed of all at once: one by one, each operation would wait for a thread that decodes to let go of
     Python's lock.
     """
-    starts = [0, *accumulate(len(spans) for _, spans in clips)]
-    totals = np.add.reduceat(scores, starts[:-1], axis=0, dtype=np.float64)                             # (clips, classes)
-    sums = None if embeddings is None else np.add.reduceat(embeddings, starts[:-1], axis=0, dtype=np.float64)
+    counts = [len(spans) for _, spans in clips]
+    starts, clip_of = [0, *accumulate(counts)], np.repeat(np.arange(len(clips)), counts)
+    totals = _added([clip.total for clip, _ in clips], clip_of, scores)                                 # (clips, classes)
+    sums = None if embeddings is None else _added([clip.embedded for clip, _ in clips], clip_of, embeddings)
     reached: list[list[int]] = [[] for _ in range(len(scores))]
     for row, label in np.argwhere(scores >= clips[0][0].events.thresholds).tolist():
         reached[row].append(label)
     for i, (clip, spans) in enumerate(clips):
         clip.windows += len(spans)
-        clip.total = clip.total + totals[i]
+        clip.total = totals[i]
         if sums is not None:
-            clip.embedded = clip.embedded + sums[i]
+            clip.embedded = sums[i]
         for row, (start, stop) in enumerate(spans, starts[i]):
             clip.events.add(start, stop, scores[row], reached[row])
             if clip.curves is not None:
                 clip.curves.add(scores[row])
+
+
+def _added(sums: list[np.ndarray | float], clip_of: np.ndarray, values: np.ndarray) -> np.ndarray:
+    """The sums of clips, (d,) each, with the values (n, d) of their windows added, (clips, d) float64.
+
+    One window after another: a pairwise sum would round by where batches begin, and scores that are read from a file come in others.
+    """
+    totals = np.stack([np.broadcast_to(each, values.shape[1:]) for each in sums]).astype(np.float64)
+    np.add.at(totals, clip_of, values)
+    return totals

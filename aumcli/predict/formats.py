@@ -205,7 +205,8 @@ def write(path: Path, format: Format, header: Record, records: Iterable[Record])
             file.writelines(TEXT[format](header, records))
 
 
-def _pyarrow():
+def import_pyarrow():
+    """The package pyarrow with its Parquet, or the AumError of its absence."""
     try:
         import pyarrow
         import pyarrow.parquet
@@ -221,7 +222,7 @@ def check_format(format: Format, out: Path | str | None, inputs: int) -> None:
         AumError: for one of these reasons.
     """
     if format is Format.PARQUET:
-        _pyarrow()
+        import_pyarrow()
         if out is None:
             raise AumError("parquet is no text that could be printed", fix="name a file with --out")
     if format is Format.AUDACITY and inputs > 1 and not (out and is_folder(out)):
@@ -230,7 +231,7 @@ def check_format(format: Format, out: Path | str | None, inputs: int) -> None:
 
 def _write_parquet(path: Path, header: Record, records: Iterable[Record]) -> None:
     """The rows of `rows_of`; the header stands in the file's metadata."""
-    pa = _pyarrow()
+    pa = import_pyarrow()
     types = [pa.float64() if name in ("start_s", "stop_s", "score") else pa.string() for name in COLUMNS]
     schema = pa.schema(list(zip(COLUMNS, types)), metadata={"aumcli": json.dumps(header)})
     rows = ([shown(value) if isinstance(value, str) else value for value in row] for record in records for row in rows_of(record))
@@ -242,7 +243,7 @@ def _write_parquet(path: Path, header: Record, records: Iterable[Record]) -> Non
 def check_embeddings(path: Path) -> None:
     """Raise the AumError of a file that can't hold embeddings."""
     if path.suffix.lower() == ".parquet":
-        _pyarrow()
+        import_pyarrow()
     elif path.suffix.lower() != ".npy":
         raise AumError(f"embeddings can't be written as {path.name}", fix="name a .npy or .parquet file")
 
@@ -278,7 +279,7 @@ def _npy_header(file: BinaryIO, count: int, width: int) -> None:
 
 
 def _parquet_embeddings(path: Path, header: Record, records: Iterable[Record], width: int) -> None:
-    pa = _pyarrow()
+    pa = import_pyarrow()
     schema = pa.schema([("path", pa.string()), ("embedding", pa.list_(pa.float32(), width))], metadata={"aumcli": json.dumps(header)})
     with atomic_path(path) as temporary, open(temporary, "wb") as file, pa.parquet.ParquetWriter(file, schema) as writer:
         while some := list(islice(records, ROWS_TOGETHER)):

@@ -23,9 +23,9 @@ from aumcli.predict.inputs import Source
 
 Record = dict[str, object]
 OPTIONS = {"model": "--model", "device": "--device", "window_s": "--window", "hop_s": "--hop", "smooth": "--smooth", "top": "--top",
-           "threshold": "--threshold", "batch_size": "--batch"}                 # what the header calls what options say
+           "threshold": "--threshold", "max_gap_s": "--max-gap", "min_duration_s": "--min-duration", "batch_size": "--batch"}                 # what the header calls what options say
 PART = ".part-{}-of-{}"
-LONGEST = ".part-99999-of-99999"
+LONGEST, LONGEST_JOURNAL = ".part-99999-of-99999", ".journal-99999-of-99999"
 
 
 class Journal:
@@ -36,13 +36,15 @@ class Journal:
         header: how results are made.
         sources: what shall be labelled.
         resume: take up an earlier journal.
+        stored: so many windows are in the `WindowStore` beside it, where there is one: results whose windows are not are done again.
 
     Raises:
         AumError: there is a journal already and `resume` is False, or it was made in another way.
     """
 
-    def __init__(self, path: Path, header: Record, sources: Sequence[Source], resume: bool):
+    def __init__(self, path: Path, header: Record, sources: Sequence[Source], resume: bool, stored: int = 0):
         self.path, self.sources, self.notes = path, sources, []     # notes: sentences for the user
+        self.windows, self._stored = 0, stored                      # windows in the store that earlier results have
         self._places = array("q", [-1]) * len(sources)              # of each source's line
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -90,15 +92,20 @@ class Journal:
         index = {source.path: i for i, source in enumerate(self.sources)}
         place = kept = self._file.tell()
         group: list[tuple[int, int]] = []
+        windows = 0
         for line in self._file:
             try:
                 record = json.loads(line)
                 path, stamped, last = record["path"], (record["size"], record["mtime_ns"]), record["end"]
+                windows = max(windows, record["first_window"] + record["windows"] if "first_window" in record else 0)
             except (ValueError, TypeError, KeyError):           # cut off; or, after a loss of power, zeros
                 if line.endswith(b"\n") or b"\0" in line:
                     self.notes.append(f"{self.path} is damaged from byte {place:,} on: what stood there is done again")
                 break
             if not line.endswith(b"\n"):
+                break
+            if windows > self._stored:
+                self.notes.append("the scores of some windows were lost: they are scored again")
                 break
             i = index.get(path)
             if i is not None and stamp(self.sources[i]) == stamped:
@@ -107,7 +114,7 @@ class Journal:
             if last:
                 for i, where in group:
                     self._places[i] = where
-                group, kept = [], place
+                group, kept, self.windows = [], place, windows
         self._file.truncate(kept)
 
     def missing(self) -> list[int]:
@@ -160,7 +167,7 @@ def _difference(names: Sequence[str], before: Record, now: Record) -> str:
         return f"with{'' if whole[0] else 'out'} --whole"
     said = [f"with {OPTIONS[name]} {_value(before[name])}, this call says {_value(now[name])}" for name in OPTIONS
             if name in names and name in before and name in now]
-    said += [f"with{'' if before.get(name) else 'out'} --{name}" for name in ("embed", "html") if name in names]
+    said += [f"with{'' if before.get(name) else 'out'} --{name}" for name in ("embed", "embed-windows", "scores", "html") if name in names]
     if "folder" in names:
         said.append("for {}, this call for {}".format(*(f"a folder of {each}" if each else "one file"
                                                         for each in (before.get("folder"), now.get("folder")))))
@@ -181,7 +188,7 @@ def part_path(out: Path, rank: int, processes: int) -> Path:
 
 def journal_path(out: Path, rank: int, processes: int) -> Path:
     """Where the results are while they come, of one process or of one of several."""
-    return beside(out, ".journal" + (f"-{rank + 1}-of-{processes}" if processes > 1 else ""), ".journal-99999-of-99999")
+    return beside(out, ".journal" + (f"-{rank + 1}-of-{processes}" if processes > 1 else ""), LONGEST_JOURNAL)
 
 
 def write_part(path: Path, header: Record, records: Iterator[Record]) -> None:

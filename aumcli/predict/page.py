@@ -43,7 +43,7 @@ def write_page(path: Path, header: dict, records: Iterable[dict], files: Mapping
     with atomic_path(path) as temporary, open(temporary, "w", encoding="utf-8", newline="") as page:
         page.write(before + '{"header":' + _escaped({**header, "note": NOTE}) + ',"files":[')
         for number, record in enumerate(records):
-            shown = {key: value for key, value in record.items() if key != "embedding"}
+            shown = {key: value for key, value in record.items() if key not in ("embedding", "first_window")}
             if "problem" not in record:
                 file = Path(files.get(record["path"], record["path"]))
                 sound = _sound(file, path, room, own=record["path"] in files)

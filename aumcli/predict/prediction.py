@@ -25,12 +25,14 @@ class Prediction:
     warning: str = ""
     embedding: np.ndarray | None = None             # (d,) float32: mean of the windows' class tokens
     windows_per_point: int = 0
-    curves: dict[str, list[float]] | None = None    # scores over time of the likeliest labels
+    curves: dict[str, list[float]] | None = None    # scores over time of the events' and the likeliest labels
+    classes: dict[str, int] | None = None           # with curves: the index of each class that is named
+    first_window: int = -1                          # where its windows begin in a `WindowStore`
     stamp: tuple[int, int] = (-1, -1)               # the file's size in bytes and its time in ns when it was read
 
-    def with_curves(self, windows_per_point: int, curves: dict[str, list[float]]) -> "Prediction":
+    def with_curves(self, windows_per_point: int, curves: dict[str, list[float]], classes: dict[str, int]) -> "Prediction":
         """The same with scores over time."""
-        return replace(self, windows_per_point=windows_per_point, curves=curves)
+        return replace(self, windows_per_point=windows_per_point, curves=curves, classes=classes)
 
     def to_dict(self) -> dict[str, object]:
         """The prediction as plain values, times in s."""
@@ -48,7 +50,9 @@ class Prediction:
         if self.embedding is not None:
             record["embedding"] = base64.b64encode(self.embedding.astype("<f4").tobytes()).decode()
         if self.curves is not None:
-            record |= {"windows_per_point": self.windows_per_point, "curves": self.curves}
+            record |= {"windows_per_point": self.windows_per_point, "curves": self.curves, "classes": self.classes}
+        if self.first_window >= 0:
+            record["first_window"] = self.first_window
         return record
 
 
