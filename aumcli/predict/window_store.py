@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 
@@ -16,33 +17,35 @@ class WindowStore:
     """An array of windows that only grows: the first sample, the one after the last, scores, and embedding where one is kept.
 
     Args:
-        path: the file; what is in it is kept until `keep` says how much of it counts.
+        path: the file, which `keep` opens.
         classes: scores of a window; 0: none are kept.
         width: values of an embedding; 0: none are kept.
-
-    Raises:
-        AumError: the file can't be written.
     """
 
     def __init__(self, path: Path, classes: int, width: int):
         self.path, self.classes, self.width = path, classes, width
         self.row = np.dtype([("start", "<i8"), ("stop", "<i8"), ("scores", "<f4", (classes,)), ("embedding", "<f4", (width,))])
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            self._file = open(path, "ab+")
-            self.windows = self._file.seek(0, 2) // self.row.itemsize       # whole ones that are in the file
-        except OSError as error:
-            raise disk_error(path, error) from error
+        self.windows = path.stat().st_size // self.row.itemsize if path.exists() else 0     # whole ones that an earlier call left
+        self._file: BinaryIO | None = None
 
     def __enter__(self) -> "WindowStore":
         return self
 
     def __exit__(self, *exception: object) -> None:
-        self._file.close()
+        if self._file is not None:
+            self._file.close()
 
     def keep(self, windows: int) -> None:
-        """Drop what stands behind the first so many windows."""
-        self._file.truncate(windows * self.row.itemsize)
+        """Go on behind the first so many windows of the file, and drop the others.
+
+        Raises:
+            AumError: the file can't be written.
+        """
+        try:
+            self._file = open(self.path, "ab+")
+            self._file.truncate(windows * self.row.itemsize)
+        except OSError as error:
+            raise disk_error(self.path, error) from error
         self.windows = windows
 
     def append(self, spans: Sequence[tuple[int, int]], scores: np.ndarray, embeddings: np.ndarray | None) -> int:
