@@ -206,16 +206,21 @@ def predict(
     threshold: Annotated[float | None, typer.Option(help="least score of an event (default: the model's for each class, else 0.5)",
                                                     rich_help_panel=LONG)] = None,
     smooth: Annotated[int | None, typer.Option(help="average so many windows for events (default: 1)", rich_help_panel=LONG)] = None,
-    max_gap: Annotated[float | None, typer.Option(help="join events of a class that at most so many seconds separate", rich_help_panel=LONG)] = None,
-    min_duration: Annotated[float | None, typer.Option(help="then leave out events of fewer seconds", rich_help_panel=LONG)] = None,
-    from_scores: Annotated[Path | None, typer.Option(help="take the scores that --scores kept, instead of sounds", rich_help_panel=LONG)] = None,
+    max_gap: Annotated[float | None, typer.Option(help="join events of a class that at most so many seconds separate",
+                                                  rich_help_panel=LONG)] = None,
+    min_duration: Annotated[float | None, typer.Option(help="then leave out events of fewer seconds",
+                                                       rich_help_panel=LONG)] = None,
+    from_scores: Annotated[Path | None, typer.Option(help="take the scores that --scores kept, instead of sounds",
+                                                     rich_help_panel=LONG)] = None,
     out: Annotated[str | None, typer.Option(help="write results to this file; FOLDER/: one file for each input; -: print them", rich_help_panel=OUTPUT)] = None,
     format: Annotated[str | None, typer.Option(help="table, json, jsonl, csv, parquet, audacity or raven (default: by the file's name)",
                                                rich_help_panel=OUTPUT)] = None,
     html: Annotated[Path | None, typer.Option(help="write a page to look at and listen to", rich_help_panel=OUTPUT)] = None,
     embed: Annotated[Path | None, typer.Option(help="write embeddings to this .npy or .parquet", rich_help_panel=OUTPUT)] = None,
-    embed_windows: Annotated[bool, typer.Option("--embed-windows", help="one of each window", rich_help_panel=OUTPUT)] = False,
-    scores: Annotated[Path | None, typer.Option(help="keep the scores of all windows in this .parquet", rich_help_panel=OUTPUT)] = None,
+    embed_windows: Annotated[bool, typer.Option("--embed-windows", help="embeddings of windows instead of clips",
+                                                rich_help_panel=OUTPUT)] = False,
+    scores: Annotated[Path | None, typer.Option(help="keep the scores of all windows in this .parquet",
+                                                rich_help_panel=OUTPUT)] = None,
     resume: Annotated[bool, typer.Option("--resume", help="leave out what is done and unchanged", rich_help_panel=OUTPUT)] = False,
     join: Annotated[bool, typer.Option("--join", help="join the parts that processes of torchrun wrote", rich_help_panel=OUTPUT)] = False,
     batch: Annotated[int | None, typer.Option(min=1, help="windows in one go (default: 64, or 128 of fewer than 48 tokens)", rich_help_panel=SPEED)] = None,
@@ -232,8 +237,9 @@ def predict(
     outputs = running.Outputs(out, running.Format.named(format), html, embed, scores, embed_windows)
     emit = partial(echo, end="")
     if from_scores is not None:
-        _refuse_with("--from-scores", {"sounds": clips, "--from": listed, "--mic": mic, "--model": model, "--window": window, "--hop": hop,
-                                       "--whole": whole, "--channel": channel != "mean", "--resume": resume, "--join": join})
+        _refuse_with("--from-scores", {
+            "sounds": clips, "--from": listed, "--mic": mic, "--model": model, "--window": window, "--hop": hop,
+            "--whole": whole, "--channel": channel != "mean", "--resume": resume, "--join": join})
         failed = running.run_from_scores(from_scores, config, outputs, emit, say)
     elif join:
         failed = running.join(outputs, emit, say)
@@ -399,7 +405,8 @@ def info(
 def _refuse_with(option: str, others: dict[str, object]) -> None:
     """Raise the AumError of others that say what was decided when the scores were made."""
     if given := [name for name, value in others.items() if value]:
-        raise AumError(f"{option} goes with scores that are made, so {', '.join(given)} can't change them", fix="leave out one or the other")
+        raise AumError(f"{option} goes with scores that are made, so {', '.join(given)} can't change them",
+                       fix="leave out one or the other")
 
 
 def _use_threads(threads: int | None) -> None:

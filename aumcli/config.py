@@ -308,7 +308,7 @@ class PredictConfig(Frozen):
     whole: Flag = Field(False, description="each clip in one pass instead, positions resized to its length")
     threshold: Fraction | None = Field(None, description="least score of an event; none: the model's own for each class, else 0.5")
     smooth: Positive = Field(1, description="windows whose mean counts for events, an odd number; a short sound fills 1 only")
-    max_gap_s: NotNegative = Field(0.0, description="events of a class that at most so many seconds separate are joined")
+    max_gap_s: NotNegative = Field(0.0, description="events of a class that at most so many seconds separate are one")
     min_duration_s: NotNegative = Field(0.0, description="events shorter than this, after joining, are left out")
     batch_size: Positive | None = Field(None, description="windows in one go; none: 64, or 128 where each is below 48 tokens")
     workers: Positive = Field(default_factory=decoders, description="threads that decode; half the cores, 4 at most")

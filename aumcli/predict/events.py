@@ -22,8 +22,9 @@ class Event:
 class Events:
     """Finds events while windows come in, one after another.
 
-    Windows that reach the threshold and overlap or touch, or have a gap of at most `max_gap` between them, are one event: from
-    the first sample of the first of them to the last of the last. So events of a class never overlap, and a window counts once.
+    Windows that reach the threshold and overlap or touch, or have a gap of at most `max_gap` between them, are one event:
+    from the first sample of the first of them to the last of the last. So events of a class never overlap, and a window
+    counts once.
 
     Args:
         thresholds: least score of each class, (classes,).
@@ -132,7 +133,7 @@ def add_batch(clips: list[tuple[ClipScores, list[tuple[int, int]]]], scores: np.
     """
     counts = [len(spans) for _, spans in clips]
     starts, clip_of = [0, *accumulate(counts)], np.repeat(np.arange(len(clips)), counts)
-    totals = _added([clip.total for clip, _ in clips], clip_of, scores)                                 # (clips, classes)
+    totals = _added([clip.total for clip, _ in clips], clip_of, scores)             # (clips, classes)
     sums = None if embeddings is None else _added([clip.embedded for clip, _ in clips], clip_of, embeddings)
     reached: list[list[int]] = [[] for _ in range(len(scores))]
     for row, label in np.argwhere(scores >= clips[0][0].events.thresholds).tolist():
@@ -151,7 +152,8 @@ def add_batch(clips: list[tuple[ClipScores, list[tuple[int, int]]]], scores: np.
 def _added(sums: list[np.ndarray | float], clip_of: np.ndarray, values: np.ndarray) -> np.ndarray:
     """The sums of clips, (d,) each, with the values (n, d) of their windows added, (clips, d) float64.
 
-    One window after another: a pairwise sum would round by where batches begin, and scores that are read from a file come in others.
+    One window after another: a pairwise sum would round by where batches begin, and scores that are read from a file come
+    in other batches.
     """
     totals = np.stack([np.broadcast_to(each, values.shape[1:]) for each in sums]).astype(np.float64)
     np.add.at(totals, clip_of, values)

@@ -135,7 +135,7 @@ def _csv_lines(rows: Iterable[tuple]) -> str:
 
 
 def _table(header: Record, records: Iterable[Record], width: int | None = None) -> Iterator[str]:
-    """For people: a row with the labels of each clip, and its events (see `split_events`). On a terminal it is as wide as that."""
+    """For people: a row with the labels of each clip, and its events (see `split_events`); as wide as the terminal."""
     from aumcli.report import print_predictions
 
     rows: list[tuple] = []
@@ -152,7 +152,8 @@ def _table(header: Record, records: Iterable[Record], width: int | None = None) 
         own, others = split_events(record)
         times = (own["start_s"], own["stop_s"]) if own else (None, None)
         rows.append((record["path"], *times, [(label["label"], label["score"]) for label in record["labels"]]))
-        rows += [(record["path"], event["start_s"], event["stop_s"], [(event["label"], event["score"])]) for event in others]
+        rows += [(record["path"], event["start_s"], event["stop_s"], [(event["label"], event["score"])])
+                 for event in others]
         if len(rows) >= TABLE_ROWS:
             yield block()
             rows, heading = [], False

@@ -23,7 +23,8 @@ from aumcli.predict.inputs import Source
 
 Record = dict[str, object]
 OPTIONS = {"model": "--model", "device": "--device", "window_s": "--window", "hop_s": "--hop", "smooth": "--smooth", "top": "--top",
-           "threshold": "--threshold", "max_gap_s": "--max-gap", "min_duration_s": "--min-duration", "batch_size": "--batch"}                 # what the header calls what options say
+           "threshold": "--threshold", "max_gap_s": "--max-gap", "min_duration_s": "--min-duration",
+           "batch_size": "--batch"}                             # what the header calls what options say
 PART = ".part-{}-of-{}"
 LONGEST, LONGEST_JOURNAL = ".part-99999-of-99999", ".journal-99999-of-99999"
 
@@ -36,7 +37,8 @@ class Journal:
         header: how results are made.
         sources: what shall be labelled.
         resume: take up an earlier journal.
-        stored: so many windows are in the `WindowStore` beside it, where there is one: results whose windows are not are done again.
+        stored: so many windows are in the `WindowStore` beside it, where there is one: results of further ones are done
+            again.
 
     Raises:
         AumError: there is a journal already and `resume` is False, or it was made in another way.
@@ -167,7 +169,8 @@ def _difference(names: Sequence[str], before: Record, now: Record) -> str:
         return f"with{'' if whole[0] else 'out'} --whole"
     said = [f"with {OPTIONS[name]} {_value(before[name])}, this call says {_value(now[name])}" for name in OPTIONS
             if name in names and name in before and name in now]
-    said += [f"with{'' if before.get(name) else 'out'} --{name}" for name in ("embed", "embed-windows", "scores", "html") if name in names]
+    said += [f"with{'' if before.get(name) else 'out'} --{name}"
+             for name in ("embed", "embed-windows", "scores", "html") if name in names]
     if "folder" in names:
         said.append("for {}, this call for {}".format(*(f"a folder of {each}" if each else "one file"
                                                         for each in (before.get("folder"), now.get("folder")))))

@@ -1,4 +1,7 @@
-"""What is said of clips whose windows are scored: labels, events, curves. The same while they are scored and from scores in a file."""
+"""What is said of clips whose windows are scored: labels, events, curves.
+
+The same code serves while they are scored and for scores that a file has.
+"""
 
 from collections.abc import Sequence
 
@@ -10,8 +13,9 @@ from aumcli.predict.events import ClipScores, Event
 from aumcli.predict.inputs import Source
 from aumcli.predict.prediction import DECIMALS, Prediction
 
-CANCELS = "{}: its channels cancel each other, and their mean, which is labelled, is next to silent: take one with --channel left"
-CURVES, MOST_CURVES = 5, 12     # classes whose scores over time are kept: so many, or more where more have events
+CANCELS = ("{}: its channels cancel each other, and their mean, which is labelled, is next to silent: "
+           "take one with --channel left")
+CURVES, MOST_CURVES = 5, 12  # classes whose scores over time are kept: so many, or more where more have events
 
 
 class Clip:
@@ -34,8 +38,16 @@ class PostProcessor:
         curves: keep scores over time.
     """
 
-    def __init__(self, labels: Sequence[str], rate_hz: int, thresholds: np.ndarray, config: PredictConfig, curves: bool):
-        self.labels, self.rate_hz, self.thresholds, self.config, self.curves = labels, rate_hz, thresholds, config, curves
+    def __init__(
+        self, labels: Sequence[str], rate_hz: int, thresholds: np.ndarray, config: PredictConfig, curves: bool
+    ):
+        self.labels, self.rate_hz, self.thresholds, self.config, self.curves = (
+            labels,
+            rate_hz,
+            thresholds,
+            config,
+            curves,
+        )
 
     def begin(self, source: Source) -> Clip:
         """A clip that no window was scored of yet."""
@@ -47,17 +59,28 @@ class PostProcessor:
         scored = [clip.scores.mean for clip in clips if not clip.end.problem]
         # all at once: sorted one by one, each would wait for a thread that decodes to let go of Python's lock
         ranked = zip(scored, np.argsort(-np.stack(scored), axis=1, kind="stable").tolist() if scored else [])
-        return [Prediction(clip.source.path, problem=clip.end.problem, fix=clip.end.fix, stamp=clip.end.stamp) if clip.end.problem
-                else self._prediction(clip, *next(ranked)) for clip in clips]
+        return [
+            Prediction(clip.source.path, problem=clip.end.problem, fix=clip.end.fix, stamp=clip.end.stamp)
+            if clip.end.problem
+            else self._prediction(clip, *next(ranked))
+            for clip in clips
+        ]
 
     def _prediction(self, clip: Clip, mean: np.ndarray, order: list[int]) -> Prediction:
         """What is said of a clip whose classes have these mean scores, (classes,), and this order."""
         end, scores, names = clip.end, clip.scores, self.labels
         found = self._events(scores, end.duration_s)
-        prediction = Prediction(clip.source.path, end.duration_s, scores.windows,
-                                tuple((names[i], float(mean[i])) for i in order[: self.config.top]), tuple(event for _, event in found),
-                                embedding=scores.embedding, stamp=end.stamp, warning=CANCELS.format(clip.source.path) if end.cancels else "",
-                                first_window=scores.first_window)
+        prediction = Prediction(
+            clip.source.path,
+            end.duration_s,
+            scores.windows,
+            tuple((names[i], float(mean[i])) for i in order[: self.config.top]),
+            tuple(event for _, event in found),
+            embedding=scores.embedding,
+            stamp=end.stamp,
+            warning=CANCELS.format(clip.source.path) if end.cancels else "",
+            first_window=scores.first_window,
+        )
         if scores.curves is None:
             return prediction
         highest: dict[int, float] = {}
@@ -67,13 +90,21 @@ class PostProcessor:
         shown = list(dict.fromkeys([*seen[:MOST_CURVES], *order[:CURVES]]))[: max(CURVES, min(len(seen), MOST_CURVES))]
         per_point, curves = scores.curves.of(shown)
         named = sorted({*shown, *seen, *order[: self.config.top]})
-        return prediction.with_curves(per_point, {names[i]: curve for i, curve in zip(shown, curves)}, {names[i]: i for i in named})
+        return prediction.with_curves(
+            per_point, {names[i]: curve for i, curve in zip(shown, curves)}, {names[i]: i for i in named}
+        )
 
     def _events(self, scores: ClipScores, duration_s: float) -> list[tuple[int, Event]]:
-        """A clip's events with the indices of their classes; how long they last is told by the times that are written of them."""
-        found = [(i, Event(start / self.rate_hz, min(stop / self.rate_hz, duration_s), self.labels[i], score))
-                 for start, stop, i, score in scores.events.finish()]
+        """A clip's events with the indices of their classes; the written times tell how long they last."""
+        found = [
+            (i, Event(start / self.rate_hz, min(stop / self.rate_hz, duration_s), self.labels[i], score))
+            for start, stop, i, score in scores.events.finish()
+        ]
         if self.config.min_duration_s == 0:
             return found
-        return [(i, event) for i, event in found
-                if round(round(event.stop_s, DECIMALS) - round(event.start_s, DECIMALS), DECIMALS) >= self.config.min_duration_s]
+        return [
+            (i, event)
+            for i, event in found
+            if round(round(event.stop_s, DECIMALS) - round(event.start_s, DECIMALS), DECIMALS)
+            >= self.config.min_duration_s
+        ]

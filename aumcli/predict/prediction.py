@@ -30,7 +30,8 @@ class Prediction:
     first_window: int = -1                          # where its windows begin in a `WindowStore`
     stamp: tuple[int, int] = (-1, -1)               # the file's size in bytes and its time in ns when it was read
 
-    def with_curves(self, windows_per_point: int, curves: dict[str, list[float]], classes: dict[str, int]) -> "Prediction":
+    def with_curves(self, windows_per_point: int, curves: dict[str, list[float]],
+                    classes: dict[str, int]) -> "Prediction":
         """The same with scores over time."""
         return replace(self, windows_per_point=windows_per_point, curves=curves, classes=classes)
 

@@ -29,14 +29,14 @@ from aumcli.predict.scoring import model_thresholds, predict_groups, thresholds,
 from aumcli.predict.window_store import WindowStore
 from aumcli.progress import progress
 
-HEADER = ("schema", "model", "backend", "device", "dtype", "sample_rate_hz", "window_s", "hop_s", "smooth", "top", "max_gap_s",
-          "min_duration_s", "channel", "threshold")                    # the order of what outputs say of how they were made
+HEADER = ("schema", "model", "backend", "device", "dtype", "sample_rate_hz", "window_s", "hop_s", "smooth", "top",
+          "max_gap_s", "min_duration_s", "channel", "threshold")       # what outputs say of how they were made, in order
 
 
 @dataclass(frozen=True)
 class Outputs:
-    """Where results go: a file or folder, a page, embeddings, scores of windows; without a file or folder, or where it is "-", they
-    are printed. Embeddings are of clips, or of windows."""
+    """Where results go: a file or folder, a page, embeddings of clips or of windows, scores of windows; without a file or
+    folder, or where it is "-", they are printed."""
 
     out: str | None = None
     format: Format | None = None
@@ -89,12 +89,14 @@ class Outputs:
         if self.embed_windows and self.embed is None:
             raise AumError("--embed-windows says what --embed writes", fix="add --embed FILE.parquet")
         if self.embed is not None:
-            check_parquet(self.embed, "embeddings of windows") if self.embed_windows else formats.check_embeddings(self.embed)
+            formats.check_embeddings(self.embed)
+        if self.embed_windows:
+            check_parquet(self.embed, "embeddings of windows")
         if self.scores is not None:
             check_parquet(self.scores, "scores of windows")
         if processes > 1 and self.keeps_windows:
-            raise AumError(f"{processes} processes can't write windows into one file", fix="leave out --scores and --embed-windows, or "
-                           "give each process a call, a list and a file of its own")
+            raise AumError(f"{processes} processes can't write windows into one file",
+                           fix="leave out --scores and --embed-windows, or make calls with a list and a file for each")
         if self.folder is not None:
             check_names(sources, self.folder)
         if processes > 1 and self.anchor is None:
@@ -110,7 +112,8 @@ class Outputs:
         places += ["-" for path in self.files if descriptor(path) == 1] + ["-" for _ in [self.out] if self.out and self.is_printed]
         if len(set(places)) < len(places):
             raise AumError(f"{next(place for place in places if places.count(place) > 1)} would be written twice",
-                           fix="give --out, --html, --embed and --scores names of their own; an .npy has a .json beside it")
+                           fix="give --out, --html, --embed and --scores names of their own; an .npy has a .json "
+                               "beside it")
         there = {real: path for path, real in zip(files, places) if os.path.exists(real)}
         for source in sources if there else ():
             if (path := there.get(os.path.realpath(source.file))) is not None:
@@ -184,8 +187,8 @@ def run(classifier: Classifier, sources: Sequence[Source], config: PredictConfig
             path = stack.enter_context(scratch_folder()) / "journal"
         how = {**header, "batch_size": config.batch_size, "weights": _digest(classifier), "embed": outputs.embed is not None,
                "html": outputs.html is not None, "folder": outputs.folder is not None and outputs.kind.value,
-               "max_gap_s": config.max_gap_s, "min_duration_s": config.min_duration_s, "scores": outputs.scores is not None,
-               "embed-windows": outputs.embed_windows}
+               "max_gap_s": config.max_gap_s, "min_duration_s": config.min_duration_s,
+               "scores": outputs.scores is not None, "embed-windows": outputs.embed_windows}
         store = stack.enter_context(_window_store(classifier, outputs, path)) if outputs.keeps_windows else None
         journal = stack.enter_context(Journal(path, how, sources, resume, store.windows if store else 0))
         if store is not None:
@@ -198,7 +201,8 @@ def run(classifier: Classifier, sources: Sequence[Source], config: PredictConfig
         failed = [record for record in journal.records() if "problem" in record]
         if processes == 1:
             if outputs.scores is not None:
-                facts = {**header, "labels": classifier.labels, "model_threshold": model_thresholds(classifier).tolist()}
+                facts = {**header, "labels": classifier.labels,
+                         "model_threshold": model_thresholds(classifier).tolist()}
                 write_scores(outputs.scores, facts, journal.records, sources, store)
             write_outputs(outputs, header, journal.records, emit, say, sources, store)
         else:
@@ -215,7 +219,8 @@ def run(classifier: Classifier, sources: Sequence[Source], config: PredictConfig
 
 def _window_store(classifier: Classifier, outputs: Outputs, journal: Path) -> WindowStore:
     """Where scores and embeddings of windows are kept until they are written."""
-    path = journal.with_name("windows") if outputs.anchor is None else beside(outputs.anchor, ".windows", LONGEST_JOURNAL)
+    anchor = outputs.anchor
+    path = journal.with_name("windows") if anchor is None else beside(anchor, ".windows", LONGEST_JOURNAL)
     return WindowStore(path, len(classifier.labels) if outputs.scores is not None else 0,
                        classifier.config.model.width if outputs.embed_windows else 0)
 
@@ -243,7 +248,9 @@ def run_from_scores(scores: Path, config: PredictConfig, outputs: Outputs, emit:
     if any(os.path.realpath(path) == os.path.realpath(scores) for path in outputs.files):
         raise AumError(f"{scores} is read by this call and would be overwritten", fix="name another file")
     outputs.check(sources, 1)
-    least = file.model_thresholds if config.threshold is None else np.full(len(file.labels), config.threshold, dtype=np.float32)
+    least = file.model_thresholds
+    if config.threshold is not None:
+        least = np.full(len(file.labels), config.threshold, dtype=np.float32)
     header = _header(file.header, config, file.labels, least)
     post = PostProcessor(file.labels, file.rate_hz, least, config, outputs.html is not None)
     say(f"scores of {len(sources):,} sounds by {header['model']}, from {scores}")
@@ -266,13 +273,14 @@ def _say_warnings(records: Iterable[Record], say: Callable[[str], None]) -> None
             say(f"warning: {record['warning']}")
 
 
-def _label(classifier: Classifier, journal: Journal, config: PredictConfig, outputs: Outputs, header: Record, tally: Tally,
-           store: WindowStore | None) -> None:
+def _label(classifier: Classifier, journal: Journal, config: PredictConfig, outputs: Outputs, header: Record,
+           tally: Tally, store: WindowStore | None) -> None:
     """Label what has no result yet; every result is in the journal, and in a folder of results, as soon as it is there."""
     sources, todo, done = journal.sources, journal.missing(), 0
     clips = progress((sources[i] for i in todo), "predicting", len(todo))
     try:
-        for group in predict_groups(classifier, clips, config, outputs.embed is not None, outputs.html is not None, store):
+        embed, curves = outputs.embed is not None, outputs.html is not None
+        for group in predict_groups(classifier, clips, config, embed, curves, store):
             records, places = [tally.add(prediction) for prediction in group], todo[done : done + len(group)]
             done += len(group)
             if outputs.folder is not None:
@@ -338,8 +346,8 @@ def join(outputs: Outputs, emit: Callable[[str], None] = print, say: Callable[[s
 
 def write_outputs(outputs: Outputs, header: Record, records: Callable[[], Iterator[Record]], emit: Callable[[str], None],
                   say: Callable[[str], None], sources: Sequence[Source] = (), store: WindowStore | None = None) -> None:
-    """Write or print everything that was asked for but scores; `sources` tells where sounds are that have no path, `store` has the
-    embeddings of windows."""
+    """Write or print everything that was asked for but scores; `sources` tells where sounds are that have no path, `store`
+    has the embeddings of windows."""
     if outputs.is_printed and not any(descriptor(path) == 1 for path in outputs.files):
         for text in formats.printed(outputs.kind, header, records()):
             emit(text)
@@ -359,8 +367,9 @@ def write_outputs(outputs: Outputs, header: Record, records: Callable[[], Iterat
 def describe(classifier: Classifier, config: PredictConfig) -> Record:
     """How results are made: the head of every output."""
     rate_hz, (size, hop) = classifier.config.frontend.sample_rate_hz, window_samples(classifier, config)
-    made = {"schema": SCHEMA, "model": classifier.source, "backend": classifier.backend, "device": str(classifier.device),
-            "dtype": "float32", "sample_rate_hz": rate_hz, "window_s": size and size / rate_hz, "hop_s": hop / rate_hz if size else None,
+    made = {"schema": SCHEMA, "model": classifier.source, "backend": classifier.backend,
+            "device": str(classifier.device), "dtype": "float32", "sample_rate_hz": rate_hz,
+            "window_s": size and size / rate_hz, "hop_s": hop / rate_hz if size else None,
             **({} if config.channel == MEAN else {"channel": config.channel})}
     return _header(made, config, classifier.labels, thresholds(classifier, config))
 

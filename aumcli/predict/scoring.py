@@ -131,9 +131,11 @@ class _Scorer:
     by all of them.
     """
 
-    def __init__(self, classifier: Classifier, config: PredictConfig, embed: bool, curves: bool, store: WindowStore | None):
+    def __init__(self, classifier: Classifier, config: PredictConfig, embed: bool, curves: bool,
+                 store: WindowStore | None):
         self.classifier, self.config, self.embed, self.store = classifier, config, embed, store
-        self.post = PostProcessor(classifier.labels, classifier.config.frontend.sample_rate_hz, thresholds(classifier, config), config, curves)
+        rate_hz = classifier.config.frontend.sample_rate_hz
+        self.post = PostProcessor(classifier.labels, rate_hz, thresholds(classifier, config), config, curves)
         self.batch = batch_windows(classifier, config)
         threads = torch.get_num_threads() if classifier.device.type == "cpu" and not config.whole else 1
         self.at_once = min(threads, AT_ONCE)

@@ -1,4 +1,4 @@
-"""Scores and embeddings of windows on disk while a call runs: beside the journal, so that they outlive a break as its lines do."""
+"""Scores and embeddings of windows on disk while a call runs: beside the journal, to outlive a break as its lines do."""
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -10,11 +10,11 @@ from aumcli.errors import AumError
 from aumcli.files import disk_error
 from aumcli.names import shell_quoted
 
-READ_BYTES = 2**22          # at a time
+READ_BYTES = 2**22  # at a time
 
 
 class WindowStore:
-    """An array of windows that only grows: the first sample, the one after the last, scores, and embedding where one is kept.
+    """An array of windows that only grows: the first sample, the one after the last, scores, embedding.
 
     Args:
         path: the file, which `keep` opens.
@@ -24,8 +24,12 @@ class WindowStore:
 
     def __init__(self, path: Path, classes: int, width: int):
         self.path, self.classes, self.width = path, classes, width
-        self.row = np.dtype([("start", "<i8"), ("stop", "<i8"), ("scores", "<f4", (classes,)), ("embedding", "<f4", (width,))])
-        self.windows = path.stat().st_size // self.row.itemsize if path.exists() else 0     # whole ones that an earlier call left
+        self.row = np.dtype(
+            [("start", "<i8"), ("stop", "<i8"), ("scores", "<f4", (classes,)), ("embedding", "<f4", (width,))]
+        )
+        self.windows = (
+            path.stat().st_size // self.row.itemsize if path.exists() else 0
+        )  # whole ones that an earlier call left
         self._file: BinaryIO | None = None
 
     def __enter__(self) -> "WindowStore":
@@ -77,8 +81,11 @@ class WindowStore:
             wanted = min(at_once, first + count - place)
             rows = np.frombuffer(self._file.read(wanted * self.row.itemsize), dtype=self.row)
             if len(rows) < wanted or not (rows["stop"] > rows["start"]).all():
-                raise AumError(f"{self.path} is damaged", fix=f"remove it and the .journal beside it, and start again: rm {shell_quoted(self.path)}",
-                               exit_code=1)
+                raise AumError(
+                    f"{self.path} is damaged",
+                    fix=f"remove it and the .journal beside it, and start again: rm {shell_quoted(self.path)}",
+                    exit_code=1,
+                )
             yield rows
 
     def remove(self) -> None:
