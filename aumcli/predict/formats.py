@@ -110,15 +110,23 @@ def rows_of(record: Record) -> Iterator[tuple]:
         yield path, "event", event["start_s"], event["stop_s"], event["label"], event["score"], None, None
 
 
-def split_events(record: Record) -> tuple[Record | None, list[Record]]:
-    """The event that a clip's own row tells of in a view for people, or None, and those that have rows of their own.
+def _table_rows(record: Record) -> Iterator[tuple]:
+    """A record as rows of `print_predictions`: its labels, then its events.
 
-    Of a clip scored in one window, the event of its best label is the clip itself: the same label, score and length, so
-    two rows would say it twice.
+    Of a clip scored in one window an event is the clip itself: the same class, score and length. Such a clip is one row: with
+    times where its best label is an event, and with * before the further classes that are.
     """
-    best = record["labels"][0]["label"] if record["windows"] == 1 and record["labels"] else None
-    own = next((event for event in record["events"] if event["label"] == best), None)
-    return own, [event for event in record["events"] if event is not own]
+    path, labels = record["path"], [(label["label"], label["score"]) for label in record["labels"]]
+    if record["windows"] != 1:
+        yield path, None, None, labels
+        for event in record["events"]:
+            yield path, event["start_s"], event["stop_s"], [(event["label"], event["score"])]
+        return
+    events = {event["label"]: event for event in record["events"]}
+    own = events.get(labels[0][0])
+    further = dict(labels[1:]) | {name: event["score"] for name, event in events.items() if event is not own}
+    times = (own["start_s"], own["stop_s"]) if own else (None, None)
+    yield path, *times, labels[:1] + [("*" * (name in events) + name, score) for name, score in further.items()]
 
 
 def _csv(header: Record, records: Iterable[Record]) -> Iterator[str]:
@@ -135,7 +143,7 @@ def _csv_lines(rows: Iterable[tuple]) -> str:
 
 
 def _table(header: Record, records: Iterable[Record], width: int | None = None) -> Iterator[str]:
-    """For people: a row with the labels of each clip, and its events (see `split_events`); as wide as the terminal."""
+    """For people: a row with the labels of each clip, and its events (see `_table_rows`); as wide as the terminal."""
     from aumcli.report import print_predictions
 
     rows: list[tuple] = []
@@ -149,11 +157,7 @@ def _table(header: Record, records: Iterable[Record], width: int | None = None) 
     for record in records:
         if "problem" in record:
             continue
-        own, others = split_events(record)
-        times = (own["start_s"], own["stop_s"]) if own else (None, None)
-        rows.append((record["path"], *times, [(label["label"], label["score"]) for label in record["labels"]]))
-        rows += [(record["path"], event["start_s"], event["stop_s"], [(event["label"], event["score"])])
-                 for event in others]
+        rows += _table_rows(record)
         if len(rows) >= TABLE_ROWS:
             yield block()
             rows, heading = [], False

@@ -1,4 +1,4 @@
-"""Scores and embeddings of windows on disk while a call runs: beside the journal, to outlive a break as its lines do."""
+"""Scores and embeddings of windows on disk while a call runs: beside the journal, to outlive breaks, too."""
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path

@@ -46,8 +46,14 @@ def of_rows(rows):
 
 
 def in_table(folder):
-    lines = [line.split() for line in "".join(TEXT[Format.TABLE](HEADER, RECORDS)).splitlines()[1:]]
-    return [tuple(line[:5]) for line in lines if re.fullmatch(r"[\d.]+", line[1])]
+    found = []
+    for line in "".join(TEXT[Format.TABLE](HEADER, RECORDS)).splitlines()[1:]:
+        path, start, stop, label, score, *then = line.split()
+        if start != "-":
+            found.append((path, start, stop, label, score))
+        marked = [(name[1:], value.rstrip(",")) for name, value in zip(then[::2], then[1::2]) if name.startswith("*")]
+        found += [(path, 0.0, 0.5, name, value) for name, value in marked]  # the whole clip
+    return found
 
 
 def in_json(folder):
@@ -115,5 +121,16 @@ def test_every_format_has_the_same_events(events_in, tmp_path):
 def test_a_clip_of_one_window_is_one_row_of_the_table():
     lines = [line.split() for line in "".join(TEXT[Format.TABLE](HEADER, RECORDS)).splitlines()[1:]]
     names = [line[0] for line in lines]
-    assert [names.count(each.path) for each in PREDICTIONS] == [3, 1, 1, 2, 2]
+    assert [names.count(each.path) for each in PREDICTIONS] == [3, 1, 1, 1, 1]
     assert lines[3][:5] == ["short.wav", "0.0000", "0.5000", "high", "0.6000"]
+
+
+def test_a_class_beyond_the_best_labels_is_not_lost_in_the_table():
+    many = Prediction(
+        "many.wav",
+        0.5,
+        1,
+        (("high", 0.9),),
+        tuple(Event(0.0, 0.5, name, score) for name, score in (("high", 0.9), ("low", 0.8))),
+    )
+    assert "*low 0.800" in "".join(TEXT[Format.TABLE](HEADER, [many.to_dict()]))
