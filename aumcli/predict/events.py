@@ -6,7 +6,7 @@ from itertools import accumulate
 
 import numpy as np
 
-CURVE_POINTS = 512         # a curve has at most so many; neighbours are joined by their maximum
+CURVE_POINTS = 2048        # a curve has at most so many; neighbours are joined by their maximum
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,6 +12,7 @@ from urllib.parse import quote
 import numpy as np
 import soundfile
 
+from aumcli.config import FrontendConfig
 from aumcli.data.audio import load_audio, open_audio
 from aumcli.data.channels import MEAN, with_channel
 from aumcli.errors import AumError, debugging
@@ -20,7 +21,7 @@ from aumcli.names import to_json
 
 FILE_MB, PAGE_MB = 4, 64        # sounds up to so many megabytes, and all together, are inside the page
 PICTURES = 1000                 # files with waveform and spectrogram
-COLUMNS, MOST_COLUMNS, COLUMNS_PER_S, MELS = 800, 4000, 20, 64         # of a picture; wider ones are scrolled
+COLUMNS, MOST_COLUMNS, COLUMNS_PER_S, MELS = 800, 8000, 20, 64         # of a picture; wider ones are scrolled
 PLAYED = {".wav": "audio/wav", ".mp3": "audio/mpeg", ".ogg": "audio/ogg", ".oga": "audio/ogg", ".opus": "audio/ogg", ".flac": "audio/flac"}
 NOTE = (f"Sounds of up to {FILE_MB} MB, {PAGE_MB} MB in all, are inside this page; longer ones are played from their files, "
         "by a path relative to this page.")
@@ -41,7 +42,7 @@ def write_page(path: Path, header: dict, records: Iterable[dict], files: Mapping
     before, after = html.replace("@HASH@", digest).split("@DATA@")
     room = PAGE_MB * 2**20
     with atomic_path(path) as temporary, open(temporary, "w", encoding="utf-8", newline="") as page:
-        page.write(before + '{"header":' + _escaped({**header, "note": NOTE}) + ',"files":[')
+        page.write(before + '{"header":' + _escaped({**header, "note": NOTE, "picture": _scale(header["sample_rate_hz"])}) + ',"files":[')
         for number, record in enumerate(records):
             shown = {key: value for key, value in record.items() if key not in ("embedding", "first_window")}
             if "problem" not in record:
@@ -92,16 +93,24 @@ def _picture_or_why_not(file: Path, rate_hz: int) -> dict[str, object]:
         return {"audio_note": f"no picture: {type(error).__name__}: {error}"}
 
 
+def _frontend_config(rate_hz: int) -> FrontendConfig:
+    return FrontendConfig(sample_rate_hz=rate_hz, n_mels=MELS)
+
+
+def _scale(rate_hz: int) -> dict[str, object]:
+    """What a picture's rows are: so many mel bands between two frequencies."""
+    return {"hz": [_frontend_config(rate_hz).low_hz, rate_hz / 2], "mels": MELS}
+
+
 def _picture(file: str, rate_hz: int) -> dict[str, object]:
     """Spectrogram as a PNG and the waveform's lowest and highest sample of each column, in percent."""
     import torch
     from matplotlib import colormaps
     from matplotlib.image import imsave
 
-    from aumcli.config import FrontendConfig
     from aumcli.core.frontend import LogMel
 
-    frontend = LogMel(FrontendConfig(sample_rate_hz=rate_hz, n_mels=MELS))
+    frontend = LogMel(_frontend_config(rate_hz))
     with open_audio(file, rate_hz) as (info, blocks):
         samples = max(1, int(info.duration_s * rate_hz))
         columns = min(MOST_COLUMNS, max(COLUMNS, int(COLUMNS_PER_S * info.duration_s)), 1 + samples // frontend.config.hop_samples)
