@@ -1,19 +1,34 @@
 "use strict";
 const { header, files } = JSON.parse(document.getElementById("data").textContent);
-// Okabe and Ito's colours, which colour-blind people tell apart, and four more; further classes have the same ones with dashes.
-const COLOURS = ["#0072b2", "#e69f00", "#009e73", "#d55e00", "#56b4e9", "#cc79a7", "#8a63d2", "#a8a032", "#b0305c", "#87909c"];
+// Okabe and Ito's colours, which colour-blind people tell apart, and four more; further classes: the same, with dashes.
+const COLOURS = "#0072b2 #e69f00 #009e73 #d55e00 #56b4e9 #cc79a7 #8a63d2 #a8a032 #b0305c #87909c".split(" ");
 const DASHES = ["", "7 4", "2 3"];
-const ROWS = 300, CARDS = 20;
-const LANES = 6, LANE_PX = 18, TINY_PX = 16, NARROW_PX = 10;       // of labels below a picture, and of events in it
-const FIRST_PX_PER_S = 20, FIRST_PX = 4000;                        // long pictures are wider than the page, and scrolled
-const MOST_PX_PER_S = 400, MOST_TIMES = 8, MOST_PX = 250000, ZOOM = 1.5;
-const STEPS_S = [0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 14400, 28800, 86400];
-const STEPS_HZ = [1, 2, 5].flatMap(digit => [10, 100, 1000, 10000, 100000].map(ten => digit * ten)).sort((a, b) => a - b);
-const TICK_PX = 64, TICK_HEIGHT = 15;
+const ROWS = 300; // shown at first
+const CARDS = 20;
+const LANES = 6; // of labels below a picture
+const LANE_PX = 18;
+const TINY_PX = 16; // a narrower label has no letters
+const NARROW_PX = 10; // a narrower event has no border
+const FIRST_PX_PER_S = 20; // long pictures are wider than the page, and scrolled
+const FIRST_PX = 4000;
+const MOST_PX_PER_S = 400; // when zoomed
+const MOST_TIMES = 8;
+const MOST_PX = 250000;
+const ZOOM = 1.5;
+const STEPS_S = [
+  0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 14400, 28800, 86400,
+];
+const STEPS_HZ = [1, 2, 5]
+  .flatMap(digit => [10, 100, 1000, 10000, 100000].map(ten => digit * ten))
+  .sort((a, b) => a - b);
+const TICK_PX = 64; // from one to the next, at least
+const TICK_HEIGHT = 15;
 const byId = id => document.getElementById(id);
-const SVG = "http://www.w3.org/2000/svg", DRAWN = new Set(["svg", "path", "polyline", "line"]);
+const SVG = "http://www.w3.org/2000/svg";
+const DRAWN = new Set(["svg", "path", "polyline", "line"]);
 
-function make(tag, attributes = {}, ...children) {   // text only ever becomes text: names can't become markup
+function make(tag, attributes = {}, ...children) {
+  // text only ever becomes text: names can't become markup
   const element = DRAWN.has(tag) ? document.createElementNS(SVG, tag) : document.createElement(tag);
   for (const [name, value] of Object.entries(attributes)) element.setAttribute(name, value);
   element.append(...children);
@@ -27,7 +42,8 @@ const style = label => {
   return { colour: COLOURS[index % COLOURS.length], dash: DASHES[Math.floor(index / COLOURS.length) % DASHES.length] };
 };
 const colour = label => style(label).colour;
-const ink = hex => {                                               // black or white, whichever is read better on a colour
+const ink = hex => {
+  // black or white, whichever is read better on a colour
   const [r, g, b] = [1, 3, 5].map(i => (parseInt(hex.slice(i, i + 2), 16) / 255) ** 2.2);
   return 0.2126 * r + 0.7152 * g + 0.0722 * b > 0.2 ? "#000" : "#fff";
 };
@@ -35,9 +51,11 @@ const dot = label => make("span", { class: "dot", style: `background:${colour(la
 const seconds = value => value.toFixed(3);
 
 function clock(time, step = 1) {
-  const digits = step < 0.1 ? 2 : step < 1 ? 1 : 0, whole = Math.floor(time + 1e-9);
+  const digits = step < 0.1 ? 2 : step < 1 ? 1 : 0;
+  const units = Math.round(time * 10 ** digits); // of the last digit
+  const whole = Math.floor(units / 10 ** digits);
   const [h, m, s] = [Math.floor(whole / 3600), Math.floor(whole / 60) % 60, whole % 60];
-  const fraction = digits ? Math.max(0, time - whole).toFixed(digits).slice(1) : "";
+  const fraction = digits ? "." + String(units % 10 ** digits).padStart(digits, "0") : "";
   return (h ? `${h}:${String(m).padStart(2, "0")}` : m) + `:${String(s).padStart(2, "0")}` + fraction;
 }
 
@@ -45,57 +63,115 @@ function clock(time, step = 1) {
 
 const rows = [];
 files.forEach((file, index) => {
-  if (file.problem) return rows.push({ index, kinds: ["failed"], file: file.path, start: null, stop: null, label: file.problem, score: null });
-  const best = file.labels[0], single = file.windows === 1;
-  const own = single ? file.events.find(event => event.label === best.label) : undefined;   // the clip itself: no row of its own
-  if (best) rows.push({ index, kinds: own ? ["clip", "event"] : ["clip"], file: file.path, start: 0, stop: file.duration_s, label: best.label,
-    score: best.score, event: own, further: single ? file.events.filter(event => event !== own) : [] });
+  if (file.problem)
+    return rows.push({
+      index,
+      kinds: ["failed"],
+      file: file.path,
+      start: null,
+      stop: null,
+      label: file.problem,
+      score: null,
+    });
+  const best = file.labels[0],
+    single = file.windows === 1;
+  // the event that is the clip itself has no row of its own
+  const own = single ? file.events.find(event => event.label === best.label) : undefined;
+  if (best)
+    rows.push({
+      index,
+      kinds: own ? ["clip", "event"] : ["clip"],
+      file: file.path,
+      start: 0,
+      stop: file.duration_s,
+      label: best.label,
+      score: best.score,
+      event: own,
+      further: single ? file.events.filter(event => event !== own) : [],
+    });
   for (const event of single ? [] : file.events)
-    rows.push({ index, kinds: ["event"], file: file.path, start: event.start_s, stop: event.stop_s, label: event.label, score: event.score, event });
+    rows.push({
+      index,
+      kinds: ["event"],
+      file: file.path,
+      start: event.start_s,
+      stop: event.stop_s,
+      label: event.label,
+      score: event.score,
+      event,
+    });
   if (single && !own && file.events.length) rows.at(-1).kinds.push("event");
 });
 
-let sorted = { key: null, up: true }, shownRows = ROWS, shownCards = CARDS;
+let sorted = { key: null, up: true },
+  shownRows = ROWS,
+  shownCards = CARDS;
 function wanted() {
-  const words = byId("filter").value.toLowerCase().split(/\s+/).filter(Boolean), least = parseFloat(byId("least").value) || 0;
-  return (file, label, score) => (score === null || score >= least) && words.every(word => (file + " " + label).toLowerCase().includes(word));
+  const words = byId("filter").value.toLowerCase().split(/\s+/).filter(Boolean),
+    least = parseFloat(byId("least").value) || 0;
+  return (file, label, score) =>
+    (score === null || score >= least) && words.every(word => (file + " " + label).toLowerCase().includes(word));
 }
 
 function foundRows() {
-  const kind = byId("kind").value, matches = wanted();
-  return rows.filter(row => (kind === "all" || row.kinds.includes(kind))
-    && [row, ...(row.further ?? [])].some(each => matches(row.file, each.label, each.score)));
+  const kind = byId("kind").value,
+    matches = wanted();
+  return rows.filter(
+    row =>
+      (kind === "all" || row.kinds.includes(kind)) &&
+      [row, ...(row.further ?? [])].some(each => matches(row.file, each.label, each.score)),
+  );
 }
 
 function showRows(found = foundRows()) {
   found = [...found];
-  if (sorted.key) found.sort((a, b) => {
-    const [x, y] = [a[sorted.key], b[sorted.key]];
-    if (x === null || y === null) return (x === null) - (y === null);
-    return (typeof x === "number" ? x - y : x.localeCompare(y)) * (sorted.up ? 1 : -1);
-  });
+  if (sorted.key)
+    found.sort((a, b) => {
+      const [x, y] = [a[sorted.key], b[sorted.key]];
+      if (x === null || y === null) return (x === null) - (y === null);
+      return (typeof x === "number" ? x - y : x.localeCompare(y)) * (sorted.up ? 1 : -1);
+    });
   byId("rows").replaceChildren(...found.slice(0, shownRows).map(rowElement));
   byId("count").textContent = `${found.length.toLocaleString("en")} of ${rows.length.toLocaleString("en")} rows`;
   byId("more-rows").hidden = found.length <= shownRows;
 }
 
 function rowElement(row) {
-  const failed = row.kinds[0] === "failed", label = make("td", failed ? { class: "bad" } : {});
+  const failed = row.kinds[0] === "failed",
+    label = make("td", failed ? { class: "bad" } : {});
   if (!failed) label.append(dot(row.label));
   label.append(row.label);
   if (row.kinds[0] === "clip") label.append(make("span", { class: "soft" }, " whole clip"));
-  for (const event of row.further ?? []) label.append(make("br"), dot(event.label), `${event.label} `, make("span", { class: "soft" }, event.score.toFixed(3)));
-  if (failed) label.setAttribute("colspan", "4");   // a reason needs more room than a label
-  const line = make("tr", { tabindex: "0", "data-kind": row.kinds.at(-1) }, make("td", { class: "file" }, row.file),
-    ...(failed ? [label] : [...[row.start, row.stop].map(value => make("td", { class: "number" }, seconds(value))),
-      label, make("td", { class: "number" }, row.score.toFixed(3))]));
+  for (const event of row.further ?? [])
+    label.append(
+      make("br"),
+      dot(event.label),
+      `${event.label} `,
+      make("span", { class: "soft" }, event.score.toFixed(3)),
+    );
+  if (failed) label.setAttribute("colspan", "4"); // a reason needs more room than a label
+  const line = make(
+    "tr",
+    { tabindex: "0", "data-kind": row.kinds.at(-1) },
+    make("td", { class: "file" }, row.file),
+    ...(failed
+      ? [label]
+      : [
+          ...[row.start, row.stop].map(value => make("td", { class: "number" }, seconds(value))),
+          label,
+          make("td", { class: "number" }, row.score.toFixed(3)),
+        ]),
+  );
   const open = () => goTo(row.index, row.event ?? null, !failed);
   line.addEventListener("click", open);
-  line.addEventListener("keydown", key => { if (key.key === "Enter") open(); });
+  line.addEventListener("keydown", key => {
+    if (key.key === "Enter") open();
+  });
   return line;
 }
 
-function refilter() {                                               // the table, the files below it, and the events in their pictures
+function refilter() {
+  // the table, the files below it, and the events in their pictures
   const found = foundRows();
   shownRows = ROWS;
   showRows(found);
@@ -103,28 +179,47 @@ function refilter() {                                               // the table
   for (const card of cards.values()) card.filter?.();
 }
 
-for (const button of document.querySelectorAll("th button")) button.addEventListener("click", () => {
-  sorted = { key: button.dataset.key, up: sorted.key === button.dataset.key ? !sorted.up : button.dataset.key !== "score" };
-  for (const head of document.querySelectorAll("th")) head.removeAttribute("aria-sort");
-  button.closest("th").setAttribute("aria-sort", sorted.up ? "ascending" : "descending");
+for (const button of document.querySelectorAll("th button"))
+  button.addEventListener("click", () => {
+    sorted = {
+      key: button.dataset.key,
+      up: sorted.key === button.dataset.key ? !sorted.up : button.dataset.key !== "score",
+    };
+    for (const head of document.querySelectorAll("th")) head.removeAttribute("aria-sort");
+    button.closest("th").setAttribute("aria-sort", sorted.up ? "ascending" : "descending");
+    showRows();
+  });
+for (const [id, event] of [
+  ["filter", "input"],
+  ["least", "input"],
+  ["kind", "change"],
+])
+  byId(id).addEventListener(event, refilter);
+byId("more-rows").addEventListener("click", () => {
+  shownRows += ROWS;
   showRows();
 });
-for (const [id, event] of [["filter", "input"], ["least", "input"], ["kind", "change"]]) byId(id).addEventListener(event, refilter);
-byId("more-rows").addEventListener("click", () => { shownRows += ROWS; showRows(); });
 
 // pictures
 
 function waveform(peaks) {
   const width = peaks.length;
-  const top = peaks.map(([, high], x) => `${x} ${50 - high / 2}`), bottom = peaks.map(([low], x) => `${x} ${50 - low / 2 + 0.5}`).reverse();
-  return make("svg", { class: "wave", viewBox: `0 0 ${Math.max(1, width - 1)} 100`, preserveAspectRatio: "none" },
-    make("path", { d: `M${top.join("L")}L${bottom.join("L")}Z`, fill: "#7fb8e6" }));
+  const top = peaks.map(([, high], x) => `${x} ${50 - high / 2}`),
+    bottom = peaks.map(([low], x) => `${x} ${50 - low / 2 + 0.5}`).reverse();
+  return make(
+    "svg",
+    { class: "wave", viewBox: `0 0 ${Math.max(1, width - 1)} 100`, preserveAspectRatio: "none" },
+    make("path", { d: `M${top.join("L")}L${bottom.join("L")}Z`, fill: "#7fb8e6" }),
+  );
 }
 
 function curves(file) {
-  const picture = make("svg", { class: "curves", viewBox: "0 0 1000 100", preserveAspectRatio: "none" }), legend = make("div", { class: "legend" });
-  const hop = file.windows_per_point * (header.hop_s || 0), first = (header.window_s || 0) / 2 + (hop - (header.hop_s || 0)) / 2;
-  const x = i => 1000 * Math.min(first + i * hop, file.duration_s - (header.window_s || 0) / 2) / file.duration_s;   // windows' centres
+  const picture = make("svg", { class: "curves", viewBox: "0 0 1000 100", preserveAspectRatio: "none" }),
+    legend = make("div", { class: "legend" });
+  const hop = file.windows_per_point * (header.hop_s || 0),
+    first = (header.window_s || 0) / 2 + (hop - (header.hop_s || 0)) / 2;
+  // windows' centres
+  const x = i => (1000 * Math.min(first + i * hop, file.duration_s - (header.window_s || 0) / 2)) / file.duration_s;
   const stroke = { fill: "none", "vector-effect": "non-scaling-stroke" };
   if (typeof header.threshold === "number") {
     const y = 99 - 98 * header.threshold;
@@ -132,26 +227,42 @@ function curves(file) {
   }
   legend.append(make("span", {}, "score:"));
   for (const [label, points] of Object.entries(file.curves)) {
-    const y = points.map(score => 99 - 98 * score), own = style(label), pen = { stroke: own.colour, "stroke-width": "2", "stroke-dasharray": own.dash };
-    const line = points.length < 2 ? [`0,${y[0]}`, `1000,${y[0]}`] : [`0,${y[0]}`, ...y.map((value, i) => `${x(i)},${value}`), `1000,${y.at(-1)}`];
+    const y = points.map(score => 99 - 98 * score),
+      own = style(label),
+      pen = { stroke: own.colour, "stroke-width": "2", "stroke-dasharray": own.dash };
+    const line =
+      points.length < 2
+        ? [`0,${y[0]}`, `1000,${y[0]}`]
+        : [`0,${y[0]}`, ...y.map((value, i) => `${x(i)},${value}`), `1000,${y.at(-1)}`];
     picture.append(make("polyline", { points: line.join(" "), ...stroke, ...pen }));
-    legend.append(make("span", {}, make("svg", { class: "sample", viewBox: "0 0 24 8" }, make("line", { x1: 0, x2: 24, y1: 4, y2: 4, ...pen })), label));
+    legend.append(
+      make(
+        "span",
+        {},
+        make("svg", { class: "sample", viewBox: "0 0 24 8" }, make("line", { x1: 0, x2: 24, y1: 4, y2: 4, ...pen })),
+        label,
+      ),
+    );
   }
   return [picture, legend];
 }
 
 const mel = hz => Math.log(1 + hz / 700);
-function hertz(place) {                                             // of a place in the spectrogram: 0 bottom, 1 top
-  const [low, high] = header.picture.hz.map(mel), bands = header.picture.mels;
-  return 700 * (Math.exp(low + (place * bands + 0.5) * (high - low) / (bands + 1)) - 1);
+function hertz(place) {
+  // of a place in the spectrogram: 0 bottom, 1 top
+  const [low, high] = header.picture.hz.map(mel),
+    bands = header.picture.mels;
+  return 700 * (Math.exp(low + ((place * bands + 0.5) * (high - low)) / (bands + 1)) - 1);
 }
 function place(hz) {
-  const [low, high] = header.picture.hz.map(mel), bands = header.picture.mels;
-  return ((mel(hz) - low) / (high - low) * (bands + 1) - 0.5) / bands;
+  const [low, high] = header.picture.hz.map(mel),
+    bands = header.picture.mels;
+  return (((mel(hz) - low) / (high - low)) * (bands + 1) - 0.5) / bands;
 }
-const frequency = hz => hz < 1000 ? `${Math.round(hz)} Hz` : `${+(hz / 1000).toFixed(hz < 10000 ? 1 : 0)} kHz`;
+const frequency = hz => (hz < 1000 ? `${Math.round(hz)} Hz` : `${+(hz / 1000).toFixed(hz < 10000 ? 1 : 0)} kHz`);
 
-function frequencies(height) {                                      // Hz at the places that the mel scale gives them
+function frequencies(height) {
+  // Hz at the places that the mel scale gives them
   const axis = make("div", { class: "hertz" });
   let last = -Infinity;
   for (const hz of STEPS_HZ.filter(hz => place(hz) > 0 && place(hz) < 1)) {
@@ -165,13 +276,14 @@ function frequencies(height) {                                      // Hz at the
 
 function resize(label, width) {
   label.style.width = `${width}px`;
-  label.classList.toggle("tiny", width < TINY_PX);                  // a mark without a letter
+  label.classList.toggle("tiny", width < TINY_PX); // a mark without a letter
 }
 
 const measure = document.createElement("canvas").getContext("2d");
 measure.font = "11px system-ui, sans-serif";
 
-class Plot {                                                        // waveform, spectrogram, events, curves and time of a file, in step
+class Plot {
+  // waveform, spectrogram, events, curves and time of a file, in step
   constructor(file, player) {
     this.file = file;
     this.player = player;
@@ -189,7 +301,11 @@ class Plot {                                                        // waveform,
       for (const event of file.events) box.append(this.box(event));
       this.wide.append(box);
       this.spectrogram = image;
-      scale.append(make("div", { class: "beside-wave" }), this.hertz = make("div", { class: "beside-image" }), this.besideTrack = make("div"));
+      scale.append(
+        make("div", { class: "beside-wave" }),
+        (this.hertz = make("div", { class: "beside-image" })),
+        (this.besideTrack = make("div")),
+      );
     }
     this.legend = "";
     if (file.curves && file.windows > 1) {
@@ -202,46 +318,80 @@ class Plot {                                                        // waveform,
     this.element = make("div", { class: "plot" }, scale, this.strip);
     const button = (text, title, act) => {
       const made = make("button", { class: "tool", title, "aria-label": title }, text);
-      made.addEventListener("click", () => { take(this.card); act(); });
+      made.addEventListener("click", () => {
+        take(this.card);
+        act();
+      });
       return made;
     };
-    this.tools = make("div", { class: "tools plot-tools" }, button("−", "zoom out", () => this.zoom(1 / ZOOM)),
-      button("+", "zoom in", () => this.zoom(ZOOM)), button("whole", "show the whole file", () => this.zoom(0)), this.readout);
-    this.strip.addEventListener("wheel", wheel => {
-      if (!wheel.ctrlKey && !wheel.metaKey) return;                 // else the page is scrolled
-      wheel.preventDefault();
+    this.tools = make(
+      "div",
+      { class: "tools plot-tools" },
+      button("−", "zoom out", () => this.zoom(1 / ZOOM)),
+      button("+", "zoom in", () => this.zoom(ZOOM)),
+      button("whole", "show the whole file", () => this.zoom(0)),
+      this.readout,
+    );
+    this.strip.addEventListener(
+      "wheel",
+      wheel => {
+        if (!wheel.ctrlKey && !wheel.metaKey) return; // else the page is scrolled
+        wheel.preventDefault();
+        take(this.card);
+        this.zoom(wheel.deltaY < 0 ? ZOOM : 1 / ZOOM, wheel.clientX - this.strip.getBoundingClientRect().left);
+      },
+      { passive: false },
+    );
+    this.wide.addEventListener("click", click => {
       take(this.card);
-      this.zoom(wheel.deltaY < 0 ? ZOOM : 1 / ZOOM, wheel.clientX - this.strip.getBoundingClientRect().left);
-    }, { passive: false });
-    this.wide.addEventListener("click", click => { take(this.card); this.seek(this.time(click)); });
+      this.seek(this.time(click));
+    });
     this.wide.addEventListener("mousemove", move => this.tell(move));
-    this.wide.addEventListener("mouseleave", () => { this.readout.textContent = ""; });
+    this.wide.addEventListener("mouseleave", () => {
+      this.readout.textContent = "";
+    });
     if (player) {
       for (const name of ["play", "seeked", "pause", "timeupdate"]) player.addEventListener(name, () => this.follow());
       player.addEventListener("seeking", () => this.arrived(player.currentTime));
     }
   }
 
-  box(event) {                                                      // over the picture, and its label below
-    const { file } = this, own = colour(event.label), left = `left:${100 * event.start_s / file.duration_s}%`;
+  box(event) {
+    // over the picture, and its label below
+    const { file } = this,
+      own = colour(event.label),
+      left = `left:${(100 * event.start_s) / file.duration_s}%`;
     const title = `${event.label} ${event.score.toFixed(3)}, ${seconds(event.start_s)} to ${seconds(event.stop_s)} s`;
-    const box = make("div", { class: "event", style: `${left};width:${100 * (event.stop_s - event.start_s) / file.duration_s}%;`
-      + `border-color:${own};background:${own}2e` });
-    const label = make("span", { class: "label", style: `${left};background:${own};color:${ink(own)}`, title }, event.label);
+    const box = make("div", {
+      class: "event",
+      style:
+        `${left};width:${(100 * (event.stop_s - event.start_s)) / file.duration_s}%;` +
+        `border-color:${own};background:${own}2e`,
+    });
+    const label = make(
+      "span",
+      { class: "label", style: `${left};background:${own};color:${ink(own)}`, title },
+      event.label,
+    );
     this.track.append(label);
     this.boxes.push({ event, box, label, text: measure.measureText(event.label).width + 10 });
     return box;
   }
 
-  shown() {                                                         // the card is on the page: sizes are known
+  shown() {
+    // the card is on the page: sizes are known
     if (this.hertz) this.hertz.replaceChildren(frequencies(this.spectrogram.clientHeight));
     this.pxPerS = Math.max(this.fit, Math.min(FIRST_PX, FIRST_PX_PER_S * this.file.duration_s) / this.file.duration_s);
     this.filter();
   }
 
-  get fit() { return this.strip.clientWidth / this.file.duration_s; }
+  get fit() {
+    return this.strip.clientWidth / this.file.duration_s;
+  }
 
-  get width() { return this.pxPerS * this.file.duration_s; }
+  get width() {
+    return this.pxPerS * this.file.duration_s;
+  }
 
   filter() {
     const matches = wanted();
@@ -249,8 +399,12 @@ class Plot {                                                        // waveform,
     this.layout();
   }
 
-  zoom(times, at = null) {                                          // 0: the whole file; what stands at `at` px stays there
-    const most = Math.min(Math.max(MOST_PX_PER_S, MOST_TIMES * this.fit), Math.max(this.fit, MOST_PX / this.file.duration_s));
+  zoom(times, at = null) {
+    // 0: the whole file; what stands at `at` px stays there
+    const most = Math.min(
+      Math.max(MOST_PX_PER_S, MOST_TIMES * this.fit),
+      Math.max(this.fit, MOST_PX / this.file.duration_s),
+    );
     const head = (this.player?.currentTime ?? 0) * this.pxPerS - this.strip.scrollLeft;
     if (at === null) at = head > 0 && head < this.strip.clientWidth ? head : this.strip.clientWidth / 2;
     const time = (this.strip.scrollLeft + at) / this.pxPerS;
@@ -260,29 +414,36 @@ class Plot {                                                        // waveform,
   }
 
   layout() {
-    if (!this.strip.clientWidth) return;                            // not shown
+    if (!this.strip.clientWidth) return; // not shown
     this.pxPerS = Math.max(this.pxPerS, this.fit);
     this.wide.style.width = this.pxPerS > this.fit * 1.0001 ? `${this.width}px` : "100%";
-    const step = STEPS_S.find(each => each * this.pxPerS >= TICK_PX) ?? STEPS_S.at(-1), count = Math.floor(this.file.duration_s / step + 1e-9);
-    this.ticks.replaceChildren(...Array.from({ length: count + 1 }, (_, i) =>
-      make("span", { style: `left:${100 * i * step / this.file.duration_s}%` }, clock(i * step, step))));
+    const step = STEPS_S.find(each => each * this.pxPerS >= TICK_PX) ?? STEPS_S.at(-1),
+      count = Math.floor(this.file.duration_s / step + 1e-9);
+    this.ticks.replaceChildren(
+      ...Array.from({ length: count + 1 }, (_, i) =>
+        make("span", { style: `left:${(100 * i * step) / this.file.duration_s}%` }, clock(i * step, step)),
+      ),
+    );
     for (const end of [this.ticks.lastChild]) end.classList.toggle("end", this.width - count * step * this.pxPerS < 18);
-    const lanes = [];                                               // the last label in each
+    const lanes = []; // the last label in each
     for (const { event, box, label, text } of this.boxes) {
       label.hidden = box.hidden;
       if (box.hidden) continue;
-      const left = event.start_s * this.pxPerS, extent = (event.stop_s - event.start_s) * this.pxPerS;
-      const width = Math.max(extent, text), start = Math.max(0, Math.min(left, this.width - width));    // whole at the file's end, too
+      const left = event.start_s * this.pxPerS,
+        extent = (event.stop_s - event.start_s) * this.pxPerS;
+      const width = Math.max(extent, text),
+        start = Math.max(0, Math.min(left, this.width - width)); // whole at the file's end, too
       let lane = lanes.findIndex(last => last.right <= start);
       if (lane < 0) lane = lanes.length;
-      if (lane === LANES) {                                         // too many at a time: the earliest is cut; its tooltip says all
-        lane = lanes.reduce((best, last, i) => last.start < lanes[best].start ? i : best, 0);
+      if (lane === LANES) {
+        // too many at a time: the earliest is cut; its tooltip says all
+        lane = lanes.reduce((best, last, i) => (last.start < lanes[best].start ? i : best), 0);
         resize(lanes[lane].label, Math.max(2, start - lanes[lane].start - 1));
       }
       box.classList.toggle("narrow", extent < NARROW_PX);
       box.classList.toggle("entire", extent > 0.999 * this.width);
       label.style.top = `${lane * LANE_PX + 1}px`;
-      label.style.left = `${100 * start / this.width}%`;
+      label.style.left = `${(100 * start) / this.width}%`;
       resize(label, width - 1);
       lanes[lane] = { start, right: start + width, label };
     }
@@ -292,18 +453,27 @@ class Plot {                                                        // waveform,
 
   time(mouse) {
     const frame = this.wide.getBoundingClientRect();
-    return Math.max(0, (mouse.clientX - frame.left) / frame.width * this.file.duration_s);
+    return Math.max(0, ((mouse.clientX - frame.left) / frame.width) * this.file.duration_s);
   }
 
   tell(mouse) {
-    const time = this.time(mouse), frame = this.spectrogram?.getBoundingClientRect(), up = frame ? (frame.bottom - mouse.clientY) / frame.height : -1;
-    const here = this.boxes.filter(({ event, box }) => !box.hidden && event.start_s <= time && time < event.stop_s).map(({ event }) => event);
-    this.readout.textContent = [clock(time, 0.01), ...(up >= 0 && up <= 1 ? [frequency(hertz(up))] : []),
-      ...here.map(event => `${event.label} ${event.score.toFixed(3)}`)].join("  ·  ");
+    const time = this.time(mouse),
+      frame = this.spectrogram?.getBoundingClientRect(),
+      up = frame ? (frame.bottom - mouse.clientY) / frame.height : -1;
+    const here = this.boxes
+      .filter(({ event, box }) => !box.hidden && event.start_s <= time && time < event.stop_s)
+      .map(({ event }) => event);
+    this.readout.textContent = [
+      clock(time, 0.01),
+      ...(up >= 0 && up <= 1 ? [frequency(hertz(up))] : []),
+      ...here.map(event => `${event.label} ${event.score.toFixed(3)}`),
+    ].join("  ·  ");
   }
 
-  arrived(time) {                                                   // somewhere else than in the event one is at
-    const { index } = this.card, event = at?.index === index ? at.event : null;
+  arrived(time) {
+    // somewhere else than in the event one is at
+    const { index } = this.card,
+      event = at?.index === index ? at.event : null;
     if (!event || time < event.start_s - 0.1 || time > event.stop_s + 0.1) at = { index, time };
   }
 
@@ -314,14 +484,17 @@ class Plot {                                                        // waveform,
   }
 
   move(time, into = false) {
-    this.head.style.left = `${Math.min(100, 100 * time / this.file.duration_s)}%`;
-    const x = time * this.pxPerS, { scrollLeft, clientWidth } = this.strip;
+    this.head.style.left = `${Math.min(100, (100 * time) / this.file.duration_s)}%`;
+    const x = time * this.pxPerS,
+      { scrollLeft, clientWidth } = this.strip;
     if (x < scrollLeft || x > scrollLeft + clientWidth * (into ? 0.9 : 1)) this.strip.scrollLeft = x - clientWidth / 4;
   }
 
   follow() {
-    const { player } = this, end = ends.get(player);
-    if (end && (player.currentTime < end.start - 0.1 || player.currentTime > end.stop + 0.5)) ends.delete(player);   // somebody went elsewhere
+    const { player } = this,
+      end = ends.get(player);
+    if (end && (player.currentTime < end.start - 0.1 || player.currentTime > end.stop + 0.5))
+      ends.delete(player); // somebody went elsewhere
     else if (end && !player.paused && player.currentTime >= end.stop) {
       ends.delete(player);
       player.pause();
@@ -335,10 +508,12 @@ class Plot {                                                        // waveform,
 
 // files
 
-const cards = new Map();                                            // by the file's place
+const cards = new Map(); // by the file's place
 function card(index) {
   if (cards.has(index)) return cards.get(index);
-  const file = files[index], element = make("article", { id: `file-${index}` }, make("h2", {}, file.path)), made = { index, file, element };
+  const file = files[index],
+    element = make("article", { id: `file-${index}` }, make("h2", {}, file.path)),
+    made = { index, file, element };
   cards.set(index, made);
   const later = [...cards.keys()].filter(key => key > index);
   byId("cards").insertBefore(element, later.length ? cards.get(Math.min(...later)).element : null);
@@ -346,13 +521,31 @@ function card(index) {
     element.append(make("p", { class: "bad" }, file.problem), make("p", {}, file.fix));
     return made;
   }
-  element.append(make("p", { class: "meta" }, `${seconds(file.duration_s)} s, ${file.windows} window${file.windows > 1 ? "s" : ""}, `
-    + `${file.events.length} event${file.events.length === 1 ? "" : "s"}${file.audio_note ? "; " + file.audio_note : ""}`));
-  element.append(make("div", { class: "chips" }, ...file.labels.map(({ label, score }) => make("span", { class: "chip" }, dot(label), `${label} ${score.toFixed(3)}`))));
+  element.append(
+    make(
+      "p",
+      { class: "meta" },
+      `${seconds(file.duration_s)} s, ${file.windows} window${file.windows > 1 ? "s" : ""}, ` +
+        `${file.events.length} event${file.events.length === 1 ? "" : "s"}` +
+        (file.audio_note ? `; ${file.audio_note}` : ""),
+    ),
+  );
+  element.append(
+    make(
+      "div",
+      { class: "chips" },
+      ...file.labels.map(({ label, score }) =>
+        make("span", { class: "chip" }, dot(label), `${label} ${score.toFixed(3)}`),
+      ),
+    ),
+  );
   const player = file.audio ? make("audio", { controls: "", preload: "metadata", src: file.audio }) : null;
   if (player) {
     element.append(player);
-    player.addEventListener("play", () => { take(made); pauseOthers(player); });
+    player.addEventListener("play", () => {
+      take(made);
+      pauseOthers(player);
+    });
   }
   const plot = new Plot(file, player);
   Object.assign(made, { player, plot, filter: () => plot.filter() });
@@ -363,18 +556,25 @@ function card(index) {
 }
 
 function showCards(found = foundRows()) {
-  const matching = [...new Set(found.map(row => row.index))].sort((a, b) => a - b), now = new Set(matching.slice(0, shownCards));
+  const matching = [...new Set(found.map(row => row.index))].sort((a, b) => a - b),
+    now = new Set(matching.slice(0, shownCards));
   for (const [index, { element }] of cards) element.hidden = !now.has(index);
   for (const index of now) card(index);
   byId("more-cards").hidden = matching.length <= shownCards;
 }
-byId("more-cards").addEventListener("click", () => { shownCards += CARDS; showCards(); });
-window.addEventListener("resize", () => { for (const { plot } of cards.values()) plot?.layout(); });
+byId("more-cards").addEventListener("click", () => {
+  shownCards += CARDS;
+  showCards();
+});
+window.addEventListener("resize", () => {
+  for (const { plot } of cards.values()) plot?.layout();
+});
 
 // playing
 
-let current = null, at = null;                                      // the file that keys act on; where in which file one is
-const ends = new Map();                                             // player -> the event at whose end it pauses
+let current = null,
+  at = null; // the file that keys act on; where in which file one is
+const ends = new Map(); // player -> the event at whose end it pauses
 
 function take(made) {
   current?.element.classList.remove("current");
@@ -387,7 +587,8 @@ function pauseOthers(player) {
 }
 
 function goTo(index, event, play) {
-  const made = card(index), { player, plot } = made;
+  const made = card(index),
+    { player, plot } = made;
   made.element.hidden = false;
   take(made);
   at = { index, time: event?.start_s ?? 0, event };
@@ -399,45 +600,78 @@ function goTo(index, event, play) {
     if (event) ends.set(player, { start: event.start_s, stop: event.stop_s });
     else ends.delete(player);
     player.currentTime = event?.start_s ?? 0;
-    player.play().catch(() => {});                                  // what can't be played says so in its controls
+    player.play().catch(() => {}); // what can't be played says so in its controls
   };
-  if (player.readyState > 0) begin(); else { player.addEventListener("loadedmetadata", begin, { once: true }); player.load(); }
+  if (player.readyState > 0) begin();
+  else {
+    player.addEventListener("loadedmetadata", begin, { once: true });
+    player.load();
+  }
 }
 
-function step(direction) {                                          // to the next event that the filter leaves, or the one before
+function step(direction) {
+  // to the next event that the filter leaves, or the one before
   const matches = wanted();
-  const all = files.flatMap((file, index) => file.problem ? [] : file.events.filter(event => matches(file.path, event.label, event.score))
-    .map(event => ({ index, event })));
+  const all = files.flatMap((file, index) =>
+    file.problem
+      ? []
+      : file.events.filter(event => matches(file.path, event.label, event.score)).map(event => ({ index, event })),
+  );
   let next = all.findIndex(({ event }) => event === at?.event);
   if (next >= 0) next += direction;
   else {
-    const before = ({ index, event }) => at !== null && (index < at.index || index === at.index && event.start_s <= at.time);
+    const before = ({ index, event }) =>
+      at !== null && (index < at.index || (index === at.index && event.start_s <= at.time));
     next = all.filter(before).length - (direction < 0 ? 1 : 0);
   }
   if (all[next]) goTo(all[next].index, all[next].event, true);
 }
 
 function toggle() {
-  const made = current ?? [...cards.values()].sort((a, b) => a.index - b.index).find(each => each.player && !each.element.hidden);
+  const made =
+    current ?? [...cards.values()].sort((a, b) => a.index - b.index).find(each => each.player && !each.element.hidden);
   if (!made?.player) return;
   take(made);
-  if (made.player.paused) made.player.play().catch(() => {}); else made.player.pause();
+  if (made.player.paused) made.player.play().catch(() => {});
+  else made.player.pause();
 }
 
 const zoomed = times => (current ?? cards.get(Math.min(...cards.keys())))?.plot?.zoom(times);
-const KEYS = { " ": toggle, ArrowLeft: () => step(-1), ArrowRight: () => step(1), "+": () => zoomed(ZOOM), "=": () => zoomed(ZOOM),
-  "-": () => zoomed(1 / ZOOM), "0": () => zoomed(0) };
-document.addEventListener("keydown", key => {                       // before a player or a picture takes them for itself
-  const { tagName } = key.target;
-  if (key.ctrlKey || key.metaKey || key.altKey || ["INPUT", "SELECT", "TEXTAREA"].includes(tagName) || !Object.hasOwn(KEYS, key.key)) return;
-  if (tagName === "BUTTON" && key.key === " ") return;
-  key.preventDefault();
-  key.stopPropagation();
-  KEYS[key.key]();
-}, { capture: true });
+const KEYS = {
+  " ": toggle,
+  ArrowLeft: () => step(-1),
+  ArrowRight: () => step(1),
+  "+": () => zoomed(ZOOM),
+  "=": () => zoomed(ZOOM),
+  "-": () => zoomed(1 / ZOOM),
+  0: () => zoomed(0),
+};
+document.addEventListener(
+  "keydown",
+  key => {
+    // before a player or a picture takes them for itself
+    const { tagName } = key.target;
+    if (
+      key.ctrlKey ||
+      key.metaKey ||
+      key.altKey ||
+      ["INPUT", "SELECT", "TEXTAREA"].includes(tagName) ||
+      !Object.hasOwn(KEYS, key.key)
+    )
+      return;
+    if (tagName === "BUTTON" && key.key === " ") return;
+    key.preventDefault();
+    key.stopPropagation();
+    KEYS[key.key]();
+  },
+  { capture: true },
+);
 
-byId("about").textContent = `${files.length.toLocaleString("en")} file${files.length === 1 ? "" : "s"}, model ${header.model}, `
-  + (header.window_s ? `windows of ${header.window_s.toFixed(3)} s every ${header.hop_s.toFixed(3)} s` : "each file in one pass");
+byId("about").textContent =
+  `${files.length.toLocaleString("en")} file${files.length === 1 ? "" : "s"}, model ${header.model}, ` +
+  (header.window_s
+    ? `windows of ${header.window_s.toFixed(3)} s every ${header.hop_s.toFixed(3)} s`
+    : "each file in one pass");
 byId("note").textContent = header.note;
 showCards();
 showRows();

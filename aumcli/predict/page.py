@@ -42,7 +42,8 @@ def write_page(path: Path, header: dict, records: Iterable[dict], files: Mapping
     before, after = html.replace("@HASH@", digest).split("@DATA@")
     room = PAGE_MB * 2**20
     with atomic_path(path) as temporary, open(temporary, "w", encoding="utf-8", newline="") as page:
-        page.write(before + '{"header":' + _escaped({**header, "note": NOTE, "picture": _scale(header["sample_rate_hz"])}) + ',"files":[')
+        about = {**header, "note": NOTE, "picture": _scale(header["sample_rate_hz"])}
+        page.write(before + '{"header":' + _escaped(about) + ',"files":[')
         for number, record in enumerate(records):
             shown = {key: value for key, value in record.items() if key not in ("embedding", "first_window")}
             if "problem" not in record:

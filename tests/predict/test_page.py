@@ -163,7 +163,10 @@ def many_events(tmp_path, trained, monkeypatch, capsys):
     rate_hz, parts = 8000, []
     for hz in (300, 2000, None, 2000, 300, None) * 2:
         wave = 0.05 * rng.standard_normal(int(1.5 * rate_hz))
-        parts += [wave + (0.3 * np.sin(2 * np.pi * hz * np.arange(len(wave)) / rate_hz) if hz else 0), np.zeros(rate_hz)]
+        parts += [
+            wave + (0.3 * np.sin(2 * np.pi * hz * np.arange(len(wave)) / rate_hz) if hz else 0),
+            np.zeros(rate_hz),
+        ]
     Path("in").mkdir()
     soundfile.write("in/all.wav", np.concatenate(parts), rate_hz)
     sound(Path("in/short.wav"), 300.0)
@@ -175,7 +178,11 @@ def many_events(tmp_path, trained, monkeypatch, capsys):
 
 
 def page_data(page):
-    return json.loads(re.search(r'<script type="application/json" id="data">(.*?)</script>', page.read_text(encoding="utf-8"), re.S)[1])
+    return json.loads(
+        re.search(r'<script type="application/json" id="data">(.*?)</script>', page.read_text(encoding="utf-8"), re.S)[
+            1
+        ]
+    )
 
 
 ALL = "document.querySelector('#file-0')"
@@ -191,8 +198,9 @@ def keys(browser, *names):
 def measured(browser):
     """Widths in px of what shall be in step, the places of events over their times, and the axis."""
     return browser.execute_script(f"""
-        const card = {ALL}, width = name => card.querySelector(name).getBoundingClientRect().width, wide = card.querySelector('.wide');
-        const boxes = [...card.querySelectorAll('.event')].map(box => box.getBoundingClientRect().left - wide.getBoundingClientRect().left);
+        const card = {ALL}, frame = element => element.getBoundingClientRect();
+        const width = name => frame(card.querySelector(name)).width, left = frame(card.querySelector('.wide')).left;
+        const boxes = [...card.querySelectorAll('.event')].map(box => frame(box).left - left);
         return {{wide: width('.wide'), image: width('img'), wave: width('.wave'), curves: width('.curves'), boxes,
                  ticks: [...card.querySelectorAll('.axis span')].map(each => [each.innerText, parseFloat(each.style.left)])}}""")
 
@@ -200,7 +208,11 @@ def measured(browser):
 def test_curves_of_all_classes_with_events(many_events):
     recording = page_data(many_events)["files"][0]
     heard = {event["label"] for event in recording["events"]}
-    assert heard == {"high", "hiss", "low"} and heard <= set(recording["curves"]) and recording["classes"] == {"high": 0, "hiss": 1, "low": 2}
+    assert (
+        heard == {"high", "hiss", "low"}
+        and heard <= set(recording["curves"])
+        and recording["classes"] == {"high": 0, "hiss": 1, "low": 2}
+    )
 
 
 def test_time_is_zoomed_with_all_in_step(many_events, browser):
@@ -216,7 +228,9 @@ def test_time_is_zoomed_with_all_in_step(many_events, browser):
         starts = [event["start_s"] for event in recording["events"]]
         assert found["boxes"] == pytest.approx([start / duration * found["wide"] for start in starts], abs=1.5)
         times = [60 * int(text.split(":")[0]) + float(text.split(":")[1]) for text, _ in found["ticks"]]
-        assert [left for _, left in found["ticks"]] == pytest.approx([100 * time / duration for time in times], abs=1e-3)
+        assert [left for _, left in found["ticks"]] == pytest.approx(
+            [100 * time / duration for time in times], abs=1e-3
+        )
         (step,) = {round(after - before, 3) for before, after in zip(times, times[1:])}
         assert step in (0.1, 0.2, 0.5, 1, 2, 5, 10, 15, 30, 60) and 64 <= step / duration * found["wide"]
         return found["wide"], step
@@ -225,19 +239,20 @@ def test_time_is_zoomed_with_all_in_step(many_events, browser):
     assert first_step == 2 and measured(browser)["ticks"][1][0] == "0:02"
     keys(browser, "+", "+", "+")
     closer, closer_step = in_step()
-    assert closer == pytest.approx(first * 1.5 ** 3, rel=0.01) and closer_step < first_step
+    assert closer == pytest.approx(first * 1.5**3, rel=0.01) and closer_step < first_step
     browser.find_element("css selector", "#file-0 [title='zoom out']").click()
     assert in_step()[0] == pytest.approx(closer / 1.5, rel=0.01)
     keys(browser, "0")
     assert in_step()[0] == pytest.approx(first, rel=0.01)
     anchor = f"""(() => {{ const strip = {ALL}.querySelector('.strip'), frame = strip.getBoundingClientRect();
-        const time = () => (strip.scrollLeft + 200) / {ALL}.querySelector('.wide').getBoundingClientRect().width, before = time();
-        const wheel = ctrlKey => strip.dispatchEvent(new WheelEvent('wheel', {{deltaY: -100, ctrlKey, clientX: frame.left + 200, bubbles: true, cancelable: true}}));
+        const time = () => (strip.scrollLeft + 200) / {ALL}.querySelector('.wide').getBoundingClientRect().width;
+        const before = time(), how = {{deltaY: -100, clientX: frame.left + 200, bubbles: true, cancelable: true}};
+        const wheel = ctrlKey => strip.dispatchEvent(new WheelEvent('wheel', {{ctrlKey, ...how}}));
         return [wheel(false), wheel(true), before, time()] }})()"""
     unprevented, taken, before, after = browser.execute_script("return " + anchor)
-    assert unprevented and not taken and in_step()[0] > first * 1.4                  # without Ctrl the wheel scrolls the page
-    assert after == pytest.approx(before, abs=0.002)                                 # what is under the pointer stays there
-    ActionChains(browser).key_down(Keys.CONTROL).send_keys("0").key_up(Keys.CONTROL).perform()     # the browser's own key
+    assert unprevented and not taken and in_step()[0] > first * 1.4  # without Ctrl the wheel scrolls the page
+    assert after == pytest.approx(before, abs=0.002)  # what is under the pointer stays there
+    ActionChains(browser).key_down(Keys.CONTROL).send_keys("0").key_up(Keys.CONTROL).perform()  # the browser's own key
     assert in_step()[0] > first * 1.4
 
 
@@ -252,7 +267,7 @@ def test_keys_play_and_events_stop_at_their_end(many_events, browser):
     keys(browser, Keys.SPACE)
     assert wait(browser, f"{PLAYER}.paused")
 
-    browser.find_element("css selector", "#filter").send_keys("all.wav")             # keys typed there are text
+    browser.find_element("css selector", "#filter").send_keys("all.wav")  # keys typed there are text
     browser.execute_script("document.activeElement.blur()")
     browser.execute_script(f"{PLAYER}.currentTime = 0")
     wait(browser, f"!{PLAYER}.seeking")
@@ -264,12 +279,16 @@ def test_keys_play_and_events_stop_at_their_end(many_events, browser):
         wait(browser, f"!{PLAYER}.paused && {PLAYER}.currentTime >= {start} && {PLAYER}.currentTime < {stop}")
         visited.append(start)
     assert len(set(visited)) == 3
-    assert wait(browser, f"{PLAYER}.paused")                                         # by itself
+    assert wait(browser, f"{PLAYER}.paused")  # by itself
     assert browser.execute_script(f"return {PLAYER}.currentTime") == pytest.approx(stop, abs=0.06)
 
-    browser.find_element("css selector", "#file-0 audio").send_keys(Keys.ARROW_RIGHT)        # not the player's own seeking
-    wait(browser, f"!{PLAYER}.paused && {PLAYER}.currentTime >= {later[2]['start_s']} && {PLAYER}.currentTime < {later[2]['stop_s']}")
-    browser.execute_script(f"{PLAYER}.currentTime = 0")                              # who goes elsewhere is not stopped
+    browser.find_element("css selector", "#file-0 audio").send_keys(Keys.ARROW_RIGHT)  # not the player's own seeking
+    wait(
+        browser,
+        f"!{PLAYER}.paused && {PLAYER}.currentTime >= {later[2]['start_s']} "
+        f"&& {PLAYER}.currentTime < {later[2]['stop_s']}",
+    )
+    browser.execute_script(f"{PLAYER}.currentTime = 0")  # who goes elsewhere is not stopped
     wait(browser, f"!{PLAYER}.paused && {PLAYER}.currentTime > 0.2 && {PLAYER}.currentTime < 5")
 
     row = browser.find_elements("css selector", "#rows tr[data-kind=event]")[0]
@@ -285,7 +304,11 @@ def test_the_filter_acts_on_the_pictures_and_a_short_clip_is_there_once(many_eve
     files = page_data(many_events)["files"]
     shown = "[...document.querySelectorAll('.{}')].filter(each => each.getBoundingClientRect().width > 0).length"
     events = [event for file in files for event in file["events"]]
-    assert browser.execute_script("return " + shown.format("event")) == browser.execute_script("return " + shown.format("label")) == len(events)
+    assert (
+        browser.execute_script("return " + shown.format("event"))
+        == browser.execute_script("return " + shown.format("label"))
+        == len(events)
+    )
     names = [Path(name).name for name in column(browser, 0)]
     assert names.count("short.wav") == names.count("tone.wav") == 1 and len(files[1]["events"]) == 1
 
@@ -294,11 +317,17 @@ def test_the_filter_acts_on_the_pictures_and_a_short_clip_is_there_once(many_eve
     hiss = [event for event in files[0]["events"] if event["label"] == "hiss"]
     for name in ("event", "label"):
         assert browser.execute_script("return " + shown.format(name)) == len(hiss) > 0
-    assert browser.execute_script("return [...document.querySelectorAll('article')].filter(each => !each.hidden).length") == 1
+    assert (
+        browser.execute_script("return [...document.querySelectorAll('article')].filter(each => !each.hidden).length")
+        == 1
+    )
     search.clear()
     search.send_keys(" ")
     least = sorted(event["score"] for event in events)[len(events) // 2]
-    browser.execute_script("const box = document.querySelector('#least'); box.value = arguments[0]; box.dispatchEvent(new Event('input'))", least)
+    browser.execute_script(
+        "const box = document.querySelector('#least'); box.value = arguments[0]; box.dispatchEvent(new Event('input'))",
+        least,
+    )
     expected = sum(event["score"] >= least for event in events)
     assert browser.execute_script("return " + shown.format("label")) == expected < len(events)
     assert all(float(score) >= round(least, 3) for score in column(browser, 4))
@@ -306,17 +335,28 @@ def test_the_filter_acts_on_the_pictures_and_a_short_clip_is_there_once(many_eve
 
 def test_labels_are_whole_or_have_a_tooltip_and_colours_stay(many_events, browser):
     browser.get(many_events.as_uri())
-    labels = "[...document.querySelectorAll('.label')].map(each => [each.innerText, each.title, each.scrollWidth <= each.clientWidth])"
-    found = browser.execute_script("return " + labels)
-    assert found and all(title.startswith(f"{label} 0.") or title.startswith(f"{label} 1.") for label, title, _ in found)
+    found = browser.execute_script(
+        "return [...document.querySelectorAll('.label')].map(each => "
+        "[each.innerText, each.title, each.scrollWidth <= each.clientWidth])"
+    )
+    assert found and all(
+        title.startswith(f"{label} 0.") or title.startswith(f"{label} 1.") for label, title, _ in found
+    )
     assert all(whole for *_, whole in found)
 
     def colours():
-        return {tuple(pair) for pair in browser.execute_script("return [...document.querySelectorAll('.chip')].map("
-                                                               "each => [each.innerText.split(' ')[0], each.firstChild.style.background])")}
+        return {
+            tuple(pair)
+            for pair in browser.execute_script(
+                "return [...document.querySelectorAll('.chip')].map("
+                "each => [each.innerText.split(' ')[0], each.firstChild.style.background])"
+            )
+        }
 
     first = colours()
-    assert len(first) == 3 == len({label for label, _ in first}) == len({colour for _, colour in first})     # one each, in all files
+    assert (
+        len(first) == 3 == len({label for label, _ in first}) == len({colour for _, colour in first})
+    )  # one each, in all files
     browser.get((many_events.parent / "other.html").as_uri())
     assert colours() == first
 
@@ -332,10 +372,15 @@ def test_the_frequency_axis_is_where_the_picture_has_the_tone(many_events, brows
     samples, rate_hz = soundfile.read("in/tone.wav")
     hz = np.fft.rfftfreq(len(samples), 1 / rate_hz)[np.argmax(np.abs(np.fft.rfft(samples)))]
     picture = imread(io.BytesIO(base64.b64decode(tone["picture"].split(",")[1])))
-    row = len(picture) - 1 - int(np.argmax(picture[..., :3].sum((1, 2))))            # from the bottom
-    assert browser.execute_script("return place(arguments[0])", float(hz)) * len(picture) == pytest.approx(row + 0.5, abs=1)
+    row = len(picture) - 1 - int(np.argmax(picture[..., :3].sum((1, 2))))  # from the bottom
+    assert browser.execute_script("return place(arguments[0])", float(hz)) * len(picture) == pytest.approx(
+        row + 0.5, abs=1
+    )
     assert browser.execute_script("return hertz(place(1234))") == pytest.approx(1234)
-    ticks = browser.execute_script("return [...document.querySelectorAll('#file-0 .hertz span')].map(each => [each.innerText, parseFloat(each.style.bottom)])")
+    ticks = browser.execute_script(
+        "return [...document.querySelectorAll('#file-0 .hertz span')].map("
+        "each => [each.innerText, parseFloat(each.style.bottom)])"
+    )
     assert {"500 Hz", "1 kHz", "2 kHz"} <= {text for text, _ in ticks}
     for text, bottom in ticks:
         number, unit = text.split()
