@@ -371,7 +371,7 @@ class Plot {
     const label = make(
       "span",
       { class: "label", style: `${left};background:${own};color:${ink(own)}`, title },
-      event.label,
+      make("b", {}, event.label),
     );
     this.track.append(label);
     this.boxes.push({ event, box, label, text: measure.measureText(event.label).width + 10 });

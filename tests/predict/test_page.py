@@ -344,6 +344,18 @@ def test_labels_are_whole_or_have_a_tooltip_and_colours_stay(many_events, browse
     )
     assert all(whole for *_, whole in found)
 
+    label, place = browser.execute_script(f"""
+        for (let i = 0; i < 20; i++) zoomed(1.5);
+        const strip = {ALL}.querySelector('.strip'), bar = {ALL}.querySelector('.label');
+        strip.scrollLeft = bar.offsetLeft + bar.offsetWidth / 2;
+        const text = bar.firstChild.getBoundingClientRect(), frame = strip.getBoundingClientRect();
+        {ALL}.querySelector('.wide').dispatchEvent(new MouseEvent('mousemove', {{
+            clientX: text.left, clientY: {ALL}.querySelector('img').getBoundingClientRect().bottom - 1}}));
+        return [bar.innerText, text.left - frame.left]""")
+    assert 0 <= place < 20                                      # the name of a long event is seen wherever one is in it
+    readout = browser.find_element("css selector", "#file-0 .readout").text
+    assert re.match(r"0:\d\d\.\d\d ", readout) and " Hz" in readout and f"{label} 0." in readout
+
     def colours():
         return {
             tuple(pair)
