@@ -335,6 +335,8 @@ def join(outputs: Outputs, emit: Callable[[str], None] = print, say: Callable[[s
     """
     if outputs.anchor is None:
         raise AumError("--join needs the --out that the processes were given", fix="add it")
+    if outputs.keeps_windows:
+        raise AumError("parts of several processes hold no windows", fix="leave out --scores and --embed-windows")
     formats.check_format(outputs.kind, outputs.out, 1)
     header, records, paths = read_parts(outputs.anchor)
     write_outputs(outputs, header, records, emit, say)

@@ -268,6 +268,8 @@ def test_several_processes_are_refused(predict, rec, monkeypatch):
     monkeypatch.setenv("WORLD_SIZE", "2")
     result = predict(rec, "--scores", "s.parquet", "--out", "r.json")
     assert result.code == 2 and "2 processes" in result.err
+    result = predict("--join", "--scores", "s.parquet", "--out", "r.json")
+    assert result.code == 2 and "--scores" in result.err
 
 
 def test_a_missing_package_names_the_extra(predict, rec, monkeypatch):
