@@ -32,13 +32,21 @@ class _Commands(TyperGroup):
 
 
 app = typer.Typer(
-    name="aum", cls=_Commands, no_args_is_help=True, pretty_exceptions_enable=False,
+    name="aum",
+    cls=_Commands,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
-    help="Audio classification with Audio Mamba: prepare data, train, evaluate, predict, compare.")
+    help="Audio classification with Audio Mamba: prepare data, train, evaluate, predict, compare.",
+)
 
 Device = Annotated[str, typer.Option(help="cpu, cuda, cuda:1, mps or auto (a GPU where there is one)")]
-Threads = Annotated[int | None, typer.Option(min=1, help="threads that compute (default: the cores, or OMP_NUM_THREADS)")]
-Channel = Annotated[str, typer.Option(help="of stereo and more: mean, left, right, a number from 1, or max (the loudest)")]
+Threads = Annotated[
+    int | None, typer.Option(min=1, help="threads that compute (default: the cores, or OMP_NUM_THREADS)")
+]
+Channel = Annotated[
+    str, typer.Option(help="of stereo and more: mean, left, right, a number from 1, or max (the loudest)")
+]
 LONG, OUTPUT, SPEED, PAPER = "Long sounds", "Output", "Speed", "The paper's tables"
 Json = Annotated[bool, typer.Option("--json", help="print the result as JSON")]
 
@@ -62,26 +70,47 @@ def _show_version(wanted: bool) -> None:
 
 
 @app.callback()
-def _options(version: Annotated[bool, typer.Option("--version", callback=_show_version, is_eager=True,
-                                                   help="show the version and end")] = False) -> None:
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="show the version and end")
+    ] = False,
+) -> None:
     """Audio classification with Audio Mamba: prepare data, train, evaluate, predict, compare."""
 
 
 @app.command()
 def prepare(
     corpus: Annotated[str, typer.Argument(help=CORPORA)],
-    folder: Annotated[Path | None, typer.Argument(help="your sounds: for `folder` one sub-folder per class, for `csv` the table, "
-                                                  "for `ast-json` the folder of the lists; else as --source")] = None,
+    folder: Annotated[
+        Path | None,
+        typer.Argument(
+            help="your sounds: for `folder` one sub-folder per class, for `csv` the table, "
+            "for `ast-json` the folder of the lists; else as --source"
+        ),
+    ] = None,
     out: Annotated[Path | None, typer.Option("--out", "-o", help="where to (default: data/CORPUS)")] = None,
-    source: Annotated[Path | None, typer.Option(help="archive or folder to take the sounds from, instead of downloading")] = None,
-    annotations: Annotated[Path | None, typer.Option(help="the corpus's tables, or their folder (default: with the sounds)")] = None,
-    split: Annotated[str | None, typer.Option(help="percent of train/val/test, such as 80/10/10; 0/0/100: a test set only")] = None,
-    set_: Annotated[list[str] | None, typer.Option(
-        "--set", help="what only some corpora have: val=5, audioset's train=full, csv's label=COLUMN; group=, what stays in one split: "
-                      "csv's column, folder's `folder`, pattern or table; keep=silent, keep=loud: such clips too; repeatable")] = None,
+    source: Annotated[
+        Path | None, typer.Option(help="archive or folder to take the sounds from, instead of downloading")
+    ] = None,
+    annotations: Annotated[
+        Path | None, typer.Option(help="the corpus's tables, or their folder (default: with the sounds)")
+    ] = None,
+    split: Annotated[
+        str | None, typer.Option(help="percent of train/val/test, such as 80/10/10; 0/0/100: a test set only")
+    ] = None,
+    set_: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set",
+            help="what only some corpora have: val=5, audioset's train=full, csv's label=COLUMN; group=, what stays in one split: "
+            "csv's column, folder's `folder`, pattern or table; keep=silent, keep=loud: such clips too; repeatable",
+        ),
+    ] = None,
     seed: Annotated[int, typer.Option(help="chooses among random splits or sounds")] = 0,
     workers: Annotated[int | None, typer.Option(help="threads that open clips (default: the cores)")] = None,
-    strict: Annotated[bool, typer.Option("--strict/--keep-going", help="stop at unusable files, or leave them out")] = False,
+    strict: Annotated[
+        bool, typer.Option("--strict/--keep-going", help="stop at unusable files, or leave them out")
+    ] = False,
     shards: Annotated[bool, typer.Option("--shards", help="also write tar files that training can stream")] = False,
     channel: Channel = "mean",
     as_json: Json = False,
@@ -94,12 +123,27 @@ def prepare(
 
     check_folder(out)
     if folder is not None and source is not None:
-        raise AumError("both a folder and --source were given", fix="give one of them; tables that lie elsewhere: --annotations")
+        raise AumError(
+            "both a folder and --source were given", fix="give one of them; tables that lie elsewhere: --annotations"
+        )
     try:
-        report = prepare_corpus(corpus, out, source=source or folder, split=split, seed=seed, strict=strict, annotations=annotations,
-                                settings=set_ or [], workers=workers, shards=shards, channel=channel)
+        report = prepare_corpus(
+            corpus,
+            out,
+            source=source or folder,
+            split=split,
+            seed=seed,
+            strict=strict,
+            annotations=annotations,
+            settings=set_ or [],
+            workers=workers,
+            shards=shards,
+            channel=channel,
+        )
     except KeyboardInterrupt:
-        raise AumError("stopped; what was opened is remembered", fix="go on with the same command", exit_code=130) from None
+        raise AumError(
+            "stopped; what was opened is remembered", fix="go on with the same command", exit_code=130
+        ) from None
     _print_json(asdict(report)) if as_json else print_prepared(report)
     raise typer.Exit(1 if report.failures else 0)
 
@@ -107,15 +151,27 @@ def prepare(
 @app.command()
 def train(
     recipe: Annotated[str, typer.Option(help="a recipe's name (aum info recipes) or a .toml file")] = "quickstart",
-    data: Annotated[str | None, typer.Option(help="prepared data, or the URL of its shards (default: data/<the recipe's corpus>)")] = None,
-    out: Annotated[Path | None, typer.Option("--out", "-o", help="the run's folder (default: runs/<recipe or data>)")] = None,
-    set_: Annotated[list[str] | None, typer.Option("--set", help="change a value: --set train.epochs=5; repeatable")] = None,
-    init: Annotated[Path | None, typer.Option(help="start from a checkpoint, a run or a model instead of fresh weights")] = None,
+    data: Annotated[
+        str | None, typer.Option(help="prepared data, or the URL of its shards (default: data/<the recipe's corpus>)")
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", help="the run's folder (default: runs/<recipe or data>)")
+    ] = None,
+    set_: Annotated[
+        list[str] | None, typer.Option("--set", help="change a value: --set train.epochs=5; repeatable")
+    ] = None,
+    init: Annotated[
+        Path | None, typer.Option(help="start from a checkpoint, a run or a model instead of fresh weights")
+    ] = None,
     seed: Annotated[int | None, typer.Option(help="decides every random draw (default: the recipe's, 0)")] = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="say what would happen and what it needs; write nothing")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="say what would happen and what it needs; write nothing")
+    ] = False,
     resume: Annotated[bool, typer.Option(help="go on where the run in --out was saved last")] = False,
     device: Device = "cpu",
-    devices: Annotated[int, typer.Option(min=1, help="train on so many GPUs (--device cuda), or in so many processes on the CPU")] = 1,
+    devices: Annotated[
+        int, typer.Option(min=1, help="train on so many GPUs (--device cuda), or in so many processes on the CPU")
+    ] = 1,
     threads: Threads = None,
 ) -> None:
     """Train a model on prepared data: writes runs/NAME/."""
@@ -125,9 +181,11 @@ def train(
     check_folder(out)
     loaded = load_recipe(recipe, overrides)  # before torch: a mistake in a recipe is said at once
     if resume and any(text.partition("=")[0].strip() != "train.epochs" for text in overrides):
-        raise AumError("--resume goes on with the run's own recipe, so --seed, --init and --set can't change it, but for train.epochs",
-                       fix="leave them out, or start a new run with another --out")
-    where = data and (data if "://" in data else Path(data))        # a path has no two slashes in a row
+        raise AumError(
+            "--resume goes on with the run's own recipe, so --seed, --init and --set can't change it, but for train.epochs",
+            fix="leave them out, or start a new run with another --out",
+        )
+    where = data and (data if "://" in data else Path(data))  # a path has no two slashes in a row
     out = out or Path("runs") / (Path(data).resolve().name if data and recipe == "quickstart" else Path(recipe).stem)
     if dry_run:
         return _dry_run(loaded, out, where, device, threads)
@@ -141,31 +199,61 @@ def train(
     _use_threads(threads)
     try:
         with one_voice():
-            run_training(loaded, out, where, resume=resume, device=device, say=echo, epochs=loaded.train.epochs if resume and overrides else None)
+            run_training(
+                loaded,
+                out,
+                where,
+                resume=resume,
+                device=device,
+                say=echo,
+                epochs=loaded.train.epochs if resume and overrides else None,
+            )
     except KeyboardInterrupt:
-        raise AumError("stopped at once; what was saved is kept", fix=f"go on with aum train --resume --out {shell_quoted(out)}",
-                       exit_code=130) from None
+        raise AumError(
+            "stopped at once; what was saved is kept",
+            fix=f"go on with aum train --resume --out {shell_quoted(out)}",
+            exit_code=130,
+        ) from None
     if own_place()[0] == 0:  # one of several processes speaks
         reported = json.loads((out / "report.json").read_text(encoding="utf-8"))["reported"]
         evaluation = f"  aum eval {shell_quoted(out)}\n" if reported["clips"] else ""
-        echo(f"{out}: the model is in {out}/best; report.md and curves.png show how it went. Next:\n"
-             f"{evaluation}  aum predict CLIP.wav --model {shell_quoted(out)}")
+        echo(
+            f"{out}: the model is in {out}/best; report.md and curves.png show how it went. Next:\n"
+            f"{evaluation}  aum predict CLIP.wav --model {shell_quoted(out)}"
+        )
 
 
 @app.command("eval")
 def evaluate(
     model: Annotated[Path, typer.Argument(help="a run, a model directory or a packaged model")],
-    data: Annotated[str | None, typer.Option(help="prepared data, or the URL of shards (default: what the model was trained on)")] = None,
-    split: Annotated[str | None, typer.Option(help="train, val, test or another split of the data (default: the one "
-                                              "that the model's recipe reports on, data.test)")] = None,
-    out: Annotated[Path | None, typer.Option("--out", "-o", help="folder for the JSON, the scores and the confusion plot (default: the run, if it is one)")] = None,
-    json_file: Annotated[Path | None, typer.Option("--json", help="also write the result to this file; - prints it")] = None,
+    data: Annotated[
+        str | None, typer.Option(help="prepared data, or the URL of shards (default: what the model was trained on)")
+    ] = None,
+    split: Annotated[
+        str | None,
+        typer.Option(
+            help="train, val, test or another split of the data (default: the one "
+            "that the model's recipe reports on, data.test)"
+        ),
+    ] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            "--out",
+            "-o",
+            help="folder for the JSON, the scores and the confusion plot (default: the run, if it is one)",
+        ),
+    ] = None,
+    json_file: Annotated[
+        Path | None, typer.Option("--json", help="also write the result to this file; - prints it")
+    ] = None,
     device: Device = "cpu",
     threads: Threads = None,
 ) -> None:
     """Say how good a model is on a split: accuracy, mAP, AUC, d-prime, a table of classes and a confusion plot."""
     from aumcli.config import VIEWS
-    from aumcli.evaluate import as_json, evaluate as run_evaluation
+    from aumcli.evaluate import as_json
+    from aumcli.evaluate import evaluate as run_evaluation
     from aumcli.files import write_json
     from aumcli.report import print_classes, print_metrics
 
@@ -191,46 +279,152 @@ def evaluate(
 
 @app.command()
 def predict(
-    clips: Annotated[list[str] | None, typer.Argument(help="sound files, folders, patterns; - for standard input")] = None,
-    listed: Annotated[Path | None, typer.Option("--from", help="a text file that names further ones, one a line; - reads standard input")] = None,
+    clips: Annotated[
+        list[str] | None, typer.Argument(help="sound files, folders, patterns; - for standard input")
+    ] = None,
+    listed: Annotated[
+        Path | None,
+        typer.Option("--from", help="a text file that names further ones, one a line; - reads standard input"),
+    ] = None,
     mic: Annotated[float | None, typer.Option(min=0.1, help="record so many seconds from the microphone")] = None,
-    model: Annotated[Path | None, typer.Option("--model", "-m", help="a run, a model directory or a packaged model (default: AUM_MODEL, "
-                                               "else the newest run, else the packaged model)")] = None,
+    model: Annotated[
+        Path | None,
+        typer.Option(
+            "--model",
+            "-m",
+            help="a run, a model directory or a packaged model (default: AUM_MODEL, "
+            "else the newest run, else the packaged model)",
+        ),
+    ] = None,
     top: Annotated[int | None, typer.Option(min=1, help="labels per clip (default: 5)")] = None,
     device: Device = "cpu",
     channel: Channel = "mean",
-    window: Annotated[float | None, typer.Option(help="seconds scored at a time (default: the model's clip)", rich_help_panel=LONG)] = None,
-    hop: Annotated[float | None, typer.Option(help="seconds from one window to the next (default: half a window)", rich_help_panel=LONG)] = None,
-    whole: Annotated[bool, typer.Option("--whole", help="one pass over the whole clip instead", rich_help_panel=LONG)] = False,
-    threshold: Annotated[float | None, typer.Option(help="least score of an event (default: the model's for each class, else 0.5)",
-                                                    rich_help_panel=LONG)] = None,
-    smooth: Annotated[int | None, typer.Option(help="average so many windows for events (default: 1)", rich_help_panel=LONG)] = None,
-    out: Annotated[str | None, typer.Option("--out", "-o", help="write results to this file; FOLDER/: one file for each input; -: print them", rich_help_panel=OUTPUT)] = None,
-    format: Annotated[str | None, typer.Option(help="table, json, jsonl, csv, parquet, audacity or raven (default: by the file's name)",
-                                               rich_help_panel=OUTPUT)] = None,
-    html: Annotated[Path | None, typer.Option(help="write a page to look at and listen to", rich_help_panel=OUTPUT)] = None,
-    embed: Annotated[Path | None, typer.Option(help="write embeddings to this .npy or .parquet", rich_help_panel=OUTPUT)] = None,
-    resume: Annotated[bool, typer.Option("--resume", help="leave out what is done and unchanged", rich_help_panel=OUTPUT)] = False,
-    join: Annotated[bool, typer.Option("--join", help="join the parts that processes of torchrun wrote", rich_help_panel=OUTPUT)] = False,
-    batch: Annotated[int | None, typer.Option(min=1, help="windows in one go (default: 64, or 128 of fewer than 48 tokens)", rich_help_panel=SPEED)] = None,
-    workers: Annotated[int | None, typer.Option(min=1, help="threads that decode (default: half the cores, at most 4)", rich_help_panel=SPEED)] = None,
-    threads: Annotated[int | None, typer.Option(min=1, help="threads that compute (default: the cores, or OMP_NUM_THREADS)", rich_help_panel=SPEED)] = None,
+    window: Annotated[
+        float | None, typer.Option(help="seconds scored at a time (default: the model's clip)", rich_help_panel=LONG)
+    ] = None,
+    hop: Annotated[
+        float | None,
+        typer.Option(help="seconds from one window to the next (default: half a window)", rich_help_panel=LONG),
+    ] = None,
+    whole: Annotated[
+        bool, typer.Option("--whole", help="one pass over the whole clip instead", rich_help_panel=LONG)
+    ] = False,
+    threshold: Annotated[
+        float | None,
+        typer.Option(
+            help="least score of an event (default: the model's for each class, else 0.5)", rich_help_panel=LONG
+        ),
+    ] = None,
+    smooth: Annotated[
+        int | None, typer.Option(help="average so many windows for events (default: 1)", rich_help_panel=LONG)
+    ] = None,
+    max_gap: Annotated[
+        float | None,
+        typer.Option(help="join events of a class that at most so many seconds separate", rich_help_panel=LONG),
+    ] = None,
+    min_duration: Annotated[
+        float | None, typer.Option(help="then leave out events of fewer seconds", rich_help_panel=LONG)
+    ] = None,
+    from_scores: Annotated[
+        Path | None, typer.Option(help="take the scores that --scores kept, instead of sounds", rich_help_panel=LONG)
+    ] = None,
+    out: Annotated[
+        str | None,
+        typer.Option(
+            "--out",
+            "-o",
+            help="write results to this file; FOLDER/: one file for each input; -: print them",
+            rich_help_panel=OUTPUT,
+        ),
+    ] = None,
+    format: Annotated[
+        str | None,
+        typer.Option(
+            help="table, json, jsonl, csv, parquet, audacity or raven (default: by the file's name)",
+            rich_help_panel=OUTPUT,
+        ),
+    ] = None,
+    html: Annotated[
+        Path | None, typer.Option(help="write a page to look at and listen to", rich_help_panel=OUTPUT)
+    ] = None,
+    embed: Annotated[
+        Path | None, typer.Option(help="write embeddings to this .npy or .parquet", rich_help_panel=OUTPUT)
+    ] = None,
+    embed_windows: Annotated[
+        bool, typer.Option("--embed-windows", help="embeddings of windows instead of clips", rich_help_panel=OUTPUT)
+    ] = False,
+    scores: Annotated[
+        Path | None, typer.Option(help="keep the scores of all windows in this .parquet", rich_help_panel=OUTPUT)
+    ] = None,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="leave out what is done and unchanged", rich_help_panel=OUTPUT)
+    ] = False,
+    join: Annotated[
+        bool, typer.Option("--join", help="join the parts that processes of torchrun wrote", rich_help_panel=OUTPUT)
+    ] = False,
+    batch: Annotated[
+        int | None,
+        typer.Option(
+            min=1, help="windows in one go (default: 64, or 128 of fewer than 48 tokens)", rich_help_panel=SPEED
+        ),
+    ] = None,
+    workers: Annotated[
+        int | None,
+        typer.Option(min=1, help="threads that decode (default: half the cores, at most 4)", rich_help_panel=SPEED),
+    ] = None,
+    threads: Annotated[
+        int | None,
+        typer.Option(
+            min=1, help="threads that compute (default: the cores, or OMP_NUM_THREADS)", rich_help_panel=SPEED
+        ),
+    ] = None,
 ) -> None:
     """Label sounds of any format, rate, length and number, and find events in long ones."""
     from aumcli.classifier import default_model, load_model
-    from aumcli.predict import find_clips, predict_config, run as running
+    from aumcli.predict import find_clips, predict_config
+    from aumcli.predict import run as running
     from aumcli.predict.inputs import record
 
-    config = predict_config(top=top, window_s=window, hop_s=hop, whole=whole, threshold=threshold, smooth=smooth, batch_size=batch,
-                            workers=workers, channel=channel)
-    outputs = running.Outputs(out, running.Format.named(format), html, embed)
+    config = predict_config(
+        top=top,
+        window_s=window,
+        hop_s=hop,
+        whole=whole,
+        threshold=threshold,
+        smooth=smooth,
+        batch_size=batch,
+        workers=workers,
+        channel=channel,
+        max_gap_s=max_gap,
+        min_duration_s=min_duration,
+    )
+    outputs = running.Outputs(out, running.Format.named(format), html, embed, scores, embed_windows)
     emit = partial(echo, end="")
-    if join:
+    if from_scores is not None:
+        _refuse_with(
+            "--from-scores",
+            {
+                "sounds": clips,
+                "--from": listed,
+                "--mic": mic,
+                "--model": model,
+                "--window": window,
+                "--hop": hop,
+                "--whole": whole,
+                "--channel": channel != "mean",
+                "--resume": resume,
+                "--join": join,
+            },
+        )
+        failed = running.run_from_scores(from_scores, config, outputs, emit, say)
+    elif join:
         failed = running.join(outputs, emit, say)
     else:
         sources = find_clips(clips or [], listed) + ([record(mic)] if mic else [])
         if not sources:
-            raise AumError("there is nothing to label", fix="name sound files or folders, or --from LIST, or --mic SECONDS")
+            raise AumError(
+                "there is nothing to label", fix="name sound files or folders, or --from LIST, or --mic SECONDS"
+            )
         path, why = (model, "named by --model") if model else default_model()
         say(f"model {path} ({why})")
         _use_threads(threads)
@@ -243,22 +437,40 @@ def predict(
 @app.command()
 def bench(
     files: Annotated[list[Path] | None, typer.Argument(help="with --compare: results of several machines")] = None,
-    models: Annotated[str | None, typer.Option(help="what to compare: aum-SIZE, ast-SIZE, ast-SIZE-eager (attention without a fused kernel), "
-                                               "model directories (default: base and small of each)")] = None,
+    models: Annotated[
+        str | None,
+        typer.Option(
+            help="what to compare: aum-SIZE, ast-SIZE, ast-SIZE-eager (attention without a fused kernel), "
+            "model directories (default: base and small of each)"
+        ),
+    ] = None,
     max_tokens: Annotated[int, typer.Option(help="measure up to so many patches per clip")] = 2048,
     min_tokens: Annotated[int, typer.Option(help="start with so many, then double")] = 512,
     mode: Annotated[str, typer.Option(help="inference, training or both: inference,training")] = "inference",
     dtype: Annotated[str, typer.Option(help="float32, bfloat16, float16 or several")] = "float32",
     batch: Annotated[int, typer.Option(min=1, help="clips at a time")] = 1,
-    precision: Annotated[float, typer.Option(min=0, help="repeat until the median's relative standard error is at most this")] = 0.01,
+    precision: Annotated[
+        float, typer.Option(min=0, help="repeat until the median's relative standard error is at most this")
+    ] = 0.01,
     repeats: Annotated[int, typer.Option(min=1, help="timed runs per point at most")] = 50,
-    budget: Annotated[float, typer.Option(min=0, help="seconds per point; three timed runs are made all the same")] = 60.0,
-    memory_cap: Annotated[float | None, typer.Option(min=0.001, help="GiB: what needs more counts as out of memory, as "
-                                                     "on a smaller device")] = None,
+    budget: Annotated[
+        float, typer.Option(min=0, help="seconds per point; three timed runs are made all the same")
+    ] = 60.0,
+    memory_cap: Annotated[
+        float | None,
+        typer.Option(min=0.001, help="GiB: what needs more counts as out of memory, as on a smaller device"),
+    ] = None,
     components: Annotated[bool, typer.Option("--components", help="instead, where a block's time goes")] = False,
-    kernels: Annotated[bool, typer.Option("--kernels", help="instead, every backend of the kernels against the reference")] = False,
-    compare: Annotated[bool, typer.Option("--compare", help="instead, compare results: aum bench --compare a.json b.json")] = False,
-    out: Annotated[Path | None, typer.Option("--out", "-o", help="folder for the results: JSON with every sample, CSV, Markdown, a picture")] = None,
+    kernels: Annotated[
+        bool, typer.Option("--kernels", help="instead, every backend of the kernels against the reference")
+    ] = False,
+    compare: Annotated[
+        bool, typer.Option("--compare", help="instead, compare results: aum bench --compare a.json b.json")
+    ] = False,
+    out: Annotated[
+        Path | None,
+        typer.Option("--out", "-o", help="folder for the results: JSON with every sample, CSV, Markdown, a picture"),
+    ] = None,
     device: Device = "cpu",
     threads: Threads = None,
 ) -> None:
@@ -267,19 +479,36 @@ def bench(
 
     check_folder(out)
     if [components, kernels, compare].count(True) > 1 or files and not compare:
-        raise AumError("--components, --kernels and --compare exclude one another, and only --compare takes files",
-                       fix="give one of them")
+        raise AumError(
+            "--components, --kernels and --compare exclude one another, and only --compare takes files",
+            fix="give one of them",
+        )
     if memory_cap is not None and (components or kernels or compare):
-        raise AumError("--memory-cap is for the sweep by tokens",
-                       fix="leave it out, or --components, --kernels and --compare")
+        raise AumError(
+            "--memory-cap is for the sweep by tokens", fix="leave it out, or --components, --kernels and --compare"
+        )
     _use_threads(threads)
     if compare:
         lines = module.compared(module.compare(files or [], out))
     else:
-        sweep = module.Sweep(models.split(",") if models else module.MODELS, min_tokens, max_tokens, mode.split(","), dtype.split(","),
-                             device, batch, module.Rules(precision, repeats, budget), memory_cap)
-        lines = (module.component_lines(module.components(sweep, out)) if components else
-                 module.kernel_lines(module.kernels(sweep, out)) if kernels else module.point_lines(module.bench(sweep, out), sweep.rules))
+        sweep = module.Sweep(
+            models.split(",") if models else module.MODELS,
+            min_tokens,
+            max_tokens,
+            mode.split(","),
+            dtype.split(","),
+            device,
+            batch,
+            module.Rules(precision, repeats, budget),
+            memory_cap,
+        )
+        lines = (
+            module.component_lines(module.components(sweep, out))
+            if components
+            else module.kernel_lines(module.kernels(sweep, out))
+            if kernels
+            else module.point_lines(module.bench(sweep, out), sweep.rules)
+        )
     for line in lines:
         echo(line)
     if out is not None:
@@ -289,26 +518,53 @@ def bench(
 @app.command()
 def ablate(
     recipe: Annotated[str | None, typer.Option(help="a recipe's name or a .toml file (default: quickstart)")] = None,
-    data: Annotated[Path | None, typer.Option(help="prepared data (default: data/<the recipe's corpus>); with --table "
-                                              "the folder that holds the corpora (default: data)")] = None,
-    grid: Annotated[list[str] | None, typer.Option(help="an axis: --grid model.cls_position=head,mid,end; repeatable  "
-                                                   "(default: the paper's Table 2, directions by CLS positions)")] = None,
+    data: Annotated[
+        Path | None,
+        typer.Option(
+            help="prepared data (default: data/<the recipe's corpus>); with --table "
+            "the folder that holds the corpora (default: data)"
+        ),
+    ] = None,
+    grid: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="an axis: --grid model.cls_position=head,mid,end; repeatable  "
+            "(default: the paper's Table 2, directions by CLS positions)"
+        ),
+    ] = None,
     models: Annotated[str | None, typer.Option(help="compare architectures with equal parameters: aum,ast")] = None,
-    table: Annotated[int | None, typer.Option(help="instead, make one of the paper's tables again: 1, 2, 3 or 4",
-                                              rich_help_panel=PAPER)] = None,
-    corpora: Annotated[str | None, typer.Option(help="of the table: as20k,vggsound (default: all)",
-                                                rich_help_panel=PAPER)] = None,
-    rows: Annotated[str | None, typer.Option(help="of the table, by their names there: AuM-B/16 (default: all)",
-                                             rich_help_panel=PAPER)] = None,
-    init: Annotated[list[str] | None, typer.Option(help="the checkpoint that an architecture's runs start from: "
-                                                   "--init aum=PATH --init ast=PATH")] = None,
+    table: Annotated[
+        int | None,
+        typer.Option(help="instead, make one of the paper's tables again: 1, 2, 3 or 4", rich_help_panel=PAPER),
+    ] = None,
+    corpora: Annotated[
+        str | None, typer.Option(help="of the table: as20k,vggsound (default: all)", rich_help_panel=PAPER)
+    ] = None,
+    rows: Annotated[
+        str | None,
+        typer.Option(help="of the table, by their names there: AuM-B/16 (default: all)", rich_help_panel=PAPER),
+    ] = None,
+    init: Annotated[
+        list[str] | None,
+        typer.Option(help="the checkpoint that an architecture's runs start from: --init aum=PATH --init ast=PATH"),
+    ] = None,
     seeds: Annotated[int, typer.Option(min=1, help="runs per cell")] = 3,
     set_: Annotated[list[str] | None, typer.Option("--set", help="change a value in all cells; repeatable")] = None,
-    out: Annotated[Path | None, typer.Option("--out", "-o", help="folder for the runs and the tables (default: ablations/<recipe>, "
-                                             "ablations/table-N)")] = None,
-    jobs: Annotated[int | None, typer.Option(min=1, help="runs at a time (default: what keeps the processors busy; on a GPU, 1)")] = None,
-    threads: Annotated[int, typer.Option(min=1, help="threads of each run, however many run at a time: they decide how sums round")] = 1,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="say which runs there are and how long they take; write nothing")] = False,
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            "--out", "-o", help="folder for the runs and the tables (default: ablations/<recipe>, ablations/table-N)"
+        ),
+    ] = None,
+    jobs: Annotated[
+        int | None, typer.Option(min=1, help="runs at a time (default: what keeps the processors busy; on a GPU, 1)")
+    ] = None,
+    threads: Annotated[
+        int, typer.Option(min=1, help="threads of each run, however many run at a time: they decide how sums round")
+    ] = 1,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="say which runs there are and how long they take; write nothing")
+    ] = False,
     device: Device = "cpu",
 ) -> None:
     """Train and test a grid of variants, or a table of the paper; the same command again goes on where it stopped."""
@@ -316,8 +572,10 @@ def ablate(
 
     check_folder(out)
     if table is not None and (recipe or grid or models):
-        raise AumError("--table brings its own recipes and grid, so --recipe, --grid and --models can't go with it",
-                       fix="leave them out")
+        raise AumError(
+            "--table brings its own recipes and grid, so --recipe, --grid and --models can't go with it",
+            fix="leave them out",
+        )
     if table is None and (corpora or rows):
         raise AumError("--corpora and --rows choose from a table", fix="name it: --table 1")
     name = f"table-{table}" if table else Path(recipe or "quickstart").stem
@@ -328,14 +586,19 @@ def ablate(
     axes = grid or ([] if models else module.TABLE_2)
     names = [text.split(",") if text else [] for text in (corpora, rows)]
     if dry_run:
-        studies = ([module.plan_ablation(recipe or "quickstart", out, data, axes, models=architectures, **what)] if table is None else
-                   module.plan_table(table, out, data or Path("data"), *names, **what)[0])
+        studies = (
+            [module.plan_ablation(recipe or "quickstart", out, data, axes, models=architectures, **what)]
+            if table is None
+            else module.plan_table(table, out, data or Path("data"), *names, **what)[0]
+        )
         for line in module.dry_run(studies, **how):
             echo(line)
         return
     try:
         if table is None:
-            result = module.ablate(recipe or "quickstart", out, data, axes, models=architectures, **what, **how, say=echo)
+            result = module.ablate(
+                recipe or "quickstart", out, data, axes, models=architectures, **what, **how, say=echo
+            )
             module.print_ablation(result)
         else:
             result = module.ablate_table(table, out, data or Path("data"), *names, **what, **how, say=echo)
@@ -349,19 +612,41 @@ def ablate(
 
 @app.command()
 def convert(
-    source: Annotated[Path, typer.Argument(help="the authors' AuM or AST, a ViM or DeiT of ImageNet, an AST of transformers, a model, hf://owner/name")],
-    out: Annotated[str, typer.Argument(help="directory to write; a model also as FILE.onnx, FILE.pt2 or hf://owner/name")],
+    source: Annotated[
+        Path,
+        typer.Argument(
+            help="the authors' AuM or AST, a ViM or DeiT of ImageNet, an AST of transformers, a model, hf://owner/name"
+        ),
+    ],
+    out: Annotated[
+        str, typer.Argument(help="directory to write; a model also as FILE.onnx, FILE.pt2 or hf://owner/name")
+    ],
     to: Annotated[To, typer.Option(help="what to write")] = To.MODEL,
-    cls_position: Annotated[str, typer.Option(help="where an AuM or ViM has its class token: head, mid or end")] = "mid",
-    recipe: Annotated[str | None, typer.Option(help="what a published .pth was trained by: its frontend, scores and "
-                                               "evaluation views (needed unless it has 527 classes)")] = None,
-    labels: Annotated[Path | None, typer.Option(help="table of class names in the checkpoint's order: the authors', "
-                                                "EPIC_Sounds_train.csv or a labels.csv")] = None,
+    cls_position: Annotated[
+        str, typer.Option(help="where an AuM or ViM has its class token: head, mid or end")
+    ] = "mid",
+    recipe: Annotated[
+        str | None,
+        typer.Option(
+            help="what a published .pth was trained by: its frontend, scores and "
+            "evaluation views (needed unless it has 527 classes)"
+        ),
+    ] = None,
+    labels: Annotated[
+        Path | None,
+        typer.Option(
+            help="table of class names in the checkpoint's order: the authors', EPIC_Sounds_train.csv or a labels.csv"
+        ),
+    ] = None,
     new_head: Annotated[bool, typer.Option("--new-head", help="draw a head for other classes, to be trained")] = False,
-    frames: Annotated[int | None, typer.Option(help="frames of the spectrogram; positions are resized to them (default: the checkpoint's)")] = None,
+    frames: Annotated[
+        int | None,
+        typer.Option(help="frames of the spectrogram; positions are resized to them (default: the checkpoint's)"),
+    ] = None,
     heads: Annotated[int | None, typer.Option(help="attention heads of an AST (default: width / 64)")] = None,
-    activation: Annotated[str | None, typer.Option(help="softmax or sigmoid (default: the recipe's; "
-                                                    "sigmoid for 527 classes)")] = None,
+    activation: Annotated[
+        str | None, typer.Option(help="softmax or sigmoid (default: the recipe's; sigmoid for 527 classes)")
+    ] = None,
 ) -> None:
     """Turn somebody's checkpoint into a model directory; sizes and direction are read off its tensors."""
     from aumcli.convert import convert as run
@@ -373,7 +658,10 @@ def convert(
 
 @app.command()
 def info(
-    name: Annotated[str | None, typer.Argument(help="`recipes`, a recipe, a run, a model, or of the paper table1 to table5 and figure2")] = None,
+    name: Annotated[
+        str | None,
+        typer.Argument(help="`recipes`, a recipe, a run, a model, or of the paper table1 to table5 and figure2"),
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Show what is installed and which kernels can run; with a name, the recipes, one recipe, run or model, or a table of the paper."""
@@ -415,6 +703,15 @@ def _dry_run(recipe, out: Path, data, device: str, threads: int | None) -> None:
         rows(rehearse(recipe, out, data, device).rows())
 
 
+def _refuse_with(option: str, others: dict[str, object]) -> None:
+    """Raise the AumError of others that say what was decided when the scores were made."""
+    if given := [name for name, value in others.items() if value]:
+        raise AumError(
+            f"{option} goes with scores that are made, so {', '.join(given)} can't change them",
+            fix="leave out one or the other",
+        )
+
+
 def _use_threads(threads: int | None) -> None:
     """Compute in so many threads; None: torch chooses."""
     if threads:
@@ -425,7 +722,9 @@ def _use_threads(threads: int | None) -> None:
 
 def _overrides(settings: list[str] | None, given: dict[str, object]) -> list[str]:
     """--set together with what other options give for a key."""
-    return (settings or []) + [f"{key}={json.dumps(value, ensure_ascii=False)}" for key, value in given.items() if value is not None]
+    return (settings or []) + [
+        f"{key}={json.dumps(value, ensure_ascii=False)}" for key, value in given.items() if value is not None
+    ]
 
 
 def _without(arguments: list[str], option: str) -> list[str]:
@@ -453,7 +752,7 @@ def main() -> None:
     except AumError as error:
         code = _told(error)
     except Exception as error:
-        if type(error).__name__ == "NoArgsIsHelpError":         # which has shown the help
+        if type(error).__name__ == "NoArgsIsHelpError":  # which has shown the help
             code = 2
         else:
             code = _told(_usage_error(error) or as_message(error))
@@ -463,7 +762,7 @@ def main() -> None:
 
 def _usage_error(error: Exception) -> AumError | None:
     """What typer says about the call; None where it is another kind of error."""
-    if not hasattr(error, "format_message"):        # its classes have another home in each of its versions
+    if not hasattr(error, "format_message"):  # its classes have another home in each of its versions
         return None
     from aumcli.usage import usage_error
 
@@ -473,6 +772,6 @@ def _usage_error(error: Exception) -> AumError | None:
 def _told(error: AumError) -> int:
     """Print an error; its exit code."""
     print_error(error)
-    with suppress(AumError):                    # it may be the error
+    with suppress(AumError):  # it may be the error
         close_output()
     return error.exit_code

@@ -42,8 +42,10 @@ class Frozen(BaseModel):
         if not isinstance(values, dict):
             return values
         optional = {name for name, field in cls.model_fields.items() if type(None) in get_args(field.annotation)}
-        return {key: None if key in optional and isinstance(value, str) and value.strip().lower() in ("", "none") else value
-                for key, value in values.items()}
+        return {
+            key: None if key in optional and isinstance(value, str) and value.strip().lower() in ("", "none") else value
+            for key, value in values.items()
+        }
 
 
 Positive = Annotated[int, Field(gt=0, strict=True)]
@@ -55,21 +57,27 @@ Extent = Annotated[float, Field(ge=0, lt=1, strict=True)]
 Flag = Annotated[bool, Field(strict=True)]
 
 
-MOST_FILTER_WEIGHTS = 2**24  # points of the FFT times mels, 65,536 for AudioSet; a configuration from elsewhere must not fill the memory
+MOST_FILTER_WEIGHTS = (
+    2**24
+)  # points of the FFT times mels, 65,536 for AudioSet; a configuration from elsewhere must not fill the memory
 
 
 class FrontendConfig(Frozen):
     """Waveform -> log-mel spectrogram, as Kaldi or the EPIC-SOUNDS pipeline computes it."""
 
     kind: Literal["kaldi", "epic_sounds"] = Field(
-        "kaldi", description="kaldi: log energies of whole windows, zeros behind a short clip; epic_sounds: log magnitudes of "
-                             "centred frames, the last one repeated")
+        "kaldi",
+        description="kaldi: log energies of whole windows, zeros behind a short clip; epic_sounds: log magnitudes of "
+        "centred frames, the last one repeated",
+    )
     sample_rate_hz: Positive = Field(16000, description="every clip is resampled to this rate")
     n_mels: Positive = Field(128, description="mel filters from low_hz to half the sample rate")
     frames: Positive = Field(1024, description="frames per clip; shorter clips are padded, longer ones cut")
     window_ms: PositiveFloat = Field(25.0, description="Hann window")
     hop_ms: PositiveFloat = Field(10.0, description="from one frame to the next")
-    fft_size: Positive | None = Field(None, description="points of the FFT; none: the next power of two from the window on")
+    fft_size: Positive | None = Field(
+        None, description="points of the FFT; none: the next power of two from the window on"
+    )
     low_hz: NotNegative = Field(20.0, description="lower edge of the first filter")
     mean: float = Field(-4.2677393, strict=True, description="subtracted from the log energies (default: AudioSet)")
     std: PositiveFloat = Field(4.5689974, description="then divided by twice this; mean 0, std 0.5: not normalised")
@@ -100,12 +108,16 @@ class FrontendConfig(Frozen):
     @model_validator(mode="after")
     def _check(self) -> "FrontendConfig":
         if self.hop_samples < 1 or self.window_samples < 2:
-            raise ValueError(f"window_ms {self.window_ms} and hop_ms {self.hop_ms} are less than a sample "
-                             f"at {self.sample_rate_hz} Hz")
+            raise ValueError(
+                f"window_ms {self.window_ms} and hop_ms {self.hop_ms} are less than a sample "
+                f"at {self.sample_rate_hz} Hz"
+            )
         if self.fft_points * self.n_mels > MOST_FILTER_WEIGHTS:
             raise ValueError(f"filters for {self.n_mels} mels and {self.fft_points} points would take too much memory")
         if self.fft_points < self.window_samples or self.fft_points % 2:
-            raise ValueError(f"fft_size {self.fft_points} is odd or less than the window's {self.window_samples} samples")
+            raise ValueError(
+                f"fft_size {self.fft_points} is odd or less than the window's {self.window_samples} samples"
+            )
         if self.low_hz >= self.sample_rate_hz / 2:
             raise ValueError(f"low_hz {self.low_hz} is not below half the sample rate {self.sample_rate_hz}")
         return self
@@ -136,18 +148,25 @@ class NetworkConfig(Frozen):
 
     @model_validator(mode="after")
     def _check_patches(self) -> "NetworkConfig":
-        for axis, whole, patch in (("n_mels", self.n_mels, self.patch_mels), ("frames", self.frames, self.patch_frames)):
+        for axis, whole, patch in (
+            ("n_mels", self.n_mels, self.patch_mels),
+            ("frames", self.frames, self.patch_frames),
+        ):
             if self.overlap >= patch or patch > whole:
                 raise ValueError(f"patches of {patch} with overlap {self.overlap} don't fit {axis} {whole}")
             if not self.overlap and whole % patch:
-                raise ValueError(f"{axis} {whole} is not a multiple of the patch's {patch}: nothing may be cut silently")
+                raise ValueError(
+                    f"{axis} {whole} is not a multiple of the patch's {patch}: nothing may be cut silently"
+                )
         return self
 
     @property
     def grid(self) -> tuple[int, int]:
         """Patches along (mels, frames)."""
-        return (1 + (self.n_mels - self.patch_mels) // (self.patch_mels - self.overlap),
-                1 + (self.frames - self.patch_frames) // (self.patch_frames - self.overlap))
+        return (
+            1 + (self.n_mels - self.patch_mels) // (self.patch_mels - self.overlap),
+            1 + (self.frames - self.patch_frames) // (self.patch_frames - self.overlap),
+        )
 
     @property
     def n_patches(self) -> int:
@@ -177,7 +196,8 @@ class AudioMambaConfig(NetworkConfig):
     expand: Positive = Field(2, description="inner width e = expand * width")
     norm_eps: PositiveFloat = 1e-5
     published_gate_gradient: Flag = Field(
-        False, description="Fo-Bi: leave the reversed direction out of the gate's gradient, as the published code does")
+        False, description="Fo-Bi: leave the reversed direction out of the gate's gradient, as the published code does"
+    )
 
     def _kind(self) -> str:
         return f"AuM {self.direction}, CLS {self.cls_position}"
@@ -226,8 +246,10 @@ def _architecture(values: Any) -> Any:
     return values.get("architecture", "aum") if isinstance(values, dict) else getattr(values, "architecture", "aum")
 
 
-Network = Annotated[Annotated[AudioMambaConfig, Tag("aum")] | Annotated[SpectrogramTransformerConfig, Tag("ast")],
-                    Discriminator(_architecture)]
+Network = Annotated[
+    Annotated[AudioMambaConfig, Tag("aum")] | Annotated[SpectrogramTransformerConfig, Tag("ast")],
+    Discriminator(_architecture),
+]
 
 
 class AugmentConfig(Frozen):
@@ -236,27 +258,43 @@ class AugmentConfig(Frozen):
     shift_s: NotNegative = Field(0.0, description="random time shift, up to this much each way")
     mixup: Fraction = Field(0.0, description="share of clips that are mixed with another (Beta(10, 10))")
     mixup_partners: Literal["batch", "corpus"] = Field(
-        "batch", description="what they are mixed with: another clip of the batch, or any of the training clips, which is then decoded too")
+        "batch",
+        description="what they are mixed with: another clip of the batch, or any of the training clips, which is then decoded too",
+    )
     freq_mask: Count = Field(0, description="SpecAugment: widest mel band set to zero")
     time_mask: Count = Field(0, description="SpecAugment: longest run of frames set to zero")
     masking: Literal["torchaudio", "epic_sounds"] = Field(
-        "torchaudio", description="torchaudio: one mask along each axis, set to zero; epic_sounds: two, set to the "
-                                  "spectrogram's mean, shorter on average")
+        "torchaudio",
+        description="torchaudio: one mask along each axis, set to zero; epic_sounds: two, set to the "
+        "spectrogram's mean, shorter on average",
+    )
     time_warp: Count = Field(
-        0, description="EPIC-SOUNDS' time warp, which asks to move a point by up to this many frames (published: 5) and in effect "
-                       "stretches, shifts and shears the spectrogram at random; 0: none")
-    feature_noise: NotNegative = Field(0.0, description="uniform noise on the normalised features, from 0 up to this much")
+        0,
+        description="EPIC-SOUNDS' time warp, which asks to move a point by up to this many frames (published: 5) and in effect "
+        "stretches, shifts and shears the spectrogram at random; 0: none",
+    )
+    feature_noise: NotNegative = Field(
+        0.0, description="uniform noise on the normalised features, from 0 up to this much"
+    )
     roll: Count = Field(0, description="frames rolled around, by up to this many each way")
     speed: Extent = Field(
-        0.0, description="resampled by a factor in 1 / (1 + speed) .. 1 + speed: pitch, formants and tempo together")
+        0.0, description="resampled by a factor in 1 / (1 + speed) .. 1 + speed: pitch, formants and tempo together"
+    )
     tempo: Extent = Field(0.0, description="stretched in time likewise, pitch kept")
     warp: Extent = Field(
-        0.0, description="frequency axis scaled likewise, tempo kept: another vocal tract or a smaller bell")
+        0.0, description="frequency axis scaled likewise, tempo kept: another vocal tract or a smaller bell"
+    )
     gain_db: NotNegative = Field(0.0, description="random gain, up to this much each way")
-    eq_db: NotNegative = Field(0.0, description="random frequency response, a smooth curve of up to this much each way: "
-                                             "another microphone, another room")
-    noise: NotNegative = Field(0.0, description="coloured noise of up to this share of the clip's RMS: 0.3 is a signal-to-noise ratio of "
-                                                "10 dB, 0.1 of 20 dB; the weakest is 30 dB below")
+    eq_db: NotNegative = Field(
+        0.0,
+        description="random frequency response, a smooth curve of up to this much each way: "
+        "another microphone, another room",
+    )
+    noise: NotNegative = Field(
+        0.0,
+        description="coloured noise of up to this share of the clip's RMS: 0.3 is a signal-to-noise ratio of "
+        "10 dB, 0.1 of 20 dB; the weakest is 30 dB below",
+    )
     band: Fraction = Field(0.0, description="share of clips filtered as by a telephone or a small loudspeaker")
     reverb: Fraction = Field(0.0, description="share of clips played in a synthetic room")
 
@@ -266,13 +304,18 @@ class TrainConfig(Frozen):
 
     epochs: Positive = 20
     batch_size: Positive = 64
-    parts: Positive = Field(1, description="a batch is cut into so many, computed one after the other (gradient accumulation) or by "
-                                           "as many processes; but for rounding the result doesn't depend on their number")
+    parts: Positive = Field(
+        1,
+        description="a batch is cut into so many, computed one after the other (gradient accumulation) or by "
+        "as many processes; but for rounding the result doesn't depend on their number",
+    )
     optimizer: Literal["adam", "adamw"] = "adamw"
     lr: PositiveFloat = Field(1e-3, description="peak learning rate")
     weight_decay: NotNegative = 0.05
     betas: tuple[Fraction, Fraction] = (0.9, 0.999)
-    drop_last: Flag = Field(False, description="an epoch ends without its last batch where that is smaller than the others")
+    drop_last: Flag = Field(
+        False, description="an epoch ends without its last batch where that is smaller than the others"
+    )
     warmup_epochs: NotNegative = Field(1.0, description="linear rise of the learning rate")
     warmup_steps: Count = Field(0, description="the same in steps; where not 0, it counts instead of warmup_epochs")
     warmup_start: Fraction = Field(0.0, description="share of the learning rate from which it rises")
@@ -282,27 +325,39 @@ class TrainConfig(Frozen):
     decay_every: Positive = Field(1, description="steps: epochs from one decay to the next")
     decay_factor: PositiveFloat = Field(0.5, description="steps: the learning rate is multiplied by this")
     loss: Literal["cross_entropy", "bce", "auto"] = Field(
-        "auto", description="auto: bce where a clip can have several labels, else cross_entropy")
+        "auto", description="auto: bce where a clip can have several labels, else cross_entropy"
+    )
     label_smoothing: Extent = 0.0
     clip_grad: NotNegative = Field(1.0, description="largest norm of the gradient; 0 for no limit")
     ema: Extent = Field(
-        0.0, description="decay per step of the averaged weights that are evaluated and saved; 0 for none")
+        0.0, description="decay per step of the averaged weights that are evaluated and saved; 0 for none"
+    )
     init: str = Field("", description="a checkpoint, a run or a model to start from instead of fresh weights")
     pretrained: str = Field("", description="which checkpoint `init` has to name; without it nothing is trained")
     dtype: Literal["float32", "bfloat16", "float16"] = Field(
-        "float32", description="of the products in a step: bfloat16 means autocast, float16 autocast with a scaled loss, for GPUs "
-                               "without bfloat16; weights, the scan's state and validation stay float32")
+        "float32",
+        description="of the products in a step: bfloat16 means autocast, float16 autocast with a scaled loss, for GPUs "
+        "without bfloat16; weights, the scan's state and validation stay float32",
+    )
     freeze: Literal["none", "backbone"] = Field("none", description="backbone: only the head is trained")
     layer_decay: Fraction = Field(1.0, description="the learning rate of a block, as a share of the next one's")
     recompute: Literal["cheap", "block"] = Field(
-        "cheap", description="what the backward pass computes again, not to keep it: what is cheap, or whole blocks for least memory")
+        "cheap",
+        description="what the backward pass computes again, not to keep it: what is cheap, or whole blocks for least memory",
+    )
     workers: Count = Field(0, description="threads that decode audio; 0: half the cores, 4 at most")
-    stop_after: Count = Field(0, description="epochs without a better validation score after which the run ends; 0: never")
-    average_last: Count = Field(0, description="at the end, the mean of the last so many epochs' weights is saved as averaged/; 0: not")
+    stop_after: Count = Field(
+        0, description="epochs without a better validation score after which the run ends; 0: never"
+    )
+    average_last: Count = Field(
+        0, description="at the end, the mean of the last so many epochs' weights is saved as averaged/; 0: not"
+    )
     save_minutes: PositiveFloat = Field(10.0, description="within an epoch, what --resume needs is saved this often")
     save_steps: Count = Field(0, description="and after every so many steps of an epoch; 0: by the clock alone")
     keep: Positive = Field(1, description="so many of these states are kept, the newest as last/state.pt")
-    bad_steps: Count = Field(0, description="steps in a row whose loss or gradient is no number, left out before the run stops")
+    bad_steps: Count = Field(
+        0, description="steps in a row whose loss or gradient is no number, left out before the run stops"
+    )
     tensorboard: Flag = Field(False, description="also write tensorboard/ (extra: tensorboard)")
 
     def steps_per_epoch(self, clips: int) -> int:
@@ -315,27 +370,44 @@ class PredictConfig(Frozen):
     """How sound files are labelled."""
 
     top: Positive = Field(5, description="labels per clip")
-    window_s: PositiveFloat | None = Field(None, description="long clips are scored in windows of this length; none: the model's")
+    window_s: PositiveFloat | None = Field(
+        None, description="long clips are scored in windows of this length; none: the model's"
+    )
     hop_s: PositiveFloat | None = Field(None, description="from one window's start to the next; none: half a window")
     whole: Flag = Field(False, description="each clip in one pass instead, positions resized to its length")
-    threshold: Fraction | None = Field(None, description="least score of an event; none: the model's own for each class, else 0.5")
-    smooth: Positive = Field(1, description="windows whose mean counts for events, an odd number; a short sound fills 1 only")
-    batch_size: Positive | None = Field(None, description="windows in one go; none: 64, or 128 where each is below 48 tokens")
+    threshold: Fraction | None = Field(
+        None, description="least score of an event; none: the model's own for each class, else 0.5"
+    )
+    smooth: Positive = Field(
+        1, description="windows whose mean counts for events, an odd number; a short sound fills 1 only"
+    )
+    max_gap_s: NotNegative = Field(0.0, description="events of a class that at most so many seconds separate are one")
+    min_duration_s: NotNegative = Field(0.0, description="events shorter than this, after joining, are left out")
+    batch_size: Positive | None = Field(
+        None, description="windows in one go; none: 64, or 128 where each is below 48 tokens"
+    )
     workers: Positive = Field(default_factory=decoders, description="threads that decode; half the cores, 4 at most")
-    channel: str = Field("mean", description="what is heard of several: mean, left, right, a number from 1 on, or max, the loudest")
+    channel: str = Field(
+        "mean", description="what is heard of several: mean, left, right, a number from 1 on, or max, the loudest"
+    )
 
     @model_validator(mode="after")
     def _check_windows(self) -> "PredictConfig":
         if self.whole and (self.window_s or self.hop_s):
             raise AumError("a whole clip has no windows", fix="leave --whole out, or --window and --hop")
         if self.smooth % 2 == 0:
-            raise AumError(f"smooth {self.smooth} is not odd: a window has as many neighbours before it as behind",
-                           fix=f"--smooth {self.smooth + 1}")
+            raise AumError(
+                f"smooth {self.smooth} is not odd: a window has as many neighbours before it as behind",
+                fix=f"--smooth {self.smooth + 1}",
+            )
         return self
 
 
-VIEWS = {"all": "all windows, half overlapping, scores averaged", "first": "one window, at the beginning",
-         "epic_sounds": "one window, at the beginning or, beyond 10 s, from a random start"}      # of a clip, in evaluation
+VIEWS = {
+    "all": "all windows, half overlapping, scores averaged",
+    "first": "one window, at the beginning",
+    "epic_sounds": "one window, at the beginning or, beyond 10 s, from a random start",
+}  # of a clip, in evaluation
 
 
 class DataConfig(Frozen):
@@ -345,22 +417,38 @@ class DataConfig(Frozen):
     train: str = "train"
     val: str = Field("val", description="chooses the best epoch; never the test split")
     val_share: Extent = Field(
-        0.0, description="for corpora without such a split: this share of `train` is not trained on and chooses the epoch instead")
+        0.0,
+        description="for corpora without such a split: this share of `train` is not trained on and chooses the epoch instead",
+    )
     test: str = Field("test", description="the split that results are reported on; never chosen on")
     train_clips: Positive | None = Field(None, description="clips of the whole corpus' training split, for the plan")
     crop: Literal["random", "first", "epic_sounds"] = Field(
-        "random", description="which part of a clip longer than the model's input is trained on: random; first, its beginning; "
-                              "epic_sounds: its beginning too, from a random start in clips of more than 10 s")
+        "random",
+        description="which part of a clip longer than the model's input is trained on: random; first, its beginning; "
+        "epic_sounds: its beginning too, from a random start in clips of more than 10 s",
+    )
     views: Literal["all", "first", "epic_sounds"] = Field(
-        "all", description="which windows of a long clip are scored in validation and by aum eval: all, half overlapping, their scores "
-                           "averaged; first, one at its beginning; epic_sounds: one, from a random start in clips of more than 10 s")
+        "all",
+        description="which windows of a long clip are scored in validation and by aum eval: all, half overlapping, their scores "
+        "averaged; first, one at its beginning; epic_sounds: one, from a random start in clips of more than 10 s",
+    )
     sampling: Literal["shuffle", "balanced"] = Field(
-        "shuffle", description="balanced: as many clips per epoch, drawn with replacement, those of rare labels oftener")
-    hold_out: str = Field("", coerce_numbers_to_str=True, description="train and validate without the clips whose group has this name; test on them")
+        "shuffle", description="balanced: as many clips per epoch, drawn with replacement, those of rare labels oftener"
+    )
+    hold_out: str = Field(
+        "",
+        coerce_numbers_to_str=True,
+        description="train and validate without the clips whose group has this name; test on them",
+    )
     fit: tuple[Literal["sample_rate", "clip_length", "normalisation"], ...] = Field(
-        (), description="frontend values measured on the training split, where no later file or --set says them")
-    bad_files: Count = Field(0, description="clips that can't be read any more, which are named and left out before the run stops")
-    shuffle_clips: Positive = Field(1024, description="where training streams shards: clips held in memory, undecoded, to shuffle them")
+        (), description="frontend values measured on the training split, where no later file or --set says them"
+    )
+    bad_files: Count = Field(
+        0, description="clips that can't be read any more, which are named and left out before the run stops"
+    )
+    shuffle_clips: Positive = Field(
+        1024, description="where training streams shards: clips held in memory, undecoded, to shuffle them"
+    )
     cache_mb: Count = Field(1024, description="decoded clips kept in memory, up to this much")
 
     @property
@@ -386,9 +474,12 @@ class ModelConfig(Frozen):
     frontend: FrontendConfig
     labels: Annotated[tuple[str, ...], FailFast()]
     activation: Literal["softmax", "sigmoid"] = Field(description="how logits become scores: as the model was trained")
-    views: Literal["all", "first", "epic_sounds"] = Field("all", description="which windows of a long clip are scored in evaluation")
+    views: Literal["all", "first", "epic_sounds"] = Field(
+        "all", description="which windows of a long clip are scored in evaluation"
+    )
     thresholds: tuple[Fraction, ...] | None = Field(
-        None, description="score from which on a class counts as present: best F1 on the validation split")
+        None, description="score from which on a class counts as present: best F1 on the validation split"
+    )
     provenance: dict[str, Any] = Field(default_factory=dict, description="recipe, data, seed, versions, scores")
 
     @model_validator(mode="after")

@@ -10,11 +10,18 @@ from aumcli.config import PredictConfig
 from aumcli.data.channels import check_channel
 from aumcli.errors import AumError
 from aumcli.predict.events import Event as Event
-from aumcli.predict.inputs import Source, find_clips as find_clips
+from aumcli.predict.inputs import Source
+from aumcli.predict.inputs import find_clips as find_clips
 from aumcli.predict.prediction import Prediction
 from aumcli.predict.scoring import predict_groups
 
-OPTIONS = {"window_s": "--window", "hop_s": "--hop", "batch_size": "--batch"}    # those that are not called like their setting
+OPTIONS = {
+    "window_s": "--window",
+    "hop_s": "--hop",
+    "batch_size": "--batch",
+    "max_gap_s": "--max-gap",
+    "min_duration_s": "--min-duration",
+}  # those that are not called like their setting
 
 
 def predict_config(**settings: object) -> PredictConfig:
@@ -27,13 +34,19 @@ def predict_config(**settings: object) -> PredictConfig:
         first = error.errors()[0]
         name = str(first["loc"][0])
         if name not in PredictConfig.model_fields:
-            raise AumError(f"there is no setting {name}", fix=f"choose among {', '.join(PredictConfig.model_fields)}") from error
+            raise AumError(
+                f"there is no setting {name}", fix=f"choose among {', '.join(PredictConfig.model_fields)}"
+            ) from error
         wanted = first["msg"].removeprefix("Input should be ")
-        raise AumError(f"{name} has to be {wanted}, not {first['input']}",
-                       fix=f"give {OPTIONS.get(name, f'--{name}')} such a value, or leave it out") from error
+        raise AumError(
+            f"{name} has to be {wanted}, not {first['input']}",
+            fix=f"give {OPTIONS.get(name, f'--{name}')} such a value, or leave it out",
+        ) from error
 
 
-def predict_files(classifier: Classifier, paths: Iterable[Path | str | Source], **settings: object) -> Iterator[Prediction]:
+def predict_files(
+    classifier: Classifier, paths: Iterable[Path | str | Source], **settings: object
+) -> Iterator[Prediction]:
     """Label files in order, several in one batch, in memory that depends on neither their number nor their length.
 
     Args:

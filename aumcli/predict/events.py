@@ -6,7 +6,7 @@ from itertools import accumulate
 
 import numpy as np
 
-CURVE_POINTS = 512         # a curve has at most so many; neighbours are joined by their maximum
+CURVE_POINTS = 2048  # a curve has at most so many; neighbours are joined by their maximum
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,26 +16,28 @@ class Event:
     start_s: float
     stop_s: float
     label: str
-    score: float                # the highest of its windows
+    score: float  # the highest of its windows
 
 
 class Events:
     """Finds events while windows come in, one after another.
 
-    Windows that reach the threshold and overlap or touch are one event: from the first sample of the first of them to
-    the last of the last. So events of a class never overlap, and a window counts once.
+    Windows that reach the threshold and overlap or touch, or have a gap of at most `max_gap` between them, are one event:
+    from the first sample of the first of them to the last of the last. So events of a class never overlap, and a window
+    counts once.
 
     Args:
         thresholds: least score of each class, (classes,).
         smooth: odd number of neighbouring windows whose mean is compared with it; fewer at the ends.
+        max_gap: samples.
     """
 
-    def __init__(self, thresholds: np.ndarray, smooth: int):
-        self.thresholds, self.half = thresholds, smooth // 2
-        self.found: list[tuple[int, int, int, float]] = []          # start, stop, class, score
-        self._open: dict[int, tuple[int, int, float]] = {}          # class -> start, stop, score
+    def __init__(self, thresholds: np.ndarray, smooth: int, max_gap: int = 0):
+        self.thresholds, self.half, self.max_gap = thresholds, smooth // 2, max_gap
+        self.found: list[tuple[int, int, int, float]] = []  # start, stop, class, score
+        self._open: dict[int, tuple[int, int, float]] = {}  # class -> start, stop, score
         self._rows: deque[tuple[int, int, np.ndarray]] = deque(maxlen=smooth)
-        self._ahead = 0                                             # windows in `_rows` that were not judged yet
+        self._ahead = 0  # windows in `_rows` that were not judged yet
 
     def add(self, start: int, stop: int, scores: np.ndarray, reached: list[int] | None = None) -> None:
         """Take in the next window: its first sample, the one after its last, its scores (classes,), and where it is known which
@@ -50,7 +52,7 @@ class Events:
     def finish(self) -> list[tuple[int, int, int, float]]:
         """All events as (first sample, the one after the last, class, score), by time."""
         while self._ahead:
-            if len(self._rows) > self.half + self._ahead:           # the oldest is no neighbour of the next any more
+            if len(self._rows) > self.half + self._ahead:  # the oldest is no neighbour of the next any more
                 self._rows.popleft()
             self._judge_smoothed()
         self.found += [(start, stop, label, score) for label, (start, stop, score) in self._open.items()]
@@ -65,7 +67,7 @@ class Events:
     def _judge(self, start: int, stop: int, scores: np.ndarray, reached: list[int] | None = None) -> None:
         for label in np.flatnonzero(scores >= self.thresholds).tolist() if reached is None else reached:
             score, before = float(scores[label]), self._open.get(label)
-            if before is not None and start <= before[1]:
+            if before is not None and start <= before[1] + self.max_gap:
                 self._open[label] = before[0], stop, max(before[2], score)
                 continue
             if before is not None:
@@ -77,8 +79,8 @@ class Curves:
     """Scores over time in bounded memory: when there are too many points, each two become their maximum."""
 
     def __init__(self) -> None:
-        self._points: list[np.ndarray] = []                         # (classes,) each
-        self._per_point, self._in_last = 1, 0                       # windows
+        self._points: list[np.ndarray] = []  # (classes,) each
+        self._per_point, self._in_last = 1, 0  # windows
 
     def add(self, scores: np.ndarray) -> None:
         """Take in the next window's scores, (classes,)."""
@@ -93,7 +95,7 @@ class Curves:
 
     def of(self, labels: list[int]) -> tuple[int, list[list[float]]]:
         """Windows per point, and the points of each of some classes, four decimals."""
-        table = np.round(np.stack(self._points).astype(np.float64), 4)               # (points, classes)
+        table = np.round(np.stack(self._points).astype(np.float64), 4)  # (points, classes)
         return self._per_point, [table[:, label].tolist() for label in labels]
 
 
@@ -101,13 +103,14 @@ class ClipScores:
     """All that is kept of a clip while its windows are scored.
 
     Args:
-        thresholds, smooth: see `Events`.
+        thresholds, smooth, max_gap: see `Events`.
         curves: keep scores over time too.
     """
 
-    def __init__(self, thresholds: np.ndarray, smooth: int, curves: bool):
-        self.windows, self.total, self.embedded = 0, 0.0, 0.0    # the latter two: sums over windows
-        self.events = Events(thresholds, smooth)
+    def __init__(self, thresholds: np.ndarray, smooth: int, curves: bool, max_gap: int = 0):
+        self.windows, self.total, self.embedded = 0, 0.0, 0.0  # the latter two: sums over windows
+        self.first_window = -1  # where the first is in a `WindowStore`
+        self.events = Events(thresholds, smooth, max_gap)
         self.curves = Curves() if curves else None
 
     @property
@@ -121,25 +124,39 @@ class ClipScores:
         return (self.embedded / self.windows).astype(np.float32) if isinstance(self.embedded, np.ndarray) else None
 
 
-def add_batch(clips: list[tuple[ClipScores, list[tuple[int, int]]]], scores: np.ndarray, embeddings: np.ndarray | None) -> None:
+def add_batch(
+    clips: list[tuple[ClipScores, list[tuple[int, int]]]], scores: np.ndarray, embeddings: np.ndarray | None
+) -> None:
     """Give the scores (n, classes) and embeddings (n, d) of a batch of windows to their clips.
 
     The windows stand clip behind clip, with the spans (first sample, the one after the last) that stand beside each. What is
     computed of scores is computed of all at once: one by one, each operation would wait for a thread that decodes to let go of
     Python's lock.
     """
-    starts = [0, *accumulate(len(spans) for _, spans in clips)]
-    totals = np.add.reduceat(scores, starts[:-1], axis=0, dtype=np.float64)                             # (clips, classes)
-    sums = None if embeddings is None else np.add.reduceat(embeddings, starts[:-1], axis=0, dtype=np.float64)
+    counts = [len(spans) for _, spans in clips]
+    starts, clip_of = [0, *accumulate(counts)], np.repeat(np.arange(len(clips)), counts)
+    totals = _added([clip.total for clip, _ in clips], clip_of, scores)  # (clips, classes)
+    sums = None if embeddings is None else _added([clip.embedded for clip, _ in clips], clip_of, embeddings)
     reached: list[list[int]] = [[] for _ in range(len(scores))]
     for row, label in np.argwhere(scores >= clips[0][0].events.thresholds).tolist():
         reached[row].append(label)
     for i, (clip, spans) in enumerate(clips):
         clip.windows += len(spans)
-        clip.total = clip.total + totals[i]
+        clip.total = totals[i]
         if sums is not None:
-            clip.embedded = clip.embedded + sums[i]
+            clip.embedded = sums[i]
         for row, (start, stop) in enumerate(spans, starts[i]):
             clip.events.add(start, stop, scores[row], reached[row])
             if clip.curves is not None:
                 clip.curves.add(scores[row])
+
+
+def _added(sums: list[np.ndarray | float], clip_of: np.ndarray, values: np.ndarray) -> np.ndarray:
+    """The sums of clips, (d,) each, with the values (n, d) of their windows added, (clips, d) float64.
+
+    One window after another: a pairwise sum would round by where batches begin, and scores that are read from a file come
+    in other batches.
+    """
+    totals = np.stack([np.broadcast_to(each, values.shape[1:]) for each in sums]).astype(np.float64)
+    np.add.at(totals, clip_of, values)
+    return totals

@@ -25,9 +25,9 @@ from aumcli.predict.prediction import embedding_of
 
 Record = dict
 KEYS = ("path", "duration_s", "windows", "labels", "events", "warning", "problem", "fix")
-COLUMNS = ("path", "kind", "start_s", "stop_s", "label", "score", "problem", "fix")     # kind: clip, event or failed
+COLUMNS = ("path", "kind", "start_s", "stop_s", "label", "score", "problem", "fix")  # kind: clip, event or failed
 ROWS_TOGETHER = 10_000
-TABLE_ROWS = 500                                                                        # a table's columns fit so many
+TABLE_ROWS = 500  # a table's columns fit so many
 
 
 class Format(StrEnum):
@@ -65,7 +65,10 @@ class Format(StrEnum):
         name = Path(out).suffix.lower().removeprefix(".")
         if name in ("json", "jsonl", "csv", "parquet"):
             return cls(name)
-        raise AumError(f"the name {out} doesn't say which format is meant", fix="end it in .json, .jsonl, .csv or .parquet, or name a --format")
+        raise AumError(
+            f"the name {out} doesn't say which format is meant",
+            fix="end it in .json, .jsonl, .csv or .parquet, or name a --format",
+        )
 
 
 def is_folder(out: Path | str) -> bool:
@@ -110,6 +113,25 @@ def rows_of(record: Record) -> Iterator[tuple]:
         yield path, "event", event["start_s"], event["stop_s"], event["label"], event["score"], None, None
 
 
+def _table_rows(record: Record) -> Iterator[tuple]:
+    """A record as rows of `print_predictions`: its labels, then its events.
+
+    Of a clip scored in one window an event is the clip itself: the same class, score and length. Such a clip is one row: with
+    times where its best label is an event, and with * before the further classes that are.
+    """
+    path, labels = record["path"], [(label["label"], label["score"]) for label in record["labels"]]
+    if record["windows"] != 1:
+        yield path, None, None, labels
+        for event in record["events"]:
+            yield path, event["start_s"], event["stop_s"], [(event["label"], event["score"])]
+        return
+    events = {event["label"]: event for event in record["events"]}
+    own = events.get(labels[0][0])
+    further = dict(labels[1:]) | {name: event["score"] for name, event in events.items() if event is not own}
+    times = (own["start_s"], own["stop_s"]) if own else (None, None)
+    yield path, *times, labels[:1] + [("*" * (name in events) + name, score) for name, score in further.items()]
+
+
 def _csv(header: Record, records: Iterable[Record]) -> Iterator[str]:
     """A table with the columns COLUMNS."""
     yield _csv_lines([COLUMNS])
@@ -124,7 +146,7 @@ def _csv_lines(rows: Iterable[tuple]) -> str:
 
 
 def _table(header: Record, records: Iterable[Record], width: int | None = None) -> Iterator[str]:
-    """For people: the labels of each clip; for clips of several windows its events. On a terminal it is as wide as that."""
+    """For people: a row with the labels of each clip, and its events (see `_table_rows`); as wide as the terminal."""
     from aumcli.report import print_predictions
 
     rows: list[tuple] = []
@@ -138,9 +160,7 @@ def _table(header: Record, records: Iterable[Record], width: int | None = None) 
     for record in records:
         if "problem" in record:
             continue
-        rows.append((record["path"], None, None, [(label["label"], label["score"]) for label in record["labels"]]))
-        if record["windows"] > 1:
-            rows += [(record["path"], event["start_s"], event["stop_s"], [(event["label"], event["score"])]) for event in record["events"]]
+        rows += _table_rows(record)
         if len(rows) >= TABLE_ROWS:
             yield block()
             rows, heading = [], False
@@ -155,8 +175,19 @@ def _audacity(header: Record, records: Iterable[Record]) -> Iterator[str]:
             yield f"{event['start_s']:.6f}\t{event['stop_s']:.6f}\t{one_line(event['label'])} {event['score']:.3f}\n"
 
 
-RAVEN_COLUMNS = ("Selection", "View", "Channel", "Begin Time (s)", "End Time (s)", "Low Freq (Hz)", "High Freq (Hz)",
-                 "Begin Path", "File Offset (s)", "Label", "Score")
+RAVEN_COLUMNS = (
+    "Selection",
+    "View",
+    "Channel",
+    "Begin Time (s)",
+    "End Time (s)",
+    "Low Freq (Hz)",
+    "High Freq (Hz)",
+    "Begin Path",
+    "File Offset (s)",
+    "Label",
+    "Score",
+)
 
 
 def _raven(header: Record, records: Iterable[Record]) -> Iterator[str]:
@@ -166,15 +197,36 @@ def _raven(header: Record, records: Iterable[Record]) -> Iterator[str]:
     for record in records:
         for event in record.get("events", ()):
             number += 1
-            yield "\t".join((str(number), "Spectrogram 1", "1", f"{offset_s + event['start_s']:.6f}", f"{offset_s + event['stop_s']:.6f}",
-                             "0", f"{header['sample_rate_hz'] / 2:g}", one_line(record["path"]), f"{event['start_s']:.6f}",
-                             one_line(event["label"]), f"{event['score']:.6f}")) + "\n"
+            yield (
+                "\t".join(
+                    (
+                        str(number),
+                        "Spectrogram 1",
+                        "1",
+                        f"{offset_s + event['start_s']:.6f}",
+                        f"{offset_s + event['stop_s']:.6f}",
+                        "0",
+                        f"{header['sample_rate_hz'] / 2:g}",
+                        one_line(record["path"]),
+                        f"{event['start_s']:.6f}",
+                        one_line(event["label"]),
+                        f"{event['score']:.6f}",
+                    )
+                )
+                + "\n"
+            )
         offset_s += record.get("duration_s", 0.0)
 
 
 WITHOUT_FAILURES = (Format.TABLE, Format.AUDACITY, Format.RAVEN)
 TEXT: dict[Format, Callable[[Record, Iterable[Record]], Iterator[str]]] = {
-    Format.TABLE: _table, Format.JSON: _json, Format.JSONL: _jsonl, Format.CSV: _csv, Format.AUDACITY: _audacity, Format.RAVEN: _raven}
+    Format.TABLE: _table,
+    Format.JSON: _json,
+    Format.JSONL: _jsonl,
+    Format.CSV: _csv,
+    Format.AUDACITY: _audacity,
+    Format.RAVEN: _raven,
+}
 
 
 def printed(format: Format, header: Record, records: Iterable[Record]) -> Iterator[str]:
@@ -193,7 +245,8 @@ def write(path: Path, format: Format, header: Record, records: Iterable[Record])
             file.writelines(TEXT[format](header, records))
 
 
-def _pyarrow():
+def import_pyarrow():
+    """The package pyarrow with its Parquet, or the AumError of its absence."""
     try:
         import pyarrow
         import pyarrow.parquet
@@ -209,20 +262,29 @@ def check_format(format: Format, out: Path | str | None, inputs: int) -> None:
         AumError: for one of these reasons.
     """
     if format is Format.PARQUET:
-        _pyarrow()
+        import_pyarrow()
         if out is None:
             raise AumError("parquet is no text that could be printed", fix="name a file with --out")
     if format is Format.AUDACITY and inputs > 1 and not (out and is_folder(out)):
-        raise AumError(f"Audacity's labels belong to one recording, and there are {inputs}", fix="name a folder: --out labels/")
+        raise AumError(
+            f"Audacity's labels belong to one recording, and there are {inputs}", fix="name a folder: --out labels/"
+        )
 
 
 def _write_parquet(path: Path, header: Record, records: Iterable[Record]) -> None:
     """The rows of `rows_of`; the header stands in the file's metadata."""
-    pa = _pyarrow()
+    pa = import_pyarrow()
     types = [pa.float64() if name in ("start_s", "stop_s", "score") else pa.string() for name in COLUMNS]
     schema = pa.schema(list(zip(COLUMNS, types)), metadata={"aumcli": json.dumps(header)})
-    rows = ([shown(value) if isinstance(value, str) else value for value in row] for record in records for row in rows_of(record))
-    with open(path, "wb") as file, pa.parquet.ParquetWriter(file, schema) as writer:       # pyarrow itself wants names in UTF-8
+    rows = (
+        [shown(value) if isinstance(value, str) else value for value in row]
+        for record in records
+        for row in rows_of(record)
+    )
+    with (
+        open(path, "wb") as file,
+        pa.parquet.ParquetWriter(file, schema) as writer,
+    ):  # pyarrow itself wants names in UTF-8
         while some := list(islice(rows, ROWS_TOGETHER)):
             writer.write_table(pa.table([list(column) for column in zip(*some)], schema=schema))
 
@@ -230,7 +292,7 @@ def _write_parquet(path: Path, header: Record, records: Iterable[Record]) -> Non
 def check_embeddings(path: Path) -> None:
     """Raise the AumError of a file that can't hold embeddings."""
     if path.suffix.lower() == ".parquet":
-        _pyarrow()
+        import_pyarrow()
     elif path.suffix.lower() != ".npy":
         raise AumError(f"embeddings can't be written as {path.name}", fix="name a .npy or .parquet file")
 
@@ -266,9 +328,17 @@ def _npy_header(file: BinaryIO, count: int, width: int) -> None:
 
 
 def _parquet_embeddings(path: Path, header: Record, records: Iterable[Record], width: int) -> None:
-    pa = _pyarrow()
-    schema = pa.schema([("path", pa.string()), ("embedding", pa.list_(pa.float32(), width))], metadata={"aumcli": json.dumps(header)})
-    with atomic_path(path) as temporary, open(temporary, "wb") as file, pa.parquet.ParquetWriter(file, schema) as writer:
+    pa = import_pyarrow()
+    schema = pa.schema(
+        [("path", pa.string()), ("embedding", pa.list_(pa.float32(), width))], metadata={"aumcli": json.dumps(header)}
+    )
+    with (
+        atomic_path(path) as temporary,
+        open(temporary, "wb") as file,
+        pa.parquet.ParquetWriter(file, schema) as writer,
+    ):
         while some := list(islice(records, ROWS_TOGETHER)):
-            vectors = pa.FixedSizeListArray.from_arrays(pa.array(np.concatenate([embedding_of(record) for record in some])), width)
+            vectors = pa.FixedSizeListArray.from_arrays(
+                pa.array(np.concatenate([embedding_of(record) for record in some])), width
+            )
             writer.write_table(pa.table([pa.array([shown(record["path"]) for record in some]), vectors], schema=schema))

@@ -22,10 +22,20 @@ from aumcli.predict.decoding import stamp
 from aumcli.predict.inputs import Source
 
 Record = dict[str, object]
-OPTIONS = {"model": "--model", "device": "--device", "window_s": "--window", "hop_s": "--hop", "smooth": "--smooth", "top": "--top",
-           "threshold": "--threshold", "batch_size": "--batch"}                 # what the header calls what options say
+OPTIONS = {
+    "model": "--model",
+    "device": "--device",
+    "window_s": "--window",
+    "hop_s": "--hop",
+    "smooth": "--smooth",
+    "top": "--top",
+    "threshold": "--threshold",
+    "max_gap_s": "--max-gap",
+    "min_duration_s": "--min-duration",
+    "batch_size": "--batch",
+}  # what the header calls what options say
 PART = ".part-{}-of-{}"
-LONGEST = ".part-99999-of-99999"
+LONGEST, LONGEST_JOURNAL = ".part-99999-of-99999", ".journal-99999-of-99999"
 
 
 class Journal:
@@ -36,19 +46,24 @@ class Journal:
         header: how results are made.
         sources: what shall be labelled.
         resume: take up an earlier journal.
+        stored: so many windows are in the `WindowStore` beside it, where there is one: results of further ones are done
+            again.
 
     Raises:
         AumError: there is a journal already and `resume` is False, or it was made in another way.
     """
 
-    def __init__(self, path: Path, header: Record, sources: Sequence[Source], resume: bool):
-        self.path, self.sources, self.notes = path, sources, []     # notes: sentences for the user
-        self._places = array("q", [-1]) * len(sources)              # of each source's line
+    def __init__(self, path: Path, header: Record, sources: Sequence[Source], resume: bool, stored: int = 0):
+        self.path, self.sources, self.notes = path, sources, []  # notes: sentences for the user
+        self.windows, self._stored = 0, stored  # windows in the store that earlier results have
+        self._places = array("q", [-1]) * len(sources)  # of each source's line
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             number, problem = open_locked(path)
         except Taken as error:
-            raise AumError(f"another call is writing {path}", fix="wait until it has ended, or name another output") from error
+            raise AumError(
+                f"another call is writing {path}", fix="wait until it has ended, or name another output"
+            ) from error
         except OSError as error:
             raise disk_error(path, error) from error
         if problem:
@@ -64,7 +79,7 @@ class Journal:
         return self
 
     def __exit__(self, *exception: object) -> None:
-        with suppress(OSError):                     # what a full disk didn't take was told, and is done again
+        with suppress(OSError):  # what a full disk didn't take was told, and is done again
             self._file.close()
 
     def _begin(self, header: Record, resume: bool) -> None:
@@ -73,8 +88,10 @@ class Journal:
         elif resume:
             self._take_up(header)
         else:
-            raise AumError(f"{self.path} holds results of a call that was broken off, or that shall be gone on with",
-                           fix=f"go on with --resume; or start again: rm {shell_quoted(self.path)}")
+            raise AumError(
+                f"{self.path} holds results of a call that was broken off, or that shall be gone on with",
+                fix=f"go on with --resume; or start again: rm {shell_quoted(self.path)}",
+            )
 
     def _take_up(self, header: Record) -> None:
         self._file.seek(0)
@@ -82,23 +99,32 @@ class Journal:
             before = json.loads(self._file.readline())
             different = [name for name in {**header, **before} if before.get(name) != header.get(name)]
         except (ValueError, TypeError) as error:
-            raise AumError(f"{self.path} is damaged at its beginning, so nobody knows how its results were made",
-                           fix=f"start again: rm {shell_quoted(self.path)}") from error
+            raise AumError(
+                f"{self.path} is damaged at its beginning, so nobody knows how its results were made",
+                fix=f"start again: rm {shell_quoted(self.path)}",
+            ) from error
         if different:
-            raise AumError(f"{self.path} was made {_difference(different, before, header)}",
-                           fix=f"repeat the call as it was, with --resume; or start again: rm {shell_quoted(self.path)}")
+            raise AumError(
+                f"{self.path} was made {_difference(different, before, header)}",
+                fix=f"repeat the call as it was, with --resume; or start again: rm {shell_quoted(self.path)}",
+            )
         index = {source.path: i for i, source in enumerate(self.sources)}
         place = kept = self._file.tell()
         group: list[tuple[int, int]] = []
+        windows = 0
         for line in self._file:
             try:
                 record = json.loads(line)
                 path, stamped, last = record["path"], (record["size"], record["mtime_ns"]), record["end"]
-            except (ValueError, TypeError, KeyError):           # cut off; or, after a loss of power, zeros
+                windows = max(windows, record["first_window"] + record["windows"] if "first_window" in record else 0)
+            except (ValueError, TypeError, KeyError):  # cut off; or, after a loss of power, zeros
                 if line.endswith(b"\n") or b"\0" in line:
                     self.notes.append(f"{self.path} is damaged from byte {place:,} on: what stood there is done again")
                 break
             if not line.endswith(b"\n"):
+                break
+            if windows > self._stored:
+                self.notes.append("the scores of some windows were lost: they are scored again")
                 break
             i = index.get(path)
             if i is not None and stamp(self.sources[i]) == stamped:
@@ -107,7 +133,7 @@ class Journal:
             if last:
                 for i, where in group:
                     self._places[i] = where
-                group, kept = [], place
+                group, kept, self.windows = [], place, windows
         self._file.truncate(kept)
 
     def missing(self) -> list[int]:
@@ -116,8 +142,10 @@ class Journal:
 
     def append(self, records: Sequence[Record], places: Sequence[int], stamps: Sequence[tuple[int, int]]) -> None:
         """Add the results of a group of sources, which stand at these places in the list and had these stamps when they were read."""
-        stamped = [{**record, "size": size, "mtime_ns": mtime_ns, "end": i == places[-1]}
-                   for record, i, (size, mtime_ns) in zip(records, places, stamps, strict=True)]
+        stamped = [
+            {**record, "size": size, "mtime_ns": mtime_ns, "end": i == places[-1]}
+            for record, i, (size, mtime_ns) in zip(records, places, stamps, strict=True)
+        ]
         try:
             for i, line in zip(places, self._write(stamped)):
                 self._places[i] = line
@@ -153,23 +181,33 @@ def _line(record: Record) -> bytes:
 
 def _difference(names: Sequence[str], before: Record, now: Record) -> str:
     """How another call was made, and this one: "with --top 3, this call says 5"."""
-    if "weights" in names and "model" not in names:     # by which its windows and thresholds may differ too
+    if "weights" in names and "model" not in names:  # by which its windows and thresholds may differ too
         return f"when {before.get('model')} had other weights"
     whole = [values.get("window_s") is None for values in (before, now)]
-    if whole[0] != whole[1]:                            # then there are other windows, or none
+    if whole[0] != whole[1]:  # then there are other windows, or none
         return f"with{'' if whole[0] else 'out'} --whole"
-    said = [f"with {OPTIONS[name]} {_value(before[name])}, this call says {_value(now[name])}" for name in OPTIONS
-            if name in names and name in before and name in now]
-    said += [f"with{'' if before.get(name) else 'out'} --{name}" for name in ("embed", "html") if name in names]
+    said = [
+        f"with {OPTIONS[name]} {_value(before[name])}, this call says {_value(now[name])}"
+        for name in OPTIONS
+        if name in names and name in before and name in now
+    ]
+    said += [
+        f"with{'' if before.get(name) else 'out'} --{name}"
+        for name in ("embed", "embed-windows", "scores", "html")
+        if name in names
+    ]
     if "folder" in names:
-        said.append("for {}, this call for {}".format(*(f"a folder of {each}" if each else "one file"
-                                                        for each in (before.get("folder"), now.get("folder")))))
-    return "; ".join(said) or f"under other conditions: {', '.join(names)} differ"       # else these follow from the others
+        said.append(
+            "for {}, this call for {}".format(
+                *(f"a folder of {each}" if each else "one file" for each in (before.get("folder"), now.get("folder")))
+            )
+        )
+    return "; ".join(said) or f"under other conditions: {', '.join(names)} differ"  # else these follow from the others
 
 
 def _value(value: object) -> str:
     """A value as people write it."""
-    if isinstance(value, dict):                         # for each class
+    if isinstance(value, dict):  # for each class
         return "as the model has it"
     return "none" if value is None else f"{value:g}" if isinstance(value, float) else shell_quoted(value)
 
@@ -181,7 +219,7 @@ def part_path(out: Path, rank: int, processes: int) -> Path:
 
 def journal_path(out: Path, rank: int, processes: int) -> Path:
     """Where the results are while they come, of one process or of one of several."""
-    return beside(out, ".journal" + (f"-{rank + 1}-of-{processes}" if processes > 1 else ""), ".journal-99999-of-99999")
+    return beside(out, ".journal" + (f"-{rank + 1}-of-{processes}" if processes > 1 else ""), LONGEST_JOURNAL)
 
 
 def write_part(path: Path, header: Record, records: Iterator[Record]) -> None:
@@ -205,20 +243,27 @@ def read_parts(out: Path) -> tuple[Record, Callable[[], Iterator[Record]], list[
     found = list(out.parent.glob(glob.escape(beside(out, "", LONGEST).name) + PART.format("*", "*")))
     counts = {int(path.name.rpartition("-")[2]) for path in found}
     if len(counts) != 1:
-        raise AumError(f"there are {'parts of different calls' if counts else 'no parts'} beside {out}",
-                       fix="name the --out of the torchrun call" + (", and remove what is left of others" if counts else ""))
+        raise AumError(
+            f"there are {'parts of different calls' if counts else 'no parts'} beside {out}",
+            fix="name the --out of the torchrun call" + (", and remove what is left of others" if counts else ""),
+        )
     processes = counts.pop()
     paths = [part_path(out, rank, processes) for rank in range(processes)]
     for path in paths:
         if not path.exists():
-            raise AumError(f"{path} is missing: that process has not finished",
-                           fix="run the same torchrun command with --resume", exit_code=1)
+            raise AumError(
+                f"{path} is missing: that process has not finished",
+                fix="run the same torchrun command with --resume",
+                exit_code=1,
+            )
     headers = []
     for path in paths:
         with open(path, "rb") as file:
             headers.append(_parsed(path, file.readline()))
     if any(header != headers[0] for header in headers):
-        raise AumError(f"the parts of {out} were made in different ways", fix="run the same torchrun command for all of them")
+        raise AumError(
+            f"the parts of {out} were made in different ways", fix="run the same torchrun command for all of them"
+        )
     return headers[0], lambda: _interleave(paths), paths
 
 
@@ -227,8 +272,11 @@ def _parsed(path: Path, line: bytes) -> Record:
     try:
         return {**json.loads(line)}
     except (ValueError, TypeError) as error:
-        raise AumError(f"{path} is damaged", fix=f"remove it, and run the same torchrun command again: rm {shell_quoted(path)}",
-                       exit_code=1) from error
+        raise AumError(
+            f"{path} is damaged",
+            fix=f"remove it, and run the same torchrun command again: rm {shell_quoted(path)}",
+            exit_code=1,
+        ) from error
 
 
 def _interleave(paths: Sequence[Path]) -> Iterator[Record]:
@@ -245,4 +293,3 @@ def _interleave(paths: Sequence[Path]) -> Iterator[Record]:
     finally:
         for file in files:
             file.close()
-

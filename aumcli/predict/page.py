@@ -12,18 +12,28 @@ from urllib.parse import quote
 import numpy as np
 import soundfile
 
+from aumcli.config import FrontendConfig
 from aumcli.data.audio import load_audio, open_audio
 from aumcli.data.channels import MEAN, with_channel
 from aumcli.errors import AumError, debugging
 from aumcli.files import atomic_path
 from aumcli.names import to_json
 
-FILE_MB, PAGE_MB = 4, 64        # sounds up to so many megabytes, and all together, are inside the page
-PICTURES = 1000                 # files with waveform and spectrogram
-COLUMNS, MOST_COLUMNS, COLUMNS_PER_S, MELS = 800, 4000, 20, 64         # of a picture; wider ones are scrolled
-PLAYED = {".wav": "audio/wav", ".mp3": "audio/mpeg", ".ogg": "audio/ogg", ".oga": "audio/ogg", ".opus": "audio/ogg", ".flac": "audio/flac"}
-NOTE = (f"Sounds of up to {FILE_MB} MB, {PAGE_MB} MB in all, are inside this page; longer ones are played from their files, "
-        "by a path relative to this page.")
+FILE_MB, PAGE_MB = 4, 64  # sounds up to so many megabytes, and all together, are inside the page
+PICTURES = 1000  # files with waveform and spectrogram
+COLUMNS, MOST_COLUMNS, COLUMNS_PER_S, MELS = 800, 8000, 20, 64  # of a picture; wider ones are scrolled
+PLAYED = {
+    ".wav": "audio/wav",
+    ".mp3": "audio/mpeg",
+    ".ogg": "audio/ogg",
+    ".oga": "audio/ogg",
+    ".opus": "audio/ogg",
+    ".flac": "audio/flac",
+}
+NOTE = (
+    f"Sounds of up to {FILE_MB} MB, {PAGE_MB} MB in all, are inside this page; longer ones are played from their files, "
+    "by a path relative to this page."
+)
 
 
 def write_page(path: Path, header: dict, records: Iterable[dict], files: Mapping[str, str]) -> None:
@@ -41,9 +51,10 @@ def write_page(path: Path, header: dict, records: Iterable[dict], files: Mapping
     before, after = html.replace("@HASH@", digest).split("@DATA@")
     room = PAGE_MB * 2**20
     with atomic_path(path) as temporary, open(temporary, "w", encoding="utf-8", newline="") as page:
-        page.write(before + '{"header":' + _escaped({**header, "note": NOTE}) + ',"files":[')
+        about = {**header, "note": NOTE, "picture": _scale(header["sample_rate_hz"])}
+        page.write(before + '{"header":' + _escaped(about) + ',"files":[')
         for number, record in enumerate(records):
-            shown = {key: value for key, value in record.items() if key != "embedding"}
+            shown = {key: value for key, value in record.items() if key not in ("embedding", "first_window")}
             if "problem" not in record:
                 file = Path(files.get(record["path"], record["path"]))
                 sound = _sound(file, path, room, own=record["path"] in files)
@@ -75,7 +86,11 @@ def _sound(file: Path, page: Path, room: int, own: bool) -> dict[str, str]:
     except (OSError, AumError, soundfile.SoundFileError) as error:
         return {"audio_note": f"no sound: {str(error).splitlines()[0]}"}
     if own or file.suffix.lower() not in PLAYED:
-        return {"audio_note": f"no sound: browsers don't play {file.suffix}" if not own else "no sound: too long for the page"}
+        return {
+            "audio_note": f"no sound: browsers don't play {file.suffix}"
+            if not own
+            else "no sound: too long for the page"
+        }
     relative = os.path.relpath(file, page.parent).replace(os.sep, "/")
     return {"audio": quote(relative.encode("utf-8", "surrogateescape")), "audio_note": f"played from {relative}"}
 
@@ -92,25 +107,35 @@ def _picture_or_why_not(file: Path, rate_hz: int) -> dict[str, object]:
         return {"audio_note": f"no picture: {type(error).__name__}: {error}"}
 
 
+def _frontend_config(rate_hz: int) -> FrontendConfig:
+    return FrontendConfig(sample_rate_hz=rate_hz, n_mels=MELS)
+
+
+def _scale(rate_hz: int) -> dict[str, object]:
+    """What a picture's rows are: so many mel bands between two frequencies."""
+    return {"hz": [_frontend_config(rate_hz).low_hz, rate_hz / 2], "mels": MELS}
+
+
 def _picture(file: str, rate_hz: int) -> dict[str, object]:
     """Spectrogram as a PNG and the waveform's lowest and highest sample of each column, in percent."""
     import torch
     from matplotlib import colormaps
     from matplotlib.image import imsave
 
-    from aumcli.config import FrontendConfig
     from aumcli.core.frontend import LogMel
 
-    frontend = LogMel(FrontendConfig(sample_rate_hz=rate_hz, n_mels=MELS))
+    frontend = LogMel(_frontend_config(rate_hz))
     with open_audio(file, rate_hz) as (info, blocks):
         samples = max(1, int(info.duration_s * rate_hz))
-        columns = min(MOST_COLUMNS, max(COLUMNS, int(COLUMNS_PER_S * info.duration_s)), 1 + samples // frontend.config.hop_samples)
+        columns = min(
+            MOST_COLUMNS, max(COLUMNS, int(COLUMNS_PER_S * info.duration_s)), 1 + samples // frontend.config.hop_samples
+        )
         energy, count, start = np.zeros((columns, MELS)), np.zeros(columns), 0
         peaks = np.zeros((columns, 2))
         for block in blocks:
             if not len(block):
                 continue
-            frames = frontend.energies(torch.from_numpy(block)[None])[0].numpy()                # (frames, mels)
+            frames = frontend.energies(torch.from_numpy(block)[None])[0].numpy()  # (frames, mels)
             places = (start + np.arange(len(frames)) * frontend.config.hop_samples) * columns // samples
             places = np.minimum(places, columns - 1)
             np.add.at(energy, places, frames)
@@ -119,11 +144,13 @@ def _picture(file: str, rate_hz: int) -> dict[str, object]:
             np.minimum.at(peaks[:, 0], places, block)
             np.maximum.at(peaks[:, 1], places, block)
             start += len(block)
-    filled = np.maximum.accumulate(np.where(count > 0, np.arange(columns), 0))                       # a gap repeats its left
+    filled = np.maximum.accumulate(np.where(count > 0, np.arange(columns), 0))  # a gap repeats its left
     energy = (energy / np.maximum(count, 1)[:, None])[filled]
     low, high = np.percentile(energy, [5, 99.8])
     buffer = io.BytesIO()
     imsave(buffer, energy.T, vmin=low, vmax=max(high, low + 1), cmap=colormaps["magma"], origin="lower", format="png")
     loudest = max(np.abs(peaks).max(), 1e-9)
-    return {"picture": f"data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode()}",
-            "peaks": np.round(100 * peaks / loudest).astype(int).tolist()}
+    return {
+        "picture": f"data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode()}",
+        "peaks": np.round(100 * peaks / loudest).astype(int).tolist(),
+    }

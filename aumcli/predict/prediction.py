@@ -7,8 +7,8 @@ import numpy as np
 
 from aumcli.predict.events import Event
 
-SCHEMA = 1                 # version of what `Prediction.to_dict` gives
-DECIMALS = 6               # of seconds, a fraction of a sample, and of scores
+SCHEMA = 1  # version of what `Prediction.to_dict` gives
+DECIMALS = 6  # of seconds, a fraction of a sample, and of scores
 
 
 @dataclass(frozen=True)
@@ -17,30 +17,46 @@ class Prediction:
 
     path: str
     duration_s: float = 0.0
-    windows: int = 0                                # overlapping windows that the file was scored in
-    labels: tuple[tuple[str, float], ...] = ()      # mean scores of the windows, best first
-    events: tuple[Event, ...] = ()                  # by time
+    windows: int = 0  # overlapping windows that the file was scored in
+    labels: tuple[tuple[str, float], ...] = ()  # mean scores of the windows, best first
+    events: tuple[Event, ...] = ()  # by time
     problem: str = ""
     fix: str = ""
     warning: str = ""
-    embedding: np.ndarray | None = None             # (d,) float32: mean of the windows' class tokens
+    embedding: np.ndarray | None = None  # (d,) float32: mean of the windows' class tokens
     windows_per_point: int = 0
-    curves: dict[str, list[float]] | None = None    # scores over time of the likeliest labels
-    stamp: tuple[int, int] = (-1, -1)               # the file's size in bytes and its time in ns when it was read
+    curves: dict[str, list[float]] | None = None  # scores over time of the events' and the likeliest labels
+    classes: dict[str, int] | None = None  # with curves: the index of each class that is named
+    first_window: int = -1  # where its windows begin in a `WindowStore`
+    stamp: tuple[int, int] = (-1, -1)  # the file's size in bytes and its time in ns when it was read
 
-    def with_curves(self, windows_per_point: int, curves: dict[str, list[float]]) -> "Prediction":
+    def with_curves(
+        self, windows_per_point: int, curves: dict[str, list[float]], classes: dict[str, int]
+    ) -> "Prediction":
         """The same with scores over time."""
-        return replace(self, windows_per_point=windows_per_point, curves=curves)
+        return replace(self, windows_per_point=windows_per_point, curves=curves, classes=classes)
 
     def to_dict(self) -> dict[str, object]:
         """The prediction as plain values, times in s."""
         if self.problem:
             return {"path": self.path, "problem": self.problem, "fix": self.fix}
         warning = {"warning": self.warning} if self.warning else {}
-        return {"path": self.path, "duration_s": round(self.duration_s, DECIMALS), "windows": self.windows,
-                "labels": [{"label": label, "score": round(score, DECIMALS)} for label, score in self.labels],
-                "events": [{"start_s": round(event.start_s, DECIMALS), "stop_s": round(event.stop_s, DECIMALS),
-                            "label": event.label, "score": round(event.score, DECIMALS)} for event in self.events], **warning}
+        return {
+            "path": self.path,
+            "duration_s": round(self.duration_s, DECIMALS),
+            "windows": self.windows,
+            "labels": [{"label": label, "score": round(score, DECIMALS)} for label, score in self.labels],
+            "events": [
+                {
+                    "start_s": round(event.start_s, DECIMALS),
+                    "stop_s": round(event.stop_s, DECIMALS),
+                    "label": event.label,
+                    "score": round(event.score, DECIMALS),
+                }
+                for event in self.events
+            ],
+            **warning,
+        }
 
     def to_record(self) -> dict[str, object]:
         """The same with the embedding and the curves, where there are any: what a journal holds."""
@@ -48,7 +64,9 @@ class Prediction:
         if self.embedding is not None:
             record["embedding"] = base64.b64encode(self.embedding.astype("<f4").tobytes()).decode()
         if self.curves is not None:
-            record |= {"windows_per_point": self.windows_per_point, "curves": self.curves}
+            record |= {"windows_per_point": self.windows_per_point, "curves": self.curves, "classes": self.classes}
+        if self.first_window >= 0:
+            record["first_window"] = self.first_window
         return record
 
 

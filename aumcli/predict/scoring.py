@@ -18,18 +18,18 @@ from aumcli.errors import AumError
 from aumcli.memory import physical_bytes
 from aumcli.names import counted
 from aumcli.predict.decoding import Decoder, End, Window
-from aumcli.predict.events import ClipScores, Event, add_batch
+from aumcli.predict.events import add_batch
 from aumcli.predict.inputs import Source
+from aumcli.predict.postprocess import Clip, PostProcessor
 from aumcli.predict.prediction import Prediction
+from aumcli.predict.window_store import WindowStore
 
 DEFAULT_THRESHOLD = 0.5
-CANCELS = "{}: its channels cancel each other, and their mean, which is labelled, is next to silent: take one with --channel left"
-GROUP_BATCHES = 8           # results of so many batches are given out together at the latest
-FEW_TOKENS = 48             # below so many the automatic batch is larger
-AT_ONCE = 4                 # batches scored at once, at most
-POSITION_BYTES = 12         # for each of a token's values: its position before and after it is resized, and a copy
-LONG_S = 60.0               # from there on a file's own progress is shown
-CURVES = 5                  # classes whose scores over time are kept
+GROUP_BATCHES = 8  # results of so many batches are given out together at the latest
+FEW_TOKENS = 48  # below so many the automatic batch is larger
+AT_ONCE = 4  # batches scored at once, at most
+POSITION_BYTES = 12  # for each of a token's values: its position before and after it is resized, and a copy
+LONG_S = 60.0  # from there on a file's own progress is shown
 
 
 def window_samples(classifier: Classifier, config: PredictConfig) -> tuple[int | None, int]:
@@ -47,17 +47,27 @@ def window_samples(classifier: Classifier, config: PredictConfig) -> tuple[int |
     if config.hop_s is not None:
         hop = round(config.hop_s * rate_hz)
     if size > LONGEST_S * rate_hz:
-        raise AumError(f"windows of {size / rate_hz:g} s are longer than any sound that can be read", fix="give a shorter --window, or --whole")
+        raise AumError(
+            f"windows of {size / rate_hz:g} s are longer than any sound that can be read",
+            fix="give a shorter --window, or --whole",
+        )
     if not 1 <= hop <= size:
-        raise AumError(f"windows of {size / rate_hz:.4g} s can't start every {hop / rate_hz:.4g} s: samples would be left out, or "
-                       "it is less than a sample", fix="make the hop at least a sample and at most the window")
+        raise AumError(
+            f"windows of {size / rate_hz:.4g} s can't start every {hop / rate_hz:.4g} s: samples would be left out, or "
+            "it is less than a sample",
+            fix="make the hop at least a sample and at most the window",
+        )
     return size, hop
 
 
 def _for_windows(classifier: Classifier, size: int) -> Classifier:
     """The model for windows of so many samples, or the AumError of windows too long for the memory."""
     model, window_s = classifier.config.model, size / classifier.config.frontend.sample_rate_hz
-    error = AumError(f"windows of {window_s:g} s are too long for the memory", fix="give a shorter --window, or leave it out", exit_code=1)
+    error = AumError(
+        f"windows of {window_s:g} s are too long for the memory",
+        fix="give a shorter --window, or leave it out",
+        exit_code=1,
+    )
     tokens = model.n_patches * size / classifier.config.frontend.clip_samples
     if tokens * model.width * POSITION_BYTES > physical_bytes():
         raise error
@@ -80,11 +90,23 @@ def thresholds(classifier: Classifier, config: PredictConfig) -> np.ndarray:
     """Least score of an event, (classes,) float32: as asked for, else the model's own, else 0.5."""
     if config.threshold is not None:
         return np.full(len(classifier.labels), config.threshold, dtype=np.float32)
+    return model_thresholds(classifier)
+
+
+def model_thresholds(classifier: Classifier) -> np.ndarray:
+    """Least score of an event where none is asked for, (classes,) float32: the model's own, else 0.5."""
     return np.array(classifier.config.thresholds or [DEFAULT_THRESHOLD] * len(classifier.labels), dtype=np.float32)
 
 
-def predict_groups(classifier: Classifier, sources: Iterable[Source], config: PredictConfig, embed: bool = False,
-                   curves: bool = False, at: Callable[[str], None] = lambda place: None) -> Iterator[list[Prediction]]:
+def predict_groups(
+    classifier: Classifier,
+    sources: Iterable[Source],
+    config: PredictConfig,
+    embed: bool = False,
+    curves: bool = False,
+    store: WindowStore | None = None,
+    at: Callable[[str], None] = lambda place: None,
+) -> Iterator[list[Prediction]]:
     """Label files in order, some at a time.
 
     Which files form a group, and so which windows share a batch, depends on the files alone: scores of a list that is
@@ -95,17 +117,18 @@ def predict_groups(classifier: Classifier, sources: Iterable[Source], config: Pr
         sources: the files.
         config: how.
         embed, curves: keep each clip's embedding, its scores over time.
+        store: is given the scores of all windows.
         at: is told how far a long file is decoded.
     """
     size, hop = window_samples(classifier, config)
     if size is not None:
         classifier = _for_windows(classifier, size)
-    scorer = _Scorer(classifier, config, embed, curves)
-    clip: _Clip | None = None
+    scorer = _Scorer(classifier, config, embed, curves, store)
+    clip: Clip | None = None
     sources = (replace(source, file=with_channel(source.file, config.channel)) for source in sources)
     with Decoder(sources, classifier.config.frontend.sample_rate_hz, size, hop, config.workers) as decoder:
         for source, part in decoder:
-            clip = clip or scorer.begin(source)
+            clip = clip or scorer.post.begin(source)
             if isinstance(part, End):
                 scorer.end(clip, part)
                 clip = None
@@ -129,15 +152,6 @@ def _pool(threads: int, each: int) -> ThreadPoolExecutor:
     return ThreadPoolExecutor(threads, "aum-score", torch.set_num_threads, (each,))
 
 
-class _Clip:
-    """A file whose windows are being scored."""
-
-    __slots__ = ("source", "scores", "end")
-
-    def __init__(self, source: Source, scores: ClipScores):
-        self.source, self.scores, self.end = source, scores, End()
-
-
 class _Scorer:
     """Puts windows into batches, has them scored, and gives clips back in groups, all in order.
 
@@ -145,23 +159,24 @@ class _Scorer:
     by all of them.
     """
 
-    def __init__(self, classifier: Classifier, config: PredictConfig, embed: bool, curves: bool):
-        self.classifier, self.config, self.embed, self.curves = classifier, config, embed, curves
-        self.thresholds = thresholds(classifier, config)
+    def __init__(
+        self, classifier: Classifier, config: PredictConfig, embed: bool, curves: bool, store: WindowStore | None
+    ):
+        self.classifier, self.config, self.embed, self.store = classifier, config, embed, store
+        rate_hz = classifier.config.frontend.sample_rate_hz
+        self.post = PostProcessor(classifier.labels, rate_hz, thresholds(classifier, config), config, curves)
         self.batch = batch_windows(classifier, config)
         threads = torch.get_num_threads() if classifier.device.type == "cpu" and not config.whole else 1
         self.at_once = min(threads, AT_ONCE)
         self.pool = _pool(self.at_once, threads // self.at_once) if self.at_once > 1 else None
-        self._waiting: list[tuple[_Clip, Window]] = []
-        self._work: deque[tuple[Callable, list[tuple[_Clip, Window]]] | list[_Clip]] = deque()     # batches, and groups behind theirs
-        self._group: list[_Clip] = []
-        self._batches = self._windows = 0                                # in work; of the group
+        self._waiting: list[tuple[Clip, Window]] = []
+        self._work: deque[tuple[Callable, list[tuple[Clip, Window]]] | list[Clip]] = (
+            deque()
+        )  # batches, and groups behind theirs
+        self._group: list[Clip] = []
+        self._batches = self._windows = 0  # in work; of the group
 
-    def begin(self, source: Source) -> _Clip:
-        """The next clip."""
-        return _Clip(source, ClipScores(self.thresholds, self.config.smooth, self.curves))
-
-    def add(self, clip: _Clip, windows: list[Window]) -> None:
+    def add(self, clip: Clip, windows: list[Window]) -> None:
         """Take in windows of the current clip."""
         self._windows += len(windows)
         for window in windows:
@@ -169,7 +184,7 @@ class _Scorer:
             if len(self._waiting) == self.batch:
                 self._start()
 
-    def end(self, clip: _Clip, end: End) -> None:
+    def end(self, clip: Clip, end: End) -> None:
         """Close the current clip, and the group where it comes to whole batches or is large."""
         if clip.end.problem:
             clip.end.stamp = end.stamp
@@ -185,7 +200,7 @@ class _Scorer:
             self._close_group()
         while self._work:
             if isinstance(self._work[0], list):
-                yield self._predictions(self._work.popleft())
+                yield self.post.predictions(self._work.popleft())
             elif all or self._batches > (self.at_once if self.pool else 0):
                 self._take(*self._work.popleft())
             else:
@@ -213,7 +228,7 @@ class _Scorer:
         classifier = self.classifier.at_length(len(windows[0])) if self.config.whole else self.classifier
         return classifier.encode_windows(windows) if self.embed else (classifier.score_windows(windows), None)
 
-    def _take(self, score: Callable, waiting: list[tuple[_Clip, Window]]) -> None:
+    def _take(self, score: Callable, waiting: list[tuple[Clip, Window]]) -> None:
         """Wait for a batch's scores and give them to its clips; a window too long for the memory is its clip's problem."""
         self._batches -= 1
         try:
@@ -223,37 +238,27 @@ class _Scorer:
                 raise
             if not self.config.whole:
                 windows = counted(len(waiting), "window at a time is", "windows at a time are")
-                raise AumError(f"{windows} too much for the memory", fix="give a smaller --batch, or a shorter "
-                               "--window", exit_code=1) from error
+                raise AumError(
+                    f"{windows} too much for the memory",
+                    fix="give a smaller --batch, or a shorter --window",
+                    exit_code=1,
+                ) from error
             clip = waiting[0][0]
-            clip.end = End(problem=f"{clip.source.path} is too long for the memory in one pass", fix="leave out --whole",
-                           stamp=clip.end.stamp)
+            clip.end = End(
+                problem=f"{clip.source.path} is too long for the memory in one pass",
+                fix="leave out --whole",
+                stamp=clip.end.stamp,
+            )
             return
-        clips = [(clip.scores, [(start, start + len(samples)) for _, (start, samples) in items])
-                 for clip, items in groupby(waiting, key=lambda item: item[0])]
+        clips = [
+            (clip.scores, [(start, start + len(samples)) for _, (start, samples) in items])
+            for clip, items in groupby(waiting, key=lambda item: item[0])
+        ]
+        if self.store is not None:
+            spans = [span for _, of_clip in clips for span in of_clip]
+            row = self.store.append(spans, scores, embeddings)
+            for clip, of_clip in clips:
+                if clip.windows == 0:
+                    clip.first_window = row
+                row += len(of_clip)
         add_batch(clips, scores, embeddings)
-
-    def _predictions(self, clips: list[_Clip]) -> list[Prediction]:
-        """What is said of clips whose windows are all scored."""
-        scored = [clip.scores.mean for clip in clips if not clip.end.problem]
-        # all at once: sorted one by one, each would wait for a thread that decodes to let go of Python's lock
-        ranked = zip(scored, np.argsort(-np.stack(scored), axis=1, kind="stable").tolist() if scored else [])
-        return [Prediction(clip.source.path, problem=clip.end.problem, fix=clip.end.fix, stamp=clip.end.stamp) if clip.end.problem
-                else self._prediction(clip, *next(ranked)) for clip in clips]
-
-    def _prediction(self, clip: _Clip, mean: np.ndarray, order: list[int]) -> Prediction:
-        """What is said of a clip whose classes have these mean scores, (classes,), and this order."""
-        end, scores = clip.end, clip.scores
-        rate_hz, names = self.classifier.config.frontend.sample_rate_hz, self.classifier.config.labels
-        events = tuple(Event(start / rate_hz, min(stop / rate_hz, end.duration_s), names[label], score)
-                       for start, stop, label, score in scores.events.finish())
-        prediction = Prediction(clip.source.path, end.duration_s, scores.windows,
-                                tuple((names[i], float(mean[i])) for i in order[: self.config.top]), events,
-                                embedding=scores.embedding, stamp=end.stamp, warning=CANCELS.format(clip.source.path) if end.cancels else "")
-        if scores.curves is None:
-            return prediction
-        seen = {names.index(event.label): event.score for event in events}
-        shown = dict.fromkeys([*sorted(seen, key=lambda label: -seen[label])[:CURVES], *order[:CURVES]])
-        shown = sorted(shown, key=lambda i: -mean[i])[:CURVES]
-        per_point, curves = scores.curves.of(shown)
-        return prediction.with_curves(per_point, {names[label]: curve for label, curve in zip(shown, curves)})

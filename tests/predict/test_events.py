@@ -74,8 +74,10 @@ def test_mean_and_embedding_do_not_depend_on_the_parts():
     add_batch([(whole, spans)], scores, embeddings)
     for part in (slice(0, 1), slice(1, 30), slice(30, 50)):
         add_batch([(parts, spans[part])], scores[part], embeddings[part])
-    assert np.allclose(whole.mean, scores.mean(0), atol=1e-6) and np.array_equal(whole.mean, parts.mean)
-    assert np.allclose(whole.embedding, embeddings.mean(0), atol=1e-6) and np.allclose(parts.embedding, whole.embedding, atol=1e-7)
+    assert np.allclose(whole.mean, scores.mean(0), atol=1e-6) and np.array_equal(whole.total, parts.total)
+    assert np.allclose(whole.embedding, embeddings.mean(0), atol=1e-6) and np.allclose(
+        parts.embedding, whole.embedding, atol=1e-7
+    )
 
 
 def test_curves_keep_the_peaks_in_bounded_memory():

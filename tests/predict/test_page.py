@@ -14,8 +14,17 @@ pytest_plugins = ["aum_fixtures"]
 pytestmark = pytest.mark.usefixtures("on_one_thread")
 
 EVIL = "<img src=x onerror=document.title='run'>.wav"
-FLAGS = ["--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking", "--disable-component-update",
-         "--disable-sync", "--autoplay-policy=no-user-gesture-required", "--window-size=1280,1200"]
+FLAGS = [
+    "--headless",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--autoplay-policy=no-user-gesture-required",
+    "--window-size=1280,1200",
+]
 
 
 @pytest.fixture
@@ -25,7 +34,9 @@ def folder(tmp_path, monkeypatch):
     sound(Path("in") / EVIL, 300.0)
     sound(Path("in/long.wav"), 2000.0, seconds=4, seed=3)
     rate_hz = 48000
-    wave = 0.3 * np.sin(2 * np.pi * 300 * np.arange(rate_hz) / rate_hz) + 0.05 * np.random.default_rng(0).standard_normal(rate_hz)
+    wave = 0.3 * np.sin(2 * np.pi * 300 * np.arange(rate_hz) / rate_hz) + 0.05 * np.random.default_rng(
+        0
+    ).standard_normal(rate_hz)
     soundfile.write("in/tone.aiff", wave, rate_hz)
     large = 0.05 * np.random.default_rng(0).standard_normal(24 * rate_hz)
     soundfile.write("in/large & loud.wav", np.stack([large, large], 1), rate_hz)
@@ -35,25 +46,60 @@ def folder(tmp_path, monkeypatch):
 
 @pytest.fixture
 def page(folder, trained, monkeypatch, capsys):
-    result = run_aum(monkeypatch, capsys, "predict", "in", "--model", trained, "--html", "out/report.html", "--threshold", 0.3, "--hop", 0.25)
+    result = run_aum(
+        monkeypatch,
+        capsys,
+        "predict",
+        "in",
+        "--model",
+        trained,
+        "--html",
+        "out/report.html",
+        "--threshold",
+        0.3,
+        "--hop",
+        0.25,
+    )
     assert result.code == 1 and "wrote out/report.html" in result.err and "bad.wav is not audio" in result.err
-    assert "in/long.wav" in result.out                                        # the table is printed all the same
+    assert "in/long.wav" in result.out  # the table is printed all the same
     return folder / "out" / "report.html"
 
 
 def test_it_holds_everything_and_names_are_text(page):
     text = page.read_text(encoding="utf-8")
-    assert "<img src=x" not in text and "http://" not in text.replace("http://www.w3.org/2000/svg", "") and "https://" not in text
+    assert (
+        "<img src=x" not in text
+        and "http://" not in text.replace("http://www.w3.org/2000/svg", "")
+        and "https://" not in text
+    )
     data = json.loads(re.search(r'<script type="application/json" id="data">(.*?)</script>', text, re.S)[1])
     files = {Path(file["path"]).name: file for file in data["files"]}
-    assert len(files) == 5 and files["bad.wav"]["problem"] and files[EVIL]["audio"].startswith("data:audio/wav;base64,UklGR")
-    assert files["tone.aiff"]["audio"].startswith("data:audio/wav;base64,") and "WAV" in files["tone.aiff"]["audio_note"]
+    assert (
+        len(files) == 5
+        and files["bad.wav"]["problem"]
+        and files[EVIL]["audio"].startswith("data:audio/wav;base64,UklGR")
+    )
+    assert (
+        files["tone.aiff"]["audio"].startswith("data:audio/wav;base64,") and "WAV" in files["tone.aiff"]["audio_note"]
+    )
     large = files["large & loud.wav"]
-    assert large["audio"] == "../in/large%20%26%20loud.wav" and "played from ../in/large" in large["audio_note"] and "4 MB" in data["header"]["note"]
+    assert (
+        large["audio"] == "../in/large%20%26%20loud.wav"
+        and "played from ../in/large" in large["audio_note"]
+        and "4 MB" in data["header"]["note"]
+    )
     long = files["long.wav"]
-    assert long["picture"].startswith("data:image/png;base64,") and 300 < len(long["peaks"]) <= 800 and len(large["peaks"]) == 800
-    assert all(-100 <= low <= high <= 100 for low, high in long["peaks"]) and max(high for _, high in long["peaks"]) > 50
-    assert set(long["curves"]) <= {"high", "hiss", "low"} and {len(curve) for curve in long["curves"].values()} == {long["windows"]}
+    assert (
+        long["picture"].startswith("data:image/png;base64,")
+        and 300 < len(long["peaks"]) <= 800
+        and len(large["peaks"]) == 800
+    )
+    assert (
+        all(-100 <= low <= high <= 100 for low, high in long["peaks"]) and max(high for _, high in long["peaks"]) > 50
+    )
+    assert set(long["curves"]) <= {"high", "hiss", "low"} and {len(curve) for curve in long["curves"].values()} == {
+        long["windows"]
+    }
     assert "embedding" not in long
 
 
@@ -74,7 +120,9 @@ def browser(tmp_path):
 
 
 def column(browser, number):
-    return browser.execute_script("return [...document.querySelectorAll('#rows tr')].map(row => row.cells[arguments[0]]?.innerText ?? '')", number)
+    return browser.execute_script(
+        "return [...document.querySelectorAll('#rows tr')].map(row => row.cells[arguments[0]]?.innerText ?? '')", number
+    )
 
 
 def wait(browser, condition, seconds=15):
@@ -89,7 +137,7 @@ def test_it_sorts_filters_and_plays_in_a_browser(page, browser):
 
     browser.get(page.as_uri())
     wait(browser, "document.querySelectorAll('#rows tr').length > 5")
-    assert browser.title == "aum predict"                                     # the evil name has not run
+    assert browser.title == "aum predict"  # the evil name has not run
     assert EVIL in browser.find_element(By.ID, "cards").text and len(browser.find_elements(By.CSS_SELECTOR, "img")) == 4
 
     score = browser.find_element(By.CSS_SELECTOR, "button[data-key=score]")
@@ -104,7 +152,9 @@ def test_it_sorts_filters_and_plays_in_a_browser(page, browser):
 
     search = browser.find_element(By.ID, "filter")
     search.send_keys("LONG.wav high")
-    assert {Path(name).name for name in column(browser, 0)} == {"long.wav"} and {label.split()[0] for label in column(browser, 3)} == {"high"}
+    assert {Path(name).name for name in column(browser, 0)} == {"long.wav"} and {
+        label.split()[0] for label in column(browser, 3)
+    } == {"high"}
     count = browser.find_element(By.ID, "count").text
     assert count.startswith(f"{len(column(browser, 0))} of ")
     search.clear()
@@ -116,40 +166,302 @@ def test_it_sorts_filters_and_plays_in_a_browser(page, browser):
     rows = browser.find_elements(By.CSS_SELECTOR, "#rows tr")
     assert rows and {row.get_attribute("data-kind") for row in rows} == {"event"}
 
-    rows[0].click()                                                           # a row plays from its event
+    rows[0].click()  # a row plays from its event
     playing = "[...document.querySelectorAll('audio')].find(each => !each.paused && each.currentTime > 0)"
-    assert wait(browser, f"(player => player && player.closest('h2, article').innerText.includes('long.wav'))({playing})")
+    assert wait(
+        browser, f"(player => player && player.closest('h2, article').innerText.includes('long.wav'))({playing})"
+    )
     start = float(column(browser, 1)[0])
     assert wait(browser, f"{playing}?.currentTime > {start + 0.05}")
     head = browser.execute_script(f"return parseFloat({playing}.closest('article').querySelector('.head').style.left)")
     assert head > 0
 
-    view = browser.find_element(By.XPATH, "//article[h2[contains(., 'long.wav')]]").find_element(By.CSS_SELECTOR, ".view")
+    view = browser.find_element(By.XPATH, "//article[h2[contains(., 'long.wav')]]").find_element(
+        By.CSS_SELECTOR, ".view"
+    )
     browser.execute_script("document.querySelectorAll('audio').forEach(each => each.pause())")
-    view.click()                                                              # its middle
+    view.click()  # its middle
     place = browser.execute_script("return arguments[0].closest('article').querySelector('audio').currentTime", view)
     assert place == pytest.approx(2, abs=0.1)
     assert browser.execute_script("return [...document.querySelectorAll('.event')].length") > 1
 
     large = "[...document.querySelectorAll('article')].find(each => each.innerText.includes('large')).querySelector('audio')"
-    assert wait(browser, f"{large}.duration") == pytest.approx(24, abs=0.1)   # played from beside the page
+    assert wait(browser, f"{large}.duration") == pytest.approx(24, abs=0.1)  # played from beside the page
     assert [entry for entry in browser.get_log("browser") if entry["level"] == "SEVERE"] == []
     asked = [json.loads(entry["message"])["message"] for entry in browser.get_log("performance")]
-    urls = [each["params"]["request"]["url"] for each in asked if each["method"] == "Network.requestWillBeSent"
-            and each["params"]["documentURL"] == page.as_uri()]
-    assert urls and all(url.startswith(("file:", "data:")) for url in urls)    # nothing else was asked for
+    urls = [
+        each["params"]["request"]["url"]
+        for each in asked
+        if each["method"] == "Network.requestWillBeSent" and each["params"]["documentURL"] == page.as_uri()
+    ]
+    assert urls and all(url.startswith(("file:", "data:")) for url in urls)  # nothing else was asked for
 
 
 @pytest.mark.parametrize("width", [375, 1280])
 def test_it_fits_phones_and_desktops(page, browser, width):
-    browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", {"width": width, "height": 800, "deviceScaleFactor": 1, "mobile": width < 500})
+    browser.execute_cdp_cmd(
+        "Emulation.setDeviceMetricsOverride",
+        {"width": width, "height": 800, "deviceScaleFactor": 1, "mobile": width < 500},
+    )
     browser.get(page.as_uri())
     wait(browser, "document.querySelectorAll('#rows tr').length > 5")
     assert browser.execute_script("return document.documentElement.scrollWidth") <= width
-    table, box = (browser.execute_script(f"return document.querySelector('{name}').getBoundingClientRect().width") for name in ("table", ".scroll"))
-    assert table <= box                                                       # no column is hidden behind an edge
-    reason = browser.execute_script("return document.querySelector('tr[data-kind=failed] .bad').getBoundingClientRect().width")
-    assert reason > table / 2                                                 # not squeezed into the labels' column
-    outside = browser.execute_script("return [...document.querySelectorAll('audio, .strip, .chip, .legend, input')]"
-                                     ".filter(each => each.getBoundingClientRect().right > innerWidth).length")
+    table, box = (
+        browser.execute_script(f"return document.querySelector('{name}').getBoundingClientRect().width")
+        for name in ("table", ".scroll")
+    )
+    assert table <= box  # no column is hidden behind an edge
+    reason = browser.execute_script(
+        "return document.querySelector('tr[data-kind=failed] .bad').getBoundingClientRect().width"
+    )
+    assert reason > table / 2  # not squeezed into the labels' column
+    outside = browser.execute_script(
+        "return [...document.querySelectorAll('audio, .strip, .chip, .legend, input')]"
+        ".filter(each => each.getBoundingClientRect().right > innerWidth).length"
+    )
     assert outside == 0
+
+
+@pytest.fixture
+def many_events(tmp_path, trained, monkeypatch, capsys):
+    """A page of a recording in which all classes occur one after another, with pauses, and of two short clips."""
+    monkeypatch.chdir(tmp_path)
+    rng = np.random.default_rng(0)
+    rate_hz, parts = 8000, []
+    for hz in (300, 2000, None, 2000, 300, None) * 2:
+        wave = 0.05 * rng.standard_normal(int(1.5 * rate_hz))
+        parts += [
+            wave + (0.3 * np.sin(2 * np.pi * hz * np.arange(len(wave)) / rate_hz) if hz else 0),
+            np.zeros(rate_hz),
+        ]
+    Path("in").mkdir()
+    soundfile.write("in/all.wav", np.concatenate(parts), rate_hz)
+    sound(Path("in/short.wav"), 300.0)
+    sound(Path("in/tone.wav"), 2000.0)
+    options = ("--model", trained, "--threshold", 0.8, "--hop", 0.25)
+    assert run_aum(monkeypatch, capsys, "predict", "in", *options, "--html", "page.html").code == 0
+    assert run_aum(monkeypatch, capsys, "predict", "in/tone.wav", *options, "--html", "other.html").code == 0
+    return tmp_path / "page.html"
+
+
+def page_data(page):
+    return json.loads(
+        re.search(r'<script type="application/json" id="data">(.*?)</script>', page.read_text(encoding="utf-8"), re.S)[
+            1
+        ]
+    )
+
+
+ALL = "document.querySelector('#file-0')"
+PLAYER = ALL + ".querySelector('audio')"
+
+
+def keys(browser, *names):
+    from selenium.webdriver.common.action_chains import ActionChains
+
+    ActionChains(browser).send_keys(*names).perform()
+
+
+def measured(browser):
+    """Widths in px of what shall be in step, the places of events over their times, and the axis."""
+    return browser.execute_script(f"""
+        const card = {ALL}, frame = element => element.getBoundingClientRect();
+        const width = name => frame(card.querySelector(name)).width, left = frame(card.querySelector('.wide')).left;
+        const boxes = [...card.querySelectorAll('.event')].map(box => frame(box).left - left);
+        return {{wide: width('.wide'), image: width('img'), wave: width('.wave'), curves: width('.curves'), boxes,
+                 ticks: [...card.querySelectorAll('.axis span')].map(each => [each.innerText, parseFloat(each.style.left)])}}""")
+
+
+def test_curves_of_all_classes_with_events(many_events):
+    recording = page_data(many_events)["files"][0]
+    heard = {event["label"] for event in recording["events"]}
+    assert (
+        heard == {"high", "hiss", "low"}
+        and heard <= set(recording["curves"])
+        and recording["classes"] == {"high": 0, "hiss": 1, "low": 2}
+    )
+
+
+def test_time_is_zoomed_with_all_in_step(many_events, browser):
+    browser.get(many_events.as_uri())
+    recording = page_data(many_events)["files"][0]
+    duration = recording["duration_s"]
+    from selenium.webdriver.common.action_chains import ActionChains
+    from selenium.webdriver.common.keys import Keys
+
+    def in_step():
+        found = measured(browser)
+        assert found["image"] == found["wave"] == found["curves"] == pytest.approx(found["wide"], abs=1)
+        starts = [event["start_s"] for event in recording["events"]]
+        assert found["boxes"] == pytest.approx([start / duration * found["wide"] for start in starts], abs=1.5)
+        times = [60 * int(text.split(":")[0]) + float(text.split(":")[1]) for text, _ in found["ticks"]]
+        assert [left for _, left in found["ticks"]] == pytest.approx(
+            [100 * time / duration for time in times], abs=1e-3
+        )
+        (step,) = {round(after - before, 3) for before, after in zip(times, times[1:])}
+        assert step in (0.1, 0.2, 0.5, 1, 2, 5, 10, 15, 30, 60) and 64 <= step / duration * found["wide"]
+        return found["wide"], step
+
+    first, first_step = in_step()
+    assert first_step == 2 and measured(browser)["ticks"][1][0] == "0:02"
+    keys(browser, "+", "+", "+")
+    closer, closer_step = in_step()
+    assert closer == pytest.approx(first * 1.5**3, rel=0.01) and closer_step < first_step
+    browser.find_element("css selector", "#file-0 [title='zoom out']").click()
+    assert in_step()[0] == pytest.approx(closer / 1.5, rel=0.01)
+    keys(browser, "0")
+    assert in_step()[0] == pytest.approx(first, rel=0.01)
+    anchor = f"""(() => {{ const strip = {ALL}.querySelector('.strip'), frame = strip.getBoundingClientRect();
+        const time = () => (strip.scrollLeft + 200) / {ALL}.querySelector('.wide').getBoundingClientRect().width;
+        const before = time(), how = {{deltaY: -100, clientX: frame.left + 200, bubbles: true, cancelable: true}};
+        const wheel = ctrlKey => strip.dispatchEvent(new WheelEvent('wheel', {{ctrlKey, ...how}}));
+        return [wheel(false), wheel(true), before, time()] }})()"""
+    unprevented, taken, before, after = browser.execute_script("return " + anchor)
+    assert unprevented and not taken and in_step()[0] > first * 1.4  # without Ctrl the wheel scrolls the page
+    assert after == pytest.approx(before, abs=0.002)  # what is under the pointer stays there
+    ActionChains(browser).key_down(Keys.CONTROL).send_keys("0").key_up(Keys.CONTROL).perform()  # the browser's own key
+    assert in_step()[0] > first * 1.4
+
+
+def test_keys_play_and_events_stop_at_their_end(many_events, browser):
+    from selenium.webdriver.common.keys import Keys
+
+    browser.get(many_events.as_uri())
+    events = sorted(page_data(many_events)["files"][0]["events"], key=lambda event: event["start_s"])
+    wait(browser, f"{PLAYER}.readyState > 0")
+    keys(browser, Keys.SPACE)
+    wait(browser, f"!{PLAYER}.paused && {PLAYER}.currentTime > 0")
+    keys(browser, Keys.SPACE)
+    assert wait(browser, f"{PLAYER}.paused")
+
+    browser.find_element("css selector", "#filter").send_keys("all.wav")  # keys typed there are text
+    browser.execute_script("document.activeElement.blur()")
+    browser.execute_script(f"{PLAYER}.currentTime = 0")
+    wait(browser, f"!{PLAYER}.seeking")
+    visited = []
+    for key, expected in ((Keys.ARROW_RIGHT, 0), (Keys.ARROW_RIGHT, 1), (Keys.ARROW_RIGHT, 2), (Keys.ARROW_LEFT, 1)):
+        later = [event for event in events if event["start_s"] > 0]
+        keys(browser, key)
+        start, stop = later[expected]["start_s"], later[expected]["stop_s"]
+        wait(browser, f"!{PLAYER}.paused && {PLAYER}.currentTime >= {start} && {PLAYER}.currentTime < {stop}")
+        visited.append(start)
+    assert len(set(visited)) == 3
+    assert wait(browser, f"{PLAYER}.paused")  # by itself
+    assert browser.execute_script(f"return {PLAYER}.currentTime") == pytest.approx(stop, abs=0.06)
+
+    browser.find_element("css selector", "#file-0 audio").send_keys(Keys.ARROW_RIGHT)  # not the player's own seeking
+    wait(
+        browser,
+        f"!{PLAYER}.paused && {PLAYER}.currentTime >= {later[2]['start_s']} "
+        f"&& {PLAYER}.currentTime < {later[2]['stop_s']}",
+    )
+    browser.execute_script(f"{PLAYER}.currentTime = 0")  # who goes elsewhere is not stopped
+    wait(browser, f"!{PLAYER}.paused && {PLAYER}.currentTime > 0.2 && {PLAYER}.currentTime < 5")
+
+    row = browser.find_elements("css selector", "#rows tr[data-kind=event]")[0]
+    stop = float(row.find_elements("css selector", "td")[2].text)
+    row.click()
+    wait(browser, f"!{PLAYER}.paused")
+    wait(browser, f"{PLAYER}.paused")
+    assert browser.execute_script(f"return {PLAYER}.currentTime") == pytest.approx(stop, abs=0.06)
+
+
+def test_the_filter_acts_on_the_pictures_and_a_short_clip_is_there_once(many_events, browser):
+    browser.get(many_events.as_uri())
+    files = page_data(many_events)["files"]
+    shown = "[...document.querySelectorAll('.{}')].filter(each => each.getBoundingClientRect().width > 0).length"
+    events = [event for file in files for event in file["events"]]
+    assert (
+        browser.execute_script("return " + shown.format("event"))
+        == browser.execute_script("return " + shown.format("label"))
+        == len(events)
+    )
+    names = [Path(name).name for name in column(browser, 0)]
+    assert names.count("short.wav") == names.count("tone.wav") == 1 and len(files[1]["events"]) == 1
+
+    search = browser.find_element("css selector", "#filter")
+    search.send_keys("hiss")
+    hiss = [event for event in files[0]["events"] if event["label"] == "hiss"]
+    for name in ("event", "label"):
+        assert browser.execute_script("return " + shown.format(name)) == len(hiss) > 0
+    assert (
+        browser.execute_script("return [...document.querySelectorAll('article')].filter(each => !each.hidden).length")
+        == 1
+    )
+    search.clear()
+    search.send_keys(" ")
+    least = sorted(event["score"] for event in events)[len(events) // 2]
+    browser.execute_script(
+        "const box = document.querySelector('#least'); box.value = arguments[0]; box.dispatchEvent(new Event('input'))",
+        least,
+    )
+    expected = sum(event["score"] >= least for event in events)
+    assert browser.execute_script("return " + shown.format("label")) == expected < len(events)
+    assert all(float(score) >= round(least, 3) for score in column(browser, 4))
+
+
+def test_labels_are_whole_or_have_a_tooltip_and_colours_stay(many_events, browser):
+    browser.get(many_events.as_uri())
+    found = browser.execute_script(
+        "return [...document.querySelectorAll('.label')].map(each => "
+        "[each.innerText, each.title, each.scrollWidth <= each.clientWidth])"
+    )
+    assert found and all(
+        title.startswith(f"{label} 0.") or title.startswith(f"{label} 1.") for label, title, _ in found
+    )
+    assert all(whole for *_, whole in found)
+
+    label, place = browser.execute_script(f"""
+        for (let i = 0; i < 20; i++) zoomed(1.5);
+        const strip = {ALL}.querySelector('.strip'), bar = {ALL}.querySelector('.label');
+        strip.scrollLeft = bar.offsetLeft + bar.offsetWidth / 2;
+        const text = bar.firstChild.getBoundingClientRect(), frame = strip.getBoundingClientRect();
+        {ALL}.querySelector('.wide').dispatchEvent(new MouseEvent('mousemove', {{
+            clientX: text.left, clientY: {ALL}.querySelector('img').getBoundingClientRect().bottom - 1}}));
+        return [bar.innerText, text.left - frame.left]""")
+    assert 0 <= place < 20  # the name of a long event is seen wherever one is in it
+    readout = browser.find_element("css selector", "#file-0 .readout").text
+    assert re.match(r"0:\d\d\.\d\d ", readout) and " Hz" in readout and f"{label} 0." in readout
+
+    def colours():
+        return {
+            tuple(pair)
+            for pair in browser.execute_script(
+                "return [...document.querySelectorAll('.chip')].map("
+                "each => [each.innerText.split(' ')[0], each.firstChild.style.background])"
+            )
+        }
+
+    first = colours()
+    assert (
+        len(first) == 3 == len({label for label, _ in first}) == len({colour for _, colour in first})
+    )  # one each, in all files
+    browser.get((many_events.parent / "other.html").as_uri())
+    assert colours() == first
+
+
+def test_the_frequency_axis_is_where_the_picture_has_the_tone(many_events, browser, tmp_path):
+    import base64
+    import io
+
+    from matplotlib.image import imread
+
+    browser.get(many_events.as_uri())
+    tone = next(file for file in page_data(many_events)["files"] if file["path"].endswith("tone.wav"))
+    samples, rate_hz = soundfile.read("in/tone.wav")
+    hz = np.fft.rfftfreq(len(samples), 1 / rate_hz)[np.argmax(np.abs(np.fft.rfft(samples)))]
+    picture = imread(io.BytesIO(base64.b64decode(tone["picture"].split(",")[1])))
+    row = len(picture) - 1 - int(np.argmax(picture[..., :3].sum((1, 2))))  # from the bottom
+    assert browser.execute_script("return place(arguments[0])", float(hz)) * len(picture) == pytest.approx(
+        row + 0.5, abs=1
+    )
+    assert browser.execute_script("return hertz(place(1234))") == pytest.approx(1234)
+    ticks = browser.execute_script(
+        "return [...document.querySelectorAll('#file-0 .hertz span')].map("
+        "each => [each.innerText, parseFloat(each.style.bottom)])"
+    )
+    assert {"500 Hz", "1 kHz", "2 kHz"} <= {text for text, _ in ticks}
+    for text, bottom in ticks:
+        number, unit = text.split()
+        value = float(number) * (1000 if unit == "kHz" else 1)
+        assert bottom == pytest.approx(100 * browser.execute_script("return place(arguments[0])", value), abs=0.01)

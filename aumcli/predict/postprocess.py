@@ -1,0 +1,112 @@
+"""What is said of clips whose windows are scored: labels, events, curves.
+
+The same code serves while they are scored and for scores that a file has.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from aumcli.config import PredictConfig
+from aumcli.predict.decoding import End
+from aumcli.predict.events import ClipScores, Event
+from aumcli.predict.inputs import Source
+from aumcli.predict.prediction import DECIMALS, Prediction
+
+CANCELS = (
+    "{}: its channels cancel each other, and their mean, which is labelled, is next to silent: "
+    "take one with --channel left"
+)
+CURVES, MOST_CURVES = 5, 12  # classes whose scores over time are kept: so many, or more where more have events
+
+
+class Clip:
+    """A file whose windows are being scored."""
+
+    __slots__ = ("end", "scores", "source")
+
+    def __init__(self, source: Source, scores: ClipScores):
+        self.source, self.scores, self.end = source, scores, End()
+
+
+class PostProcessor:
+    """Turns scores of windows into predictions.
+
+    Args:
+        labels: names of the classes, by index.
+        rate_hz: of the samples that windows are counted in.
+        thresholds: least score of an event, (classes,) float32.
+        config: how; of it `top`, `smooth`, `max_gap_s` and `min_duration_s`.
+        curves: keep scores over time.
+    """
+
+    def __init__(
+        self, labels: Sequence[str], rate_hz: int, thresholds: np.ndarray, config: PredictConfig, curves: bool
+    ):
+        self.labels, self.rate_hz, self.thresholds, self.config, self.curves = (
+            labels,
+            rate_hz,
+            thresholds,
+            config,
+            curves,
+        )
+
+    def begin(self, source: Source) -> Clip:
+        """A clip that no window was scored of yet."""
+        max_gap = round(self.config.max_gap_s * self.rate_hz)
+        return Clip(source, ClipScores(self.thresholds, self.config.smooth, self.curves, max_gap))
+
+    def predictions(self, clips: Sequence[Clip]) -> list[Prediction]:
+        """What is said of clips whose windows are all scored."""
+        scored = [clip.scores.mean for clip in clips if not clip.end.problem]
+        # all at once: sorted one by one, each would wait for a thread that decodes to let go of Python's lock
+        ranked = zip(scored, np.argsort(-np.stack(scored), axis=1, kind="stable").tolist() if scored else [])
+        return [
+            Prediction(clip.source.path, problem=clip.end.problem, fix=clip.end.fix, stamp=clip.end.stamp)
+            if clip.end.problem
+            else self._prediction(clip, *next(ranked))
+            for clip in clips
+        ]
+
+    def _prediction(self, clip: Clip, mean: np.ndarray, order: list[int]) -> Prediction:
+        """What is said of a clip whose classes have these mean scores, (classes,), and this order."""
+        end, scores, names = clip.end, clip.scores, self.labels
+        found = self._events(scores, end.duration_s)
+        prediction = Prediction(
+            clip.source.path,
+            end.duration_s,
+            scores.windows,
+            tuple((names[i], float(mean[i])) for i in order[: self.config.top]),
+            tuple(event for _, event in found),
+            embedding=scores.embedding,
+            stamp=end.stamp,
+            warning=CANCELS.format(clip.source.path) if end.cancels else "",
+            first_window=scores.first_window,
+        )
+        if scores.curves is None:
+            return prediction
+        highest: dict[int, float] = {}
+        for i, event in found:
+            highest[i] = max(event.score, highest.get(i, 0.0))
+        seen = sorted(highest, key=lambda i: -highest[i])
+        shown = list(dict.fromkeys([*seen[:MOST_CURVES], *order[:CURVES]]))[: max(CURVES, min(len(seen), MOST_CURVES))]
+        per_point, curves = scores.curves.of(shown)
+        named = sorted({*shown, *seen, *order[: self.config.top]})
+        return prediction.with_curves(
+            per_point, {names[i]: curve for i, curve in zip(shown, curves)}, {names[i]: i for i in named}
+        )
+
+    def _events(self, scores: ClipScores, duration_s: float) -> list[tuple[int, Event]]:
+        """A clip's events with the indices of their classes; the written times tell how long they last."""
+        found = [
+            (i, Event(start / self.rate_hz, min(stop / self.rate_hz, duration_s), self.labels[i], score))
+            for start, stop, i, score in scores.events.finish()
+        ]
+        if self.config.min_duration_s == 0:
+            return found
+        return [
+            (i, event)
+            for i, event in found
+            if round(round(event.stop_s, DECIMALS) - round(event.start_s, DECIMALS), DECIMALS)
+            >= self.config.min_duration_s
+        ]
