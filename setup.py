@@ -1,7 +1,7 @@
 """Builds the optional C kernels; everything else about the package stands in pyproject.toml.
 
-The kernels are plain C that ctypes loads: one wheel of a platform serves every Python 3. AUM_NO_KERNELS=1 makes a wheel without them,
-for any platform.
+The kernels are plain C that ctypes loads: one wheel of a platform serves every Python 3. AUM_NO_KERNELS=1 makes a wheel
+without them, for any platform.
 """
 
 import os

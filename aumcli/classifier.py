@@ -152,8 +152,9 @@ class Classifier:
         """Give the likeliest labels of a sound of any length, the scores of its windows averaged.
 
         Args:
-            sound: a sound file's path; a binary file object; samples, which need `rate_hz`: an array or a tensor, (samples,), or
-                with channels as a second axis, the shorter one, floats in -1..1 or integers; or a list of such sounds.
+            sound: a sound file's path; a binary file object; samples, which need `rate_hz`: an array or a tensor,
+                (samples,), or with channels as a second axis, the shorter one, floats in -1..1 or integers; or a list
+                of such sounds.
             rate_hz: of samples.
             top: so many labels at most.
 

@@ -1,4 +1,7 @@
-"""Standard output and standard error of the command line: whatever a console can't show is escaped, and a failure says what failed."""
+"""Standard output and standard error of the command line.
+
+Whatever a console can't show is escaped, and a failure says what failed.
+"""
 
 import errno
 import io
@@ -58,7 +61,10 @@ def output_error(error: OSError) -> AumError:
 
 
 def open_streams() -> None:
-    """Make standard output and error fit for any text; those that are closed are opened, so that no other file gets their number."""
+    """Make standard output and error fit for any text.
+
+    Those that are closed are opened, so that no other file gets their number.
+    """
     for number in (0, 1, 2):
         try:
             os.fstat(number)
@@ -134,7 +140,10 @@ def _coloured(word: str, colour: int) -> str:
 
 
 def as_message(error: Exception) -> AumError:
-    """What another library or the operating system raised, as a message; with AUM_DEBUG=1 it is raised again, for its stack trace."""
+    """What another library or the operating system raised, as a message.
+
+    With AUM_DEBUG=1 it is raised again, for its stack trace.
+    """
     if debugging():
         raise error
     if isinstance(error, FileNotFoundError) and "temporary directory" in str(
@@ -159,5 +168,6 @@ def as_message(error: Exception) -> AumError:
     return AumError(
         f"unexpected {type(error).__name__}{': ' if text else ''}{text[:300]}",
         exit_code=1,
-        fix="this is a mistake in aumcli: please report it with the command and what it says with AUM_DEBUG=1 before it",
+        fix="this is a mistake in aumcli: please report it with the command and what it says "
+        "with AUM_DEBUG=1 before it",
     )

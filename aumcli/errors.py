@@ -28,7 +28,10 @@ class AumError(Exception):
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
-    """Ask for the known names that are nearest to a wrong one, three at most: "did you mean esc50? "; "" where none is near."""
+    """Ask for the known names that are nearest to a wrong one, three at most.
+
+    As in "did you mean esc50? "; "" where none is near.
+    """
     near = difflib.get_close_matches(name, list(known), 3)
     return f"did you mean {' or '.join(filter(None, (', '.join(near[:-1]), near[-1])))}? " if near else ""
 

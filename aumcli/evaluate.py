@@ -71,8 +71,8 @@ def evaluate(
 
     Args:
         model: a run, a model directory or a packaged model's name.
-        data: a prepared folder, or the URL of shards; None: what the model was trained on. Where only the shards of a folder
-            are left they are streamed.
+        data: a prepared folder, or the URL of shards; None: what the model was trained on. Where only the shards of a
+            folder are left they are streamed.
         split: train, val, test or another of the data's splits; None: the one that the model's recipe reports on, else
             test. A run that held a group out means that group by "test".
         out: folder for `eval-<split>.json`, `scores-<split>.npz` and `confusion-<split>.png`; None: nothing is written.
@@ -132,7 +132,10 @@ def evaluate(
 
 
 def _clips_of(manifest: Manifest, split: str, classifier: Classifier) -> tuple[Sequence[Clip], ShardStream | None]:
-    """The clips of a split, in the manifest's order, and what streams them where there are shards and no sound files."""
+    """The clips of a split, in the manifest's order, and what streams them, if anything.
+
+    They are streamed where there are shards and no sound files.
+    """
     hold_out, index = classifier.config.provenance.get("hold_out", ""), index_of_shards(manifest)
     if index is None:
         clips = split_clips(manifest, split, hold_out)

@@ -43,7 +43,8 @@ class Metrics:
     left_out_classes: int  # the other classes
     per_class: tuple[ClassMetrics, ...]
     confusion: np.ndarray | None  # (true class, predicted class) int64 clips; None for multi-label data
-    # 95 % confidence intervals, low and high: Wilson's of accuracies, a bootstrap over the clips of mAP; None unless asked for
+    # 95 % confidence intervals, low and high: Wilson's of accuracies, a bootstrap over the clips of mAP; None unless
+    # asked for
     accuracy_ci95: tuple[float, float] | None = None
     top5_accuracy_ci95: tuple[float, float] | None = None
     mean_average_precision_ci95: tuple[float, float] | None = None
@@ -79,7 +80,8 @@ def evaluate_scores(
         label_names: the classes' names, all different.
         threshold: multi-label data only: a label counts as predicted from this score on. It moves precision, recall
             and F1 and nothing else; pass 0.0 for logits.
-        intervals: say how far accuracies and mAP may be off, too; on 20,000 clips of 500 classes that takes half a minute.
+        intervals: say how far accuracies and mAP may be off, too; on 20,000 clips of 500 classes that takes half a
+            minute.
 
     Returns:
         The metrics. Equal highest scores count as the class with the lowest index.
@@ -135,7 +137,9 @@ def evaluate_scores(
 
 
 def wilson_interval(share: float | None, clips: int) -> tuple[float, float] | None:
-    """Between which shares the true one lies with 95 % confidence, where `share` was seen in so many clips; None for None.
+    """Between which shares the true one lies with 95 % confidence.
+
+    That is where `share` was seen in so many clips; None for None.
 
     Source: Wilson 1927; unlike the normal approximation it holds for few clips and for shares near 0 and 1.
     """
@@ -152,7 +156,8 @@ def bootstrap_interval(scores: np.ndarray, positive: np.ndarray, seed: int = 0) 
     Args:
         scores: (clips, classes).
         positive: (clips, classes) bool.
-        seed: of the samples, of which there are 1,000, fewer where clips times classes are more than 2 million; 100 at least.
+        seed: of the samples, of which there are 1,000, fewer where clips times classes are more than 2 million; 100 at
+            least.
 
     Returns:
         The 2.5 and 97.5 percentiles; None where no class has both a positive and a negative clip.
@@ -169,7 +174,10 @@ def bootstrap_interval(scores: np.ndarray, positive: np.ndarray, seed: int = 0) 
 
 
 def _sampled_map(scores: np.ndarray, positive: np.ndarray, counts: np.ndarray) -> np.ndarray:
-    """mAP of samples of the clips, (samples,), by how often each clip was drawn, (samples, clips); NaN where no class was."""
+    """mAP of samples of the clips, (samples,), by how often each clip was drawn, (samples, clips).
+
+    NaN where no class was.
+    """
     total, ranked = np.zeros(len(counts)), np.zeros(len(counts))
     for score, truth in zip(-scores.T, positive.T):
         if not 0 < truth.sum() < len(truth):
@@ -275,8 +283,8 @@ def best_thresholds(scores: np.ndarray, targets: np.ndarray) -> tuple[float, ...
         targets: (clips, classes), 1 where the clip has the class.
 
     Returns:
-        A threshold per class, in the middle between two neighbouring scores, four decimals; of equally good ones the one
-        nearest to 0.5, and 0.5 for a class that no clip has.
+        A threshold per class, in the middle between two neighbouring scores, four decimals; of equally good ones the
+        one nearest to 0.5, and 0.5 for a class that no clip has.
     """
     return tuple(_best_threshold(column.astype(np.float64), truth > 0) for column, truth in zip(scores.T, targets.T))
 

@@ -1,7 +1,8 @@
-"""Names of files as text. A name may be any bytes; Python keeps those that aren't UTF-8 as lone surrogates, which nothing can show.
+"""Names of files as text.
 
-Where such a name is shown (terminal, JSON, CSV, HTML), each of these bytes is `\\xNN`. Where it is read again it stands as `escaped`
-has it, so that the bytes come back.
+A name may be any bytes; Python keeps those that aren't UTF-8 as lone surrogates, which nothing can show.
+Where such a name is shown (terminal, JSON, CSV, HTML), each of these bytes is `\\xNN`. Where it is read again it stands
+as `escaped` has it, so that the bytes come back.
 """
 
 import codecs
@@ -49,7 +50,10 @@ def one_line(text: str) -> str:
 
 
 def escaped(name: str) -> str:
-    """A name as UTF-8 text that `unescaped` turns back: bytes that are not UTF-8 as `\\xNN`, a backslash before `xNN` as `\\x5c`."""
+    """A name as UTF-8 text that `unescaped` turns back.
+
+    Bytes that are not UTF-8 stand as `\\xNN`, a backslash before `xNN` as `\\x5c`.
+    """
     if os.name == "nt":  # names are text there, and the backslash separates folders
         return shown(name)
     return _TO_ESCAPE.sub(lambda match: "\\x5c" if match[0] == "\\" else _escape(match[0]), name)
@@ -79,7 +83,10 @@ def counted(count: int, one: str, many: str = "") -> str:
 
 
 def to_json(value: object, **how: object) -> str:
-    """JSON that is valid UTF-8, whatever names stand in it; NaN and infinity are refused. For `how` see `json.dumps`."""
+    """JSON that is valid UTF-8, whatever names stand in it.
+
+    NaN and infinity are refused. For `how` see `json.dumps`.
+    """
     return quotable(json.dumps(value, ensure_ascii=False, allow_nan=False, **how))
 
 

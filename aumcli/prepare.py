@@ -32,8 +32,8 @@ DATA = Path("data")
 OWN_NAMES = ("folder", "csv", "ast-json")  # data of one's own: prepared under its own name, not the corpus's
 MISSING = "missing.csv"
 NO_VAL = (
-    "there are no clips for validation, which chooses the best epoch: train with --set data.val_share=0.1, which keeps some of "
-    "train back for it; or, where the data has no splits of its own, prepare with --split 80/10/10"
+    "there are no clips for validation, which chooses the best epoch: train with --set data.val_share=0.1, "
+    "which keeps some of train back for it; or, where the data has no splits of its own, prepare with --split 80/10/10"
 )
 MEASURED_S = 30.0  # of a longer clip, so much is measured: memory stays bounded
 
@@ -293,8 +293,8 @@ def _finish(
         warnings += leaks(what, found.clips, identity)
     if found.cancelling:
         warnings.append(
-            f"the channels of {counted(len(found.cancelling), 'clip')} cancel each other, and their mean is next to silent: "
-            f"{listed(found.cancelling)}; take one with --channel left"
+            f"the channels of {counted(len(found.cancelling), 'clip')} cancel each other, "
+            f"and their mean is next to silent: {listed(found.cancelling)}; take one with --channel left"
         )
     found.clips = found.clips.heard(request.channel)
     report = _report(request, index, clips, found, warnings)
@@ -329,8 +329,8 @@ def leaks(what: str, clips: Iterable[Clip], identity) -> list[str]:
     between = Counter(" and ".join(sorted(found)) for found in shared.values())
     pairs = ", ".join(f"{count} in {names}" for names, count in sorted(between.items()))
     return [
-        f"{len(shared):,} of {counted(len(splits), what)} {plural(len(shared), 'occurs', 'occur')} in several splits ({pairs}), "
-        f"so figures tell less about unheard {what}s: {listed(sorted(shared), 3)}"
+        f"{len(shared):,} of {counted(len(splits), what)} {plural(len(shared), 'occurs', 'occur')} in several splits "
+        f"({pairs}), so figures tell less about unheard {what}s: {listed(sorted(shared), 3)}"
     ]
 
 
@@ -365,7 +365,10 @@ def _about_training(request: Request, found: _Found, rates: Mapping[int, int]) -
 
 
 def _long(request: Request, found: _Found) -> list[str]:
-    """A note about clips of which training hears a part only; the corpora's own lengths are their publishers' choice."""
+    """A note about clips of which training hears a part only.
+
+    The corpora's own lengths are their publishers' choice.
+    """
     long = [duration_s for duration_s in found.durations_s if duration_s > WHOLE_S]
     if not long or request.corpus not in OWN_NAMES:
         return []
@@ -454,7 +457,10 @@ def _not_heard(request: Request, rates: Mapping[int, int]) -> list[str]:
 
 
 def _normalisation(found: _Found) -> dict[str, float]:
-    """Mean and standard deviation of the training split at the default frontend, from a bounded, evenly spaced sample."""
+    """Mean and standard deviation of the training split at the default frontend.
+
+    From a bounded, evenly spaced sample.
+    """
     from aumcli.data.fit import MEASURED_CLIPS, measure_normalisation  # torch: late, so that mistakes are told at once
     from aumcli.recipe import Recipe
 

@@ -195,7 +195,8 @@ def print_predictions(
         predictions: (clip, start in s or None, stop in s or None, [(label, score), ...] best first) of each.
         file: where to print; standard output by default.
         heading: False for a table that goes on.
-        width: of the terminal in columns; paths lose their middle and the further labels their end to fit. None: all is written.
+        width: of the terminal in columns; paths lose their middle and the further labels their end to fit. None: all is
+            written.
     """
     windows = any(start is not None for _, start, _, _ in predictions)
     others = any(len(labels) > 1 for _, _, _, labels in predictions)
@@ -381,7 +382,10 @@ def plot_confusion(matrix: "np.ndarray", label_names: Sequence[str], path: Path 
 
 
 def drawn(plot: Callable[..., None], *arguments: object) -> str:
-    """Draw a picture: `plot(*arguments)`. "", or a sentence that says why there is none: no picture is worth a report."""
+    """Draw a picture: `plot(*arguments)`.
+
+    "", or a sentence that says why there is none: no picture is worth a report.
+    """
     try:
         plot(*arguments)
     except AumError as error:

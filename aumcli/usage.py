@@ -75,5 +75,6 @@ def _extra(command: str, text: str) -> str:
     if Path(text, "manifest.csv").is_file():
         return f"aum {command} --data {shell_quoted(text)}; "
     if Path(text).is_dir():
-        return f"aum prepare folder {shell_quoted(text)}, then aum {command} --data data/{shell_quoted(Path(text).resolve().name)}; "
+        prepared = f"data/{shell_quoted(Path(text).resolve().name)}"
+        return f"aum prepare folder {shell_quoted(text)}, then aum {command} --data {prepared}; "
     return f"aum {command} --recipe {shell_quoted(text)}; "

@@ -1,4 +1,7 @@
-"""aum ablate: a row per cell, ordinary runs below, the same command again goes on where it stopped; and what is significant."""
+"""aum ablate: a row per cell, ordinary runs below; and what is significant.
+
+The same command again goes on where it stopped.
+"""
 
 import csv
 import itertools

@@ -192,8 +192,8 @@ def test_crossovers_are_interpolated_and_said_plainly():
     a, b = math.log(1.5 / 2), math.log(3)
     assert fused.crossings == (pytest.approx(1024 * 2 ** (-a / (b - a))),)
     assert (
-        fused.sentence()
-        == "ast-base is faster up to 1,182 tokens (23.6 s), then aum-base; aum-base is 3.00 ± 0.04 times as fast as ast-base at 2,048 tokens."
+        fused.sentence() == "ast-base is faster up to 1,182 tokens (23.6 s), then aum-base; "
+        "aum-base is 3.00 ± 0.04 times as fast as ast-base at 2,048 tokens."
     )
     assert list(eager.ratios) == [512, 1024]  # where both ran
     (behind,) = comparisons(made({"aum-base": {512: 2.0, 1024: 4.0}, "ast-base": {512: 1.0, 1024: 3.0}}).points)

@@ -85,7 +85,8 @@ from aumcli.cli import app
 for arguments in [["--help"], []] + [[name, "--help"] for name in {COMMANDS}]:
     try: app(arguments)
     except SystemExit as end: assert end.code in (0, None) or arguments == [], (arguments, end.code)
-print("heavy:", sorted({{name.partition(".")[0] for name in sys.modules}} & {{"torch", "numpy", "pandas", "matplotlib", "sklearn"}}))
+heavy = {{"torch", "numpy", "pandas", "matplotlib", "sklearn"}}
+print("heavy:", sorted({{name.partition(".")[0] for name in sys.modules}} & heavy))
 """
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert result.returncode == 0, result.stderr

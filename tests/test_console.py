@@ -1,4 +1,7 @@
-"""What the command line says where nothing goes as foreseen: consoles, closed and full outputs, other libraries' errors, Ctrl-C."""
+"""What the command line says where nothing goes as foreseen.
+
+Consoles, closed and full outputs, other libraries' errors, Ctrl-C.
+"""
 
 import errno
 import os
@@ -69,7 +72,8 @@ def test_a_file_never_takes_the_place_of_a_closed_output(tmp_path):
     """Descriptors 0 to 2 are given to the next files that are opened, where they are free."""
     code = (
         "import os; from aumcli.console import open_streams; open_streams()\n"
-        f"print(os.open({str(tmp_path / 'x')!r}, os.O_CREAT | os.O_RDWR) > 2, file=open({str(tmp_path / 'said')!r}, 'w'))"
+        f"print(os.open({str(tmp_path / 'x')!r}, os.O_CREAT | os.O_RDWR) > 2, "
+        f"file=open({str(tmp_path / 'said')!r}, 'w'))"
     )
     subprocess.run(["bash", "-c", f'{sys.executable} -c "$0" <&- >&- 2>&-', code], check=True)
     assert (tmp_path / "said").read_text() == "True\n"

@@ -226,7 +226,10 @@ def test_an_unwritable_folder(trained, corpus, tmp_path):
 
 
 def test_memory_does_not_grow_with_the_length_of_clips(tmp_path):
-    """Fitting, training, validating and testing on clips of 10 minutes takes what it takes on clips of 10 s, and a little."""
+    """Memory on clips of 10 minutes is what it is on clips of 10 s, and a little.
+
+    Fitting, training, validating and testing.
+    """
     peaks = []
     for seconds in (10, 600):
         folder = tmp_path / str(seconds)
@@ -237,9 +240,11 @@ def test_memory_does_not_grow_with_the_length_of_clips(tmp_path):
         ]
         write_manifest(folder / "data", clips, [Label(i, name, name) for i, name in enumerate(CLASSES)], {})
         code = (
-            "import resource, sys, torch; from aumcli.evaluate import evaluate; from aumcli.recipe import Recipe; from aumcli.train import train\n"
+            "import resource, sys, torch; from aumcli.evaluate import evaluate; "
+            "from aumcli.recipe import Recipe; from aumcli.train import train\n"
             "torch.set_num_threads(1)\n"
-            "run = train(Recipe.model_validate_json(sys.argv[1]), sys.argv[2] + '/run', sys.argv[2] + '/data', say=lambda text: None)\n"
+            "run = train(Recipe.model_validate_json(sys.argv[1]), sys.argv[2] + '/run', "
+            "sys.argv[2] + '/data', say=lambda text: None)\n"
             "evaluate(run)\n"
             "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024)"
         )

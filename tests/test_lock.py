@@ -14,7 +14,10 @@ from aumcli import lock
 from aumcli.errors import AumError
 from aumcli.lock import Taken, locked, open_locked, remove_locked
 
-HOLD = "import sys, time; from pathlib import Path; from aumcli.lock import locked\nwith locked(Path(sys.argv[1]), 'training'): print('held', flush=True); time.sleep(100)"
+HOLD = (
+    "import sys, time; from pathlib import Path; from aumcli.lock import locked\n"
+    "with locked(Path(sys.argv[1]), 'training'): print('held', flush=True); time.sleep(100)"
+)
 
 
 @pytest.fixture
@@ -84,7 +87,10 @@ def test_a_folder_that_can_not_be_written(tmp_path):
 
 @pytest.mark.skipif(lock.fcntl is None, reason="Windows removes no open file")
 def test_one_that_opened_the_file_before_it_was_removed_has_the_new_one(tmp_path, monkeypatch):
-    """Between the second's open and lock the first removes its file and a third could make one: the second must notice."""
+    """Between the second's open and lock the first removes its file and a third could make one.
+
+    The second must notice.
+    """
     path, flock, moments = tmp_path / "x", lock.fcntl.flock, []
     first, _ = open_locked(path)
 

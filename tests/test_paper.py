@@ -25,7 +25,8 @@ NOT_IN_TABLE_4 = ("audioset", "as20k")
 FAMILIES = {base: variants for base, variants in recipe_families().items() if variants}
 NAMES = [name for base, variants in FAMILIES.items() for name in (base, *variants)]
 
-# Table 5: batch, loss, epochs, rate, start/step/decay, frequency and time mask, mixup, mean, std; * where the authors' scripts differ
+# Table 5: batch, loss, epochs, rate, start/step/decay, frequency and time mask, mixup, mean, std; * where the authors'
+# scripts differ
 TABLE_5 = {
     "audioset": (12, "bce", 5, 1e-5, (2, 1, 0.5), 48, 192, 0.5, -4.268, 4.569),
     "as20k": (12, "bce", 25, 5e-5, (10, 5, 0.5), 48, 192, 0.5, -4.268, 4.569),
@@ -109,7 +110,10 @@ def test_epic_sounds_has_its_own_frontend():
 
 @pytest.mark.parametrize("name", NAMES)
 def test_parameter_counts(name):
-    """AuM-B 92.1 M and AuM-S (Bi-Bi) 25.5 M with AudioSet's 527 classes; DeiT's 86.6 and 22.1 M less its head, with ours."""
+    """AuM-B 92.1 M and AuM-S (Bi-Bi) 25.5 M with AudioSet's 527 classes.
+
+    DeiT's 86.6 and 22.1 M less its head, with ours.
+    """
     recipe = load_recipe(name)
     with torch.device("meta"):
         network = build_network(recipe.model)
@@ -123,7 +127,10 @@ def test_parameter_counts(name):
 
 
 def _ast_difference(width: int) -> int:
-    """What AST-527 has and DeiT-1000 of the same size doesn't: positions, one picture channel less patches, norm and head."""
+    """What AST-527 has and DeiT-1000 of the same size doesn't.
+
+    Positions, one picture channel less patches, norm and head.
+    """
     return (513 - 197) * width - 2 * 256 * width + 2 * width + (527 - 1000) * (width + 1)
 
 

@@ -89,7 +89,10 @@ def test_a_mistake_in_the_list_is_raised_behind_the_results_before_it(model, tmp
 
 
 def test_what_stands_before_a_mistake_in_the_list_is_given_first(tmp_path, monkeypatch):
-    """Whatever the threads' luck: parts handed over while the reader holds earlier ones are not lost to the error behind them."""
+    """Whatever the threads' luck.
+
+    Parts handed over while the reader holds earlier ones are not lost to the error behind them.
+    """
     from aumcli.predict import decoding
     from aumcli.predict.inputs import Source
 

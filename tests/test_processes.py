@@ -1,4 +1,7 @@
-"""What a launcher says in the environment: believed where it makes sense, refused where it doesn't, never a stack trace."""
+"""What a launcher says in the environment.
+
+Believed where it makes sense, refused where it doesn't, never a stack trace.
+"""
 
 import pytest
 

@@ -1,4 +1,7 @@
-"""Published checkpoints of every corpus, from the .pth and the authors' table of classes to figures on prepared data."""
+"""Published checkpoints of every corpus.
+
+From the .pth and the authors' table of classes to figures on prepared data.
+"""
 
 import csv
 import json

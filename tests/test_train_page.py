@@ -1,4 +1,7 @@
-"""docs/train.md: the worked example's recipes are read, its commands run, and what is said of precedence and paths holds."""
+"""docs/train.md: the worked example's recipes are read, its commands run.
+
+And what is said of precedence and paths holds.
+"""
 
 import re
 import shlex

@@ -1,4 +1,7 @@
-"""Calls that the command line doesn't understand: the message names the call that was meant. And what people type out of habit."""
+"""Calls that the command line doesn't understand: the message names the call that was meant.
+
+And what people type out of habit.
+"""
 
 import io
 import os

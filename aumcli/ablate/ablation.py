@@ -52,8 +52,8 @@ def ablate(
 
     Args:
         recipe: a recipe's name or .toml file.
-        out: folder for a run per cell and seed, and for ablation.md, .json, .csv, .tex and, with two axes, .png. Finished
-            runs in it are kept, begun ones are resumed, failed ones are tried again.
+        out: folder for a run per cell and seed, and for ablation.md, .json, .csv, .tex and, with two axes, .png.
+            Finished runs in it are kept, begun ones are resumed, failed ones are tried again.
         data: prepared data; None: the recipe's corpus.
         grid: "section.key=value,value" for each axis.
         seeds: runs per cell, with the seeds 0, 1, ...
@@ -66,8 +66,8 @@ def ablate(
         say: is given lines of text.
 
     Returns:
-        The cells in the grid's order, with a comparison where there is one axis of two values. A score is the accuracy on
-        the reported split (`data.test`), or the mAP of data with several labels.
+        The cells in the grid's order, with a comparison where there is one axis of two values. A score is the accuracy
+        on the reported split (`data.test`), or the mAP of data with several labels.
 
     Raises:
         AumError: a mistake in the grid, the recipe or the data, before anything is trained.
@@ -162,7 +162,9 @@ def plan_table(
 
 
 def dry_run(studies: Sequence[Study], device: str = "cpu", jobs: int | None = None, threads: int = 1) -> Iterator[str]:
-    """Say which runs an ablation will do and how long they take, by steps of one run of each variant; nothing is written.
+    """Say which runs an ablation will do and how long they take, by steps of one run of each variant.
+
+    Nothing is written.
 
     Args:
         studies: see `plan_ablation` and `plan_table`.
@@ -195,7 +197,8 @@ def dry_run(studies: Sequence[Study], device: str = "cpu", jobs: int | None = No
         torch.set_num_threads(before)
     at_once = max(1, min(jobs, len(left_s)))
     yield (
-        f"{len(plans)} runs, {done} done, {len(left_s)} to do, {at_once} at a time with {threads} thread{'s' * (threads > 1)} each: "
+        f"{len(plans)} runs, {done} done, {len(left_s)} to do, "
+        f"{at_once} at a time with {threads} thread{'s' * (threads > 1)} each: "
         f"about {duration(sum(left_s) / at_once)}, tests and what they cost each other aside"
     )
 
@@ -337,6 +340,7 @@ def _machine(folder: Path) -> str:
     report = read_json(folder / "report.json")
     place = report["environment"]
     return (
-        f"{report['device']} ({place['cpu']}), {report['backend']} backend, {place['threads']} thread{'s' if place['threads'] > 1 else ''}, "
+        f"{report['device']} ({place['cpu']}), {report['backend']} backend, "
+        f"{place['threads']} thread{'s' if place['threads'] > 1 else ''}, "
         f"torch {place['torch']}, aumcli {place['aumcli']}"
     )

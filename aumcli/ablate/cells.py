@@ -11,7 +11,10 @@ from aumcli.paper import Published
 
 @dataclass(frozen=True)
 class Cell:
-    """One variant: its overrides, and its score for each seed (fewer than asked for where a run failed or is to come)."""
+    """One variant: its overrides, and its score for each seed.
+
+    There are fewer scores than were asked for where a run failed or is to come.
+    """
 
     overrides: tuple[str, ...]
     scores: dict[int, float]

@@ -135,7 +135,10 @@ def _results(plan: Plan) -> tuple[str, str]:
 
 
 def _check_recipe(plan: Plan) -> None:
-    """Refuse a folder with a run of another recipe; a run made by `aum train` has only the recipe that was fitted to its data."""
+    """Refuse a folder with a run of another recipe.
+
+    A run made by `aum train` has only the recipe that was fitted to its data.
+    """
     planned, fitted = plan.folder / PLANNED, plan.folder / "recipe.toml"
     if planned.is_file():
         same = load_recipe(planned) == plan.recipe

@@ -16,7 +16,8 @@ POWER, LEVEL = 0.8, 0.05
 class Comparison:
     """The first variant against the second, over the seeds that both have; differences are first minus second.
 
-    Figures over seeds speak of other seeds of the same training; figures over clips of these trained models on other clips.
+    Figures over seeds speak of other seeds of the same training; figures over clips of these trained models on other
+    clips.
     """
 
     first: str
@@ -44,21 +45,23 @@ class Comparison:
         else:
             low, high = (100 * x for x in self.interval_seeds)
             lines.append(
-                f"Over seeds: paired t({len(self.seeds) - 1}) = {self.t:.2f}, {_p(self.p_seeds)}, 95 % interval {low:+.2f} to "
-                f"{high:+.2f}. With {len(self.seeds)} seeds that scatter like these, the test finds a true difference of "
-                f"{100 * self.detectable:.2f} points in four cases out of five, smaller ones less often."
+                f"Over seeds: paired t({len(self.seeds) - 1}) = {self.t:.2f}, {_p(self.p_seeds)}, 95 % interval "
+                f"{low:+.2f} to {high:+.2f}. With {len(self.seeds)} seeds that scatter like these, the test finds "
+                f"a true difference of {100 * self.detectable:.2f} points in four cases out of five, "
+                "smaller ones less often."
             )
         low, high = (100 * x for x in self.interval_clips)
         if self.only_first is None:
             test = f"paired bootstrap, {_p(self.p_clips)}"
         else:
             test = (
-                f"{self.only_first} times right in {self.first} alone, {self.only_second} times in {self.second} alone; "
+                f"{self.only_first} times right in {self.first} alone, "
+                f"{self.only_second} times in {self.second} alone; "
                 f"exact McNemar test on each clip's sum over the seeds, {_p(self.p_clips)}"
             )
         lines.append(
-            f"Over {counted(self.clips, 'clip')}, these trained models taken as they are: {test}; bootstrap 95 % interval "
-            f"{low:+.2f} to {high:+.2f}."
+            f"Over {counted(self.clips, 'clip')}, these trained models taken as they are: {test}; "
+            f"bootstrap 95 % interval {low:+.2f} to {high:+.2f}."
         )
         return lines
 
@@ -82,7 +85,8 @@ def compare(
         targets: (clips,) classes, or (clips, classes) zeros and ones.
         values: each variant's metric by seed.
 
-    Source: McNemar 1947 for one seed; for several, the same test of flipped signs on each clip's sum of differences, exact.
+    Source: McNemar 1947 for one seed; for several, the same test of flipped signs on each clip's sum of differences,
+    exact.
     """
     differences = np.subtract(*values)
     t, p_seeds, interval, detectable = _over_seeds(differences)

@@ -41,7 +41,10 @@ def rival_of(model: str, models: Sequence[str]) -> str:
 
 @dataclass(frozen=True)
 class Growth:
-    """Time grows as tokens to the power of `exponent`, by a fit to `points` lengths, the shortest of which is `from_tokens`."""
+    """Time grows as tokens to the power of `exponent`.
+
+    By a fit to `points` lengths, the shortest of which is `from_tokens`.
+    """
 
     exponent: float
     points: int
@@ -49,9 +52,10 @@ class Growth:
 
 
 def growth(points: Sequence[Point]) -> Growth | None:
-    """Least squares of log time on log tokens, over the longer half of the lengths (of an odd number, the middle one too).
+    """Least squares of log time on log tokens, over the longer half of the lengths.
 
-    Short lengths, where fixed costs count, would flatten the slope.
+    Of an odd number of lengths, the middle one is used too. Short lengths, where fixed costs count, would
+    flatten the slope.
 
     Returns:
         None with fewer than two lengths in that half.
@@ -141,8 +145,8 @@ def unprecise(points: Sequence[Point], precision: float) -> str:
         f"{point.setting.model} at {point.setting.tokens:,} tokens {100 * point.relative_error:.1f} %" for point in wide
     )
     return (
-        f"the precision of {100 * precision:g} % was not reached: {named}; --budget and --repeats let it measure longer, "
-        "a quieter machine helps more"
+        f"the precision of {100 * precision:g} % was not reached: {named}; "
+        "--budget and --repeats let it measure longer, a quieter machine helps more"
     )
 
 

@@ -16,8 +16,8 @@ from aumcli.files import check_writable
 KERNELS = {"scan, both ways": "bidirectional_scan", "convolution": "causal_conv1d", "add and norm": "add_rms_norm"}
 COLUMNS = ("backend", "forward", "backward", "difference", "of gradients")
 NOTE = (
-    "difference: the largest one from the reference in float64, over the largest value; of gradients: that of the worst\none, "
-    "and its name."
+    "difference: the largest one from the reference in float64, over the largest value; of gradients: "
+    "that of the worst\none, and its name."
 )
 FORWARD, BACKWARD = "forward", "backward"
 
@@ -107,7 +107,8 @@ def kernel_lines(rows: Iterable[Sequence[KernelPoint]]) -> Iterator[str]:
 
 def _title(row: Sequence[KernelPoint]) -> str:
     what = row[0].setting
-    return f"{what.kernel}, sizes of {what.setting.model}, {what.setting.tokens:,} tokens, {title(what.setting).partition(', ')[2]}"
+    place = title(what.setting).partition(", ")[2]
+    return f"{what.kernel}, sizes of {what.setting.model}, {what.setting.tokens:,} tokens, {place}"
 
 
 def _rows(row: Sequence[KernelPoint]) -> list[list[str]]:

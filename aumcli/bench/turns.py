@@ -65,8 +65,8 @@ def quartiles(samples: Sequence[float]) -> tuple[float, float, float]:
 def relative_error(samples: Sequence[float]) -> float:
     """Standard error of the median over the median: 0.93 interquartile ranges over the root of the number.
 
-    Source: McGill, Tukey and Larsen 1978, whose notches of 1.57 interquartile ranges are 1.7 standard errors; outliers, which
-    are many where others use the machine, count no more than other samples.
+    Source: McGill, Tukey and Larsen 1978, whose notches of 1.57 interquartile ranges are 1.7 standard errors; outliers,
+    which are many where others use the machine, count no more than other samples.
     """
     low, middle, high = quartiles(samples)
     return 0.93 * (high - low) / math.sqrt(len(samples)) / middle if middle else math.inf
@@ -77,8 +77,8 @@ def take_turns(
 ) -> list[Samples]:
     """Let competitors run in turn, so that whatever slows the machine down hits all alike.
 
-    A precise one goes on while another is not, within its budget. One that runs out of memory or time beside others, who may have
-    left it no memory for its files, has another try alone: only what fails alone has failed.
+    A precise one goes on while another is not, within its budget. One that runs out of memory or time beside others,
+    who may have left it no memory for its files, has another try alone: only what fails alone has failed.
 
     Args:
         generator: yields, for each run, milliseconds by name, and facts.

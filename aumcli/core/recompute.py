@@ -70,7 +70,10 @@ class _Block(torch.autograd.Function):
 
 
 def _unmix(mixer: nn.Module, projected: Tensor, grad_y: Tensor) -> tuple[dict[str, Tensor], Tensor, Tensor]:
-    """Gradients of a mixer between its two projections: by parameter name, and of `projected`; and y, computed again."""
+    """Gradients of a mixer between its two projections.
+
+    By parameter name, and of `projected`; and y, computed again.
+    """
     x, z = projected.chunk(2, dim=-1)
     grads: dict[str, Tensor] = {}
     share = 1 / len(mixer.branches)  # the branches' outputs are averaged

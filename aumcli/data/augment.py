@@ -1,8 +1,8 @@
 """What training does to a batch of clips before the model sees it: batched tensor operations, on any device.
 
-Every random number comes from the `ClipRandom` that is passed in, in an order that does not depend on the configuration:
-switching one augmentation on leaves the random choices of the others as they were. Numbers are drawn on the CPU and moved
-to the tensors' device, so a GPU gets the same clips.
+Every random number comes from the `ClipRandom` that is passed in, in an order that does not depend on the
+configuration: switching one augmentation on leaves the random choices of the others as they were. Numbers are drawn on
+the CPU and moved to the tensors' device, so a GPU gets the same clips.
 """
 
 import math
@@ -40,9 +40,10 @@ _DRAWS = (
 
 
 class ClipRandom:
-    """Random numbers for clips of a batch: a clip's depend on the seed and on its row, not on the clips computed beside it.
+    """Random numbers for clips of a batch.
 
-    So a batch that is cut into parts, computed one after the other or by several processes, is augmented as if it were whole.
+    A clip's depend on the seed and on its row, not on the clips computed beside it. So a batch
+    that is cut into parts, computed one after the other or by several processes, is augmented as if it were whole.
 
     Args:
         seed: of the batch.

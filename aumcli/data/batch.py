@@ -1,4 +1,7 @@
-"""From an epoch's clips to what a model is trained on: what is drawn before they are decoded, and batches of features."""
+"""From an epoch's clips to what a model is trained on.
+
+What is drawn before they are decoded, and batches of features.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -43,7 +46,8 @@ def draw_epoch(
     Args:
         batches: clip indices.
         clips: how many training clips there are.
-        augment: mixup and mixup_partners are read. A batch of one has nothing to mix with unless partners are of the corpus.
+        augment: mixup and mixup_partners are read. A batch of one has nothing to mix with unless partners are of the
+            corpus.
         seed, epoch: decide the result.
     """
     order = np.concatenate([np.asarray(batch, dtype=np.int64) for batch in batches])
@@ -80,7 +84,10 @@ class Partners:
 
 
 def crop_samples(frontend: LogMel, augment: AugmentConfig) -> int:
-    """Samples of a clip that `make_batch` can use: half as much again, so that one that is played faster still fills the input."""
+    """Samples of a clip that `make_batch` can use.
+
+    Half as much again, so that one that is played faster still fills the input.
+    """
     return int(frontend.config.clip_samples * (1 + augment.speed))
 
 

@@ -115,7 +115,10 @@ class Clips(Sequence):
         return self._occurring(0)
 
     def place(self, index: int) -> tuple[str, float | None, float | None]:
-        """Path as text, start and stop in s of one clip: what decoding needs, several times as quickly as the clip itself."""
+        """Path as text, start and stop in s of one clip.
+
+        What decoding needs, several times as quickly as the clip itself.
+        """
         row = index if self._rows is None else self._rows[index]
         return os.path.join(self._folder, self._paths[row]), _second(self._starts[row]), _second(self._stops[row])
 

@@ -39,7 +39,8 @@ def fit_recipe(
         clips: the training split.
         n_classes: labels of the corpus.
         multi_label: whether a clip may have several labels.
-        kept: what the weights were trained with that the training starts from: it is not measured, then, but taken over.
+        kept: what the weights were trained with that the training starts from: it is not measured, then, but taken
+            over.
 
     Returns:
         A recipe with every value concrete: `data.fit` empty, `train.loss` decided.
@@ -133,8 +134,8 @@ def _khz(rate_hz: int) -> str:
 def measure_normalisation(recipe: Recipe, clips: Sequence[Clip]) -> tuple[float, float]:
     """Mean and standard deviation of the log-mel energies of clips, padding left out.
 
-    Of more than MEASURED_CLIPS clips, that many evenly spaced ones are measured. A clip of more than WHOLE_S is measured in pieces
-    of that length, of which the last reaches back to be as long.
+    Of more than MEASURED_CLIPS clips, that many evenly spaced ones are measured. A clip of more than WHOLE_S is
+    measured in pieces of that length, of which the last reaches back to be as long.
     """
     clips = [clips[i] for i in np.linspace(0, len(clips) - 1, min(len(clips), MEASURED_CLIPS)).astype(int)]
     logmel = build_frontend(recipe.frontend)

@@ -1,7 +1,7 @@
 """Which clips a model was trained on, eight bytes each beside it, so that nobody tests it on them unawares.
 
-A clip is known by the names of its file and of the folder that this lies in, by the file's size, and by its times where it is a
-slice: corpora may be moved and prepared again. A converted copy is not known.
+A clip is known by the names of its file and of the folder that this lies in, by the file's size, and by its times where
+it is a slice: corpora may be moved and prepared again. A converted copy is not known.
 """
 
 import hashlib
@@ -53,7 +53,9 @@ def write_heard(folder: Path, clips: Sequence[Clip], before: np.ndarray | None) 
 
 
 def read_heard(model: Path | str | None) -> np.ndarray | None:
-    """What the weights of a run, or of a model directory in a run, were trained on, (clips,) uint64; None where nobody knows.
+    """What the weights of a run, or of a model directory in a run, were trained on.
+
+    As (clips,) uint64; None where nobody knows.
 
     Raises:
         AumError: the file is damaged.

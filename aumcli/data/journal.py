@@ -1,4 +1,7 @@
-"""What an interrupted `aum prepare` has already done: a small SQLite file beside the manifest, removed when all is done."""
+"""What an interrupted `aum prepare` has already done.
+
+A small SQLite file beside the manifest, removed when all is done.
+"""
 
 import json
 import os

@@ -17,15 +17,17 @@ TIME_WARP_NOISE = 1e-7  # standard deviation of what stands for zeros in the pub
 def warp_time(features: Tensor, config: AugmentConfig, random: ClipRandom) -> Tensor:
     """Warp every clip in time as EPIC-SOUNDS' published code does, before its masks.
 
-    That code means to move a frame in the middle of the clip by d frames, d drawn from -time_warp .. time_warp - 1, and to let a
-    spline carry its neighbours along. But it takes the energy found at a random frame for that frame's place; one point doesn't
-    determine a spline, and noise of 1e-7 in place of zeros makes the system solvable; and it takes the sum of all squared places
-    for the square of each. The solution is an affine displacement: mel m of frame t is read at
+    That code means to move a frame in the middle of the clip by d frames, d drawn from -time_warp .. time_warp - 1, and
+    to let a spline carry its neighbours along. But it takes the energy found at a random frame for that frame's place;
+    one point doesn't determine a spline, and noise of 1e-7 in place of zeros makes the system solvable; and it takes
+    the sum of all squared places for the square of each. The solution is an affine displacement: mel m of frame t is
+    read at
 
-        t - v . (m, t, 1) - w phi(S)  with  c = (mels // 2, energy + d, 1),  v = d E^-1 c / (c' E^-1 c),  w = -1e-7 d / (c' E^-1 c),
+        t - v . (m, t, 1) - w phi(S)  with  c = (mels // 2, energy + d, 1),
+                                            v = d E^-1 c / (c' E^-1 c),  w = -1e-7 d / (c' E^-1 c),
 
-    E a normal 3 x 3 matrix, S the sum of m^2 + t^2 over the spectrogram and phi(r) = r ln(r) / 2: a random stretch, shift and
-    shear, which leaves the clip alone where d is 0 (once in 2 time_warp draws).
+    E a normal 3 x 3 matrix, S the sum of m^2 + t^2 over the spectrogram and phi(r) = r ln(r) / 2: a random stretch,
+    shift and shear, which leaves the clip alone where d is 0 (once in 2 time_warp draws).
 
     Args:
         features: log energies after padding, (b, frames, mels) float32; not written to.
@@ -70,8 +72,8 @@ def mask_features(features: Tensor, config: AugmentConfig, random: ClipRandom) -
     """Mask a mel band and a run of frames of every clip (SpecAugment), before normalisation.
 
     As in torchaudio, start and width are rounded down apart, so that a mask stops short of the very last mel or frame.
-    EPIC-SOUNDS' masks come in pairs, are set to the mean of the spectrogram as it then is, and their width is drawn twice:
-    below the bound, then below the first draw. Where the first mask's first draw is 0 there is no second mask.
+    EPIC-SOUNDS' masks come in pairs, are set to the mean of the spectrogram as it then is, and their width is drawn
+    twice: below the bound, then below the first draw. Where the first mask's first draw is 0 there is no second mask.
 
     Args:
         features: log energies after padding, (b, frames, mels) float32; not written to.
@@ -81,7 +83,8 @@ def mask_features(features: Tensor, config: AugmentConfig, random: ClipRandom) -
     Returns:
         The masked features, (b, frames, mels).
 
-    Source: torchaudio.functional.mask_along_axis_iid, as the authors' dataloader.py calls it for each clip; spec_augment.py.
+    Source: torchaudio.functional.mask_along_axis_iid, as the authors' dataloader.py calls it for each clip;
+    spec_augment.py.
     """
     chance, pairs = random.uniform(4, features), random.uniform(12, features)
     if config.masking == "epic_sounds":
@@ -98,7 +101,10 @@ def mask_features(features: Tensor, config: AugmentConfig, random: ClipRandom) -
 
 
 def _mask_pair(features: Tensor, dim: int, widest: int, draws: Tensor) -> Tensor:
-    """Set two bands along `dim` to the spectrogram's mean, from draws (b, 6): width, start and part of the width, twice."""
+    """Set two bands along `dim` to the spectrogram's mean.
+
+    From draws (b, 6): width, start and part of the width, twice.
+    """
     size = features.shape[dim]
     going_on = torch.ones(len(features), dtype=torch.bool, device=features.device)
     for width, start, part in (draws.T[:3], draws.T[3:]):

@@ -1,7 +1,7 @@
 """manifest.parquet: the same rows as manifest.csv, in a format that two million rows are read from in a second.
 
-It is written where pyarrow is installed, names the SHA-256 of the manifest.csv it was made from, and is believed only as
-long as that fits: whoever edits manifest.csv gets what he wrote.
+It is written where pyarrow is installed, names the SHA-256 of the manifest.csv it was made from, and is believed only
+as long as that fits: whoever edits manifest.csv gets what he wrote.
 """
 
 import hashlib
@@ -60,7 +60,8 @@ def read_parquet(csv_path: Path) -> Clips | None:
         csv_path: the manifest.csv beside it, which must exist.
 
     Returns:
-        The clips; None where there is no manifest.parquet or no pyarrow, or manifest.csv is not the one it was made from.
+        The clips; None where there is no manifest.parquet or no pyarrow, or manifest.csv is not the one it was made
+        from.
     """
     path = csv_path.with_suffix(".parquet")
     if not path.exists() or not _has_pyarrow():

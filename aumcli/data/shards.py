@@ -7,19 +7,22 @@ Layout, below the prepared folder:
     shards/train-000001.tar
     shards/val-000000.tar       each split has shards of its own
 
-A sample of a shard is two members that follow one another, `KEY.json` and `KEY.SUFFIX`. KEY is nine digits, the clip's row in
-manifest.csv counted from 0. Rows of a split are shuffled once (by the corpus's seed), so any shard is a fair part of its split.
+A sample of a shard is two members that follow one another, `KEY.json` and `KEY.SUFFIX`. KEY is nine digits, the clip's
+row in manifest.csv counted from 0. Rows of a split are shuffled once (by the corpus's seed), so any shard is a fair
+part of its split.
 
-- `KEY.SUFFIX`: the sound. The clip's own file, byte for byte, where the clip is a whole file that libsndfile reads (wav, flac,
-  ogg, mp3, ...); of a slice, one channel, or a sound in an HDF5 file, its mono samples as .flac, or as .wav (32-bit float) where FLAC's 24
-  bits would change them. Either way decoding gives the samples that `aumcli.data.audio.load_audio` gives, to the bit.
-- `KEY.json`: {"labels": [ids], "split", "group", "path", "start_s", "stop_s", "sample_rate_hz", "sha256"}; path, start and
-  stop tell where the sound was taken from; sha256 is that of the sound's member.
+- `KEY.SUFFIX`: the sound. The clip's own file, byte for byte, where the clip is a whole file that libsndfile reads
+  (wav, flac, ogg, mp3, ...); of a slice, one channel, or a sound in an HDF5 file, its mono samples as .flac, or as .wav
+  (32-bit float) where FLAC's 24 bits would change them. Either way decoding gives the samples that
+  `aumcli.data.audio.load_audio` gives, to the bit.
+- `KEY.json`: {"labels": [ids], "split", "group", "path", "start_s", "stop_s", "sample_rate_hz", "sha256"}; path, start
+  and stop tell where the sound was taken from; sha256 is that of the sound's member.
 
-shards.json: {"format": 1, "manifest_sha256", "labels": [ids by index], "splits": {split: clips}, "sample_rates_hz": {rate: clips},
-"shards": [{"name", "split", "clips", "bytes", "sha256", "sample_rates_hz": {rate: clips}, "rows": [rows of manifest.csv]}, ...]},
-shards and rows in reading order; where the shards lie elsewhere than the index, also "base", the URL of their folder.
-manifest_sha256 is the digest of the manifest.csv that they were made from: with another one beside them they are out of date.
+shards.json: {"format": 1, "manifest_sha256", "labels": [ids by index], "splits": {split: clips},
+"sample_rates_hz": {rate: clips}, "shards": [{"name", "split", "clips", "bytes", "sha256",
+"sample_rates_hz": {rate: clips}, "rows": [rows of manifest.csv]}, ...]}, shards and rows in reading order; where the
+shards lie elsewhere than the index, also "base", the URL of their folder. manifest_sha256 is the digest of the
+manifest.csv that they were made from: with another one beside them they are out of date.
 """
 
 import hashlib
@@ -70,7 +73,10 @@ class Shard:
 
 @dataclass(frozen=True)
 class Sample:
-    """A clip as a shard holds it: its row in the manifest, what to call it, its description and its sound, both encoded."""
+    """A clip as a shard holds it.
+
+    Its row in the manifest, what to call it, its description and its sound, both encoded.
+    """
 
     row: int
     name: str

@@ -20,7 +20,10 @@ SHOWN_GROUPS = 12  # a corpus may have millions
 
 
 def split_clips(manifest: Manifest, split: str, hold_out: str) -> list[Clip]:
-    """Clips of a split; where a group was held out from training, all of its clips are the test split and no other's."""
+    """Clips of a split.
+
+    Where a group was held out from training, all of its clips are the test split and no other's.
+    """
     if not hold_out:
         return manifest.split(split)
     groups = {clip.group for clip in manifest.clips}
@@ -42,7 +45,9 @@ def split_clips(manifest: Manifest, split: str, hold_out: str) -> list[Clip]:
 
 
 def corpus_folder(recipe: Recipe, data: Path | str | None) -> Path:
-    """The prepared folder that a training reads: `data`, else data/<the recipe's corpus>; of the URL of shards, data/NAME.
+    """The prepared folder that a training reads.
+
+    `data`, else data/<the recipe's corpus>; of the URL of shards, data/NAME.
 
     Raises:
         AumError: neither is given.
@@ -70,8 +75,8 @@ def open_corpus(recipe: Recipe, data: Path | str | None) -> Manifest:
 def training_splits(manifest: Manifest, config: DataConfig) -> tuple[Sequence[Clip], Sequence[Clip]]:
     """Clips to train on and clips that choose the best epoch.
 
-    The latter are the corpus' validation split. A corpus without one keeps a share of its training split back instead of
-    choosing on the split that it is tested on (see `aumcli.data.share`).
+    The latter are the corpus' validation split. A corpus without one keeps a share of its training split back instead
+    of choosing on the split that it is tested on (see `aumcli.data.share`).
 
     Args:
         manifest: the prepared corpus.

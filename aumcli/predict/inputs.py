@@ -50,12 +50,13 @@ def find_clips(paths: Iterable[Path | str], listed: Path | str | None = None) ->
     """Say which sounds are meant.
 
     Args:
-        paths: files; folders, searched at any depth; patterns such as `rec/**/*.wav`; "-" for a sound file on standard input.
+        paths: files; folders, searched at any depth; patterns such as `rec/**/*.wav`; "-" for a sound file on standard
+            input.
         listed: a text file that names further files and folders, one a line; "-" for standard input.
 
     Returns:
-        One source for each, in the order named; files below a folder are sorted. What names no sound, beside others that do, is a
-        source with a problem.
+        One source for each, in the order named; files below a folder are sorted. What names no sound, beside others
+        that do, is a source with a problem.
 
     Raises:
         AumError: nothing that is named is there, or the list can't be read.
@@ -150,7 +151,10 @@ def _scratch() -> tempfile.TemporaryDirectory:
 
 
 def _is_pipe(path: str) -> bool:
-    """Whether a path can be read once only, from its beginning to its end: a FIFO, a shell's <(command). A device is no sound."""
+    """Whether a path can be read once only, from its beginning to its end.
+
+    A FIFO, a shell's <(command). A device is no sound.
+    """
     try:
         mode = os.stat(path).st_mode
     except OSError:

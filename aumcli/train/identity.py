@@ -1,4 +1,7 @@
-"""Whether a run that is gone on with finds the data that it was trained on: its classes, in their order, and its clips."""
+"""Whether a run that is gone on with finds the data that it was trained on.
+
+Its classes, in their order, and its clips.
+"""
 
 from pathlib import Path
 
@@ -49,7 +52,8 @@ def check_same_data(state: dict, manifest: Manifest, sha256: str, out: Path) -> 
         []
         if "data_sha256" in state
         else [
-            f"{out} was begun by a version that didn't keep the digest of its data: whether the clips are the same is not known"
+            f"{out} was begun by a version that didn't keep the digest of its data: "
+            "whether the clips are the same is not known"
         ]
     )
 

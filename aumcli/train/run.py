@@ -206,12 +206,14 @@ def build(
     return (
         run,
         [
-            f"{folder}: {len(train_clips):,} training and {counted(len(val_clips), 'validation clip')}, {counted(len(manifest.labels), 'class')}"
+            f"{folder}: {len(train_clips):,} training and {counted(len(val_clips), 'validation clip')}, "
+            f"{counted(len(manifest.labels), 'class')}"
             + ("; " if index is None else f", streamed from {counted(len(index.shards), 'shard')} in {index.base}; ")
             + f"{recipe.model.describe()}, {parameters:,} parameters"
             + (f", {trained:,} trained" if trained < parameters else "")
             + "; "
-            f"{classifier.backend} backend on {device}, {counted(torch.get_num_threads(), 'thread')}, seed {recipe.seed}"
+            f"{classifier.backend} backend on {device}, {counted(torch.get_num_threads(), 'thread')}, "
+            f"seed {recipe.seed}"
             + (
                 f"; {team.size} processes, each batch in {counted(recipe.train.parts, 'part')}" if team.size > 1 else ""
             ),
@@ -242,7 +244,10 @@ def _share_out(recipe: Recipe, team: Team) -> Recipe:
 def _networks(
     recipe: Recipe, config: ModelConfig, fresh: bool
 ) -> tuple[torch.nn.Module, torch.nn.Module | None, list[str]]:
-    """The network to train, its averaged twin where the recipe asks for one, and what there is to say about their start."""
+    """The network to train, and its averaged twin where the recipe asks for one.
+
+    And what there is to say about their start.
+    """
     torch.use_deterministic_algorithms(True)
     torch.utils.deterministic.fill_uninitialized_memory = False  # a debugging aid that costs a pass over every tensor
     torch.manual_seed(stream_seed(recipe.seed, WEIGHTS_PURPOSE))

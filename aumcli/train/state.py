@@ -107,7 +107,8 @@ def read_state(out: Path, resume: bool) -> dict | None:
 
     Args:
         out: the run's folder.
-        resume: whether the user wants to go on; processes that torchrun starts again go on with what they have begun themselves.
+        resume: whether the user wants to go on; processes that torchrun starts again go on with what they have begun
+            themselves.
 
     Raises:
         AumError: there is a run though none shall be resumed, or none though one shall, or it is damaged.

@@ -28,7 +28,10 @@ class UnknownFrontend(AumError):
 
 @dataclass(frozen=True)
 class Imported:
-    """A network in float32, in evaluation mode on the CPU; its configuration; what was changed on the way, a line each."""
+    """A network in float32, in evaluation mode on the CPU; its configuration.
+
+    And what was changed on the way, a line each.
+    """
 
     network: nn.Module
     config: ModelConfig
@@ -54,7 +57,8 @@ def import_checkpoint(
         path: the checkpoint.
         cls_position: where an AuM or ViM has its class token; no tensor tells.
         labels: names of the classes; None: the checkpoint's, else "class 0" and so on.
-        new_head: draw a head for `labels` anew, with seed 0, instead of taking the checkpoint's. ImageNet's is never taken.
+        new_head: draw a head for `labels` anew, with seed 0, instead of taking the checkpoint's. ImageNet's is never
+            taken.
         frames: of the spectrogram; positions are resized where the checkpoint has others. None: the checkpoint's, for
             pictures the frontend's.
         heads: of an AST; None: the checkpoint's, else one for 64 of its width, as in all published sizes.
@@ -126,8 +130,8 @@ def initialise(network: nn.Module, config: ModelConfig, path: Path | str, heads:
         notes.append(f"the input is not the checkpoint's: {', '.join(other)}")
     if checkpoint.labels is None and same_classes and checkpoint.model.n_classes == model.n_classes:
         notes.append(
-            f"the head of {counted(model.n_classes, 'class')} is taken over, though the checkpoint doesn't name them: they have to be in "
-            "the order of labels.csv; aum convert with --labels gives them names, which are compared"
+            f"the head of {counted(model.n_classes, 'class')} is taken over, though the checkpoint doesn't name them: "
+            "they have to be in the order of labels.csv; aum convert with --labels gives them names, which are compared"
         )
     return notes
 
@@ -174,7 +178,8 @@ def load(network: nn.Module, checkpoint: Checkpoint, path: str, same_classes: bo
     loaded = {name: x.float() for name, x in tensors.items() if name in wanted}
     if other := [name for name, x in loaded.items() if x.shape != wanted[name].shape]:
         raise AumError(
-            f"{path}: {other[0]} has shape {tuple(loaded[other[0]].shape)}, the model's {tuple(wanted[other[0]].shape)}",
+            f"{path}: {other[0]} has shape {tuple(loaded[other[0]].shape)}, "
+            f"the model's {tuple(wanted[other[0]].shape)}",
             fix="it comes from a model of other sizes, such as another state size",
         )
     new, left_out = (sorted(set(a) - set(b)) for a, b in ((wanted, loaded), (tensors, loaded)))

@@ -1,11 +1,11 @@
-"""What a busy process costs a training beside it: seconds of an epoch of the `synth` recipe on a machine that is idle but for it, and
-with one core taken, by how long OpenMP's threads spin before they sleep.
+"""What a busy process costs a training beside it: seconds of an epoch of the `synth` recipe on a machine that is idle
+but for it, and with one core taken, by how long OpenMP's threads spin before they sleep.
 
     aum prepare synth && python tests/benchmarks/busy.py [--rounds 3] [--spins 300000 1500]
 
-Without --spins: GNU's own 300,000 (idle only: beside a busy process an epoch takes minutes) and what aumcli sets. Ends with exit code 1
-where the latter is slower than the former by more than a tenth, or takes more than 2.2 times as long when busy. Each figure is the least
-of the rounds, which take turns.
+Without --spins: GNU's own 300,000 (idle only: beside a busy process an epoch takes minutes) and what aumcli sets. Ends
+with exit code 1 where the latter is slower than the former by more than a tenth, or takes more than 2.2 times as long
+when busy. Each figure is the least of the rounds, which take turns.
 """
 
 import argparse

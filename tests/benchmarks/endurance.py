@@ -1,10 +1,11 @@
-"""Whether a training survives what a week brings: python tests/benchmarks/endurance.py [section ...] [--times 10] [--seed 0].
+"""Whether a training survives what a week brings: python tests/benchmarks/endurance.py [section ...]
+[--times 10] [--seed 0].
 
 Each section trains a small model on generated sounds without disturbance, then again while real processes are killed or
 stopped at random moments, within epochs and between them, and taken up again; both must end with the same bytes.
-Sections: kill (SIGKILL), stop (SIGTERM and SIGINT in turn, which have to end the process by itself), team (SIGKILL to one of
-two processes of `aum train --devices 2`, which starts them again), team-stop (signals to such a team). All where none is
-named; some minutes each on two cores. Exit code 1 if a run differs.
+Sections: kill (SIGKILL), stop (SIGTERM and SIGINT in turn, which have to end the process by itself), team (SIGKILL to
+one of two processes of `aum train --devices 2`, which starts them again), team-stop (signals to such a team). All where
+none is named; some minutes each on two cores. Exit code 1 if a run differs.
 """
 
 import argparse
@@ -56,7 +57,10 @@ def place(out: Path) -> str:
 
 
 def wait(process: Popen, out: Path, dice: random.Random) -> float | None:
-    """Wait a random time from the moment the process has saved something; None: it has ended before. Returns the seconds waited."""
+    """Wait a random time from the moment the process has saved something; None: it has ended before.
+
+    Returns the seconds waited.
+    """
     path, delay_s = out / "last" / "state.pt", dice.uniform(0, 0.6)
     before = path.stat().st_mtime_ns if path.exists() else 0
     while process.poll() is None:
@@ -88,8 +92,8 @@ def disturb(data: Path, out: Path, times: int, dice: random.Random, numbers: lis
         )
         good &= right
         print(
-            f"  {turn + 1}: {signal.Signals(number).name} {delay_s:.2f} s after a save, exit code {process.returncode}; {place(out)}"
-            + ("" if right else f"\nWRONG: {err}"),
+            f"  {turn + 1}: {signal.Signals(number).name} {delay_s:.2f} s after a save, "
+            f"exit code {process.returncode}; {place(out)}" + ("" if right else f"\nWRONG: {err}"),
             flush=True,
         )
     with started(*arguments(data, out, more)) as process:

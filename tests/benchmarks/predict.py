@@ -1,7 +1,9 @@
 """How quick, how small and how steady `aum predict` is with the packaged model.
 
-    python tests/benchmarks/predict.py hour  [--minutes 60] [--folder DIR]   a 48 kHz stereo recording, whole and cut by hand
-    python tests/benchmarks/predict.py clips [--clips 20000] [--folder DIR]  one-second clips, beside the model alone; killed and resumed
+    python tests/benchmarks/predict.py hour [--minutes 60] [--folder DIR]
+        a 48 kHz stereo recording, whole and cut by hand
+    python tests/benchmarks/predict.py clips [--clips 20000] [--folder DIR]
+        one-second clips, beside the model alone; killed and resumed
 
 Each says what it measured and ends with exit code 1 where a promise is not kept.
 """
@@ -141,8 +143,9 @@ def write_clips(folder: Path, count: int, seconds: float) -> None:
 
 
 def model_alone(windows: int) -> tuple[float, float]:
-    """Windows per second of the model on features that are ready, in batches as `aum predict` makes them: one after the other
-    by all threads, as whoever calls it in a loop does; and as many at once as there are threads, as `aum predict` does."""
+    """Windows per second of the model on features that are ready, in batches as `aum predict` makes them: one after the
+    other by all threads, as whoever calls it in a loop does; and as many at once as there are threads, as `aum predict`
+    does."""
     import torch
 
     import aumcli
@@ -180,7 +183,8 @@ def clips(folder: Path, count: int, seconds: float) -> None:
         rate = float(line.split(": ")[1].split(" clips/s")[0].replace(",", ""))
         shares.append(rate / alone)
         print(
-            f"  {rate:,.0f} clips/s; the model alone on their {windows:,} windows' ready features: {alone:,.0f} clips/s, share {rate / alone:.2f}; "
+            f"  {rate:,.0f} clips/s; the model alone on their {windows:,} windows' ready features: "
+            f"{alone:,.0f} clips/s, share {rate / alone:.2f}; "
             f"several batches at once: {at_once:,.0f} clips/s, share {rate / at_once:.2f}",
             flush=True,
         )

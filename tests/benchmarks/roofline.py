@@ -1,8 +1,9 @@
 """What memory bandwidth and arithmetic allow on three GPUs: computed from datasheets, nothing is measured.
 
-python tests/benchmarks/roofline.py prints the tables of docs/gpu-roofline.md. A kernel takes the longest of its bytes over
-the bandwidth, its products over the tensor cores' rate, its exponentials over the special function units' (16 a clock and
-multiprocessor) and its other float32 operations over the lanes'. A program that reads a tile again finds it in a cache.
+python tests/benchmarks/roofline.py prints the tables of docs/gpu-roofline.md. A kernel takes the longest of its bytes
+over the bandwidth, its products over the tensor cores' rate, its exponentials over the special function units' (16 a
+clock and multiprocessor) and its other float32 operations over the lanes'. A program that reads a tile again finds it
+in a cache.
 """
 
 from dataclasses import dataclass
@@ -15,7 +16,10 @@ CHUNK, TILE, STRIP = 80, 16, 16  # as in triton_scan.py
 
 @dataclass(frozen=True)
 class Gpu:
-    """Datasheet: bandwidth in bytes/s, dense bfloat16 products in flop/s, multiprocessors, float32 lanes each, clock in Hz."""
+    """What a datasheet says of a GPU.
+
+    Bandwidth in bytes/s, dense bfloat16 products in flop/s, multiprocessors, float32 lanes each, clock in Hz.
+    """
 
     name: str
     bandwidth: float
@@ -63,7 +67,10 @@ def states(length: int) -> float:
 
 
 def fused_scan(chunked: bool, size: int = HALF) -> Work:
-    """Both directions: u, delta, z read, y written, one direction's output parked in float32; cut in chunks, u and delta twice."""
+    """Both directions: u, delta, z read, y written, one direction's output parked in float32.
+
+    Cut in chunks, u and delta twice.
+    """
     parked = 0 if size == FULL else FULL  # in float32 it waits in y itself
     moved = (4 * size + parked + (2 * size if chunked else 0)) * INNER + (states(CHUNK) if chunked else 0)
     passes = 2 if chunked else 1
@@ -72,7 +79,10 @@ def fused_scan(chunked: bool, size: int = HALF) -> Work:
 
 
 def two_causal_scans(size: int = HALF) -> Work:
-    """u, delta, z read, y written ungated and gated, twice; u, delta, z, y flipped (B and C are small); the two added."""
+    """Two causal scans: u, delta, z read, y written ungated and gated, twice.
+
+    Besides, u, delta, z, y are flipped (B and C are small), and the two added.
+    """
     return Work(
         bytes=(2 * 5 + 4 * 2 + 3) * size * INNER + 8 * size * STATES,
         exponentials=2 * INNER * (STATES + 2),

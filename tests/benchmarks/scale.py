@@ -3,8 +3,9 @@
     python tests/benchmarks/scale.py                    # 200,000 rows, 20,000 clips of 1 s at 16 kHz (0.7 GB of disk)
     python tests/benchmarks/scale.py --rows 2000000 --clips 0
 
-The corpus is AudioSet's in form: Google's tables, 527 classes, files named YTID_START_STOP.flac in sub-folders. Most rows have no
-file, so looking for them is part of what is measured. To see whether memory stays flat, a quarter of the clips goes first.
+The corpus is AudioSet's in form: Google's tables, 527 classes, files named YTID_START_STOP.flac in sub-folders. Most
+rows have no file, so looking for them is part of what is measured. To see whether memory stays flat, a quarter of the
+clips goes first.
 """
 
 import argparse

@@ -1,7 +1,8 @@
 """How fast ours is beside others' on this machine: python tests/benchmarks/speed.py [section ...] [--max-tokens N].
 
 Each line compares two things that were run in turn in one process: medians, the median of the pairwise ratios and the
-span of its middle half. Sections: frontend, loader, kernels, floors, others, models, training, bfloat16, memory, engine; all where none is named.
+span of its middle half. Sections: frontend, loader, kernels, floors, others, models, training, bfloat16, memory,
+engine; all where none is named.
 """
 
 import argparse
@@ -97,7 +98,10 @@ def frontend(arguments: argparse.Namespace) -> None:
 
 
 class Published(Dataset):
-    """The published dataloader's way: one clip at a time, features in the worker, the mel matrix built again for each."""
+    """The published dataloader's way.
+
+    One clip at a time, features in the worker, the mel matrix built again for each.
+    """
 
     def __init__(self, clips: list[Clip], config: FrontendConfig):
         self.clips, self.config, self.kaldi = clips, config, import_torchaudio("compliance.kaldi")
@@ -124,8 +128,8 @@ class Published(Dataset):
 
 @torch.inference_mode()
 def loader(arguments: argparse.Namespace) -> None:
-    """From sound files to batches of features: a thread that decodes and one that computes, against the published dataloader
-    in one process with as many threads as there are cores, and with two that decode and compute."""
+    """From sound files to batches of features: a thread that decodes and one that computes, against the published
+    dataloader in one process with as many threads as there are cores, and with two that decode and compute."""
     threads = torch.get_num_threads()
     for seconds, frames, count, batch in ((1, 128, 1536, 128), (10, 1024, 180, 12)):
         with tempfile.TemporaryDirectory() as folder:
@@ -207,8 +211,9 @@ def kernels(arguments: argparse.Namespace) -> None:
 
 @torch.no_grad()
 def floors(arguments: argparse.Namespace) -> None:
-    """What a base block's scan could cost at best: its recurrences from the first-level cache, all of it from the second-level
-    cache, its tensors at the memory's speed; and what its products cost on as few tokens as stay in the cache between kernels."""
+    """What a base block's scan could cost at best: its recurrences from the first-level cache, all of it from the
+    second-level cache, its tensors at the memory's speed; and what its products cost on as few tokens as stay in the
+    cache between kernels."""
     mixer, scan = block_inputs()
     threads, grad, once = torch.get_num_threads(), torch.randn_like(scan[0]), cpu._run
     few, few_grad = ([(x[:64] if x.ndim < 3 else x[..., :64]).contiguous() for x in each] for each in (scan, [grad]))
@@ -402,7 +407,10 @@ class _Terminal(io.StringIO):
 
 
 def _fsdd_run(folder: Path) -> Run:
-    """A training by the fsdd recipe on as many generated clips as fill 75 batches, as the corpus does, and the corpus' 300 to validate."""
+    """A training by the fsdd recipe on as many generated clips as fill 75 batches, as the corpus does.
+
+    And the corpus' 300 to validate.
+    """
     recipe, root = load_recipe("fsdd"), folder / "data"
     counts = {"train": 75 * recipe.train.batch_size, "val": 300}
     clips = [
@@ -415,7 +423,10 @@ def _fsdd_run(folder: Path) -> Run:
 
 
 def engine(arguments: argparse.Namespace) -> None:
-    """An epoch of the training loop on ready batches against bare forward, backward, clipping, step and average; what is ready or left out, beside."""
+    """An epoch of the training loop on ready batches against bare steps.
+
+    Those are forward, backward, clipping, step and average; what is ready or left out, beside.
+    """
     with tempfile.TemporaryDirectory() as folder, StopSignal() as stop:
         run = _fsdd_run(Path(folder))
         settings, network, averaged = (
@@ -458,7 +469,8 @@ def engine(arguments: argparse.Namespace) -> None:
             f"the same: validation of {len(run.val)} clips | bare steps", compare(lambda: loop._validate(run), bare, 5)
         )
         print(
-            f"the loop (decoded clips from memory, batches, finite or not, bar, metrics.csv, a checkpoint) costs {100 * (1 / compared[2] - 1):.1f} % over the bare steps"
+            f"the loop (decoded clips from memory, batches, finite or not, bar, metrics.csv, a checkpoint) costs "
+            f"{100 * (1 / compared[2] - 1):.1f} % over the bare steps"
         )
 
 
@@ -479,7 +491,8 @@ def main() -> None:
     keep_memory()
     torch.manual_seed(0)
     print(
-        f"{environment()['cpu']}, torch {torch.__version__}, {torch.get_num_threads()} threads, float32 unless said, batch 1, seed 0\n"
+        f"{environment()['cpu']}, torch {torch.__version__}, {torch.get_num_threads()} threads, "
+        "float32 unless said, batch 1, seed 0\n"
         f"{'ours | theirs':<62} {'ours':>9} {'theirs':>9}     times faster (middle half)"
     )
     for name in arguments.sections or SECTIONS:

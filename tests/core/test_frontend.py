@@ -36,7 +36,8 @@ def _excess(difference: torch.Tensor, log_energies: torch.Tensor) -> torch.Tenso
     """Difference of log energies (t, mels) as a share of what float32 allows, in units of TOLERANCE.
 
     An FFT rounds relative to the frame's strongest bin: in a bin 1e-11 of its energy one rounding is 4e-2 of the log
-    energy. How it falls depends on the processor: torchaudio's own features of a recorded chirp differ by 1e-2 between two.
+    energy. How it falls depends on the processor: torchaudio's own features of a recorded chirp differ by 1e-2 between
+    two.
     """
     strongest = log_energies.amax(1, keepdim=True)  # (t, 1)
     allowed = TOLERANCE + 2 * ROUNDING * torch.exp((strongest - log_energies) / 2)
@@ -220,8 +221,8 @@ def test_a_batch_is_five_times_as_fast_as_kaldi(record_property):
     frontend = LogMel(FrontendConfig(frames=98))
     ours, theirs = [], []
     with torch.no_grad():
-        # Interleaved, so that both meet the same neighbours; medians, so that a few stalls don't count; one try, because
-        # the best of several would count the stalls of the slower side. The first repeat is a warm-up.
+        # Interleaved, so that both meet the same neighbours; medians, so that a few stalls don't count; one try,
+        # because the best of several would count the stalls of the slower side. The first repeat is a warm-up.
         for repeat in range(10):
             theirs.append(_seconds(lambda: [_kaldi(clip[None]) for clip in clips]))
             ours.append(_seconds(lambda: frontend(clips)))
@@ -273,7 +274,10 @@ def test_epic_sounds_batch_equals_its_clips_one_by_one():
 
 @pytest.mark.parametrize("frames", [1, 2, 96, 1024])
 def test_epic_sounds_clip_samples_are_what_all_frames_see(frames):
-    """The first frames of a longer clip, as published: the last of them sees samples behind its centre, and none is wanted more."""
+    """The first frames of a longer clip, as published.
+
+    The last of them sees samples behind its centre, and none is wanted more.
+    """
     config = EPIC.model_copy(update={"frames": frames})
     frontend, clip = build_frontend(config), torch.randn(1, 130_000, generator=torch.Generator().manual_seed(0))
     whole = frontend.energies(clip)[:, :frames]

@@ -434,7 +434,8 @@ def installed(tmp_path, monkeypatch):
         ),
         (
             {"selective_scan_cuda.py": f"raise ImportError('{UNDEFINED}\\nand so on')"},
-            f"selective_scan_cuda can't be loaded ({UNDEFINED}), as where mamba-ssm was built for another torch or CUDA",
+            f"selective_scan_cuda can't be loaded ({UNDEFINED}), "
+            "as where mamba-ssm was built for another torch or CUDA",
             f"{ANEW} mamba-ssm",
         ),
         (

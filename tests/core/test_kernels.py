@@ -17,8 +17,8 @@ import torch
 from aumcli.core.kernels import add_rms_norm, available_backends, bidirectional_scan, causal_conv1d, selective_scan
 
 OPERATORS = "cpu" if available_backends()["triton"] else "triton"  # as in conftest.py
-# (b, l, e, n): lengths about the chunks of 24, 32 and 48 tokens, widths that are no multiple of 16, one too wide for one task;
-# states of 16, 8, 5
+# (b, l, e, n): lengths about the chunks of 24, 32 and 48 tokens, widths that are no multiple of 16, one too wide for
+# one task; states of 16, 8, 5
 SHAPES = [
     (2, 1, 5, 16),
     (2, 2, 24, 8),

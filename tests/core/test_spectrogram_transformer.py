@@ -1,4 +1,4 @@
-"""The spectrogram transformer against the outputs of the published models, and its two attentions against each other."""
+"""The spectrogram transformer against the published models' outputs, and its two attentions against each other."""
 
 import json
 

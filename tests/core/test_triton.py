@@ -16,7 +16,8 @@ from aumcli.core.kernels import add_rms_norm, available_backends, bidirectional_
 triton = pytest.importorskip("triton", reason="Triton is not installed: it exists for Linux alone")
 
 TESTS = Path(__file__).parents[1]
-# compute capability -> 32-bit registers and bytes of shared memory of a multiprocessor, warps it holds (CUDA guide, table 27)
+# compute capability -> 32-bit registers and bytes of shared memory of a multiprocessor, warps it holds (CUDA guide,
+# table 27)
 GPUS = {80: (65536, 167936, 64), 90: (65536, 233472, 64), 100: (65536, 233472, 64)}
 
 
@@ -136,7 +137,10 @@ def _resources(name: str, capability: int, dtype: str, folder: Path) -> dict[str
 
 
 def _occupancy(used: dict[str, int], capability: int) -> float:
-    """Share of a multiprocessor's warps that registers (given out 8 a thread) and shared memory (1 KiB a block more) allow."""
+    """Share of a multiprocessor's warps that registers and shared memory allow.
+
+    Registers are given out 8 a thread, shared memory 1 KiB a block more.
+    """
     registers, shared, most = GPUS[capability]
     blocks = min(registers // (-(-used["REG"] // 8) * 8 * 32 * used["WARPS"]), shared // (used["SHARED"] + 1024), 32)
     return min(blocks * used["WARPS"], most) / most

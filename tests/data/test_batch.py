@@ -80,7 +80,10 @@ def test_batches_with_each_and_every_augmentation(augment):
 
 @pytest.mark.parametrize("parts", [2, 3, 5])
 def test_a_batch_in_parts_is_the_whole_batch(parts):
-    """Features and targets, whatever is drawn, and mixed in, for them; but for rounding in transforms of other batch sizes."""
+    """Features and targets, whatever is drawn, and mixed in, for them.
+
+    But for rounding in transforms of other batch sizes.
+    """
     clips, targets = cut(some_clips(), ALL), torch.eye(5)
     partners = mixed(some_clips(), ALL)
     whole, whole_targets = make_batch(LogMel(FRONTEND), clips, targets, ALL, 3, partners=partners)

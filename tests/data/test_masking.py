@@ -37,7 +37,8 @@ def test_epic_sounds_masks_come_in_pairs_and_are_the_mean():
     lengths = torch.tensor([sum(runs(row)) for row in times], dtype=torch.float)
     assert max(len(runs(row)) for row in bands) == max(len(runs(row)) for row in times) == 2
     assert max(max(runs(row), default=0) for row in bands if len(runs(row)) == 2) < 48
-    # floor(part * bound) with a bound uniform in 0 .. widest - 1: 11.3 and 47.3 for each mask, less what two have in common
+    # floor(part * bound) with a bound uniform in 0 .. widest - 1: 11.3 and 47.3 for each mask, less what two have in
+    # common
     assert abs(widths.mean() - 21.3) < 3 and abs(lengths.mean() - 92) < 12
     row = int(widths.argmax())
     values = masked[row][:, bands[row]].unique()
@@ -95,8 +96,9 @@ def test_there_is_no_second_mask_where_the_first_draw_of_the_first_is_nothing():
 def published_displacement(energy: float, moved: int, noise: torch.Tensor, mels: int, frames: int) -> torch.Tensor:
     """How far the published time warp moves each mel of each frame, (frames, mels), written from the spline's formulas.
 
-    A spline of order 2 through one control point: [[phi(0), c], [c', noise]] [w; v] = [d; 0], and w phi(r) + v . (q, 1) at each
-    place q = (mel, frame), in float32; r = sum |q|^2 - 2 q . c + |c|^2, where a distance would have the |q|^2 of this place alone.
+    A spline of order 2 through one control point: [[phi(0), c], [c', noise]] [w; v] = [d; 0], and w phi(r) + v . (q, 1)
+    at each place q = (mel, frame), in float32; r = sum |q|^2 - 2 q . c + |c|^2, where a distance would have the |q|^2
+    of this place alone.
     """
     c = torch.tensor([mels // 2, energy + moved, 1.0])
     system = torch.zeros(4, 4)
@@ -114,7 +116,10 @@ def displacement(features: torch.Tensor, random: ClipRandom) -> torch.Tensor:
 
 
 def test_the_time_warp_is_the_published_spline_noise_by_noise(monkeypatch):
-    """The ramp's own values are places in time, so that the energies which are taken for a place are those of the test."""
+    """The ramp's own values are places in time.
+
+    So the energies which are taken for a place are those of the test.
+    """
     frames, mels, b = 200, 32, 60
     noise = torch.randn(b, 3, 3, generator=torch.Generator().manual_seed(5))
     monkeypatch.setattr("aumcli.data.masking.normal", lambda seeds, *shape: noise)
@@ -132,7 +137,10 @@ def test_the_time_warp_is_the_published_spline_noise_by_noise(monkeypatch):
 
 
 def test_the_time_warps_distribution_on_spectrograms():
-    """Against 1,500 draws of the published formula on noise spectrograms: where the last frame beside the middle mel is read."""
+    """Against 1,500 draws of the published formula on noise spectrograms.
+
+    Where the last frame beside the middle mel is read.
+    """
     frames, mels, b = 1024, 9, 1500
     features = torch.arange(float(frames))[None, :, None].repeat(b, 1, mels)  # a ramp shows how far it was moved,
     features[:, :, mels // 2] = randn(b, frames) * 2 - 5  # by what the middle mel's energies say

@@ -1,4 +1,7 @@
-"""Clips are opened once: what an interrupted call found out is remembered, as long as the file and the slice are the same."""
+"""Clips are opened once.
+
+What an interrupted call found out is remembered, as long as the file and the slice are the same.
+"""
 
 import os
 import signal
@@ -101,8 +104,9 @@ def test_a_kill_loses_a_batch_at_most(tmp_path, monkeypatch):
     for n in range(30):
         sound(tmp_path / "sounds" / f"{'ab'[n % 2]}" / f"{n}.wav", 300.0, seed=n, seconds=0.1)
     script = (
-        "import time\nfrom aumcli.data import opening\nfrom aumcli.prepare import prepare\nopening.BATCH_CLIPS = 4\ncheck = opening.check_clip\n"
-        "def slow(*how):\n    time.sleep(0.05)\n    return check(*how)\nopening.check_clip = slow\n"
+        "import time\nfrom aumcli.data import opening\nfrom aumcli.prepare import prepare\nopening.BATCH_CLIPS = 4\n"
+        "check = opening.check_clip\ndef slow(*how):\n    time.sleep(0.05)\n    return check(*how)\n"
+        "opening.check_clip = slow\n"
         f"prepare('folder', {str(tmp_path / 'out')!r}, source={str(tmp_path / 'sounds')!r}, workers=1)\n"
     )
     process = subprocess.Popen([sys.executable, "-c", script])
@@ -138,6 +142,7 @@ def test_leaks():
         Clip("x", split="test"),
     ]
     assert leaks("speaker", clips, lambda clip: clip.group) == [
-        "1 of 2 speakers occurs in several splits (1 in test and train), so figures tell less about unheard speakers: ann"
+        "1 of 2 speakers occurs in several splits (1 in test and train), "
+        "so figures tell less about unheard speakers: ann"
     ]
     assert leaks("speaker", clips[2:], lambda clip: clip.group) == []

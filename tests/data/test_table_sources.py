@@ -11,7 +11,10 @@ from aumcli.data.manifest import read_manifest
 from aumcli.errors import AumError
 from aumcli.prepare import prepare
 
-LABELS = 'index,mid,display_name\n0,/m/09x0r,"Speech"\n1,/m/05zppz,"Male speech, man speaking"\n2,/t/dd00003,"Male singing"\n'
+LABELS = (
+    'index,mid,display_name\n0,/m/09x0r,"Speech"\n1,/m/05zppz,"Male speech, man speaking"\n'
+    '2,/t/dd00003,"Male singing"\n'
+)
 
 # csv
 

@@ -14,8 +14,14 @@ from aumcli.prepare import prepare
 # AudioSet
 
 IDS = ["--4gqARaEJE", "a_b-c_d-e_f", "Yabcdefghij", "0123456789_", "_30_40abcde"]
-LABELS = 'index,mid,display_name\n0,/m/09x0r,"Speech"\n1,/m/05zppz,"Male speech, man speaking"\n2,/t/dd00003,"Male singing"\n'
-COMMENTS = "# Segments csv created Sun Mar  5 10:54:31 2017\n# num_ytids=20371, num_segs=20371\n# YTID, start_seconds, end_seconds, positive_labels\n"
+LABELS = (
+    'index,mid,display_name\n0,/m/09x0r,"Speech"\n1,/m/05zppz,"Male speech, man speaking"\n'
+    '2,/t/dd00003,"Male singing"\n'
+)
+COMMENTS = (
+    "# Segments csv created Sun Mar  5 10:54:31 2017\n# num_ytids=20371, num_segs=20371\n"
+    "# YTID, start_seconds, end_seconds, positive_labels\n"
+)
 
 
 def audioset_folder(root):

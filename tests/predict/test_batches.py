@@ -1,4 +1,7 @@
-"""What a result must not depend on: threads, batch size, the company, where blocks end; and the model at other lengths."""
+"""What a result must not depend on, and the model at other lengths.
+
+Threads, batch size, the company, where blocks end.
+"""
 
 import numpy as np
 import pytest

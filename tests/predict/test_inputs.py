@@ -1,4 +1,7 @@
-"""What the command is given, when it isn't what it looks like: lists from anywhere, pipes, devices, entries that are nothing."""
+"""What the command is given, when it isn't what it looks like.
+
+Lists from anywhere, pipes, devices, entries that are nothing.
+"""
 
 import json
 import os

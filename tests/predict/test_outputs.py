@@ -204,7 +204,10 @@ def test_names_of_any_bytes_in_a_page(predict, odd, monkeypatch):
 
 
 def test_hundreds_of_random_names(predict):
-    """Of all bytes, of what means something to some format, of characters that aren't what they look like; none is lost in any format."""
+    """Of all bytes, of what means something to some format, of characters that aren't what they look like.
+
+    None is lost in any format.
+    """
     rng, content, raw = random.Random(1), Path("rec/low.wav").read_bytes(), set()
     kinds = (
         bytes(range(1, 256)),

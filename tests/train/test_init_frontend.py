@@ -1,4 +1,7 @@
-"""`--init` of a model of another input: what the data would have decided is the checkpoint's, and each other value is said."""
+"""`--init` of a model of another input.
+
+What the data would have decided is the checkpoint's, and each other value is said.
+"""
 
 import pytest
 from tiny import RECIPE, sounds, tiny

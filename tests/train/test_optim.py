@@ -159,7 +159,10 @@ def step_by_step(monkeypatch) -> list[dict[str, torch.Tensor]]:
 
 
 def test_averaged_weights_follow_the_trained_ones(corpus, tmp_path, monkeypatch):
-    """Decay 0.9, but (1 + step) / (10 + step) where that is less: the definition, computed again from every step's weights."""
+    """Decay 0.9, but (1 + step) / (10 + step) where that is less.
+
+    The definition, computed again from every step's weights.
+    """
     seen = step_by_step(monkeypatch)
     start = []
     monkeypatch.setattr(

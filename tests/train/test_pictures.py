@@ -1,4 +1,7 @@
-"""No picture is worth a report: classes of any name are drawn, and where drawing fails the rest is there and it is said."""
+"""No picture is worth a report.
+
+Classes of any name are drawn, and where drawing fails the rest is there and it is said.
+"""
 
 import json
 from pathlib import Path

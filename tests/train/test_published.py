@@ -1,4 +1,7 @@
-"""The published recipes on miniatures: the same training however a batch is cut, and the published parts of long clips."""
+"""The published recipes on miniatures.
+
+The same training however a batch is cut, and the published parts of long clips.
+"""
 
 import json
 
@@ -75,7 +78,10 @@ def weights_after(run):
 
 @pytest.mark.parametrize("recipe", ["epic_sounds", "speechcommands"])
 def test_two_steps_are_the_same_in_1_2_and_12_parts(recipe, request, tmp_path):
-    """EPIC-SOUNDS: random parts, time warp, pairs of masks; Speech Commands: partners of the corpus, masks, noise, roll."""
+    """EPIC-SOUNDS: random parts, time warp, pairs of masks.
+
+    Speech Commands: partners of the corpus, masks, noise, roll.
+    """
     data = request.getfixturevalue({"epic_sounds": "kitchen", "speechcommands": "commands"}[recipe])
     settings = [*SMALL, "train.batch_size=12", "train.lr=1e-3"]
     runs = {

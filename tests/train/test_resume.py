@@ -145,7 +145,10 @@ WHOLE: dict[tuple[str, ...], Path] = {}
 
 
 def test_killed_twice_by_sigkill(corpus, tmp_path):
-    """A real process, at random moments, in epochs and between them; a rest of what it was writing is removed in the end."""
+    """A real process, at random moments, in epochs and between them.
+
+    A rest of what it was writing is removed in the end.
+    """
     settings = ("train.batch_size=1", "train.epochs=8", EVERY_STEP, "train.keep=2")
     whole, run = quietly(tiny(*settings), tmp_path / "whole", corpus), tmp_path / "run"
     moments = []

@@ -251,7 +251,8 @@ def test_the_bar_on_a_terminal(corpus, tmp_path):
         text = read_all(leader, 60)
         assert process.wait(timeout=30) == 0, text
     bars = re.findall(
-        r"epoch 1/1: +(\d+)%\|[^|]*\| (\d+)/18 \[\d\d:\d\d<(\d\d:\d\d), [^\]]*loss (\d\.\d{4}), lr ([\d.e-]+), (\d+) clips/s\]",
+        r"epoch 1/1: +(\d+)%\|[^|]*\| (\d+)/18 \[\d\d:\d\d<(\d\d:\d\d), "
+        r"[^\]]*loss (\d\.\d{4}), lr ([\d.e-]+), (\d+) clips/s\]",
         text,
     )
     assert bars, text

@@ -21,7 +21,8 @@ from aumcli.errors import AumError
 from aumcli.weights import save_model
 from aumcli.weights.tensors import ALLOWED, read_tensors
 
-MOST_MIB = 250  # beyond what importing torch and reading the honest model take; the largest honest answer: errors of 4 MiB of JSON
+# beyond what importing torch and reading the honest model take; the largest honest answer: errors of 4 MiB of JSON
+MOST_MIB = 250
 HUGE = 10**9
 
 

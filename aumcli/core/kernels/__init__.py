@@ -209,7 +209,9 @@ def log_mel(
     scale: float = 1.0,
     backend: str = "auto",
 ) -> Tensor:
-    """Turn waveforms into log-mel energies, (energy - shift) / scale; beyond a clip's frames stands (0 - shift) / scale.
+    """Turn waveforms into log-mel energies, (energy - shift) / scale.
+
+    Beyond a clip's frames stands (0 - shift) / scale.
 
     Beside a loud tone the quiet bins of a spectrum hold little but rounding errors, so every backend rounds in Kaldi's
     order up to the FFT. A frame's first sample, which Kaldi pre-emphasises against itself, has to meet a window's zero.
@@ -222,7 +224,8 @@ def log_mel(
         window: (size), with a zero at its beginning if `options.pre_emphasis` is not 0.
         filters: (bins, mels), of the first bins of the spectrum.
         options: how frames are cut, and what is done to them.
-        backend: see the module; where a gradient is wanted, or for an FFT whose size is no power of 2, `auto` takes torch.
+        backend: see the module; where a gradient is wanted, or for an FFT whose size is no power of 2, `auto` takes
+            torch.
 
     Returns:
         (b, frames, mels).

@@ -13,8 +13,8 @@ _library.define(
     " bool softplus, bool reverse, bool published_gate) -> Tensor"
 )
 _library.define(
-    "scan_backward(Tensor grad, Tensor u, Tensor delta, Tensor A, Tensor? A_b, Tensor B, Tensor C, Tensor? D, Tensor? z,"
-    " Tensor? delta_bias, bool softplus, bool reverse, bool published_gate)"
+    "scan_backward(Tensor grad, Tensor u, Tensor delta, Tensor A, Tensor? A_b, Tensor B, Tensor C, Tensor? D,"
+    " Tensor? z, Tensor? delta_bias, bool softplus, bool reverse, bool published_gate)"
     " -> (Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor)"
 )  # the last: y, a by-product
 _library.define("conv(Tensor x, Tensor weight, Tensor? bias, bool reverse) -> Tensor")

@@ -1,4 +1,6 @@
-"""`aum prepare ast-json`: the files that AST and AuM train from, {"data": [{"wav": path, "labels": "/m/09x0r,/m/05zppz"}]}.
+"""`aum prepare ast-json`: the files that AST and AuM train from.
+
+They hold {"data": [{"wav": path, "labels": "/m/09x0r,/m/05zppz"}]}.
 
 There is one per split, told from its name, and a label table (class_labels_indices.csv) that maps ids to names.
 """
@@ -15,8 +17,8 @@ from aumcli.data.tables import listed, raise_problems, read_labels
 from aumcli.errors import AumError
 
 LAYOUT = (
-    "put one .json per split, with train, val or test (or eval) in its name, and the label table into one folder, or name "
-    "them: --set train=train.json --set test=eval.json --set labels=class_labels_indices.csv"
+    "put one .json per split, with train, val or test (or eval) in its name, and the label table into one folder, "
+    "or name them: --set train=train.json --set test=eval.json --set labels=class_labels_indices.csv"
 )
 
 
@@ -24,8 +26,8 @@ def index(request: Request) -> Index:
     """List the clips of the files.
 
     Args:
-        request: `annotations`, or else `source`, is their folder; relative paths in them are below `source`. Settings: `train`,
-            `val`, `test` and `labels` name files in that folder.
+        request: `annotations`, or else `source`, is their folder; relative paths in them are below `source`. Settings:
+            `train`, `val`, `test` and `labels` name files in that folder.
 
     Returns:
         The clips.

@@ -1,4 +1,6 @@
-"""AudioSet (Gemmeke et al. 2017) and AS-20K, its balanced part: 10 s clips of YouTube videos, 527 classes, several per clip.
+"""AudioSet (Gemmeke et al. 2017) and AS-20K, its balanced part.
+
+10 s clips of YouTube videos, 527 classes, several per clip.
 
 Train is Google's unbalanced segments, for the published runs train on these alone (their list is unbalanced.json; the
 paper says "full"), and with `--set train=full` the balanced ones too; of as20k it is the balanced ones. Test is the

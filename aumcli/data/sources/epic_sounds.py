@@ -1,9 +1,11 @@
-"""EPIC-SOUNDS (Huh et al. 2023, arXiv 2302.00646): sounds in kitchens, 44 classes; each clip is a slice of a long video.
+"""EPIC-SOUNDS (Huh et al. 2023, arXiv 2302.00646): sounds in kitchens.
 
-Annotations come as CSV or as the same table pickled. The audio is EPIC-KITCHENS-100's, as EPIC_audio.hdf5 (one data set per
-video, see `aumcli.data.hdf5`) or as VIDEO.wav, .flac, ... at any rate. Splits are train and val; the labels of the authors' test
-split are secret. The group is the video, which splits must not share, so a share that is kept out of training
-(`data.val_share`) is made of whole videos; `--set group=participant` makes it the participant, so that
+44 classes; each clip is a slice of a long video.
+
+Annotations come as CSV or as the same table pickled. The audio is EPIC-KITCHENS-100's, as EPIC_audio.hdf5 (one data set
+per video, see `aumcli.data.hdf5`) or as VIDEO.wav, .flac, ... at any rate. Splits are train and val; the labels of the
+authors' test split are secret. The group is the video, which splits must not share, so a share that is kept out of
+training (`data.val_share`) is made of whole videos; `--set group=participant` makes it the participant, so that
 `data.hold_out=P01` tests on a kitchen that was never heard.
 """
 
@@ -40,7 +42,8 @@ PAGE = "https://github.com/epic-kitchens/epic-sounds-annotations"
 FIX = f"take it from {PAGE}"
 GET = f"""EPIC-SOUNDS can't be downloaded here. Into {{folder}} put
   from its authors, {PAGE}: EPIC_Sounds_train.csv and EPIC_Sounds_validation.csv (or .pkl)
-  and EPIC-KITCHENS-100's audio (https://epic-kitchens.github.io, its terms): EPIC_audio.hdf5, or one VIDEO.wav or .flac per video"""
+  and EPIC-KITCHENS-100's audio (https://epic-kitchens.github.io, its terms): EPIC_audio.hdf5, or one \
+VIDEO.wav or .flac per video"""
 
 
 def index(request: Request) -> Index:
@@ -150,7 +153,8 @@ def _add_class(names: dict[int, str], row: Mapping[str, str], path: Path) -> Non
         number = -1
     if number < 0 or names.setdefault(number, row["class"]) != row["class"] or not row["class"]:
         raise AumError(
-            f"{path}: {row['annotation_id']}: class {row['class']!r} with id {row['class_id']!r} contradicts other rows",
+            f"{path}: {row['annotation_id']}: class {row['class']!r} with id {row['class_id']!r} "
+            "contradicts other rows",
             fix=FIX,
         )
 

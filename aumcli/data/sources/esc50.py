@@ -1,7 +1,9 @@
-"""ESC-50 (Piczak 2015): 2000 recordings of 50 kinds of environmental sound, 5 s at 44.1 kHz, in five folds; CC BY-NC 3.0.
+"""ESC-50 (Piczak 2015): 2000 recordings of 50 kinds of environmental sound.
 
-The group of a clip is its fold, so `data.hold_out=3` trains without fold 3 and tests on it. The published protocol is that, five
-times. Splits for a single run: test is fold 5 and validation fold 4, unless set otherwise.
+5 s at 44.1 kHz, in five folds; CC BY-NC 3.0.
+
+The group of a clip is its fold, so `data.hold_out=3` trains without fold 3 and tests on it. The published protocol is
+that, five times. Splits for a single run: test is fold 5 and validation fold 4, unless set otherwise.
 """
 
 import os
@@ -15,8 +17,9 @@ from aumcli.data.tables import Label, csv_rows, raise_problems
 from aumcli.errors import AumError
 from aumcli.names import counted
 
-# GitHub's archives of a branch aren't byte-stable and name no digest, so the content is verified instead: every row of the table
-# has its file, file names repeat the row (fold, source, class), and folds and classes are as many and as large as published.
+# GitHub's archives of a branch aren't byte-stable and name no digest, so the content is verified instead: every row of
+# the table has its file, file names repeat the row (fold, source, class), and folds and classes are as many and as
+# large as published.
 URL = "https://github.com/karolpiczak/ESC-50/archive/master.zip"
 ARCHIVE_BYTES, UNPACKED_BYTES = 700 * 2**20, 2 * 2**30
 CLIPS, CLASSES, FOLDS = 2000, 50, 5

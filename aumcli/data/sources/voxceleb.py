@@ -1,4 +1,6 @@
-"""VoxCeleb1 (Nagrani et al. 2017, arXiv 1706.08612): who speaks? 153,516 utterances of 1251 speakers, the identification split.
+"""VoxCeleb1 (Nagrani et al. 2017, arXiv 1706.08612): who speaks?
+
+153,516 utterances of 1251 speakers, the identification split.
 
 A class is a speaker, so all splits have all speakers; what they must not share is a video, which is the group.
 """
