@@ -3,7 +3,7 @@ PYTHON ?= python3
 AUM = .venv/bin/aum
 SOURCES = pyproject.toml setup.py $(wildcard aumcli/core/kernels/*.c aumcli/core/kernels/*.h)
 
-.PHONY: demo test digits clean
+.PHONY: demo test lint format digits clean
 
 # docs/demo.svg shows what this prints: python docs/demo.py makes it again.
 demo: .venv/installed
@@ -14,7 +14,15 @@ demo: .venv/installed
 	$(AUM) predict $(foreach kind,bell drum rain siren whistle,data/synth/test/$(kind)-000.wav) --model runs/demo --top 3
 
 test: .venv/tested
-	.venv/bin/python -m pytest $(PYTEST_ARGS)
+	.venv/bin/python -m pytest --numprocesses auto --dist loadfile $(PYTEST_ARGS)
+
+lint: .venv/linted
+	.venv/bin/ruff check
+	.venv/bin/ruff format --check
+
+format: .venv/linted
+	.venv/bin/ruff check --fix
+	.venv/bin/ruff format
 
 .venv/bin/python:
 	$(PYTHON) -m venv .venv
@@ -25,6 +33,10 @@ test: .venv/tested
 
 .venv/tested: .venv/installed
 	.venv/bin/python -m pip install --quiet --editable '.[test]'
+	touch $@
+
+.venv/linted: .venv/bin/python pyproject.toml
+	.venv/bin/python -m pip install --quiet 'ruff==0.17.*'
 	touch $@
 
 # The packaged model; FSDD=archive.tar.gz takes a copy of the corpus instead of downloading it.
