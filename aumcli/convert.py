@@ -115,8 +115,8 @@ def convert(
             n_classes = config.model.n_classes
             if trained_by.model.n_classes != n_classes:
                 raise AumError(
-                    f"{source} has {counted(n_classes, 'class')}, the recipe {recipe} has {trained_by.model.n_classes}: "
-                    "it was not trained by that one",
+                    f"{source} has {counted(n_classes, 'class')}, the recipe {recipe} has "
+                    f"{trained_by.model.n_classes}: it was not trained by that one",
                     fix=_with_recipe(source, out, options, n_classes),
                 )
             _check_order(table or [], labels, trained_by)
@@ -203,7 +203,9 @@ def _with_recipe(source: Path | str, out: Path | str, options: Mapping[str, obje
 
 
 def _check_directory(out: Path | str) -> None:
-    """Refuse what can't be meant for a model directory: a name like a file's, unless it ends in a slash or is there already."""
+    """Refuse what can't be meant for a model directory: a name like a file's,
+    unless it ends in a slash or is there already.
+    """
     suffix = Path(out).suffix
     if suffix[1:2].isalpha() and not str(out).endswith(("/", "\\")) and not os.path.isdir(out):
         raise AumError(

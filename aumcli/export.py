@@ -1,9 +1,9 @@
 """A model as one file that runs without aumcli: ONNX for onnxruntime, or torch.export's .pt2.
 
-Input `features` (batch, frames, mels), normalised log-mel; output `logits` (batch, classes). The batch is free. The length is
-not: the positions are learned for one, and the model itself takes no other. The selective scan is an ONNX `Scan` over the
-tokens, one for each block and direction, so the graph's size doesn't depend on the length. docs/export.md says what the file
-holds beside the network, how to use it and what it costs.
+Input `features` (batch, frames, mels), normalised log-mel; output `logits` (batch, classes). The batch is free. The
+length is not: the positions are learned for one, and the model itself takes no other. The selective scan is an ONNX
+`Scan` over the tokens, one for each block and direction, so the graph's size doesn't depend on the length.
+docs/export.md says what the file holds beside the network, how to use it and what it costs.
 """
 
 import importlib.util
@@ -91,7 +91,9 @@ def export_model(classifier: "Classifier", out: Path | str) -> list[tuple[str, s
 
 
 def _trace(classifier: "Classifier", features: Tensor) -> torch.export.ExportedProgram:
-    """The network as a program with a free batch; its kernels are plain tensor operations, whatever the classifier's are."""
+    """The network as a program with a free batch; its kernels are plain tensor operations,
+    whatever the classifier's are.
+    """
     config = classifier.config.model
     with torch.device("meta"):
         network = build_network(config, "torch" if config.architecture == "aum" else "auto")

@@ -1,7 +1,7 @@
 """Writing files so that a crash leaves the old one or the new one, never half of either.
 
-A link is followed: what it leads to is replaced, and it stays. A FIFO, a device or a descriptor of the process itself (`-` and
-/dev/stdout, /dev/fd/63 of a shell's `>(gzip > a.gz)`) is handed what was written, when that is complete.
+A link is followed: what it leads to is replaced, and it stays. A FIFO, a device or a descriptor of the process itself
+(`-` and /dev/stdout, /dev/fd/63 of a shell's `>(gzip > a.gz)`) is handed what was written, when that is complete.
 """
 
 import errno
@@ -69,7 +69,8 @@ def atomic_path(path: Path | str) -> Iterator[Path]:
     """Give a temporary path beside `path`; on success sync it and rename it over `path`, or over what this links to.
 
     Args:
-        path: the file that shall exist afterwards; its folder is made. A FIFO, a device or "-" (standard output) is written to.
+        path: the file that shall exist afterwards; its folder is made. A FIFO, a device or "-" (standard output) is
+            written to.
 
     Yields:
         The temporary path to write to.
@@ -132,7 +133,9 @@ def _name_bytes(folder: Path) -> int:
 
 
 def is_stream(path: Path | str) -> bool:
-    """Whether a path is no file that can be replaced: a FIFO, a device, a descriptor of this process, "-" for standard output."""
+    """Whether a path is no file that can be replaced: a FIFO, a device, a descriptor of this process,
+    "-" for standard output.
+    """
     if descriptor(path) is not None:
         return True
     try:
@@ -143,7 +146,9 @@ def is_stream(path: Path | str) -> bool:
 
 
 def descriptor(path: Path | str) -> int | None:
-    """The number of the open file that a path such as /dev/stdout or /dev/fd/63 means, 1 for "-"; None for other paths."""
+    """The number of the open file that a path such as /dev/stdout or /dev/fd/63 means, 1 for "-";
+    None for other paths.
+    """
     path = os.fspath(path)
     if path == STDOUT:
         return 1
@@ -176,7 +181,9 @@ def _target(path: Path) -> Path:
 
 @contextmanager
 def _handed_on(path: Path) -> Iterator[Path]:
-    """Give a temporary path in the folder for such files; on success hand its content to a FIFO, a device or a descriptor."""
+    """Give a temporary path in the folder for such files; on success hand its content to a FIFO,
+    a device or a descriptor.
+    """
     import shutil
 
     with scratch_folder() as folder:

@@ -1,4 +1,6 @@
-"""Models on the Hugging Face hub: config.json, model.safetensors and a card. Nothing else is ever fetched, and nothing executed.
+"""Models on the Hugging Face hub: config.json, model.safetensors and a card.
+
+Nothing else is ever fetched, and nothing executed.
 
 A model there is named `hf://owner/name` or `hf://owner/name@revision`. Only such a name asks the network.
 """
@@ -192,7 +194,9 @@ def model_card(
 
 
 def _scores(folder: Path, config: ModelConfig) -> dict[str, dict[str, float]]:
-    """split -> metric -> value: what training noted of the validation split, and what `aum eval` wrote beside a run's best."""
+    """split -> metric -> value: what training noted of the validation split,
+    and what `aum eval` wrote beside a run's best.
+    """
     noted = {
         name.removeprefix("val_"): value
         for name, value in config.provenance.items()

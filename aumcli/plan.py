@@ -191,8 +191,9 @@ def _memory(recipe: Recipe, weights: int) -> str:
     )  # weights, gradients, Adam's two moments, average
     average = " and average" if train.ema else ""
     return (
-        f"{_size(fixed + kept)} at least: {_size(fixed)} for weights, gradients, optimizer{average}, {_size(kept)} kept for the "
-        f"backward pass (measured on one and two blocks and clips); decoded clips, up to {recipe.data.cache_mb} MB, on top"
+        f"{_size(fixed + kept)} at least: {_size(fixed)} for weights, gradients, optimizer{average}, {_size(kept)} "
+        "kept for the backward pass (measured on one and two blocks and clips); "
+        f"decoded clips, up to {recipe.data.cache_mb} MB, on top"
     )
 
 

@@ -184,7 +184,8 @@ def _runs(
 
 
 def equal_width(recipe: str, overrides: Sequence[str]) -> int:
-    """Width of an AST's perceptron with which it has as many parameters as the AuM of the same recipe, as nearly as can be.
+    """Width of an AST's perceptron with which it has as many parameters as the AuM of the same recipe,
+    as nearly as can be.
 
     Classes and length, which only the data tell, count alike in both.
     """

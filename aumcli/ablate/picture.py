@@ -8,10 +8,11 @@ from aumcli.report import STYLE, save_figure
 
 
 def plot_heat_map(result: Ablation, path: Path | str) -> None:
-    """Draw a cell for each variant, its mean and standard deviation written in, the best of a row bold, the best of all framed.
+    """Draw a cell for each variant, its mean and standard deviation written in, the best of a row bold,
+    the best of all framed.
 
-    The colours span the scores without outliers below them, such as a variant at chance, which would make the others all alike;
-    those have a colour of their own.
+    The colours span the scores without outliers below them, such as a variant at chance, which would make the others
+    all alike; those have a colour of their own.
 
     Args:
         result: has two axes: the first down, the second across.

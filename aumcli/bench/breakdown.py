@@ -14,8 +14,8 @@ from aumcli.files import check_writable
 BLOCK, PRODUCTS, COPY = "whole block", "its matrix products alone", "copy in memory"
 COLUMNS = ("part", "median", "of block", "GFLOP/s", "GB/s", "of copy")
 NOTE = (
-    "GFLOP/s counts matrix products, GB/s the least that must be moved: inputs, weights and outputs once.\nParts of a block that "
-    "are timed alone need not add up to it."
+    "GFLOP/s counts matrix products, GB/s the least that must be moved: inputs, weights and outputs once.\n"
+    "Parts of a block that are timed alone need not add up to it."
 )
 COPY_BYTES = 2**28  # a buffer that no cache holds
 
@@ -151,7 +151,9 @@ def timed_parts(setting: Setting) -> Iterator[tuple[dict, dict]]:
 
 
 def _aum_parts(block, x) -> tuple[list, Callable, list]:
-    """An AuM block's parts, (name, call, operations, bytes) each; the whole block; its linear layers with their inputs."""
+    """An AuM block's parts, (name, call, operations, bytes) each; the whole block;
+    its linear layers with their inputs.
+    """
     import torch
 
     mixer, stream = block.mixer, torch.randn_like(x, dtype=torch.float32)

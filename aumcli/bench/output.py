@@ -15,7 +15,8 @@ from aumcli.report import drawn
 
 
 def update(out: Path | str | None, machine: dict[str, object], rules: Rules, points: Sequence[Point]) -> None:
-    """Add points to the results in a folder, in the place of older ones of the same settings, and draw everything again.
+    """Add points to the results in a folder, in the place of older ones of the same settings,
+    and draw everything again.
 
     Raises:
         AumError: the folder can't be written, or holds results of another machine or version.

@@ -50,8 +50,8 @@ def _lines(row: Sequence[Point]) -> Iterator[str]:
             continue
         ratio = ratios.get(name)
         yield (
-            f"{start}{milliseconds(point.median_ms):>11} {100 * point.relative_error:>5.1f} % {_size(point.peak_bytes):>9} "
-            f"{_size(point.saved_bytes):>9}{'' if ratio is None else f'{ratio:.2f}':>7}"
+            f"{start}{milliseconds(point.median_ms):>11} {100 * point.relative_error:>5.1f} % "
+            f"{_size(point.peak_bytes):>9} {_size(point.saved_bytes):>9}{'' if ratio is None else f'{ratio:.2f}':>7}"
         ).rstrip()
 
 
@@ -60,7 +60,10 @@ def conclusions(points: Sequence[Point], rules: Rules) -> Iterator[str]:
     for name, each in by_model(points).items():
         found = growth(list(each.values()))
         if found:
-            yield f"- {name}: time grows as tokens^{found.exponent:.2f} ({found.points} lengths from {found.from_tokens:,} tokens on)."
+            yield (
+                f"- {name}: time grows as tokens^{found.exponent:.2f} "
+                f"({found.points} lengths from {found.from_tokens:,} tokens on)."
+            )
     for each in comparisons(points):
         yield f"- {each.sentence()}"
     if sentence := unprecise(points, rules.precision):
@@ -71,7 +74,9 @@ def conclusions(points: Sequence[Point], rules: Rules) -> Iterator[str]:
 
 
 def markdown(results: Sequence[Result]) -> str:
-    """All results as one page: for each machine its environment, and for each mode and type a table and what follows."""
+    """All results as one page: for each machine its environment,
+    and for each mode and type a table and what follows.
+    """
     lines = [
         "# Time and memory by number of tokens",
         "",
@@ -105,7 +110,9 @@ def write_tables(
     values: list[dict],
     sections: Sequence[tuple],
 ) -> None:
-    """Write values as JSON, and a page with a table for each section, (title, columns, rows, lines below), as Markdown."""
+    """Write values as JSON, and a page with a table for each section, (title, columns, rows, lines below),
+    as Markdown.
+    """
     write_json(
         path.with_suffix(".json"), {"schema": 1, "environment": environment, "rules": asdict(rules), "results": values}
     )

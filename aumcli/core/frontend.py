@@ -111,7 +111,9 @@ class LogMel(nn.Module):
     def _log_mel(
         self, waveforms: Tensor, lengths: Tensor | None, frames: int, shift: float = 0.0, scale: float = 1.0
     ) -> Tensor:
-        """(log energy - shift) / scale of the first `frames` frames; 0 stands for the log energy of frames after a clip's end."""
+        """(log energy - shift) / scale of the first `frames` frames;
+        0 stands for the log energy of frames after a clip's end.
+        """
         if lengths is None:
             lengths = torch.full((len(waveforms),), waveforms.shape[1], device=waveforms.device)
         return log_mel(
@@ -119,7 +121,8 @@ class LogMel(nn.Module):
         )
 
     def fit(self, energies: Tensor, n_frames: Tensor) -> Tensor:
-        """Cut to the config's length, and pad where a clip has ended: with zeros, or with its last frame for EPIC-SOUNDS.
+        """Cut to the config's length, and pad where a clip has ended: with zeros,
+        or with its last frame for EPIC-SOUNDS.
 
         The zeros come before normalisation, so padding is -mean / (2 std) afterwards, not silence.
 
@@ -148,10 +151,11 @@ class LogMel(nn.Module):
 
 
 class EpicSoundsLogMel(LogMel):
-    """The frontend of EPIC-SOUNDS: logarithm of filtered magnitudes of centred frames; the last frame fills a short clip up.
+    """The frontend of EPIC-SOUNDS: logarithm of filtered magnitudes of centred frames;
+    the last frame fills a short clip up.
 
-    A frame stands at every hop from the first sample on, with zeros beyond the clip's ends. No mean is removed and nothing
-    is emphasised.
+    A frame stands at every hop from the first sample on, with zeros beyond the clip's ends. No mean is removed and
+    nothing is emphasised.
     """
 
     def _constants(self, config: FrontendConfig) -> tuple[Tensor, Tensor]:

@@ -73,8 +73,8 @@ def resize_positions(
     Args:
         pos_embed: (1, prefix + f * t, d), patches in frequency-major order.
         old_grid, new_grid: patches along (mels, frames).
-        antialias: as the authors load AuM weights; without, as AST's authors load theirs, who also cut a shorter axis out of
-            the middle instead of squeezing it.
+        antialias: as the authors load AuM weights; without, as AST's authors load theirs, who also cut a shorter axis
+            out of the middle instead of squeezing it.
 
     Returns:
         (1, prefix + f' * t', d), bilinearly interpolated.

@@ -137,7 +137,9 @@ class SpectrogramTransformer(nn.Module):
                 nn.init.zeros_(parameter)
 
     def forward_features(self, features: Tensor) -> Tensor:
-        """Encode features (b, frames, mels) to the class token after the last norm, the mean of both if distilled, (b, d)."""
+        """Encode features (b, frames, mels) to the class token after the last norm,
+        the mean of both if distilled, (b, d).
+        """
         check_features(features, self.config)
         return self.v(features, self.recompute, self.rows).mean(1)
 

@@ -36,8 +36,8 @@ class Crop:
     def start(self, length: int, place: float, sample_rate_hz: int) -> int:
         """First sample of the part of a clip of `length` samples; `place`, in [0, 1), chooses where there is a choice.
 
-        Source: for epic_sounds get_start_end_idx in audio_loader_epicsounds.py, which draws a part of 10 s whose first frames
-        are then taken.
+        Source: for epic_sounds get_start_end_idx in audio_loader_epicsounds.py, which draws a part of 10 s whose first
+        frames are then taken.
         """
         if self.kind == "first":
             return 0
@@ -84,7 +84,10 @@ class Waveforms:
         return len(self.clips)
 
     def __getitem__(self, index: int) -> np.ndarray | LongClip:
-        """Decode clip `index`: (samples,) float32, unless it is long. Raises AumError, naming the file, where that fails."""
+        """Decode clip `index`: (samples,) float32, unless it is long.
+
+        Raises AumError, naming the file, where that fails.
+        """
         if index in self._cache:
             return self._cache[index]
         path, start_s, stop_s = self.clips.place(index)
@@ -132,7 +135,8 @@ class Waveforms:
             key: seed and epoch make no difference here.
 
         Yields:
-            For each clip its waveform, or why it can't be read; without `crop` a `LongClip` for a clip of more than WHOLE_S.
+            For each clip its waveform, or why it can't be read; without `crop` a `LongClip` for a clip of more than
+            WHOLE_S.
         """
 
         def decoded(item: Item) -> Decoded:

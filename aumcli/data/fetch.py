@@ -34,8 +34,8 @@ def download(url: str, path: Path, size: int | None = None, sha256: str | None =
         sha256: its digest, if known.
 
     Raises:
-        AumError: no network, no space, the server refuses, the transfer broke off (a further call continues it), or what
-            came is another file (it is removed).
+        AumError: no network, no space, the server refuses, the transfer broke off (a further call continues it), or
+            what came is another file (it is removed).
     """
     part = path.with_name(path.name + ".part")
     try:
@@ -133,8 +133,8 @@ def unpack(
         verify: gets the unpacked folder; raises an AumError if it isn't what it should be.
 
     Raises:
-        AumError: no archive, damaged, or larger than allowed; a member would lie outside, or a wanted one is no plain file;
-            no space; or what `verify` raises. Nothing is left behind.
+        AumError: no archive, damaged, or larger than allowed; a member would lie outside, or a wanted one is no plain
+            file; no space; or what `verify` raises. Nothing is left behind.
     """
     if not archive.is_file():
         raise AumError(

@@ -1,7 +1,8 @@
 """Sounds inside an HDF5 file: the path `EPIC_audio.hdf5::P01_11` means the data set P01_11 of EPIC_audio.hdf5.
 
-A data set is (samples,) or (samples, channels), float in -1..1 or int16. Its rate is its attribute `sample_rate_hz`, else
-that of the file, else 24 kHz: EPIC-KITCHENS's own file, which says none, has that. Of a slice only its samples are read.
+A data set is (samples,) or (samples, channels), float in -1..1 or int16. Its rate is its attribute `sample_rate_hz`,
+else that of the file, else 24 kHz: EPIC-KITCHENS's own file, which says none, has that. Of a slice only its samples are
+read.
 """
 
 import os

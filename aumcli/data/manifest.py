@@ -4,7 +4,8 @@ A path in manifest.csv is relative to its folder or absolute; bytes that are not
 `aumcli.names.escaped`). `EPIC_audio.hdf5::P01_11` is the data set P01_11 of an HDF5 file (see `aumcli.data.hdf5`),
 `call.wav::left` one channel of a sound (see `aumcli.data.channels`). start_s and stop_s are empty for the whole file;
 several label ids are joined by `;`. manifest.parquet, where it
-is, holds the same rows (see `aumcli.data.parquet`); missing.csv, those that the corpus's tables list and that have no file.
+is, holds the same rows (see `aumcli.data.parquet`); missing.csv, those that the corpus's tables list and that have no
+file.
 """
 
 import hashlib
@@ -163,7 +164,9 @@ def read_manifest(folder: Path | str) -> Manifest:
 
 
 def data_digest(folder: Path) -> str:
-    """SHA-256 over a prepared folder's labels.csv and manifest.csv: which clips, slices, labels and splits there are."""
+    """SHA-256 over a prepared folder's labels.csv and manifest.csv:
+    which clips, slices, labels and splits there are.
+    """
     whole = hashlib.sha256()
     for name in ("labels.csv", "manifest.csv"):
         with open(folder / name, "rb") as file:

@@ -84,7 +84,10 @@ def _judged(
         )
         fix = "remove it"
     elif longest_s is not None and result.duration_s > longest_s:
-        reason = f"lasts {result.duration_s:.1f} s, clips of this corpus no longer than {longest_s:g} s: it may be the whole video"
+        reason = (
+            f"lasts {result.duration_s:.1f} s, clips of this corpus no longer than {longest_s:g} s: "
+            "it may be the whole video"
+        )
         fix = "cut the clip out of it"
     elif "loud" in implausible(result) - set(keep):
         peak = max(-result.lowest, result.highest)

@@ -22,14 +22,16 @@ def resample(waveform: np.ndarray, rate_hz: int, to_hz: int) -> np.ndarray:
     Returns:
         (ceil(samples * to_hz / rate_hz),) float32; the waveform itself where the rates are equal.
 
-    Source: the formula of torchaudio.functional.resample with its defaults (Hann window over 6 zero crossings, cutoff at
-    0.99 of the lower Nyquist frequency), with phases in float64, where torchaudio rounds them to float32.
+    Source: the formula of torchaudio.functional.resample with its defaults (Hann window over 6 zero crossings, cutoff
+    at 0.99 of the lower Nyquist frequency), with phases in float64, where torchaudio rounds them to float32.
     """
     return waveform if rate_hz == to_hz else np.concatenate([*resample_blocks([waveform], rate_hz, to_hz)])
 
 
 def resample_blocks(blocks: Iterable[np.ndarray], rate_hz: int, to_hz: int) -> Iterator[np.ndarray]:
-    """Resample a sound that comes in blocks, (samples,) float32 each; together the results are `resample` of the whole."""
+    """Resample a sound that comes in blocks, (samples,) float32 each;
+    together the results are `resample` of the whole.
+    """
     common = math.gcd(rate_hz, to_hz)
     old, new = rate_hz // common, to_hz // common
     width = math.ceil(ZERO_CROSSINGS / _cutoff(old, new))
@@ -48,7 +50,9 @@ def resample_blocks(blocks: Iterable[np.ndarray], rate_hz: int, to_hz: int) -> I
 
 
 def _interpolate(samples: np.ndarray, origin: int, old: int, new: int, begin: int, end: int) -> np.ndarray:
-    """Samples `begin` to `end` of a signal resampled by new / old, of which `samples` holds a part that starts at `origin`."""
+    """Samples `begin` to `end` of a signal resampled by new / old,
+    of which `samples` holds a part that starts at `origin`.
+    """
     result = np.empty(end - begin, dtype=np.float32)
     width = math.ceil(ZERO_CROSSINGS / _cutoff(old, new))
     windows = np.lib.stride_tricks.sliding_window_view(samples, 2 * width + 2)
@@ -67,7 +71,9 @@ def _interpolate(samples: np.ndarray, origin: int, old: int, new: int, begin: in
 
 @functools.lru_cache(maxsize=8)
 def _filters(old: int, new: int, begin: int, count: int) -> np.ndarray:
-    """Interpolation filters, (count, taps) float32, of the samples `begin` onwards of a signal resampled by new / old."""
+    """Interpolation filters, (count, taps) float32,
+    of the samples `begin` onwards of a signal resampled by new / old.
+    """
     cutoff = _cutoff(old, new)
     width = math.ceil(ZERO_CROSSINGS / cutoff)
     phase = np.arange(begin, begin + count, dtype=np.int64) * old % new / new  # place after the old sample before it

@@ -1,8 +1,9 @@
-"""Training from shards: clips in an order that depends on seed and epoch alone, read from disk or object storage as they come.
+"""Training from shards: clips in an order that depends on seed and epoch alone,
+read from disk or object storage as they come.
 
-The order is known before anything is read: shards in random order, a few of them in turn, then a shuffle buffer. So a run goes
-on in the middle of an epoch by reading without decoding, processes that share a batch agree on it, and the number of workers
-changes nothing. In memory are the undecoded sounds of the shuffle buffer and two decoded batches.
+The order is known before anything is read: shards in random order, a few of them in turn, then a shuffle buffer. So a
+run goes on in the middle of an epoch by reading without decoding, processes that share a batch agree on it, and the
+number of workers changes nothing. In memory are the undecoded sounds of the shuffle buffer and two decoded batches.
 """
 
 import heapq
@@ -89,8 +90,8 @@ class ShardStream:
         """Read and decode batches, in threads, one ahead.
 
         Args:
-            batches: clips, and the numbers that choose their parts: `batches(...)` or its end, or shares of these; or all in
-                order. A clip is read when its batch is, so what it is mixed with must be of the same batch.
+            batches: clips, and the numbers that choose their parts: `batches(...)` or its end, or shares of these; or
+                all in order. A clip is read when its batch is, so what it is mixed with must be of the same batch.
             workers: threads that decode; 0: see `decoders`. The result doesn't depend on their number.
             crop: which part of a longer clip is kept; None: all of it.
             key: seed and epoch of the batches; nothing for clips in order.
@@ -151,7 +152,9 @@ class ShardStream:
         )
 
     def _reading(self, seed: int, epoch: int) -> np.ndarray:
-        """All clips in the order in which the lanes give them: as `heapq.merge` takes them, by turn and then by lane."""
+        """All clips in the order in which the lanes give them: as `heapq.merge` takes them,
+        by turn and then by lane.
+        """
         lanes = [self._spans(shards) for shards in self._lanes(seed, epoch)]
         turns = np.concatenate([np.arange(len(lane)) for lane in lanes])
         return np.concatenate(lanes)[np.argsort(turns, kind="stable")]
@@ -183,7 +186,9 @@ class ShardStream:
 
 
 def _through_buffer(order: np.ndarray, size: int, random: np.random.Generator) -> list[int]:
-    """The order in which a shuffle buffer gives clips out that come in `order`: at random, one for each that comes in."""
+    """The order in which a shuffle buffer gives clips out that come in `order`: at random,
+    one for each that comes in.
+    """
     held, rest = order[:size].tolist(), order[size:].tolist()
     given = []
     for clip, place in zip(rest, random.integers(0, max(1, len(held)), len(rest)).tolist()):
@@ -210,7 +215,8 @@ def index_of_shards(manifest: Manifest) -> ShardIndex | None:
     if missing:
         are = plural(len(missing), "is", "are")
         raise AumError(
-            f"{len(missing)} of {counted(len(index.shards), 'shard')} {are} missing in {index.base}: {', '.join(missing[:5])}",
+            f"{len(missing)} of {counted(len(index.shards), 'shard')} {are} missing in {index.base}: "
+            f"{', '.join(missing[:5])}",
             fix=f"copy them there, or {AGAIN}",
             exit_code=1,
         )
@@ -232,7 +238,8 @@ def shard_streams(manifest: Manifest, recipe: Recipe, index: ShardIndex) -> tupl
         what = "measures " + ", ".join(config.fit) if config.fit else f"holds out {config.hold_out}"
         raise AumError(
             f"the recipe {what}, which needs the sound files, and {manifest.folder} has shards only",
-            fix="choose a recipe with a pinned frontend: --set data.fit=[] --set frontend.frames=...; or prepare the files",
+            fix="choose a recipe with a pinned frontend: --set data.fit=[] --set frontend.frames=...; "
+            "or prepare the files",
         )
     if recipe.augment.mixup and recipe.augment.mixup_partners == "corpus":
         raise AumError(

@@ -1,4 +1,6 @@
-"""Tables that others have pickled, read without running anything: only the names that a pandas table needs are let through."""
+"""Tables that others have pickled, read without running anything:
+only the names that a pandas table needs are let through.
+"""
 
 import pickle
 from collections.abc import Mapping, Sequence

@@ -51,7 +51,9 @@ class _Run:
 
 
 def stamp(source: Source) -> tuple[int, int]:
-    """A file's size in bytes and its time in ns, by which it is known to be unchanged; (-1, -1) for one that isn't there."""
+    """A file's size in bytes and its time in ns, by which it is known to be unchanged;
+    (-1, -1) for one that isn't there.
+    """
     try:
         status = os.stat(container(source.file)[0])  # of the whole HDF5 file where a sound lies in one
     except (OSError, ValueError):  # ValueError: NUL in the name
@@ -60,7 +62,9 @@ def stamp(source: Source) -> tuple[int, int]:
 
 
 def decode(source: Source, rate_hz: int, size: int | None, hop: int) -> Iterator[list[Window] | End]:
-    """Decode a file to windows of `size` samples (None: one window) at `rate_hz`, a list at a time, and at last an End."""
+    """Decode a file to windows of `size` samples (None: one window) at `rate_hz`, a list at a time,
+    and at last an End.
+    """
     if source.problem:
         yield End(problem=source.problem, fix=source.fix)
         return
@@ -188,7 +192,9 @@ class Decoder:
                 return run
 
     def _hand_over(self, run: _Run, parts: list[Part], done: bool = False, error: BaseException | None = None) -> bool:
-        """Leave parts for the reader, when there is room or the reader waits for just these; False: nobody reads any more."""
+        """Leave parts for the reader, when there is room or the reader waits for just these;
+        False: nobody reads any more.
+        """
         with self._room:
             while not self._stopped and self._waiting >= WAITING_SAMPLES and (run is not self._runs[0] or run.parts):
                 self._room.wait()

@@ -35,7 +35,8 @@ def diagnose(run: Run, number: int, batch: list[int], loss: float, norm: float, 
         where = f"{layer} is the first layer that gives one"
     elif math.isfinite(loss):
         where = (
-            f"every layer's output is one, the gradients of {counted(len(grads), 'tensor')} are not, {grads[-1]} the first"
+            f"every layer's output is one, the gradients of {counted(len(grads), 'tensor')} are not, "
+            f"{grads[-1]} the first"
             if grads
             else "the gradients are too large to be squared"
         )
@@ -43,8 +44,8 @@ def diagnose(run: Run, number: int, batch: list[int], loss: float, norm: float, 
         where = ELSEWHERE if run.team.size > 1 else "every layer's output is one, the loss itself is not"
     files = ", ".join(_name(run, run.train.clips[clip].path) for clip in batch)
     return (
-        f"the loss or its gradient is no number at epoch {number + 1}, step {run.epoch.step + 1} (loss {loss:g}, gradient norm {norm:g}, "
-        f"learning rate {run.rate:.3g}; {where}; clips {files})"
+        f"the loss or its gradient is no number at epoch {number + 1}, step {run.epoch.step + 1} "
+        f"(loss {loss:g}, gradient norm {norm:g}, learning rate {run.rate:.3g}; {where}; clips {files})"
     )
 
 

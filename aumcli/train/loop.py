@@ -57,11 +57,12 @@ def train(
         epochs: with `resume`, train for so many in all instead of as many as the recipe says.
 
     Returns:
-        `out`, which now holds recipe.toml, metrics.csv, best/, last/, report.json, report.md, curves.png, confusion-val.png.
+        `out`, which now holds recipe.toml, metrics.csv, best/, last/, report.json, report.md, curves.png,
+        confusion-val.png.
 
     Raises:
-        AumError: the data, the recipe or the folder is unusable, too many clips can't be read, the loss is no number too
-            often, or the run was stopped by a signal (after the step was finished and saved).
+        AumError: the data, the recipe or the folder is unusable, too many clips can't be read, the loss is no number
+            too often, or the run was stopped by a signal (after the step was finished and saved).
     """
     place, out = pick_device(own_device(device)), Path(out)
     with join_team(place) as team, StopSignal() as stop, kept_folder(out, team) as doubts:
@@ -102,8 +103,9 @@ def _prolonged(state: dict, epochs: int | None, out: Path) -> Recipe:
         raise AumError(
             f"{out} can't be prolonged to {epochs} epochs: its learning rate follows a cosine that ends with epoch "
             f"{recipe.train.epochs} (train.schedule)",
-            fix=f"start anew from its weights: aum train --recipe {shlex.quote(str(out / 'recipe.toml'))} --init {quoted} "
-            f"--set train.epochs={max(1, epochs - recipe.train.epochs)} --out {shlex.quote(str(free_folder(out)))}",
+            fix=f"start anew from its weights: aum train --recipe {shlex.quote(str(out / 'recipe.toml'))} "
+            f"--init {quoted} --set train.epochs={max(1, epochs - recipe.train.epochs)} "
+            f"--out {shlex.quote(str(free_folder(out)))}",
         )
     if epochs < done:
         raise AumError(
@@ -193,12 +195,17 @@ def _how_to_go_on(run: Run) -> str:
 
 
 def _own(run: Run, size: int) -> list[np.ndarray]:
-    """This process's parts of a batch of `size` clips: places in it. Parts are as equal as can be, some empty in a small batch."""
+    """This process's parts of a batch of `size` clips: places in it.
+
+    Parts are as equal as can be, some empty in a small batch.
+    """
     return np.array_split(np.arange(size), run.recipe.train.parts)[run.team.rank :: run.team.size]
 
 
 def load_batches(run: Run, number: int, batches: list[list[int]], draws: EpochDraws) -> Iterator[list[Decoded]]:
-    """Decode this process's clips of the batches of epoch `number` that are still to come, and what they are mixed with."""
+    """Decode this process's clips of the batches of epoch `number` that are still to come,
+    and what they are mixed with.
+    """
     size, first = run.recipe.train.batch_size, run.epoch.step
     crop = Crop(crop_samples(run.classifier.frontend, run.recipe.augment), run.recipe.data.crop)
     batches_of_items = (
@@ -209,7 +216,9 @@ def load_batches(run: Run, number: int, batches: list[list[int]], draws: EpochDr
 
 
 def _items(batch: list[int], draws: EpochDraws, begin: int, rows: np.ndarray) -> list[Item]:
-    """What is decoded for some places of a batch that starts at place `begin` of its epoch: the clips, then their partners."""
+    """What is decoded for some places of a batch that starts at place `begin` of its epoch: the clips,
+    then their partners.
+    """
     mixed = rows[draws.partners[begin + rows] >= 0]
     clips = zip([batch[row] for row in rows], draws.places[0, begin + rows].tolist())
     return [*clips, *zip(draws.partners[begin + mixed].tolist(), draws.places[1, begin + mixed].tolist())]
@@ -266,8 +275,8 @@ def _features(
     """Features and targets of a part of a batch, from what was decoded for it.
 
     Returns:
-        Features (b, frames, mels), targets (b, classes), the places of these clips in the batch, and the clips that can't be
-        read, with the reason; a clip whose partner can't be read is left out too.
+        Features (b, frames, mels), targets (b, classes), the places of these clips in the batch, and the clips that
+        can't be read, with the reason; a clip whose partner can't be read is left out too.
     """
     begin = run.epoch.step * run.recipe.train.batch_size
     waveforms = dict(zip(rows.tolist(), waiting))
@@ -312,7 +321,9 @@ def _targets(run: Run, clips: list[int]) -> Tensor:
 
 
 def _seed_device(device: torch.device, seed: int) -> None:
-    """Start the random numbers that stochastic depth draws; torch.manual_seed would ask every kind of device there may be."""
+    """Start the random numbers that stochastic depth draws;
+    torch.manual_seed would ask every kind of device there may be.
+    """
     torch.default_generator.manual_seed(seed)
     if device.type == "cuda":
         torch.cuda.manual_seed_all(seed)  # the current GPU need not be the one that trains
@@ -357,7 +368,9 @@ def _update(run: Run, number: int, batch: list[int], loss: float, features: Tens
 
 
 def _count_bad_files(run: Run, bad: list[tuple[int, AumError]], say) -> None:
-    """Name the clips of this step that could not be read, the first time, and stop where there are more than the recipe bears."""
+    """Name the clips of this step that could not be read, the first time,
+    and stop where there are more than the recipe bears.
+    """
     most = run.recipe.data.bad_files
     for clip, error in bad:
         if clip in run.bad_files:
@@ -380,7 +393,9 @@ def loss_of(logits: Tensor, targets: Tensor, settings: TrainConfig) -> Tensor:
 
 
 def scores_of(run: Run, network: torch.nn.Module | None = None) -> tuple[np.ndarray, np.ndarray]:
-    """Validation scores and targets, (clips, classes) each, put together from all processes; of another network if given."""
+    """Validation scores and targets, (clips, classes) each, put together from all processes;
+    of another network if given.
+    """
     classifier = run.classifier if network is None else run.classifier.with_network(network)
     own = [*score_clips(classifier, run.val.clips, run.val)]
     own = np.concatenate(own) if own else np.empty((0, len(run.manifest.labels)), dtype=np.float32)

@@ -39,7 +39,9 @@ def make_optimizer(network: nn.Module, settings: TrainConfig) -> torch.optim.Opt
 
 
 def _layer(name: str, depth: int) -> int:
-    """Which layer a parameter belongs to: 0 what makes tokens, 1 .. depth the blocks, depth + 1 the last norm and the head."""
+    """Which layer a parameter belongs to: 0 what makes tokens, 1 .. depth the blocks,
+    depth + 1 the last norm and the head.
+    """
     block = _BLOCK.search(name)
     if block:
         return 1 + int(block[1])

@@ -1,4 +1,6 @@
-"""What a training will meet, without writing anything: everything that it checks before it starts, and how long its steps take."""
+"""What a training will meet, without writing anything: everything that it checks before it starts,
+and how long its steps take.
+"""
 
 import statistics
 import time
@@ -44,12 +46,16 @@ class Rehearsal:
 
     def rows(self) -> list[tuple[str, str]]:
         """All as (what, value)."""
-        time = f"{duration(self.step_s)} a step, {duration(self.epoch_s)} an epoch, {duration(self.whole_s)} in all; {self.measured}"
+        time = (
+            f"{duration(self.step_s)} a step, {duration(self.epoch_s)} an epoch, {duration(self.whole_s)} in all; "
+            f"{self.measured}"
+        )
         return [*(("note", note) for note in self.notes), ("time", time)]
 
 
 def rehearse(recipe: Recipe, out: Path | None, data: Path | str | None = None, device: str = "cpu") -> Rehearsal:
-    """Check what a training checks (data, weights to start from, packages, the folder), and time steps on its own clips.
+    """Check what a training checks (data, weights to start from, packages, the folder),
+    and time steps on its own clips.
 
     Args:
         recipe, data, device: see `aumcli.train.train`.

@@ -1,4 +1,6 @@
-"""SIGTERM and Ctrl-C: finish the step, save, and end with the exit code that a shell expects; a second Ctrl-C stops at once."""
+"""SIGTERM and Ctrl-C: finish the step, save, and end with the exit code that a shell expects;
+a second Ctrl-C stops at once.
+"""
 
 import signal
 import threading

@@ -1,8 +1,9 @@
 """The processes of a training, started by torchrun: each computes some parts of every batch, the first one writes.
 
-A batch is cut into `train.parts`. Random draws belong to a clip's place in the batch, and gradients are added up, so it makes no
-difference (but for rounding) how many parts there are and which process computed which. Gradients are summed once per
-step, in pieces; unlike with DistributedDataParallel a part may be smaller than another, or empty, without being padded.
+A batch is cut into `train.parts`. Random draws belong to a clip's place in the batch, and gradients are added up, so it
+makes no difference (but for rounding) how many parts there are and which process computed which. Gradients are summed
+once per step, in pieces; unlike with DistributedDataParallel a part may be smaller than another, or empty, without
+being padded.
 """
 
 import logging
@@ -87,7 +88,8 @@ def join_team(device: torch.device) -> Iterator[Team]:
         return
     if device.type == "cuda":
         torch.cuda.set_device(device)  # NCCL gathers objects by way of the current one
-    # torchrun's store outlives a restart: under the old names the processes would find the addresses of those that have died
+    # torchrun's store outlives a restart: under the old names the processes would find the addresses of those
+    # that have died
     try:
         store, rank, size = next(rendezvous("env://", timeout=TIMEOUT))
     except (ValueError, dist.DistError) as error:
@@ -110,14 +112,17 @@ def own_device(name: str) -> str:
 
 
 def launch_id() -> str | None:
-    """Names what started this process in a team, the same when it is started again after a failure; None: it is alone."""
+    """Names what started this process in a team, the same when it is started again after a failure;
+    None: it is alone.
+    """
     if "TORCHELASTIC_RUN_ID" not in os.environ:
         return None
     return f"{os.environ['TORCHELASTIC_RUN_ID']} {socket.gethostname()} {os.getppid()}"
 
 
 def launch(devices: int, arguments: Sequence[str]) -> int:
-    """Run `aum ARGUMENTS` by torchrun in so many processes of this machine, started again up to RESTARTS times where one dies.
+    """Run `aum ARGUMENTS` by torchrun in so many processes of this machine,
+    started again up to RESTARTS times where one dies.
 
     Args:
         devices: GPUs, or processes on a CPU, which share its cores.
@@ -171,7 +176,8 @@ def launch(devices: int, arguments: Sequence[str]) -> int:
 
 @contextmanager
 def one_voice() -> Iterator[None]:
-    """Among processes of `launch`, let the first that fails speak, and leave the exit code; the others end without a word.
+    """Among processes of `launch`, let the first that fails speak, and leave the exit code;
+    the others end without a word.
 
     Processes started again because of that, which torchrun can't know, end at once.
     """

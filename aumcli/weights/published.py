@@ -1,4 +1,5 @@
-"""Published checkpoints and whose they are: the authors' AuM and AST, ViM and DeiT (ImageNet), AST of transformers, our own.
+"""Published checkpoints and whose they are: the authors' AuM and AST, ViM and DeiT (ImageNet), AST of transformers,
+our own.
 
 Each becomes a `Checkpoint`: tensors under our names and the configuration that they belong to, read off their shapes.
 """
@@ -21,8 +22,8 @@ PATCHES = {"aum": "patch_embed.proj.weight", "ast": "v.patch_embed.proj.weight"}
 POSITIONS = {"aum": "pos_embed.pos_embed", "ast": "v.pos_embed"}
 HEADS = {"aum": "head.", "ast": "mlp_head."}  # AST's with its norm: the authors' load_backbone_only starts both afresh
 KNOWN = (
-    "the authors' AuM or AST (.pth), a ViM or DeiT of ImageNet (.pth, .safetensors), a transformers directory of an AST, "
-    "a run or a model directory"
+    "the authors' AuM or AST (.pth), a ViM or DeiT of ImageNet (.pth, .safetensors), "
+    "a transformers directory of an AST, a run or a model directory"
 )
 
 
@@ -112,7 +113,9 @@ def _directory(path: Path) -> Checkpoint:
 
 
 def _vision_mamba(tensors: dict[str, Tensor], cls_position: str) -> Checkpoint:
-    """A ViM of ImageNet: its class token's position stands among the others, and there are rotary tables, which AuM has not."""
+    """A ViM of ImageNet: its class token's position stands among the others, and there are rotary tables,
+    which AuM has not.
+    """
     positions = tensors.pop("pos_embed")  # (1, l + 1, d)
     patches = positions.shape[1] - 1
     row = cls_index(patches, ClsPosition(cls_position))
@@ -157,7 +160,9 @@ def _side(patches: int) -> int:
 
 
 def _patches(kernel: Tensor, patches: int, frames: int | None, n_mels: int, overlaps: Sequence[int]) -> dict[str, int]:
-    """The spectrogram's size and its patches from the patch embedding (d, 1, mels, frames) and the number of positions."""
+    """The spectrogram's size and its patches from the patch embedding (d, 1, mels, frames)
+    and the number of positions.
+    """
     if kernel.ndim != 4 or kernel.shape[1] != 1:
         raise AumError(
             f"the patch embedding has shape {tuple(kernel.shape)}: not that of spectrograms", fix=f"name {KNOWN}"

@@ -1,5 +1,7 @@
-"""Tensors of files from elsewhere: `.pth`, `.safetensors`. Nothing in a file is ever executed, and none takes more memory than
-it says it holds."""
+"""Tensors of files from elsewhere: `.pth`, `.safetensors`.
+
+Nothing in a file is ever executed, and none takes more memory than it says it holds.
+"""
 
 import math
 import pickle

@@ -1,4 +1,6 @@
-"""AST directories of Hugging Face transformers: config.json, preprocessor_config.json, model.safetensors, in both directions."""
+"""AST directories of Hugging Face transformers: config.json, preprocessor_config.json, model.safetensors,
+in both directions.
+"""
 
 import json
 from pathlib import Path
@@ -125,7 +127,8 @@ def write(folder: Path | str, tensors: dict[str, Tensor], config: ModelConfig) -
         or model.patch_mels != model.patch_frames
     ):
         raise AumError(
-            f"transformers has no such model: {model.describe()}{'' if model.architecture == 'aum' else ', not distilled'}",
+            f"transformers has no such model: {model.describe()}"
+            f"{'' if model.architecture == 'aum' else ', not distilled'}",
             fix="only a distilled AST with square patches exists there",
         )
     fixed = config.frontend.model_dump(

@@ -1,4 +1,6 @@
-"""Adapter to the optional CUDA packages mamba-ssm and causal-conv1d, whose kernels want (b, e, l) and run forward only."""
+"""Adapter to the optional CUDA packages mamba-ssm and causal-conv1d, whose kernels want (b, e, l)
+and run forward only.
+"""
 
 import functools
 import importlib

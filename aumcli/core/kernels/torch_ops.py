@@ -67,8 +67,8 @@ class _ChunkedScan(torch.autograd.Function):
 def _exported_scan(u: Tensor, delta: Tensor, A: Tensor, B: Tensor, C: Tensor) -> Tensor:
     """The scan as one control flow operator that steps through the tokens, for `torch.export` and ONNX (`Scan`).
 
-    A program's size must not grow with the length, as it would with the loop over chunks. The state is (b, n, e) here: its
-    last axis is long and B and C broadcast over whole rows of it.
+    A program's size must not grow with the length, as it would with the loop over chunks. The state is (b, n, e) here:
+    its last axis is long and B and C broadcast over whole rows of it.
     """
     from torch._higher_order_ops import scan
 
@@ -158,9 +158,9 @@ def add_rms_norm(x: Tensor, residual: Tensor | None, weight: Tensor, eps: float)
 class MelOptions:
     """How frames are cut and what is done to them on the way to log-mel energies.
 
-    hop: samples from one frame to the next; start: the first sample of the first frame, negative where that begins before
-    the clip. remove_means: of the clip, then of each frame. pre_emphasis: the share of the sample before that is subtracted.
-    magnitude: filter |spectrum|, not |spectrum|^2. The result is log(max(energy, floor) + offset), so that
+    hop: samples from one frame to the next; start: the first sample of the first frame, negative where that begins
+    before the clip. remove_means: of the clip, then of each frame. pre_emphasis: the share of the sample before that is
+    subtracted. magnitude: filter |spectrum|, not |spectrum|^2. The result is log(max(energy, floor) + offset), so that
     floor + offset has to be above 0.
     """
 

@@ -1,13 +1,14 @@
 """The scan as Triton kernels, forward and backward, one or both directions in one launch.
 
-The sequence is cut into chunks so that one long clip fills a GPU too. `_ends` runs every chunk from a zero state, `_carry`
-hands the states from chunk to chunk, and `_outputs` or `_gradients` runs every chunk again from its right state. Nothing
-is flipped, and nothing as large as u is transposed: a program takes a strip of channels and walks over tokens in either
-direction. Sums over channels and chunks are written in parts and added in a fixed order: the same input, the same bits.
+The sequence is cut into chunks so that one long clip fills a GPU too. `_ends` runs every chunk from a zero state,
+`_carry` hands the states from chunk to chunk, and `_outputs` or `_gradients` runs every chunk again from its right
+state. Nothing is flipped, and nothing as large as u is transposed: a program takes a strip of channels and walks over
+tokens in either direction. Sums over channels and chunks are written in parts and added in a fixed order: the same
+input, the same bits.
 
 Tiles are (n, e) in the kernels that walk token by token: a thread owns a channel and holds all of its states, and a sum
-over states stays within the thread. Where every state of a chunk is needed at once, in `_gradients`, they are (t, e), state
-after state, with the recurrence solved by an associative scan. The state is float32 whatever the inputs are.
+over states stays within the thread. Where every state of a chunk is needed at once, in `_gradients`, they are (t, e),
+state after state, with the recurrence solved by an associative scan. The state is float32 whatever the inputs are.
 """
 
 import torch
@@ -300,7 +301,9 @@ def _direction(
     backwards: tl.constexpr,
     T: tl.constexpr,
 ):
-    """One direction's share of a tile's gradients; x is delta u, before and after mean the direction's own order of tokens."""
+    """One direction's share of a tile's gradients;
+    x is delta u, before and after mean the direction's own order of tokens.
+    """
     rows = tl.arange(0, T)
     inside, held_rows = es < e, l - first
     start = rows == (T - 1 if backwards else 0)  # where the state enters; tokens beyond the end have no step
@@ -381,7 +384,9 @@ def _gradients(
     T: tl.constexpr,
     E: tl.constexpr,
 ):
-    """All gradients of a tile of T tokens, from the states and adjoints that enter it; and the output, computed again."""
+    """All gradients of a tile of T tokens, from the states and adjoints that enter it;
+    and the output, computed again.
+    """
     program = tl.program_id(0)
     strip, chunk, batch = program % strips, program // strips % chunks, program // strips // chunks
     es, rows = strip * E + tl.arange(0, E), tl.arange(0, T)
@@ -530,7 +535,9 @@ class _Launch:
         ]
 
     def starts(self, length: int, grad: Tensor | None = None, totals: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """The state that enters each chunk (ways, b, chunks, n, e), or with `grad` the adjoint; and the chunks' sums of delta."""
+        """The state that enters each chunk (ways, b, chunks, n, e), or with `grad` the adjoint;
+        and the chunks' sums of delta.
+        """
         chunks, strips = triton.cdiv(self.l, length), triton.cdiv(self.e, WIDTH)
         ends = self.u.new_empty((self.ways, self.b, chunks, self.n, self.e), dtype=torch.float32)
         if totals is None:

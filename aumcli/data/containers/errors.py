@@ -21,7 +21,8 @@ def whole_fix(path: str) -> str:
 
 def cut_fix(path: str, size: int) -> str:
     """The command that cuts off what stands behind the first `size` bytes."""
-    return f"if what stands behind that is no sound, cut it off: head -c {size} {_quoted(path)[0]} > {shell_quoted(_beside(path, '-cut'))}"
+    out = shell_quoted(_beside(path, "-cut"))
+    return f"if what stands behind that is no sound, cut it off: head -c {size} {_quoted(path)[0]} > {out}"
 
 
 def _quoted(path: Path | str) -> tuple[str, str]:

@@ -65,9 +65,9 @@ class LeftOut:
 class Request:
     """What the caller of `prepare` wants.
 
-    `source` holds the sounds, `annotations` (a file or a folder; None: `source`) the tables about them; `shares` are percent
-    of train, val and test, None for the corpus's own; `settings` are what only some corpora have; `keep` says which
-    implausible clips are used all the same (see `KEPT`).
+    `source` holds the sounds, `annotations` (a file or a folder; None: `source`) the tables about them; `shares` are
+    percent of train, val and test, None for the corpus's own; `settings` are what only some corpora have; `keep` says
+    which implausible clips are used all the same (see `KEPT`).
     """
 
     corpus: str
@@ -153,10 +153,11 @@ class Index:
         left_out: files that can't be clips.
         missing: clips that the corpus's tables list and that have no file; their paths are what the tables call them.
         warnings: what is likely wrong.
-        identities: what -> the identity of a clip in this respect, such as speaker -> its group; splits shouldn't share any.
+        identities: what -> the identity of a clip in this respect, such as speaker -> its group; splits shouldn't share
+            any.
         longest_s: clips of the corpus last no longer, None where they may; one that does is no such clip.
-        arrange: gets the usable clips and the list of those left out, and returns the clips with their splits and further
-            warnings: for sources whose splits depend on what can be used.
+        arrange: gets the usable clips and the list of those left out, and returns the clips with their splits and
+            further warnings: for sources whose splits depend on what can be used.
         notes: how the source was understood, and what was passed over as usual.
     """
 
@@ -201,7 +202,8 @@ def load(corpus: str) -> ModuleType:
     if corpus not in CORPORA:
         raise AumError(
             f"unknown corpus {corpus!r}; known are {', '.join(names())}",
-            fix=f"{did_you_mean(corpus, names())}for your own sounds: aum prepare folder DIR, with one sub-folder per class",
+            fix=f"{did_you_mean(corpus, names())}for your own sounds: aum prepare folder DIR, "
+            "with one sub-folder per class",
         )
     return importlib.import_module(f"{__name__}.{CORPORA[corpus]}")
 
@@ -247,7 +249,9 @@ def hash_place(identity: str, seed: int) -> float:
 
 
 def shared_out(identity: str, shares: tuple[float, float, float], seed: int) -> str:
-    """The split of a clip by a hash of what it must not be parted from, such as its speaker, by percent of train, val, test."""
+    """The split of a clip by a hash of what it must not be parted from, such as its speaker,
+    by percent of train, val, test.
+    """
     place = hash_place(identity, seed)
     return "train" if place < shares[0] else "val" if place < shares[0] + shares[1] else "test"
 

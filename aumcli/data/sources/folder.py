@@ -2,8 +2,8 @@
 
 The files stay where they are. Without split folders, the split of a file follows from its content: the sounds of a
 class are ranked by a hash, so the same sounds give the same splits on any machine and under any name, and identical
-files never stand on both sides. Where groups are known, such as speakers, they stay whole. A later call with more sounds
-leaves those that had a split where they were.
+files never stand on both sides. Where groups are known, such as speakers, they stay whole. A later call with more
+sounds leaves those that had a split where they were.
 """
 
 import hashlib
@@ -32,8 +32,9 @@ SHARES = (80.0, 10.0, 10.0)  # percent of train, val, test
 ALL_TESTED = {"test": 1.0}
 LAYOUT = "expected is one sub-folder per class, at least two: DIR/dog/1.wav, DIR/cat/2.flac, ..."
 GROUPS = (
-    "what stays in one split, such as a speaker: --set group=folder for the folders below the class's; --set 'group=^([^_]+)_' for "
-    "what stands before the first _ in the file's name; or --set group=TABLE.csv with the columns path and group"
+    "what stays in one split, such as a speaker: --set group=folder for the folders below the class's; "
+    "--set 'group=^([^_]+)_' for what stands before the first _ in the file's name; "
+    "or --set group=TABLE.csv with the columns path and group"
 )
 OWN_FILES = ("manifest.csv", "manifest.parquet", "labels.csv", "report.json", "missing.csv")
 
@@ -233,7 +234,9 @@ def _check_class(folder: Path, sounds: list, split: str) -> None:
 
 
 def class_name(folder: Path) -> str:
-    """The class that a folder stands for: its name, where an é is one character however it was typed; see `aumcli.names.shown`."""
+    """The class that a folder stands for: its name, where an é is one character however it was typed;
+    see `aumcli.names.shown`.
+    """
     return unicodedata.normalize("NFC", shown(folder.name))
 
 
@@ -248,7 +251,8 @@ def _same_names(parents: Iterable[Path]) -> list[str]:
     ]
     return (
         [
-            f"folders that look the same, and whose names are written with different characters, are one class each: {listed(same)}"
+            "folders that look the same, and whose names are written with different characters, are one class each: "
+            f"{listed(same)}"
         ]
         if same
         else []
@@ -260,8 +264,8 @@ def _grouped(clips: list[Clip], group: str, root: Path, parents: dict[str, Path]
 
     Args:
         clips: of all classes.
-        group: "" for none; `folder`, the folder below the class's; a table with the columns path and group; or a regular expression
-            whose first parentheses find the group in the path below the class folder.
+        group: "" for none; `folder`, the folder below the class's; a table with the columns path and group; or a
+            regular expression whose first parentheses find the group in the path below the class folder.
         root: what the table's paths are relative to.
         parents: split folders.
 
@@ -366,7 +370,9 @@ def _by_class(
     seed: int,
     kept: Mapping[str, str],
 ) -> dict[str, str]:
-    """Content -> split, for what is not trained on: of each class the first by hash, after those that stay where they were."""
+    """Content -> split, for what is not trained on: of each class the first by hash,
+    after those that stay where they were.
+    """
     in_classes = defaultdict(set)  # content -> classes: a sound in two of them must not be tested on
     for clip in clips:
         in_classes[key[clip.path]].add(clip.labels[0])
@@ -391,7 +397,10 @@ def _by_group(
     seed: int,
     kept: Mapping[str, str],
 ) -> dict[str, str]:
-    """Group -> split. Large groups come first, each to where it brings the classes' shares closest to what is wanted."""
+    """Group -> split.
+
+    Large groups come first, each to where it brings the classes' shares closest to what is wanted.
+    """
     place = {name: i for i, name in enumerate(classes)}
     sizes = defaultdict(lambda: np.zeros(len(classes)))  # clips of each class
     for clip in filter(_is_open, clips):

@@ -1,7 +1,7 @@
 """VGGSound (Chen et al. 2020, arXiv 2004.14368; CC BY 4.0): 10 s clips of YouTube videos, 309 classes, one per clip.
 
-Two layouts of its tables are read: the official vggsound.csv (YTID, start, label, train or test), and train.csv and test.csv
-with rows such as `glLQrEijrKg_000300.mp4,playing hammond organ`, where 000300 is the start in seconds.
+Two layouts of its tables are read: the official vggsound.csv (YTID, start, label, train or test), and train.csv and
+test.csv with rows such as `glLQrEijrKg_000300.mp4,playing hammond organ`, where 000300 is the start in seconds.
 """
 
 import os
@@ -26,8 +26,8 @@ def index(request: Request) -> Index:
     """List the clips of a folder that the table names.
 
     Args:
-        request: `source` is the folder of the clips, `annotations` the table or its folder. Setting: `val`, percent of the
-            training videos that become the validation split, 0 unless given.
+        request: `source` is the folder of the clips, `annotations` the table or its folder. Setting: `val`, percent of
+            the training videos that become the validation split, 0 unless given.
 
     Returns:
         The clips, and those without a file.

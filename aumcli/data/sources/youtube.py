@@ -1,4 +1,6 @@
-"""Clips of YouTube videos as people have them: the names they give the files, and which of a corpus's rows each one is."""
+"""Clips of YouTube videos as people have them: the names they give the files,
+and which of a corpus's rows each one is.
+"""
 
 import re
 from collections.abc import Iterable
@@ -13,8 +15,8 @@ from aumcli.data.sources import LeftOut
 from aumcli.data.tables import listed
 from aumcli.names import counted
 
-# A video's id has 11 characters, among them _ and -. Y in front keeps a name from beginning with -. Times are in seconds or
-# milliseconds, with leading zeros or without, of the start or of both ends. No name can be read in two ways.
+# A video's id has 11 characters, among them _ and -. Y in front keeps a name from beginning with -. Times are in
+# seconds or milliseconds, with leading zeros or without, of the start or of both ends. No name can be read in two ways.
 NAME = re.compile(r"Y?([\w-]{11})(?:_(\d+(?:\.\d+)?)(?:[_-]\d+(?:\.\d+)?)?)?", re.ASCII)
 SAME_START_S = 0.5  # tables have 30.000 where file names have 30
 LONGEST_S = 15.0  # of a corpus whose clips last 10 s: what is longer is the whole video
@@ -51,8 +53,8 @@ def find_clips(folder: Path, segments: Iterable[Segment]) -> tuple[Clips, Clips,
         segments: the rows wanted.
 
     Returns:
-        In the order of the segments: clips that have a file, and those that have none (the path is the video's id); files
-        with another start than the table's; and warnings.
+        In the order of the segments: clips that have a file, and those that have none (the path is the video's id);
+        files with another start than the table's; and warnings.
     """
     table = Clips()  # a row per segment; its path is the video
     rows: dict[str, int | tuple[int, ...]] = {}  # video -> its row, or its rows
