@@ -1,8 +1,8 @@
 """The journal beside an output: every result as it comes, so that a break loses nothing and --resume goes on.
 
-Its first line says how the results were made; each further line is one file's record with the file's size and time. Lines
-are written a group of files at a time, the group's last marked "end": what stands behind the last mark is dropped when a
-journal is taken up, and computed again in the same batches.
+Its first line says how the results were made; each further line is one file's record with the file's size and time.
+Lines are written a group of files at a time, the group's last marked "end": what stands behind the last mark is dropped
+when a journal is taken up, and computed again in the same batches.
 """
 
 import glob
@@ -141,7 +141,10 @@ class Journal:
         return [i for i, place in enumerate(self._places) if place < 0]
 
     def append(self, records: Sequence[Record], places: Sequence[int], stamps: Sequence[tuple[int, int]]) -> None:
-        """Add the results of a group of sources, which stand at these places in the list and had these stamps when they were read."""
+        """Add the results of a group of sources.
+
+        They stand at these places in the list and had these stamps when they were read.
+        """
         stamped = [
             {**record, "size": size, "mtime_ns": mtime_ns, "end": i == places[-1]}
             for record, i, (size, mtime_ns) in zip(records, places, stamps, strict=True)

@@ -29,7 +29,10 @@ FLAGS = [
 
 @pytest.fixture
 def folder(tmp_path, monkeypatch):
-    """Sounds of every kind: one whose name is markup, one too large for the page, one that no browser plays, a bad one."""
+    """Sounds of every kind.
+
+    One has a name that is markup, one is too large for the page, one is played by no browser, and one is bad.
+    """
     monkeypatch.chdir(tmp_path)
     sound(Path("in") / EVIL, 300.0)
     sound(Path("in/long.wav"), 2000.0, seconds=4, seed=3)
@@ -185,7 +188,10 @@ def test_it_sorts_filters_and_plays_in_a_browser(page, browser):
     assert place == pytest.approx(2, abs=0.1)
     assert browser.execute_script("return [...document.querySelectorAll('.event')].length") > 1
 
-    large = "[...document.querySelectorAll('article')].find(each => each.innerText.includes('large')).querySelector('audio')"
+    large = (
+        "[...document.querySelectorAll('article')]"
+        ".find(each => each.innerText.includes('large')).querySelector('audio')"
+    )
     assert wait(browser, f"{large}.duration") == pytest.approx(24, abs=0.1)  # played from beside the page
     assert [entry for entry in browser.get_log("browser") if entry["level"] == "SEVERE"] == []
     asked = [json.loads(entry["message"])["message"] for entry in browser.get_log("performance")]
@@ -269,7 +275,8 @@ def measured(browser):
         const width = name => frame(card.querySelector(name)).width, left = frame(card.querySelector('.wide')).left;
         const boxes = [...card.querySelectorAll('.event')].map(box => frame(box).left - left);
         return {{wide: width('.wide'), image: width('img'), wave: width('.wave'), curves: width('.curves'), boxes,
-                 ticks: [...card.querySelectorAll('.axis span')].map(each => [each.innerText, parseFloat(each.style.left)])}}""")
+                 ticks: [...card.querySelectorAll('.axis span')].map(
+                     each => [each.innerText, parseFloat(each.style.left)])}}""")
 
 
 def test_curves_of_all_classes_with_events(many_events):
