@@ -760,10 +760,8 @@ def main() -> None:
     except AumError as error:
         code = _told(error)
     except Exception as error:
-        if type(error).__name__ == "NoArgsIsHelpError":  # which has shown the help
-            code = 2
-        else:
-            code = _told(_usage_error(error) or as_message(error))
+        has_shown_help = type(error).__name__ == "NoArgsIsHelpError"
+        code = 2 if has_shown_help else _told(_usage_error(error) or as_message(error))
     if code:
         sys.exit(code)
 

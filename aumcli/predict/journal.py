@@ -10,7 +10,7 @@ import json
 import os
 from array import array
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from itertools import chain
 from pathlib import Path
 
@@ -71,9 +71,12 @@ class Journal:
         self._file = os.fdopen(number, "rb+")
         try:
             self._begin(header, resume)
-        except BaseException as error:
+        except OSError as error:
             self.__exit__()
-            raise disk_error(path, error) if isinstance(error, OSError) else error
+            raise disk_error(path, error) from error
+        except BaseException:
+            self.__exit__()
+            raise
 
     def __enter__(self) -> "Journal":
         return self
@@ -283,8 +286,8 @@ def _parsed(path: Path, line: bytes) -> Record:
 
 
 def _interleave(paths: Sequence[Path]) -> Iterator[Record]:
-    files = [open(path, "rb") for path in paths]
-    try:
+    with ExitStack() as stack:
+        files = [stack.enter_context(open(path, "rb")) for path in paths]
         for file in files:
             file.readline()
         while True:
@@ -293,6 +296,3 @@ def _interleave(paths: Sequence[Path]) -> Iterator[Record]:
                 if not line:
                     return
                 yield _parsed(path, line)
-    finally:
-        for file in files:
-            file.close()
