@@ -255,7 +255,7 @@ def load_model(model: Path | str, device: str = "cpu", backend: str = "auto") ->
     folder = find_model(model)
     network, config = read_model(folder, backend)
     classifier = Classifier(network, config, str(model), device)
-    classifier.backend  # a named backend that can't run is said now, not at the first clip
+    _ = classifier.backend  # a named backend that can't run is said now, not at the first clip
     return classifier
 
 

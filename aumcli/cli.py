@@ -51,7 +51,10 @@ LONG, OUTPUT, SPEED, PAPER = "Long sounds", "Output", "Speed", "The paper's tabl
 Json = Annotated[bool, typer.Option("--json", help="print the result as JSON")]
 
 
-CORPORA = "synth, fsdd, speechcommands, esc50, audioset, as20k, vggsound, voxceleb1, epic_sounds; your own: folder, csv, ast-json"
+CORPORA = (
+    "synth, fsdd, speechcommands, esc50, audioset, as20k, vggsound, voxceleb1, epic_sounds; "
+    "your own: folder, csv, ast-json"
+)
 
 
 class To(StrEnum):
@@ -102,8 +105,9 @@ def prepare(
         list[str] | None,
         typer.Option(
             "--set",
-            help="what only some corpora have: val=5, audioset's train=full, csv's label=COLUMN; group=, what stays in one split: "
-            "csv's column, folder's `folder`, pattern or table; keep=silent, keep=loud: such clips too; repeatable",
+            help="what only some corpora have: val=5, audioset's train=full, csv's label=COLUMN; "
+            "group=, what stays in one split: csv's column, folder's `folder`, pattern or table; "
+            "keep=silent, keep=loud: such clips too; repeatable",
         ),
     ] = None,
     seed: Annotated[int, typer.Option(help="chooses among random splits or sounds")] = 0,
@@ -182,7 +186,8 @@ def train(
     loaded = load_recipe(recipe, overrides)  # before torch: a mistake in a recipe is said at once
     if resume and any(text.partition("=")[0].strip() != "train.epochs" for text in overrides):
         raise AumError(
-            "--resume goes on with the run's own recipe, so --seed, --init and --set can't change it, but for train.epochs",
+            "--resume goes on with the run's own recipe, so --seed, --init and --set can't change it, "
+            "but for train.epochs",
             fix="leave them out, or start a new run with another --out",
         )
     where = data and (data if "://" in data else Path(data))  # a path has no two slashes in a row
@@ -656,7 +661,10 @@ def convert(
     print_table("", ("what", "value"), rows)
 
 
-@app.command()
+@app.command(
+    help="Show what is installed and which kernels can run; "
+    "with a name, the recipes, one recipe, run or model, or a table of the paper."
+)
 def info(
     name: Annotated[
         str | None,
@@ -664,7 +672,7 @@ def info(
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Show what is installed and which kernels can run; with a name, the recipes, one recipe, run or model, or a table of the paper."""
+    """Show what is installed, or what a name stands for."""
     from aumcli import info as facts
     from aumcli.recipe import Recipe, dump_recipe
 
@@ -752,10 +760,8 @@ def main() -> None:
     except AumError as error:
         code = _told(error)
     except Exception as error:
-        if type(error).__name__ == "NoArgsIsHelpError":  # which has shown the help
-            code = 2
-        else:
-            code = _told(_usage_error(error) or as_message(error))
+        has_shown_help = type(error).__name__ == "NoArgsIsHelpError"
+        code = 2 if has_shown_help else _told(_usage_error(error) or as_message(error))
     if code:
         sys.exit(code)
 

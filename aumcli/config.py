@@ -97,7 +97,10 @@ class FrontendConfig(Frozen):
 
     @property
     def clip_samples(self) -> int:
-        """The samples that all frames see: whole windows; of epic_sounds' centred ones, the first half is before the clip."""
+        """The samples that all frames see.
+
+        They are whole windows; of epic_sounds' centred ones, the first half is before the clip.
+        """
         hops = (self.frames - 1) * self.hop_samples
         return hops + (self.window_samples if self.kind == "kaldi" else self.window_samples // 2)
 
@@ -259,7 +262,8 @@ class AugmentConfig(Frozen):
     mixup: Fraction = Field(0.0, description="share of clips that are mixed with another (Beta(10, 10))")
     mixup_partners: Literal["batch", "corpus"] = Field(
         "batch",
-        description="what they are mixed with: another clip of the batch, or any of the training clips, which is then decoded too",
+        description="what they are mixed with: another clip of the batch, or any of the training clips, "
+        "which is then decoded too",
     )
     freq_mask: Count = Field(0, description="SpecAugment: widest mel band set to zero")
     time_mask: Count = Field(0, description="SpecAugment: longest run of frames set to zero")
@@ -270,8 +274,8 @@ class AugmentConfig(Frozen):
     )
     time_warp: Count = Field(
         0,
-        description="EPIC-SOUNDS' time warp, which asks to move a point by up to this many frames (published: 5) and in effect "
-        "stretches, shifts and shears the spectrogram at random; 0: none",
+        description="EPIC-SOUNDS' time warp, which asks to move a point by up to this many frames (published: 5) "
+        "and in effect stretches, shifts and shears the spectrogram at random; 0: none",
     )
     feature_noise: NotNegative = Field(
         0.0, description="uniform noise on the normalised features, from 0 up to this much"
@@ -343,7 +347,8 @@ class TrainConfig(Frozen):
     layer_decay: Fraction = Field(1.0, description="the learning rate of a block, as a share of the next one's")
     recompute: Literal["cheap", "block"] = Field(
         "cheap",
-        description="what the backward pass computes again, not to keep it: what is cheap, or whole blocks for least memory",
+        description="what the backward pass computes again, not to keep it: what is cheap, "
+        "or whole blocks for least memory",
     )
     workers: Count = Field(0, description="threads that decode audio; 0: half the cores, 4 at most")
     stop_after: Count = Field(
@@ -418,7 +423,8 @@ class DataConfig(Frozen):
     val: str = Field("val", description="chooses the best epoch; never the test split")
     val_share: Extent = Field(
         0.0,
-        description="for corpora without such a split: this share of `train` is not trained on and chooses the epoch instead",
+        description="for corpora without such a split: this share of `train` is not trained on "
+        "and chooses the epoch instead",
     )
     test: str = Field("test", description="the split that results are reported on; never chosen on")
     train_clips: Positive | None = Field(None, description="clips of the whole corpus' training split, for the plan")
@@ -429,8 +435,9 @@ class DataConfig(Frozen):
     )
     views: Literal["all", "first", "epic_sounds"] = Field(
         "all",
-        description="which windows of a long clip are scored in validation and by aum eval: all, half overlapping, their scores "
-        "averaged; first, one at its beginning; epic_sounds: one, from a random start in clips of more than 10 s",
+        description="which windows of a long clip are scored in validation and by aum eval: "
+        "all, half overlapping, their scores averaged; first, one at its beginning; "
+        "epic_sounds: one, from a random start in clips of more than 10 s",
     )
     sampling: Literal["shuffle", "balanced"] = Field(
         "shuffle", description="balanced: as many clips per epoch, drawn with replacement, those of rare labels oftener"

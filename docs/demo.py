@@ -4,6 +4,7 @@ tests/test_demo.py makes the same picture of a much smaller corpus and compares 
 """
 
 import html
+import io
 import os
 import re
 import shlex
@@ -107,7 +108,7 @@ def svg(found: Iterable[tuple[str, str]]) -> str:
     console = Console(
         record=True,
         width=COLUMNS,
-        file=open(os.devnull, "w", encoding="utf-8"),
+        file=io.StringIO(),
         force_terminal=True,
         color_system="truecolor",
         legacy_windows=False,

@@ -2,6 +2,7 @@
 
 import os
 import shutil
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -56,7 +57,7 @@ def test_windows_cover_every_sample(model):
         starts = [int(window[0]) for window in windows]
         assert starts[0] == 0 and windows[-1][-1] == length - 1
         assert all(len(window) == min(size, length) for window in windows)
-        assert all(0 < later - sooner <= size // 2 for sooner, later in zip(starts, starts[1:]))
+        assert all(0 < later - sooner <= size // 2 for sooner, later in pairwise(starts))
         assert (len(windows) == 1) == (length <= size)
 
 

@@ -44,7 +44,7 @@ def classifier(architecture: str, frames: int = 64, **values) -> Classifier:
     torch.manual_seed(3)
     network = build_network(model)
     with torch.no_grad():
-        for name, x in network.named_parameters():
+        for x in network.parameters():
             x.add_(0.1 * torch.randn_like(x))
     return Classifier(network, config, "here")
 

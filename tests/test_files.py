@@ -278,7 +278,7 @@ def test_files_beside_one_with_a_long_name(tmp_path):
     found = {beside(path, ending) for path in (long, longer) for ending in (".journal-1-of-2", ".journal-2-of-2")}
     assert len(found) == 4
     for path in found:
-        assert path.parent == tmp_path and path.suffix.startswith(".journal") and not path.write_text("x") == 0
+        assert path.parent == tmp_path and path.suffix.startswith(".journal") and path.write_text("x") != 0
         path.name.encode("utf-8")  # no character was cut in its middle
     assert (
         beside(tmp_path / ("x" * 240), ".part-1-of-2", "." * 20).name.startswith("xxx")

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import pairwise
 
 from aumcli.bench.point import Point
 
@@ -171,8 +172,7 @@ def comparisons(points: Sequence[Point]) -> Iterator[Comparison]:
 
 
 def _crossings(ratios: dict[int, float]) -> Iterator[float]:
-    lengths = list(ratios)
-    for left, right in zip(lengths, lengths[1:]):
+    for left, right in pairwise(ratios):
         a, b = math.log(ratios[left]), math.log(ratios[right])
         if (a > 0) != (b > 0):
             share = a / (a - b)

@@ -1,7 +1,7 @@
 """The sweep: models by number of tokens, modes and types; and what the other measurements have in common with it."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from aumcli.bench.output import update
@@ -42,7 +42,7 @@ class Sweep:
     dtypes: Sequence[str] = ("float32",)
     device: str = "cpu"
     batch: int = 1
-    rules: Rules = Rules()
+    rules: Rules = field(default_factory=Rules)
     memory_cap_gib: float | None = None
 
     def __post_init__(self):

@@ -297,7 +297,7 @@ class _Decoder:
     def __init__(self, path: str, file: str | io.BytesIO, found: Contents):
         self._file = None if isinstance(file, str) else file
         if found.parts:
-            self._file = Reassembled(self._file or open(file, "rb"), found.parts)
+            self._file = Reassembled(self._file or open(file, "rb"), found.parts)  # noqa: SIM115  open while it is read
         # as bytes, since soundfile can't encode a name that is not UTF-8
         self._sound = sound = soundfile.SoundFile(self._file or (file if os.name == "nt" else os.fsencode(file)))
         self.frames = sound.frames if found.samples is None else found.samples

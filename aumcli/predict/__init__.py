@@ -1,4 +1,7 @@
-"""aum predict: labels and events for sounds of any number and length; a bad file is named and never stops the others."""
+"""aum predict: labels and events for sounds of any number and length.
+
+A bad file is named and never stops the others.
+"""
 
 from collections.abc import Iterable, Iterator
 from pathlib import Path

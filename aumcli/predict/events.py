@@ -22,9 +22,9 @@ class Event:
 class Events:
     """Finds events while windows come in, one after another.
 
-    Windows that reach the threshold and overlap or touch, or have a gap of at most `max_gap` between them, are one event:
-    from the first sample of the first of them to the last of the last. So events of a class never overlap, and a window
-    counts once.
+    Windows that reach the threshold and overlap or touch, or have a gap of at most `max_gap` between them, are one
+    event: from the first sample of the first of them to the last of the last. So events of a class never overlap, and a
+    window counts once.
 
     Args:
         thresholds: least score of each class, (classes,).
@@ -40,8 +40,11 @@ class Events:
         self._ahead = 0  # windows in `_rows` that were not judged yet
 
     def add(self, start: int, stop: int, scores: np.ndarray, reached: list[int] | None = None) -> None:
-        """Take in the next window: its first sample, the one after its last, its scores (classes,), and where it is known which
-        of them reach their threshold."""
+        """Take in the next window.
+
+        It is given as its first sample, the one after its last, its scores (classes,), and where it is known which of
+        them reach their threshold.
+        """
         if self.half == 0:
             return self._judge(start, stop, scores, reached)
         self._rows.append((start, stop, scores))
@@ -129,9 +132,9 @@ def add_batch(
 ) -> None:
     """Give the scores (n, classes) and embeddings (n, d) of a batch of windows to their clips.
 
-    The windows stand clip behind clip, with the spans (first sample, the one after the last) that stand beside each. What is
-    computed of scores is computed of all at once: one by one, each operation would wait for a thread that decodes to let go of
-    Python's lock.
+    The windows stand clip behind clip, with the spans (first sample, the one after the last) that stand beside each.
+    What is computed of scores is computed of all at once: one by one, each operation would wait for a thread that
+    decodes to let go of Python's lock.
     """
     counts = [len(spans) for _, spans in clips]
     starts, clip_of = [0, *accumulate(counts)], np.repeat(np.arange(len(clips)), counts)
@@ -154,8 +157,8 @@ def add_batch(
 def _added(sums: list[np.ndarray | float], clip_of: np.ndarray, values: np.ndarray) -> np.ndarray:
     """The sums of clips, (d,) each, with the values (n, d) of their windows added, (clips, d) float64.
 
-    One window after another: a pairwise sum would round by where batches begin, and scores that are read from a file come
-    in other batches.
+    One window after another: a pairwise sum would round by where batches begin, and scores that are read from a file
+    come in other batches.
     """
     totals = np.stack([np.broadcast_to(each, values.shape[1:]) for each in sums]).astype(np.float64)
     np.add.at(totals, clip_of, values)

@@ -1,7 +1,10 @@
-"""Results as files that other programs read. Each format is a function from records to pieces of text, one after another.
+"""Results as files that other programs read.
 
-A record is what `Prediction.to_dict` gives (schema 1): path, duration_s, windows, labels [{label, score}] best first and
-events [{start_s, stop_s, label, score}] by time, and a warning where there is one; or path, problem and fix. Further keys are no part of the schema.
+Each format is a function from records to pieces of text, one after another.
+
+A record is what `Prediction.to_dict` gives (schema 1): path, duration_s, windows, labels [{label, score}] best first
+and events [{start_s, stop_s, label, score}] by time, and a warning where there is one; or path, problem and fix.
+Further keys are no part of the schema.
 """
 
 import io
@@ -116,8 +119,8 @@ def rows_of(record: Record) -> Iterator[tuple]:
 def _table_rows(record: Record) -> Iterator[tuple]:
     """A record as rows of `print_predictions`: its labels, then its events.
 
-    Of a clip scored in one window an event is the clip itself: the same class, score and length. Such a clip is one row: with
-    times where its best label is an event, and with * before the further classes that are.
+    Of a clip scored in one window an event is the clip itself: the same class, score and length. Such a clip is one
+    row: with times where its best label is an event, and with * before the further classes that are.
     """
     path, labels = record["path"], [(label["label"], label["score"]) for label in record["labels"]]
     if record["windows"] != 1:
@@ -323,7 +326,10 @@ def write_embeddings(path: Path, header: Record, records: Iterable[Record]) -> N
 
 
 def _npy_header(file: BinaryIO, count: int, width: int) -> None:
-    """Write NumPy's header of (count, width) float32; NumPy leaves room in it for larger counts, so its length is the same."""
+    """Write NumPy's header of (count, width) float32.
+
+    NumPy leaves room in it for larger counts, so its length is the same.
+    """
     np.lib.format.write_array_header_1_0(file, {"descr": "<f4", "fortran_order": False, "shape": (count, width)})
 
 

@@ -1,8 +1,8 @@
 """The journal beside an output: every result as it comes, so that a break loses nothing and --resume goes on.
 
-Its first line says how the results were made; each further line is one file's record with the file's size and time. Lines
-are written a group of files at a time, the group's last marked "end": what stands behind the last mark is dropped when a
-journal is taken up, and computed again in the same batches.
+Its first line says how the results were made; each further line is one file's record with the file's size and time.
+Lines are written a group of files at a time, the group's last marked "end": what stands behind the last mark is dropped
+when a journal is taken up, and computed again in the same batches.
 """
 
 import glob
@@ -10,7 +10,7 @@ import json
 import os
 from array import array
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from itertools import chain
 from pathlib import Path
 
@@ -71,9 +71,12 @@ class Journal:
         self._file = os.fdopen(number, "rb+")
         try:
             self._begin(header, resume)
-        except BaseException as error:
+        except OSError as error:
             self.__exit__()
-            raise disk_error(path, error) if isinstance(error, OSError) else error
+            raise disk_error(path, error) from error
+        except BaseException:
+            self.__exit__()
+            raise
 
     def __enter__(self) -> "Journal":
         return self
@@ -141,7 +144,10 @@ class Journal:
         return [i for i, place in enumerate(self._places) if place < 0]
 
     def append(self, records: Sequence[Record], places: Sequence[int], stamps: Sequence[tuple[int, int]]) -> None:
-        """Add the results of a group of sources, which stand at these places in the list and had these stamps when they were read."""
+        """Add the results of a group of sources.
+
+        They stand at these places in the list and had these stamps when they were read.
+        """
         stamped = [
             {**record, "size": size, "mtime_ns": mtime_ns, "end": i == places[-1]}
             for record, i, (size, mtime_ns) in zip(records, places, stamps, strict=True)
@@ -280,8 +286,8 @@ def _parsed(path: Path, line: bytes) -> Record:
 
 
 def _interleave(paths: Sequence[Path]) -> Iterator[Record]:
-    files = [open(path, "rb") for path in paths]
-    try:
+    with ExitStack() as stack:
+        files = [stack.enter_context(open(path, "rb")) for path in paths]
         for file in files:
             file.readline()
         while True:
@@ -290,6 +296,3 @@ def _interleave(paths: Sequence[Path]) -> Iterator[Record]:
                 if not line:
                     return
                 yield _parsed(path, line)
-    finally:
-        for file in files:
-            file.close()

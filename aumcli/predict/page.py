@@ -31,13 +31,15 @@ PLAYED = {
     ".flac": "audio/flac",
 }
 NOTE = (
-    f"Sounds of up to {FILE_MB} MB, {PAGE_MB} MB in all, are inside this page; longer ones are played from their files, "
-    "by a path relative to this page."
+    f"Sounds of up to {FILE_MB} MB, {PAGE_MB} MB in all, are inside this page; "
+    "longer ones are played from their files, by a path relative to this page."
 )
 
 
 def write_page(path: Path, header: dict, records: Iterable[dict], files: Mapping[str, str]) -> None:
-    """Write the page: a table of everything, and for each file a player, a picture with its events, and scores over time.
+    """Write the page.
+
+    It has a table of everything, and for each file a player, a picture with its events, and scores over time.
 
     Args:
         path: the page.
@@ -71,7 +73,10 @@ def _escaped(value: object) -> str:
 
 
 def _sound(file: Path, page: Path, room: int, own: bool) -> dict[str, str]:
-    """What a player plays: the sound itself where it is small, else its place; formats that no browser reads become WAV."""
+    """What a player plays: the sound itself where it is small, else its place.
+
+    Formats that no browser reads become WAV.
+    """
     kind, note = PLAYED.get(file.suffix.lower()), ""
     try:
         size = file.stat().st_size

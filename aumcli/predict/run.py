@@ -49,8 +49,10 @@ HEADER = (
 
 @dataclass(frozen=True)
 class Outputs:
-    """Where results go: a file or folder, a page, embeddings of clips or of windows, scores of windows; without a file or
-    folder, or where it is "-", they are printed."""
+    """Where results go: a file or folder, a page, embeddings of clips or of windows, scores of windows.
+
+    Without a file or folder, or where it is "-", they are printed.
+    """
 
     out: str | None = None
     format: Format | None = None
@@ -81,8 +83,10 @@ class Outputs:
 
     @property
     def anchor(self) -> Path | None:
-        """The output that the journal and the parts stand beside; None where nothing is written but to standard output, FIFOs and
-        devices."""
+        """The output that the journal and the parts stand beside.
+
+        None where nothing is written but to standard output, FIFOs and devices.
+        """
         paths = [None if self.is_printed else Path(self.out), self.html, self.embed, self.scores]
         return next((path for path in paths if path is not None and not is_stream(path)), None)
 
@@ -193,8 +197,8 @@ def run(
         say: is given a line about the work now and then.
 
     Returns:
-        The records of those that failed; none of a process of several, since torchrun stops all when one ends with an exit
-        code: `join` names them.
+        The records of those that failed; none of a process of several, since torchrun stops all when one ends with an
+        exit code: `join` names them.
 
     Raises:
         AumError: an output can't be written, or a journal is in the way.
@@ -254,7 +258,8 @@ def run(
             part = part_path(outputs.anchor, rank, processes)
             write_part(part, header, journal.records())
             say(
-                f"wrote {part}, {len(failed)} failed; when all {processes} parts are there: aum predict --join --out {outputs.anchor}"
+                f"wrote {part}, {len(failed)} failed; when all {processes} parts are there: "
+                f"aum predict --join --out {outputs.anchor}"
             )
             failed = []
         if not resume:
@@ -337,7 +342,10 @@ def _label(
     tally: Tally,
     store: WindowStore | None,
 ) -> None:
-    """Label what has no result yet; every result is in the journal, and in a folder of results, as soon as it is there."""
+    """Label what has no result yet.
+
+    Every result is in the journal, and in a folder of results, as soon as it is there.
+    """
     sources, todo, done = journal.sources, journal.missing(), 0
     bar = progress(None, "predicting", len(todo))
     try:
@@ -355,7 +363,8 @@ def _label(
         if outputs.anchor is None:
             raise
         raise AumError(
-            f"stopped; {len(sources) - len(journal.missing()):,} of {counted(len(sources), 'result')} are in {journal.path}",
+            f"stopped; {len(sources) - len(journal.missing()):,} of {counted(len(sources), 'result')} "
+            f"are in {journal.path}",
             fix="go on with the same command and --resume",
             exit_code=130,
         ) from None
@@ -395,8 +404,10 @@ def _cut_names(outputs: Outputs, sources: Sequence[Source]) -> list[str]:
 
 
 def _write_own(outputs: Outputs, source: Source, header: Record, record: Record) -> None:
-    """Write a sound's own file of results. Where the format has no place for a failure there is none: an empty one would
-    say that nothing was heard."""
+    """Write a sound's own file of results.
+
+    Where the format has no place for a failure there is none: an empty one would say that nothing was heard.
+    """
     if source.problem:  # no sound: it is named with the others that failed
         return
     path = _own_path(outputs, source)
@@ -440,8 +451,10 @@ def write_outputs(
     sources: Sequence[Source] = (),
     store: WindowStore | None = None,
 ) -> None:
-    """Write or print everything that was asked for but scores; `sources` tells where sounds are that have no path, `store`
-    has the embeddings of windows."""
+    """Write or print everything that was asked for but scores.
+
+    `sources` tells where sounds are that have no path, `store` has the embeddings of windows.
+    """
     if outputs.is_printed and not any(descriptor(path) == 1 for path in outputs.files):
         for text in formats.printed(outputs.kind, header, records()):
             emit(text)

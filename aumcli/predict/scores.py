@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -239,7 +240,7 @@ class ScoresFile:
             spans = list(zip(self._samples(starts_s).tolist(), self._samples(stops_s).tolist()))
             begins = np.flatnonzero(starts_s == 0.0).tolist()
             cuts = [*([] if begins[:1] == [0] else [0]), *begins, len(spans)]  # what comes first may go on with a clip
-            for first, stop in zip(cuts, cuts[1:]):
+            for first, stop in pairwise(cuts):
                 if starts_s[first] == 0.0:  # the first window of a clip
                     if clip is not None:
                         yield from post.predictions([clip])

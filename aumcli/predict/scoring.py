@@ -80,7 +80,10 @@ def _for_windows(classifier: Classifier, size: int) -> Classifier:
 
 
 def batch_windows(classifier: Classifier, config: PredictConfig) -> int:
-    """Windows in one go, for a model of their length: more of short ones, whose operations are over before Python starts the next."""
+    """Windows in one go, for a model of their length.
+
+    There are more of short ones, whose operations are over before Python starts the next.
+    """
     if config.whole:
         return 1
     return config.batch_size or (128 if classifier.config.model.n_patches < FEW_TOKENS else 64)
@@ -148,15 +151,18 @@ def clock(seconds: float) -> str:
 
 @functools.cache
 def _pool(threads: int, each: int) -> ThreadPoolExecutor:
-    """Threads that score, kept for the whole process since the kernels keep memory for each; torch uses `each` within one."""
+    """Threads that score, kept for the whole process since the kernels keep memory for each.
+
+    Torch uses `each` within one.
+    """
     return ThreadPoolExecutor(threads, "aum-score", torch.set_num_threads, (each,))
 
 
 class _Scorer:
     """Puts windows into batches, has them scored, and gives clips back in groups, all in order.
 
-    On a processor several full batches are scored at once, each by few threads, which keeps its cores busier than one batch
-    by all of them.
+    On a processor several full batches are scored at once, each by few threads, which keeps its cores busier than one
+    batch by all of them.
     """
 
     def __init__(
@@ -214,7 +220,10 @@ class _Scorer:
         self._group, self._windows = [], 0
 
     def _start(self) -> None:
-        """Have the waiting windows scored as one batch; one that isn't full here, by all threads, when it is its turn."""
+        """Have the waiting windows scored as one batch.
+
+        One that isn't full is scored here, by all threads, when it is its turn.
+        """
         waiting, self._waiting = self._waiting, []
         windows = [samples for _, (_, samples) in waiting]
         if self.pool is not None and len(waiting) == self.batch:
@@ -229,7 +238,10 @@ class _Scorer:
         return classifier.encode_windows(windows) if self.embed else (classifier.score_windows(windows), None)
 
     def _take(self, score: Callable, waiting: list[tuple[Clip, Window]]) -> None:
-        """Wait for a batch's scores and give them to its clips; a window too long for the memory is its clip's problem."""
+        """Wait for a batch's scores and give them to its clips.
+
+        A window too long for the memory is its clip's problem.
+        """
         self._batches -= 1
         try:
             scores, embeddings = score()

@@ -46,7 +46,7 @@ class WindowStore:
             AumError: the file can't be written.
         """
         try:
-            self._file = open(self.path, "ab+")
+            self._file = open(self.path, "ab+")  # noqa: SIM115  closed by `__exit__`
             self._file.truncate(windows * self.row.itemsize)
         except OSError as error:
             raise disk_error(self.path, error) from error

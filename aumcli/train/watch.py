@@ -90,10 +90,10 @@ class Watch:
             self._board.flush()
         if run.team.leads and time.monotonic() >= self._next_plot:
             started = time.monotonic()
-            if self._next_plot:  # not after the first epoch: a point is no curve, and matplotlib takes a second to load
-                if drawn(plot_curves, run.history, run.out / "curves.png", run.out.name, run.metric):
-                    self._next_plot = math.inf  # at the end it is tried again, and said
-                    return
+            # not after the first epoch: a point is no curve, and matplotlib takes a second to load
+            if self._next_plot and drawn(plot_curves, run.history, run.out / "curves.png", run.out.name, run.metric):
+                self._next_plot = math.inf  # at the end it is tried again, and said
+                return
             self._next_plot = time.monotonic() + max(1.0, time.monotonic() - started) / PLOT_SHARE
 
 

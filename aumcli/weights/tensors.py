@@ -115,7 +115,8 @@ def safetensors_shapes(path: Path) -> dict[str, tuple[int, ...]]:
         if length > min(MOST_HEADER_BYTES, path.stat().st_size):
             raise SafetensorError(f"its header would have {length:,} bytes")
         with utf8_path(path) as plain, safe_open(plain, "pt") as content:
-            return {name: tuple(content.get_slice(name).get_shape()) for name in content.keys()}
+            names = content.keys()  # it is no dict, and can't be iterated over itself
+            return {name: tuple(content.get_slice(name).get_shape()) for name in names}
     except FileNotFoundError as error:
         raise AumError(
             f"can't read {path}: it does not exist",

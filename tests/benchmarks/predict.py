@@ -173,7 +173,8 @@ def clips(folder: Path, count: int, seconds: float) -> None:
     if not sounds.exists() or len(os.listdir(sounds)) != count:
         write_clips(sounds, count, seconds)
     aum_predict(sounds, "--out", folder / "once.jsonl")  # warms the disk's cache too
-    windows = sum(json.loads(line)["windows"] for line in open(folder / "once.jsonl", encoding="utf-8"))
+    with open(folder / "once.jsonl", encoding="utf-8") as results:
+        windows = sum(json.loads(line)["windows"] for line in results)
     shares = []
     for _ in range(3):
         alone, at_once = (rate * count / windows for rate in model_alone(windows))

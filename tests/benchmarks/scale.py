@@ -42,7 +42,7 @@ def generate(root: Path, rows: int, clips: int) -> None:
     for table in ("balanced_train", "eval"):
         (root / f"{table}_segments.csv").write_text(comments)
     sounds = []
-    for seed in range(SOUNDS):
+    for _ in range(SOUNDS):
         soundfile.write(root / "sound.flac", 0.1 * rng.standard_normal(RATE_HZ), RATE_HZ)
         sounds.append((root / "sound.flac").read_bytes())
     (root / "sound.flac").unlink()

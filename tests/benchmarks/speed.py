@@ -180,7 +180,9 @@ def kernels(arguments: argparse.Namespace) -> None:
     def products() -> None:
         mixer.in_proj(tokens), mixer.x_proj(scan[0]), F.linear(dt, mixer.dt_proj.weight), mixer.out_proj(scan[0])
 
-    forward = lambda: bidirectional_scan(*scan)
+    def forward() -> torch.Tensor:
+        return bidirectional_scan(*scan)
+
     show("Fo-Bi scan | the block's matrix products", compare(forward, products))
     show(
         "Fo-Bi scan | its backward",
@@ -257,7 +259,10 @@ def floors(arguments: argparse.Namespace) -> None:
             "backward",
         ),
     ):
-        whole = lambda: kernel(scan, grad)
+
+        def whole() -> object:
+            return kernel(scan, grad)
+
         show(
             f"recurrences from the first-level cache, {what} | the kernel",
             compare(lambda: recurrences(ctypes.c_int64(times)), whole),
@@ -300,7 +305,10 @@ def others(arguments: argparse.Namespace) -> None:
     )
     ours, theirs = Mixer(AudioMambaConfig(size="base", direction=Direction.FO_FO)), hugging_face_mixer(768)
     tokens = torch.randn(1, BASE_TOKENS, 768)
-    run = lambda network: network(tokens).sum().backward()
+
+    def run(network: nn.Module) -> None:
+        network(tokens).sum().backward()
+
     show(
         "Fo-Fo mixer and gradients | transformers' Mamba, sequential",
         compare(lambda: run(ours), lambda: run(theirs), 5),

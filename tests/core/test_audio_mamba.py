@@ -148,7 +148,10 @@ def fresh(request) -> AudioMamba:
 
 def _published_values(name: str, config: AudioMambaConfig):
     """What a parameter starts from (semantics 22 to 25): a distribution, or the values themselves."""
-    uniform = lambda bound: scipy.stats.uniform(-bound, 2 * bound)
+
+    def uniform(bound: float):
+        return scipy.stats.uniform(-bound, 2 * bound)
+
     kind = name.split(".", 2)[2] if name.startswith("layers.") else name
     if kind in ("cls_token", "pos_embed.pos_embed", "head.weight"):
         return scipy.stats.norm(0, 0.02)

@@ -223,7 +223,7 @@ def test_a_batch_is_five_times_as_fast_as_kaldi(record_property):
     with torch.no_grad():
         # Interleaved, so that both meet the same neighbours; medians, so that a few stalls don't count; one try,
         # because the best of several would count the stalls of the slower side. The first repeat is a warm-up.
-        for repeat in range(10):
+        for _ in range(10):
             theirs.append(_seconds(lambda: [_kaldi(clip[None]) for clip in clips]))
             ours.append(_seconds(lambda: frontend(clips)))
     theirs_s, ours_s = statistics.median(theirs[1:]), statistics.median(ours[1:])

@@ -49,7 +49,7 @@ def _check_gradients(y, inputs: dict, recorded: dict, prefix: str, tolerance: fl
 
 
 def test_each_direction(case, recorded):
-    (backend, dtype), (name, arrays) = case, recorded
+    (backend, dtype), (_, arrays) = case, recorded
     tolerance = 1e-6 if dtype == torch.float64 else 1e-5
     inputs = _inputs(arrays, dtype)
     A_b = inputs.pop("A_b")

@@ -334,7 +334,9 @@ def test_a_gpu_gets_triton_and_float64_tensor_operations():
 @pytest.fixture
 def packages(monkeypatch):
     """Stand-ins for mamba-ssm and causal-conv1d: the plain loops, called the way those packages are, (b, e, l)."""
-    turn = lambda x: None if x is None else x.transpose(1, 2)
+
+    def turn(x):
+        return None if x is None else x.transpose(1, 2)
 
     def scan(u, delta, A, B, C, D=None, z=None, delta_bias=None, delta_softplus=False):
         assert all(x is None or x.is_contiguous() for x in (u, delta, B, C, z))
@@ -360,12 +362,15 @@ def packages(monkeypatch):
 def test_the_adapter_turns_and_flips_for_mamba_ssm(packages, draw_scan, gradients, error, reverse):
     tensors = draw_scan(2, 9, 6, 3)
     A_b = tensors.pop("A_b")
-    run = lambda module: gradients(
-        lambda **x: module.selective_scan(**x, delta_softplus=True, reverse=reverse), tensors
-    )
-    both = lambda module: gradients(
-        lambda **x: module.bidirectional_scan(**x, published_gate_gradient=reverse), tensors | {"A_b": A_b}
-    )
+
+    def run(module):
+        return gradients(lambda **x: module.selective_scan(**x, delta_softplus=True, reverse=reverse), tensors)
+
+    def both(module):
+        return gradients(
+            lambda **x: module.bidirectional_scan(**x, published_gate_gradient=reverse), tensors | {"A_b": A_b}
+        )
+
     for one in (run, both):
         (y, grads), (truth, true_grads) = one(mamba_ssm), one(reference)
         assert error(y[0], truth[0]) < 1e-6 and all(error(grads[k], true_grads[k]) < 1e-6 for k in true_grads)

@@ -324,9 +324,14 @@ def test_add_rms_norm_with_one_output_unused(backend, gradients, error, used, re
     tensors = _norm(2, 17, 24, residual)
     if used == 1:  # the weight has no share in the stream
         weight = tensors.pop("weight")
-        run = lambda backend, **x: add_rms_norm(**x, weight=weight.to(x["x"].dtype), eps=1e-5, backend=backend)[1]
+
+        def run(backend, **x):
+            return add_rms_norm(**x, weight=weight.to(x["x"].dtype), eps=1e-5, backend=backend)[1]
     else:
-        run = lambda backend, **x: add_rms_norm(**x, eps=1e-5, backend=backend)[0]
+
+        def run(backend, **x):
+            return add_rms_norm(**x, eps=1e-5, backend=backend)[0]
+
     _, truth = gradients(
         lambda **x: run("reference", **x), {k: x if x is None else x.double() for k, x in tensors.items()}
     )

@@ -192,12 +192,15 @@ def test_a_gpu_convolves_and_normalises_like_the_reference(gradients, error):
     generator = torch.Generator().manual_seed(0)
     x, weight, bias = (torch.randn(*shape, generator=generator) for shape in ((2, 65, 100), (100, 4), (100,)))
     residual, scale = torch.randn(2, 65, 100, generator=generator), torch.randn(100, generator=generator)
+
+    def move(x, dtype):
+        return None if x is None else x.to("cuda", dtype)
+
     for function, tensors in (
         (causal_conv1d, dict(x=x, weight=weight, bias=bias)),
         (functools.partial(causal_conv1d, reverse=True), dict(x=x, weight=weight, bias=None)),
         (functools.partial(add_rms_norm, eps=1e-5), dict(x=x, residual=residual, weight=scale)),
     ):
-        move = lambda x, dtype: None if x is None else x.to("cuda", dtype)
         outputs, grads = gradients(
             lambda **x: function(**x, backend="reference"), {k: move(x, torch.float64) for k, x in tensors.items()}
         )

@@ -4,6 +4,7 @@ import io
 import shutil
 import struct
 import subprocess
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -423,7 +424,7 @@ def test_opus_that_promises_a_few_samples_too_many(file):
 def test_flac_frame_missing(file, first):
     data = encoded("flac", 10.0)
     frames = [at for at in range(len(data)) if data[at : at + 2] == b"\xff\xf8" and data[at + 4] in (5, 6)]
-    start, stop = next((a, b) for a, b in zip(frames, frames[1:]) if data[a + 4] == 5 and data[b + 4] == 6)
+    start, stop = next((a, b) for a, b in pairwise(frames) if data[a + 4] == 5 and data[b + 4] == 6)
     lacking = data[:start] + data[stop:]
     refused(file("flac", lacking if first else saying("flac", lacking, 0)), "missing")
 

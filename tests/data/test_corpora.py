@@ -128,7 +128,7 @@ def test_voxceleb(tmp_path):
         (1, "id10003/na8-QEFmj44/00003.wav"),
     ]
     write(tmp_path / "vox" / "iden_split.txt", "".join(f"{split} {name}\n" for split, name in rows))
-    for number, (split, name) in enumerate(rows[:5]):
+    for number, (_, name) in enumerate(rows[:5]):
         sound(tmp_path / "vox" / ("dev/wav" if number % 2 else "wav") / name, 300.0, seed=number, rate_hz=16000)
     report, clips = prepared("voxceleb1", tmp_path / "out", source=tmp_path / "vox")
     assert splits(report) == {"train": 2, "val": 1, "test": 2} and list(report.classes) == [

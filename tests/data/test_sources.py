@@ -67,7 +67,7 @@ def test_synth_writes_what_it_lists(tmp_path, monkeypatch):
     index = synth.index(Request("synth", tmp_path))  # again, over the old ones
     assert {clip.path: clip.path.read_bytes() for clip in index.clips} == before
     other = synth.index(Request("synth", tmp_path, seed=1))
-    assert not set(clip.path.read_bytes() for clip in other.clips) & set(before.values())
+    assert not {clip.path.read_bytes() for clip in other.clips} & set(before.values())
 
 
 def test_synth_leaves_foreign_files_alone(tmp_path, monkeypatch):

@@ -187,8 +187,8 @@ def test_a_share_of_long_recordings_is_made_of_whole_recordings_in_all_shards(tm
     as_files = training_splits(manifest, config)
     (tmp_path / "sounds").rename(tmp_path / "away")
     as_streams = streams(made, "data.val_share=0.1")
-    for files, stream in zip(as_files, as_streams, strict=True):
-        assert sorted(clip.path for clip in files) == sorted(clip.path for clip in stream.clips)
+    for files, streamed in zip(as_files, as_streams, strict=True):
+        assert sorted(clip.path for clip in files) == sorted(clip.path for clip in streamed.clips)
     train_stream, val = as_streams
     assert len(val) == 12 and len(train_stream) == 108 and len({clip.group for clip in val.clips}) == 1
     (loaded,) = val.load(items([list(range(len(val)))]), 1)

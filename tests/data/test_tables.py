@@ -53,9 +53,11 @@ def test_layouts(tmp_path, text, delimiter, skip, encoding, newline):
 def test_what_is_no_table(tmp_path, content, words):
     path = tmp_path / "t.csv"
     path.write_bytes(content)
-    with pytest.raises(AumError, match=words):
-        with csv_reader(path, None, dialect=sniff(path, known_columns)) as (reader, _):
-            list(reader)
+    with (
+        pytest.raises(AumError, match=words),
+        csv_reader(path, None, dialect=sniff(path, known_columns)) as (reader, _),
+    ):
+        list(reader)
 
 
 def test_a_missing_table(tmp_path):

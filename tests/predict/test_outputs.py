@@ -73,6 +73,11 @@ def shown(raw: bytes) -> str:
     return raw.decode("utf-8", "backslashreplace")
 
 
+def csv_paths(path: str) -> set[str]:
+    with open(path, newline="", encoding="utf-8") as file:
+        return {row["path"] for row in csv.DictReader(file)}
+
+
 # links, FIFOs, devices
 
 
@@ -230,7 +235,7 @@ def test_hundreds_of_random_names(predict):
         assert result.code == 0 and "400 clips" in result.err
     expected = {f"fuzz/{shown(name)}" for name in raw}
     assert {clip["path"] for clip in json.loads(Path("r.json").read_bytes())["clips"]} == expected
-    assert {row["path"] for row in csv.DictReader(open("r.csv", newline="", encoding="utf-8"))} == expected
+    assert csv_paths("r.csv") == expected
     assert {json.loads(line)["path"] for line in Path("r.jsonl").read_bytes().split(b"\n")[:-1]} == expected
     assert len([*Path("r").iterdir()]) == 400
     lines = predict("fuzz", "--format", "raven", "--threshold", 0.2).out.split("\n")
@@ -266,7 +271,7 @@ def test_parts_of_an_output_of_a_long_name(predict, monkeypatch):
         monkeypatch.setenv("RANK", rank)
         assert predict("rec", "--out", out).code == 0
     assert predict("--join", "--out", out).code == 0
-    assert len({row["path"] for row in csv.DictReader(open(out, newline=""))}) == 3 and len(list(Path().iterdir())) == 2
+    assert len(csv_paths(out)) == 3 and len(list(Path().iterdir())) == 2
 
 
 def test_a_name_that_is_too_long_is_said_before_the_work(predict):
@@ -318,10 +323,7 @@ def test_two_calls_for_one_output(predict, monkeypatch):
             and "another call is writing r.csv.journal" in result.stderr
             and "wait" in result.stderr
         )
-    assert (
-        len({row["path"] for row in csv.DictReader(open("r.csv", newline=""))}) == 3
-        and not Path("r.csv.journal").exists()
-    )
+    assert len(csv_paths("r.csv")) == 3 and not Path("r.csv.journal").exists()
 
 
 # what can't be gone on with

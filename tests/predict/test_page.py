@@ -3,6 +3,7 @@
 import json
 import re
 import shutil
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -29,7 +30,10 @@ FLAGS = [
 
 @pytest.fixture
 def folder(tmp_path, monkeypatch):
-    """Sounds of every kind: one whose name is markup, one too large for the page, one that no browser plays, a bad one."""
+    """Sounds of every kind.
+
+    One has a name that is markup, one is too large for the page, one is played by no browser, and one is bad.
+    """
     monkeypatch.chdir(tmp_path)
     sound(Path("in") / EVIL, 300.0)
     sound(Path("in/long.wav"), 2000.0, seconds=4, seed=3)
@@ -185,7 +189,10 @@ def test_it_sorts_filters_and_plays_in_a_browser(page, browser):
     assert place == pytest.approx(2, abs=0.1)
     assert browser.execute_script("return [...document.querySelectorAll('.event')].length") > 1
 
-    large = "[...document.querySelectorAll('article')].find(each => each.innerText.includes('large')).querySelector('audio')"
+    large = (
+        "[...document.querySelectorAll('article')]"
+        ".find(each => each.innerText.includes('large')).querySelector('audio')"
+    )
     assert wait(browser, f"{large}.duration") == pytest.approx(24, abs=0.1)  # played from beside the page
     assert [entry for entry in browser.get_log("browser") if entry["level"] == "SEVERE"] == []
     asked = [json.loads(entry["message"])["message"] for entry in browser.get_log("performance")]
@@ -269,7 +276,8 @@ def measured(browser):
         const width = name => frame(card.querySelector(name)).width, left = frame(card.querySelector('.wide')).left;
         const boxes = [...card.querySelectorAll('.event')].map(box => frame(box).left - left);
         return {{wide: width('.wide'), image: width('img'), wave: width('.wave'), curves: width('.curves'), boxes,
-                 ticks: [...card.querySelectorAll('.axis span')].map(each => [each.innerText, parseFloat(each.style.left)])}}""")
+                 ticks: [...card.querySelectorAll('.axis span')].map(
+                     each => [each.innerText, parseFloat(each.style.left)])}}""")
 
 
 def test_curves_of_all_classes_with_events(many_events):
@@ -298,8 +306,8 @@ def test_time_is_zoomed_with_all_in_step(many_events, browser):
         assert [left for _, left in found["ticks"]] == pytest.approx(
             [100 * time / duration for time in times], abs=1e-3
         )
-        (step,) = {round(after - before, 3) for before, after in zip(times, times[1:])}
-        assert step in (0.1, 0.2, 0.5, 1, 2, 5, 10, 15, 30, 60) and 64 <= step / duration * found["wide"]
+        (step,) = {round(after - before, 3) for before, after in pairwise(times)}
+        assert step in (0.1, 0.2, 0.5, 1, 2, 5, 10, 15, 30, 60) and step / duration * found["wide"] >= 64
         return found["wide"], step
 
     first, first_step = in_step()
@@ -406,9 +414,7 @@ def test_labels_are_whole_or_have_a_tooltip_and_colours_stay(many_events, browse
         "return [...document.querySelectorAll('.label')].map(each => "
         "[each.innerText, each.title, each.scrollWidth <= each.clientWidth])"
     )
-    assert found and all(
-        title.startswith(f"{label} 0.") or title.startswith(f"{label} 1.") for label, title, _ in found
-    )
+    assert found and all(title.startswith((f"{label} 0.", f"{label} 1.")) for label, title, _ in found)
     assert all(whole for *_, whole in found)
 
     label, place = browser.execute_script(f"""

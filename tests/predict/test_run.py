@@ -519,7 +519,7 @@ def test_threads_that_decode(monkeypatch, cores, threads):
 def test_no_output_is_written_over_another(clips, aum, tmp_path, monkeypatch, options):
     monkeypatch.chdir(tmp_path)
     refused = aum("predict", clips, *options)
-    assert refused.code == 2 and "written twice" in refused.err and not [path for path in tmp_path.glob("k.*")]
+    assert refused.code == 2 and "written twice" in refused.err and not list(tmp_path.glob("k.*"))
 
 
 def test_no_output_is_written_over_a_sound(clips, aum):

@@ -218,8 +218,5 @@ def _log_mel(
     else:
         frames = frames[..., 1:]
     spectrum = torch.fft.rfft(frames * window, options.fft_points)[..., : len(filters)]  # (b, t, bins)
-    if options.magnitude:
-        energies = spectrum.abs()
-    else:
-        energies = spectrum.real.square().addcmul_(spectrum.imag, spectrum.imag)
+    energies = spectrum.abs() if options.magnitude else spectrum.real.square().addcmul_(spectrum.imag, spectrum.imag)
     return (energies @ filters).clamp_(min=options.floor).add_(options.offset).log_()

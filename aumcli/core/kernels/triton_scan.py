@@ -636,8 +636,13 @@ def scan_backward(grad, u, delta, A, A_b, B, C, D, z, bias, softplus, reverse, p
     """The operator `scan_backward`."""
     b, l, e = u.shape
     n, ways = A.shape[1], 1 if A_b is None else 2
-    turned = lambda x: x.transpose(1, 2).contiguous()  # (b, l, n) to (b, n, l), and back
-    new = lambda *shape, dtype=torch.float32: torch.empty(shape, dtype=dtype, device=u.device)
+
+    def turned(x: Tensor) -> Tensor:
+        return x.transpose(1, 2).contiguous()  # (b, l, n) to (b, n, l), and back
+
+    def new(*shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
+        return torch.empty(shape, dtype=dtype, device=u.device)
+
     du, out, ddelta = new(b, l, e, dtype=u.dtype), new(b, l, e, dtype=u.dtype), new(b, l, e)
     dz = new(0) if z is None else new(b, l, e, dtype=z.dtype)
     chunks, strips = triton.cdiv(l, TILE), triton.cdiv(e, TILE_WIDTH)

@@ -170,7 +170,7 @@ def _split_folders(root: Path) -> dict[str, Path]:
         return {}
     if others:
         raise AumError(
-            f"{root} has split folders ({listed(path.name for path in sum(splits.values(), []))}) beside "
+            f"{root} has split folders ({listed(path.name for same in splits.values() for path in same)}) beside "
             f"others ({listed(path.name for path in others)})",
             fix="move the others away",
         )
