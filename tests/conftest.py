@@ -5,6 +5,8 @@ from pathlib import Path
 
 import pytest
 
+import aumcli  # noqa: F401  before torch: its threads sleep soon while others compute
+
 if os.environ.get("TRITON_INTERPRET") == "1":
     import interpreter  # noqa: F401  before aumcli.core.kernels looks whether Triton interprets
 

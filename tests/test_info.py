@@ -33,7 +33,7 @@ def in_an_empty_folder(tmp_path, monkeypatch):
 @pytest.fixture
 def run(trained) -> Path:
     """A copy of a run that a test may change, in runs/."""
-    shutil.copytree(trained, "runs/tones")
+    shutil.copytree(trained, "runs/tones", ignore=shutil.ignore_patterns("eval-*"))  # other tests evaluate it
     return Path("runs/tones")
 
 
