@@ -113,7 +113,7 @@ def prepare(
 
 def _prepare(request: Request, strict: bool, workers: int, shards: bool, doubts: list[str]) -> PrepareReport:
     """Prepare in a folder that nobody else writes to."""
-    earlier = _earlier(request.out)
+    earlier = _earlier(request.out) if request.corpus in OWN_NAMES else _Earlier({}, {})  # others draw no splits anew
     index = sources.load(request.corpus).index(
         replace(request, earlier=earlier.splits if earlier.drawn_like(request) else {})
     )
@@ -157,7 +157,7 @@ def _earlier(out: Path) -> _Earlier:
                 for path, split, is_whole in zip(columns["path"], columns["split"], whole)
                 if is_whole
             },
-            report,
+            report if isinstance(report, dict) else {},
         )
     except (AumError, OSError, ValueError):
         return _Earlier({}, {})

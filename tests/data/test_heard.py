@@ -122,8 +122,9 @@ def splits_of_fresh(tmp_path, **how) -> dict[str, str]:
     return splits(tmp_path / "fresh")
 
 
-def test_an_earlier_manifest_that_is_damaged_changes_nothing(tmp_path):
+@pytest.mark.parametrize("text", ["{", "[]"])
+def test_an_earlier_manifest_that_is_damaged_changes_nothing(tmp_path, text):
     prepare("folder", tmp_path / "data", source=sounds(tmp_path / "x", 10))
-    (tmp_path / "data" / "report.json").write_text("{")
+    (tmp_path / "data" / "report.json").write_text(text)
     prepare("folder", tmp_path / "data", source=tmp_path / "x")
     assert splits(tmp_path / "data") == splits_of_fresh(tmp_path)
