@@ -26,12 +26,15 @@ def spin_shortly() -> None:
 
 
 @contextmanager
-def one_thread(small: bool = True) -> Iterator[None]:
-    """Have torch compute in one thread where the work is small: to share it out would take as long as to do it."""
+def compute_threads(count: int | None) -> Iterator[None]:
+    """Have torch compute in so many threads, and in as many as before afterwards; None changes nothing.
+
+    Small work is best done in one: to share it out would take as long as to do it.
+    """
     import torch
 
     before = torch.get_num_threads()
-    torch.set_num_threads(1 if small else before)
+    torch.set_num_threads(count or before)
     try:
         yield
     finally:

@@ -10,7 +10,7 @@ import torch
 from tiny import run_aum  # noqa: F401  the fixtures need it
 
 from aumcli import cli
-from aumcli.threads import SPINS, one_thread
+from aumcli.threads import SPINS, compute_threads
 
 pytest_plugins = ["aum_fixtures"]
 
@@ -37,11 +37,11 @@ def test_small_work_is_done_in_one_thread():
     before = torch.get_num_threads()
     try:
         torch.set_num_threads(2)
-        with one_thread():
+        with compute_threads(1):
             assert torch.get_num_threads() == 1
-        with one_thread(False):
+        with compute_threads(None):
             assert torch.get_num_threads() == 2
-        with pytest.raises(ZeroDivisionError), one_thread():
+        with pytest.raises(ZeroDivisionError), compute_threads(1):
             raise ZeroDivisionError
         assert torch.get_num_threads() == 2
     finally:

@@ -4,8 +4,6 @@ import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-import torch
-
 from aumcli import paper
 from aumcli.ablate.cells import Ablation, Cell, Table
 from aumcli.ablate.grid import (
@@ -28,6 +26,8 @@ from aumcli.data.stream import index_of_shards
 from aumcli.errors import AumError
 from aumcli.evaluate import read_scores
 from aumcli.files import read_json
+from aumcli.names import counted
+from aumcli.threads import compute_threads
 from aumcli.train.rehearsal import duration, rehearse
 from aumcli.weights import read_config
 
@@ -179,9 +179,7 @@ def dry_run(studies: Sequence[Study], device: str = "cpu", jobs: int | None = No
     plans = [plan for study in studies for plan in study.runs]
     _check(plans)
     jobs, left_s, done = jobs or jobs_for(device, threads, len(plans)), [], 0
-    before = torch.get_num_threads()
-    torch.set_num_threads(threads)
-    try:
+    with compute_threads(threads):
         for study in studies:
             for variant in study.plans:
                 waiting = [plan for plan in variant if not is_done(plan)]
@@ -193,12 +191,10 @@ def dry_run(studies: Sequence[Study], device: str = "cpu", jobs: int | None = No
                 run_s = rehearse(waiting[0].recipe, None, waiting[0].data, device).whole_s
                 left_s += [run_s] * len(waiting)
                 yield f"{name}: {len(waiting)} of {len(variant)} seeds to do, {duration(run_s)} each"
-    finally:
-        torch.set_num_threads(before)
     at_once = max(1, min(jobs, len(left_s)))
     yield (
         f"{len(plans)} runs, {done} done, {len(left_s)} to do, "
-        f"{at_once} at a time with {threads} thread{'s' * (threads > 1)} each: "
+        f"{at_once} at a time with {counted(threads, 'thread')} each: "
         f"about {duration(sum(left_s) / at_once)}, tests and what they cost each other aside"
     )
 

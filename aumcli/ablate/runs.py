@@ -11,6 +11,7 @@ from aumcli.evaluate import SCORES, evaluate
 from aumcli.files import read_json, write_text
 from aumcli.names import counted
 from aumcli.recipe import MEASURED, dump_recipe, load_recipe
+from aumcli.threads import compute_threads
 from aumcli.train import train
 from aumcli.worker import Worker
 
@@ -77,11 +78,7 @@ def _at_once(plans: Sequence[Plan], device: str, jobs: int, threads: int, say) -
 
 
 def _one_by_one(plans: Sequence[Plan], device: str, threads: int, say) -> Iterator[tuple[Plan, str]]:
-    import torch
-
-    before = torch.get_num_threads()
-    torch.set_num_threads(threads)
-    try:
+    with compute_threads(threads):
         for plan in plans:
             try:
                 finish(plan, device, say)
@@ -91,8 +88,6 @@ def _one_by_one(plans: Sequence[Plan], device: str, threads: int, say) -> Iterat
                 yield plan, error.problem
             else:
                 yield plan, ""
-    finally:
-        torch.set_num_threads(before)
 
 
 def _work(plan: Plan, device: str, threads: int) -> Iterator[str]:

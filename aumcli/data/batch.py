@@ -15,7 +15,7 @@ from aumcli.core.frontend import LogMel
 from aumcli.data.augment import ClipRandom, augment_waveforms, equalise_features, mixup_waveforms, warp_features
 from aumcli.data.dataset import padded, stream_seed
 from aumcli.data.masking import disturb_features, mask_features, warp_time
-from aumcli.threads import one_thread
+from aumcli.threads import compute_threads
 
 FEW_SAMPLES = 500_000  # a batch of fewer is turned into features by one thread
 EPOCH_PURPOSE, PARTNER_ROWS = 4, 2  # of a seed; a batch has a row for each clip and one for what it is mixed with
@@ -119,7 +119,8 @@ def make_batch(
     config, device = frontend.config, frontend.window.device
     rows, size = [*range(len(waveforms))] if rows is None else [*rows], size or len(waveforms)
     clips = waveforms + (partners.waveforms if partners else [])
-    with torch.no_grad(), one_thread(len(clips) * config.clip_samples < FEW_SAMPLES):
+    few = len(clips) * config.clip_samples < FEW_SAMPLES
+    with torch.no_grad(), compute_threads(1 if few else None):
         all_rows = rows + [size + rows[i] for i in partners.of] if partners else rows
         batch = padded(clips, crop_samples(frontend, augment)).to(device)
         lengths, targets = torch.tensor([len(clip) for clip in clips], device=device), targets.to(device)

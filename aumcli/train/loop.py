@@ -22,7 +22,7 @@ from aumcli.files import write_text
 from aumcli.metrics import Metrics, best_thresholds, evaluate_scores
 from aumcli.names import counted
 from aumcli.recipe import Recipe, dump_recipe
-from aumcli.threads import one_thread
+from aumcli.threads import compute_threads
 from aumcli.train.diagnosis import ELSEWHERE, diagnose
 from aumcli.train.identity import free_folder
 from aumcli.train.optim import learning_rate, move_average, set_learning_rate
@@ -259,7 +259,7 @@ def take_step(
         run.epoch.loss += loss * len(batch)
         run.epoch.seen += int(seen)
     if seen:
-        with one_thread(run.small):
+        with compute_threads(1 if run.small else None):
             _update(run, number, batch, loss, suspect, say)
     run.epoch.step += 1
 
