@@ -696,19 +696,19 @@ def info(
 
 def _dry_run(recipe, out: Path, data, device: str, threads: int | None) -> None:
     """Print what a training would do; where its data is prepared, also what it would meet and how long it takes."""
-    from aumcli.data.splits import corpus_folder
     from aumcli.plan import dry_run
 
-    def rows(some) -> None:
-        for what, value in some:
+    def show(rows) -> None:
+        for what, value in rows:
             echo(f"{what:<10}  {value}")
 
-    rows(dry_run(recipe, data))
-    if (corpus_folder(recipe, data) / "manifest.csv").exists():
+    rows, fitted = dry_run(recipe, data)
+    show(rows)
+    if fitted is not None:
         from aumcli.train.rehearsal import rehearse
 
         _use_threads(threads)
-        rows(rehearse(recipe, out, data, device).rows())
+        show(rehearse(fitted, out, data, device).rows())
 
 
 def _refuse_with(option: str, others: dict[str, object]) -> None:

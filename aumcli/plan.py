@@ -117,7 +117,7 @@ def _changes(augment: AugmentConfig) -> str:
     )
 
 
-def dry_run(recipe: Recipe, data: Path | str | None = None) -> list[tuple[str, str]]:
+def dry_run(recipe: Recipe, data: Path | str | None = None) -> tuple[list[tuple[str, str]], Recipe | None]:
     """Say what a training would do and need, and write nothing.
 
     Args:
@@ -125,7 +125,7 @@ def dry_run(recipe: Recipe, data: Path | str | None = None) -> list[tuple[str, s
         data: a prepared folder; None: data/<the recipe's corpus>. It may be missing if the recipe names a corpus.
 
     Returns:
-        (what, value) rows.
+        (what, value) rows; and the recipe as it was fitted to the data, None where that is missing.
 
     Raises:
         AumError: the data is unusable.
@@ -170,7 +170,7 @@ def dry_run(recipe: Recipe, data: Path | str | None = None) -> list[tuple[str, s
         *settings_rows(recipe, clips, reported, measured if manifest else (), lost, kept is not None),
         ("memory", _memory(recipe, FLOAT * parameters)),
         ("disk", f"{audio}; the run {_size((2 + 3 + bool(recipe.train.ema)) * FLOAT * parameters)}"),
-    ]  # best, last, state.pt
+    ], recipe if manifest else None  # on the disk: best, last, state.pt
 
 
 def _unfitted(recipe: Recipe) -> str:

@@ -68,7 +68,7 @@ def test_a_dry_run_says_what_the_training_will_say_and_writes_nothing(aum, corpu
 
 def test_a_corpus_that_is_not_prepared(aum, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    rows = dict(dry_run(load_recipe("vggsound")))
+    rows = dict(dry_run(load_recipe("vggsound"))[0])
     assert "aum prepare vggsound" in rows["data"] and "183,730" in rows["data"]
     clips = 183730 - round(0.02 * 183730)
     assert f"{-(-clips // 12):,} steps each" in rows["length"] and "56.15 GiB" in rows["disk"]
@@ -133,7 +133,7 @@ def test_the_start_is_the_checkpoints(corpus, tmp_path):
     ],
 )
 def test_what_is_wrong_with_the_reported_split_is_said_before_training(corpus, settings, said):
-    row = dict(dry_run(tiny(*(f"data.{key}={value}" for key, value in settings.items())), corpus))["reported"]
+    row = dict(dry_run(tiny(*(f"data.{key}={value}" for key, value in settings.items())), corpus)[0])["reported"]
     assert row.startswith(said) and ("flatter" in row) == ("WHICH" in said)
     assert ("--set data.test=NAME" in row) == (settings != {"test": "val", "val_share": 0.2})
     assert ("--set data.val_share=0.1" in row) == ("CHOOSE" in said)
@@ -161,8 +161,8 @@ def test_shards_report_on_the_splits_that_they_have(tmp_path):
     prepare("folder", tmp_path / "data", source=sounds(tmp_path / "sounds", 10), split="60/20/20", shards=True)
     (tmp_path / "sounds").rename(tmp_path / "away")
     pinned = ("data.fit=[]", "frontend.sample_rate_hz=8000", "frontend.frames=48")
-    assert dict(dry_run(tiny(*pinned), tmp_path / "data"))["reported"] == "the split test, 6 clips"
-    assert "lack the split dev" in dict(dry_run(tiny(*pinned, "data.test=dev"), tmp_path / "data"))["reported"]
+    assert dict(dry_run(tiny(*pinned), tmp_path / "data")[0])["reported"] == "the split test, 6 clips"
+    assert "lack the split dev" in dict(dry_run(tiny(*pinned, "data.test=dev"), tmp_path / "data")[0])["reported"]
 
 
 def test_what_is_measured_and_what_is_not_heard_is_said(aum, corpus, tmp_path, monkeypatch):

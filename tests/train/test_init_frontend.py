@@ -39,7 +39,7 @@ def test_what_would_be_measured_is_the_checkpoints(trained, faster_corpus, tmp_p
     assert read_config(run / "best").frontend == frontend_of(trained) == frontend_of(trained / "best")
     assert f"as {trained} was trained with: sample rate, clip length, normalisation" in input_row(said)
     assert not any("instead of" in text or "resized" in text for text in said)
-    rows = dict(dry_run(tiny(f"train.init={trained}"), faster_corpus))
+    rows = dict(dry_run(tiny(f"train.init={trained}"), faster_corpus)[0])
     assert f"input       {rows['input']}" == input_row(said)
 
 

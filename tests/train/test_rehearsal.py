@@ -62,3 +62,12 @@ def test_so_are_packages_and_the_folder(corpus, trained, tmp_path, monkeypatch):
 )
 def test_durations(seconds, words):
     assert rehearsal.duration(seconds) == words
+
+
+def test_the_clips_are_measured_once(corpus, aum, monkeypatch):
+    from aumcli.data import fit
+
+    measured, measure = [], fit.measure_normalisation
+    monkeypatch.setattr(fit, "measure_normalisation", lambda *args: measured.append(1) or measure(*args))
+    assert aum("train", "--recipe", RECIPE, "--data", corpus, "--dry-run").code == 0
+    assert len(measured) == 1
