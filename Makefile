@@ -43,7 +43,7 @@ format: .venv/linted
 digits: .venv/installed
 	$(AUM) prepare fsdd $(if $(FSDD),--source $(FSDD))
 	$(AUM) train --recipe digits
-	.venv/bin/python -c "import torch; from aumcli.weights import *; network, config = read_model('runs/digits/best'); \
+	.venv/bin/python -c "import torch; from aumcli.checkpoints import *; network, config = read_model('runs/digits/best'); \
 	    save_model('aumcli/models/digits', network.state_dict(), config, torch.float16)"
 
 clean:

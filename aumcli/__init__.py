@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING
 
-from aumcli.threads import spin_shortly
+from aumcli.utils.threads import spin_shortly
 
 if TYPE_CHECKING:
     from aumcli.classifier import load_model as load_model

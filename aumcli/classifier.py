@@ -11,17 +11,17 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from aumcli.checkpoints import CONFIG, read_model
+from aumcli.checkpoints.hub import hub_name, pull
 from aumcli.config import ModelConfig
 from aumcli.core import at_length
 from aumcli.core.frontend import build_frontend
-from aumcli.data.audio import decode_audio, open_audio
-from aumcli.data.dataset import LongClip, padded
-from aumcli.data.resample import resample
-from aumcli.data.windows import cut_windows
+from aumcli.data.datasets.waveforms import LongClip, padded
+from aumcli.data.decoding.audio import decode_audio, open_audio
+from aumcli.data.decoding.resample import resample
+from aumcli.data.decoding.windows import cut_windows
 from aumcli.errors import AumError
-from aumcli.hub import hub_name, pull
-from aumcli.names import counted
-from aumcli.weights import CONFIG, read_model
+from aumcli.utils.text import counted
 
 BATCH_WINDOWS = 64  # in one go
 DEVICES = ("cpu", "cuda", "mps")

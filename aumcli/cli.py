@@ -11,12 +11,12 @@ from typing import Annotated
 import typer
 from typer.core import TyperGroup
 
-from aumcli.console import as_message, close_output, echo, open_streams, print_error, say
 from aumcli.errors import AumError
-from aumcli.files import check_folder, descriptor
-from aumcli.memory import keep_memory
-from aumcli.names import shell_quoted, to_json
-from aumcli.processes import own_place
+from aumcli.utils.console import as_message, close_output, echo, open_streams, print_error, say
+from aumcli.utils.files import check_folder, descriptor
+from aumcli.utils.memory import keep_memory
+from aumcli.utils.processes import own_place
+from aumcli.utils.text import shell_quoted, to_json
 
 
 class _Commands(TyperGroup):
@@ -195,11 +195,11 @@ def train(
     if dry_run:
         return _dry_run(loaded, out, where, device, threads)
     if devices > 1:
-        from aumcli.train.team import launch
+        from aumcli.train.distributed import launch
 
         raise typer.Exit(launch(devices, _without(sys.argv[1:], "--devices")))
     from aumcli.train import train as run_training
-    from aumcli.train.team import one_voice
+    from aumcli.train.distributed import one_voice
 
     _use_threads(threads)
     try:
@@ -259,8 +259,8 @@ def evaluate(
     from aumcli.config import VIEWS
     from aumcli.evaluate import as_json
     from aumcli.evaluate import evaluate as run_evaluation
-    from aumcli.files import write_json
     from aumcli.report import print_classes, print_metrics
+    from aumcli.utils.files import write_json
 
     check_folder(out)
     out = out or (model if (model / "best").is_dir() else None)
@@ -387,7 +387,7 @@ def predict(
     """Label sounds of any format, rate, length and number, and find events in long ones."""
     from aumcli.classifier import default_model, load_model
     from aumcli.predict import find_clips, predict_config
-    from aumcli.predict import run as running
+    from aumcli.predict import pipeline as running
     from aumcli.predict.inputs import record
 
     config = predict_config(
@@ -705,7 +705,7 @@ def _dry_run(recipe, out: Path, data, device: str, threads: int | None) -> None:
     rows, fitted = dry_run(recipe, data)
     show(rows)
     if fitted is not None:
-        from aumcli.train.rehearsal import rehearse
+        from aumcli.train.dry_run import rehearse
 
         _use_threads(threads)
         show(rehearse(fitted, out, data, device).rows())

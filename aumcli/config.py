@@ -9,10 +9,6 @@ from typing import Annotated, Any, ClassVar, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Discriminator, FailFast, Field, Tag, model_validator
 
-from aumcli.errors import AumError
-from aumcli.names import counted
-from aumcli.threads import decoders
-
 
 class Direction(StrEnum):
     """How a block reads the sequence (paper, figure 1 a, b, c): which convolutions and scans it has."""
@@ -391,7 +387,7 @@ class PredictConfig(Frozen):
     batch_size: Positive | None = Field(
         None, description="windows in one go; none: 64, or 128 where each is below 48 tokens"
     )
-    workers: Positive = Field(default_factory=decoders, description="threads that decode; half the cores, 4 at most")
+    workers: Positive | None = Field(None, description="decoding threads; none: half the cores, 4 at most")
     channel: str = Field(
         "mean", description="what is heard of several: mean, left, right, a number from 1 on, or max, the loudest"
     )
@@ -399,12 +395,9 @@ class PredictConfig(Frozen):
     @model_validator(mode="after")
     def _check_windows(self) -> "PredictConfig":
         if self.whole and (self.window_s or self.hop_s):
-            raise AumError("a whole clip has no windows", fix="leave --whole out, or --window and --hop")
+            raise ValueError("--whole scores each clip in one pass, so --window and --hop don't apply")
         if self.smooth % 2 == 0:
-            raise AumError(
-                f"smooth {self.smooth} is not odd: a window has as many neighbours before it as behind",
-                fix=f"--smooth {self.smooth + 1}",
-            )
+            raise ValueError(f"--smooth {self.smooth} is even; --smooth {self.smooth + 1} has a centre window")
         return self
 
 
@@ -492,9 +485,9 @@ class ModelConfig(Frozen):
     @model_validator(mode="after")
     def _check_labels(self) -> "ModelConfig":
         if len(self.labels) != self.model.n_classes:
-            raise ValueError(f"{counted(len(self.labels), 'label')} for {counted(self.model.n_classes, 'class')}")
+            raise ValueError(f"number of labels: {len(self.labels)}, of the model's classes: {self.model.n_classes}")
         if self.thresholds is not None and len(self.thresholds) != len(self.labels):
-            raise ValueError(f"{counted(len(self.thresholds), 'threshold')} for {counted(len(self.labels), 'label')}")
+            raise ValueError(f"number of thresholds: {len(self.thresholds)}, of labels: {len(self.labels)}")
         if (self.model.n_mels, self.model.frames) != (self.frontend.n_mels, self.frontend.frames):
             raise ValueError("model and frontend disagree about the spectrogram's size")
         return self

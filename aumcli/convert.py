@@ -6,15 +6,7 @@ import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from aumcli.classifier import checkpoint_path, find_model, load_model
-from aumcli.data.tables import Label, listed, read_labels
-from aumcli.errors import AumError
-from aumcli.export import SUFFIXES, export_model
-from aumcli.files import check_folder
-from aumcli.hub import copy_model, hub_name, push
-from aumcli.names import counted
-from aumcli.recipe import Recipe, load_recipe, recipe_families
-from aumcli.weights import (
+from aumcli.checkpoints import (
     CONFIG,
     Imported,
     UnknownFrontend,
@@ -23,6 +15,15 @@ from aumcli.weights import (
     save_model,
     transformers_ast,
 )
+from aumcli.checkpoints.export import SUFFIXES, export_model
+from aumcli.checkpoints.hub import copy_model, hub_name, push
+from aumcli.classifier import checkpoint_path, find_model, load_model
+from aumcli.data.labels import Label, read_labels
+from aumcli.errors import AumError
+from aumcli.recipe import Recipe, load_recipe, recipe_families
+from aumcli.utils.csv import listed
+from aumcli.utils.files import check_folder
+from aumcli.utils.text import counted
 
 ACTIVATIONS = {"bce": "sigmoid", "cross_entropy": "softmax"}  # of a loss
 NOT_ALPHABETICAL = ("vggsound", "speechcommands")  # as published; `aum prepare` sorts where it has no table
@@ -44,10 +45,10 @@ def convert(
     """Import a checkpoint into the model directory `out`.
 
     Args:
-        source: see `aumcli.weights.published.KNOWN`; or a model, to be written as a file or to the hub.
+        source: see `aumcli.checkpoints.published.KNOWN`; or a model, to be written as a file or to the hub.
         out: a directory without a model; FILE.onnx, FILE.pt2 or hf://owner/name for a model as it is.
-        cls_position, new_head, frames, heads, activation: see `aumcli.weights.import_checkpoint`.
-        labels: a table of classes (see `aumcli.data.tables.read_labels`), in the order of the checkpoint's head.
+        cls_position, new_head, frames, heads, activation: see `aumcli.checkpoints.import_checkpoint`.
+        labels: a table of classes (see `aumcli.utils.csv.read_labels`), in the order of the checkpoint's head.
         to: "model", or "transformers" for a directory that transformers reads.
         recipe: what a published checkpoint was trained by, a name or a .toml file: says frontend, activation and views.
 

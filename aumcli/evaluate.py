@@ -9,17 +9,17 @@ from pathlib import Path
 import numpy as np
 
 from aumcli.classifier import Classifier, load_model
-from aumcli.data.dataset import Crop, Waveforms
-from aumcli.data.heard import heard_before, read_heard
+from aumcli.data.datasets.stream import ShardStream, index_of_shards, local_folder, split_stream
+from aumcli.data.datasets.waveforms import Crop, Waveforms
 from aumcli.data.manifest import Clip, Manifest, read_manifest
 from aumcli.data.splits import split_clips
-from aumcli.data.stream import ShardStream, index_of_shards, local_folder, split_stream
-from aumcli.data.tables import listed
+from aumcli.data.training_clips import heard_before, read_heard
 from aumcli.errors import AumError
-from aumcli.files import atomic_path, check_writable, write_json
 from aumcli.metrics import Metrics, evaluate_scores
-from aumcli.names import counted, plural, unescaped
 from aumcli.report import drawn, environment, plot_confusion
+from aumcli.utils.csv import listed
+from aumcli.utils.files import atomic_path, check_writable, write_json
+from aumcli.utils.text import counted, plural, unescaped
 
 BATCH_CLIPS = 64
 SCORES = "scores-{}.npz"  # of a split

@@ -7,7 +7,7 @@ from dataclasses import dataclass, fields
 import numpy as np
 
 from aumcli.errors import AumError
-from aumcli.names import counted, plural
+from aumcli.utils.text import counted, plural
 
 Z95 = 1.959963984540054  # of a normal distribution, 95 % lie within so many standard deviations
 

@@ -3,20 +3,20 @@
 from collections.abc import Sequence
 from pathlib import Path
 
+from aumcli.checkpoints import frontend_of
 from aumcli.classifier import checkpoint_path
 from aumcli.config import VIEWS, AugmentConfig, DataConfig, TrainConfig
 from aumcli.core import build_network
 from aumcli.data.clips import Clip
-from aumcli.data.fit import fit_recipe, sample_rates, unheard
-from aumcli.data.hdf5 import container
+from aumcli.data.datasets.stream import index_of_shards, shard_streams
+from aumcli.data.decoding.hdf5 import container
+from aumcli.data.infer import fit_recipe, sample_rates, unheard
 from aumcli.data.manifest import Manifest
 from aumcli.data.splits import corpus_folder, open_corpus, reported_clips, training_splits
-from aumcli.data.stream import index_of_shards, shard_streams
 from aumcli.errors import AumError
-from aumcli.memory import kept_bytes
-from aumcli.names import counted, plural
 from aumcli.recipe import Recipe
-from aumcli.weights import frontend_of
+from aumcli.utils.memory import kept_bytes
+from aumcli.utils.text import counted, plural
 
 MEASURED_FILES = 2000  # sizes of so many are read; more would take minutes on a network's disk
 FLOAT = 4  # bytes
@@ -44,7 +44,7 @@ def settings_rows(
         clips: clips to train on; None: not known yet.
         reported: clips to report results on, see `aumcli.data.splits.reported_clips`; None: not known yet.
         measured: what of the input was measured on them.
-        lost: the band of the recordings that isn't heard (see `aumcli.data.fit.unheard`).
+        lost: the band of the recordings that isn't heard (see `aumcli.data.infer.unheard`).
         kept: whether that was not measured, but is as the weights were trained with that the training starts from.
     """
     front, train, data = recipe.frontend, recipe.train, recipe.data

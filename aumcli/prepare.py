@@ -12,21 +12,21 @@ from pathlib import Path
 import numpy as np
 
 from aumcli.data import sources
-from aumcli.data.audio import AudioInfo
-from aumcli.data.channels import MEAN, check_channel, split_channel
 from aumcli.data.clips import Clip, Clips
-from aumcli.data.journal import Journal
+from aumcli.data.datasets.shards import write_shards
+from aumcli.data.decoding.audio import AudioInfo
+from aumcli.data.decoding.channels import MEAN, check_channel, split_channel
+from aumcli.data.decoding.integrity import implausible, open_clips
+from aumcli.data.decoding.windows import WHOLE_S
 from aumcli.data.manifest import read_manifest, write_clips, write_manifest
-from aumcli.data.opening import implausible, open_clips
-from aumcli.data.shards import write_shards
 from aumcli.data.sources import KEPT, TEST_ONLY, Index, LeftOut, Request
-from aumcli.data.tables import listed
-from aumcli.data.windows import WHOLE_S
 from aumcli.errors import AumError
-from aumcli.files import no_empty_folders
-from aumcli.lock import locked
-from aumcli.names import counted, plural
-from aumcli.progress import progress
+from aumcli.utils.csv import listed
+from aumcli.utils.files import no_empty_folders
+from aumcli.utils.journal import Journal
+from aumcli.utils.lock import locked
+from aumcli.utils.progress import progress
+from aumcli.utils.text import counted, plural
 
 DATA = Path("data")
 OWN_NAMES = ("folder", "csv", "ast-json")  # data of one's own: prepared under its own name, not the corpus's
@@ -94,8 +94,8 @@ def prepare(
         settings: "key=value" each, for what only some corpora have; and `keep`: `silent`, `loud` or both, joined by a
             comma, for implausible clips that are used all the same.
         workers: threads that open clips; None for as many as there are cores.
-        shards: write tar files for streaming too (see `aumcli.data.shards`).
-        channel: what is heard of sounds with several: their mean, or one (see `aumcli.data.channels`).
+        shards: write tar files for streaming too (see `aumcli.data.datasets.shards`).
+        channel: what is heard of sounds with several: their mean, or one (see `aumcli.data.decoding.channels`).
 
     Returns:
         What was found, as in report.json; where `failures` is not 0 some inputs failed.
@@ -447,7 +447,7 @@ def _keep_setting(request: Request) -> dict[str, str]:
 
 def _not_heard(request: Request, rates: Mapping[int, int]) -> list[str]:
     """Which band a model of the corpus' own recipe, else of quickstart, won't hear."""
-    from aumcli.data.fit import HIGHEST_RATE_HZ, unheard  # torch: late
+    from aumcli.data.infer import HIGHEST_RATE_HZ, unheard  # torch: late
     from aumcli.recipe import load_recipe, recipe_names
 
     recipe = load_recipe(request.corpus) if request.corpus in recipe_names() else None
@@ -461,7 +461,10 @@ def _normalisation(found: _Found) -> dict[str, float]:
 
     From a bounded, evenly spaced sample.
     """
-    from aumcli.data.fit import MEASURED_CLIPS, measure_normalisation  # torch: late, so that mistakes are told at once
+    from aumcli.data.infer import (  # torch: late, so that mistakes are told at once
+        MEASURED_CLIPS,
+        measure_normalisation,
+    )
     from aumcli.recipe import Recipe
 
     rows = np.flatnonzero(found.clips.is_of_split("train"))

@@ -23,7 +23,7 @@ from aumcli.config import (
     TrainConfig,
 )
 from aumcli.errors import AumError, did_you_mean
-from aumcli.names import counted, quotable
+from aumcli.utils.text import counted, quotable
 
 SHARED = ("n_mels", "frames")  # the spectrogram's size: the frontend says it, the model follows
 VARIANTS = "variants"  # a recipe's key

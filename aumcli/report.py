@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
 from aumcli.errors import AumError, debugging
-from aumcli.files import atomic_path
 from aumcli.metrics import Metrics, best_row
-from aumcli.names import counted, one_line, plural
+from aumcli.utils.files import atomic_path
+from aumcli.utils.text import counted, one_line, plural
 
 if TYPE_CHECKING:
     import numpy as np

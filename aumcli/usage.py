@@ -5,7 +5,7 @@ from pathlib import Path
 
 from aumcli.config import ARCHITECTURES, AugmentConfig, DataConfig, FrontendConfig, TrainConfig
 from aumcli.errors import AumError, did_you_mean
-from aumcli.names import shell_quoted
+from aumcli.utils.text import shell_quoted
 
 SECTIONS = {
     "train": (TrainConfig,),

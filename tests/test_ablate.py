@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from tiny import RECIPE
 
-from aumcli.ablate import Ablation, Cell, Table, ablate, ablate_table, picture
+from aumcli.ablate import Ablation, Cell, Table, ablate, ablate_table, plot
 from aumcli.ablate.grid import axes_of, count_parameters, equal_width, grid_study, table_studies
 from aumcli.ablate.significance import compare, detectable_effect, sign_flip_p, weighted_map
 from aumcli.ablate.tables import write_ablation, write_table
@@ -220,8 +220,8 @@ def test_best_of_row_and_of_all_in_every_format(grid_of_four, tmp_path):
 
 def test_heat_map_names_scores_and_failures(grid_of_four, tmp_path, monkeypatch):
     figures = []
-    monkeypatch.setattr(picture, "save_figure", lambda figure, path: figures.append(figure))
-    picture.plot_heat_map(grid_of_four, tmp_path / "x.png")
+    monkeypatch.setattr(plot, "save_figure", lambda figure, path: figures.append(figure))
+    plot.plot_heat_map(grid_of_four, tmp_path / "x.png")
     axes = figures[0].axes[0]
     assert [text.get_text() for text in axes.texts] == ["60.00\n± 14.14", "90.00\n± 0.00", "80.00", "failed"]
     assert len(axes.patches) == 1 and [label.get_text() for label in axes.get_yticklabels()] == ["x", "y"]

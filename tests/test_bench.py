@@ -9,7 +9,7 @@ import statistics
 import numpy as np
 import pytest
 import torch
-from competitors import broken, hungry, killed, steady
+from fake_benchmarks import broken, hungry, killed, steady
 from matplotlib.image import imread
 
 from aumcli.bench import (
@@ -19,22 +19,22 @@ from aumcli.bench import (
     Setting,
     Sweep,
     backends,
-    breakdown,
     components,
     kernels,
-    picture,
+    plot,
+    profile,
     read_results,
     sweep,
 )
 from aumcli.bench.analysis import comparisons, growth
 from aumcli.bench.backends import KernelSetting, kernel_lines, timed_kernel
-from aumcli.bench.breakdown import component_lines
+from aumcli.bench.interleave import Samples, relative_error, take_turns
+from aumcli.bench.measurement import network_config, timed_runs
 from aumcli.bench.output import update, write_results
-from aumcli.bench.point import network_config, timed_runs
-from aumcli.bench.turns import Samples, relative_error, take_turns
+from aumcli.bench.profile import component_lines
 from aumcli.core.kernels import available_backends
 from aumcli.errors import AumError
-from aumcli.worker import OUT_OF_MEMORY
+from aumcli.utils.subprocesses import OUT_OF_MEMORY
 
 pytest_plugins = ["aum_fixtures"]
 QUICK = Rules(repeats=3, budget_s=10)
@@ -243,8 +243,8 @@ def test_points_that_are_not_precise_enough_are_named():
 
 def test_picture_marks_what_ran_out_of_memory(tmp_path, monkeypatch):
     figures = []
-    monkeypatch.setattr(picture, "save_figure", lambda figure, path: figures.append(figure))
-    picture.plot_results([made(SWEEP), made(SWEEP, "another", mode="training")], tmp_path / "x.png")
+    monkeypatch.setattr(plot, "save_figure", lambda figure, path: figures.append(figure))
+    plot.plot_results([made(SWEEP), made(SWEEP, "another", mode="training")], tmp_path / "x.png")
     assert len(figures[0].axes) == 4
     for axes in figures[0].axes:
         (mark,) = [text for text in axes.texts if "OOM" in text.get_text()]
@@ -304,8 +304,8 @@ def test_a_model_directory_is_measured_at_any_length():
 
 @pytest.mark.parametrize("model", ["aum-nano", "ast-nano", "ast-nano-eager"])
 def test_components_of_a_block(model, monkeypatch):
-    monkeypatch.setattr(breakdown, "COPY_BYTES", 4096)
-    monkeypatch.setattr(breakdown, "take_turns", in_this_process)
+    monkeypatch.setattr(profile, "COPY_BYTES", 4096)
+    monkeypatch.setattr(profile, "take_turns", in_this_process)
     (found,) = components(Sweep([model], 16, 16, rules=QUICK))
     part = found.part
     if model == "aum-nano":
@@ -446,8 +446,8 @@ def test_a_cap_is_for_the_sweep(aum):
 
 def test_picture_draws_the_cap(tmp_path, monkeypatch):
     figures = []
-    monkeypatch.setattr(picture, "save_figure", lambda figure, path: figures.append(figure))
-    picture.plot_results([made(SWEEP, device="cuda", batch=12, memory_cap_gib=48.0)], tmp_path / "x.png")
+    monkeypatch.setattr(plot, "save_figure", lambda figure, path: figures.append(figure))
+    plot.plot_results([made(SWEEP, device="cuda", batch=12, memory_cap_gib=48.0)], tmp_path / "x.png")
     time, memory = figures[0].axes
     assert memory.get_ylabel() == "peak device memory (GiB)" and "48 GiB" in [text.get_text() for text in memory.texts]
     assert [48.0, 48.0] in [list(line.get_ydata()) for line in memory.lines]

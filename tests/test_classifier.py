@@ -11,11 +11,11 @@ from tiny import CLASSES, RATE_HZ, sound
 
 import aumcli
 from aumcli import classifier as module
+from aumcli.checkpoints import read_model
 from aumcli.classifier import Classifier, default_model, find_model, load_model, packaged_models, pick_device
 from aumcli.config import ModelConfig
-from aumcli.data.audio import load_audio
+from aumcli.data.decoding.audio import load_audio
 from aumcli.errors import AumError
-from aumcli.weights import read_model
 
 pytest_plugins = ["aum_fixtures"]
 pytestmark = pytest.mark.usefixtures("on_one_thread")

@@ -16,8 +16,8 @@ from tiny import CLASSES, RATE_HZ, RECIPE, sound, sounds
 from aumcli import classifier
 from aumcli.cli import app
 from aumcli.data.manifest import read_manifest
-from aumcli.files import temporary_path, write_json
 from aumcli.recipe import load_recipe, recipe_names
+from aumcli.utils.files import temporary_path, write_json
 
 pytest_plugins = ["aum_fixtures"]
 pytestmark = pytest.mark.usefixtures("on_one_thread")
@@ -195,7 +195,7 @@ def test_without_a_recipe_quickstart_is_taken_and_the_run_named_after_the_data(a
         ("--window", -1, "window_s has to be greater than 0, not -1.0"),
         ("--hop", "nan", "hop_s has to be a finite number"),
         ("--threshold", 2, "threshold has to be less than or equal to 1, not 2.0"),
-        ("--smooth", 2, "smooth 2 is not odd"),
+        ("--smooth", 2, "--smooth 2"),
     ],
 )
 def test_predict_says_which_value_is_wrong(aum, option, value, problem):

@@ -9,12 +9,12 @@ import pytest
 import torch
 
 import aumcli
+from aumcli.checkpoints import UnknownFrontend, import_checkpoint, read_config, read_model
 from aumcli.config import AudioMambaConfig, FrontendConfig
 from aumcli.convert import convert
 from aumcli.core.audio_mamba import AudioMamba
 from aumcli.errors import AumError
 from aumcli.recipe import load_recipe
-from aumcli.weights import UnknownFrontend, import_checkpoint, read_config, read_model
 
 pytest_plugins = ["aum_fixtures"]
 AUM = [

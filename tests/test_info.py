@@ -11,13 +11,13 @@ import typer
 from tiny import CLASSES, tiny
 
 from aumcli import paper
+from aumcli.checkpoints import read_config, write_config
 from aumcli.cli import app
-from aumcli.files import read_json, write_json
 from aumcli.info import page_name, published, published_lines
 from aumcli.info.published import PAGES, SETTINGS
 from aumcli.info.recipes import nearest_recipe
 from aumcli.recipe import load_recipe, recipe_names
-from aumcli.weights import read_config, write_config
+from aumcli.utils.files import read_json, write_json
 
 pytest_plugins = ["aum_fixtures"]
 pytestmark = pytest.mark.usefixtures("on_one_thread")

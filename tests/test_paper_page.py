@@ -87,8 +87,8 @@ def done() -> dict[str, str]:
 def page(aum, workplace, done, monkeypatch):
     """Run the page up to a command; gives what that one printed."""
     for name in (
-        "train.watch.plot_curves",
-        "train.watch.plot_confusion",
+        "train.loggers.plot_curves",
+        "train.loggers.plot_confusion",
         "evaluate.plot_confusion",
         "ablate.tables.plot_heat_map",
     ):

@@ -8,10 +8,10 @@ from tiny import RECIPE, tiny
 
 from aumcli.core import build_network
 from aumcli.errors import AumError
-from aumcli.memory import kept_bytes
 from aumcli.plan import activation_bytes, dry_run
 from aumcli.recipe import Recipe, load_recipe
-from aumcli.train.loop import loss_of
+from aumcli.train.trainer import loss_of
+from aumcli.utils.memory import kept_bytes
 
 pytest_plugins = ["aum_fixtures"]
 

@@ -57,7 +57,7 @@ def test_folder_end_to_end(pets, tmp_path):
 
 
 def test_normalisation_is_that_of_the_training_split(pets, tmp_path):
-    from aumcli.data.fit import measure_normalisation
+    from aumcli.data.infer import measure_normalisation
     from aumcli.recipe import Recipe
 
     report = prepare("folder", tmp_path / "out", source=pets)

@@ -11,11 +11,11 @@ from types import SimpleNamespace
 import pytest
 from tiny import sounds
 
-from aumcli import console
 from aumcli.config import ARCHITECTURES, AugmentConfig, DataConfig, FrontendConfig, TrainConfig
 from aumcli.errors import AumError
 from aumcli.predict import find_clips
 from aumcli.prepare import prepare
+from aumcli.utils import console
 
 pytest_plugins = ["aum_fixtures"]
 pytestmark = pytest.mark.usefixtures("on_one_thread")

@@ -20,16 +20,16 @@ from aumcli.ablate.grid import (
 from aumcli.ablate.runs import is_done, jobs_for, read_score, run_plans, scores_of
 from aumcli.ablate.significance import compare
 from aumcli.ablate.tables import write_ablation, write_table
+from aumcli.checkpoints import read_config
 from aumcli.config import ARCHITECTURES
+from aumcli.data.datasets.stream import index_of_shards
 from aumcli.data.splits import open_corpus, reported_clips, training_splits
-from aumcli.data.stream import index_of_shards
 from aumcli.errors import AumError
 from aumcli.evaluate import read_scores
-from aumcli.files import read_json
-from aumcli.names import counted
-from aumcli.threads import compute_threads
-from aumcli.train.rehearsal import duration, rehearse
-from aumcli.weights import read_config
+from aumcli.train.dry_run import duration, rehearse
+from aumcli.utils.files import read_json
+from aumcli.utils.text import counted
+from aumcli.utils.threads import compute_threads
 
 DATA = Path("data")  # where aum prepare puts the corpora
 

@@ -8,12 +8,12 @@ from pathlib import Path
 from aumcli.ablate.grid import Plan
 from aumcli.errors import AumError
 from aumcli.evaluate import SCORES, evaluate
-from aumcli.files import read_json, write_text
-from aumcli.names import counted
 from aumcli.recipe import MEASURED, dump_recipe, load_recipe
-from aumcli.threads import compute_threads
 from aumcli.train import train
-from aumcli.worker import Worker
+from aumcli.utils.files import read_json, write_text
+from aumcli.utils.subprocesses import Worker
+from aumcli.utils.text import counted
+from aumcli.utils.threads import compute_threads
 
 PLANNED = "planned.toml"  # a run's recipe before it was fitted to the data
 REPORT, RESULT = "report.json", "eval-{}.json"  # of a finished run; the latter of the split that is reported

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from aumcli.names import counted
+from aumcli.utils.text import counted
 
 DRAWS = 1000  # of the bootstrap
 POWER, LEVEL = 0.8, 0.05

@@ -8,11 +8,11 @@ from pathlib import Path
 
 from aumcli.ablate.cells import Ablation, Cell, Table
 from aumcli.ablate.grid import value_of
-from aumcli.ablate.picture import plot_heat_map
-from aumcli.console import say
-from aumcli.files import write_json, write_text
+from aumcli.ablate.plot import plot_heat_map
 from aumcli.paper import Published
 from aumcli.report import drawn, markdown_table, print_table
+from aumcli.utils.console import say
+from aumcli.utils.files import write_json, write_text
 
 LATEX = str.maketrans({"_": r"\_", "&": r"\&", "%": r"\%", "#": r"\#", "$": r"\$", "±": r"$\pm$"})
 PAPER = "paper"  # a row, or a column, of the paper's figures

@@ -4,13 +4,13 @@ Each model has a process of its own, so that running out of memory ends that one
 """
 
 from aumcli.bench.backends import kernel_lines, kernels
-from aumcli.bench.breakdown import component_lines, components
+from aumcli.bench.interleave import Rules
 from aumcli.bench.machines import compare
-from aumcli.bench.point import Point, Setting, measure, network_config
+from aumcli.bench.measurement import Point, Setting, measure, network_config
+from aumcli.bench.profile import component_lines, components
 from aumcli.bench.results import Result, read_results
 from aumcli.bench.sweep import MODELS, Sweep, bench
 from aumcli.bench.tables import compared, point_lines
-from aumcli.bench.turns import Rules
 
 __all__ = [
     "MODELS",

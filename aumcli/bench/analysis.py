@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 
-from aumcli.bench.point import Point
+from aumcli.bench.measurement import Point
 
 Z95 = 1.96  # standard errors on either side of a 95 % interval
 

@@ -4,14 +4,14 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
-from aumcli.bench.point import Setting, network_config, timed
+from aumcli.bench.interleave import Samples, quartiles, take_turns
+from aumcli.bench.measurement import Setting, network_config, timed
 from aumcli.bench.results import here
 from aumcli.bench.sweep import Sweep
 from aumcli.bench.tables import aligned, milliseconds, title, write_tables
-from aumcli.bench.turns import Samples, quartiles, take_turns
 from aumcli.config import AudioMambaConfig, Direction
 from aumcli.errors import AumError
-from aumcli.files import check_writable
+from aumcli.utils.files import check_writable
 
 KERNELS = {"scan, both ways": "bidirectional_scan", "convolution": "causal_conv1d", "add and norm": "add_rms_norm"}
 COLUMNS = ("backend", "forward", "backward", "difference", "of gradients")

@@ -3,15 +3,15 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from aumcli.bench.picture import plot_results
-from aumcli.bench.point import Point
+from aumcli.bench.interleave import Rules
+from aumcli.bench.measurement import Point
+from aumcli.bench.plot import plot_results
 from aumcli.bench.results import RESULTS, Result, as_csv, as_json, read_results
 from aumcli.bench.tables import markdown
-from aumcli.bench.turns import Rules
-from aumcli.console import say
 from aumcli.errors import AumError
-from aumcli.files import check_writable, write_json, write_text
 from aumcli.report import drawn
+from aumcli.utils.console import say
+from aumcli.utils.files import check_writable, write_json, write_text
 
 
 def update(out: Path | str | None, machine: dict[str, object], rules: Rules, points: Sequence[Point]) -> None:

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from aumcli.bench.point import Point, Setting
-from aumcli.bench.turns import Rules, quartiles
+from aumcli.bench.interleave import Rules, quartiles
+from aumcli.bench.measurement import Point, Setting
 from aumcli.errors import AumError
 from aumcli.report import environment
 

@@ -4,10 +4,10 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from aumcli.bench.interleave import Rules
+from aumcli.bench.measurement import GIB, Point, Setting, measure, memory_bytes, network_config
 from aumcli.bench.output import update
-from aumcli.bench.point import GIB, Point, Setting, measure, memory_bytes, network_config
 from aumcli.bench.results import here
-from aumcli.bench.turns import Rules
 from aumcli.errors import AumError
 
 MODES, DTYPES = ("inference", "training"), ("float32", "bfloat16", "float16")

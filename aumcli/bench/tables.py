@@ -5,12 +5,12 @@ from dataclasses import asdict
 from pathlib import Path
 
 from aumcli.bench.analysis import by_model, comparisons, groups, growth, rival_of, unprecise
-from aumcli.bench.point import Point, Setting
+from aumcli.bench.interleave import Rules
+from aumcli.bench.measurement import Point, Setting
 from aumcli.bench.results import Result
-from aumcli.bench.turns import Rules
-from aumcli.files import write_json, write_text
-from aumcli.names import counted
 from aumcli.report import markdown_table
+from aumcli.utils.files import write_json, write_text
+from aumcli.utils.text import counted
 
 HEADING = f"{'tokens':>6} {'sound':>8}  {'model':<16}{'median':>11} {'error':>7} {'peak':>9} {'kept':>9}{'x AuM':>7}"
 NOTES = (

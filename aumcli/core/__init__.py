@@ -38,7 +38,7 @@ def at_length(network: "nn.Module", frames: int) -> "nn.Module | None":
     """
     from torch import nn
 
-    from aumcli.core.patches import resize_positions
+    from aumcli.core.tokenizers import resize_positions
 
     places = [name for name, _ in network.named_parameters() if name.endswith("pos_embed")]
     if not places:

@@ -5,10 +5,10 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from aumcli.config import AudioMambaConfig
+from aumcli.core.activation_checkpointing import run_block
 from aumcli.core.kernels import OPERATORS, add_rms_norm, choose_backend, cpu
 from aumcli.core.mixer import Mixer
-from aumcli.core.patches import PatchEmbed, PositionEmbedding, check_features, place_cls
-from aumcli.core.recompute import run_block
+from aumcli.core.tokenizers import PatchEmbed, PositionEmbedding, check_features, place_cls
 
 Rows = (
     tuple[Tensor, int] | None

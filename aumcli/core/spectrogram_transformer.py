@@ -7,7 +7,7 @@ from torch.utils.checkpoint import checkpoint
 
 from aumcli.config import SpectrogramTransformerConfig
 from aumcli.core.audio_mamba import Rows, drop_path
-from aumcli.core.patches import PatchEmbed, check_features
+from aumcli.core.tokenizers import PatchEmbed, check_features
 
 ATTENTIONS = ("sdpa", "eager")
 

@@ -8,7 +8,9 @@ from pathlib import Path
 
 import numpy as np
 
-from aumcli.data.channels import with_channel
+from aumcli.data.decoding.channels import with_channel
+from aumcli.data.decoding.hdf5 import container
+from aumcli.utils.text import escaped
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +91,7 @@ class Clips(Sequence):
         return part
 
     def heard(self, channel: str) -> "Clips":
-        """The same clips with a channel in their paths (see `aumcli.data.channels`). All other columns are shared."""
+        """The same clips with a channel in their paths (see `aumcli.data.decoding.channels`). All other columns are shared."""
         part = Clips(self._folder)
         part.__dict__ |= self.__dict__
         part._paths = [with_channel(path, channel) for path in self._paths]
@@ -192,3 +194,13 @@ class Clips(Sequence):
 
 def _second(value: float) -> float | None:
     return None if value != value else float(value)
+
+
+def clip_key(clip: Clip) -> str:
+    """What a clip's result depends on: path, size and time of change of its file, and the slice."""
+    try:
+        status = os.stat(container(clip.path)[0])
+        file = f"{status.st_size}|{status.st_mtime_ns}"
+    except (OSError, ValueError):  # ValueError: NUL in the path
+        file = "none"
+    return f"{file}|{clip.start_s}|{clip.stop_s}|{escaped(str(clip.path))}"

@@ -1,96 +1,90 @@
-"""Labels as somebody's table has them: several in one value, joined by something; and what looks wrong in them."""
+"""The table of classes that every corpus has: index, id and name."""
 
-import ast
 import re
-import shlex
-import unicodedata
-from collections import Counter, defaultdict
-from collections.abc import Iterable
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
 
-from aumcli.data.tables import listed
-from aumcli.names import counted
+from aumcli.errors import AumError
+from aumcli.utils.csv import csv_reader, raise_problems
 
-FORBIDDEN = ";"  # stands between labels in a manifest, so that no label can contain it
-MARKS = ("|", ",", "/", "+", "&", "and")
-LIST = re.compile(r"[^\s\d],[^\s\d]")  # lamp,river; not "speech, man speaking", nor "1,5 kHz"
+LABEL_COLUMNS = ("index", "id", "name")
+ID_COLUMNS = ("id", "mid")  # AudioSet calls a class's id mid, for machine id
+NAME_COLUMNS = ("name", "display_name")
+EPIC_COLUMNS = ("class_id", "class", "class")  # index, id and name in EPIC-SOUNDS' annotations, its only table
+_SPEAKER = re.compile(r"/m/voxclb(\d{4})", re.ASCII)  # id10001 to id11251, in their order
 
 
-def split_labels(text: str, separator: str) -> tuple[str, ...]:
-    """Take a table's value apart.
+@dataclass(frozen=True, slots=True)
+class Label:
+    """A class: its place in the model's output, its id in the manifest, and the name people read."""
+
+    index: int
+    id: str
+    name: str
+
+
+def read_labels(path: Path | str, fix: str = "correct the table") -> list[Label]:
+    """Read a table of classes: labels.csv, AudioSet's class_labels_indices.csv and its like, EPIC-SOUNDS' annotations.
 
     Args:
-        text: one label, several joined by the separator, or a list in brackets as Python and JSON write it.
-        separator: what joins them, a word where it is one; "" for nothing.
+        path: a CSV file with the columns index, name (or display_name) and, unless names serve as ids, id (or mid); or
+            one with a clip per row and the columns class_id and class. VoxCeleb's table as published with AuM numbers
+            its speakers: those get the names that VoxCeleb gives them.
+        fix: what mends it.
 
     Returns:
-        The labels, each once, with accents composed.
+        The classes, by index.
+
+    Raises:
+        AumError: the file can't be read or lacks a column, or the indices aren't 0, 1, 2, ... each once.
     """
-    parts = _listed(text)
-    if parts is None:
-        if not separator:
-            parts = [text]
-        elif separator == " ":
-            parts = text.split()
-        else:
-            pattern = rf"\s{re.escape(separator)}\s" if separator.isalnum() else re.escape(separator)
-            parts = re.split(pattern, text)
-    labels = (unicodedata.normalize("NFC", " ".join(part.split())) for part in parts)
-    return tuple(dict.fromkeys(filter(None, labels)))
+    path = Path(path)
+    labels, problems = [], []
+    with csv_reader(path, (), fix=fix) as (reader, header):
+        of_clips = "index" not in header and all(column in header for column in EPIC_COLUMNS)
+        columns = EPIC_COLUMNS if of_clips else _label_columns(path, header, fix)
+        places = [header.index(column) for column in columns]
+        for row in filter(None, reader):
+            try:
+                number, label, name = (row[place] for place in places)
+                labels.append(Label(int(number), label, _speaker(label, name)))
+            except (ValueError, IndexError):
+                problems.append(f"row {reader.line_num}: {','.join(row)!r} is not {columns[0]}, id and name")
+    labels = sorted(set(labels) if of_clips else labels, key=lambda label: label.index)
+    raise_problems(path, problems or label_problems(labels), fix)
+    return labels
 
 
-def _listed(text: str) -> list[str] | None:
-    """The items of a list in brackets; None for any other text, such as the label [noise]."""
-    if not (text.startswith("[") and text.endswith("]")):
-        return None
-    try:
-        items = ast.literal_eval(text)
-    except (ValueError, SyntaxError, MemoryError, RecursionError):
-        return None
-    return [str(item) for item in items]
+def _label_columns(path: Path, header: Sequence[str], fix: str) -> tuple[str, str, str]:
+    """The columns of a table of classes that hold index, id and name."""
+    names = next((column for column in NAME_COLUMNS if column in header), None)
+    if "index" not in header:
+        raise AumError(f"{path} lacks the column index", fix=f"its first line must name index; {fix}")
+    if names is None:
+        raise AumError(f"{path} has none of the columns {' and '.join(NAME_COLUMNS)}", fix=fix)
+    return "index", next((column for column in ID_COLUMNS if column in header), names), names
 
 
-def separator_setting(separator: str) -> str:
-    """The setting that names a separator, as it is typed into a shell."""
-    return f"--set {shlex.quote(f'separator={separator}')}"
+def _speaker(label: str, name: str) -> str:
+    """The name of a class; of a speaker who has only a number, VoxCeleb's: /m/voxclb0003, 2 is id10003."""
+    speaker = _SPEAKER.fullmatch(label)
+    return f"id1{speaker[1]}" if speaker and name.isdigit() else name
 
 
-def label_warnings(labels: Iterable[str], separator: str) -> list[str]:
-    """Say what looks like several labels in one, and which labels look like the same one.
-
-    Args:
-        labels: all classes.
-        separator: the one that was used.
-    """
-    labels = sorted(set(labels))
-    warnings = []
-    for mark in MARKS:
-        joined = (
-            {}
-            if mark == separator
-            else {label: parts for label in labels if len(parts := split_labels(label, mark)) > 1}
-        )
-        seen = set(labels) | {
-            part for part, count in Counter(part for parts in joined.values() for part in parts).items() if count > 1
-        }
-        shown = [
-            label
-            for label, parts in joined.items()
-            if mark == "|" or mark == "," and (LIST.search(label) or seen & set(parts)) or seen >= set(parts)
-        ]
-        if shown:
-            parts = ", ".join(joined[shown[0]])
-            warnings.append(
-                f"{_classes(shown)} like several labels in one, such as {shown[0]!r}: {separator_setting(mark)} takes "
-                f"them apart ({parts})"
-            )
-    alike = defaultdict(list)
-    for label in labels:
-        alike[label.casefold()].append(label)
-    same = [" = ".join(group) for group in alike.values() if len(group) > 1]
-    if same:
-        warnings.append(f"classes that differ in upper and lower case only stay apart: {listed(same)}")
-    return warnings
+def label_problems(labels: Sequence[Label]) -> list[str]:
+    """What is wrong with a list of labels: order, empty or doubled ids and names, the separator within an id."""
+    problems = [] if labels else ["there are no labels"]
+    ids, names = set(), set()
+    for place, label in enumerate(labels):
+        if label.index != place:
+            problems.append(f"label {label.id!r} has index {label.index}, its place is {place}")
+        if not label.id.strip() or ";" in label.id:
+            problems.append(f"label id {label.id!r} is empty or contains ';', which separates labels")
+        if label.id in ids or label.name in names:
+            problems.append(f"label {label.id!r}, {label.name!r} occurs twice")
+        ids.add(label.id)
+        names.add(label.name)
+    return problems
 
 
-def _classes(shown: list[str]) -> str:
-    return counted(len(shown), "class looks", "classes look")

@@ -1,8 +1,8 @@
 """A prepared corpus on disk: manifest.csv (one row per clip), labels.csv (one row per class) and report.json.
 
 A path in manifest.csv is relative to its folder or absolute; bytes that are not UTF-8 stand in it as `\\xNN` (see
-`aumcli.names.escaped`). `EPIC_audio.hdf5::P01_11` is the data set P01_11 of an HDF5 file (see `aumcli.data.hdf5`),
-`call.wav::left` one channel of a sound (see `aumcli.data.channels`). start_s and stop_s are empty for the whole file;
+`aumcli.utils.text.escaped`). `EPIC_audio.hdf5::P01_11` is the data set P01_11 of an HDF5 file (see `aumcli.data.decoding.hdf5`),
+`call.wav::left` one channel of a sound (see `aumcli.data.decoding.channels`). start_s and stop_s are empty for the whole file;
 several label ids are joined by `;`. manifest.parquet, where it
 is, holds the same rows (see `aumcli.data.parquet`); missing.csv, those that the corpus's tables list and that have no
 file.
@@ -19,21 +19,13 @@ from pathlib import Path
 import numpy as np
 
 from aumcli.data.clips import Clip, Clips
-from aumcli.data.hdf5 import container
+from aumcli.data.decoding.hdf5 import container
 from aumcli.data.parquet import read_parquet, write_parquet
-from aumcli.data.tables import (
-    LABEL_COLUMNS,
-    Label,
-    csv_reader,
-    csv_writer,
-    label_problems,
-    listed,
-    raise_problems,
-    read_labels,
-)
+from aumcli.utils.csv import csv_reader, csv_writer, listed, raise_problems
+from aumcli.data.labels import LABEL_COLUMNS, Label, label_problems, read_labels
 from aumcli.errors import AumError
-from aumcli.files import write_json
-from aumcli.names import counted, escaped, plural, unescaped
+from aumcli.utils.files import write_json
+from aumcli.utils.text import counted, escaped, plural, unescaped
 
 CLIP_COLUMNS = ("path", "start_s", "stop_s", "labels", "split", "group")
 TEXTS = ("path", "group")  # columns that may hold names of files

@@ -11,8 +11,8 @@ from pathlib import Path
 import numpy as np
 
 from aumcli.data.clips import Clips
-from aumcli.files import atomic_path
-from aumcli.names import unescaped
+from aumcli.utils.files import atomic_path
+from aumcli.utils.text import unescaped
 
 DIGEST = b"manifest.csv sha256"
 

@@ -8,12 +8,12 @@ import numpy as np
 from aumcli.config import DataConfig
 from aumcli.data.clips import Clip, Clips
 from aumcli.data.manifest import Manifest, read_manifest
-from aumcli.data.shards import ShardIndex
+from aumcli.data.datasets.shards import ShardIndex
 from aumcli.data.share import held_back
-from aumcli.data.stream import local_folder
-from aumcli.data.tables import listed
+from aumcli.data.datasets.stream import local_folder
+from aumcli.utils.csv import listed
 from aumcli.errors import AumError
-from aumcli.names import shell_quoted
+from aumcli.utils.text import shell_quoted
 from aumcli.recipe import Recipe
 
 SHOWN_GROUPS = 12  # a corpus may have millions

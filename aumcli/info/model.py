@@ -8,16 +8,16 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from aumcli.checkpoints import CONFIG, WEIGHTS, read_config
+from aumcli.checkpoints.tensors import safetensors_shapes
 from aumcli.classifier import find_model
 from aumcli.config import VIEWS, ModelConfig
-from aumcli.data.tables import listed
 from aumcli.errors import AumError
-from aumcli.files import read_json
 from aumcli.info.recipes import nearest_recipe
-from aumcli.names import counted, one_line, shell_quoted, unescaped
 from aumcli.recipe import load_recipe
-from aumcli.weights import CONFIG, WEIGHTS, read_config
-from aumcli.weights.tensors import safetensors_shapes
+from aumcli.utils.csv import listed
+from aumcli.utils.files import read_json
+from aumcli.utils.text import counted, one_line, shell_quoted, unescaped
 
 ALL_LABELS, SOME_LABELS = 24, 12  # so many classes are all named; of more, so many
 WIDTH, NAME_WIDTH = 80, 12  # columns of a line, and of what stands before it

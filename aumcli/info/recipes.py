@@ -3,16 +3,16 @@
 from pathlib import Path
 from typing import Any
 
+from aumcli.checkpoints import read_config, read_model
 from aumcli.classifier import default_model, find_model, packaged_models
 from aumcli.config import ModelConfig
 from aumcli.core.kernels import available_backends, choose_backend, cpu
-from aumcli.data.tables import listed
 from aumcli.errors import AumError, did_you_mean
 from aumcli.info.published import PAGES
-from aumcli.names import counted
 from aumcli.recipe import MEASURED, Recipe, load_recipe, recipe_families, recipe_names
 from aumcli.report import environment
-from aumcli.weights import read_config, read_model
+from aumcli.utils.csv import listed
+from aumcli.utils.text import counted
 
 SHOWN_LABELS = 10
 MOST_CHANGES = 8  # a recipe that differs in more is one of its own

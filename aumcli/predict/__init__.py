@@ -10,7 +10,7 @@ from pydantic import ValidationError
 
 from aumcli.classifier import Classifier
 from aumcli.config import PredictConfig
-from aumcli.data.channels import check_channel
+from aumcli.data.decoding.channels import check_channel
 from aumcli.errors import AumError
 from aumcli.predict.events import Event as Event
 from aumcli.predict.inputs import Source
@@ -35,6 +35,8 @@ def predict_config(**settings: object) -> PredictConfig:
         return config
     except ValidationError as error:
         first = error.errors()[0]
+        if first["type"] == "value_error":
+            raise AumError(first["msg"].removeprefix("Value error, "), fix="change one of these options") from error
         name = str(first["loc"][0])
         if name not in PredictConfig.model_fields:
             raise AumError(

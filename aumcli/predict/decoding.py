@@ -8,10 +8,10 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from aumcli.data.audio import open_audio
-from aumcli.data.channels import Balance, split_channel
-from aumcli.data.hdf5 import container
-from aumcli.data.windows import cut_windows
+from aumcli.data.decoding.audio import open_audio
+from aumcli.data.decoding.channels import Balance, split_channel
+from aumcli.data.decoding.hdf5 import container
+from aumcli.data.decoding.windows import cut_windows
 from aumcli.errors import AumError
 from aumcli.predict.inputs import PIPED, Source
 

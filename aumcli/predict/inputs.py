@@ -13,12 +13,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
-from aumcli.data import tables
-from aumcli.data.audio import find_audio
+from aumcli.data.decoding.audio import find_audio
 from aumcli.errors import AumError
-from aumcli.files import no_scratch
-from aumcli.names import one_line
-from aumcli.processes import own_place
+from aumcli.utils import csv as tables
+from aumcli.utils.files import no_scratch
+from aumcli.utils.processes import own_place
+from aumcli.utils.text import one_line
 
 BLOCK_SAMPLES = 4096
 SHOWN_CHARACTERS = 80  # of a damaged line

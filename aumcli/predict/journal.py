@@ -15,11 +15,11 @@ from itertools import chain
 from pathlib import Path
 
 from aumcli.errors import AumError
-from aumcli.files import atomic_path, beside, disk_error
-from aumcli.lock import Taken, open_locked, remove_locked
-from aumcli.names import shell_quoted
 from aumcli.predict.decoding import stamp
 from aumcli.predict.inputs import Source
+from aumcli.utils.files import atomic_path, beside, disk_error
+from aumcli.utils.lock import Taken, open_locked, remove_locked
+from aumcli.utils.text import shell_quoted
 
 Record = dict[str, object]
 OPTIONS = {

@@ -13,11 +13,11 @@ import numpy as np
 import soundfile
 
 from aumcli.config import FrontendConfig
-from aumcli.data.audio import load_audio, open_audio
-from aumcli.data.channels import MEAN, with_channel
+from aumcli.data.decoding.audio import load_audio, open_audio
+from aumcli.data.decoding.channels import MEAN, with_channel
 from aumcli.errors import AumError, debugging
-from aumcli.files import atomic_path
-from aumcli.names import to_json
+from aumcli.utils.files import atomic_path
+from aumcli.utils.text import to_json
 
 FILE_MB, PAGE_MB = 4, 64  # sounds up to so many megabytes, and all together, are inside the page
 PICTURES = 1000  # files with waveform and spectrogram

@@ -12,17 +12,18 @@ import torch
 
 from aumcli.classifier import Classifier
 from aumcli.config import PredictConfig
-from aumcli.data.audio import LONGEST_S
-from aumcli.data.channels import with_channel
+from aumcli.data.decoding.audio import LONGEST_S
+from aumcli.data.decoding.channels import with_channel
 from aumcli.errors import AumError
-from aumcli.memory import physical_bytes
-from aumcli.names import counted
 from aumcli.predict.decoding import Decoder, End, Window
 from aumcli.predict.events import add_batch
 from aumcli.predict.inputs import Source
 from aumcli.predict.postprocess import Clip, PostProcessor
 from aumcli.predict.prediction import Prediction
 from aumcli.predict.window_store import WindowStore
+from aumcli.utils.memory import physical_bytes
+from aumcli.utils.text import counted
+from aumcli.utils.threads import decoders
 
 DEFAULT_THRESHOLD = 0.5
 GROUP_BATCHES = 8  # results of so many batches are given out together at the latest
@@ -129,7 +130,8 @@ def predict_groups(
     scorer = _Scorer(classifier, config, embed, curves, store)
     clip: Clip | None = None
     sources = (replace(source, file=with_channel(source.file, config.channel)) for source in sources)
-    with Decoder(sources, classifier.config.frontend.sample_rate_hz, size, hop, config.workers) as decoder:
+    workers = config.workers or decoders()
+    with Decoder(sources, classifier.config.frontend.sample_rate_hz, size, hop, workers) as decoder:
         for source, part in decoder:
             clip = clip or scorer.post.begin(source)
             if isinstance(part, End):

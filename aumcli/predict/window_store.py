@@ -7,8 +7,8 @@ from typing import BinaryIO
 import numpy as np
 
 from aumcli.errors import AumError
-from aumcli.files import disk_error
-from aumcli.names import shell_quoted
+from aumcli.utils.files import disk_error
+from aumcli.utils.text import shell_quoted
 
 READ_BYTES = 2**22  # at a time
 

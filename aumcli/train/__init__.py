@@ -4,6 +4,6 @@ Every random draw comes from a generator seeded by (seed, epoch, step, purpose).
 along, so a run that was killed and resumed computes exactly what it would have computed.
 """
 
-from aumcli.train.loop import train
+from aumcli.train.trainer import train
 
 __all__ = ["train"]

@@ -6,7 +6,7 @@ import time
 import numpy as np
 import pytest
 import torch
-from rivals import import_torchaudio
+from baselines import import_torchaudio
 
 from aumcli.config import FrontendConfig
 from aumcli.core.frontend import ENERGY_FLOOR, LogMel, build_frontend

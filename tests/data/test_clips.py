@@ -9,7 +9,8 @@ import pytest
 from aumcli.data import parquet
 from aumcli.data.clips import Clip, Clips
 from aumcli.data.manifest import read_manifest, write_manifest
-from aumcli.data.tables import Label, csv_rows, read_labels
+from aumcli.utils.csv import csv_rows
+from aumcli.data.labels import Label, read_labels
 from aumcli.errors import AumError
 
 CLIPS = [

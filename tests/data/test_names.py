@@ -11,15 +11,15 @@ import soundfile
 from tiny import CLASSES, sound, tiny
 from training import quietly
 
-from aumcli.data import journal as journals
-from aumcli.data.audio import load_audio
+from aumcli.utils import journal as journals
+from aumcli.data.decoding.audio import load_audio
 from aumcli.data.clips import Clip
-from aumcli.data.journal import Journal
+from aumcli.utils.journal import Journal
 from aumcli.data.manifest import Label, read_manifest, write_manifest
-from aumcli.data.tables import csv_rows
+from aumcli.utils.csv import csv_rows
 from aumcli.errors import AumError
 from aumcli.evaluate import evaluate
-from aumcli.lock import locked
+from aumcli.utils.lock import locked
 from aumcli.prepare import prepare
 
 pytest_plugins = ["aum_fixtures"]

@@ -8,10 +8,10 @@ import pytest
 
 from aumcli.config import DataConfig
 from aumcli.data.clips import Clip, Clips
-from aumcli.data.dataset import balanced_weights, epoch_batches
+from aumcli.data.datasets.waveforms import balanced_weights, epoch_batches
 from aumcli.data.manifest import Manifest
 from aumcli.data.splits import reported_clips, split_clips, training_splits
-from aumcli.data.tables import Label
+from aumcli.data.labels import Label
 from aumcli.errors import AumError
 
 

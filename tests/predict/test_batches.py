@@ -12,9 +12,9 @@ from tiny import CLASSES, RATE_HZ, sound
 from aumcli.classifier import Classifier, load_model
 from aumcli.config import AudioMambaConfig, ModelConfig, SpectrogramTransformerConfig
 from aumcli.core import at_length, build_network
-from aumcli.core.patches import resize_positions
-from aumcli.data.audio import load_audio, open_audio
-from aumcli.data.resample import resample, resample_blocks
+from aumcli.core.tokenizers import resize_positions
+from aumcli.data.decoding.audio import load_audio, open_audio
+from aumcli.data.decoding.resample import resample, resample_blocks
 from aumcli.errors import AumError
 from aumcli.predict import find_clips, predict_config, predict_files
 from aumcli.predict.scoring import predict_groups, thresholds, window_samples
@@ -156,7 +156,7 @@ def test_resampling_in_blocks_is_resampling_the_whole(rate_hz, to_hz, step):
 def test_long_files_come_in_blocks(tmp_path, monkeypatch):
     path = sound(tmp_path / "a.wav", 300.0, seconds=3, rate_hz=44100)
     whole, _ = load_audio(path, RATE_HZ)
-    monkeypatch.setattr("aumcli.data.audio.BLOCK_VALUES", 1000)
+    monkeypatch.setattr("aumcli.data.decoding.audio.BLOCK_VALUES", 1000)
     with open_audio(path, RATE_HZ) as (info, blocks):
         blocks = list(blocks)
     assert max(map(len, blocks)) < 1000 and np.array_equal(np.concatenate(blocks), whole) and info.duration_s == 3
@@ -244,8 +244,8 @@ def test_thresholds_are_the_models_own_unless_one_is_named(model):
     [
         (dict(window_s=0.5, hop_s=0.6), "left out"),
         (dict(hop_s=1e-9), "less than a sample"),
-        (dict(whole=True, hop_s=1.0), "no windows"),
-        (dict(smooth=2), "not odd"),
+        (dict(whole=True, hop_s=1.0), "--whole"),
+        (dict(smooth=2), "--smooth"),
         (dict(threshold=1.5), "threshold has to be less than or equal to 1, not 1.5"),
         (dict(batch_size=0), "give --batch such a value"),
         (dict(tob=1), "there is no setting tob"),

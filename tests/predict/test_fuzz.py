@@ -12,7 +12,7 @@ FILES, EACH = 280, 20  # of each kind, and of mutated ones twice as many
 
 
 def test_files_are_decoded_as_they_are_or_refused_by_name():
-    script = Path(__file__).parents[1] / "fuzz_audio.py"
+    script = Path(__file__).parent / "fuzz_audio.py"
     result = subprocess.run(
         [sys.executable, script, "--files", str(FILES), "--seed", "7"],
         capture_output=True,

@@ -15,8 +15,8 @@ import pytest
 from safetensors.torch import load_file, save_file
 from tiny import CLASSES, sound
 
-from aumcli.predict import formats
 from aumcli.predict import journal as journals
+from aumcli.predict import writers
 from aumcli.predict.journal import Journal
 
 pytest_plugins = ["aum_fixtures"]
@@ -181,7 +181,7 @@ def test_names_of_any_bytes_in_every_format(predict, odd):
 def test_names_of_any_bytes_as_files_of_results(predict, odd, kind):
     result = predict(odd, "--out", "results/", "--format", kind, "--threshold", 0.2)
     assert result.code == 0 and "2 names are too long" in result.err
-    suffix = formats.Format(kind).suffix
+    suffix = writers.Format(kind).suffix
     written = {os.fsencode(path.name) for path in Path("results").iterdir()}
     assert len(written) == len(NAMES)
     assert {name + suffix.encode() for name in NAMES if len(name) < 200} <= written

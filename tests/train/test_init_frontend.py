@@ -7,10 +7,10 @@ import pytest
 from tiny import RECIPE, sounds, tiny
 from training import quietly
 
+from aumcli.checkpoints import frontend_of, read_config
 from aumcli.plan import dry_run
 from aumcli.prepare import prepare
 from aumcli.recipe import load_recipe
-from aumcli.weights import frontend_of, read_config
 
 pytest_plugins = ["aum_fixtures"]
 pytestmark = pytest.mark.usefixtures("on_one_thread")

@@ -12,13 +12,13 @@ from training import history, quietly
 from aumcli.classifier import load_model
 from aumcli.config import AudioMambaConfig, SpectrogramTransformerConfig, TrainConfig
 from aumcli.core import build_network
-from aumcli.data.dataset import stream_seed
+from aumcli.data.datasets.waveforms import stream_seed
 from aumcli.data.manifest import Clip, read_manifest, write_manifest
 from aumcli.evaluate import evaluate
 from aumcli.recipe import load_recipe
-from aumcli.train import loop
+from aumcli.train import trainer
 from aumcli.train.optim import learning_rate, make_optimizer, set_learning_rate
-from aumcli.train.run import WEIGHTS_PURPOSE, build
+from aumcli.train.setup import WEIGHTS_PURPOSE, build
 
 pytest_plugins = ["aum_fixtures"]
 pytestmark = pytest.mark.usefixtures("on_one_thread")
@@ -153,8 +153,8 @@ def step_by_step(monkeypatch) -> list[dict[str, torch.Tensor]]:
         loop_update(run, *args)
         seen.append({name: x.detach().clone() for name, x in run.network.named_parameters()})
 
-    loop_update = loop._update
-    monkeypatch.setattr(loop, "_update", update)
+    loop_update = trainer._update
+    monkeypatch.setattr(trainer, "_update", update)
     return seen
 
 
@@ -166,7 +166,7 @@ def test_averaged_weights_follow_the_trained_ones(corpus, tmp_path, monkeypatch)
     seen = step_by_step(monkeypatch)
     start = []
     monkeypatch.setattr(
-        loop,
+        trainer,
         "build",
         lambda *args, **kwargs: (
             lambda built: (
@@ -195,8 +195,8 @@ def test_the_mean_of_the_last_epochs(corpus, tmp_path, monkeypatch, ema, epochs)
         save_epoch(run)
         saved.append(load_model(run.out / "last").network.state_dict())
 
-    save_epoch = loop.save_epoch
-    monkeypatch.setattr(loop, "save_epoch", save)
+    save_epoch = trainer.save_epoch
+    monkeypatch.setattr(trainer, "save_epoch", save)
     run = quietly(
         tiny(f"train.ema={ema}", f"train.epochs={epochs}", "train.average_last=3"),
         tmp_path / "run",
@@ -241,7 +241,9 @@ def test_gradients_are_clipped_to_the_norm(corpus, tmp_path, monkeypatch, limit)
 def test_the_run_ends_when_the_score_no_longer_rises(corpus, tmp_path, monkeypatch):
     """Scores 1 2 2 0 1, patience 3: after the fifth epoch, three after the best, the second."""
     scores = iter([0.1, 0.2, 0.2, 0.0, 0.1, 0.9, 0.9])
-    monkeypatch.setattr(loop, "_validate", lambda run: {"val_loss": 1.0, "val_map": 0.5, "val_accuracy": next(scores)})
+    monkeypatch.setattr(
+        trainer, "_validate", lambda run: {"val_loss": 1.0, "val_map": 0.5, "val_accuracy": next(scores)}
+    )
     said = []
     run = quietly(tiny("train.epochs=7", "train.stop_after=3"), tmp_path / "run", corpus, say=said.append)
     assert len(history(run)) == 5 and any("3 epochs: the run ends here" in text for text in said)

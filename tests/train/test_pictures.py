@@ -13,7 +13,7 @@ from tiny import CLASSES, sound, tiny
 from aumcli import report
 from aumcli.metrics import evaluate_scores
 from aumcli.prepare import prepare
-from aumcli.train import train, watch
+from aumcli.train import loggers, train
 
 pytest_plugins = ["aum_fixtures"]
 pytestmark = pytest.mark.usefixtures("on_one_thread")
@@ -59,9 +59,9 @@ def test_a_picture_that_fails_costs_no_report(corpus, tmp_path, monkeypatch, aum
         raise ValueError("Invalid glyph\nin line 1")
 
     monkeypatch.setenv("AUM_DEBUG", "")
-    monkeypatch.setattr(watch, "plot_curves", fail)
-    monkeypatch.setattr(watch, "plot_confusion", fail)
-    monkeypatch.setattr(watch, "PLOT_SHARE", 1e9)  # so that curves are drawn after every epoch, too
+    monkeypatch.setattr(loggers, "plot_curves", fail)
+    monkeypatch.setattr(loggers, "plot_confusion", fail)
+    monkeypatch.setattr(loggers, "PLOT_SHARE", 1e9)  # so that curves are drawn after every epoch, too
     said = []
     run = train(tiny("train.epochs=3"), tmp_path / "run", corpus, say=said.append)
     assert (
@@ -84,7 +84,7 @@ def test_a_mistake_of_ours_in_a_picture_fails_a_test(corpus, tmp_path, monkeypat
     def fail(*arguments):
         raise ValueError("ours")
 
-    monkeypatch.setattr(watch, "plot_curves", fail)
+    monkeypatch.setattr(loggers, "plot_curves", fail)
     with pytest.raises(ValueError, match="ours"):
         train(tiny("train.epochs=1"), tmp_path / "run", corpus, say=lambda text: None)
     assert (tmp_path / "run" / "report.json").exists()

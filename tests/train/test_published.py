@@ -16,7 +16,7 @@ from training import problem, quietly, train_in_team
 from aumcli.data.manifest import Clip, Label, read_manifest, write_manifest
 from aumcli.evaluate import as_json, evaluate
 from aumcli.recipe import load_recipe
-from aumcli.train import loop
+from aumcli.train import trainer
 from aumcli.train.optim import learning_rate
 
 pytest_plugins = ["aum_fixtures"]
@@ -114,7 +114,7 @@ def test_a_partner_of_the_corpus_that_cannot_be_read_costs_its_mixture(commands,
 
 def test_shards_have_no_partners_of_the_corpus(tmp_path, commands):
     pytest.importorskip("webdataset")
-    from aumcli.data.stream import index_of_shards, shard_streams
+    from aumcli.data.datasets.stream import index_of_shards, shard_streams
     from aumcli.prepare import prepare
 
     rows = "".join(f"{clip.path},{clip.labels[0]},{clip.split}\n" for clip in read_manifest(commands).clips)
@@ -123,7 +123,7 @@ def test_shards_have_no_partners_of_the_corpus(tmp_path, commands):
     for path in list((tmp_path / "data").glob("*.wav")):
         path.unlink()
     manifest = read_manifest(tmp_path / "data")
-    from aumcli.data.shards import read_index
+    from aumcli.data.datasets.shards import read_index
 
     index = read_index(tmp_path / "data")
     assert "augment.mixup_partners=batch" in problem(shard_streams, manifest, load_recipe("speechcommands"), index).fix
@@ -162,9 +162,11 @@ def test_warm_ups_as_published():
 
 def test_the_last_short_batch_of_an_epoch(kitchen, tmp_path, monkeypatch):
     sizes = []
-    step = loop.take_step
+    step = trainer.take_step
     monkeypatch.setattr(
-        loop, "take_step", lambda run, number, batch, *rest: sizes.append(len(batch)) or step(run, number, batch, *rest)
+        trainer,
+        "take_step",
+        lambda run, number, batch, *rest: sizes.append(len(batch)) or step(run, number, batch, *rest),
     )
     quietly(load_recipe("epic_sounds", [*SMALL, "train.batch_size=10"]), tmp_path / "run", kitchen)
     assert sizes == [10, 10]

@@ -12,8 +12,8 @@ import torch
 from tiny import RECIPE, tiny
 from training import Stop, assert_same_run, history, problem, quietly, started, wait_for, weights
 
-from aumcli.files import temporary_path
-from aumcli.train import loop
+from aumcli.train import trainer
+from aumcli.utils.files import temporary_path
 
 pytest_plugins = ["aum_fixtures"]
 pytestmark = pytest.mark.usefixtures("on_one_thread")
@@ -55,7 +55,7 @@ def test_crash_between_any_two_files_of_an_epoch(reference, corpus, tmp_path, mo
         replace(source, target)
 
     with monkeypatch.context() as patch, pytest.raises(Stop):
-        patch.setattr("aumcli.files.os.replace", crash)
+        patch.setattr("aumcli.utils.files.os.replace", crash)
         quietly(tiny(), tmp_path / "run", corpus, say=say)
     quietly(tiny(), tmp_path / "run", resume=True)
     assert_same_run(tmp_path / "run", reference)
@@ -133,9 +133,9 @@ def test_dying_after_any_step_loses_nothing(corpus, tmp_path, monkeypatch, setti
         if len(saves) == step:
             raise Stop
 
-    save_state = loop.save_state
+    save_state = trainer.save_state
     with monkeypatch.context() as patch, pytest.raises(Stop):
-        patch.setattr(loop, "save_state", save)
+        patch.setattr(trainer, "save_state", save)
         quietly(tiny(EVERY_STEP, *settings), tmp_path / "run", corpus)
     quietly(tiny(), tmp_path / "run", resume=True)
     assert_same_run(tmp_path / "run", WHOLE[settings])
@@ -192,9 +192,9 @@ def test_a_full_disk_within_an_epoch(reference, corpus, tmp_path, monkeypatch, k
         saves.append(1)
         save_state(state)
 
-    save_state = loop.save_state
+    save_state = trainer.save_state
     with monkeypatch.context() as patch:
-        patch.setattr(loop, "save_state", save)
+        patch.setattr(trainer, "save_state", save)
         error = problem(quietly, tiny(EVERY_STEP, f"train.keep={keep}"), run, corpus)
     assert (
         error.exit_code == 1
@@ -256,10 +256,10 @@ def test_states_are_saved_by_the_clock(corpus, tmp_path, monkeypatch):
         saved.append((len(run.history), run.epoch.step))
         save_state(run)
 
-    loop_step, save_state = loop.take_step, loop.save_state
-    monkeypatch.setattr(loop, "take_step", step)
-    monkeypatch.setattr(loop, "save_state", save)
-    monkeypatch.setattr(loop.time, "monotonic", lambda: clock[0])
+    loop_step, save_state = trainer.take_step, trainer.save_state
+    monkeypatch.setattr(trainer, "take_step", step)
+    monkeypatch.setattr(trainer, "save_state", save)
+    monkeypatch.setattr(trainer.time, "monotonic", lambda: clock[0])
     quietly(tiny("train.epochs=1", "train.batch_size=1"), tmp_path / "run", corpus)
     assert saved == [(0, number) for number in range(3, 19, 3)]
 

@@ -13,7 +13,8 @@ from pathlib import Path
 from aumcli.data.clips import Clips
 from aumcli.data.duplicates import doubled
 from aumcli.data.sources import LABEL_TABLE, SPLIT_NAMES, SPLITS, Index, Request, nothing_called
-from aumcli.data.tables import listed, raise_problems, read_labels
+from aumcli.utils.csv import listed, raise_problems
+from aumcli.data.labels import read_labels
 from aumcli.errors import AumError
 
 LAYOUT = (

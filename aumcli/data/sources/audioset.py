@@ -17,7 +17,8 @@ import numpy as np
 from aumcli.data.clips import Clips
 from aumcli.data.sources import LABEL_TABLE, Index, Request, shared_out, without_val
 from aumcli.data.sources.youtube import LONGEST_S, Segment, find_clips
-from aumcli.data.tables import csv_reader, raise_problems, read_labels
+from aumcli.utils.csv import csv_reader, raise_problems
+from aumcli.data.labels import read_labels
 from aumcli.errors import AumError
 
 BALANCED, UNBALANCED, EVAL = "balanced_train_segments.csv", "unbalanced_train_segments.csv", "eval_segments.csv"

@@ -3,7 +3,7 @@
 44 classes; each clip is a slice of a long video.
 
 Annotations come as CSV or as the same table pickled. The audio is EPIC-KITCHENS-100's, as EPIC_audio.hdf5 (one data set
-per video, see `aumcli.data.hdf5`) or as VIDEO.wav, .flac, ... at any rate. Splits are train and val; the labels of the
+per video, see `aumcli.data.decoding.hdf5`) or as VIDEO.wav, .flac, ... at any rate. Splits are train and val; the labels of the
 authors' test split are secret. The group is the video, which splits must not share, so a share that is kept out of
 training (`data.val_share`) is made of whole videos; `--set group=participant` makes it the participant, so that
 `data.hold_out=P01` tests on a kitchen that was never heard.
@@ -13,11 +13,12 @@ import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-from aumcli.data.audio import READABLE_SUFFIXES, walk_files
+from aumcli.data.decoding.audio import READABLE_SUFFIXES, walk_files
 from aumcli.data.clips import Clips
-from aumcli.data.hdf5 import SEPARATOR, SUFFIXES, hdf5_names
+from aumcli.data.decoding.hdf5 import SEPARATOR, SUFFIXES, hdf5_names
 from aumcli.data.sources import Index, LeftOut, Request
-from aumcli.data.tables import Label, csv_rows
+from aumcli.utils.csv import csv_rows
+from aumcli.data.labels import Label
 from aumcli.errors import AumError
 
 TABLES = {

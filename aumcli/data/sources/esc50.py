@@ -11,11 +11,12 @@ import re
 from pathlib import Path
 
 from aumcli.data.clips import Clip
-from aumcli.data.fetch import check_space, download, unpack
+from aumcli.utils.download import check_space, download, unpack
 from aumcli.data.sources import Index, Request
-from aumcli.data.tables import Label, csv_rows, raise_problems
+from aumcli.utils.csv import csv_rows, raise_problems
+from aumcli.data.labels import Label
 from aumcli.errors import AumError
-from aumcli.names import counted
+from aumcli.utils.text import counted
 
 # GitHub's archives of a branch aren't byte-stable and name no digest, so the content is verified instead: every row of
 # the table has its file, file names repeat the row (fold, source, class), and folds and classes are as many and as

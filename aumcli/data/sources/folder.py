@@ -19,14 +19,15 @@ from pathlib import Path
 
 import numpy as np
 
-from aumcli.data.audio import AUDIO_SUFFIXES, is_passed_over, walk_files
+from aumcli.data.decoding.audio import AUDIO_SUFFIXES, is_passed_over, walk_files
 from aumcli.data.clips import Clip
 from aumcli.data.duplicates import content_digest, duplicates, tell_silence_apart
 from aumcli.data.sources import SPLIT_NAMES, SPLITS, Index, LeftOut, Request, nothing_called
-from aumcli.data.tables import Label, csv_reader, listed, sniff
+from aumcli.utils.csv import csv_reader, listed, sniff
+from aumcli.data.labels import Label
 from aumcli.errors import AumError
-from aumcli.names import counted, plural, shell_quoted, shown
-from aumcli.progress import progress
+from aumcli.utils.text import counted, plural, shell_quoted, shown
+from aumcli.utils.progress import progress
 
 SHARES = (80.0, 10.0, 10.0)  # percent of train, val, test
 ALL_TESTED = {"test": 1.0}
@@ -235,7 +236,7 @@ def _check_class(folder: Path, sounds: list, split: str) -> None:
 
 def class_name(folder: Path) -> str:
     """The class that a folder stands for: its name, where an é is one character however it was typed;
-    see `aumcli.names.shown`.
+    see `aumcli.utils.text.shown`.
     """
     return unicodedata.normalize("NFC", shown(folder.name))
 

@@ -10,9 +10,10 @@ import re
 from pathlib import Path
 
 from aumcli.data.clips import Clip
-from aumcli.data.fetch import download, unpack
+from aumcli.utils.download import download, unpack
 from aumcli.data.sources import Index, Request
-from aumcli.data.tables import Label, listed
+from aumcli.utils.csv import listed
+from aumcli.data.labels import Label
 from aumcli.errors import AumError
 
 COMMIT = "26eb9aaf76e81b692f806f9140c2d2777410d7a1"

@@ -7,12 +7,12 @@ beginning of its name. `_background_noise_` is no class.
 import os
 from pathlib import Path
 
-from aumcli.data.audio import walk_files
+from aumcli.data.decoding.audio import walk_files
 from aumcli.data.clips import Clips
-from aumcli.data.fetch import check_space, download, unpack
+from aumcli.utils.download import check_space, download, unpack
 from aumcli.data.sources import Index, LeftOut, Request, labels_for
 from aumcli.errors import AumError
-from aumcli.names import counted
+from aumcli.utils.text import counted
 
 URL = "http://download.tensorflow.org/data/speech_commands_v0.02.tar.gz"
 SIZE, SHA256 = 2_428_923_189, "af14739ee7dc311471de98f5f9d2c9191b18aedfe957f4a6ff791c709868ff58"

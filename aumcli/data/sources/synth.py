@@ -14,11 +14,11 @@ import numpy as np
 import soundfile
 
 from aumcli.data.clips import Clip
-from aumcli.data.fetch import replace_folder
+from aumcli.utils.download import replace_folder
 from aumcli.data.sources import Index, Request
-from aumcli.data.tables import Label
-from aumcli.files import disk_error
-from aumcli.progress import progress
+from aumcli.data.labels import Label
+from aumcli.utils.files import disk_error
+from aumcli.utils.progress import progress
 
 SAMPLE_RATE_HZ = 16000
 SAMPLES = 16000

@@ -1,6 +1,6 @@
 """`aum prepare csv TABLE`: a table that says which sounds, or which stretches of them, have which labels.
 
-Columns are told from the names that people and their programs give them (see `aumcli.data.columns`), or named with
+Columns are told from the names that people and their programs give them (see `aumcli.data.sources.columns`), or named with
 --set: `--set path=fname --set label=category`; `--set start=` says that there is none. What was made of the table is
 printed.
 """
@@ -13,13 +13,13 @@ from collections.abc import Mapping, Sequence
 from itertools import chain, islice
 from pathlib import Path
 
-from aumcli.data.audio import audio_info
+from aumcli.data.decoding.audio import audio_info
 from aumcli.data.clips import Clip, Clips
-from aumcli.data.column_names import known_columns
-from aumcli.data.columns import ROLES, find_columns, is_headerless
+from aumcli.data.sources.column_names import known_columns
+from aumcli.data.sources.columns import ROLES, find_columns, is_headerless
 from aumcli.data.duplicates import clip_keys, duplicates, files_of
-from aumcli.data.labels import label_warnings
-from aumcli.data.lookup import Lookup
+from aumcli.data.sources.label_values import label_warnings
+from aumcli.data.sources.lookup import Lookup
 from aumcli.data.sources import (
     CORPORA,
     SPLIT_NAMES,
@@ -34,9 +34,9 @@ from aumcli.data.sources import (
 )
 from aumcli.data.sources.folder import OWN_FILES
 from aumcli.data.sources.table_rows import FOLD, RowReader, Rows
-from aumcli.data.tables import SNIFFED, csv_reader, listed, sniff
+from aumcli.utils.csv import SNIFFED, csv_reader, listed, sniff
 from aumcli.errors import AumError
-from aumcli.names import counted
+from aumcli.utils.text import counted
 
 TABLES = (".csv", ".tsv", ".txt")  # of a folder of tables
 SHARES = (80.0, 10.0, 10.0)

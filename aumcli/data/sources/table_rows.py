@@ -7,13 +7,13 @@ from functools import cache
 from hashlib import blake2b
 from pathlib import Path
 
-from aumcli.data.audio import audio_info
+from aumcli.data.decoding.audio import audio_info
 from aumcli.data.clips import Clips
-from aumcli.data.columns import TIMES, Columns
-from aumcli.data.labels import FORBIDDEN, separator_setting, split_labels
-from aumcli.data.lookup import Lookup
+from aumcli.data.sources.columns import TIMES, Columns
+from aumcli.data.sources.label_values import FORBIDDEN, separator_setting, split_labels
+from aumcli.data.sources.lookup import Lookup
 from aumcli.data.sources import SPLIT_NAMES, LeftOut
-from aumcli.names import counted
+from aumcli.utils.text import counted
 
 EMPTY = ("", "na", "nan")  # a time that isn't there, as R and pandas write it
 FOLD = "fold "  # before a fold that stands for a split, until it is known which

@@ -11,7 +11,7 @@ from pathlib import Path
 from aumcli.data.sources import SPLIT_NAMES, Index, Request, labels_for, without_val
 from aumcli.data.sources.audioset import percent, with_val
 from aumcli.data.sources.youtube import LONGEST_S, Segment, find_clips, parse_name
-from aumcli.data.tables import csv_reader, raise_problems
+from aumcli.utils.csv import csv_reader, raise_problems
 from aumcli.errors import AumError
 
 TABLE = "vggsound.csv"

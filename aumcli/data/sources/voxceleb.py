@@ -11,9 +11,10 @@ from pathlib import Path
 
 from aumcli.data.clips import Clips
 from aumcli.data.sources import SPLITS, Index, Request
-from aumcli.data.tables import Label, raise_problems
+from aumcli.utils.csv import raise_problems
+from aumcli.data.labels import Label
 from aumcli.errors import AumError
-from aumcli.names import counted
+from aumcli.utils.text import counted
 
 TABLE = "iden_split.txt"
 FOLDERS = ("", "wav", "dev/wav", "test/wav", "vox1_dev_wav/wav", "vox1_test_wav/wav")

@@ -9,11 +9,11 @@ from pathlib import Path
 
 import numpy as np
 
-from aumcli.data.audio import AUDIO_SUFFIXES, walk_files
+from aumcli.data.decoding.audio import AUDIO_SUFFIXES, walk_files
 from aumcli.data.clips import Clips
 from aumcli.data.sources import LeftOut
-from aumcli.data.tables import listed
-from aumcli.names import counted
+from aumcli.utils.csv import listed
+from aumcli.utils.text import counted
 
 # A video's id has 11 characters, among them _ and -. Y in front keeps a name from beginning with -. Times are in
 # seconds or milliseconds, with leading zeros or without, of the start or of both ends. No name can be read in two ways.

@@ -1,0 +1,19 @@
+"""Weights on disk: our model directories, other people's checkpoints, and the way from one model into another."""
+
+from aumcli.checkpoints.adapt import Imported, UnknownFrontend, import_checkpoint, initialise
+from aumcli.checkpoints.directory import CONFIG, WEIGHTS, read_config, read_model, save_model, write_config
+from aumcli.checkpoints.published import frontend_of
+
+__all__ = [
+    "CONFIG",
+    "WEIGHTS",
+    "Imported",
+    "UnknownFrontend",
+    "frontend_of",
+    "import_checkpoint",
+    "initialise",
+    "read_config",
+    "read_model",
+    "save_model",
+    "write_config",
+]

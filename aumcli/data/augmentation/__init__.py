@@ -1,0 +1,1 @@
+"""What training changes at random: waveforms, spectrograms."""

@@ -1,0 +1,1 @@
+"""Clips to batches: from files, from shards, in memory or streamed."""

@@ -1,0 +1,117 @@
+"""Finding the sounds that somebody's table names, wherever they lie below a folder.
+
+Tables come from other machines: with `\\` between folders, with paths of another disk, without suffixes, in a folder
+beside the sounds'. A file is taken if exactly one fits best, and it is said that it lies elsewhere than the table says.
+"""
+
+import os
+import re
+import unicodedata
+from collections import defaultdict
+from pathlib import Path
+
+from aumcli.data.decoding.audio import AUDIO_SUFFIXES, walk_files
+from aumcli.data.decoding.hdf5 import container
+
+BESIDE = re.compile(
+    "meta|annot|label|truth|eval|table|csv|split", re.IGNORECASE
+)  # folders of tables, beside those of the sounds
+
+
+class Lookup:
+    """Paths of sounds by what a table calls them.
+
+    Args:
+        folder: relative paths are below it; others are looked for there.
+    """
+
+    def __init__(self, folder: Path):
+        self.folder = folder
+        self.moved: dict[str, str] = {}  # as the table has it -> where it was found instead
+        self.missing: set[str] = set()  # as the table has it
+        self._known: dict[str, str] = {}
+        self._files: dict[str, list[str]] | None = None  # folded name, or stem -> paths
+
+    def path(self, name: str) -> str:
+        """Find a sound; where there is none, the path that it should have.
+
+        Raises:
+            ValueError: several files fit equally well.
+        """
+        if name not in self._known:
+            self._known[name] = str(Path(self._find(name)))  # as a clip's path is spelt
+        return self._known[name]
+
+    def of_table(self, table: Path) -> str | None:
+        """The sound of a table that names none: night.txt, night.Table.1.selections.txt, night.BirdNET.results.csv.
+
+        Args:
+            table: its path.
+
+        Returns:
+            night.wav, the one beside it if there are several; None where there is none.
+        """
+        stem = table.name
+        while "." in stem:
+            stem = stem.rpartition(".")[0]
+            fitting = self._index().get(_folded(stem), []) if stem else []
+            if fitting:
+                return min(fitting, key=lambda path: (os.path.dirname(path) != str(table.parent), path))
+        return None
+
+    def _find(self, name: str) -> str:
+        plain = os.path.join(self.folder, name)
+        if os.path.exists(container(plain)[0]):
+            return plain
+        parts = [
+            part
+            for part in re.split(r"[/\\]", name)
+            if part not in ("", ".", "..") and not re.fullmatch("[A-Za-z]:", part)
+        ]
+        swapped = os.path.join(self.folder, *parts)
+        if "\\" in name and os.path.exists(container(swapped)[0]):
+            self.moved[name] = swapped
+            return swapped
+        fitting = self._index().get(_folded(parts[-1]), []) if parts else []
+        ranked = sorted(((_alike(path, parts), path) for path in fitting), reverse=True)
+        if not ranked:
+            self.missing.add(name)
+            return swapped if "\\" in name else plain
+        best = [path for rank, path in ranked if rank == ranked[0][0]]
+        if len(best) > 1:
+            raise ValueError(f"{name!r} could be {best[1]} or {best[0]}", f"write its path below {self.folder}")
+        self.moved[name] = best[0]
+        return best[0]
+
+    def _index(self) -> dict[str, list[str]]:
+        if self._files is None:
+            self._files = self._walk(self.folder)
+            if not self._files and BESIDE.search(self.folder.name):
+                self._files = self._walk(self.folder.parent)
+        return self._files
+
+    @staticmethod
+    def _walk(folder: Path) -> dict[str, list[str]]:
+        files = defaultdict(list)
+        for path in walk_files(folder, unreadable=[]) if folder.is_dir() else ():
+            stem, suffix = os.path.splitext(os.path.basename(path))
+            if suffix.lower() in AUDIO_SUFFIXES:
+                files[_folded(stem + suffix)].append(path)
+                files[_folded(stem)].append(path)
+        return files
+
+
+def _folded(name: str) -> str:
+    """A name as other systems may write it: in any case, its accents composed or not."""
+    return unicodedata.normalize("NFC", name).casefold()
+
+
+def _alike(path: str, parts: list[str]) -> tuple[int, bool]:
+    """In how many parts, from the end, a path is as a table has it; and whether its name is so to the letter."""
+    own = path.split(os.sep)
+    folders = 0
+    for one, two in zip(reversed(own[:-1]), reversed(parts[:-1])):
+        if _folded(one) != _folded(two):
+            break
+        folders += 1
+    return folders, own[-1] == parts[-1]

@@ -1,0 +1,89 @@
+"""Which clips a model was trained on, eight bytes each beside it, so that nobody tests it on them unawares.
+
+A clip is known by the names of its file and of the folder that this lies in, by the file's size, and by its times where
+it is a slice: corpora may be moved and prepared again. A converted copy is not known.
+"""
+
+import hashlib
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from aumcli.data.clips import Clip, Clips
+from aumcli.data.decoding.hdf5 import container
+from aumcli.errors import AumError
+from aumcli.utils.files import atomic_path
+from aumcli.utils.text import counted
+
+HEARD = "train-clips.npy"
+
+
+def clip_hashes(clips: Sequence[Clip]) -> np.ndarray:
+    """A number for each clip, (clips,) uint64."""
+    columns, sizes = Clips.of(clips).columns(), {}
+    hashes = np.empty(len(clips), dtype=np.uint64)
+    for i, (path, start_s, stop_s) in enumerate(zip(columns["path"], columns["start_s"], columns["stop_s"])):
+        file, name = container(path)
+        file = os.fspath(file)
+        if file not in sizes:
+            sizes[file] = _bytes_of(file)
+        folder, own = os.path.split(file)
+        text = f"{os.path.basename(folder)}/{own}/{name} {sizes[file]} {start_s} {stop_s}"
+        hashes[i] = int.from_bytes(
+            hashlib.blake2b(text.encode("utf-8", "surrogateescape"), digest_size=8).digest(), "little"
+        )
+    return hashes
+
+
+def _bytes_of(file: str) -> int:
+    try:
+        return os.stat(file).st_size
+    except OSError:  # streamed from shards, or gone: whoever opens it says so
+        return -1
+
+
+def write_heard(folder: Path, clips: Sequence[Clip], before: np.ndarray | None) -> None:
+    """Keep what a run is trained on, and what the weights that it starts from were."""
+    hashes = clip_hashes(clips)
+    hashes = np.unique(hashes if before is None else np.concatenate([hashes, before]))
+    with atomic_path(folder / HEARD) as temporary, open(temporary, "wb") as file:
+        np.save(file, hashes, allow_pickle=False)
+
+
+def read_heard(model: Path | str | None) -> np.ndarray | None:
+    """What the weights of a run, or of a model directory in a run, were trained on.
+
+    As (clips,) uint64; None where nobody knows.
+
+    Raises:
+        AumError: the file is damaged.
+    """
+    for folder in (Path(model), Path(model).parent) if model else ():
+        path = folder / HEARD
+        if path.is_file() and (folder / "recipe.toml").is_file():
+            try:
+                return np.load(path, allow_pickle=False).astype(np.uint64)
+            except (OSError, ValueError) as error:
+                raise AumError(
+                    f"can't read {path}: {error}",
+                    fix="remove it; then nobody is warned who tests on clips of training",
+                    exit_code=1,
+                ) from error
+    return None
+
+
+def heard_before(heard: np.ndarray | None, clips: Sequence[Clip], model: Path | str, split: str) -> list[str]:
+    """A warning where clips of a split are among those that a model was trained on."""
+    if heard is None or not len(clips):
+        return []
+    known = int(np.isin(clip_hashes(clips), heard).sum())
+    return (
+        [
+            f"warning: {model} was trained on {known:,} of the {counted(len(clips), 'clip')} of the {split} "
+            "split, so its figures there say nothing about new sounds"
+        ]
+        if known
+        else []
+    )

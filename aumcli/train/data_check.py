@@ -1,0 +1,93 @@
+"""Whether a run that is gone on with finds the data that it was trained on.
+
+Its classes, in their order, and its clips.
+"""
+
+from pathlib import Path
+
+from aumcli.checkpoints import CONFIG, read_config
+from aumcli.data.manifest import Manifest
+from aumcli.errors import AumError
+from aumcli.utils.csv import listed
+from aumcli.utils.text import counted, shell_quoted
+
+
+def identity(manifest: Manifest, sha256: str) -> dict[str, object]:
+    """What a state keeps of its data: the names of the classes, clips by split, and the digest of the tables."""
+    return {
+        "labels": manifest.label_names,
+        "splits": {name: len(manifest.split(name)) for name in manifest.split_names},
+        "data_sha256": sha256,
+    }
+
+
+def check_same_data(state: dict, manifest: Manifest, sha256: str, out: Path) -> list[str]:
+    """Refuse to go on with other data.
+
+    Args:
+        state: as it was saved.
+        manifest: the data that is there now.
+        sha256: digest of its tables.
+        out: the run's folder.
+
+    Returns:
+        What there is to say: nothing, or that an old state doesn't tell.
+
+    Raises:
+        AumError: classes or clips differ; it gives the call that starts anew from the run's weights.
+    """
+    labels = state.get("labels") or _labels_of(out)
+    problem = _labels_differ(labels, manifest) if labels else ""
+    if not problem and "data_sha256" in state and state["data_sha256"] != sha256:
+        problem = _clips_differ(state["splits"], manifest)
+    if problem:
+        raise AumError(
+            f"{manifest.folder} is not the data that {out} was trained on: {problem}",
+            fix="put the data back as it was; or start anew from these weights: aum train --recipe "
+            f"{shell_quoted(out / 'recipe.toml')} --init {shell_quoted(out)} --data {shell_quoted(manifest.folder)} "
+            + (f"--set model.n_classes={len(manifest.labels)} " if len(labels) not in (0, len(manifest.labels)) else "")
+            + f"--out {shell_quoted(free_folder(out))}",
+        )
+    return (
+        []
+        if "data_sha256" in state
+        else [
+            f"{out} was begun by a version that didn't keep the digest of its data: "
+            "whether the clips are the same is not known"
+        ]
+    )
+
+
+def _labels_of(out: Path) -> list[str]:
+    """Classes of the last epoch's model, [] before there is one: what an old state doesn't tell."""
+    return list(read_config(out / "last").labels) if (out / "last" / CONFIG).is_file() else []
+
+
+def _labels_differ(before: list[str], manifest: Manifest) -> str:
+    now = manifest.label_names
+    new, gone = ([name for name in some if name not in others] for some, others in ((now, before), (before, now)))
+    if new or gone:
+        return "; ".join(
+            f"{listed(map(repr, names))} {'is' if len(names) == 1 else 'are'} {what}"
+            for names, what in ((new, "new among its classes"), (gone, "gone"))
+            if names
+        )
+    for place, (name, other) in enumerate(zip(before, now)):
+        if name != other:
+            return f"its classes are in another order: number {place} was {name!r} and is {other!r}"
+    return ""
+
+
+def _clips_differ(before: dict[str, int], manifest: Manifest) -> str:
+    now = {name: len(manifest.split(name)) for name in manifest.split_names}
+    counts = [
+        f"{name} has {counted(now.get(name, 0), 'clip')} and had {before.get(name, 0):,}"
+        for name in {**before, **now}
+        if now.get(name) != before.get(name)
+    ]
+    return ", ".join(counts) or "as many clips, but others, or with other labels or in another order"
+
+
+def free_folder(out: Path) -> Path:
+    """A folder beside the run's that isn't there yet."""
+    return next(path for number in range(2, 10_000) if not (path := out.with_name(f"{out.name}-{number}")).exists())

@@ -1,0 +1,131 @@
+"""What a training will meet, without writing anything: everything that it checks before it starts,
+and how long its steps take.
+"""
+
+import statistics
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from aumcli.classifier import pick_device
+from aumcli.data.datasets.batch import draw_epoch
+from aumcli.data.datasets.stream import ShardStream
+from aumcli.evaluate import score_clips
+from aumcli.recipe import Recipe
+from aumcli.train.checkpoint import read_state
+from aumcli.train.distributed import Team, own_device
+from aumcli.train.loggers import summary_writer
+from aumcli.train.setup import Epoch, Run, build
+from aumcli.train.signals import StopSignal
+from aumcli.train.trainer import load_batches, take_step
+
+LONG_S, ENOUGH_S = (
+    10.0,
+    1.0,
+)  # a step that is likely to take longer isn't tried; steps of one size are repeated for so long
+STEPS = 5  # of one size at most
+
+
+@dataclass(frozen=True)
+class Rehearsal:
+    """What a training will meet.
+
+    Attributes:
+        notes: what was done with the weights that it starts from.
+        step_s, epoch_s, whole_s: seconds of a step, of an epoch with validation, and of all epochs.
+        measured: how that was found out.
+    """
+
+    notes: tuple[str, ...]
+    step_s: float
+    epoch_s: float
+    whole_s: float
+    measured: str
+
+    def rows(self) -> list[tuple[str, str]]:
+        """All as (what, value)."""
+        time = (
+            f"{duration(self.step_s)} a step, {duration(self.epoch_s)} an epoch, {duration(self.whole_s)} in all; "
+            f"{self.measured}"
+        )
+        return [*(("note", note) for note in self.notes), ("time", time)]
+
+
+def rehearse(recipe: Recipe, out: Path | None, data: Path | str | None = None, device: str = "cpu") -> Rehearsal:
+    """Check what a training checks (data, weights to start from, packages, the folder),
+    and time steps on its own clips.
+
+    Args:
+        recipe, data, device: see `aumcli.train.train`.
+        out: the run's folder, which must not hold a run; None: that is not checked.
+
+    Raises:
+        AumError: the training would stop with it.
+    """
+    if out is not None:
+        read_state(out, resume=False)
+    if recipe.train.tensorboard:
+        summary_writer()
+    if recipe.train.pretrained and not recipe.train.init:  # which the plan says
+        recipe = recipe.with_values(train={"pretrained": ""})
+    run, notes, _ = build(recipe, out or Path("rehearsal"), data, pick_device(own_device(device)), Team(), False)
+    size, seconds = _step_seconds(run)
+    batch, train = min(run.recipe.train.batch_size, len(run.train)), run.recipe.train
+    step_s = seconds * batch / size
+    epoch_s = step_s * run.steps_per_epoch + _validation_seconds(run)
+    place = str(run.classifier.device) + (
+        f", {torch.get_num_threads()} threads" if run.classifier.device.type == "cpu" else ""
+    )
+    measured = f"measured in steps of {size} of the {batch} clips" if size < batch else "measured"
+    aside = ", validation aside" if isinstance(run.val, ShardStream) else ""
+    return Rehearsal(tuple(notes[1:]), step_s, epoch_s, epoch_s * train.epochs, f"{measured} on {place}{aside}")
+
+
+def _step_seconds(run: Run) -> tuple[int, float]:
+    """Clips of the largest step that was tried, a whole batch if that is quick enough, and its seconds."""
+    batch = run.train.batches(run.recipe.train.batch_size, run.recipe.seed, 0, run.sample_weights)[0]
+    size = 1
+    while True:
+        seconds = _timed_step(run, batch[:size])  # the first one also finds memory and kernels
+        if seconds < LONG_S / 4:
+            samples = [_timed_step(run, batch[:size])]
+            while len(samples) < STEPS and sum(samples) < ENOUGH_S and size == len(batch):
+                samples.append(_timed_step(run, batch[:size]))
+            seconds = statistics.median(samples)
+        if size == len(batch) or 2 * seconds > LONG_S:
+            return size, seconds
+        size = min(2 * size, len(batch))
+
+
+def _timed_step(run: Run, batch: list[int]) -> float:
+    """Seconds of a step of these clips: decoding, features, both passes, the update."""
+    draws = draw_epoch([batch], len(run.train), run.recipe.augment, run.recipe.seed, 0)
+    run.epoch, started = Epoch(), time.perf_counter()
+    [decoded] = load_batches(run, 0, [batch], draws)
+    take_step(run, 0, batch, draws, decoded, StopSignal(), lambda text: None)
+    return time.perf_counter() - started
+
+
+def _validation_seconds(run: Run) -> float:
+    """Seconds that it takes to score the validation clips, of which some are tried; 0 where they are streamed."""
+    if isinstance(run.val, ShardStream):
+        return 0.0
+    clips, count = run.val.clips, 1
+    while True:
+        started = time.perf_counter()
+        for _ in score_clips(run.classifier, clips[:count]):
+            pass
+        seconds = time.perf_counter() - started
+        if count == len(clips) or 4 * seconds > LONG_S:
+            return seconds * len(clips) / count
+        count = min(4 * count, len(clips))
+
+
+def duration(seconds: float) -> str:
+    """Seconds as people say them."""
+    for size, unit in ((86400, "days"), (3600, "h"), (60, "min")):
+        if seconds >= 2 * size:
+            return f"{seconds / size:.1f} {unit}"
+    return f"{seconds:.3g} s"

@@ -1,0 +1,260 @@
+"""A training in progress: what it is made of, and how it is built from a recipe and prepared data."""
+
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from aumcli.checkpoints import frontend_of, initialise
+from aumcli.classifier import Classifier, checkpoint_path
+from aumcli.config import ModelConfig
+from aumcli.core import build_network
+from aumcli.data.datasets.stream import ShardStream, index_of_shards, shard_streams
+from aumcli.data.datasets.waveforms import Waveforms, balanced_weights, stream_seed
+from aumcli.data.infer import fit_recipe, sample_rates, unheard
+from aumcli.data.manifest import Clip, Manifest, data_digest
+from aumcli.data.splits import corpus_folder, open_corpus, reported_clips, split_clips, training_splits
+from aumcli.data.training_clips import heard_before, read_heard
+from aumcli.errors import AumError
+from aumcli.metrics import best_row
+from aumcli.plan import settings_rows
+from aumcli.recipe import Recipe
+from aumcli.train.data_check import check_same_data
+from aumcli.train.distributed import Team
+from aumcli.train.optim import make_optimizer
+from aumcli.utils.text import counted, escaped
+
+WEIGHTS_PURPOSE, BATCH_PURPOSE, MODEL_PURPOSE = 1, 2, 3  # what a stream of random numbers is for
+FEW_PARAMETERS = 2_000_000
+
+
+@dataclass
+class Epoch:
+    """How far an epoch has come; all that --resume needs to go on in its middle."""
+
+    step: int = 0  # steps done
+    loss: float = 0.0  # sum over the clips seen
+    seen: int = 0  # clips
+    skipped: int = 0  # steps whose loss or gradient was no number
+    seconds: float = 0.0  # that earlier processes spent on it
+
+
+@dataclass
+class Run:
+    """A training in progress."""
+
+    recipe: Recipe
+    data: Path
+    out: Path
+    manifest: Manifest
+    classifier: Classifier  # the weights that are evaluated and saved: averaged ones where the recipe asks
+    network: torch.nn.Module  # the weights that are trained
+    optimizer: torch.optim.Optimizer
+    scaler: torch.amp.GradScaler  # of the loss, in float16; else it does nothing
+    train: Waveforms | ShardStream
+    val: Waveforms | ShardStream  # this process's share
+    val_clips: list[Clip]  # all
+    reported: int  # clips of the split that results are reported on; 0: the data lack it
+    sample_weights: np.ndarray | None  # how likely each training clip is drawn; None: each once per epoch
+    team: Team
+    progress: bool
+    data_sha256: str  # of the tables of `data`
+    history: list[dict[str, float | None]] = field(
+        default_factory=list
+    )  # a row per epoch; None where a figure is undefined
+    epoch: Epoch = field(default_factory=Epoch)
+    bad_files: set[int] = field(default_factory=set)  # training clips that could not be read
+    bad_in_a_row: int = 0  # steps whose loss or gradient was no number
+    saved_at: float = field(default_factory=time.monotonic)
+
+    @property
+    def steps_per_epoch(self) -> int:
+        return self.recipe.train.steps_per_epoch(len(self.train))
+
+    @property
+    def small(self) -> bool:
+        """Whether to update the weights takes less than to share that out to threads."""
+        return sum(x.numel() for x in self.network.parameters()) < FEW_PARAMETERS
+
+    @property
+    def val_name(self) -> str:
+        """Which clips choose the best epoch."""
+        data = self.recipe.data
+        return f"{data.val_share:g} of {data.train}" if data.val_share else data.val
+
+    @property
+    def rate(self) -> float:
+        """The learning rate of the last step, in the layers that learn fastest."""
+        return max(group["lr"] for group in self.optimizer.param_groups)
+
+    @property
+    def metric(self) -> str:
+        """The validation metric that chooses the best epoch."""
+        return "val_map" if self.manifest.multi_label else "val_accuracy"
+
+    @property
+    def best(self) -> int:
+        """The best epoch so far, of equals that with the lowest validation loss; 0 before the first has ended."""
+        scores = [-1.0 if row[self.metric] is None else row[self.metric] for row in self.history]
+        best = best_row(scores, [row["val_loss"] for row in self.history])
+        return 0 if best is None else best + 1
+
+
+def autocast(run: Run) -> torch.autocast:
+    """The number format of a step's products."""
+    dtype = run.recipe.train.dtype
+    return torch.autocast(
+        run.classifier.device.type, torch.float16 if dtype == "float16" else torch.bfloat16, enabled=dtype != "float32"
+    )
+
+
+def build(
+    recipe: Recipe,
+    out: Path,
+    data: Path | str | None,
+    device: torch.device,
+    team: Team,
+    progress: bool,
+    state: dict | None = None,
+) -> tuple[Run, list[str], list[str]]:
+    """Read the data, fit the recipe to it and build the model.
+
+    Args:
+        recipe: what to do.
+        out, data, progress: see `aumcli.train.train`.
+        device: where to compute.
+        team: the processes of this training.
+        state: what will be restored; None: the recipe's checkpoint is the start.
+
+    Returns:
+        The run; what there is to say about its start, data and model first; and its settings, a line each.
+
+    Raises:
+        AumError: the data or the recipe is unusable, or the data is not that of the state.
+    """
+    fresh = state is None
+    if fresh and recipe.train.pretrained and not recipe.train.init:
+        raise AumError(
+            f"this recipe starts from weights that were not given: {recipe.train.pretrained}",
+            fix="fetch them and name them with --init PATH; --set train.pretrained= trains from scratch",
+        )
+    folder = corpus_folder(recipe, data)
+    manifest = open_corpus(recipe, folder if data else None)
+    sha256 = data_digest(folder)
+    doubts = [] if fresh else check_same_data(state, manifest, sha256, out)
+    index = index_of_shards(manifest)
+    if index is not None:
+        train, val = shard_streams(manifest, recipe, index)
+        train_clips, val_clips = train.clips, val.clips
+    else:
+        train_clips, val_clips = training_splits(manifest, recipe.data)
+        manifest.check_files([*train_clips, *val_clips])
+    reported = reported_clips(manifest, recipe.data, index)
+    measured = recipe.data.fit
+    kept = frontend_of(checkpoint_path(recipe.train.init)) if fresh and recipe.train.init else None
+    if fresh:
+        recipe = fit_recipe(recipe, train_clips, len(manifest.labels), manifest.multi_label, kept)
+        recipe = _share_out(recipe, team)
+    config = ModelConfig(
+        model=recipe.model,
+        frontend=recipe.frontend,
+        labels=tuple(manifest.label_names),
+        activation="sigmoid" if recipe.train.loss == "bce" else "softmax",
+        views=recipe.data.views,
+        provenance={
+            "data": escaped(str(folder)),
+            "seed": recipe.seed,
+            "hold_out": recipe.data.hold_out,
+            "test": recipe.data.reported,
+            "clips": len(train_clips),
+        },
+    )
+    network, averaged, notes = _networks(recipe, config, fresh)
+    if fresh and recipe.train.init and reported and index is None:
+        tested = split_clips(manifest, recipe.data.reported, recipe.data.hold_out)
+        notes += heard_before(read_heard(recipe.train.init), tested, recipe.train.init, recipe.data.reported)
+    network.to(device)
+    classifier = Classifier(averaged or network, config, str(out), device)
+    if index is None:
+        train, val = (
+            Waveforms(clips, recipe.frontend.sample_rate_hz, recipe.data.cache_mb) for clips in (train_clips, val_clips)
+        )
+    scaler = torch.amp.GradScaler(device.type, enabled=recipe.train.dtype == "float16")
+    run = Run(
+        recipe,
+        folder,
+        out,
+        manifest,
+        classifier,
+        network,
+        make_optimizer(network, recipe.train),
+        scaler,
+        train,
+        val.share(team.rank, team.size),
+        val_clips,
+        reported,
+        balanced_weights(train_clips) if recipe.data.sampling == "balanced" else None,
+        team,
+        progress,
+        sha256,
+    )
+    lost = unheard(sample_rates(manifest, train_clips if index is None else []), recipe.frontend.sample_rate_hz)
+    parameters = sum(x.numel() for x in network.parameters())
+    trained = sum(x.numel() for x in network.parameters() if x.requires_grad)
+    return (
+        run,
+        [
+            f"{folder}: {len(train_clips):,} training and {counted(len(val_clips), 'validation clip')}, "
+            f"{counted(len(manifest.labels), 'class')}"
+            + ("; " if index is None else f", streamed from {counted(len(index.shards), 'shard')} in {index.base}; ")
+            + f"{recipe.model.describe()}, {parameters:,} parameters"
+            + (f", {trained:,} trained" if trained < parameters else "")
+            + "; "
+            f"{classifier.backend} backend on {device}, {counted(torch.get_num_threads(), 'thread')}, "
+            f"seed {recipe.seed}"
+            + (
+                f"; {team.size} processes, each batch in {counted(recipe.train.parts, 'part')}" if team.size > 1 else ""
+            ),
+            *doubts,
+            *notes,
+        ],
+        [
+            *(
+                f"{what:<10}  {value}"
+                for what, value in settings_rows(recipe, len(train_clips), reported, measured, lost, kept is not None)
+            )
+        ],
+    )
+
+
+def _share_out(recipe: Recipe, team: Team) -> Recipe:
+    """The recipe with a part of each batch for every process at least."""
+    parts = recipe.train.parts
+    if parts == 1:
+        return recipe.with_values(train={"parts": team.size}) if team.size > 1 else recipe
+    if parts % team.size:
+        raise AumError(
+            f"train.parts {parts} can't be shared among {team.size} processes", fix=f"choose a multiple of {team.size}"
+        )
+    return recipe
+
+
+def _networks(
+    recipe: Recipe, config: ModelConfig, fresh: bool
+) -> tuple[torch.nn.Module, torch.nn.Module | None, list[str]]:
+    """The network to train, and its averaged twin where the recipe asks for one.
+
+    And what there is to say about their start.
+    """
+    torch.use_deterministic_algorithms(True)
+    torch.utils.deterministic.fill_uninitialized_memory = False  # a debugging aid that costs a pass over every tensor
+    torch.manual_seed(stream_seed(recipe.seed, WEIGHTS_PURPOSE))
+    network, averaged = build_network(recipe.model), None
+    network.recompute = recipe.train.recompute
+    notes = initialise(network, config, checkpoint_path(recipe.train.init)) if recipe.train.init and fresh else []
+    if recipe.train.ema:
+        averaged = build_network(recipe.model).requires_grad_(False)
+        averaged.load_state_dict(network.state_dict())
+    return network, averaged, notes

@@ -1,0 +1,59 @@
+"""Work shared out to threads."""
+
+import os
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from itertools import chain
+from typing import TypeVar
+
+T, R = TypeVar("T"), TypeVar("R")
+
+
+SPINS = "2000"  # about 50 microseconds; benchmarks/busy.py measures it
+
+
+def spin_shortly() -> None:
+    """Let OpenMP's threads sleep soon when they wait, unless the user said how: GNU's spin for milliseconds.
+
+    Between small operations that wait is quick on an idle machine. Where another process takes a core, the threads that
+    work wait for a slice of it while the others spin, thousands of times an epoch. libgomp reads its variables when
+    torch loads it.
+    """
+    if "torch" not in sys.modules and not {"GOMP_SPINCOUNT", "OMP_WAIT_POLICY"} & os.environ.keys():
+        os.environ["GOMP_SPINCOUNT"] = SPINS
+
+
+@contextmanager
+def compute_threads(count: int | None) -> Iterator[None]:
+    """Have torch compute in so many threads, and in as many as before afterwards; None changes nothing.
+
+    Small work is best done in one: to share it out would take as long as to do it.
+    """
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(count or before)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def decoders() -> int:
+    """Threads that decode sounds, where nobody says how many: half the cores, 4 at most;
+    more would wait for Python's lock.
+    """
+    return min(4, max(1, (os.cpu_count() or 1) // 2))
+
+
+def map_in_parts(
+    threads: ThreadPoolExecutor, parts: int, function: Callable[[T], R], items: Sequence[T]
+) -> Iterator[R]:
+    """Map in threads, each of which gets one piece of the list: for short clips,
+    handing over one by one takes as long as decoding.
+    """
+    size = -(-len(items) // parts) or 1
+    pieces = [items[i : i + size] for i in range(0, len(items), size)]
+    return chain.from_iterable(threads.map(lambda piece: [function(item) for item in piece], pieces))

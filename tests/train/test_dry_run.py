@@ -1,0 +1,73 @@
+"""`aum train --dry-run` on prepared data: it stops with what the training would stop with, and times real steps."""
+
+import builtins
+import re
+
+import pytest
+from tiny import RECIPE, tiny
+from training import problem
+
+from aumcli.train import dry_run
+from aumcli.train.dry_run import rehearse
+
+pytest_plugins = ["aum_fixtures"]
+pytestmark = pytest.mark.usefixtures("on_one_thread")
+
+
+def tree(folder) -> list:
+    return sorted(path for path in folder.rglob("*"))
+
+
+def test_it_times_steps_and_writes_nothing(corpus, tmp_path):
+    before = tree(corpus)
+    rows = dict(rehearse(tiny(), tmp_path / "run", corpus).rows())
+    numbers = re.fullmatch(
+        r"([\d.e-]+) s a step, ([\d.]+) s an epoch, ([\d.]+) s in all; measured on cpu, 1 threads?", rows["time"]
+    )
+    step_s, epoch_s, whole_s = map(float, numbers.groups())
+    assert 5 * step_s < epoch_s < whole_s == pytest.approx(4 * epoch_s, rel=0.02)
+    assert tree(corpus) == before and not (tmp_path / "run").exists()
+
+
+def test_long_steps_are_tried_with_fewer_clips(corpus, tmp_path, monkeypatch):
+    monkeypatch.setattr(dry_run, "_timed_step", lambda run, batch: 4.0 * len(batch))
+    rows = dict(rehearse(tiny(), tmp_path / "run", corpus).rows())
+    assert rows["time"].startswith("16 s a step") and "in steps of 2 of the 4 clips" in rows["time"]
+
+
+def test_the_weights_to_start_from_are_tried(corpus, trained, tmp_path, aum):
+    notes = rehearse(tiny(f"train.init={trained}"), tmp_path / "run", corpus).notes
+    assert any("loaded" in note and "parameters" in note for note in notes)
+    error = problem(rehearse, tiny(f"train.init={trained}", "model.width=24"), tmp_path / "run", corpus)
+    assert "another width" in error.problem
+    result = aum(
+        "train", "--recipe", RECIPE, "--data", corpus, "--init", trained, "--set", "model.width=24", "--dry-run"
+    )
+    assert result.code == 2 and "another width" in result.err
+
+
+def test_so_are_packages_and_the_folder(corpus, trained, tmp_path, monkeypatch):
+    assert "already holds a run" in problem(rehearse, tiny(), trained, corpus).problem
+    real = builtins.__import__
+    monkeypatch.setattr(
+        builtins,
+        "__import__",
+        lambda name, *rest: (_ for _ in ()).throw(ImportError(name)) if "tensorboard" in name else real(name, *rest),
+    )
+    assert "aumcli[tensorboard]" in problem(rehearse, tiny("train.tensorboard=true"), tmp_path / "run", corpus).fix
+
+
+@pytest.mark.parametrize(
+    "seconds, words", [(0.01234, "0.0123 s"), (119, "119 s"), (150, "2.5 min"), (7300, "2.0 h"), (260000, "3.0 days")]
+)
+def test_durations(seconds, words):
+    assert dry_run.duration(seconds) == words
+
+
+def test_the_clips_are_measured_once(corpus, aum, monkeypatch):
+    from aumcli.data import infer
+
+    measured, measure = [], infer.measure_normalisation
+    monkeypatch.setattr(infer, "measure_normalisation", lambda *args: measured.append(1) or measure(*args))
+    assert aum("train", "--recipe", RECIPE, "--data", corpus, "--dry-run").code == 0
+    assert len(measured) == 1
