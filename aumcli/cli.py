@@ -15,7 +15,7 @@ from aumcli.errors import AumError
 from aumcli.utils.console import as_message, close_output, echo, open_streams, print_error, say
 from aumcli.utils.files import check_folder, descriptor
 from aumcli.utils.memory import keep_memory
-from aumcli.utils.processes import own_place
+from aumcli.utils.processes import rank_and_world_size
 from aumcli.utils.text import shell_quoted, to_json
 
 
@@ -199,11 +199,11 @@ def train(
 
         raise typer.Exit(launch(devices, _without(sys.argv[1:], "--devices")))
     from aumcli.train import train as run_training
-    from aumcli.train.distributed import one_voice
+    from aumcli.train.distributed import errors_from_one_rank
 
     _use_threads(threads)
     try:
-        with one_voice():
+        with errors_from_one_rank():
             run_training(
                 loaded,
                 out,
@@ -219,7 +219,7 @@ def train(
             fix=f"go on with aum train --resume --out {shell_quoted(out)}",
             exit_code=130,
         ) from None
-    if own_place()[0] == 0:  # one of several processes speaks
+    if rank_and_world_size()[0] == 0:  # one of several processes speaks
         reported = json.loads((out / "report.json").read_text(encoding="utf-8"))["reported"]
         evaluation = f"  aum eval {shell_quoted(out)}\n" if reported["clips"] else ""
         echo(
@@ -705,10 +705,10 @@ def _dry_run(recipe, out: Path, data, device: str, threads: int | None) -> None:
     rows, fitted = dry_run(recipe, data)
     show(rows)
     if fitted is not None:
-        from aumcli.train.dry_run import rehearse
+        from aumcli.train.dry_run import dry_run_training
 
         _use_threads(threads)
-        show(rehearse(fitted, out, data, device).rows())
+        show(dry_run_training(fitted, out, data, device).rows())
 
 
 def _refuse_with(option: str, others: dict[str, object]) -> None:

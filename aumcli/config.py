@@ -281,7 +281,7 @@ class AugmentConfig(Frozen):
         0.0, description="resampled by a factor in 1 / (1 + speed) .. 1 + speed: pitch, formants and tempo together"
     )
     tempo: Extent = Field(0.0, description="stretched in time likewise, pitch kept")
-    warp: Extent = Field(
+    freq_warp: Extent = Field(
         0.0, description="frequency axis scaled likewise, tempo kept: another vocal tract or a smaller bell"
     )
     gain_db: NotNegative = Field(0.0, description="random gain, up to this much each way")
@@ -295,7 +295,7 @@ class AugmentConfig(Frozen):
         description="coloured noise of up to this share of the clip's RMS: 0.3 is a signal-to-noise ratio of "
         "10 dB, 0.1 of 20 dB; the weakest is 30 dB below",
     )
-    band: Fraction = Field(0.0, description="share of clips filtered as by a telephone or a small loudspeaker")
+    band_limit: Fraction = Field(0.0, description="share of clips filtered as by a telephone or a small loudspeaker")
     reverb: Fraction = Field(0.0, description="share of clips played in a synthetic room")
 
 
@@ -304,7 +304,7 @@ class TrainConfig(Frozen):
 
     epochs: Positive = 20
     batch_size: Positive = 64
-    parts: Positive = Field(
+    gradient_accumulation_steps: Positive = Field(
         1,
         description="a batch is cut into so many, computed one after the other (gradient accumulation) or by "
         "as many processes; but for rounding the result doesn't depend on their number",
@@ -341,22 +341,26 @@ class TrainConfig(Frozen):
     )
     freeze: Literal["none", "backbone"] = Field("none", description="backbone: only the head is trained")
     layer_decay: Fraction = Field(1.0, description="the learning rate of a block, as a share of the next one's")
-    recompute: Literal["cheap", "block"] = Field(
+    activation_checkpointing: Literal["cheap", "block"] = Field(
         "cheap",
         description="what the backward pass computes again, not to keep it: what is cheap, "
         "or whole blocks for least memory",
     )
     workers: Count = Field(0, description="threads that decode audio; 0: half the cores, 4 at most")
-    stop_after: Count = Field(
+    early_stopping_patience: Count = Field(
         0, description="epochs without a better validation score after which the run ends; 0: never"
     )
     average_last: Count = Field(
         0, description="at the end, the mean of the last so many epochs' weights is saved as averaged/; 0: not"
     )
-    save_minutes: PositiveFloat = Field(10.0, description="within an epoch, what --resume needs is saved this often")
-    save_steps: Count = Field(0, description="and after every so many steps of an epoch; 0: by the clock alone")
+    checkpoint_every_minutes: PositiveFloat = Field(
+        10.0, description="within an epoch, what --resume needs is saved this often"
+    )
+    checkpoint_every_steps: Count = Field(
+        0, description="and after every so many steps of an epoch; 0: by the clock alone"
+    )
     keep: Positive = Field(1, description="so many of these states are kept, the newest as last/state.pt")
-    bad_steps: Count = Field(
+    max_nonfinite_steps: Count = Field(
         0, description="steps in a row whose loss or gradient is no number, left out before the run stops"
     )
     tensorboard: Flag = Field(False, description="also write tensorboard/ (extra: tensorboard)")
@@ -414,7 +418,7 @@ class DataConfig(Frozen):
     corpus: str | None = Field(None, description="data/<corpus> is used where --data is not given")
     train: str = "train"
     val: str = Field("val", description="chooses the best epoch; never the test split")
-    val_share: Extent = Field(
+    val_fraction: Extent = Field(
         0.0,
         description="for corpora without such a split: this share of `train` is not trained on "
         "and chooses the epoch instead",
@@ -435,18 +439,18 @@ class DataConfig(Frozen):
     sampling: Literal["shuffle", "balanced"] = Field(
         "shuffle", description="balanced: as many clips per epoch, drawn with replacement, those of rare labels oftener"
     )
-    hold_out: str = Field(
+    test_group: str = Field(
         "",
         coerce_numbers_to_str=True,
         description="train and validate without the clips whose group has this name; test on them",
     )
-    fit: tuple[Literal["sample_rate", "clip_length", "normalisation"], ...] = Field(
+    infer: tuple[Literal["sample_rate", "clip_length", "normalisation"], ...] = Field(
         (), description="frontend values measured on the training split, where no later file or --set says them"
     )
-    bad_files: Count = Field(
+    max_unreadable_clips: Count = Field(
         0, description="clips that can't be read any more, which are named and left out before the run stops"
     )
-    shuffle_clips: Positive = Field(
+    shuffle_buffer_clips: Positive = Field(
         1024, description="where training streams shards: clips held in memory, undecoded, to shuffle them"
     )
     cache_mb: Count = Field(1024, description="decoded clips kept in memory, up to this much")
@@ -454,16 +458,16 @@ class DataConfig(Frozen):
     @property
     def reported(self) -> str:
         """The split that results are reported on; where a group is held out, that group is called test."""
-        return "test" if self.hold_out else self.test
+        return "test" if self.test_group else self.test
 
     @property
     def leak(self) -> str:
         """What else the reported clips do, which flatters: "train", "choose the epoch" or, as it should be, ""."""
-        if self.hold_out:
+        if self.test_group:
             return ""
         if self.test == self.train:
             return "train"
-        return "choose the epoch" if self.test == self.val and not self.val_share else ""
+        return "choose the epoch" if self.test == self.val and not self.val_fraction else ""
 
 
 class ModelConfig(Frozen):

@@ -152,10 +152,10 @@ def _rows(imported: Imported, out: Path | str) -> list[tuple[str, str]]:
 def _load_stated(name: Path | str) -> Recipe:
     """A recipe that states what a checkpoint was trained with."""
     recipe = load_recipe(name)
-    if recipe.data.fit:
+    if recipe.data.infer:
         raise AumError(
             f"the recipe {name} doesn't say what a checkpoint was trained with: it measures "
-            f"{listed(recipe.data.fit)} on the data",
+            f"{listed(recipe.data.infer)} on the data",
             fix="name a recipe that states all of [frontend]: vggsound and its like, or a run's recipe.toml",
         )
     return recipe
@@ -192,7 +192,7 @@ def _with_recipe(source: Path | str, out: Path | str, options: Mapping[str, obje
         for word in ([option] if value is True else [option, value])
     ]
     recipes = {name: load_recipe(name) for name in recipe_families()}
-    names = [name for name, each in recipes.items() if each.model.n_classes == n_classes and not each.data.fit]
+    names = [name for name, each in recipes.items() if each.model.n_classes == n_classes and not each.data.infer]
     recipe, *others = names or ["mine.toml"]
     line = shlex.join(map(str, ["aum", "convert", source, out, *given, "--recipe", recipe]))
     if not names:

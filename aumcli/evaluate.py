@@ -13,7 +13,7 @@ from aumcli.data.datasets.stream import ShardStream, index_of_shards, local_fold
 from aumcli.data.datasets.waveforms import Crop, Waveforms
 from aumcli.data.manifest import Clip, Manifest, read_manifest
 from aumcli.data.splits import split_clips
-from aumcli.data.training_clips import heard_before, read_heard
+from aumcli.data.training_clips import read_training_clips, seen_in_training
 from aumcli.errors import AumError
 from aumcli.metrics import Metrics, evaluate_scores
 from aumcli.report import drawn, environment, plot_confusion
@@ -122,7 +122,7 @@ def evaluate(
         scores,
         targets,
         (
-            *(heard_before(read_heard(model), clips, model, split) if split != "train" else ()),
+            *(seen_in_training(read_training_clips(model), clips, model, split) if split != "train" else ()),
             *_notes(matched, manifest, metrics, split),
         ),
     )
@@ -136,14 +136,14 @@ def _clips_of(manifest: Manifest, split: str, classifier: Classifier) -> tuple[S
 
     They are streamed where there are shards and no sound files.
     """
-    hold_out, index = classifier.config.provenance.get("hold_out", ""), index_of_shards(manifest)
+    test_group, index = classifier.config.provenance.get("test_group", ""), index_of_shards(manifest)
     if index is None:
-        clips = split_clips(manifest, split, hold_out)
+        clips = split_clips(manifest, split, test_group)
         manifest.check_files(clips)
         return clips, None
-    if hold_out:
+    if test_group:
         raise AumError(
-            f"the run held out {hold_out}, and {manifest.folder} has shards only, which are not made by groups",
+            f"the run held out {test_group}, and {manifest.folder} has shards only, which are not made by groups",
             fix="evaluate on the sound files",
         )
     stream = split_stream(manifest, index, split, classifier.config.frontend.sample_rate_hz)

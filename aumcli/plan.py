@@ -10,7 +10,7 @@ from aumcli.core import build_network
 from aumcli.data.clips import Clip
 from aumcli.data.datasets.stream import index_of_shards, shard_streams
 from aumcli.data.decoding.hdf5 import container
-from aumcli.data.infer import fit_recipe, sample_rates, unheard
+from aumcli.data.infer import infer_frontend, sample_rates, unused_band
 from aumcli.data.manifest import Manifest
 from aumcli.data.splits import corpus_folder, open_corpus, reported_clips, training_splits
 from aumcli.errors import AumError
@@ -44,7 +44,7 @@ def settings_rows(
         clips: clips to train on; None: not known yet.
         reported: clips to report results on, see `aumcli.data.splits.reported_clips`; None: not known yet.
         measured: what of the input was measured on them.
-        lost: the band of the recordings that isn't heard (see `aumcli.data.infer.unheard`).
+        lost: the band of the recordings that isn't heard (see `aumcli.data.infer.unused_band`).
         kept: whether that was not measured, but is as the weights were trained with that the training starts from.
     """
     front, train, data = recipe.frontend, recipe.train, recipe.data
@@ -56,8 +56,8 @@ def settings_rows(
         steps = train.steps_per_epoch(clips)
         length += f": {counted(steps, 'step')} each, {train.epochs * steps:,} in all"
     chooser = (
-        f"{100 * data.val_share:g} % of {data.train}, kept out of training"
-        if data.val_share
+        f"{100 * data.val_fraction:g} % of {data.train}, kept out of training"
+        if data.val_fraction
         else f"the split {data.val}"
     )
     return [
@@ -79,12 +79,12 @@ def settings_rows(
 
 def _reported(data: DataConfig, clips: int | None) -> str:
     """Which clips results are reported on, and what is wrong with them."""
-    what = f"the group {data.hold_out}, held out" if data.hold_out else f"the split {data.test}"
+    what = f"the group {data.test_group}, held out" if data.test_group else f"the split {data.test}"
     if clips == 0:
         return f"nothing: the data lack {what}; --set data.test=NAME names another, `aum eval` takes --split"
     count = "" if clips is None else f", {counted(clips, 'clip')}"
     if data.leak:
-        keep = f", --set data.val_share=0.1 keeps clips of {data.train} back to choose on"
+        keep = f", --set data.val_fraction=0.1 keeps clips of {data.train} back to choose on"
         return (
             f"{what}{count}, WHICH ALSO {data.leak.upper()}: the figures will flatter; --set data.test=NAME names "
             f"other clips to report{'' if data.leak == 'train' else keep}"
@@ -130,7 +130,7 @@ def dry_run(recipe: Recipe, data: Path | str | None = None) -> tuple[list[tuple[
     Raises:
         AumError: the data is unusable.
     """
-    folder, manifest, measured, lost, kept = corpus_folder(recipe, data), None, recipe.data.fit, "", None
+    folder, manifest, measured, lost, kept = corpus_folder(recipe, data), None, recipe.data.infer, "", None
     try:
         manifest = open_corpus(recipe, folder if data else None)
     except AumError:
@@ -151,10 +151,10 @@ def dry_run(recipe: Recipe, data: Path | str | None = None) -> tuple[list[tuple[
         reported = reported_clips(manifest, recipe.data, index)
         kept = frontend_of(checkpoint_path(recipe.train.init)) if recipe.train.init else None
         recipe, clips = (
-            fit_recipe(recipe, train_clips, len(manifest.labels), manifest.multi_label, kept),
+            infer_frontend(recipe, train_clips, len(manifest.labels), manifest.multi_label, kept),
             len(train_clips),
         )
-        lost = unheard(sample_rates(manifest, train_clips if index is None else []), recipe.frontend.sample_rate_hz)
+        lost = unused_band(sample_rates(manifest, train_clips if index is None else []), recipe.frontend.sample_rate_hz)
         rows = [
             (
                 "data",
@@ -176,8 +176,8 @@ def dry_run(recipe: Recipe, data: Path | str | None = None) -> tuple[list[tuple[
 def _unfitted(recipe: Recipe) -> str:
     """What the data, once prepared, will still change."""
     return (
-        f"; the data decides the number of classes and {', '.join(recipe.data.fit)}".replace("_", " ")
-        if recipe.data.fit
+        f"; the data decides the number of classes and {', '.join(recipe.data.infer)}".replace("_", " ")
+        if recipe.data.infer
         else ""
     )
 
@@ -211,7 +211,7 @@ def activation_bytes(recipe: Recipe) -> int:
         config = type(model).model_validate(model.model_dump() | {"size": None, "depth": depth, "drop_path": 0.0})
         with torch.random.fork_rng(devices=[]):
             network = build_network(config).train()
-        network.recompute = train.recompute
+        network.activation_checkpointing = train.activation_checkpointing
         features, targets = torch.zeros(batch, model.frames, model.n_mels), torch.zeros(batch, model.n_classes)
 
         def loss() -> torch.Tensor:
@@ -235,7 +235,7 @@ def _skeleton(recipe: Recipe):
 def _missing(recipe: Recipe, folder: Path) -> tuple[list[tuple[str, str]], int | None, str]:
     """Row, training clips and bytes of a corpus that is not prepared yet."""
     whole, corpus = recipe.data.train_clips, recipe.data.corpus
-    clips = whole and whole - round(recipe.data.val_share * whole)
+    clips = whole and whole - round(recipe.data.val_fraction * whole)
     size = "the size of the sounds is not known yet"
     if whole:
         samples = whole * recipe.frontend.clip_s * recipe.frontend.sample_rate_hz

@@ -19,7 +19,7 @@ from aumcli.data.decoding.channels import MEAN, check_channel, split_channel
 from aumcli.data.decoding.integrity import implausible, open_clips
 from aumcli.data.decoding.windows import WHOLE_S
 from aumcli.data.manifest import read_manifest, write_clips, write_manifest
-from aumcli.data.sources import KEPT, TEST_ONLY, Index, LeftOut, Request
+from aumcli.data.sources import KEPT, TEST_ONLY, CorpusIndex, PrepareRequest, SkippedClip
 from aumcli.errors import AumError
 from aumcli.utils.csv import listed
 from aumcli.utils.files import no_empty_folders
@@ -32,7 +32,7 @@ DATA = Path("data")
 OWN_NAMES = ("folder", "csv", "ast-json")  # data of one's own: prepared under its own name, not the corpus's
 MISSING = "missing.csv"
 NO_VAL = (
-    "there are no clips for validation, which chooses the best epoch: train with --set data.val_share=0.1, "
+    "there are no clips for validation, which chooses the best epoch: train with --set data.val_fraction=0.1, "
     "which keeps some of train back for it; or, where the data has no splits of its own, prepare with --split 80/10/10"
 )
 MEASURED_S = 30.0  # of a longer clip, so much is measured: memory stays bounded
@@ -56,7 +56,7 @@ class PrepareReport:
     longest_s: float
     shortest_s: float
     normalisation: dict[str, float]  # of the training split's log-mel energies: {"mean", "std", "clips"}
-    left_out: list[LeftOut]
+    left_out: list[SkippedClip]
     missing: dict[str, dict[str, int]]  # split -> {"listed", "missing"}; missing.csv names each
     warnings: list[str]
     notes: list[str]  # how the source was understood
@@ -111,7 +111,7 @@ def prepare(
         return _prepare(request, strict, workers or os.cpu_count() or 1, shards, [doubt] if doubt else [])
 
 
-def _prepare(request: Request, strict: bool, workers: int, shards: bool, doubts: list[str]) -> PrepareReport:
+def _prepare(request: PrepareRequest, strict: bool, workers: int, shards: bool, doubts: list[str]) -> PrepareReport:
     """Prepare in a folder that nobody else writes to."""
     earlier = _earlier(request.out) if request.corpus in OWN_NAMES else _Earlier({}, {})  # others draw no splits anew
     index = sources.load(request.corpus).index(
@@ -139,7 +139,7 @@ class _Earlier:
     splits: Mapping[str, str]  # path without its channel -> split; of a file that isn't cut up
     report: Mapping[str, object]
 
-    def drawn_like(self, request: Request) -> bool:
+    def drawn_like(self, request: PrepareRequest) -> bool:
         """Whether it was asked for the same random splits."""
         values = (self.report.get(key) for key in ("corpus", "seed", "split", "settings"))
         return [*values] == [request.corpus, request.seed, request.shares and [*request.shares], dict(request.settings)]
@@ -179,7 +179,7 @@ def _moved(earlier: Mapping[str, str], clips: Clips) -> list[str]:
     )
 
 
-def _request(corpus: str, out, source, split, seed, annotations, settings) -> Request:
+def _request(corpus: str, out, source, split, seed, annotations, settings) -> PrepareRequest:
     """The caller's wishes, checked."""
     sources.load(corpus)
     source = None if source is None else Path(source)
@@ -201,7 +201,7 @@ def _request(corpus: str, out, source, split, seed, annotations, settings) -> Re
             f"--set keep={','.join(sorted(keep))}: clips can be kept that are {' or '.join(KEPT)}",
             fix="--set keep=silent",
         )
-    return Request(
+    return PrepareRequest(
         corpus,
         Path(os.path.abspath(DATA / name if out is None else out)),
         source,
@@ -247,12 +247,14 @@ class _Found:
     clips: Clips
     durations_s: array
     sample_rates_hz: array
-    left_out: list[LeftOut]
+    left_out: list[SkippedClip]
     kept: dict[str, list[str]]  # silent or loud -> paths of such clips
     cancelling: list[str]  # paths of clips whose channels cancel each other
 
 
-def _open_all(clips: Clips, index: Index, journal: Journal, workers: int, keep: frozenset[str], channel: str) -> _Found:
+def _open_all(
+    clips: Clips, index: CorpusIndex, journal: Journal, workers: int, keep: frozenset[str], channel: str
+) -> _Found:
     """Open every clip once."""
     places, durations_s, rates, left_out, cancelling = array("q"), array("d"), array("q"), list(index.left_out), []
     kept = {what: [] for what in KEPT if what in keep}
@@ -272,7 +274,7 @@ def _open_all(clips: Clips, index: Index, journal: Journal, workers: int, keep: 
 
 
 def _finish(
-    request: Request, index: Index, clips: Clips, found: _Found, strict: bool, earlier: _Earlier
+    request: PrepareRequest, index: CorpusIndex, clips: Clips, found: _Found, strict: bool, earlier: _Earlier
 ) -> PrepareReport:
     """Judge what was found and write it down; `found.clips` get their final splits."""
     if strict and (found.left_out or index.missing):
@@ -330,11 +332,11 @@ def leaks(what: str, clips: Iterable[Clip], identity) -> list[str]:
     pairs = ", ".join(f"{count} in {names}" for names, count in sorted(between.items()))
     return [
         f"{len(shared):,} of {counted(len(splits), what)} {plural(len(shared), 'occurs', 'occur')} in several splits "
-        f"({pairs}), so figures tell less about unheard {what}s: {listed(sorted(shared), 3)}"
+        f"({pairs}), so figures tell less about unused_band {what}s: {listed(sorted(shared), 3)}"
     ]
 
 
-def _first_reasons(index: Index, left_out: Sequence[LeftOut]) -> str:
+def _first_reasons(index: CorpusIndex, left_out: Sequence[SkippedClip]) -> str:
     missing = (
         f"{counted(len(index.missing), 'clip has', 'clips have')} no file"
         if index.missing
@@ -343,12 +345,12 @@ def _first_reasons(index: Index, left_out: Sequence[LeftOut]) -> str:
     return listed((_reason(item) for item in left_out), 3) or missing
 
 
-def _reason(item: LeftOut) -> str:
+def _reason(item: SkippedClip) -> str:
     """Problem with the file's name in front, unless it says it already."""
     return item.reason if item.path in item.reason else f"{item.path}: {item.reason}"
 
 
-def _strict_error(left_out: list[LeftOut], missing: Clips) -> AumError:
+def _strict_error(left_out: list[SkippedClip], missing: Clips) -> AumError:
     lines = [f"  {_reason(item)} ({item.fix})" for item in left_out] + [
         f"  {path}: no such file" for path in missing.paths()
     ]
@@ -359,12 +361,12 @@ def _strict_error(left_out: list[LeftOut], missing: Clips) -> AumError:
     )
 
 
-def _about_training(request: Request, found: _Found, rates: Mapping[int, int]) -> list[str]:
+def _about_training(request: PrepareRequest, found: _Found, rates: Mapping[int, int]) -> list[str]:
     """What a training won't hear."""
     return [*_not_heard(request, rates), *_long(request, found)]
 
 
-def _long(request: Request, found: _Found) -> list[str]:
+def _long(request: PrepareRequest, found: _Found) -> list[str]:
     """A note about clips of which training hears a part only.
 
     The corpora's own lengths are their publishers' choice.
@@ -379,7 +381,9 @@ def _long(request: Request, found: _Found) -> list[str]:
     ]
 
 
-def _report(request: Request, index: Index, clips: Clips, found: _Found, warnings: list[str]) -> PrepareReport:
+def _report(
+    request: PrepareRequest, index: CorpusIndex, clips: Clips, found: _Found, warnings: list[str]
+) -> PrepareReport:
     """Count clips and seconds, and what is missing of each split and class."""
     names = {label.id: label.name for label in index.labels}
     splits: dict[str, dict[str, float]] = {}
@@ -441,18 +445,18 @@ def _kept(found: _Found) -> list[str]:
     ]
 
 
-def _keep_setting(request: Request) -> dict[str, str]:
+def _keep_setting(request: PrepareRequest) -> dict[str, str]:
     return {"keep": ",".join(sorted(request.keep))} if request.keep else {}
 
 
-def _not_heard(request: Request, rates: Mapping[int, int]) -> list[str]:
+def _not_heard(request: PrepareRequest, rates: Mapping[int, int]) -> list[str]:
     """Which band a model of the corpus' own recipe, else of quickstart, won't hear."""
-    from aumcli.data.infer import HIGHEST_RATE_HZ, unheard  # torch: late
+    from aumcli.data.infer import HIGHEST_RATE_HZ, unused_band  # torch: late
     from aumcli.recipe import load_recipe, recipe_names
 
     recipe = load_recipe(request.corpus) if request.corpus in recipe_names() else None
-    measured = recipe is None or "sample_rate" in recipe.data.fit
-    lost = unheard(rates, HIGHEST_RATE_HZ if measured else recipe.frontend.sample_rate_hz)
+    measured = recipe is None or "sample_rate" in recipe.data.infer
+    lost = unused_band(rates, HIGHEST_RATE_HZ if measured else recipe.frontend.sample_rate_hz)
     return [lost] if lost else []
 
 

@@ -27,7 +27,7 @@ from aumcli.utils.text import counted, quotable
 
 SHARED = ("n_mels", "frames")  # the spectrogram's size: the frontend says it, the model follows
 VARIANTS = "variants"  # a recipe's key
-# what data.fit can name -> the frontend's keys that are measured then
+# what data.infer can name -> the frontend's keys that are measured then
 MEASURED = {"sample_rate": ("sample_rate_hz",), "clip_length": ("frames",), "normalisation": ("mean", "std")}
 
 
@@ -173,9 +173,9 @@ def _laid_over(below: dict[str, Any], layer: dict[str, Any]) -> dict[str, Any]:
     is a choice.
     """
     said = {name: section for name, section in layer.items() if isinstance(section, dict)}
-    own, measures = said.get("frontend", {}), "fit" in said.get("data", {})
+    own, measures = said.get("frontend", {}), "infer" in said.get("data", {})
     _merge(below, layer)
-    fit = below["data"].get("fit") if isinstance(below.get("data"), dict) else None
+    fit = below["data"].get("infer") if isinstance(below.get("data"), dict) else None
     if not isinstance(fit, (list, tuple)) or not isinstance(below.get("frontend", {}), dict):
         return below
     left = []
@@ -194,7 +194,7 @@ def _laid_over(below: dict[str, Any], layer: dict[str, Any]) -> dict[str, Any]:
         for key in keys:  # a value from below will be measured: no dump may look as if it were chosen
             if measures and key not in own:
                 below.get("frontend", {}).pop(key, None)
-    below["data"]["fit"] = left
+    below["data"]["infer"] = left
     return below
 
 

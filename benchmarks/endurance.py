@@ -27,7 +27,13 @@ sys.path.append(str(Path(__file__).resolve().parents[1] / "tests" / "fixtures"))
 from tiny import RECIPE, sounds, tiny
 from training import history, quietly, started, weights, workers_of
 
-SETTINGS = ("train.batch_size=2", "train.epochs=40", "train.save_minutes=0.002", "train.keep=3", "train.average_last=3")
+SETTINGS = (
+    "train.batch_size=2",
+    "train.epochs=40",
+    "train.checkpoint_every_minutes=0.002",
+    "train.keep=3",
+    "train.average_last=3",
+)
 WORKER_KILLS = 3  # in one launch: so often torchrun starts again
 
 
@@ -158,7 +164,11 @@ def main() -> int:
         for name in chosen.sections or numbers:
             print(f"{name}, random moments from seed {chosen.seed}", flush=True)
             team, dice, out = name.startswith("team"), random.Random(f"{chosen.seed} {name}"), root / name
-            whole = quietly(tiny(*SETTINGS, f"train.parts={2 if team else 1}"), root / f"{name}-whole", root / "data")
+            whole = quietly(
+                tiny(*SETTINGS, f"train.gradient_accumulation_steps={2 if team else 1}"),
+                root / f"{name}-whole",
+                root / "data",
+            )
             good &= (
                 kill_workers(root / "data", out, dice)
                 if name == "team"

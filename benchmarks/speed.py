@@ -27,7 +27,7 @@ import torch.nn.functional as F
 from torch import nn
 from torch.utils.data import DataLoader, Dataset
 
-from aumcli.bench import Rules, Setting, measure, network_config
+from aumcli.bench import BenchConfig, StoppingRule, measure, network_config
 from aumcli.config import AudioMambaConfig, Direction, FrontendConfig
 from aumcli.core import build_network
 from aumcli.core.frontend import LogMel
@@ -39,10 +39,10 @@ from aumcli.data.manifest import Clip, Label, write_manifest
 from aumcli.recipe import load_recipe
 from aumcli.report import environment
 from aumcli.train import trainer
-from aumcli.train.distributed import Team
-from aumcli.train.loggers import Watch
+from aumcli.train.distributed import ProcessGroup
+from aumcli.train.loggers import Loggers
 from aumcli.train.optim import make_optimizer, move_average
-from aumcli.train.setup import Run, build
+from aumcli.train.setup import TrainState, build
 from aumcli.train.signals import StopSignal
 from aumcli.utils.memory import keep_memory
 
@@ -384,18 +384,29 @@ def memory(arguments: argparse.Namespace) -> None:
     """Bytes per token that training keeps for the backward pass, and the peak of a process that trains AuM-B."""
     for tokens in _lengths(arguments, 8192):
         models = ["aum-base", "aum-base"] + ["ast-base"] * (tokens <= 4096)
-        recompute = ["cheap", "block", "cheap"]
+        activation_checkpointing = ["cheap", "block", "cheap"]
         points = [
             measure(
-                [Setting(model, tokens, "training", "float32", "cpu", 1, torch.get_num_threads(), recompute=again)],
-                Rules(repeats=1, budget_s=600),
+                [
+                    BenchConfig(
+                        model,
+                        tokens,
+                        "training",
+                        "float32",
+                        "cpu",
+                        1,
+                        torch.get_num_threads(),
+                        activation_checkpointing=again,
+                    )
+                ],
+                StoppingRule(repeats=1, budget_s=600),
             )[0]
-            for model, again in zip(models, recompute)
+            for model, again in zip(models, activation_checkpointing)
         ]
         print(
             f"{tokens} tokens: "
             + "; ".join(
-                f"{point.setting.model} {point.setting.recompute}: "
+                f"{point.setting.model} {point.setting.activation_checkpointing}: "
                 + (
                     point.failure
                     or f"{point.saved_bytes / tokens / 1024:.0f} KiB kept per token, "
@@ -414,7 +425,7 @@ class _Terminal(io.StringIO):
         return True
 
 
-def _fsdd_run(folder: Path) -> Run:
+def _fsdd_run(folder: Path) -> TrainState:
     """A training by the fsdd recipe on as many generated clips as fill 75 batches, as the corpus does.
 
     And the corpus' 300 to validate.
@@ -427,7 +438,7 @@ def _fsdd_run(folder: Path) -> Run:
         for i in range(count)
     ]
     write_manifest(root, clips, [Label(i, str(i), str(i)) for i in range(10)], {})
-    return build(recipe, folder / "run", root, torch.device("cpu"), Team(), progress=True)[0]
+    return build(recipe, folder / "run", root, torch.device("cpu"), ProcessGroup(), progress=True)[0]
 
 
 def engine(arguments: argparse.Namespace) -> None:
@@ -465,7 +476,7 @@ def engine(arguments: argparse.Namespace) -> None:
         ready, figures = prepare_batches(), trainer._validate(run)
         network.train()
         with (
-            Watch(run) as watch,
+            Loggers(run) as watch,
             mock.patch.object(trainer, "make_batch", lambda *args: ready[run.epoch.step]),
             mock.patch.object(trainer, "_validate", lambda run: figures),
             contextlib.redirect_stderr(_Terminal()),

@@ -308,7 +308,7 @@ def test_a_split_that_the_data_lack_is_refused_before_anything_is_trained(aum, r
         tmp_path / "out",
     )
     assert refused.code == 2 and "no split 'dev' to report results on; it has test, train, val" in refused.err
-    assert "--set data.test=val --set data.val_share=0.1" in refused.err and not (tmp_path / "out").exists()
+    assert "--set data.test=val --set data.val_fraction=0.1" in refused.err and not (tmp_path / "out").exists()
     refused = aum(
         "ablate", "--recipe", recipe, "--data", corpus, "--grid", "data.test=test,dev", "--out", tmp_path / "out"
     )
@@ -333,7 +333,7 @@ def test_everything_follows_the_reported_split(aum, recipe, corpus, tmp_path):
         "--set",
         "data.test=val",
         "--set",
-        "data.val_share=0.2",
+        "data.val_fraction=0.2",
         "--out",
         tmp_path,
     )

@@ -13,10 +13,10 @@ from fake_benchmarks import broken, hungry, killed, steady
 from matplotlib.image import imread
 
 from aumcli.bench import (
-    Point,
+    BenchConfig,
+    Measurement,
     Result,
-    Rules,
-    Setting,
+    StoppingRule,
     Sweep,
     backends,
     components,
@@ -27,8 +27,8 @@ from aumcli.bench import (
     sweep,
 )
 from aumcli.bench.analysis import comparisons, growth
-from aumcli.bench.backends import KernelSetting, kernel_lines, timed_kernel
-from aumcli.bench.interleave import Samples, relative_error, take_turns
+from aumcli.bench.backends import KernelConfig, kernel_lines, timed_kernel
+from aumcli.bench.interleave import Samples, relative_error, run_interleaved
 from aumcli.bench.measurement import network_config, timed_runs
 from aumcli.bench.output import update, write_results
 from aumcli.bench.profile import component_lines
@@ -37,11 +37,11 @@ from aumcli.errors import AumError
 from aumcli.utils.subprocesses import OUT_OF_MEMORY
 
 pytest_plugins = ["aum_fixtures"]
-QUICK = Rules(repeats=3, budget_s=10)
+QUICK = StoppingRule(repeats=3, budget_s=10)
 
 
-def setting(model="aum-nano", tokens=16, **other) -> Setting:
-    return Setting(
+def setting(model="aum-nano", tokens=16, **other) -> BenchConfig:
+    return BenchConfig(
         **{
             "model": model,
             "tokens": tokens,
@@ -58,7 +58,7 @@ def setting(model="aum-nano", tokens=16, **other) -> Setting:
 def made(times: dict[str, dict[int, float | None]], machine="a machine", **other) -> Result:
     """A result with these medians in ms by model and tokens; None: out of memory."""
     points = [
-        Point(
+        Measurement(
             setting(model, tokens, **other),
             0.02 * tokens,
             "x",
@@ -138,19 +138,19 @@ def test_bytes_kept_for_the_backward_pass_grow_with_the_tokens():
 
 
 def test_a_killed_competitor_is_a_mark_and_the_other_goes_on():
-    victim, other = take_turns(killed, ["victim", "other"], QUICK)
+    victim, other = run_interleaved(killed, ["victim", "other"], QUICK)
     assert victim.failure == OUT_OF_MEMORY and not victim.ms
     assert other.ms == {"run": [1.0, 1.0, 1.0]} and not other.failure  # its two warm-ups took 9 ms
 
 
 def test_out_of_memory_beside_others_is_tried_again_alone(tmp_path):
-    hungry_one, other = take_turns(hungry, [tmp_path / "marker", None], QUICK)
+    hungry_one, other = run_interleaved(hungry, [tmp_path / "marker", None], QUICK)
     assert hungry_one.ms == other.ms == {"run": [2.0, 2.0, 2.0]}
 
 
 def test_what_torch_can_not_do_is_a_mark_with_its_reason():
     reasons = [
-        take_turns(broken, [text], QUICK)[0].failure
+        run_interleaved(broken, [text], QUICK)[0].failure
         for text in ("\"mm\" not implemented for 'Half'\nC++ trace", "can't allocate memory: 9")
     ]
     assert reasons == ["\"mm\" not implemented for 'Half'", OUT_OF_MEMORY]
@@ -162,11 +162,11 @@ def test_memory_that_can_not_be_had_is_a_mark():
 
 
 def test_precision_repeats_and_budget_end_a_point():
-    (precise,) = take_turns(steady, [1.0], Rules(precision=0.01, repeats=50, budget_s=10))
+    (precise,) = run_interleaved(steady, [1.0], StoppingRule(precision=0.01, repeats=50, budget_s=10))
     assert precise.count == 5  # equal samples: precise with the fewest that may be
-    (dear,) = take_turns(steady, [400.0], Rules(precision=0.0, repeats=50, budget_s=1.0))
+    (dear,) = run_interleaved(steady, [400.0], StoppingRule(precision=0.0, repeats=50, budget_s=1.0))
     assert dear.count == 3 and dear.warm_ups == 1  # a tenth of the budget: one warm-up is enough
-    (over,) = take_turns(steady, [2000.0], Rules(budget_s=1.0))
+    (over,) = run_interleaved(steady, [2000.0], StoppingRule(budget_s=1.0))
     assert over.failure == "over budget: 2 s a run"
 
 
@@ -175,7 +175,7 @@ def test_precision_is_the_standard_error_of_the_median():
     assert statistics.fmean(map(relative_error, draws.tolist())) == pytest.approx(
         np.median(draws, 1).std() / 100, rel=0.06
     )
-    assert Samples(ms={"a": [1.0] * 5, "b": [1.0, 2.0, 3.0, 4.0, 5.0]}).is_precise(Rules()) is False
+    assert Samples(ms={"a": [1.0] * 5, "b": [1.0, 2.0, 3.0, 4.0, 5.0]}).is_precise(StoppingRule()) is False
 
 
 def test_growth_is_fitted_to_the_longer_half():
@@ -233,11 +233,11 @@ def test_points_that_are_not_precise_enough_are_named():
     from aumcli.bench.tables import conclusions, markdown
 
     result = with_error(made(SWEEP), "ast-base", 1024, 0.27)
-    [line] = [line for line in conclusions(result.points, Rules(precision=0.01)) if "precision" in line]
+    [line] = [line for line in conclusions(result.points, StoppingRule(precision=0.01)) if "precision" in line]
     assert "ast-base at 1,024 tokens 27.0 %" in line and "aum-base" not in line and "--budget" in line
-    assert not any("precision of" in line for line in conclusions(result.points, Rules(precision=0.3)))
+    assert not any("precision of" in line for line in conclusions(result.points, StoppingRule(precision=0.3)))
     assert "ast-base at 1,024 tokens 27.0 %" in markdown(
-        [Result(result.environment, Rules(precision=0.01), result.points)]
+        [Result(result.environment, StoppingRule(precision=0.01), result.points)]
     )
 
 
@@ -305,7 +305,7 @@ def test_a_model_directory_is_measured_at_any_length():
 @pytest.mark.parametrize("model", ["aum-nano", "ast-nano", "ast-nano-eager"])
 def test_components_of_a_block(model, monkeypatch):
     monkeypatch.setattr(profile, "COPY_BYTES", 4096)
-    monkeypatch.setattr(profile, "take_turns", in_this_process)
+    monkeypatch.setattr(profile, "run_interleaved", in_this_process)
     (found,) = components(Sweep([model], 16, 16, rules=QUICK))
     part = found.part
     if model == "aum-nano":
@@ -325,7 +325,7 @@ def test_components_of_a_block(model, monkeypatch):
 
 
 def in_this_process(generator, arguments, rules):
-    """As take_turns, without processes and without limits."""
+    """As run_interleaved, without processes and without limits."""
     found = []
     for argument in arguments:
         runs = generator(argument)
@@ -335,7 +335,7 @@ def in_this_process(generator, arguments, rules):
 
 
 def test_kernels_are_held_to_the_reference_and_refused_ones_named(monkeypatch, tmp_path):
-    monkeypatch.setattr(backends, "take_turns", in_this_process)
+    monkeypatch.setattr(backends, "run_interleaved", in_this_process)
     rows = list(kernels(Sweep(["ast-nano", "aum-nano"], 8, 8, rules=QUICK), tmp_path))
     assert [row[0].setting.kernel for row in rows] == ["scan, both ways", "convolution", "add and norm"]
     for row in rows:
@@ -371,7 +371,7 @@ def test_a_wrong_kernel_shows_as_a_difference(monkeypatch):
     monkeypatch.setattr(
         door, "causal_conv1d", lambda *x, backend: right(*x, backend=backend) * (1.01 if backend == "torch" else 1.0)
     )
-    _, facts = next(timed_kernel(KernelSetting("convolution", "torch", setting(tokens=8))))
+    _, facts = next(timed_kernel(KernelConfig("convolution", "torch", setting(tokens=8))))
     assert facts["differences"]["forward"] == pytest.approx(0.01, rel=0.01)
 
 
@@ -459,7 +459,7 @@ def test_picture_draws_the_cap(tmp_path, monkeypatch):
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 def test_a_gpu_gives_no_more_than_the_cap():
     needs = next(timed_runs(setting("ast-nano-eager", 2048, mode="training", device="cuda")))[1]["peak_bytes"]
-    capped, free = take_turns(
+    capped, free = run_interleaved(
         timed_runs,
         [
             setting("ast-nano-eager", 2048, mode="training", device="cuda", memory_cap_gib=cap / 2**30)

@@ -172,7 +172,7 @@ def test_a_packaged_model_by_its_folder(aum):
 
 @pytest.mark.parametrize("name", ["quickstart", "synth", "vggsound-ast", "fsdd"])
 def test_the_recipe_of_a_run_is_recognised(name):
-    fitted = load_recipe(name).with_values(data={"fit": ()}, train={"epochs": 2})
+    fitted = load_recipe(name).with_values(data={"infer": ()}, train={"epochs": 2})
     assert nearest_recipe(load_recipe(name)) == (name, [])
     assert nearest_recipe(fitted) == (name, ["train.epochs = 2"])
 

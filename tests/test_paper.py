@@ -152,7 +152,7 @@ def test_audioset_is_the_unbalanced_segments():
 
 def test_a_corpus_without_a_validation_split_keeps_a_share_back():
     """The split that a table reports never chooses the epoch."""
-    shares = {corpus: load_recipe(corpus).data.val_share for corpus in CORPORA}
+    shares = {corpus: load_recipe(corpus).data.val_fraction for corpus in CORPORA}
     assert {corpus for corpus, share in shares.items() if share} == {"audioset", "as20k", "vggsound", "epic_sounds"}
     assert all(load_recipe(name).data.val == "val" for name in NAMES)
 

@@ -20,7 +20,7 @@ pytest_plugins = ["aum_fixtures"]
     "model, train",
     [
         ({}, {}),
-        ({}, {"recompute": "block"}),
+        ({}, {"activation_checkpointing": "block"}),
         ({}, {"dtype": "bfloat16"}),
         ({"direction": "Bi-Bi"}, {}),
         ({"depth": 1}, {}),
@@ -37,7 +37,7 @@ def test_activation_bytes_are_those_of_the_whole_model(model, train):
         }
     )
     network = build_network(recipe.model).train()
-    network.recompute = recipe.train.recompute
+    network.activation_checkpointing = recipe.train.activation_checkpointing
     features, targets = torch.randn(3, recipe.model.frames, recipe.model.n_mels), torch.zeros(3, recipe.model.n_classes)
 
     def loss():
@@ -128,21 +128,21 @@ def test_the_start_is_the_checkpoints(corpus, tmp_path):
     [
         ({"test": "dev"}, "nothing: the data lack the split dev"),
         ({"test": "val"}, "the split val, 6 clips, WHICH ALSO CHOOSE THE EPOCH"),
-        ({"test": "val", "val_share": 0.2}, "the split val, 6 clips"),
+        ({"test": "val", "val_fraction": 0.2}, "the split val, 6 clips"),
         ({"test": "train"}, "the split train, 18 clips, WHICH ALSO TRAIN"),
     ],
 )
 def test_what_is_wrong_with_the_reported_split_is_said_before_training(corpus, settings, said):
     row = dict(dry_run(tiny(*(f"data.{key}={value}" for key, value in settings.items())), corpus)[0])["reported"]
     assert row.startswith(said) and ("flatter" in row) == ("WHICH" in said)
-    assert ("--set data.test=NAME" in row) == (settings != {"test": "val", "val_share": 0.2})
-    assert ("--set data.val_share=0.1" in row) == ("CHOOSE" in said)
+    assert ("--set data.test=NAME" in row) == (settings != {"test": "val", "val_fraction": 0.2})
+    assert ("--set data.val_fraction=0.1" in row) == ("CHOOSE" in said)
 
 
 def test_the_closing_lines_of_a_training_follow_the_reported_split(aum, corpus, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     short = ("train", "--recipe", RECIPE, "--data", corpus, "--set", "train.epochs=1")
-    result = aum(*short, "--out", "reported", "--set", "data.test=val", "--set", "data.val_share=0.2")
+    result = aum(*short, "--out", "reported", "--set", "data.test=val", "--set", "data.val_fraction=0.2")
     assert "  aum eval reported\n" in result.out
     result = aum("eval", "reported")
     assert result.code == 0 and "val split" in result.out and Path("reported/eval-val.json").is_file()
@@ -160,7 +160,7 @@ def test_shards_report_on_the_splits_that_they_have(tmp_path):
 
     prepare("folder", tmp_path / "data", source=sounds(tmp_path / "sounds", 10), split="60/20/20", shards=True)
     (tmp_path / "sounds").rename(tmp_path / "away")
-    pinned = ("data.fit=[]", "frontend.sample_rate_hz=8000", "frontend.frames=48")
+    pinned = ("data.infer=[]", "frontend.sample_rate_hz=8000", "frontend.frames=48")
     assert dict(dry_run(tiny(*pinned), tmp_path / "data")[0])["reported"] == "the split test, 6 clips"
     assert "lack the split dev" in dict(dry_run(tiny(*pinned, "data.test=dev"), tmp_path / "data")[0])["reported"]
 

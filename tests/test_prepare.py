@@ -12,7 +12,7 @@ from tiny import sound, sounds
 
 from aumcli.data import sources
 from aumcli.data.manifest import Clip, Label, read_manifest
-from aumcli.data.sources import Index, synth
+from aumcli.data.sources import CorpusIndex, synth
 from aumcli.errors import AumError
 from aumcli.prepare import parse_shares, prepare
 
@@ -188,7 +188,7 @@ def test_slices_groups_and_several_labels(pets, tmp_path, monkeypatch):
     labels = [Label(0, "a", "Alpha"), Label(1, "b", "Beta"), Label(2, "c", "Gamma")]
 
     class Source:
-        index = staticmethod(lambda request: Index(clips, labels, "made up"))
+        index = staticmethod(lambda request: CorpusIndex(clips, labels, "made up"))
 
     monkeypatch.setattr(sources, "load", lambda corpus: Source)
     report = prepare("made_up", tmp_path / "out")
@@ -324,7 +324,7 @@ def test_on_a_test_set_alone_a_model_is_evaluated_and_none_trained(trained, tmp_
     assert result.code == 0 and "warning" not in result.out
     result = aum("eval", trained, "--data", "data/new", "--out", "result")
     assert result.code == 0 and "test split" in result.out
-    for more in ((), ("--dry-run",), ("--set", "data.val_share=0.5")):
+    for more in ((), ("--dry-run",), ("--set", "data.val_fraction=0.5")):
         result = aum("train", "--data", "data/new", *more)
         assert result.code == 2 and "no clips to train on" in result.err and "--split 80/10/10" in result.err
         assert "aum eval" in result.err

@@ -40,7 +40,7 @@ def test_every_shipped_recipe(name, write):
 
 
 def test_a_dump_says_everything(write):
-    recipe = load_recipe("synth", ["augment.noise=3", "model.direction=Bi-Bi", "data.hold_out=x"])
+    recipe = load_recipe("synth", ["augment.noise=3", "model.direction=Bi-Bi", "data.test_group=x"])
     values = tomllib.loads(dump_recipe(recipe))
     assert set(values["train"]) == set(type(recipe.train).model_fields)
     assert load_recipe(write("again.toml", tomli_w.dumps(values))) == recipe
@@ -57,7 +57,7 @@ def test_a_file_states_differences_only(write):
 def test_extends_merges_section_by_section(write):
     base = load_recipe("quickstart")
     recipe = load_recipe(write("mine.toml", 'extends = "quickstart"\n[train]\nepochs = 3\n[data]\nfit = []\n'))
-    assert recipe.train.epochs == 3 and recipe.data.fit == ()
+    assert recipe.train.epochs == 3 and recipe.data.infer == ()
     assert recipe.train.lr == base.train.lr and recipe.augment == base.augment
 
 
@@ -69,12 +69,12 @@ def test_extends_merges_section_by_section(write):
         (["frontend.frames=1024"], ("sample_rate", "normalisation")),  # a choice, though the default
         (["frontend.mean=-4.0", "frontend.std=3"], ("sample_rate", "clip_length")),
         (["frontend.hop_ms=5"], ("sample_rate", "clip_length", "normalisation")),
-        (['data.fit=["sample_rate"]', "frontend.frames=64"], ("sample_rate",)),
+        (['data.infer=["sample_rate"]', "frontend.frames=64"], ("sample_rate",)),
     ],
 )
 def test_what_is_set_is_not_measured(write, settings, measured):
     recipe = load_recipe("quickstart", settings)
-    assert recipe.data.fit == measured
+    assert recipe.data.infer == measured
     assert load_recipe(write("dump.toml", dump_recipe(recipe))) == recipe
     lines = {"frontend": [], "data": []}
     for text in settings:
@@ -82,15 +82,15 @@ def test_what_is_set_is_not_measured(write, settings, measured):
         lines[section].append(line)
     text = 'extends = "quickstart"\n' + "".join(f"[{name}]\n" + "\n".join(each) + "\n" for name, each in lines.items())
     assert load_recipe(write("mine.toml", text)) == recipe  # a file of one's own, and one that extends it
-    assert load_recipe(write("next.toml", 'extends = "mine.toml"\n')).data.fit == measured
+    assert load_recipe(write("next.toml", 'extends = "mine.toml"\n')).data.infer == measured
 
 
 def test_who_changes_a_dump_has_chosen_and_who_asks_for_measuring_gets_it(write):
     dump = dump_recipe(load_recipe("quickstart"))
     recipe = load_recipe(write("mine.toml", dump.replace("sample_rate_hz = 16000", "sample_rate_hz = 250000")))
-    assert recipe.data.fit == ("clip_length", "normalisation") and recipe.frontend.sample_rate_hz == 250000
-    again = load_recipe("fsdd", ['data.fit=["sample_rate", "clip_length"]'])  # fsdd says both values
-    assert again.data.fit == ("sample_rate", "clip_length")
+    assert recipe.data.infer == ("clip_length", "normalisation") and recipe.frontend.sample_rate_hz == 250000
+    again = load_recipe("fsdd", ['data.infer=["sample_rate", "clip_length"]'])  # fsdd says both values
+    assert again.data.infer == ("sample_rate", "clip_length")
     assert load_recipe(write("dump.toml", dump_recipe(again))) == again
 
 
@@ -98,7 +98,7 @@ def test_who_changes_a_dump_has_chosen_and_who_asks_for_measuring_gets_it(write)
 def test_mean_and_deviation_belong_together(key, other):
     text = problem("quickstart", [f"frontend.{key}"])
     assert f"frontend.{other} is to be measured" in text and f"--set frontend.{other}=" in text
-    assert load_recipe("vggsound", [f"frontend.{key}"]).data.fit == ()
+    assert load_recipe("vggsound", [f"frontend.{key}"]).data.infer == ()
 
 
 def test_extends_a_file_beside_it(write, monkeypatch, tmp_path):
@@ -137,9 +137,9 @@ def test_circles_are_refused(write, files):
         ('train.optimizer="adam"', "train", "optimizer", "adam"),
         ("model.direction=Fo-Fo", "model", "direction", "Fo-Fo"),
         ("model.published_gate_gradient=true", "model", "published_gate_gradient", True),
-        ("data.fit=[]", "data", "fit", ()),
-        ("data.hold_out=", "data", "hold_out", ""),
-        ("data.hold_out=Ann Smith", "data", "hold_out", "Ann Smith"),
+        ("data.infer=[]", "data", "fit", ()),
+        ("data.test_group=", "data", "test_group", ""),
+        ("data.test_group=Ann Smith", "data", "test_group", "Ann Smith"),
         (" train.epochs = 5", "train", "epochs", 5),
     ],
 )
@@ -195,7 +195,7 @@ def test_all_mistakes_are_told_at_once(write):
         ("train.lr=nan", "train.lr: "),
         ("train.lr=-1", "train.lr: "),
         ("train.lr=inf", "train.lr: "),
-        ('data.fit=["rate"]', "data.fit"),
+        ('data.infer=["rate"]', "data.infer"),
         ("model.size=huge", "'nano', 'tiny'"),
         ("model.direction=Fo", "'Fo-Fo', 'Fo-Bi' or 'Bi-Bi'"),
         ("frontend.low_hz=9000", "low_hz 9000"),

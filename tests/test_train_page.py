@@ -61,7 +61,7 @@ def test_the_worked_example(aum, example, tmp_path):
 def test_what_comes_later_wins(aum, example):
     assert load_recipe("night/wide.toml", ["train.epochs=2", "train.epochs=3"]).train.epochs == 3
     assert load_recipe("night/wide.toml", ["train.betas=[0.5, 0.6]"]).train.betas == (0.5, 0.6)
-    assert "sample_rate" not in load_recipe("base.toml").data.fit
+    assert "sample_rate" not in load_recipe("base.toml").data.infer
     result = aum("train", "--recipe", "synth", "--set", "train.init=one.pth", "--init", "other.pth", "--dry-run")
     assert result.code == 0 and "other.pth" in result.out and "one.pth" not in result.out
 

@@ -26,7 +26,7 @@ from aumcli.data.datasets.stream import index_of_shards
 from aumcli.data.splits import open_corpus, reported_clips, training_splits
 from aumcli.errors import AumError
 from aumcli.evaluate import read_scores
-from aumcli.train.dry_run import duration, rehearse
+from aumcli.train.dry_run import dry_run_training, duration
 from aumcli.utils.files import read_json
 from aumcli.utils.text import counted
 from aumcli.utils.threads import compute_threads
@@ -188,7 +188,7 @@ def dry_run(studies: Sequence[Study], device: str = "cpu", jobs: int | None = No
                 if not waiting:
                     yield f"{name}: done"
                     continue
-                run_s = rehearse(waiting[0].recipe, None, waiting[0].data, device).whole_s
+                run_s = dry_run_training(waiting[0].recipe, None, waiting[0].data, device).whole_s
                 left_s += [run_s] * len(waiting)
                 yield f"{name}: {len(waiting)} of {len(variant)} seeds to do, {duration(run_s)} each"
     at_once = max(1, min(jobs, len(left_s)))
@@ -254,7 +254,7 @@ def _check(plans: Sequence[Plan]) -> None:
             has = manifest.split_names if index is None else list(index.splits)
             raise AumError(
                 f"{manifest.folder} has no split {config.test!r} to report results on; it has {', '.join(has)}",
-                fix=f"name another with --set data.test=NAME; --set data.test={config.val} --set data.val_share=0.1 "
+                fix=f"name another with --set data.test=NAME; --set data.test={config.val} --set data.val_fraction=0.1 "
                 f"reports on {config.val} and keeps clips of {config.train} back to choose the epoch on",
             )
 
@@ -310,7 +310,7 @@ def _compare(result: Ablation, plans: list[list[Plan]]):
         pairs.reverse()  # the paper's tables have the rival first
     (first, _), (second, _) = pairs
     seeds = sorted(set(first.scores) & set(second.scores))
-    reported = {(runs[0].recipe.data.reported, runs[0].recipe.data.hold_out) for _, runs in pairs}
+    reported = {(runs[0].recipe.data.reported, runs[0].recipe.data.test_group) for _, runs in pairs}
     if not seeds or len(reported) > 1:
         return None
     kept = [[read_scores(scores_of(runs[seed])) for seed in seeds] for _, runs in pairs]

@@ -139,7 +139,7 @@ def _check_recipe(plan: Plan) -> None:
         same = load_recipe(planned) == plan.recipe
     elif fitted.is_file():
         values, asked = load_recipe(fitted).model_dump(), plan.recipe.model_dump()
-        measured = [key for item in plan.recipe.data.fit for key in MEASURED[item]]
+        measured = [key for item in plan.recipe.data.infer for key in MEASURED[item]]
         for section, keys in {**FITTED, "frontend": measured}.items():
             for key in keys:
                 asked[section][key] = values[section][key]

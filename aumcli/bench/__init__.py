@@ -4,9 +4,9 @@ Each model has a process of its own, so that running out of memory ends that one
 """
 
 from aumcli.bench.backends import kernel_lines, kernels
-from aumcli.bench.interleave import Rules
+from aumcli.bench.interleave import StoppingRule
 from aumcli.bench.machines import compare
-from aumcli.bench.measurement import Point, Setting, measure, network_config
+from aumcli.bench.measurement import BenchConfig, Measurement, measure, network_config
 from aumcli.bench.profile import component_lines, components
 from aumcli.bench.results import Result, read_results
 from aumcli.bench.sweep import MODELS, Sweep, bench
@@ -14,10 +14,10 @@ from aumcli.bench.tables import compared, point_lines
 
 __all__ = [
     "MODELS",
-    "Point",
+    "BenchConfig",
+    "Measurement",
     "Result",
-    "Rules",
-    "Setting",
+    "StoppingRule",
     "Sweep",
     "bench",
     "compare",

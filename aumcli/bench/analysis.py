@@ -5,16 +5,16 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 
-from aumcli.bench.measurement import Point
+from aumcli.bench.measurement import Measurement
 
 Z95 = 1.96  # standard errors on either side of a 95 % interval
 
 Group = tuple[str, str, str, int, float | None]  # mode, type, device, batch, cap of the memory
 
 
-def groups(points: Sequence[Point]) -> dict[Group, list[Point]]:
+def groups(points: Sequence[Measurement]) -> dict[Group, list[Measurement]]:
     """Points that belong into one table, in their order, by tokens and then by model."""
-    found: dict[Group, list[Point]] = {}
+    found: dict[Group, list[Measurement]] = {}
     for point in points:
         setting = point.setting
         key = setting.mode, setting.dtype, setting.device, setting.batch, setting.memory_cap_gib
@@ -25,9 +25,9 @@ def groups(points: Sequence[Point]) -> dict[Group, list[Point]]:
     return found
 
 
-def by_model(points: Sequence[Point]) -> dict[str, dict[int, Point]]:
+def by_model(points: Sequence[Measurement]) -> dict[str, dict[int, Measurement]]:
     """A group's points by model and tokens."""
-    found: dict[str, dict[int, Point]] = {}
+    found: dict[str, dict[int, Measurement]] = {}
     for point in points:
         found.setdefault(point.setting.model, {})[point.setting.tokens] = point
     return found
@@ -52,7 +52,7 @@ class Growth:
     from_tokens: int
 
 
-def growth(points: Sequence[Point]) -> Growth | None:
+def growth(points: Sequence[Measurement]) -> Growth | None:
     """Least squares of log time on log tokens, over the longer half of the lengths.
 
     Of an odd number of lengths, the middle one is used too. Short lengths, where fixed costs count, would
@@ -137,7 +137,7 @@ def _lengths(tokens: Sequence[int]) -> str:
     return ", ".join(f"{each:,}" for each in tokens) + " tokens"
 
 
-def unprecise(points: Sequence[Point], precision: float) -> str:
+def unprecise(points: Sequence[Measurement], precision: float) -> str:
     """A sentence that names the points whose errors are larger than what was asked for; "" where there are none."""
     wide = [point for point in points if point.samples_ms and point.relative_error > precision]
     if not wide:
@@ -151,7 +151,7 @@ def unprecise(points: Sequence[Point], precision: float) -> str:
     )
 
 
-def comparisons(points: Sequence[Point]) -> Iterator[Comparison]:
+def comparisons(points: Sequence[Measurement]) -> Iterator[Comparison]:
     """Each model of a group against its rival (see `rival_of`); crossings are interpolated on logarithmic axes, between
     lengths at which the difference is larger than the error."""
     models = by_model(points)

@@ -4,8 +4,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
-from aumcli.bench.interleave import Samples, quartiles, take_turns
-from aumcli.bench.measurement import Setting, network_config, timed
+from aumcli.bench.interleave import Samples, quartiles, run_interleaved
+from aumcli.bench.measurement import BenchConfig, network_config, timed
 from aumcli.bench.results import here
 from aumcli.bench.sweep import Sweep
 from aumcli.bench.tables import aligned, milliseconds, title, write_tables
@@ -23,19 +23,19 @@ FORWARD, BACKWARD = "forward", "backward"
 
 
 @dataclass(frozen=True)
-class KernelSetting:
+class KernelConfig:
     """What one process measures; the sizes are those of the model's block."""
 
     kernel: str
     backend: str
-    setting: Setting
+    setting: BenchConfig
 
 
 @dataclass
-class KernelPoint:
+class KernelMeasurement:
     """What was measured of one backend."""
 
-    setting: KernelSetting
+    setting: KernelConfig
     samples_ms: dict[str, list[float]] = field(default_factory=dict)  # forward, backward
     differences: dict[str, float] = field(default_factory=dict)  # likewise: see NOTE
     worst: str = ""  # the gradient with the largest one
@@ -46,7 +46,7 @@ class KernelPoint:
         return quartiles(self.samples_ms[way])[1]
 
 
-def kernels(sweep: Sweep, out: Path | str | None = None) -> Iterator[list[KernelPoint]]:
+def kernels(sweep: Sweep, out: Path | str | None = None) -> Iterator[list[KernelMeasurement]]:
     """Time every backend of scan, convolution and norm, and compare it with the reference in float64.
 
     Args:
@@ -75,14 +75,16 @@ def kernels(sweep: Sweep, out: Path | str | None = None) -> Iterator[list[Kernel
         for tokens in sweep.lengths:
             for kernel in KERNELS:
                 settings = [
-                    KernelSetting(kernel, backend, sweep.setting(model, tokens, dtype=dtype)) for backend in refused
+                    KernelConfig(kernel, backend, sweep.setting(model, tokens, dtype=dtype)) for backend in refused
                 ]
                 able = [each for each in settings if not refused[each.backend]]
                 measured = {
                     each: _point(each, samples)
-                    for each, samples in zip(able, take_turns(timed_kernel, able, sweep.rules))
+                    for each, samples in zip(able, run_interleaved(timed_kernel, able, sweep.rules))
                 }
-                row = [measured.get(each) or KernelPoint(each, failure=refused[each.backend]) for each in settings]
+                row = [
+                    measured.get(each) or KernelMeasurement(each, failure=refused[each.backend]) for each in settings
+                ]
                 done.append(row)
                 if out is not None:
                     write_tables(
@@ -96,7 +98,7 @@ def kernels(sweep: Sweep, out: Path | str | None = None) -> Iterator[list[Kernel
                 yield row
 
 
-def kernel_lines(rows: Iterable[Sequence[KernelPoint]]) -> Iterator[str]:
+def kernel_lines(rows: Iterable[Sequence[KernelMeasurement]]) -> Iterator[str]:
     """Lines to print while `kernels` runs."""
     for row in rows:
         yield _title(row)
@@ -105,13 +107,13 @@ def kernel_lines(rows: Iterable[Sequence[KernelPoint]]) -> Iterator[str]:
     yield NOTE
 
 
-def _title(row: Sequence[KernelPoint]) -> str:
+def _title(row: Sequence[KernelMeasurement]) -> str:
     what = row[0].setting
     place = title(what.setting).partition(", ")[2]
     return f"{what.kernel}, sizes of {what.setting.model}, {what.setting.tokens:,} tokens, {place}"
 
 
-def _rows(row: Sequence[KernelPoint]) -> list[list[str]]:
+def _rows(row: Sequence[KernelMeasurement]) -> list[list[str]]:
     return [
         [
             point.setting.backend,
@@ -130,11 +132,11 @@ def _rows(row: Sequence[KernelPoint]) -> list[list[str]]:
     ]
 
 
-def _point(setting: KernelSetting, samples: Samples) -> KernelPoint:
-    return KernelPoint(setting, samples.ms, failure=samples.failure, **({} if samples.failure else samples.facts))
+def _point(setting: KernelConfig, samples: Samples) -> KernelMeasurement:
+    return KernelMeasurement(setting, samples.ms, failure=samples.failure, **({} if samples.failure else samples.facts))
 
 
-def timed_kernel(what: KernelSetting) -> Iterator[tuple[dict, dict]]:
+def timed_kernel(what: KernelConfig) -> Iterator[tuple[dict, dict]]:
     """Run a kernel forward and backward, again and again; the first time, compare it with the reference in float64."""
     import torch
 
@@ -179,7 +181,7 @@ def _difference(ours, theirs) -> float:
     return float((ours.double() - theirs).abs().max() / theirs.abs().max())
 
 
-def _inputs(kernel: str, config: AudioMambaConfig, setting: Setting, device, dtype) -> tuple[dict, list]:
+def _inputs(kernel: str, config: AudioMambaConfig, setting: BenchConfig, device, dtype) -> tuple[dict, list]:
     """A kernel's tensors by name, as in a fresh model, and its other arguments."""
     import torch
 

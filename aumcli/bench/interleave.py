@@ -14,7 +14,7 @@ FEWEST_DEAR = 3  # runs that are made even beyond the budget
 
 
 @dataclass(frozen=True)
-class Rules:
+class StoppingRule:
     """When a point has been measured enough."""
 
     precision: float = 0.01  # relative standard error of the median to reach
@@ -37,7 +37,7 @@ class Samples:
         """Timed runs."""
         return min(map(len, self.ms.values()), default=0)
 
-    def is_precise(self, rules: Rules) -> bool:
+    def is_precise(self, rules: StoppingRule) -> bool:
         """Whether every figure has the precision that is asked for, or there are none."""
         return (
             bool(self.failure)
@@ -45,7 +45,7 @@ class Samples:
             and all(relative_error(x) <= rules.precision for x in self.ms.values())
         )
 
-    def goes_on(self, rules: Rules) -> bool:
+    def goes_on(self, rules: StoppingRule) -> bool:
         """Whether it may run again."""
         return (
             not self.failure
@@ -72,8 +72,8 @@ def relative_error(samples: Sequence[float]) -> float:
     return 0.93 * (high - low) / math.sqrt(len(samples)) / middle if middle else math.inf
 
 
-def take_turns(
-    generator: Callable[..., Iterator[tuple[dict, dict]]], arguments: Sequence[object], rules: Rules
+def run_interleaved(
+    generator: Callable[..., Iterator[tuple[dict, dict]]], arguments: Sequence[object], rules: StoppingRule
 ) -> list[Samples]:
     """Let competitors run in turn, so that whatever slows the machine down hits all alike.
 
@@ -99,7 +99,7 @@ def take_turns(
     ]
 
 
-def _in_turn(generator: Callable[..., Iterator], arguments: Sequence[object], rules: Rules) -> list[Samples]:
+def _in_turn(generator: Callable[..., Iterator], arguments: Sequence[object], rules: StoppingRule) -> list[Samples]:
     workers, all_samples = [Worker(generator, argument) for argument in arguments], [Samples() for _ in arguments]
     try:
         while any(each.goes_on(rules) and not each.is_precise(rules) for each in all_samples):
@@ -112,7 +112,7 @@ def _in_turn(generator: Callable[..., Iterator], arguments: Sequence[object], ru
     return all_samples
 
 
-def _run(worker: Worker, samples: Samples, rules: Rules) -> None:
+def _run(worker: Worker, samples: Samples, rules: StoppingRule) -> None:
     """One run: the first two warm up, or the first alone where it took a tenth of the budget."""
     try:
         times, samples.facts = worker.ask()

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from aumcli.bench.interleave import Rules, quartiles, relative_error, take_turns
+from aumcli.bench.interleave import StoppingRule, quartiles, relative_error, run_interleaved
 from aumcli.config import ARCHITECTURES, FrontendConfig, NetworkConfig
 from aumcli.errors import AumError
 from aumcli.utils.memory import kept_bytes
@@ -16,7 +16,7 @@ GIB = 2**30
 
 
 @dataclass(frozen=True)
-class Setting:
+class BenchConfig:
     """What one process measures."""
 
     model: str  # architecture, size and, for AST, the attention: aum-base, ast-small, ast-base-eager; or a directory
@@ -27,15 +27,15 @@ class Setting:
     batch: int
     threads: int
     seed: int = 0
-    recompute: str = "cheap"  # see `aumcli.config.TrainConfig`
+    activation_checkpointing: str = "cheap"  # see `aumcli.config.TrainConfig`
     memory_cap_gib: float | None = None  # what needs more counts as out of memory, as on a smaller device
 
 
 @dataclass
-class Point:
+class Measurement:
     """What was measured of one setting."""
 
-    setting: Setting
+    setting: BenchConfig
     clip_s: float  # sound that so many tokens stand for
     backend: str = ""
     samples_ms: list[float] = field(default_factory=list)
@@ -58,7 +58,7 @@ def network_config(model: str, tokens: int) -> tuple[NetworkConfig, str, float]:
     """Configuration of a model at so many patches, its backend, and the seconds of sound that they stand for.
 
     Args:
-        model: see `Setting.model`; of a directory the configuration counts, its weights would not change the time.
+        model: see `BenchConfig.model`; of a directory the configuration counts, its weights would not change the time.
         tokens: a multiple of the patches that lie above one another.
 
     Raises:
@@ -94,12 +94,12 @@ def network_config(model: str, tokens: int) -> tuple[NetworkConfig, str, float]:
     return config, "auto" if model == name else "eager", frames * hop_ms / 1000
 
 
-def measure(settings: Sequence[Setting], rules: Rules) -> list[Point]:
-    """Measure several models in turn (see `aumcli.bench.interleave.take_turns`)."""
+def measure(settings: Sequence[BenchConfig], rules: StoppingRule) -> list[Measurement]:
+    """Measure several models in turn (see `aumcli.bench.interleave.run_interleaved`)."""
     points = []
-    for setting, samples in zip(settings, take_turns(timed_runs, settings, rules)):
+    for setting, samples in zip(settings, run_interleaved(timed_runs, settings, rules)):
         points.append(
-            Point(
+            Measurement(
                 setting,
                 network_config(setting.model, setting.tokens)[2],
                 samples_ms=samples.ms.get("run", []),
@@ -110,7 +110,7 @@ def measure(settings: Sequence[Setting], rules: Rules) -> list[Point]:
     return points
 
 
-def timed_runs(setting: Setting) -> Iterator[tuple[dict, dict]]:
+def timed_runs(setting: BenchConfig) -> Iterator[tuple[dict, dict]]:
     """Build a model and run it again and again: for each run its milliseconds, and backend, peak and bytes kept."""
     import torch
 
@@ -143,7 +143,7 @@ def timed(run: Callable, device: str) -> tuple[float, object]:
     return 1000 * (time.perf_counter() - start), result
 
 
-def _prepare(setting: Setting) -> tuple[Callable[[], int | None], str]:
+def _prepare(setting: BenchConfig) -> tuple[Callable[[], int | None], str]:
     """Build a model; what runs it once, and the name of its backend."""
     import torch
 
@@ -153,7 +153,7 @@ def _prepare(setting: Setting) -> tuple[Callable[[], int | None], str]:
     device, dtype = torch.device(setting.device), getattr(torch, setting.dtype)
     features = torch.randn(setting.batch, config.frames, config.n_mels).to(device)
     network = build_network(config, backend).to(device)
-    network.recompute = setting.recompute
+    network.activation_checkpointing = setting.activation_checkpointing
     if setting.mode == "training":
         return _training_step(network, features, dtype), network.backend_on(device)
     network.eval().to(dtype)

@@ -3,8 +3,8 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from aumcli.bench.interleave import Rules
-from aumcli.bench.measurement import Point
+from aumcli.bench.interleave import StoppingRule
+from aumcli.bench.measurement import Measurement
 from aumcli.bench.plot import plot_results
 from aumcli.bench.results import RESULTS, Result, as_csv, as_json, read_results
 from aumcli.bench.tables import markdown
@@ -14,7 +14,9 @@ from aumcli.utils.console import say
 from aumcli.utils.files import check_writable, write_json, write_text
 
 
-def update(out: Path | str | None, machine: dict[str, object], rules: Rules, points: Sequence[Point]) -> None:
+def update(
+    out: Path | str | None, machine: dict[str, object], rules: StoppingRule, points: Sequence[Measurement]
+) -> None:
     """Add points to the results in a folder, in the place of older ones of the same settings,
     and draw everything again.
 

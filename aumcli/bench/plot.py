@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from aumcli.bench.analysis import Group, by_model, groups
 from aumcli.bench.interleave import quartiles
-from aumcli.bench.measurement import Point
+from aumcli.bench.measurement import Measurement
 from aumcli.bench.results import Result
 from aumcli.report import BLUE, GREEN, ORANGE, STYLE, save_figure
 from aumcli.utils.subprocesses import OUT_OF_MEMORY
@@ -125,7 +125,9 @@ def _panel(axes: "Axes", results: Sequence[Result], key: Group, looks: dict[str,
     _seconds_axis(axes, [point for _, points in shown for point in points], lengths)
 
 
-def _curve(axes: "Axes", points: Sequence[Point], look: dict, dashes, unit_bytes: int, crosses: dict[int, int]) -> None:
+def _curve(
+    axes: "Axes", points: Sequence[Measurement], look: dict, dashes, unit_bytes: int, crosses: dict[int, int]
+) -> None:
     """A model's line, of time with a band, or of memory in units of so many bytes; crosses where it could not run."""
     ran = [point for point in points if point.samples_ms and (not unit_bytes or point.peak_bytes)]
     x = [point.setting.tokens for point in ran]
@@ -171,7 +173,7 @@ def _round_ticks(axes: "Axes") -> None:
     axes.yaxis.set_minor_formatter(NullFormatter())
 
 
-def _seconds_axis(axes: "Axes", points: Sequence[Point], lengths: Sequence[int]) -> None:
+def _seconds_axis(axes: "Axes", points: Sequence[Measurement], lengths: Sequence[int]) -> None:
     """Seconds of audio above, where all models agree about them."""
     rates = {round(point.clip_s / point.setting.tokens, 9) for point in points}
     if len(rates) == 1:

@@ -4,8 +4,8 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
-from aumcli.bench.interleave import quartiles, take_turns
-from aumcli.bench.measurement import Setting, network_config, timed
+from aumcli.bench.interleave import quartiles, run_interleaved
+from aumcli.bench.measurement import BenchConfig, network_config, timed
 from aumcli.bench.results import here
 from aumcli.bench.sweep import Sweep
 from aumcli.bench.tables import aligned, milliseconds, title, write_tables
@@ -36,10 +36,10 @@ class Part:
 
 
 @dataclass
-class Breakdown:
+class Profile:
     """The parts of one model's block at one length; of inference, forward."""
 
-    setting: Setting
+    setting: BenchConfig
     parts: list[Part]
     failure: str = ""
 
@@ -48,7 +48,7 @@ class Breakdown:
         return next(part for part in self.parts if part.name == name)
 
 
-def components(sweep: Sweep, out: Path | str | None = None) -> Iterator[Breakdown]:
+def components(sweep: Sweep, out: Path | str | None = None) -> Iterator[Profile]:
     """Time the parts of each model's block, by type and number of tokens, in inference.
 
     Args:
@@ -77,7 +77,7 @@ def components(sweep: Sweep, out: Path | str | None = None) -> Iterator[Breakdow
                 yield done[-1]
 
 
-def component_lines(breakdowns: Iterable[Breakdown]) -> Iterator[str]:
+def component_lines(breakdowns: Iterable[Profile]) -> Iterator[str]:
     """Lines to print while `components` runs."""
     for each in breakdowns:
         yield _title(each)
@@ -86,11 +86,11 @@ def component_lines(breakdowns: Iterable[Breakdown]) -> Iterator[str]:
     yield NOTE
 
 
-def _title(each: Breakdown) -> str:
+def _title(each: Profile) -> str:
     return f"{each.setting.model}, {each.setting.tokens:,} tokens, {title(each.setting)}"
 
 
-def _rows(breakdown: Breakdown) -> list[list[str]]:
+def _rows(breakdown: Profile) -> list[list[str]]:
     if breakdown.failure:
         return [[breakdown.failure, "-", "-", "-", "-", "-"]]
     whole, copy = breakdown.part(BLOCK), breakdown.part(COPY)
@@ -110,13 +110,13 @@ def _rows(breakdown: Breakdown) -> list[list[str]]:
     return rows
 
 
-def _breakdown(setting: Setting, rules) -> Breakdown:
-    (samples,) = take_turns(timed_parts, [setting], rules)
+def _breakdown(setting: BenchConfig, rules) -> Profile:
+    (samples,) = run_interleaved(timed_parts, [setting], rules)
     parts = [] if samples.failure else [Part(name, *samples.facts[name], ms) for name, ms in samples.ms.items()]
-    return Breakdown(setting, parts, samples.failure)
+    return Profile(setting, parts, samples.failure)
 
 
-def timed_parts(setting: Setting) -> Iterator[tuple[dict, dict]]:
+def timed_parts(setting: BenchConfig) -> Iterator[tuple[dict, dict]]:
     """Run each part once, again and again: milliseconds by part, and its operations and bytes."""
     import torch
 

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from aumcli.bench.interleave import Rules, quartiles
-from aumcli.bench.measurement import Point, Setting
+from aumcli.bench.interleave import StoppingRule, quartiles
+from aumcli.bench.measurement import BenchConfig, Measurement
 from aumcli.errors import AumError
 from aumcli.report import environment
 
@@ -42,8 +42,8 @@ class Result:
     """What one machine gave."""
 
     environment: dict[str, object]
-    rules: Rules
-    points: list[Point]
+    rules: StoppingRule
+    points: list[Measurement]
 
     @property
     def machine(self) -> str:
@@ -72,7 +72,7 @@ def read_results(path: Path | str) -> list[Result]:
         if document["schema"] != SCHEMA:
             raise AumError(f"{path} has schema {document['schema']}, this version reads {SCHEMA}", fix="measure again")
         return [
-            Result(each["environment"], Rules(**each["rules"]), [_point(point) for point in each["points"]])
+            Result(each["environment"], StoppingRule(**each["rules"]), [_point(point) for point in each["points"]])
             for each in document["results"]
         ]
     except OSError as error:
@@ -101,10 +101,10 @@ def as_json(results: Sequence[Result]) -> dict[str, object]:
     }
 
 
-def _point(values: dict) -> Point:
+def _point(values: dict) -> Measurement:
     """A point from JSON: figures that follow from others are computed again."""
     values = {key: value for key, value in values.items() if key not in ("median_ms", "relative_error")}
-    return Point(**values | {"setting": Setting(**values["setting"])})
+    return Measurement(**values | {"setting": BenchConfig(**values["setting"])})
 
 
 def as_csv(results: Sequence[Result]) -> str:

@@ -4,8 +4,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from aumcli.bench.interleave import Rules
-from aumcli.bench.measurement import GIB, Point, Setting, measure, memory_bytes, network_config
+from aumcli.bench.interleave import StoppingRule
+from aumcli.bench.measurement import GIB, BenchConfig, Measurement, measure, memory_bytes, network_config
 from aumcli.bench.output import update
 from aumcli.bench.results import here
 from aumcli.errors import AumError
@@ -21,7 +21,7 @@ class Sweep:
     """What to measure.
 
     Args:
-        models: names as in `Setting.model`.
+        models: names as in `BenchConfig.model`.
         min_tokens, max_tokens: patches per clip: the least, twice that, ... up to the most.
         modes: "inference", and "training": forward, backward and an AdamW step.
         dtypes: "float32", "bfloat16", "float16": autocast in training (with scaled gradients for float16), weights and
@@ -42,7 +42,7 @@ class Sweep:
     dtypes: Sequence[str] = ("float32",)
     device: str = "cpu"
     batch: int = 1
-    rules: Rules = field(default_factory=Rules)
+    rules: StoppingRule = field(default_factory=StoppingRule)
     memory_cap_gib: float | None = None
 
     def __post_init__(self):
@@ -74,11 +74,11 @@ class Sweep:
         doublings = (self.max_tokens // self.min_tokens).bit_length()
         return [self.min_tokens << i for i in range(doublings)]
 
-    def setting(self, model: str, tokens: int, mode: str = "inference", dtype: str | None = None) -> Setting:
+    def setting(self, model: str, tokens: int, mode: str = "inference", dtype: str | None = None) -> BenchConfig:
         """The setting of one point."""
         import torch
 
-        return Setting(
+        return BenchConfig(
             model,
             tokens,
             mode,
@@ -90,7 +90,7 @@ class Sweep:
         )
 
 
-def bench(sweep: Sweep, out: Path | str | None = None) -> Iterator[list[Point]]:
+def bench(sweep: Sweep, out: Path | str | None = None) -> Iterator[list[Measurement]]:
     """Measure models by number of tokens.
 
     Args:

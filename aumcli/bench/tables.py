@@ -5,8 +5,8 @@ from dataclasses import asdict
 from pathlib import Path
 
 from aumcli.bench.analysis import by_model, comparisons, groups, growth, rival_of, unprecise
-from aumcli.bench.interleave import Rules
-from aumcli.bench.measurement import Point, Setting
+from aumcli.bench.interleave import StoppingRule
+from aumcli.bench.measurement import BenchConfig, Measurement
 from aumcli.bench.results import Result
 from aumcli.report import markdown_table
 from aumcli.utils.files import write_json, write_text
@@ -23,9 +23,9 @@ PEAKS = {
 }
 
 
-def point_lines(rows: Iterable[list[Point]], rules: Rules) -> Iterator[str]:
+def point_lines(rows: Iterable[list[Measurement]], rules: StoppingRule) -> Iterator[str]:
     """Lines to print while a benchmark runs, a heading where mode or type change, and at the end what follows."""
-    points: list[Point] = []
+    points: list[Measurement] = []
     for row in rows:
         new = next(iter(groups(row)))
         if not points or new not in groups(points):
@@ -40,7 +40,7 @@ def point_lines(rows: Iterable[list[Point]], rules: Rules) -> Iterator[str]:
         yield from (_wrapped(line) for line in conclusions(each, rules))
 
 
-def _lines(row: Sequence[Point]) -> Iterator[str]:
+def _lines(row: Sequence[Measurement]) -> Iterator[str]:
     ratios = _times_aum(row)
     for point in row:
         setting, name = point.setting, point.setting.model
@@ -55,7 +55,7 @@ def _lines(row: Sequence[Point]) -> Iterator[str]:
         ).rstrip()
 
 
-def conclusions(points: Sequence[Point], rules: Rules) -> Iterator[str]:
+def conclusions(points: Sequence[Measurement], rules: StoppingRule) -> Iterator[str]:
     """How each model's time grows, who is ahead where, what was not measured well enough, and what could not run."""
     for name, each in by_model(points).items():
         found = growth(list(each.values()))
@@ -106,7 +106,7 @@ def write_tables(
     path: Path,
     heading: str,
     environment: dict[str, object],
-    rules: Rules,
+    rules: StoppingRule,
     values: list[dict],
     sections: Sequence[tuple],
 ) -> None:
@@ -138,12 +138,12 @@ def aligned(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> Iterator[s
         yield f"{cells[0]}  {row[1]}" if no else "  ".join(cells).rstrip()
 
 
-def _preamble(environment: dict[str, object], rules: Rules) -> list[str]:
+def _preamble(environment: dict[str, object], rules: StoppingRule) -> list[str]:
     facts = ", ".join(f"{key} {value}" for key, value in environment.items())
     return [f"## {environment.get('gpu') or environment['cpu']}", "", f"{facts}. {_rule(rules).capitalize()}.", ""]
 
 
-def _markdown_rows(points: Sequence[Point]) -> tuple[list[str], list[list[str]]]:
+def _markdown_rows(points: Sequence[Measurement]) -> tuple[list[str], list[list[str]]]:
     rows = []
     for tokens in dict.fromkeys(point.setting.tokens for point in points):
         row = [point for point in points if point.setting.tokens == tokens]
@@ -168,7 +168,7 @@ def _markdown_rows(points: Sequence[Point]) -> tuple[list[str], list[list[str]]]
     return ["tokens", "sound", "model", "backend", "median", "error", "samples", "peak", "kept", "x AuM"], rows
 
 
-def _times_aum(row: Sequence[Point]) -> dict[str, float]:
+def _times_aum(row: Sequence[Measurement]) -> dict[str, float]:
     """Each model's time over its AuM's."""
     times = {point.setting.model: point.median_ms for point in row}
     pairs = {name: rival_of(name, list(times)) for name in times}
@@ -209,12 +209,12 @@ def compared(results: Sequence[Result]) -> Iterator[str]:
         yield f"{key[0]:<10}{key[1]:<9}{key[3]:>6}  {key[2][-16:]:<16}{figures}"
 
 
-def _key(point: Point) -> tuple[str, str, str, int, int]:
+def _key(point: Measurement) -> tuple[str, str, str, int, int]:
     setting = point.setting
     return setting.mode, setting.dtype, setting.model, setting.tokens, setting.batch
 
 
-def title(setting: Setting) -> str:
+def title(setting: BenchConfig) -> str:
     """What a table's figures have in common."""
     threads = f"{setting.threads} thread{'s' if setting.threads > 1 else ''}"
     cap = "" if setting.memory_cap_gib is None else f", at most {setting.memory_cap_gib:g} GiB"
@@ -223,7 +223,7 @@ def title(setting: Setting) -> str:
     )
 
 
-def _rule(rules: Rules) -> str:
+def _rule(rules: StoppingRule) -> str:
     return (
         f"medians, runs in turn until each has a standard error of {100 * rules.precision:g} %, "
         f"at most {counted(rules.repeats, 'run')} "

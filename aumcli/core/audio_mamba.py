@@ -49,11 +49,13 @@ class Block(nn.Module):
         self.norm = RMSNorm(config.width, config.norm_eps, backend)
         self.mixer = Mixer(config, backend)
 
-    def forward(self, x: Tensor, residual: Tensor | None, recompute: str = "cheap") -> tuple[Tensor, Tensor]:
-        """Map the last output and the stream, (b, l, d) each, to the next pair; `recompute` as in `AudioMamba`."""
+    def forward(
+        self, x: Tensor, residual: Tensor | None, activation_checkpointing: str = "cheap"
+    ) -> tuple[Tensor, Tensor]:
+        """Map the last output and the residual stream, (b, l, d) each, to the next pair; see `AudioMamba`."""
         if torch.is_grad_enabled() and not torch.compiler.is_compiling() and self._has_operators(x):
-            return run_block(self, x, residual, keep_projection=recompute != "block")
-        if torch.is_grad_enabled() and recompute == "block":
+            return run_block(self, x, residual, keep_projection=activation_checkpointing != "block")
+        if torch.is_grad_enabled() and activation_checkpointing == "block":
             return checkpoint(self._run, x, residual, use_reentrant=False)
         return self._run(x, residual)
 
@@ -81,12 +83,12 @@ class AudioMamba(nn.Module):
         backend: kernel backend, "auto" or one of `aumcli.core.kernels.BACKENDS`.
 
     Attributes:
-        recompute: what training computes again in the backward pass instead of keeping it: "cheap", all but the matrix
-            products, or "block", everything between two blocks' residual streams.
+        activation_checkpointing: what the backward pass recomputes: "cheap", everything but the matmuls, or "block",
+            everything between the residual streams of two blocks.
         rows: where the clips of the next call stand in their batch; see `Rows`.
     """
 
-    recompute = "cheap"
+    activation_checkpointing = "cheap"
     rows: Rows = None
 
     def __init__(self, config: AudioMambaConfig, backend: str = "auto"):
@@ -127,7 +129,7 @@ class AudioMamba(nn.Module):
         residual = None
         for i, block in enumerate(self.layers):
             x = drop_path(x, self.drop_rates[i - 1] if i else 0.0, self.training, self.rows)
-            x, residual = block(x, residual, self.recompute)
+            x, residual = block(x, residual, self.activation_checkpointing)
         x = drop_path(x, self.config.drop_path, self.training, self.rows)
         # the other tokens' last norm would be thrown away
         x, _ = self.norm_f(x[:, index : index + 1], residual[:, index : index + 1])

@@ -36,7 +36,7 @@ class Attention(nn.Module):
         return x.transpose(1, 2).flatten(2)
 
 
-class Perceptron(nn.Module):
+class MLP(nn.Module):
     """Two layers with GELU between them."""
 
     def __init__(self, config: SpectrogramTransformerConfig):
@@ -57,7 +57,7 @@ class TransformerBlock(nn.Module):
         self.norm1 = nn.LayerNorm(config.width, config.norm_eps)
         self.attn = Attention(config, backend)
         self.norm2 = nn.LayerNorm(config.width, config.norm_eps)
-        self.mlp = Perceptron(config)
+        self.mlp = MLP(config)
         self.drop = drop
 
     def forward(self, x: Tensor, rows: Rows = None) -> Tensor:
@@ -80,14 +80,14 @@ class Encoder(nn.Module):
         self.blocks = nn.ModuleList(TransformerBlock(config, backend, drop) for drop in drops)
         self.norm = nn.LayerNorm(config.width, config.norm_eps)
 
-    def forward(self, features: Tensor, recompute: str, rows: Rows) -> Tensor:
+    def forward(self, features: Tensor, activation_checkpointing: str, rows: Rows) -> Tensor:
         """Encode features (b, frames, mels) to the class tokens after the last norm, (b, 1 or 2, d)."""
         prefix = [
             token.expand(features.shape[0], -1, -1) for token in (self.cls_token, self.dist_token) if token is not None
         ]
         x = torch.cat([*prefix, self.patch_embed(features)], dim=1) + self.pos_embed
         for block in self.blocks:
-            again = recompute == "block" and torch.is_grad_enabled()
+            again = activation_checkpointing == "block" and torch.is_grad_enabled()
             x = checkpoint(block, x, rows, use_reentrant=False) if again else block(x, rows)
         return self.norm(x[:, : self.prefix])
 
@@ -100,14 +100,14 @@ class SpectrogramTransformer(nn.Module):
         backend: "sdpa" (torch's fused attention), "eager" (the attention matrix in memory) or "auto", which is sdpa.
 
     Attributes:
-        recompute: "block" for training that computes each block again in the backward pass, else "cheap".
+        activation_checkpointing: "block": the backward pass recomputes each block; "cheap": nothing.
         rows: where the clips of the next call stand in their batch; see `aumcli.core.audio_mamba.Rows`.
 
     Raises:
         ValueError: no such attention.
     """
 
-    recompute = "cheap"
+    activation_checkpointing = "cheap"
     rows: Rows = None
 
     def __init__(self, config: SpectrogramTransformerConfig, backend: str = "auto"):
@@ -141,7 +141,7 @@ class SpectrogramTransformer(nn.Module):
         the mean of both if distilled, (b, d).
         """
         check_features(features, self.config)
-        return self.v(features, self.recompute, self.rows).mean(1)
+        return self.v(features, self.activation_checkpointing, self.rows).mean(1)
 
     def forward(self, features: Tensor) -> Tensor:
         """Map normalised log-mel features (b, frames, mels) to logits (b, classes)."""

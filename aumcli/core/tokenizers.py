@@ -45,7 +45,7 @@ class PositionEmbedding(nn.Module):
 
 
 def cls_index(n_patches: int, position: ClsPosition) -> int:
-    """Index of the classification token among n_patches + 1 tokens: head 0, mid n // 2, end n."""
+    """CorpusIndex of the classification token among n_patches + 1 tokens: head 0, mid n // 2, end n."""
     return {ClsPosition.HEAD: 0, ClsPosition.MID: n_patches // 2, ClsPosition.END: n_patches}[position]
 
 

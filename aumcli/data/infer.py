@@ -29,13 +29,13 @@ LOOKED_AT = 100  # clips whose headers are read where nobody noted their rates
 MEASURED_CLIPS = 2000  # normalisation is a mean over millions of values: more clips don't change it
 
 
-def fit_recipe(
+def infer_frontend(
     recipe: Recipe, clips: Sequence[Clip], n_classes: int, multi_label: bool, kept: FrontendConfig | None = None
 ) -> Recipe:
     """Replace what the recipe leaves to the data by measured values, or by those of the weights that it starts from.
 
     Args:
-        recipe: its `data.fit` names the frontend values to measure.
+        recipe: its `data.infer` names the frontend values to measure.
         clips: the training split.
         n_classes: labels of the corpus.
         multi_label: whether a clip may have several labels.
@@ -43,31 +43,31 @@ def fit_recipe(
             over.
 
     Returns:
-        A recipe with every value concrete: `data.fit` empty, `train.loss` decided.
+        A recipe with every value concrete: `data.infer` empty, `train.loss` decided.
 
     Raises:
         AumError: a clip can't be read, the values don't go together, or the recipe says another number of classes.
     """
     _check_classes(recipe, n_classes)
     if kept is not None:
-        keys = [key for name in recipe.data.fit for key in MEASURED[name]]
-        recipe = recipe.with_values(frontend={key: getattr(kept, key) for key in keys}, data={"fit": ()})
+        keys = [key for name in recipe.data.infer for key in MEASURED[name]]
+        recipe = recipe.with_values(frontend={key: getattr(kept, key) for key in keys}, data={"infer": ()})
     frontend: dict[str, object] = {}
-    if {"sample_rate", "clip_length"} & set(recipe.data.fit):
+    if {"sample_rate", "clip_length"} & set(recipe.data.infer):
         durations, rates = _headers(clips)
-        if "sample_rate" in recipe.data.fit:
+        if "sample_rate" in recipe.data.infer:
             frontend["sample_rate_hz"] = min(HIGHEST_RATE_HZ, Counter(rates).most_common(1)[0][0])
-        if "clip_length" in recipe.data.fit:
+        if "clip_length" in recipe.data.infer:
             clip_s = min(LONGEST_S, max(SHORTEST_S, float(np.quantile(durations, COVERED))))
             patch = recipe.model.patch_frames
             frames = math.ceil(1000 * clip_s / recipe.frontend.hop_ms)
             frontend["frames"] = patch * math.ceil(frames / patch)
     loss = recipe.train.loss if recipe.train.loss != "auto" else "bce" if multi_label else "cross_entropy"
     recipe = recipe.with_values(frontend=frontend, model={"n_classes": n_classes}, train={"loss": loss})
-    if "normalisation" in recipe.data.fit:
+    if "normalisation" in recipe.data.infer:
         mean, std = measure_normalisation(recipe, clips)
         recipe = recipe.with_values(frontend={"mean": mean, "std": std})
-    return recipe.with_values(data={"fit": ()})
+    return recipe.with_values(data={"infer": ()})
 
 
 def _check_classes(recipe: Recipe, n_classes: int) -> None:
@@ -98,7 +98,7 @@ def sample_rates(manifest: Manifest, clips: Sequence[Clip]) -> dict[int, int]:
     return dict(rates)
 
 
-def unheard(rates: Mapping[int, int], rate_hz: int) -> str:
+def unused_band(rates: Mapping[int, int], rate_hz: int) -> str:
     """Say which band of the recordings a model doesn't hear, and the settings that keep it.
 
     Args:

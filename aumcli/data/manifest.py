@@ -86,7 +86,7 @@ class Manifest:
             raise AumError(
                 f"{self.folder} has no split {name!r}; it has {', '.join(self.split_names)}",
                 fix="name one of those, or prepare the corpus again with --split 80/10/10"
-                + ("; or --set data.val_share=0.1 takes a share of the training clips" if name == "val" else ""),
+                + ("; or --set data.val_fraction=0.1 takes a share of the training clips" if name == "val" else ""),
             )
         return clips
 

@@ -11,7 +11,7 @@ from aumcli.data.clips import Clip
 SLACK = 1.2  # a share may grow to so many times what was asked for, since groups stay whole
 
 
-def held_back(clips: Sequence[Clip], share: float) -> np.ndarray:
+def validation_subset(clips: Sequence[Clip], share: float) -> np.ndarray:
     """Choose whole groups, or files where nothing is known about groups, so that nobody is on both sides.
 
     Groups are taken in the order of a hash of their names: the choice depends on the corpus alone. Those that would

@@ -9,7 +9,7 @@ from aumcli.config import DataConfig
 from aumcli.data.clips import Clip, Clips
 from aumcli.data.manifest import Manifest, read_manifest
 from aumcli.data.datasets.shards import ShardIndex
-from aumcli.data.share import held_back
+from aumcli.data.share import validation_subset
 from aumcli.data.datasets.stream import local_folder
 from aumcli.utils.csv import listed
 from aumcli.errors import AumError
@@ -19,26 +19,26 @@ from aumcli.recipe import Recipe
 SHOWN_GROUPS = 12  # a corpus may have millions
 
 
-def split_clips(manifest: Manifest, split: str, hold_out: str) -> list[Clip]:
+def split_clips(manifest: Manifest, split: str, test_group: str) -> list[Clip]:
     """Clips of a split.
 
     Where a group was held out from training, all of its clips are the test split and no other's.
     """
-    if not hold_out:
+    if not test_group:
         return manifest.split(split)
     groups = {clip.group for clip in manifest.clips}
-    if hold_out not in groups:
+    if test_group not in groups:
         known = listed(sorted(groups - {""}), SHOWN_GROUPS)
         raise AumError(
-            f"{manifest.folder} has no group {hold_out!r} to hold out",
-            fix=f"data.hold_out can be one of: {known or 'none, this corpus has no groups'}",
+            f"{manifest.folder} has no group {test_group!r} to hold out",
+            fix=f"data.test_group can be one of: {known or 'none, this corpus has no groups'}",
         )
     if split == "test":
-        return [clip for clip in manifest.clips if clip.group == hold_out]
-    clips = [clip for clip in manifest.split(split) if clip.group != hold_out]
+        return [clip for clip in manifest.clips if clip.group == test_group]
+    clips = [clip for clip in manifest.split(split) if clip.group != test_group]
     if not clips:
         raise AumError(
-            f"without the group {hold_out!r} nothing is left of the split {split!r} of {manifest.folder}",
+            f"without the group {test_group!r} nothing is left of the split {split!r} of {manifest.folder}",
             fix="hold out another group, or prepare the corpus with more groups in each split",
         )
     return clips
@@ -80,7 +80,7 @@ def training_splits(manifest: Manifest, config: DataConfig) -> tuple[Sequence[Cl
 
     Args:
         manifest: the prepared corpus.
-        config: train, val, val_share and hold_out are read.
+        config: train, val, val_fraction and test_group are read.
 
     Raises:
         AumError: a split is missing or nothing is left of it.
@@ -92,15 +92,15 @@ def training_splits(manifest: Manifest, config: DataConfig) -> tuple[Sequence[Cl
             fix="prepare the sounds with a split to train on: --split 80/10/10; or, to test a model on these: "
             f"aum eval MODEL --data {shell_quoted(manifest.folder)}",
         )
-    clips = split_clips(manifest, config.train, config.hold_out)
-    if not config.val_share:
-        return clips, split_clips(manifest, config.val, config.hold_out)
+    clips = split_clips(manifest, config.train, config.test_group)
+    if not config.val_fraction:
+        return clips, split_clips(manifest, config.val, config.test_group)
     clips = Clips.of(clips)
-    kept = held_back(clips, config.val_share)  # (clips,)
+    kept = validation_subset(clips, config.val_fraction)  # (clips,)
     if not kept.any():
         raise AumError(
             f"the split {config.train!r} of {manifest.folder} is one group: no share of it can be kept out of training",
-            fix="prepare more sounds, or name a validation split: --set data.val_share=0 --set data.val=NAME",
+            fix="prepare more sounds, or name a validation split: --set data.val_fraction=0 --set data.val=NAME",
         )
     return clips.take(np.flatnonzero(~kept)), clips.take(np.flatnonzero(kept))
 
@@ -110,9 +110,9 @@ def reported_clips(manifest: Manifest, config: DataConfig, index: ShardIndex | N
 
     Args:
         manifest: the prepared corpus.
-        config: test and hold_out are read.
+        config: test and test_group are read.
         index: the shards that are streamed, where there are no sound files.
     """
-    if config.hold_out:
-        return manifest.clips.columns()["group"].count(config.hold_out)
+    if config.test_group:
+        return manifest.clips.columns()["group"].count(config.test_group)
     return int(manifest.clips.is_of_split(config.test).sum()) if index is None else index.splits.get(config.test, 0)

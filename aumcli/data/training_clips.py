@@ -44,7 +44,7 @@ def _bytes_of(file: str) -> int:
         return -1
 
 
-def write_heard(folder: Path, clips: Sequence[Clip], before: np.ndarray | None) -> None:
+def write_training_clips(folder: Path, clips: Sequence[Clip], before: np.ndarray | None) -> None:
     """Keep what a run is trained on, and what the weights that it starts from were."""
     hashes = clip_hashes(clips)
     hashes = np.unique(hashes if before is None else np.concatenate([hashes, before]))
@@ -52,7 +52,7 @@ def write_heard(folder: Path, clips: Sequence[Clip], before: np.ndarray | None) 
         np.save(file, hashes, allow_pickle=False)
 
 
-def read_heard(model: Path | str | None) -> np.ndarray | None:
+def read_training_clips(model: Path | str | None) -> np.ndarray | None:
     """What the weights of a run, or of a model directory in a run, were trained on.
 
     As (clips,) uint64; None where nobody knows.
@@ -74,7 +74,7 @@ def read_heard(model: Path | str | None) -> np.ndarray | None:
     return None
 
 
-def heard_before(heard: np.ndarray | None, clips: Sequence[Clip], model: Path | str, split: str) -> list[str]:
+def seen_in_training(heard: np.ndarray | None, clips: Sequence[Clip], model: Path | str, split: str) -> list[str]:
     """A warning where clips of a split are among those that a model was trained on."""
     if heard is None or not len(clips):
         return []

@@ -23,14 +23,14 @@ ALLOWED = (
         ("pandas.core.internals.managers", "BlockManager"),
         ("pandas._libs.internals", "_unpickle_block"),
         ("pandas.core.indexes.base", "_new_Index"),
-        ("pandas", "Index"),
-        ("pandas.core.indexes.base", "Index"),
+        ("pandas", "CorpusIndex"),
+        ("pandas.core.indexes.base", "CorpusIndex"),
         ("pandas", "RangeIndex"),
         ("pandas.core.indexes.range", "RangeIndex"),
         ("pandas.core.indexes.numeric", "Int64Index"),
     }
 )
-MOVED = {("pandas.core.indexes.numeric", "Int64Index"): ("pandas.core.indexes.base", "Index")}
+MOVED = {("pandas.core.indexes.numeric", "Int64Index"): ("pandas.core.indexes.base", "CorpusIndex")}
 
 
 class _TableUnpickler(pickle.Unpickler):

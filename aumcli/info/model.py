@@ -144,7 +144,7 @@ def _made(config: ModelConfig, run: Path | None, report: dict[str, Any]) -> list
         rows.append(("recipe", str(said["recipe"])))
     data = [str(said.get("corpus") or unescaped(str(said.get("data") or "")))]
     data += [f"{counted(said['clips'], 'clip')} to train on"] if isinstance(said.get("clips"), int) else []
-    data += [f"{said['hold_out']} held out"] if said.get("hold_out") else []
+    data += [f"{said['test_group']} held out"] if said.get("test_group") else []
     rows.append(("data", ", ".join(filter(None, data))))
     if said.get("imported_from"):
         kind = f" ({said['kind']})" if said.get("kind") else ""

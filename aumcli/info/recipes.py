@@ -18,14 +18,14 @@ SHOWN_LABELS = 10
 MOST_CHANGES = 8  # a recipe that differs in more is one of its own
 # decided by the data and the call, not by the recipe's author
 OF_THE_RUN = {
-    "data.fit",
+    "data.infer",
     "model.n_classes",
     "model.frames",
     "model.n_mels",
     "train.init",
     "train.pretrained",
     "train.loss",
-    "train.parts",
+    "train.gradient_accumulation_steps",
 }
 
 
@@ -122,7 +122,7 @@ def nearest_recipe(recipe: Recipe) -> tuple[str, list[str]] | None:
     found = []
     for name in recipe_names():
         shipped = load_recipe(name)
-        measured = {f"frontend.{key}" for what in shipped.data.fit for key in MEASURED[what]}
+        measured = {f"frontend.{key}" for what in shipped.data.infer for key in MEASURED[what]}
         other = _flat(shipped)
         keys = [key for key in {**other, **own} if key not in measured | OF_THE_RUN and own.get(key) != other.get(key)]
         found.append((len(keys), name, [f"{key} = {own[key]}" for key in keys if key in own]))

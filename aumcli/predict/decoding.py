@@ -27,7 +27,7 @@ Window = tuple[int, np.ndarray]  # first sample, samples
 
 
 @dataclass(slots=True)
-class End:
+class DecodeResult:
     """How a file ended: its length, or what is wrong with it; size and time (see `stamp`) when it was begun."""
 
     duration_s: float = 0.0
@@ -37,7 +37,7 @@ class End:
     stamp: tuple[int, int] = (-1, -1)
 
 
-Part = tuple[Source, list[Window] | End]
+Part = tuple[Source, list[Window] | DecodeResult]
 
 
 @dataclass(slots=True)
@@ -61,12 +61,12 @@ def stamp(source: Source) -> tuple[int, int]:
     return status.st_size, status.st_mtime_ns
 
 
-def decode(source: Source, rate_hz: int, size: int | None, hop: int) -> Iterator[list[Window] | End]:
+def decode(source: Source, rate_hz: int, size: int | None, hop: int) -> Iterator[list[Window] | DecodeResult]:
     """Decode a file to windows of `size` samples (None: one window) at `rate_hz`, a list at a time,
-    and at last an End.
+    and at last an DecodeResult.
     """
     if source.problem:
-        yield End(problem=source.problem, fix=source.fix)
+        yield DecodeResult(problem=source.problem, fix=source.fix)
         return
     try:
         balance = Balance()
@@ -80,14 +80,14 @@ def decode(source: Source, rate_hz: int, size: int | None, hop: int) -> Iterator
                     yield part
                     part, waiting = [], 0
             yield part
-            yield End(info.duration_s, balance.cancels)
+            yield DecodeResult(info.duration_s, balance.cancels)
     except AumError as error:
         fix = error.fix
         if (
             source.is_copy and split_channel(source.file)[0] in fix
         ):  # which goes when the program ends: commands must not name it
             fix = PIPED
-        yield End(problem=error.problem.replace(source.file, source.path), fix=fix)
+        yield DecodeResult(problem=error.problem.replace(source.file, source.path), fix=fix)
 
 
 class Decoder:
@@ -99,7 +99,7 @@ class Decoder:
         workers: threads.
 
     Yields:
-        (source, windows or how it ended): for each file, in order, lists of windows and then an `End`.
+        (source, windows or how it ended): for each file, in order, lists of windows and then an `DecodeResult`.
 
     Raises:
         BaseException: whatever the list of sources raised, behind the files before it.
@@ -151,7 +151,7 @@ class Decoder:
             try:
                 for source, stamped in run.sources:
                     for part in decode(source, *self._how):
-                        if isinstance(part, End):
+                        if isinstance(part, DecodeResult):
                             part.stamp = stamped
                         parts.append((source, part))
                         waiting += _samples(parts[-1:])

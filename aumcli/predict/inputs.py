@@ -17,7 +17,7 @@ from aumcli.data.decoding.audio import find_audio
 from aumcli.errors import AumError
 from aumcli.utils import csv as tables
 from aumcli.utils.files import no_scratch
-from aumcli.utils.processes import own_place
+from aumcli.utils.processes import rank_and_world_size
 from aumcli.utils.text import one_line
 
 BLOCK_SAMPLES = 4096
@@ -241,5 +241,5 @@ def check_names(sources: Sequence[Source], out: Path) -> None:
 
 def share(sources: Sequence[Source]) -> tuple[Sequence[Source], int, int]:
     """The part of this process among those that torchrun started: (every n-th sound, which process, n)."""
-    rank, processes = own_place()
+    rank, processes = rank_and_world_size()
     return sources[rank::processes], rank, processes

@@ -18,7 +18,7 @@ from aumcli.errors import AumError
 from aumcli.predict.decoding import stamp
 from aumcli.predict.inputs import Source
 from aumcli.utils.files import atomic_path, beside, disk_error
-from aumcli.utils.lock import Taken, open_locked, remove_locked
+from aumcli.utils.lock import LockTaken, open_locked, remove_locked
 from aumcli.utils.text import shell_quoted
 
 Record = dict[str, object]
@@ -60,7 +60,7 @@ class Journal:
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             number, problem = open_locked(path)
-        except Taken as error:
+        except LockTaken as error:
             raise AumError(
                 f"another call is writing {path}", fix="wait until it has ended, or name another output"
             ) from error

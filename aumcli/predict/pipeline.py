@@ -146,7 +146,7 @@ class Outputs:
 
 
 @dataclass
-class Tally:
+class Progress:
     """What was done so far in this call."""
 
     clips: int = 0
@@ -205,7 +205,7 @@ def run(
     """
     sources, rank, processes = share(sources)
     outputs.check(sources, processes)
-    header, tally = describe(classifier, config), Tally()
+    header, tally = describe(classifier, config), Progress()
     if outputs.anchor is None and resume:
         raise AumError("--resume has nothing to go on from: printed results are not kept", fix="name a file with --out")
     if outputs.anchor is None and not outputs.files:
@@ -339,7 +339,7 @@ def _label(
     config: PredictConfig,
     outputs: Outputs,
     header: Record,
-    tally: Tally,
+    tally: Progress,
     store: WindowStore | None,
 ) -> None:
     """Label what has no result yet.

@@ -8,7 +8,6 @@ from collections.abc import Sequence
 import numpy as np
 
 from aumcli.config import PredictConfig
-from aumcli.predict.decoding import End
 from aumcli.predict.events import ClipScores, Event
 from aumcli.predict.inputs import Source
 from aumcli.predict.prediction import DECIMALS, Prediction
@@ -26,7 +25,7 @@ class Clip:
     __slots__ = ("end", "scores", "source")
 
     def __init__(self, source: Source, scores: ClipScores):
-        self.source, self.scores, self.end = source, scores, End()
+        self.source, self.scores, self.end = source, scores, DecodeResult()
 
 
 class PostProcessor:

@@ -8,7 +8,6 @@ from pathlib import Path
 import numpy as np
 
 from aumcli.errors import AumError
-from aumcli.predict.decoding import End
 from aumcli.predict.events import add_batch
 from aumcli.predict.inputs import Source
 from aumcli.predict.postprocess import Clip, PostProcessor
@@ -249,7 +248,7 @@ class ScoresFile:
                         for column in ("path", "name", "duration_s", "channels_cancel")
                     )
                     clip = post.begin(Source(path, name, path))
-                    clip.end = End(duration_s, cancels)
+                    clip.end = DecodeResult(duration_s, cancels)
                 if clip is None:
                     raise AumError(
                         f"{self.path} is damaged: a clip's first window is missing",

@@ -15,7 +15,7 @@ from aumcli.config import PredictConfig
 from aumcli.data.decoding.audio import LONGEST_S
 from aumcli.data.decoding.channels import with_channel
 from aumcli.errors import AumError
-from aumcli.predict.decoding import Decoder, End, Window
+from aumcli.predict.decoding import Decoder, DecodeResult, Window
 from aumcli.predict.events import add_batch
 from aumcli.predict.inputs import Source
 from aumcli.predict.postprocess import Clip, PostProcessor
@@ -134,7 +134,7 @@ def predict_groups(
     with Decoder(sources, classifier.config.frontend.sample_rate_hz, size, hop, workers) as decoder:
         for source, part in decoder:
             clip = clip or scorer.post.begin(source)
-            if isinstance(part, End):
+            if isinstance(part, DecodeResult):
                 scorer.end(clip, part)
                 clip = None
             else:
@@ -192,7 +192,7 @@ class _Scorer:
             if len(self._waiting) == self.batch:
                 self._start()
 
-    def end(self, clip: Clip, end: End) -> None:
+    def end(self, clip: Clip, end: DecodeResult) -> None:
         """Close the current clip, and the group where it comes to whole batches or is large."""
         if clip.end.problem:
             clip.end.stamp = end.stamp
@@ -258,7 +258,7 @@ class _Scorer:
                     exit_code=1,
                 ) from error
             clip = waiting[0][0]
-            clip.end = End(
+            clip.end = DecodeResult(
                 problem=f"{clip.source.path} is too long for the memory in one pass",
                 fix="leave out --whole",
                 stamp=clip.end.stamp,

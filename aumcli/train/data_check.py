@@ -21,11 +21,11 @@ def identity(manifest: Manifest, sha256: str) -> dict[str, object]:
     }
 
 
-def check_same_data(state: dict, manifest: Manifest, sha256: str, out: Path) -> list[str]:
+def check_same_data(saved: dict, manifest: Manifest, sha256: str, out: Path) -> list[str]:
     """Refuse to go on with other data.
 
     Args:
-        state: as it was saved.
+        saved: as it was saved.
         manifest: the data that is there now.
         sha256: digest of its tables.
         out: the run's folder.
@@ -36,10 +36,10 @@ def check_same_data(state: dict, manifest: Manifest, sha256: str, out: Path) -> 
     Raises:
         AumError: classes or clips differ; it gives the call that starts anew from the run's weights.
     """
-    labels = state.get("labels") or _labels_of(out)
+    labels = saved.get("labels") or _labels_of(out)
     problem = _labels_differ(labels, manifest) if labels else ""
-    if not problem and "data_sha256" in state and state["data_sha256"] != sha256:
-        problem = _clips_differ(state["splits"], manifest)
+    if not problem and "data_sha256" in saved and saved["data_sha256"] != sha256:
+        problem = _clips_differ(saved["splits"], manifest)
     if problem:
         raise AumError(
             f"{manifest.folder} is not the data that {out} was trained on: {problem}",
@@ -50,7 +50,7 @@ def check_same_data(state: dict, manifest: Manifest, sha256: str, out: Path) -> 
         )
     return (
         []
-        if "data_sha256" in state
+        if "data_sha256" in saved
         else [
             f"{out} was begun by a version that didn't keep the digest of its data: "
             "whether the clips are the same is not known"

@@ -1,6 +1,6 @@
 """The processes of a training, started by torchrun: each computes some parts of every batch, the first one writes.
 
-A batch is cut into `train.parts`. Random draws belong to a clip's place in the batch, and gradients are added up, so it
+A batch is cut into `train.gradient_accumulation_steps`. Random draws belong to a clip's place in the batch, and gradients are added up, so it
 makes no difference (but for rounding) how many parts there are and which process computed which. Gradients are summed
 once per step, in pieces; unlike with DistributedDataParallel a part may be smaller than another, or empty, without
 being padded.
@@ -24,7 +24,7 @@ from torch.distributed.rendezvous import rendezvous
 
 from aumcli.errors import AumError
 from aumcli.utils.files import scratch_folder
-from aumcli.utils.processes import FIX, own_place
+from aumcli.utils.processes import FIX, rank_and_world_size
 
 PIECE_BYTES = 25 * 2**20  # gradients go out in pieces of this size: as many at a time as the network takes
 TIMEOUT = timedelta(minutes=30)  # for the slowest moment: one process reads a corpus while the others wait
@@ -33,14 +33,14 @@ STOP_SECONDS = 120  # after a signal, for the step and for saving
 EXIT_FILE = "AUM_EXIT_FILE"  # names the file in which a process leaves the exit code of all
 
 
-class Team:
+class ProcessGroup:
     """The processes that train together; alone, every method is free."""
 
     def __init__(self, rank: int = 0, size: int = 1):
         self.rank, self.size = rank, size
 
     @property
-    def leads(self) -> bool:
+    def is_rank_zero(self) -> bool:
         """Whether this process writes files and speaks."""
         return self.rank == 0
 
@@ -81,10 +81,10 @@ class Team:
 
 
 @contextmanager
-def join_team(device: torch.device) -> Iterator[Team]:
-    """The team that torchrun started this process in, or this process alone."""
-    if own_place()[1] == 1:
-        yield Team()
+def join_process_group(device: torch.device) -> Iterator[ProcessGroup]:
+    """The process_group that torchrun started this process in, or this process alone."""
+    if rank_and_world_size()[1] == 1:
+        yield ProcessGroup()
         return
     if device.type == "cuda":
         torch.cuda.set_device(device)  # NCCL gathers objects by way of the current one
@@ -100,19 +100,19 @@ def join_team(device: torch.device) -> Iterator[Team]:
     dist.init_process_group(
         "nccl" if device.type == "cuda" else "gloo", store=store, rank=rank, world_size=size, timeout=TIMEOUT
     )
-    yield Team(rank, size)
+    yield ProcessGroup(rank, size)
     dist.destroy_process_group()  # not after an error: that would wait for processes that don't come
 
 
-def own_device(name: str) -> str:
-    """The GPU of this process in its team, where "cuda" names none; and cuBLAS is told to be deterministic."""
+def local_device(name: str) -> str:
+    """The GPU of this process in its process_group, where "cuda" names none; and cuBLAS is told to be deterministic."""
     if name.startswith("cuda"):
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # read when the first GPU is opened
     return f"cuda:{os.environ['LOCAL_RANK']}" if name == "cuda" and os.environ.get("LOCAL_RANK") else name
 
 
 def launch_id() -> str | None:
-    """Names what started this process in a team, the same when it is started again after a failure;
+    """Names what started this process in a process_group, the same when it is started again after a failure;
     None: it is alone.
     """
     if "TORCHELASTIC_RUN_ID" not in os.environ:
@@ -175,7 +175,7 @@ def launch(devices: int, arguments: Sequence[str]) -> int:
 
 
 @contextmanager
-def one_voice() -> Iterator[None]:
+def errors_from_one_rank() -> Iterator[None]:
     """Among processes of `launch`, let the first that fails speak, and leave the exit code;
     the others end without a word.
 

@@ -14,10 +14,10 @@ from aumcli.data.datasets.batch import draw_epoch
 from aumcli.data.datasets.stream import ShardStream
 from aumcli.evaluate import score_clips
 from aumcli.recipe import Recipe
-from aumcli.train.checkpoint import read_state
-from aumcli.train.distributed import Team, own_device
+from aumcli.train.checkpoint import read_checkpoint
+from aumcli.train.distributed import ProcessGroup, local_device
 from aumcli.train.loggers import summary_writer
-from aumcli.train.setup import Epoch, Run, build
+from aumcli.train.setup import Epoch, TrainState, build
 from aumcli.train.signals import StopSignal
 from aumcli.train.trainer import load_batches, take_step
 
@@ -29,7 +29,7 @@ STEPS = 5  # of one size at most
 
 
 @dataclass(frozen=True)
-class Rehearsal:
+class DryRun:
     """What a training will meet.
 
     Attributes:
@@ -53,7 +53,7 @@ class Rehearsal:
         return [*(("note", note) for note in self.notes), ("time", time)]
 
 
-def rehearse(recipe: Recipe, out: Path | None, data: Path | str | None = None, device: str = "cpu") -> Rehearsal:
+def dry_run_training(recipe: Recipe, out: Path | None, data: Path | str | None = None, device: str = "cpu") -> DryRun:
     """Check what a training checks (data, weights to start from, packages, the folder),
     and time steps on its own clips.
 
@@ -65,57 +65,59 @@ def rehearse(recipe: Recipe, out: Path | None, data: Path | str | None = None, d
         AumError: the training would stop with it.
     """
     if out is not None:
-        read_state(out, resume=False)
+        read_checkpoint(out, resume=False)
     if recipe.train.tensorboard:
         summary_writer()
     if recipe.train.pretrained and not recipe.train.init:  # which the plan says
         recipe = recipe.with_values(train={"pretrained": ""})
-    run, notes, _ = build(recipe, out or Path("rehearsal"), data, pick_device(own_device(device)), Team(), False)
-    size, seconds = _step_seconds(run)
-    batch, train = min(run.recipe.train.batch_size, len(run.train)), run.recipe.train
+    state, notes, _ = build(
+        recipe, out or Path("rehearsal"), data, pick_device(local_device(device)), ProcessGroup(), False
+    )
+    size, seconds = _step_seconds(state)
+    batch, train = min(state.recipe.train.batch_size, len(state.train)), state.recipe.train
     step_s = seconds * batch / size
-    epoch_s = step_s * run.steps_per_epoch + _validation_seconds(run)
-    place = str(run.classifier.device) + (
-        f", {torch.get_num_threads()} threads" if run.classifier.device.type == "cpu" else ""
+    epoch_s = step_s * state.steps_per_epoch + _validation_seconds(state)
+    place = str(state.classifier.device) + (
+        f", {torch.get_num_threads()} threads" if state.classifier.device.type == "cpu" else ""
     )
     measured = f"measured in steps of {size} of the {batch} clips" if size < batch else "measured"
-    aside = ", validation aside" if isinstance(run.val, ShardStream) else ""
-    return Rehearsal(tuple(notes[1:]), step_s, epoch_s, epoch_s * train.epochs, f"{measured} on {place}{aside}")
+    aside = ", validation aside" if isinstance(state.val, ShardStream) else ""
+    return DryRun(tuple(notes[1:]), step_s, epoch_s, epoch_s * train.epochs, f"{measured} on {place}{aside}")
 
 
-def _step_seconds(run: Run) -> tuple[int, float]:
+def _step_seconds(state: TrainState) -> tuple[int, float]:
     """Clips of the largest step that was tried, a whole batch if that is quick enough, and its seconds."""
-    batch = run.train.batches(run.recipe.train.batch_size, run.recipe.seed, 0, run.sample_weights)[0]
+    batch = state.train.batches(state.recipe.train.batch_size, state.recipe.seed, 0, state.sample_weights)[0]
     size = 1
     while True:
-        seconds = _timed_step(run, batch[:size])  # the first one also finds memory and kernels
+        seconds = _timed_step(state, batch[:size])  # the first one also finds memory and kernels
         if seconds < LONG_S / 4:
-            samples = [_timed_step(run, batch[:size])]
+            samples = [_timed_step(state, batch[:size])]
             while len(samples) < STEPS and sum(samples) < ENOUGH_S and size == len(batch):
-                samples.append(_timed_step(run, batch[:size]))
+                samples.append(_timed_step(state, batch[:size]))
             seconds = statistics.median(samples)
         if size == len(batch) or 2 * seconds > LONG_S:
             return size, seconds
         size = min(2 * size, len(batch))
 
 
-def _timed_step(run: Run, batch: list[int]) -> float:
+def _timed_step(state: TrainState, batch: list[int]) -> float:
     """Seconds of a step of these clips: decoding, features, both passes, the update."""
-    draws = draw_epoch([batch], len(run.train), run.recipe.augment, run.recipe.seed, 0)
-    run.epoch, started = Epoch(), time.perf_counter()
-    [decoded] = load_batches(run, 0, [batch], draws)
-    take_step(run, 0, batch, draws, decoded, StopSignal(), lambda text: None)
+    draws = draw_epoch([batch], len(state.train), state.recipe.augment, state.recipe.seed, 0)
+    state.epoch, started = Epoch(), time.perf_counter()
+    [decoded] = load_batches(state, 0, [batch], draws)
+    take_step(state, 0, batch, draws, decoded, StopSignal(), lambda text: None)
     return time.perf_counter() - started
 
 
-def _validation_seconds(run: Run) -> float:
+def _validation_seconds(state: TrainState) -> float:
     """Seconds that it takes to score the validation clips, of which some are tried; 0 where they are streamed."""
-    if isinstance(run.val, ShardStream):
+    if isinstance(state.val, ShardStream):
         return 0.0
-    clips, count = run.val.clips, 1
+    clips, count = state.val.clips, 1
     while True:
         started = time.perf_counter()
-        for _ in score_clips(run.classifier, clips[:count]):
+        for _ in score_clips(state.classifier, clips[:count]):
             pass
         seconds = time.perf_counter() - started
         if count == len(clips) or 4 * seconds > LONG_S:

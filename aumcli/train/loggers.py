@@ -13,7 +13,7 @@ from aumcli.errors import AumError
 from aumcli.metrics import Metrics
 from aumcli.report import drawn, environment, markdown_table, plot_confusion, plot_curves
 from aumcli.train.checkpoint import average_epochs, with_figures
-from aumcli.train.setup import Run
+from aumcli.train.setup import TrainState
 from aumcli.utils.files import write_json, write_text
 from aumcli.utils.text import counted
 
@@ -33,17 +33,17 @@ def summary_writer() -> type:
     return SummaryWriter
 
 
-class Watch:
+class Loggers:
     """What shows how a run comes along; in processes that don't lead, nothing."""
 
-    def __init__(self, run: Run):
-        self.run, self._board, self._bar = run, None, None
+    def __init__(self, state: TrainState):
+        self.state, self._board, self._bar = state, None, None
         self._next_plot = 0.0
 
-    def __enter__(self) -> "Watch":
-        if self.run.recipe.train.tensorboard and self.run.team.leads:
-            done = len(self.run.history) * self.run.steps_per_epoch + self.run.epoch.step
-            self._board = summary_writer()(str(self.run.out / "tensorboard"), purge_step=done + 1)
+    def __enter__(self) -> "Loggers":
+        if self.state.recipe.train.tensorboard and self.state.process_group.is_rank_zero:
+            done = len(self.state.history) * self.state.steps_per_epoch + self.state.epoch.step
+            self._board = summary_writer()(str(self.state.out / "tensorboard"), purge_step=done + 1)
         return self
 
     def __exit__(self, *exception: object) -> None:
@@ -54,131 +54,135 @@ class Watch:
         """Pass batches on with a bar: loss, learning rate, clips per second, time left."""
         from tqdm import tqdm
 
-        run = self.run
+        state = self.state
         self._bar = tqdm(
             batches,
-            total=run.steps_per_epoch,
-            initial=run.epoch.step,
+            total=state.steps_per_epoch,
+            initial=state.epoch.step,
             unit="step",
             leave=False,
             delay=2,
-            desc=f"epoch {len(run.history) + 1}/{run.recipe.train.epochs}",
-            disable=None if run.progress else True,
+            desc=f"epoch {len(state.history) + 1}/{state.recipe.train.epochs}",
+            disable=None if state.progress else True,
         )
-        self._started, self._seen = time.perf_counter(), run.epoch.seen
+        self._started, self._seen = time.perf_counter(), state.epoch.seen
         yield from self._bar
 
     def step(self, number: int) -> None:
         """Show the step of epoch `number` that was just taken."""
-        run, done = self.run, self.run.epoch
+        state, done = self.state, self.state.epoch
         loss = done.loss / max(1, done.seen)
         if not self._bar.disable:
             speed = (done.seen - self._seen) / (time.perf_counter() - self._started)
-            self._bar.set_postfix_str(f"loss {loss:.4f}, lr {run.rate:.2g}, {speed:.0f} clips/s", refresh=False)
-        at = number * run.steps_per_epoch + done.step
+            self._bar.set_postfix_str(f"loss {loss:.4f}, lr {state.rate:.2g}, {speed:.0f} clips/s", refresh=False)
+        at = number * state.steps_per_epoch + done.step
         if self._board is not None and at % EVERY == 0:
             self._board.add_scalar("train/loss", loss, at)
-            self._board.add_scalar("train/lr", run.rate, at)
+            self._board.add_scalar("train/lr", state.rate, at)
 
     def epoch(self, row: dict[str, float | None]) -> None:
         """Show an epoch that has ended; the curves are drawn again unless that would take too much of the time."""
-        run = self.run
+        state = self.state
         if self._board is not None:
             for name, value in row.items():
                 if name.startswith("val_") and value is not None:
-                    self._board.add_scalar(name.replace("_", "/", 1), value, row["epoch"] * run.steps_per_epoch)
+                    self._board.add_scalar(name.replace("_", "/", 1), value, row["epoch"] * state.steps_per_epoch)
             self._board.flush()
-        if run.team.leads and time.monotonic() >= self._next_plot:
+        if state.process_group.is_rank_zero and time.monotonic() >= self._next_plot:
             started = time.monotonic()
             # not after the first epoch: a point is no curve, and matplotlib takes a second to load
-            if self._next_plot and drawn(plot_curves, run.history, run.out / "curves.png", run.out.name, run.metric):
+            if self._next_plot and drawn(
+                plot_curves, state.history, state.out / "curves.png", state.out.name, state.metric
+            ):
                 self._next_plot = math.inf  # at the end it is tried again, and said
                 return
             self._next_plot = time.monotonic() + max(1.0, time.monotonic() - started) / PLOT_SHARE
 
 
-def finish(run: Run, measure: Callable[[torch.nn.Module], tuple[Metrics, tuple[float, ...]]], say) -> None:
+def finish(state: TrainState, measure: Callable[[torch.nn.Module], tuple[Metrics, tuple[float, ...]]], say) -> None:
     """Validate the best epoch's weights, and the mean of the last ones' where the recipe asks for it; write the report.
 
     What `measure` finds besides metrics, thresholds for the classes, joins the configuration of these models.
     """
-    run.team.gather(None)  # the leader has written best/
-    network, config = read_model(run.out / "best")
+    state.process_group.gather(None)  # the leader has written best/
+    network, config = read_model(state.out / "best")
     (metrics, thresholds), averaged = measure(network), None
-    if run.team.leads:
-        write_config(run.out / "best", config.model_copy(update={"thresholds": thresholds}))
-    if run.recipe.train.average_last:
-        network.load_state_dict(average_epochs(run))
+    if state.process_group.is_rank_zero:
+        write_config(state.out / "best", config.model_copy(update={"thresholds": thresholds}))
+    if state.recipe.train.average_last:
+        network.load_state_dict(average_epochs(state))
         averaged, thresholds = measure(network)
-        score = averaged.mean_average_precision if run.manifest.multi_label else averaged.accuracy
-        if run.team.leads:
-            config = with_figures(run, averaged=run.recipe.train.average_last, **{run.metric: score})
-            save_model(run.out / "averaged", network.state_dict(), config.model_copy(update={"thresholds": thresholds}))
-        epochs = counted(run.recipe.train.average_last, "epoch")
-        say(f"averaged/, the mean of the last {epochs}: {run.metric[4:]} {percent(score)} on the validation split")
-    if run.team.leads:
-        _report(run, metrics, averaged)
-        problems = [drawn(plot_curves, run.history, run.out / "curves.png", run.out.name, run.metric)]
+        score = averaged.mean_average_precision if state.manifest.multi_label else averaged.accuracy
+        if state.process_group.is_rank_zero:
+            config = with_figures(state, averaged=state.recipe.train.average_last, **{state.metric: score})
+            save_model(
+                state.out / "averaged", network.state_dict(), config.model_copy(update={"thresholds": thresholds})
+            )
+        epochs = counted(state.recipe.train.average_last, "epoch")
+        say(f"averaged/, the mean of the last {epochs}: {state.metric[4:]} {percent(score)} on the validation split")
+    if state.process_group.is_rank_zero:
+        _report(state, metrics, averaged)
+        problems = [drawn(plot_curves, state.history, state.out / "curves.png", state.out.name, state.metric)]
         if metrics.confusion is not None:
             problems.append(
                 drawn(
                     plot_confusion,
                     metrics.confusion,
-                    run.classifier.labels,
-                    run.out / "confusion-val.png",
-                    f"{run.out.name}, validation split",
+                    state.classifier.labels,
+                    state.out / "confusion-val.png",
+                    f"{state.out.name}, validation split",
                 )
             )
         for problem in filter(None, problems):
             say(problem)
 
 
-def _report(run: Run, metrics: Metrics, averaged: Metrics | None) -> None:
+def _report(state: TrainState, metrics: Metrics, averaged: Metrics | None) -> None:
     facts = {
-        "seed": run.recipe.seed,
-        "backend": run.classifier.backend,
-        "device": str(run.classifier.device),
+        "seed": state.recipe.seed,
+        "backend": state.classifier.backend,
+        "device": str(state.classifier.device),
         "dtype": "float32",
-        "training_dtype": run.recipe.train.dtype,
-        "processes": run.team.size,
-        "data": str(run.data),
-        "data_sha256": run.data_sha256,
+        "training_dtype": state.recipe.train.dtype,
+        "processes": state.process_group.size,
+        "data": str(state.data),
+        "data_sha256": state.data_sha256,
         "commit": commit(),
         "environment": environment(),
     }
     write_json(
-        run.out / "report.json",
+        state.out / "report.json",
         {
-            "recipe": run.recipe.model_dump(mode="json"),
-            "epochs": run.history,
-            "split": run.val_name,
+            "recipe": state.recipe.model_dump(mode="json"),
+            "epochs": state.history,
+            "split": state.val_name,
             "clips": metrics.clips,
             **facts,
-            "reported": {"split": run.recipe.data.reported, "clips": run.reported},
+            "reported": {"split": state.recipe.data.reported, "clips": state.reported},
             "metrics": metrics.to_dict(),
             "averaged": averaged.to_dict() if averaged else None,
         },
     )
-    best, last = run.history[run.best - 1], run.history[-1]
-    score = run.metric[4:]
+    best, last = state.history[state.best - 1], state.history[-1]
+    score = state.metric[4:]
     rows = [
-        ["model", run.recipe.model.describe()],
-        ["training clips", len(run.train)],
-        ["epochs", f"{last['epoch']} of {run.recipe.train.epochs}"],
+        ["model", state.recipe.model.describe()],
+        ["training clips", len(state.train)],
+        ["epochs", f"{last['epoch']} of {state.recipe.train.epochs}"],
         [
             f"best {score}",
-            f"{percent(best[run.metric])} of {counted(metrics.clips, 'validation clip')}, at epoch {best['epoch']}",
+            f"{percent(best[state.metric])} of {counted(metrics.clips, 'validation clip')}, at epoch {best['epoch']}",
         ],
-        ["time", f"{sum(row['seconds'] for row in run.history) / 60:.1f} min"],
-        ["steps left out", sum(row["skipped_steps"] for row in run.history)],
-        ["clips left out", len(run.bad_files)],
+        ["time", f"{sum(row['seconds'] for row in state.history) / 60:.1f} min"],
+        ["steps left out", sum(row["skipped_steps"] for row in state.history)],
+        ["clips left out", len(state.unreadable_clips)],
         *([key, value] for key, value in facts.items() if key != "environment"),
         *(list(item) for item in facts["environment"].items()),
     ]
     text = markdown_table(["", ""], rows)
     write_text(
-        run.out / "report.md",
-        f"# {run.out.name}\n\n{text}\n![Loss and {score} by epoch](curves.png)\n\n"
+        state.out / "report.md",
+        f"# {state.out.name}\n\n{text}\n![Loss and {score} by epoch](curves.png)\n\n"
         "`recipe.toml` holds every setting, `metrics.csv` a row per epoch, `report.json` all of this for programs.\n",
     )
 

@@ -6,13 +6,15 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from aumcli.train.setup import Run, autocast
+from aumcli.train.setup import TrainState, autocast
 from aumcli.utils.text import counted
 
 ELSEWHERE = "in another process"
 
 
-def diagnose(run: Run, number: int, batch: list[int], loss: float, norm: float, features: Tensor | None) -> str:
+def diagnose(
+    state: TrainState, number: int, batch: list[int], loss: float, norm: float, features: Tensor | None
+) -> str:
     """Describe a step whose loss or gradient is no number.
 
     Args:
@@ -23,15 +25,15 @@ def diagnose(run: Run, number: int, batch: list[int], loss: float, norm: float, 
         norm: of the gradient.
         features: (b, frames, mels), on which this process' loss became no number, or the last; None: it had no clips.
     """
-    broken = [name for name, x in run.network.named_parameters() if not torch.isfinite(x).all()]
+    broken = [name for name, x in state.network.named_parameters() if not torch.isfinite(x).all()]
     grads = [
-        name for name, x in run.network.named_parameters() if x.grad is not None and not torch.isfinite(x.grad).all()
+        name for name, x in state.network.named_parameters() if x.grad is not None and not torch.isfinite(x.grad).all()
     ]
     if features is not None and not torch.isfinite(features).all():
         where = "the features already are none"
     elif broken:
         where = f"the weights {broken[0]} already are none"
-    elif features is not None and (layer := _first_layer(run, features)):
+    elif features is not None and (layer := _first_layer(state, features)):
         where = f"{layer} is the first layer that gives one"
     elif math.isfinite(loss):
         where = (
@@ -41,20 +43,20 @@ def diagnose(run: Run, number: int, batch: list[int], loss: float, norm: float, 
             else "the gradients are too large to be squared"
         )
     else:
-        where = ELSEWHERE if run.team.size > 1 else "every layer's output is one, the loss itself is not"
-    files = ", ".join(_name(run, run.train.clips[clip].path) for clip in batch)
+        where = ELSEWHERE if state.process_group.size > 1 else "every layer's output is one, the loss itself is not"
+    files = ", ".join(_name(state, state.train.clips[clip].path) for clip in batch)
     return (
-        f"the loss or its gradient is no number at epoch {number + 1}, step {run.epoch.step + 1} "
-        f"(loss {loss:g}, gradient norm {norm:g}, learning rate {run.rate:.3g}; {where}; clips {files})"
+        f"the loss or its gradient is no number at epoch {number + 1}, step {state.epoch.step + 1} "
+        f"(loss {loss:g}, gradient norm {norm:g}, learning rate {state.rate:.3g}; {where}; clips {files})"
     )
 
 
-def _name(run: Run, path: Path) -> str:
+def _name(state: TrainState, path: Path) -> str:
     """A clip's file, from the data's folder on where it is in there."""
-    return str(path.relative_to(run.data) if path.is_relative_to(run.data) else path)
+    return str(path.relative_to(state.data) if path.is_relative_to(state.data) else path)
 
 
-def _first_layer(run: Run, features: Tensor) -> str:
+def _first_layer(state: TrainState, features: Tensor) -> str:
     """Name of the first module whose output is not finite; "" if all are."""
     found: list[str] = []
 
@@ -66,10 +68,10 @@ def _first_layer(run: Run, features: Tensor) -> str:
 
         return look
 
-    hooks = [module.register_forward_hook(hook(name)) for name, module in run.network.named_modules() if name]
+    hooks = [module.register_forward_hook(hook(name)) for name, module in state.network.named_modules() if name]
     try:
-        with torch.no_grad(), autocast(run):
-            run.network(features)
+        with torch.no_grad(), autocast(state):
+            state.network(features)
     finally:
         for each in hooks:
             each.remove()

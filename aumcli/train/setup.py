@@ -13,16 +13,16 @@ from aumcli.config import ModelConfig
 from aumcli.core import build_network
 from aumcli.data.datasets.stream import ShardStream, index_of_shards, shard_streams
 from aumcli.data.datasets.waveforms import Waveforms, balanced_weights, stream_seed
-from aumcli.data.infer import fit_recipe, sample_rates, unheard
+from aumcli.data.infer import infer_frontend, sample_rates, unused_band
 from aumcli.data.manifest import Clip, Manifest, data_digest
 from aumcli.data.splits import corpus_folder, open_corpus, reported_clips, split_clips, training_splits
-from aumcli.data.training_clips import heard_before, read_heard
+from aumcli.data.training_clips import read_training_clips, seen_in_training
 from aumcli.errors import AumError
 from aumcli.metrics import best_row
 from aumcli.plan import settings_rows
 from aumcli.recipe import Recipe
 from aumcli.train.data_check import check_same_data
-from aumcli.train.distributed import Team
+from aumcli.train.distributed import ProcessGroup
 from aumcli.train.optim import make_optimizer
 from aumcli.utils.text import counted, escaped
 
@@ -42,7 +42,7 @@ class Epoch:
 
 
 @dataclass
-class Run:
+class TrainState:
     """A training in progress."""
 
     recipe: Recipe
@@ -58,15 +58,15 @@ class Run:
     val_clips: list[Clip]  # all
     reported: int  # clips of the split that results are reported on; 0: the data lack it
     sample_weights: np.ndarray | None  # how likely each training clip is drawn; None: each once per epoch
-    team: Team
+    process_group: ProcessGroup
     progress: bool
     data_sha256: str  # of the tables of `data`
     history: list[dict[str, float | None]] = field(
         default_factory=list
     )  # a row per epoch; None where a figure is undefined
     epoch: Epoch = field(default_factory=Epoch)
-    bad_files: set[int] = field(default_factory=set)  # training clips that could not be read
-    bad_in_a_row: int = 0  # steps whose loss or gradient was no number
+    unreadable_clips: set[int] = field(default_factory=set)  # training clips that could not be read
+    nonfinite_in_a_row: int = 0  # steps whose loss or gradient was no number
     saved_at: float = field(default_factory=time.monotonic)
 
     @property
@@ -82,7 +82,7 @@ class Run:
     def val_name(self) -> str:
         """Which clips choose the best epoch."""
         data = self.recipe.data
-        return f"{data.val_share:g} of {data.train}" if data.val_share else data.val
+        return f"{data.val_fraction:g} of {data.train}" if data.val_fraction else data.val
 
     @property
     def rate(self) -> float:
@@ -102,11 +102,13 @@ class Run:
         return 0 if best is None else best + 1
 
 
-def autocast(run: Run) -> torch.autocast:
+def autocast(state: TrainState) -> torch.autocast:
     """The number format of a step's products."""
-    dtype = run.recipe.train.dtype
+    dtype = state.recipe.train.dtype
     return torch.autocast(
-        run.classifier.device.type, torch.float16 if dtype == "float16" else torch.bfloat16, enabled=dtype != "float32"
+        state.classifier.device.type,
+        torch.float16 if dtype == "float16" else torch.bfloat16,
+        enabled=dtype != "float32",
     )
 
 
@@ -115,18 +117,18 @@ def build(
     out: Path,
     data: Path | str | None,
     device: torch.device,
-    team: Team,
+    process_group: ProcessGroup,
     progress: bool,
-    state: dict | None = None,
-) -> tuple[Run, list[str], list[str]]:
+    saved: dict | None = None,
+) -> tuple[TrainState, list[str], list[str]]:
     """Read the data, fit the recipe to it and build the model.
 
     Args:
         recipe: what to do.
         out, data, progress: see `aumcli.train.train`.
         device: where to compute.
-        team: the processes of this training.
-        state: what will be restored; None: the recipe's checkpoint is the start.
+        process_group: the processes of this training.
+        saved: what will be restored; None: the recipe's checkpoint is the start.
 
     Returns:
         The run; what there is to say about its start, data and model first; and its settings, a line each.
@@ -134,7 +136,7 @@ def build(
     Raises:
         AumError: the data or the recipe is unusable, or the data is not that of the state.
     """
-    fresh = state is None
+    fresh = saved is None
     if fresh and recipe.train.pretrained and not recipe.train.init:
         raise AumError(
             f"this recipe starts from weights that were not given: {recipe.train.pretrained}",
@@ -143,7 +145,7 @@ def build(
     folder = corpus_folder(recipe, data)
     manifest = open_corpus(recipe, folder if data else None)
     sha256 = data_digest(folder)
-    doubts = [] if fresh else check_same_data(state, manifest, sha256, out)
+    doubts = [] if fresh else check_same_data(saved, manifest, sha256, out)
     index = index_of_shards(manifest)
     if index is not None:
         train, val = shard_streams(manifest, recipe, index)
@@ -152,11 +154,11 @@ def build(
         train_clips, val_clips = training_splits(manifest, recipe.data)
         manifest.check_files([*train_clips, *val_clips])
     reported = reported_clips(manifest, recipe.data, index)
-    measured = recipe.data.fit
+    measured = recipe.data.infer
     kept = frontend_of(checkpoint_path(recipe.train.init)) if fresh and recipe.train.init else None
     if fresh:
-        recipe = fit_recipe(recipe, train_clips, len(manifest.labels), manifest.multi_label, kept)
-        recipe = _share_out(recipe, team)
+        recipe = infer_frontend(recipe, train_clips, len(manifest.labels), manifest.multi_label, kept)
+        recipe = _share_out(recipe, process_group)
     config = ModelConfig(
         model=recipe.model,
         frontend=recipe.frontend,
@@ -166,15 +168,17 @@ def build(
         provenance={
             "data": escaped(str(folder)),
             "seed": recipe.seed,
-            "hold_out": recipe.data.hold_out,
+            "test_group": recipe.data.test_group,
             "test": recipe.data.reported,
             "clips": len(train_clips),
         },
     )
     network, averaged, notes = _networks(recipe, config, fresh)
     if fresh and recipe.train.init and reported and index is None:
-        tested = split_clips(manifest, recipe.data.reported, recipe.data.hold_out)
-        notes += heard_before(read_heard(recipe.train.init), tested, recipe.train.init, recipe.data.reported)
+        tested = split_clips(manifest, recipe.data.reported, recipe.data.test_group)
+        notes += seen_in_training(
+            read_training_clips(recipe.train.init), tested, recipe.train.init, recipe.data.reported
+        )
     network.to(device)
     classifier = Classifier(averaged or network, config, str(out), device)
     if index is None:
@@ -182,7 +186,7 @@ def build(
             Waveforms(clips, recipe.frontend.sample_rate_hz, recipe.data.cache_mb) for clips in (train_clips, val_clips)
         )
     scaler = torch.amp.GradScaler(device.type, enabled=recipe.train.dtype == "float16")
-    run = Run(
+    state = TrainState(
         recipe,
         folder,
         out,
@@ -192,19 +196,19 @@ def build(
         make_optimizer(network, recipe.train),
         scaler,
         train,
-        val.share(team.rank, team.size),
+        val.share(process_group.rank, process_group.size),
         val_clips,
         reported,
         balanced_weights(train_clips) if recipe.data.sampling == "balanced" else None,
-        team,
+        process_group,
         progress,
         sha256,
     )
-    lost = unheard(sample_rates(manifest, train_clips if index is None else []), recipe.frontend.sample_rate_hz)
+    lost = unused_band(sample_rates(manifest, train_clips if index is None else []), recipe.frontend.sample_rate_hz)
     parameters = sum(x.numel() for x in network.parameters())
     trained = sum(x.numel() for x in network.parameters() if x.requires_grad)
     return (
-        run,
+        state,
         [
             f"{folder}: {len(train_clips):,} training and {counted(len(val_clips), 'validation clip')}, "
             f"{counted(len(manifest.labels), 'class')}"
@@ -215,7 +219,9 @@ def build(
             f"{classifier.backend} backend on {device}, {counted(torch.get_num_threads(), 'thread')}, "
             f"seed {recipe.seed}"
             + (
-                f"; {team.size} processes, each batch in {counted(recipe.train.parts, 'part')}" if team.size > 1 else ""
+                f"; {process_group.size} processes, each batch in {counted(recipe.train.gradient_accumulation_steps, 'part')}"
+                if process_group.size > 1
+                else ""
             ),
             *doubts,
             *notes,
@@ -229,14 +235,19 @@ def build(
     )
 
 
-def _share_out(recipe: Recipe, team: Team) -> Recipe:
+def _share_out(recipe: Recipe, process_group: ProcessGroup) -> Recipe:
     """The recipe with a part of each batch for every process at least."""
-    parts = recipe.train.parts
+    parts = recipe.train.gradient_accumulation_steps
     if parts == 1:
-        return recipe.with_values(train={"parts": team.size}) if team.size > 1 else recipe
-    if parts % team.size:
+        return (
+            recipe.with_values(train={"gradient_accumulation_steps": process_group.size})
+            if process_group.size > 1
+            else recipe
+        )
+    if parts % process_group.size:
         raise AumError(
-            f"train.parts {parts} can't be shared among {team.size} processes", fix=f"choose a multiple of {team.size}"
+            f"train.gradient_accumulation_steps {parts} can't be shared among {process_group.size} processes",
+            fix=f"choose a multiple of {process_group.size}",
         )
     return recipe
 
@@ -252,7 +263,7 @@ def _networks(
     torch.utils.deterministic.fill_uninitialized_memory = False  # a debugging aid that costs a pass over every tensor
     torch.manual_seed(stream_seed(recipe.seed, WEIGHTS_PURPOSE))
     network, averaged = build_network(recipe.model), None
-    network.recompute = recipe.train.recompute
+    network.activation_checkpointing = recipe.train.activation_checkpointing
     notes = initialise(network, config, checkpoint_path(recipe.train.init)) if recipe.train.init and fresh else []
     if recipe.train.ema:
         averaged = build_network(recipe.model).requires_grad_(False)

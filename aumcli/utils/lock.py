@@ -20,7 +20,7 @@ except ImportError:  # Windows
 NAME = ".lock"
 
 
-class Taken(Exception):
+class LockTaken(Exception):
     """Another process has the lock."""
 
 
@@ -34,7 +34,7 @@ def open_locked(path: Path) -> tuple[int, str]:
         Its descriptor, for reading and writing, and "" or why its file system can't lock.
 
     Raises:
-        Taken: another open file has the lock.
+        LockTaken: another open file has the lock.
     """
     while True:
         number = os.open(path, os.O_RDWR | os.O_CREAT | getattr(os, "O_BINARY", 0), 0o666)
@@ -57,7 +57,7 @@ def _lock(number: int) -> str:
         else:
             msvcrt.locking(number, msvcrt.LK_NBLCK, 1)
     except (BlockingIOError, PermissionError) as error:  # the latter: Windows, and NFS
-        raise Taken from error
+        raise LockTaken from error
     except OSError as error:  # of network folders
         return error.strerror or str(error)
     return ""
@@ -91,7 +91,7 @@ def locked(folder: Path, what: str) -> Iterator[str]:
     try:
         folder.mkdir(parents=True, exist_ok=True)
         number, problem = open_locked(path)
-    except Taken as error:
+    except LockTaken as error:
         raise AumError(
             f"another {what} writes to {folder}{_holder(path)}",
             fix="wait until it has ended, or choose another folder with --out",

@@ -7,7 +7,7 @@ from aumcli.errors import AumError
 FIX = "start all processes with torchrun, or unset RANK WORLD_SIZE for one process alone"
 
 
-def own_place() -> tuple[int, int]:
+def rank_and_world_size() -> tuple[int, int]:
     """This process's rank, and how many there are: (0, 1) where no launcher says how many.
 
     Raises:

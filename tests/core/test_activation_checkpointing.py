@@ -10,8 +10,10 @@ from aumcli.core.audio_mamba import AudioMamba
 SMALL = {"width": 64, "depth": 3, "n_mels": 32, "frames": 64, "n_classes": 5}
 
 
-def gradients(model, features, backend="auto", recompute="cheap", autocast=False) -> dict[str, torch.Tensor]:
-    model.recompute = recompute
+def gradients(
+    model, features, backend="auto", activation_checkpointing="cheap", autocast=False
+) -> dict[str, torch.Tensor]:
+    model.activation_checkpointing = activation_checkpointing
     for block in model.layers:
         block.norm.backend = block.mixer.backend = backend
     model.zero_grad()
@@ -48,10 +50,11 @@ def model(request) -> AudioMamba:
     return AudioMamba(AudioMambaConfig(**SMALL, direction=request.param, published_gate_gradient=False)).train()
 
 
-@pytest.mark.parametrize("recompute", ["cheap", "block"])
-def test_gradients_are_those_of_plain_autograd(model, recompute, needs_cpu):
+@pytest.mark.parametrize("activation_checkpointing", ["cheap", "block"])
+def test_gradients_are_those_of_plain_autograd(model, activation_checkpointing, needs_cpu):
     features = torch.randn(2, 64, 32)
-    assert error(gradients(model, features, recompute=recompute), gradients(model, features, "torch")) < 5e-6
+    ours = gradients(model, features, activation_checkpointing=activation_checkpointing)
+    assert error(ours, gradients(model, features, "torch")) < 5e-6
 
 
 def test_gradients_with_the_published_gate(needs_cpu):
@@ -62,7 +65,7 @@ def test_gradients_with_the_published_gate(needs_cpu):
 
 def test_other_backends_recompute_blocks_too(model):
     features = torch.randn(2, 64, 32)
-    plain, again = (gradients(model, features, "torch", recompute) for recompute in ("cheap", "block"))
+    plain, again = (gradients(model, features, "torch", kept) for kept in ("cheap", "block"))
     assert all(torch.equal(plain[name], again[name]) for name in plain)
 
 
@@ -71,7 +74,10 @@ def test_autocast_is_as_near_as_that_of_plain_autograd(model, needs_cpu):
     exact = gradients(model, features, "torch")
     ours, theirs = (error(gradients(model, features, backend, autocast=True), exact) for backend in ("cpu", "torch"))
     assert ours < 1.5 * theirs < 0.06  # bfloat16 has 8 bits: 2^-9 for each of a dozen roundings
-    cheap, block = (gradients(model, features, recompute=recompute, autocast=True) for recompute in ("cheap", "block"))
+    cheap, block = (
+        gradients(model, features, activation_checkpointing=activation_checkpointing, autocast=True)
+        for activation_checkpointing in ("cheap", "block")
+    )
     assert all(torch.equal(cheap[name], block[name]) for name in cheap)
 
 
@@ -79,8 +85,8 @@ def test_only_stream_and_projection_are_kept(needs_cpu):
     width, tokens = 192, 65
     model = AudioMamba(AudioMambaConfig(size="tiny", depth=8, n_mels=128, frames=128)).train()
     features = torch.randn(1, 128, 128)
-    for recompute, each in (("cheap", 5 * width), ("block", width)):  # stream, and inputs and gates of two widths each
-        model.recompute = recompute
+    for kept, each in (("cheap", 5 * width), ("block", width)):  # stream, and inputs and gates of two widths each
+        model.activation_checkpointing = kept
         least = 4 * tokens * each * 8
         assert least <= kept_bytes(model, features) < least + 4 * tokens * (4 * width + 256)  # patches, last norm, head
 
@@ -93,7 +99,7 @@ def test_far_less_is_kept_than_a_transformer_keeps(needs_cpu):
     ]
     aum, ast = (kept_bytes(model, features) for model in models)
     assert aum / ast < 0.65
-    models[0].recompute = "block"
+    models[0].activation_checkpointing = "block"
     assert kept_bytes(models[0], features) / ast < 0.2
 
 
@@ -104,14 +110,14 @@ def test_transformer_recomputes_blocks():
         torch.randn(2, 64, 32),
     )
     grads = []
-    for recompute in ("cheap", "block"):
-        model.recompute = recompute
+    for activation_checkpointing in ("cheap", "block"):
+        model.activation_checkpointing = activation_checkpointing
         model.zero_grad()
         model(features).square().sum().backward()
         grads.append([x.grad.clone() for x in model.parameters()])
     assert all(torch.equal(a, b) for a, b in zip(*grads))
     least = kept_bytes(model, features)
-    model.recompute = "cheap"
+    model.activation_checkpointing = "cheap"
     assert least < kept_bytes(model, features) / 3
 
 

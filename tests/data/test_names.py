@@ -110,7 +110,7 @@ def test_such_a_folder_is_prepared_trained_on_and_evaluated(folder, tmp_path):
     manifest = read_manifest(tmp_path / "data")
     assert {os.fsencode(clip.path.name) for clip in manifest.clips} == {name + b".wav" for name in NAMES}
     json.loads((tmp_path / "data" / "report.json").read_bytes().decode("utf-8"))
-    run = quietly(tiny("train.epochs=1", "data.val_share=0.2"), tmp_path / os.fsdecode(b"run\xe9"), tmp_path / "data")
+    run = quietly(tiny("train.epochs=1", "data.val_fraction=0.2"), tmp_path / os.fsdecode(b"run\xe9"), tmp_path / "data")
     assert evaluate(run, out=run).metrics.clips == len(manifest.split("test"))
     for path in run.rglob("*.json"):
         json.loads(path.read_bytes().decode("utf-8"))
@@ -127,7 +127,7 @@ def test_data_in_a_folder_of_such_a_name(folder, tmp_path):
 def test_such_sounds_in_shards(folder, tmp_path):
     pytest.importorskip("webdataset")
     prepare("folder", tmp_path / "data", source=Path(os.fsdecode(folder)), split="60/20/20", shards=True)
-    recipe = tiny("train.epochs=1", "data.fit=[]", "frontend.sample_rate_hz=8000", "frontend.frames=52")
+    recipe = tiny("train.epochs=1", "data.infer=[]", "frontend.sample_rate_hz=8000", "frontend.frames=52")
     quietly(recipe, tmp_path / "files", tmp_path / "data")
     manifest = (tmp_path / "data" / "manifest.csv").read_bytes()
     os.rename(folder, folder + b"-moved")

@@ -34,7 +34,7 @@ def corpus(groups: int, each: int, folder: str = "/somewhere") -> Manifest:
 @pytest.mark.parametrize("share", [0.01, 0.05, 0.3, 0.999])
 def test_a_share_is_kept_out_of_training(share):
     manifest = corpus(40, 5)
-    train, val = training_splits(manifest, DataConfig(val_share=share))
+    train, val = training_splits(manifest, DataConfig(val_fraction=share))
     assert sorted([*train, *val], key=str) == sorted(manifest.split("train"), key=str)
     assert not {clip.group for clip in train} & {clip.group for clip in val} and train
     assert share * 200 <= len(val) < share * 200 + 5 or len(train) == 5  # whole groups; one is always trained on
@@ -42,7 +42,7 @@ def test_a_share_is_kept_out_of_training(share):
 
 
 def test_the_share_depends_on_names_alone():
-    config = DataConfig(val_share=0.1)
+    config = DataConfig(val_fraction=0.1)
     manifest, elsewhere = corpus(40, 5), corpus(40, 5, "/else/where")
     backwards = Manifest(elsewhere.folder, Clips.of(list(elsewhere.clips)[::-1]), elsewhere.labels)
     chosen = [{clip.group for clip in training_splits(each, config)[1]} for each in (manifest, elsewhere, backwards)]
@@ -52,7 +52,7 @@ def test_the_share_depends_on_names_alone():
 def test_an_unknown_group_is_answered_with_some_that_exist():
     with pytest.raises(AumError, match="no group 'nobody'") as caught:
         split_clips(corpus(40, 1), "train", "nobody")
-    assert caught.value.fix.startswith("data.hold_out can be one of: who0, who1, who10,")
+    assert caught.value.fix.startswith("data.test_group can be one of: who0, who1, who10,")
     assert caught.value.fix.endswith(" and 28 more")
 
 
@@ -63,7 +63,7 @@ def test_without_groups_files_are_kept_together():
         for start in range(20)
     ]
     train, val = training_splits(
-        Manifest(Path("/v"), Clips.of(slices), [Label(0, "a", "a")]), DataConfig(val_share=0.15)
+        Manifest(Path("/v"), Clips.of(slices), [Label(0, "a", "a")]), DataConfig(val_fraction=0.15)
     )
     assert len(val) == 40 and not {clip.path for clip in train} & {clip.path for clip in val}
 
@@ -78,7 +78,7 @@ def test_a_share_is_near_what_was_asked_for_though_groups_differ_in_size(seed):
         for i in range(size)
     ]
     manifest = Manifest(Path("/v"), Clips.of(clips), [Label(0, "a", "a")])
-    train, val = training_splits(manifest, DataConfig(val_share=0.05))
+    train, val = training_splits(manifest, DataConfig(val_fraction=0.05))
     assert 0.05 * len(clips) <= len(val) <= 0.06 * len(clips) and len(train) + len(val) == len(clips)
     assert not {clip.group for clip in train} & {clip.group for clip in val}
 
@@ -91,7 +91,7 @@ def test_of_two_groups_the_small_one_is_kept_back(names):
         for name, size in zip(names, (10, 90))
         for i in range(size)
     ]
-    train, val = training_splits(Manifest(Path("/v"), Clips.of(clips), [Label(0, "a", "a")]), DataConfig(val_share=0.3))
+    train, val = training_splits(Manifest(Path("/v"), Clips.of(clips), [Label(0, "a", "a")]), DataConfig(val_fraction=0.3))
     assert len(val) == 10 and len(train) == 90
 
 
@@ -103,7 +103,7 @@ def test_a_single_group_has_no_share():
                 Clips.of(Clip(Path("/v/a.wav"), float(i), i + 1.0, ("a",), "train") for i in range(9)),
                 [Label(0, "a", "a")],
             ),
-            DataConfig(val_share=0.1),
+            DataConfig(val_fraction=0.1),
         )
 
 
@@ -134,8 +134,8 @@ def test_balanced_sampling_evens_the_classes_out():
 def test_how_many_clips_there_are_to_report_on():
     manifest = corpus(4, 5)
     assert [reported_clips(manifest, DataConfig(test=name)) for name in ("test", "train", "val")] == [1, 20, 0]
-    held_out = DataConfig(hold_out="who3", test="val")
-    assert reported_clips(manifest, held_out) == 5 and reported_clips(manifest, DataConfig(hold_out="nobody")) == 0
+    held_out = DataConfig(test_group="who3", test="val")
+    assert reported_clips(manifest, held_out) == 5 and reported_clips(manifest, DataConfig(test_group="nobody")) == 0
     assert held_out.reported == "test" and not held_out.leak  # a group that is held out is called test
 
 
@@ -145,10 +145,10 @@ def test_how_many_clips_there_are_to_report_on():
         ({}, ""),
         ({"test": "val"}, "choose the epoch"),
         ({"val": "test"}, "choose the epoch"),
-        ({"test": "val", "val_share": 0.1}, ""),
+        ({"test": "val", "val_fraction": 0.1}, ""),
         ({"test": "train"}, "train"),
-        ({"test": "train", "val_share": 0.1}, "train"),
-        ({"test": "val", "hold_out": "who1"}, ""),
+        ({"test": "train", "val_fraction": 0.1}, "train"),
+        ({"test": "val", "test_group": "who1"}, ""),
     ],
 )
 def test_what_the_reported_clips_serve_for_besides(settings, leak):

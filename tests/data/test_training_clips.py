@@ -7,7 +7,7 @@ import pytest
 from tiny import sounds, tiny
 
 from aumcli.data.clips import Clip
-from aumcli.data.training_clips import HEARD, clip_hashes, heard_before, read_heard
+from aumcli.data.training_clips import HEARD, clip_hashes, seen_in_training, read_training_clips
 from aumcli.data.manifest import read_manifest
 from aumcli.errors import AumError
 from aumcli.evaluate import evaluate
@@ -42,8 +42,8 @@ def test_a_slice_another_size_and_another_folder_are_other_clips(tmp_path):
 
 def test_a_run_keeps_what_it_was_trained_on(trained, corpus):
     clips = read_manifest(corpus).split("train")
-    assert set(read_heard(trained)) == set(read_heard(trained / "best")) == set(clip_hashes(clips))
-    assert read_heard(corpus) is None and read_heard(None) is None
+    assert set(read_training_clips(trained)) == set(read_training_clips(trained / "best")) == set(clip_hashes(clips))
+    assert read_training_clips(corpus) is None and read_training_clips(None) is None
 
 
 def test_test_clips_of_training_are_named(trained, corpus, tmp_path):
@@ -74,18 +74,18 @@ def test_so_are_those_of_the_weights_that_a_training_starts_from(trained, corpus
     out = train(tiny("train.epochs=1", f"train.init={tmp_path / 'second'}"), tmp_path / "run", corpus, say=said.append)
     [warning] = warnings(said)
     assert "trained on 3 of the 6 clips of the test split" in warning
-    assert len(read_heard(out)) == len(clips) + 3  # what the weights heard before counts too
+    assert len(read_training_clips(out)) == len(clips) + 3  # what the weights heard before counts too
 
 
 def test_a_damaged_list_is_named(trained, tmp_path):
     shutil.copytree(trained, tmp_path / "run")
     (tmp_path / "run" / HEARD).write_bytes(b"\x93NUMPY")
     with pytest.raises(AumError, match=HEARD):
-        read_heard(tmp_path / "run")
+        read_training_clips(tmp_path / "run")
 
 
 def test_nothing_is_said_where_nothing_is_known(corpus):
-    assert heard_before(None, read_manifest(corpus).split("test"), "model", "test") == []
+    assert seen_in_training(None, read_manifest(corpus).split("test"), "model", "test") == []
 
 
 def splits(folder) -> dict[str, str]:

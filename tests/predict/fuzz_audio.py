@@ -371,7 +371,7 @@ def make(number: int, seed: int, sounds: Sounds, folder: Path) -> Case:
 
 def decode_all(cases: list[Case], start: int, connection) -> None:
     """Decode one file after another and say how each ended."""
-    from aumcli.predict.decoding import End, decode
+    from aumcli.predict.decoding import decode
     from aumcli.predict.inputs import Source
 
     resource.setrlimit(resource.RLIMIT_AS, (CHILD_GIB * 2**30, CHILD_GIB * 2**30))
@@ -379,7 +379,7 @@ def decode_all(cases: list[Case], start: int, connection) -> None:
         began, windows, end = time.perf_counter(), [], None
         try:
             for part in decode(Source.of(case.path), case.rate_hz, WINDOW, HOP):
-                if isinstance(part, End):
+                if isinstance(part, DecodeResult):
                     end = part
                 else:
                     windows += part

@@ -14,7 +14,7 @@ pytest_plugins = ["aum_fixtures"]
 pytestmark = pytest.mark.usefixtures("on_one_thread")
 
 READY = (
-    "data.fit=[]",
+    "data.infer=[]",
     "frontend.frames=48",
     "frontend.sample_rate_hz=8000",
 )  # nothing is measured, so no clip is read before training
@@ -42,14 +42,14 @@ def test_within_the_limit_each_is_named_once_and_counted_once(tmp_path, corpus, 
     """Both clips fail in each of three epochs, and are two clips all the same."""
     said = []
     run = quietly(
-        tiny(*READY, "data.bad_files=2", "train.epochs=3", f"train.workers={workers}"),
+        tiny(*READY, "data.max_unreadable_clips=2", "train.epochs=3", f"train.workers={workers}"),
         tmp_path / "run",
         with_broken(tmp_path, corpus, 2),
         say=said.append,
     )
     named = [text for text in said if "left out" in text]
     assert len(named) == 2 and all(sum(f"bad{i}.wav is truncated" in text for text in named) == 1 for i in range(2))
-    assert [row["bad_files"] for row in history(run)] == ["2", "2", "2"]
+    assert [row["unreadable_clips"] for row in history(run)] == ["2", "2", "2"]
     assert (
         "| clips left out" in (run / "report.md").read_text()
         and "| 2 " in (run / "report.md").read_text().split("clips left out")[1][:20]
@@ -60,7 +60,7 @@ def test_within_the_limit_each_is_named_once_and_counted_once(tmp_path, corpus, 
 def test_beyond_the_limit(tmp_path, corpus, workers):
     error = problem(
         quietly,
-        tiny(*READY, "data.bad_files=2", f"train.workers={workers}"),
+        tiny(*READY, "data.max_unreadable_clips=2", f"train.workers={workers}"),
         tmp_path / "run",
         with_broken(tmp_path, corpus, 3),
     )
@@ -68,7 +68,7 @@ def test_beyond_the_limit(tmp_path, corpus, workers):
         "is truncated" in error.problem
         and "more than 2 clips" in error.problem
         and error.exit_code == 1
-        and "data.bad_files" in error.fix
+        and "data.max_unreadable_clips" in error.fix
     )
 
 
@@ -83,9 +83,9 @@ def test_the_count_survives_resuming(tmp_path, corpus):
             raise Stop
 
     with pytest.raises(Stop):
-        quietly(tiny(*READY, "data.bad_files=2"), tmp_path / "run", data, say=say)
+        quietly(tiny(*READY, "data.max_unreadable_clips=2"), tmp_path / "run", data, say=say)
     quietly(tiny(), tmp_path / "run", resume=True)
-    assert [row["bad_files"] for row in history(tmp_path / "run")] == ["2"] * 4
+    assert [row["unreadable_clips"] for row in history(tmp_path / "run")] == ["2"] * 4
 
 
 def test_in_a_team_one_process_names_the_clips_of_all(tmp_path, corpus):
@@ -95,13 +95,13 @@ def test_in_a_team_one_process_names_the_clips_of_all(tmp_path, corpus):
         with open(log, "a", encoding="utf-8") as file:
             file.write(text + "\n")
 
-    recipe = tiny(*READY, "data.bad_files=6", "train.epochs=2")
+    recipe = tiny(*READY, "data.max_unreadable_clips=6", "train.epochs=2")
     assert train_in_team(2, recipe, tmp_path / "run", data, say=say) == ["", ""]
     lines = [line for line in log.read_text().splitlines() if "left out" in line]
     assert len(lines) == 6 and all(sum(f"bad{i}.wav" in line for line in lines) == 1 for i in range(6))
-    quietly(recipe.with_values(train={"parts": 2}), tmp_path / "alone", data)
+    quietly(recipe.with_values(train={"gradient_accumulation_steps": 2}), tmp_path / "alone", data)
     assert weights(tmp_path / "run") == weights(tmp_path / "alone")
-    ends = train_in_team(2, recipe.with_values(data={"bad_files": 5}), tmp_path / "more", data)
+    ends = train_in_team(2, recipe.with_values(data={"max_unreadable_clips": 5}), tmp_path / "more", data)
     assert all(end.startswith("AumError") and "more than 5 clips" in end for end in ends)
 
 
@@ -113,7 +113,7 @@ def test_a_batch_of_nothing_but_broken_clips_moves_no_weight(tmp_path, corpus):
     for dtype in ("float32", "float16"):
         runs = [
             quietly(
-                tiny(*READY, "data.bad_files=4", f"train.dtype={dtype}", f"train.epochs={epochs}"),
+                tiny(*READY, "data.max_unreadable_clips=4", f"train.dtype={dtype}", f"train.epochs={epochs}"),
                 tmp_path / f"{dtype}{epochs}",
                 tmp_path / "data",
             )
@@ -126,6 +126,6 @@ def test_a_batch_of_nothing_but_broken_clips_moves_no_weight(tmp_path, corpus):
 def test_a_broken_validation_clip_stops_the_run_and_is_named(tmp_path, corpus):
     """Leaving it out would change what the best epoch is chosen by."""
     error = problem(
-        quietly, tiny(*READY, "data.bad_files=9"), tmp_path / "run", with_broken(tmp_path, corpus, 1, "val")
+        quietly, tiny(*READY, "data.max_unreadable_clips=9"), tmp_path / "run", with_broken(tmp_path, corpus, 1, "val")
     )
     assert "bad0.wav is truncated" in error.problem and error.exit_code == 1

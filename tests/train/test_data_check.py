@@ -153,7 +153,7 @@ def test_a_team_refuses_other_data_in_all_its_processes(broken_off, copied):
     assert all("'new' is new" in text for text in train_in_team(2, tiny(), broken_off, copied, resume=True))
 
 
-@pytest.mark.parametrize("settings", [(), ("train.stop_after=1", "train.lr=1e-9", "train.ema=0")])
+@pytest.mark.parametrize("settings", [(), ("train.early_stopping_patience=1", "train.lr=1e-9", "train.ema=0")])
 def test_a_finished_run_is_said_to_be_finished(corpus, tmp_path, settings):
     run, said = quietly(tiny(*settings), tmp_path / "run", corpus), []
     epochs, before = len(history(run)), weights(run)

@@ -16,7 +16,7 @@ from training import TORCHRUN, history, quietly, started, train_in_team, wait_fo
 from aumcli.data.manifest import Clip, read_manifest, write_manifest
 from aumcli.evaluate import evaluate
 from aumcli.train import checkpoint, loggers, trainer
-from aumcli.train.distributed import join_team
+from aumcli.train.distributed import join_process_group
 
 pytest_plugins = ["aum_fixtures"]
 pytestmark = pytest.mark.usefixtures("on_one_thread")
@@ -51,7 +51,9 @@ def odd(corpus, tmp_path_factory) -> Path:
 @pytest.fixture(scope="module")
 def alone(corpus, tmp_path_factory) -> Path:
     """13 epochs in one process, each batch in two parts, with all augmentation."""
-    return quietly(tiny(*FIFTY_STEPS, "train.parts=2"), tmp_path_factory.mktemp("alone") / "run", corpus)
+    return quietly(
+        tiny(*FIFTY_STEPS, "train.gradient_accumulation_steps=2"), tmp_path_factory.mktemp("alone") / "run", corpus
+    )
 
 
 def test_two_processes_train_as_one_in_two_parts(alone, corpus, tmp_path):
@@ -64,7 +66,7 @@ def test_each_of_fifty_steps_without_augmentation_has_the_loss_of_one_whole_batc
     """A batch of all clips: an epoch is a step, and metrics.csv has a row for each."""
     recipe = tiny(*PLAIN, "train.batch_size=18", "train.epochs=50").with_values(augment={"noise": 0.0})
     quietly(recipe, tmp_path / "whole", corpus)
-    quietly(recipe.with_values(train={"parts": 4}), tmp_path / "parts", corpus)
+    quietly(recipe.with_values(train={"gradient_accumulation_steps": 4}), tmp_path / "parts", corpus)
     assert train_in_team(2, recipe, tmp_path / "team", corpus) == ["", ""]
     whole = losses(tmp_path / "whole")
     assert len(whole) == 100 and whole[98] < 0.5 * whole[0]
@@ -76,7 +78,7 @@ def test_each_of_fifty_steps_without_augmentation_has_the_loss_of_one_whole_batc
 def test_batches_and_splits_that_do_not_divide(odd, tmp_path, size):
     """19 clips in batches of 6: the last has one clip, fewer than there are processes."""
     recipe = tiny("train.batch_size=6", "train.epochs=2")
-    quietly(recipe.with_values(train={"parts": size}), tmp_path / "alone", odd)
+    quietly(recipe.with_values(train={"gradient_accumulation_steps": size}), tmp_path / "alone", odd)
     assert train_in_team(size, recipe, tmp_path / "team", odd) == [""] * size
     assert losses(tmp_path / "team") == pytest.approx(losses(tmp_path / "alone"), abs=1e-5)
     report = json.loads((tmp_path / "team" / "report.json").read_text())
@@ -99,9 +101,14 @@ def test_more_processes_than_validation_clips(odd, tmp_path):
 
 
 def test_parts_are_shared_evenly_or_refused(corpus, tmp_path):
-    assert all("multiple of 2" in text for text in train_in_team(2, tiny("train.parts=3"), tmp_path / "run", corpus))
-    quietly(tiny("train.parts=4", "train.epochs=1"), tmp_path / "alone", corpus)
-    assert train_in_team(2, tiny("train.parts=4", "train.epochs=1"), tmp_path / "team", corpus) == ["", ""]
+    assert all(
+        "multiple of 2" in text
+        for text in train_in_team(2, tiny("train.gradient_accumulation_steps=3"), tmp_path / "run", corpus)
+    )
+    quietly(tiny("train.gradient_accumulation_steps=4", "train.epochs=1"), tmp_path / "alone", corpus)
+    assert train_in_team(
+        2, tiny("train.gradient_accumulation_steps=4", "train.epochs=1"), tmp_path / "team", corpus
+    ) == ["", ""]
     assert losses(tmp_path / "team") == pytest.approx(losses(tmp_path / "alone"), abs=1e-5)
 
 
@@ -124,7 +131,11 @@ def test_only_one_process_writes_and_speaks(corpus, tmp_path, monkeypatch):
         for name in names:
             monkeypatch.setattr(module, name, noting(name, getattr(module, name)))
     recipe = tiny(
-        "train.epochs=2", "train.average_last=2", "train.tensorboard=true", "train.save_minutes=1e-9", "train.keep=2"
+        "train.epochs=2",
+        "train.average_last=2",
+        "train.tensorboard=true",
+        "train.checkpoint_every_minutes=1e-9",
+        "train.keep=2",
     )
     assert train_in_team(2, recipe, tmp_path / "run", corpus, say=noting("say", lambda text: None)) == ["", ""]
     lines = log.read_text().split("\n")[:-1]
@@ -154,7 +165,7 @@ def test_a_worker_that_dies_costs_the_last_steps_only(alone, corpus, tmp_path):
         "--devices",
         "2",
         "--set",
-        "train.save_minutes=1e-9",
+        "train.checkpoint_every_minutes=1e-9",
         *(word for value in FIFTY_STEPS for word in ("--set", value)),
     )
     with started(*arguments) as process:
@@ -194,7 +205,7 @@ def test_processes_started_again_do_not_look_for_those_that_died():
             TORCHELASTIC_RESTART_COUNT=str(attempt),
         )
         time.sleep(attempt * (1 - rank))
-        with join_team(torch.device("cpu")) as team:
+        with join_process_group(torch.device("cpu")) as team:
             sums.put(team.sum([1.0], torch.device("cpu")))
             os._exit(0)
 

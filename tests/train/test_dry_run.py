@@ -8,7 +8,7 @@ from tiny import RECIPE, tiny
 from training import problem
 
 from aumcli.train import dry_run
-from aumcli.train.dry_run import rehearse
+from aumcli.train.dry_run import dry_run_training
 
 pytest_plugins = ["aum_fixtures"]
 pytestmark = pytest.mark.usefixtures("on_one_thread")
@@ -20,7 +20,7 @@ def tree(folder) -> list:
 
 def test_it_times_steps_and_writes_nothing(corpus, tmp_path):
     before = tree(corpus)
-    rows = dict(rehearse(tiny(), tmp_path / "run", corpus).rows())
+    rows = dict(dry_run_training(tiny(), tmp_path / "run", corpus).rows())
     numbers = re.fullmatch(
         r"([\d.e-]+) s a step, ([\d.]+) s an epoch, ([\d.]+) s in all; measured on cpu, 1 threads?", rows["time"]
     )
@@ -31,14 +31,14 @@ def test_it_times_steps_and_writes_nothing(corpus, tmp_path):
 
 def test_long_steps_are_tried_with_fewer_clips(corpus, tmp_path, monkeypatch):
     monkeypatch.setattr(dry_run, "_timed_step", lambda run, batch: 4.0 * len(batch))
-    rows = dict(rehearse(tiny(), tmp_path / "run", corpus).rows())
+    rows = dict(dry_run_training(tiny(), tmp_path / "run", corpus).rows())
     assert rows["time"].startswith("16 s a step") and "in steps of 2 of the 4 clips" in rows["time"]
 
 
 def test_the_weights_to_start_from_are_tried(corpus, trained, tmp_path, aum):
-    notes = rehearse(tiny(f"train.init={trained}"), tmp_path / "run", corpus).notes
+    notes = dry_run_training(tiny(f"train.init={trained}"), tmp_path / "run", corpus).notes
     assert any("loaded" in note and "parameters" in note for note in notes)
-    error = problem(rehearse, tiny(f"train.init={trained}", "model.width=24"), tmp_path / "run", corpus)
+    error = problem(dry_run_training, tiny(f"train.init={trained}", "model.width=24"), tmp_path / "run", corpus)
     assert "another width" in error.problem
     result = aum(
         "train", "--recipe", RECIPE, "--data", corpus, "--init", trained, "--set", "model.width=24", "--dry-run"
@@ -47,14 +47,16 @@ def test_the_weights_to_start_from_are_tried(corpus, trained, tmp_path, aum):
 
 
 def test_so_are_packages_and_the_folder(corpus, trained, tmp_path, monkeypatch):
-    assert "already holds a run" in problem(rehearse, tiny(), trained, corpus).problem
+    assert "already holds a run" in problem(dry_run_training, tiny(), trained, corpus).problem
     real = builtins.__import__
     monkeypatch.setattr(
         builtins,
         "__import__",
         lambda name, *rest: (_ for _ in ()).throw(ImportError(name)) if "tensorboard" in name else real(name, *rest),
     )
-    assert "aumcli[tensorboard]" in problem(rehearse, tiny("train.tensorboard=true"), tmp_path / "run", corpus).fix
+    assert (
+        "aumcli[tensorboard]" in problem(dry_run_training, tiny("train.tensorboard=true"), tmp_path / "run", corpus).fix
+    )
 
 
 @pytest.mark.parametrize(

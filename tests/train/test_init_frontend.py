@@ -70,4 +70,4 @@ def test_what_the_user_sets_is_taken_and_each_difference_is_said(trained, faster
 def test_without_weights_the_data_decides(faster_corpus, tmp_path):
     run = quietly(tiny("train.epochs=1"), tmp_path / "run", faster_corpus)
     assert frontend_of(run).sample_rate_hz == 16000
-    assert frontend_of(tmp_path) is None and load_recipe(RECIPE).data.fit
+    assert frontend_of(tmp_path) is None and load_recipe(RECIPE).data.infer

@@ -95,7 +95,10 @@ def test_features(corpus, tmp_path, monkeypatch):
 
 def test_features_of_an_earlier_part_of_the_batch(corpus, tmp_path, monkeypatch):
     plant_in_features(monkeypatch, 1)
-    assert "the features already are none" in problem(quietly, tiny("train.parts=2"), tmp_path / "run", corpus).problem
+    assert (
+        "the features already are none"
+        in problem(quietly, tiny("train.gradient_accumulation_steps=2"), tmp_path / "run", corpus).problem
+    )
 
 
 def test_a_weight(corpus, tmp_path, monkeypatch):
@@ -110,7 +113,7 @@ def test_a_weight(corpus, tmp_path, monkeypatch):
     )
 
 
-@pytest.mark.parametrize("settings", [(), ("train.recompute=block",), ("train.dtype=bfloat16",)])
+@pytest.mark.parametrize("settings", [(), ("train.activation_checkpointing=block",), ("train.dtype=bfloat16",)])
 def test_a_layers_output(corpus, tmp_path, monkeypatch, settings):
     network_in(
         monkeypatch,
@@ -179,7 +182,10 @@ def test_bad_steps_within_the_patience_are_left_out_and_counted(corpus, tmp_path
     built = network_in(monkeypatch, lambda network: None)
     monkeypatch.setattr(trainer, "loss_of", diverge)
     run = quietly(
-        tiny("train.bad_steps=1", "train.epochs=2", f"train.dtype={dtype}"), tmp_path / "run", corpus, say=said.append
+        tiny("train.max_nonfinite_steps=1", "train.epochs=2", f"train.dtype={dtype}"),
+        tmp_path / "run",
+        corpus,
+        say=said.append,
     )
     assert [row["skipped_steps"] for row in history(run)] == ["2", "1"] and moved == [False] * 3
     assert sum("left out, 1 in a row of at most 1: the loss" in text and ".wav" in text for text in said) == 3
@@ -192,7 +198,7 @@ def test_bad_steps_within_the_patience_are_left_out_and_counted(corpus, tmp_path
 def test_as_many_in_a_row_as_the_recipe_bears_and_one_more(corpus, tmp_path, monkeypatch):
     monkeypatch.setattr(trainer, "loss_of", lambda *args: loss_of(*args) * float("nan"))
     said = []
-    error = problem(quietly, tiny("train.bad_steps=6"), tmp_path / "run", corpus, say=said.append)
+    error = problem(quietly, tiny("train.max_nonfinite_steps=6"), tmp_path / "run", corpus, say=said.append)
     assert "epoch 2, step 2" in error.problem and error.exit_code == 1  # the seventh, of 5 steps per epoch
     assert sum("left out" in text for text in said) == 6
 
@@ -205,7 +211,7 @@ def test_patience_is_not_renewed_by_resuming(corpus, tmp_path, monkeypatch):
         if "left out, 1 in a row" in text:  # noted during the first step, acted on after the second
             signal.raise_signal(signal.SIGTERM)
 
-    recipe = tiny("train.bad_steps=2")
+    recipe = tiny("train.max_nonfinite_steps=2")
     assert problem(quietly, recipe, tmp_path / "run", corpus, say=say).exit_code == 143
     assert "step 3" in problem(quietly, recipe, tmp_path / "run", resume=True).problem
 

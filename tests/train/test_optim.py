@@ -120,11 +120,11 @@ def test_layer_decay_by_hand(name, optimizer):
 @pytest.mark.parametrize(
     "architecture, settings",
     [
-        ("aum", ("train.recompute=cheap",)),
-        ("aum", ("train.recompute=block",)),
-        ("aum", ("train.parts=2",)),
-        ("ast", ("train.recompute=cheap",)),
-        ("ast", ("train.recompute=block",)),
+        ("aum", ("train.activation_checkpointing=cheap",)),
+        ("aum", ("train.activation_checkpointing=block",)),
+        ("aum", ("train.gradient_accumulation_steps=2",)),
+        ("ast", ("train.activation_checkpointing=cheap",)),
+        ("ast", ("train.activation_checkpointing=block",)),
     ],
 )
 def test_a_frozen_backbone_stays_and_the_head_moves(corpus, tmp_path, architecture, settings):
@@ -245,7 +245,7 @@ def test_the_run_ends_when_the_score_no_longer_rises(corpus, tmp_path, monkeypat
         trainer, "_validate", lambda run: {"val_loss": 1.0, "val_map": 0.5, "val_accuracy": next(scores)}
     )
     said = []
-    run = quietly(tiny("train.epochs=7", "train.stop_after=3"), tmp_path / "run", corpus, say=said.append)
+    run = quietly(tiny("train.epochs=7", "train.early_stopping_patience=3"), tmp_path / "run", corpus, say=said.append)
     assert len(history(run)) == 5 and any("3 epochs: the run ends here" in text for text in said)
     assert load_model(run).config.provenance["epoch"] == 2
     quietly(tiny(), run, resume=True)  # which goes no further
@@ -260,7 +260,7 @@ def test_the_test_split_is_never_opened(corpus, tmp_path):
         for i, clip in enumerate(manifest.split("test"))
     ]
     write_manifest(tmp_path / "data", [*manifest.split("train"), *manifest.split("val"), *gone], manifest.labels, {})
-    recipe = tiny("train.stop_after=1", "train.average_last=2")
+    recipe = tiny("train.early_stopping_patience=1", "train.average_last=2")
     run, other = quietly(recipe, tmp_path / "run", tmp_path / "data"), quietly(recipe, tmp_path / "other", corpus)
     assert history(run) == history(other) and len(gone) == 6
 

@@ -29,7 +29,7 @@ SMALL = [
     "train.warmup_steps=0",
     "train.warmup_epochs=0",
     "train.warmup_every=1",
-    "data.val_share=0",
+    "data.val_fraction=0",
     "model.drop_path=0.3",
 ]
 
@@ -85,7 +85,9 @@ def test_two_steps_are_the_same_in_1_2_and_12_parts(recipe, request, tmp_path):
     data = request.getfixturevalue({"epic_sounds": "kitchen", "speechcommands": "commands"}[recipe])
     settings = [*SMALL, "train.batch_size=12", "train.lr=1e-3"]
     runs = {
-        parts: quietly(load_recipe(recipe, [*settings, f"train.parts={parts}"]), tmp_path / str(parts), data)
+        parts: quietly(
+            load_recipe(recipe, [*settings, f"train.gradient_accumulation_steps={parts}"]), tmp_path / str(parts), data
+        )
         for parts in (1, 2, 12)
     }
     assert train_in_team(2, load_recipe(recipe, settings), tmp_path / "team", data) == ["", ""]
@@ -101,14 +103,16 @@ def test_two_steps_are_the_same_in_1_2_and_12_parts(recipe, request, tmp_path):
 
 
 def test_a_partner_of_the_corpus_that_cannot_be_read_costs_its_mixture(commands, tmp_path, monkeypatch):
-    recipe = load_recipe("speechcommands", [*SMALL, "train.batch_size=12", "augment.mixup=1", "data.bad_files=0"])
+    recipe = load_recipe(
+        "speechcommands", [*SMALL, "train.batch_size=12", "augment.mixup=1", "data.max_unreadable_clips=0"]
+    )
     manifest = read_manifest(commands)
     clips = [*manifest.clips, Clip(tmp_path / "bad.wav", labels=("low",), split="train")]
     (tmp_path / "bad.wav").write_bytes(b"RIFF")
     write_manifest(tmp_path / "data", clips, manifest.labels, {})
     assert "bad.wav" in problem(quietly, recipe, tmp_path / "run", tmp_path / "data").problem
     said = []
-    quietly(recipe.with_values(data={"bad_files": 1}), tmp_path / "run2", tmp_path / "data", say=said.append)
+    quietly(recipe.with_values(data={"max_unreadable_clips": 1}), tmp_path / "run2", tmp_path / "data", say=said.append)
     assert sum("bad.wav" in line for line in said) == 1
 
 

@@ -19,7 +19,7 @@ pytest_plugins = ["aum_fixtures"]
 pytestmark = pytest.mark.usefixtures("on_one_thread")
 
 
-def stop_after(epochs: int):
+def early_stopping_patience(epochs: int):
     def say(text):
         if text.startswith(f"epoch {epochs:>3}/"):
             raise Stop
@@ -30,7 +30,7 @@ def stop_after(epochs: int):
 @pytest.mark.parametrize("epochs", [1, 3])
 def test_stop_between_epochs_and_resume(reference, corpus, tmp_path, epochs):
     with pytest.raises(Stop):
-        quietly(tiny(), tmp_path / "run", corpus, say=stop_after(epochs))
+        quietly(tiny(), tmp_path / "run", corpus, say=early_stopping_patience(epochs))
     assert len(history(tmp_path / "run")) == epochs
     said = []
     quietly(tiny("seed=7"), tmp_path / "run", None, resume=True, say=said.append)  # the run's own recipe counts
@@ -113,12 +113,16 @@ def test_a_full_disk_loses_no_epoch(reference, corpus, tmp_path, name):
 
 # within an epoch
 
-EVERY_STEP = "train.save_minutes=1e-9"
+EVERY_STEP = "train.checkpoint_every_minutes=1e-9"
 
 
 @pytest.mark.parametrize(
     "settings",
-    [(), ("train.parts=3",), ("train.ema=0", "train.average_last=2", "train.optimizer=adam", "data.sampling=balanced")],
+    [
+        (),
+        ("train.gradient_accumulation_steps=3",),
+        ("train.ema=0", "train.average_last=2", "train.optimizer=adam", "data.sampling=balanced"),
+    ],
 )
 @pytest.mark.parametrize("step", [1, 7, 13, 20])
 def test_dying_after_any_step_loses_nothing(corpus, tmp_path, monkeypatch, settings, step):

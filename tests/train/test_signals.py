@@ -11,7 +11,11 @@ from training import assert_same_run, problem, quietly, started, wait_for, worke
 pytest_plugins = ["aum_fixtures"]
 pytestmark = pytest.mark.usefixtures("on_one_thread")
 
-MANY_STEPS = ("train.batch_size=1", "train.epochs=8", "train.save_steps=1")  # 18 steps per epoch, each saved
+MANY_STEPS = (
+    "train.batch_size=1",
+    "train.epochs=8",
+    "train.checkpoint_every_steps=1",
+)  # 18 steps per epoch, each saved
 NUMBERS = [signal.SIGTERM, signal.SIGINT]
 
 
@@ -32,7 +36,10 @@ def arguments(corpus: Path, out: Path, *settings: str) -> list[object]:
 def undisturbed(corpus, tmp_path_factory) -> dict[int, Path]:
     """The run in one part and in two."""
     root = tmp_path_factory.mktemp("undisturbed")
-    return {parts: quietly(tiny(*MANY_STEPS, f"train.parts={parts}"), root / str(parts), corpus) for parts in (1, 2)}
+    return {
+        parts: quietly(tiny(*MANY_STEPS, f"train.gradient_accumulation_steps={parts}"), root / str(parts), corpus)
+        for parts in (1, 2)
+    }
 
 
 @pytest.mark.parametrize("number", NUMBERS)

@@ -95,7 +95,7 @@ def speakers(tmp_path) -> Path:
 def test_hold_out_never_hears_the_group_and_tests_on_all_of_it(speakers, tmp_path):
     (tmp_path / "bob").rename(tmp_path / "away")  # not one of its files is opened
     said = []
-    run = quietly(tiny("data.hold_out=bob", "train.epochs=1"), tmp_path / "run", speakers, say=said.append)
+    run = quietly(tiny("data.test_group=bob", "train.epochs=1"), tmp_path / "run", speakers, say=said.append)
     assert "12 training and 6 validation clips" in said[0]
     (tmp_path / "away").rename(tmp_path / "bob")
     assert evaluate(run).metrics.clips == 12
@@ -103,8 +103,8 @@ def test_hold_out_never_hears_the_group_and_tests_on_all_of_it(speakers, tmp_pat
 
 
 def test_hold_out_of_an_unknown_group(speakers, corpus, tmp_path):
-    assert "ann, bob, cid" in problem(quietly, tiny("data.hold_out=dan"), tmp_path / "run", speakers).fix
-    assert "has no groups" in problem(quietly, tiny("data.hold_out=dan"), tmp_path / "run", corpus).fix
+    assert "ann, bob, cid" in problem(quietly, tiny("data.test_group=dan"), tmp_path / "run", speakers).fix
+    assert "has no groups" in problem(quietly, tiny("data.test_group=dan"), tmp_path / "run", corpus).fix
 
 
 @pytest.mark.parametrize("emptied", ["val", "train"])
@@ -112,7 +112,7 @@ def test_hold_out_that_leaves_a_split_empty(speakers, tmp_path, emptied):
     manifest = read_manifest(speakers)
     clips = [clip for clip in manifest.clips if clip.split != emptied or clip.group == "bob"]
     write_manifest(speakers, clips, manifest.labels, {})
-    assert emptied in problem(quietly, tiny("data.hold_out=bob"), tmp_path / "run", speakers).problem
+    assert emptied in problem(quietly, tiny("data.test_group=bob"), tmp_path / "run", speakers).problem
 
 
 @pytest.fixture(scope="module")
@@ -219,7 +219,7 @@ def test_bfloat16_trains_nearly_the_same(reference, corpus, tmp_path):
 
 
 PUBLISHED = (
-    "data.val_share=0.2",
+    "data.val_fraction=0.2",
     "data.sampling=balanced",
     "augment.feature_noise=0.1",
     "augment.roll=3",

@@ -12,7 +12,7 @@ import pytest
 
 from aumcli.errors import AumError
 from aumcli.utils import lock
-from aumcli.utils.lock import Taken, locked, open_locked, remove_locked
+from aumcli.utils.lock import LockTaken, locked, open_locked, remove_locked
 
 HOLD = (
     "import sys, time; from pathlib import Path; from aumcli.utils.lock import locked\n"
@@ -104,7 +104,7 @@ def test_one_that_opened_the_file_before_it_was_removed_has_the_new_one(tmp_path
     second, _ = open_locked(path)
     assert os.path.samestat(os.fstat(second), os.stat(path))
     monkeypatch.undo()
-    with pytest.raises(Taken):
+    with pytest.raises(LockTaken):
         open_locked(path)
     os.close(second)
 

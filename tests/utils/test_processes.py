@@ -6,7 +6,7 @@ Believed where it makes sense, refused where it doesn't, never a stack trace.
 import pytest
 
 from aumcli.errors import AumError
-from aumcli.utils.processes import own_place
+from aumcli.utils.processes import rank_and_world_size
 
 
 @pytest.fixture(autouse=True)
@@ -30,7 +30,7 @@ def no_launcher(monkeypatch):
 def test_places(monkeypatch, variables, place):
     for name, value in variables.items():
         monkeypatch.setenv(name, value)
-    assert own_place() == place
+    assert rank_and_world_size() == place
 
 
 @pytest.mark.parametrize(
@@ -50,5 +50,5 @@ def test_what_is_no_place(monkeypatch, variables, words):
     for name, value in variables.items():
         monkeypatch.setenv(name, value)
     with pytest.raises(AumError, match=words) as caught:
-        own_place()
+        rank_and_world_size()
     assert "torchrun" in caught.value.fix and caught.value.exit_code == 2

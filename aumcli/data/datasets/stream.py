@@ -22,7 +22,7 @@ from aumcli.data.decoding.hdf5 import container
 from aumcli.data.manifest import Manifest
 from aumcli.data.decoding.resample import resample
 from aumcli.data.datasets.shards import INDEX, Sample, Shard, ShardIndex, read_index, read_samples
-from aumcli.data.share import held_back
+from aumcli.data.share import validation_subset
 from aumcli.errors import AumError
 from aumcli.utils.files import write_json
 from aumcli.utils.text import counted, plural
@@ -45,7 +45,7 @@ class ShardStream:
         clips: all of the manifest.
         chosen: which of them belong to this stream, (clips,) bool.
         sample_rate_hz: the rate to resample to.
-        shuffle_clips: size of the shuffle buffer.
+        shuffle_buffer_clips: size of the shuffle buffer.
     """
 
     def __init__(
@@ -55,9 +55,9 @@ class ShardStream:
         clips: Clips,
         chosen: np.ndarray,
         sample_rate_hz: int,
-        shuffle_clips: int,
+        shuffle_buffer_clips: int,
     ):
-        self._index, self._all, self._rate, self._buffer = index, clips, sample_rate_hz, shuffle_clips
+        self._index, self._all, self._rate, self._buffer = index, clips, sample_rate_hz, shuffle_buffer_clips
         self._rows = [np.array(shard.rows) for shard in shards]  # of the manifest, as the shard has them
         self._chosen = [chosen[rows] for rows in self._rows]
         self._shards = shards
@@ -234,11 +234,11 @@ def shard_streams(manifest: Manifest, recipe: Recipe, index: ShardIndex) -> tupl
         AumError: the recipe wants what shards can't give, or a split has too few shards.
     """
     config = recipe.data
-    if config.fit or config.hold_out:
-        what = "measures " + ", ".join(config.fit) if config.fit else f"holds out {config.hold_out}"
+    if config.fit or config.test_group:
+        what = "measures " + ", ".join(config.fit) if config.fit else f"holds out {config.test_group}"
         raise AumError(
             f"the recipe {what}, which needs the sound files, and {manifest.folder} has shards only",
-            fix="choose a recipe with a pinned frontend: --set data.fit=[] --set frontend.frames=...; "
+            fix="choose a recipe with a pinned frontend: --set data.infer=[] --set frontend.frames=...; "
             "or prepare the files",
         )
     if recipe.augment.mixup and recipe.augment.mixup_partners == "corpus":
@@ -247,37 +247,37 @@ def shard_streams(manifest: Manifest, recipe: Recipe, index: ShardIndex) -> tupl
             fix="mix clips of a batch: --set augment.mixup_partners=batch; or train on the sound files",
         )
     train, val = ([shard for shard in index.shards if shard.split == name] for name in (config.train, config.val))
-    if config.val_share:
-        count = int(np.ceil(config.val_share * len(train)))
+    if config.val_fraction:
+        count = int(np.ceil(config.val_fraction * len(train)))
         train, val = train[:-count], train[-count:]
     if not train or not val:
         lacks = (
             f"too few shards of {config.train} for a share to validate on"
-            if config.val_share
+            if config.val_fraction
             else f"no shards of {config.val if train else config.train}; it has {', '.join(index.splits)}"
         )
         raise AumError(
             f"{manifest.folder} has {lacks}",
-            fix="prepare it with a validation split: --set val=5, then train with --set data.val_share=0",
+            fix="prepare it with a validation split: --set val=5, then train with --set data.val_fraction=0",
         )
     in_val = _rows(manifest, val)
     in_train = ~in_val
-    if config.val_share:
+    if config.val_fraction:
         groups = set(manifest.clips.take(np.flatnonzero(in_val)).columns()["group"]) - {""}
         in_train &= np.array([group not in groups for group in manifest.clips.columns()["group"]], dtype=bool)
         trained = _rows(manifest, train)
         if (trained & ~in_train).sum() > MOST_LOST * trained.sum():
             train = val = [*train, *val]
             rows = np.flatnonzero(_rows(manifest, train))
-            in_val[rows] = held_back(manifest.clips.take(rows), config.val_share)
+            in_val[rows] = validation_subset(manifest.clips.take(rows), config.val_fraction)
             in_train = ~in_val
         if not in_val.any():
             raise AumError(
                 f"the split {config.train!r} of {manifest.folder} is one group: "
                 "no share of it can be kept out of training",
-                fix="prepare it with a validation split, then train with --set data.val_share=0",
+                fix="prepare it with a validation split, then train with --set data.val_fraction=0",
             )
-    rate, size = recipe.frontend.sample_rate_hz, config.shuffle_clips
+    rate, size = recipe.frontend.sample_rate_hz, config.shuffle_buffer_clips
     return (
         ShardStream(index, train, manifest.clips, in_train, rate, size),
         ShardStream(index, val, manifest.clips, in_val, rate, size),

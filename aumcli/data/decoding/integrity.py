@@ -9,7 +9,7 @@ from aumcli.data.decoding.audio import SILENCE, AudioInfo, check_clip
 from aumcli.data.clips import Clip, Clips
 from aumcli.utils.journal import Journal
 from aumcli.data.clips import clip_key
-from aumcli.data.sources import LeftOut
+from aumcli.data.sources import SkippedClip
 from aumcli.errors import AumError
 from aumcli.utils.threads import map_in_parts
 
@@ -21,7 +21,7 @@ BATCH_CLIPS = 512  # so many are handed to the threads, and written to the journ
 
 def open_clips(
     clips: Clips, journal: Journal, workers: int, longest_s: float | None, keep: Collection[str] = ()
-) -> Iterator[AudioInfo | LeftOut]:
+) -> Iterator[AudioInfo | SkippedClip]:
     """Decode each clip, unless the journal says what came of it.
 
     Args:
@@ -65,18 +65,18 @@ def implausible(info: AudioInfo) -> set[str]:
     return found | {"loud"} if max(-info.lowest, info.highest) > LOUDEST else found
 
 
-def _open(clip: Clip, silent: bool) -> AudioInfo | LeftOut:
+def _open(clip: Clip, silent: bool) -> AudioInfo | SkippedClip:
     try:
         return check_clip(clip.path, clip.start_s, clip.stop_s, silent)
     except AumError as error:
-        return LeftOut(str(clip.path), error.problem, error.fix, clip.start_s, clip.stop_s)
+        return SkippedClip(str(clip.path), error.problem, error.fix, clip.start_s, clip.stop_s)
 
 
 def _judged(
-    clip: Clip, result: AudioInfo | LeftOut, longest_s: float | None, keep: Collection[str]
-) -> AudioInfo | LeftOut:
+    clip: Clip, result: AudioInfo | SkippedClip, longest_s: float | None, keep: Collection[str]
+) -> AudioInfo | SkippedClip:
     """What came of a clip, looking also at its length and its loudness."""
-    if isinstance(result, LeftOut):
+    if isinstance(result, SkippedClip):
         return result
     reason = fix = ""
     if result.duration_s < SHORTEST_S:
@@ -97,4 +97,4 @@ def _judged(
             "export it again within -1 to 1 (16-bit values: divide by 32768), or remove it; "
             "--set keep=loud keeps such clips"
         )
-    return LeftOut(str(clip.path), f"{clip.path} {reason}", fix, clip.start_s, clip.stop_s) if reason else result
+    return SkippedClip(str(clip.path), f"{clip.path} {reason}", fix, clip.start_s, clip.stop_s) if reason else result

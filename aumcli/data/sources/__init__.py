@@ -1,6 +1,6 @@
 """Corpora that `aum prepare` knows.
 
-The module of a corpus defines `index(request: Request) -> Index`: it takes or fetches the files and says which clips
+The module of a corpus defines `index(request: PrepareRequest) -> CorpusIndex`: it takes or fetches the files and says which clips
 there are and what they are called. It judges no sound file; `aumcli.prepare` opens them all, the same way for all.
 """
 
@@ -52,7 +52,7 @@ LABEL_TABLE = "class_labels_indices.csv"
 
 
 @dataclass(frozen=True)
-class LeftOut:
+class SkippedClip:
     """A clip that could not be used, or a file that is none: where it lies, why, and what would mend it."""
 
     path: str
@@ -63,7 +63,7 @@ class LeftOut:
 
 
 @dataclass(frozen=True)
-class Request:
+class PrepareRequest:
     """What the caller of `prepare` wants.
 
     `source` holds the sounds, `annotations` (a file or a folder; None: `source`) the tables about them; `shares` are
@@ -144,7 +144,7 @@ class Request:
 
 
 @dataclass(frozen=True)
-class Index:
+class CorpusIndex:
     """What a source offers before any clip was opened.
 
     Args:
@@ -165,12 +165,12 @@ class Index:
     clips: Sequence[Clip]
     labels: list[Label]
     origin: str
-    left_out: list[LeftOut] = field(default_factory=list)
+    left_out: list[SkippedClip] = field(default_factory=list)
     missing: Clips = field(default_factory=Clips)
     warnings: list[str] = field(default_factory=list)
     identities: Mapping[str, Callable[[Clip], str]] = field(default_factory=dict)
     longest_s: float | None = None
-    arrange: Callable[[Sequence[Clip], list[LeftOut]], tuple[Sequence[Clip], list[str]]] | None = None
+    arrange: Callable[[Sequence[Clip], list[SkippedClip]], tuple[Sequence[Clip], list[str]]] | None = None
     notes: list[str] = field(default_factory=list)
 
 
@@ -209,7 +209,7 @@ def load(corpus: str) -> ModuleType:
     return importlib.import_module(f"{__name__}.{CORPORA[corpus]}")
 
 
-def labels_for(request: Request, ids: Iterable[str]) -> list[Label]:
+def labels_for(request: PrepareRequest, ids: Iterable[str]) -> list[Label]:
     """Classes of a corpus: in the order of a class_labels_indices.csv where one is given, else sorted.
 
     Args:
@@ -257,7 +257,7 @@ def shared_out(identity: str, shares: tuple[float, float, float], seed: int) -> 
     return "train" if place < shares[0] else "val" if place < shares[0] + shares[1] else "test"
 
 
-def without_val(request: Request, val: float) -> list[str]:
+def without_val(request: PrepareRequest, val: float) -> list[str]:
     """A warning for corpora that come without a validation split, where none was asked for."""
     return (
         []

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from aumcli.data.clips import Clips
 from aumcli.data.duplicates import doubled
-from aumcli.data.sources import LABEL_TABLE, SPLIT_NAMES, SPLITS, Index, Request, nothing_called
+from aumcli.data.sources import LABEL_TABLE, SPLIT_NAMES, SPLITS, CorpusIndex, PrepareRequest, nothing_called
 from aumcli.utils.csv import listed, raise_problems
 from aumcli.data.labels import read_labels
 from aumcli.errors import AumError
@@ -23,7 +23,7 @@ LAYOUT = (
 )
 
 
-def index(request: Request) -> Index:
+def index(request: PrepareRequest) -> CorpusIndex:
     """List the clips of the files.
 
     Args:
@@ -63,7 +63,7 @@ def index(request: Request) -> Index:
             clips.append(os.path.join(root, item["wav"]), None, None, ids, split, "")
         raise_problems(path, problems, f"take the label table that belongs to it with --set labels=FILE, not {table}")
     silent = "silent" in request.keep
-    return Index(clips, labels, str(folder), arrange=lambda usable, _: (usable, doubled(usable, silent)))
+    return CorpusIndex(clips, labels, str(folder), arrange=lambda usable, _: (usable, doubled(usable, silent)))
 
 
 def read_items(path: Path) -> list[dict[str, str]]:

@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from aumcli.data.clips import Clips
-from aumcli.data.sources import LABEL_TABLE, Index, Request, shared_out, without_val
+from aumcli.data.sources import LABEL_TABLE, CorpusIndex, PrepareRequest, shared_out, without_val
 from aumcli.data.sources.youtube import LONGEST_S, Segment, find_clips
 from aumcli.utils.csv import csv_reader, raise_problems
 from aumcli.data.labels import read_labels
@@ -31,7 +31,7 @@ GET = """AudioSet's sounds are YouTube's and can't be downloaded here. Into {fol
   and, in sub-folders of any name, the clips: YTID.wav, YTID_START_STOP.flac, YYTID.wav or YTID_START.wav"""
 
 
-def index(request: Request) -> Index:
+def index(request: PrepareRequest) -> CorpusIndex:
     """List the clips of a folder that Google's tables name.
 
     Args:
@@ -69,7 +69,7 @@ def index(request: Request) -> Index:
     if trained == "unbalanced":
         (clips, found), (missing, absent) = map(_parted, (clips, missing))
         warnings.append(_about_aside(found, absent))
-    return Index(
+    return CorpusIndex(
         clips, labels, str(request.sounds), left_out, missing, warnings, {"video": lambda clip: clip.group}, LONGEST_S
     )
 
@@ -122,7 +122,7 @@ def read_segments(path: Path, split: str, known: set[str]) -> Iterator[Segment]:
     raise_problems(path, problems, f"take it from {URL}")
 
 
-def percent(request: Request, name: str, text: str) -> float:
+def percent(request: PrepareRequest, name: str, text: str) -> float:
     """Read a setting that is a share in percent; an AumError if it is none."""
     try:
         value = float(text)

@@ -5,8 +5,8 @@
 Annotations come as CSV or as the same table pickled. The audio is EPIC-KITCHENS-100's, as EPIC_audio.hdf5 (one data set
 per video, see `aumcli.data.decoding.hdf5`) or as VIDEO.wav, .flac, ... at any rate. Splits are train and val; the labels of the
 authors' test split are secret. The group is the video, which splits must not share, so a share that is kept out of
-training (`data.val_share`) is made of whole videos; `--set group=participant` makes it the participant, so that
-`data.hold_out=P01` tests on a kitchen that was never heard.
+training (`data.val_fraction`) is made of whole videos; `--set group=participant` makes it the participant, so that
+`data.test_group=P01` tests on a kitchen that was never heard.
 """
 
 import os
@@ -16,7 +16,7 @@ from pathlib import Path
 from aumcli.data.decoding.audio import READABLE_SUFFIXES, walk_files
 from aumcli.data.clips import Clips
 from aumcli.data.decoding.hdf5 import SEPARATOR, SUFFIXES, hdf5_names
-from aumcli.data.sources import Index, LeftOut, Request
+from aumcli.data.sources import CorpusIndex, SkippedClip, PrepareRequest
 from aumcli.utils.csv import csv_rows
 from aumcli.data.labels import Label
 from aumcli.errors import AumError
@@ -47,7 +47,7 @@ GET = f"""EPIC-SOUNDS can't be downloaded here. Into {{folder}} put
 VIDEO.wav or .flac per video"""
 
 
-def index(request: Request) -> Index:
+def index(request: PrepareRequest) -> CorpusIndex:
     """List the annotated slices of the videos that are there.
 
     Args:
@@ -77,14 +77,14 @@ def index(request: Request) -> Index:
             start_s, stop_s, problem = slice_of(row)
             labels, video = (row["class"],), row["video_id"]
             if problem:
-                left_out.append(LeftOut(f"{path} {row['annotation_id']}", problem, FIX, start_s, stop_s))
+                left_out.append(SkippedClip(f"{path} {row['annotation_id']}", problem, FIX, start_s, stop_s))
             elif video not in audio:
                 missing.append(video, start_s, stop_s, labels, split, row[GROUPS[group]])
             else:
                 clips.append(audio[video], start_s, stop_s, labels, split, row[GROUPS[group]])
     labels = [Label(place, names[index], names[index]) for place, index in enumerate(sorted(names))]
     warnings = [f"no table for {split}: {' or '.join(TABLES[split])}" for split, path in paths.items() if path is None]
-    return Index(
+    return CorpusIndex(
         clips, labels, str(request.sounds), left_out, missing, warnings, {"video": lambda clip: video_of(clip.path)}
     )
 

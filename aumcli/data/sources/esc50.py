@@ -2,7 +2,7 @@
 
 5 s at 44.1 kHz, in five folds; CC BY-NC 3.0.
 
-The group of a clip is its fold, so `data.hold_out=3` trains without fold 3 and tests on it. The published protocol is
+The group of a clip is its fold, so `data.test_group=3` trains without fold 3 and tests on it. The published protocol is
 that, five times. Splits for a single run: test is fold 5 and validation fold 4, unless set otherwise.
 """
 
@@ -12,7 +12,7 @@ from pathlib import Path
 
 from aumcli.data.clips import Clip
 from aumcli.utils.download import check_space, download, unpack
-from aumcli.data.sources import Index, Request
+from aumcli.data.sources import CorpusIndex, PrepareRequest
 from aumcli.utils.csv import csv_rows, raise_problems
 from aumcli.data.labels import Label
 from aumcli.errors import AumError
@@ -29,7 +29,7 @@ TABLE = "meta/esc50.csv"
 _MEMBER = re.compile(r"(?:^|/)(meta/esc50\.csv|audio/\d-\d+-[A-Z]-\d+\.wav)$")
 
 
-def index(request: Request) -> Index:
+def index(request: PrepareRequest) -> CorpusIndex:
     """List the recordings, taken from `request.source` (archive or folder) or downloaded; the content is verified.
 
     Args:
@@ -71,7 +71,7 @@ def index(request: Request) -> Index:
         for row in rows
     ]
     sources = {row["filename"]: row["src_file"] for row in rows}
-    return Index(
+    return CorpusIndex(
         clips,
         [Label(place, names[place], names[place]) for place in sorted(names)],
         origin,

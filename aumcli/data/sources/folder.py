@@ -22,7 +22,7 @@ import numpy as np
 from aumcli.data.decoding.audio import AUDIO_SUFFIXES, is_passed_over, walk_files
 from aumcli.data.clips import Clip
 from aumcli.data.duplicates import content_digest, duplicates, tell_silence_apart
-from aumcli.data.sources import SPLIT_NAMES, SPLITS, Index, LeftOut, Request, nothing_called
+from aumcli.data.sources import SPLIT_NAMES, SPLITS, CorpusIndex, SkippedClip, PrepareRequest, nothing_called
 from aumcli.utils.csv import csv_reader, listed, sniff
 from aumcli.data.labels import Label
 from aumcli.errors import AumError
@@ -40,7 +40,7 @@ GROUPS = (
 OWN_FILES = ("manifest.csv", "manifest.parquet", "labels.csv", "report.json", "missing.csv")
 
 
-def index(request: Request) -> Index:
+def index(request: PrepareRequest) -> CorpusIndex:
     """List the sounds of a folder, labelled by sub-folder.
 
     Args:
@@ -100,7 +100,7 @@ def index(request: Request) -> Index:
         silent="silent" in request.keep,
         earlier=request.earlier,
     )
-    return Index(
+    return CorpusIndex(
         clips,
         labels,
         str(root),
@@ -117,8 +117,8 @@ class _Found:
     """What the class folders hold."""
 
     clips: list[Clip] = field(default_factory=list)
-    left_out: list[LeftOut] = field(default_factory=list)
-    unreadable: list[LeftOut] = field(default_factory=list)  # folders
+    left_out: list[SkippedClip] = field(default_factory=list)
+    unreadable: list[SkippedClip] = field(default_factory=list)  # folders
     warnings: list[str] = field(default_factory=list)
     passed_over: list[str] = field(default_factory=list)  # hidden, or the system's
 
@@ -194,7 +194,7 @@ def _class_folders(parent: Path, split: str, found: _Found) -> None:
             continue
         elif path.suffix.lower() in AUDIO_SUFFIXES:
             found.left_out.append(
-                LeftOut(
+                SkippedClip(
                     shown(str(path)),
                     "lies beside the class folders, so it has no class",
                     "move it into the folder of its class",
@@ -208,7 +208,7 @@ def _class_folders(parent: Path, split: str, found: _Found) -> None:
         for error in unreadable:
             name = shown(str(error.filename))
             reason = f"{name} can't be listed: {error.strerror or error}"
-            found.unreadable.append(LeftOut(name, reason, _readable(error.filename)))
+            found.unreadable.append(SkippedClip(name, reason, _readable(error.filename)))
         sounds = [path for path in files if path.suffix.lower() in AUDIO_SUFFIXES]
         other += [path for path in files if path.suffix.lower() not in AUDIO_SUFFIXES]
         _check_class(folder, sounds or unreadable, split)
@@ -317,7 +317,7 @@ def _about_groups(clips: list[Clip], group: str) -> list[str]:
 
 def _arrange(
     clips: list[Clip],
-    left_out: list[LeftOut],
+    left_out: list[SkippedClip],
     shares: dict[str, float],
     classes: list[str],
     seed: int,
@@ -441,7 +441,7 @@ def _counts(sounds: int, shares: dict[str, float]) -> dict[str, int]:
     return counts
 
 
-def _no_train(name: str, clips: list[Clip], left_out: list[LeftOut]) -> AumError:
+def _no_train(name: str, clips: list[Clip], left_out: list[SkippedClip]) -> AumError:
     if any(clip.labels[0] == name for clip in clips):
         return AumError(
             f"class {name!r} has no sound to train on: it only occurs in other splits",

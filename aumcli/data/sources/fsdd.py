@@ -11,7 +11,7 @@ from pathlib import Path
 
 from aumcli.data.clips import Clip
 from aumcli.utils.download import download, unpack
-from aumcli.data.sources import Index, Request
+from aumcli.data.sources import CorpusIndex, PrepareRequest
 from aumcli.utils.csv import listed
 from aumcli.data.labels import Label
 from aumcli.errors import AumError
@@ -29,7 +29,7 @@ _MEMBER = re.compile(r"(?:^|/)recordings/([0-9]_[a-z]+_[0-9]+\.wav)$")
 _LIMIT_BYTES = 2**28  # the archive holds 30 MB
 
 
-def index(request: Request) -> Index:
+def index(request: PrepareRequest) -> CorpusIndex:
     """List the recordings, taken from `request.source` (archive or folder) or downloaded; all are verified.
 
     Args:
@@ -61,7 +61,7 @@ def index(request: Request) -> Index:
         origin, folder = str(source), own
         _take(source, own)
     labels = [Label(index, name, name) for index, name in enumerate(DIGITS)]
-    return Index(
+    return CorpusIndex(
         [_clip(folder, name) for name in NAMES], labels, origin, identities={"speaker": lambda clip: clip.group}
     )
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from aumcli.data.decoding.audio import walk_files
 from aumcli.data.clips import Clips
 from aumcli.utils.download import check_space, download, unpack
-from aumcli.data.sources import Index, LeftOut, Request, labels_for
+from aumcli.data.sources import CorpusIndex, SkippedClip, PrepareRequest, labels_for
 from aumcli.errors import AumError
 from aumcli.utils.text import counted
 
@@ -24,7 +24,7 @@ NOISE = "_background_noise_"
 FOLDER = "speech_commands_v0.02"
 
 
-def index(request: Request) -> Index:
+def index(request: PrepareRequest) -> CorpusIndex:
     """List the recordings, taken from `request.source` (archive or folder) or downloaded.
 
     Args:
@@ -77,7 +77,7 @@ def _check_lists(folder: Path) -> None:
         )
 
 
-def _listed(request: Request, folder: Path, origin: str) -> Index:
+def _listed(request: PrepareRequest, folder: Path, origin: str) -> CorpusIndex:
     splits = {
         line: split for split, name in LISTS.items() for line in (folder / name).read_text(encoding="utf-8").split()
     }
@@ -89,7 +89,7 @@ def _listed(request: Request, folder: Path, origin: str) -> Index:
             continue
         speaker, mark, _ = file.partition("_nohash_")
         if not mark or not word or "/" in word:
-            left_out.append(LeftOut(path, "is not named WORD/SPEAKER_nohash_N.wav", "move it away"))
+            left_out.append(SkippedClip(path, "is not named WORD/SPEAKER_nohash_N.wav", "move it away"))
             continue
         found.add(name)
         clips.append(path, None, None, (word,), splits.get(name, "train"), speaker)
@@ -99,7 +99,7 @@ def _listed(request: Request, folder: Path, origin: str) -> Index:
                 name, None, None, (name.split("/")[0],), split, name.rpartition("/")[2].partition("_nohash_")[0]
             )
     classes = {labels[0] for labels in clips.label_sets}
-    return Index(
+    return CorpusIndex(
         clips,
         labels_for(request, classes | {labels[0] for labels in missing.label_sets}),
         origin,

@@ -15,7 +15,7 @@ import soundfile
 
 from aumcli.data.clips import Clip
 from aumcli.utils.download import replace_folder
-from aumcli.data.sources import Index, Request
+from aumcli.data.sources import CorpusIndex, PrepareRequest
 from aumcli.data.labels import Label
 from aumcli.utils.files import disk_error
 from aumcli.utils.progress import progress
@@ -44,7 +44,7 @@ OCTAVES = np.log2(np.maximum(np.arange(SAMPLES // 2 + 1), 50) / 1000)  # of each
 Rng = np.random.Generator
 
 
-def index(request: Request) -> Index:
+def index(request: PrepareRequest) -> CorpusIndex:
     """Generate the corpus below `request.out`; the same seed gives the same sounds.
 
     Args:
@@ -83,7 +83,7 @@ def index(request: Request) -> Index:
     finally:
         shutil.rmtree(partial, ignore_errors=True)
     labels = [Label(place, kind, kind) for place, kind in enumerate(KINDS)]
-    return Index(clips, labels, f"generated, seed {request.seed}")
+    return CorpusIndex(clips, labels, f"generated, seed {request.seed}")
 
 
 def synthesise(kind: str, split: str, number: int, seed: int = 0) -> np.ndarray:

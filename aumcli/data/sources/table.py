@@ -24,9 +24,9 @@ from aumcli.data.sources import (
     CORPORA,
     SPLIT_NAMES,
     SPLITS,
-    Index,
-    LeftOut,
-    Request,
+    CorpusIndex,
+    SkippedClip,
+    PrepareRequest,
     hash_place,
     labels_for,
     nothing_called,
@@ -47,7 +47,7 @@ SAMPLED = 30  # slices whose files' lengths are looked at before all are opened
 CALL = "aum prepare csv TABLE.csv, whose first line names a path and a label column"
 
 
-def index(request: Request) -> Index:
+def index(request: PrepareRequest) -> CorpusIndex:
     """List the clips of a table, or of all tables in a folder.
 
     Args:
@@ -76,7 +76,7 @@ def index(request: Request) -> Index:
         except AumError as error:
             if len(tables) == 1:
                 raise AumError(error.problem, error.fix + _of_corpus(table), error.exit_code) from error
-            rows.left_out.append(LeftOut(str(table), error.problem, f"{error.fix}; or move it away"))
+            rows.left_out.append(SkippedClip(str(table), error.problem, f"{error.fix}; or move it away"))
     return _judged(request, path, settings["separator"], lookup, rows)
 
 
@@ -100,7 +100,7 @@ def _of_corpus(table: Path) -> str:
     return f"; for the corpus itself, aum prepare {names[0]}" if names else ""
 
 
-def _sounds(request: Request, path: Path) -> tuple[Lookup, str | None]:
+def _sounds(request: PrepareRequest, path: Path) -> tuple[Lookup, str | None]:
     """Where the sounds lie; and the one that all rows are of, where the caller names one."""
     source = request.source if request.annotations is not None else None
     if source is None:
@@ -113,7 +113,7 @@ def _sounds(request: Request, path: Path) -> tuple[Lookup, str | None]:
 
 
 def _read(
-    request: Request, table: Path, settings: Mapping[str, str | None], lookup: Lookup, sound: str | None, rows: Rows
+    request: PrepareRequest, table: Path, settings: Mapping[str, str | None], lookup: Lookup, sound: str | None, rows: Rows
 ) -> None:
     """Add what one table says."""
     dialect = sniff(table, known_columns)
@@ -154,10 +154,10 @@ def _read(
             try:
                 reading.add(row, number, rows)
             except AumError as error:  # the sound's own
-                rows.left_out.append(LeftOut(str(table), error.problem, error.fix))
+                rows.left_out.append(SkippedClip(str(table), error.problem, error.fix))
             except ValueError as error:
                 problem, fix = (*error.args, "correct the row")[:2]
-                rows.left_out.append(LeftOut(str(table), f"{table}: row {number}: {problem}", fix))
+                rows.left_out.append(SkippedClip(str(table), f"{table}: row {number}: {problem}", fix))
     delimiter = {"\t": ", separated by tabs", ",": ""}.get(dialect.delimiter, f", separated by {dialect.delimiter}")
     several = any(len(labels) > 1 for labels in rows.clips.label_sets)
     joined = f"; several labels are joined by {separator!r}" if several else ""
@@ -177,7 +177,7 @@ def _sound_of(table: Path, header: Sequence[str], lookup: Lookup) -> str:
     return sound
 
 
-def _judged(request: Request, path: Path, separator: str | None, lookup: Lookup, rows: Rows) -> Index:
+def _judged(request: PrepareRequest, path: Path, separator: str | None, lookup: Lookup, rows: Rows) -> CorpusIndex:
     """What all rows come to."""
     if lookup.missing and len(lookup.missing) == len(set(rows.names)):
         raise AumError(
@@ -195,12 +195,12 @@ def _judged(request: Request, path: Path, separator: str | None, lookup: Lookup,
     identities |= {"file": lambda clip: files.get(str(clip.path), "")} if rows.sliced else {}
     names = dict(zip(rows.clips.paths(), rows.names))
 
-    def arrange(clips: Sequence[Clip], _: list[LeftOut]) -> tuple[Clips, list[str]]:
+    def arrange(clips: Sequence[Clip], _: list[SkippedClip]) -> tuple[Clips, list[str]]:
         files.update(files_of(clips, "silent" in request.keep))
         arranged = _with_splits(Clips.of(clips), files, names, folds, request)
         return arranged, duplicates(arranged, clip_keys(arranged, files), SEVERAL)
 
-    return Index(
+    return CorpusIndex(
         rows.clips,
         labels_for(request, ids),
         str(path),
@@ -264,7 +264,7 @@ def _folds(clips: Clips) -> dict[str, str]:
 
 
 def _with_splits(
-    clips: Clips, files: Mapping[str, str], names: Mapping[str, str], folds: Mapping[str, str], request: Request
+    clips: Clips, files: Mapping[str, str], names: Mapping[str, str], folds: Mapping[str, str], request: PrepareRequest
 ) -> Clips:
     """The clips, each with a split.
 

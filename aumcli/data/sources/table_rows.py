@@ -12,7 +12,7 @@ from aumcli.data.clips import Clips
 from aumcli.data.sources.columns import TIMES, Columns
 from aumcli.data.sources.label_values import FORBIDDEN, separator_setting, split_labels
 from aumcli.data.sources.lookup import Lookup
-from aumcli.data.sources import SPLIT_NAMES, LeftOut
+from aumcli.data.sources import SPLIT_NAMES, SkippedClip
 from aumcli.utils.text import counted
 
 EMPTY = ("", "na", "nan")  # a time that isn't there, as R and pandas write it
@@ -26,7 +26,7 @@ class Rows:
 
     clips: Clips = field(default_factory=Clips)  # split: "", or FOLD and a fold, where none is said
     names: list[str] = field(default_factory=list)  # of their sounds, as written
-    left_out: list[LeftOut] = field(default_factory=list)
+    left_out: list[SkippedClip] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     sounds: dict[str, str] = field(default_factory=dict)  # table without paths -> the sound of its name
     grouped: bool = False
@@ -86,7 +86,7 @@ class RowReader:
         labels = self._labels(values["label"])
         if not labels:
             reason = f"row {number} of {self.table.name} gives it no label"
-            rows.left_out.append(LeftOut(path, reason, "label it, or remove the row"))
+            rows.left_out.append(SkippedClip(path, reason, "label it, or remove the row"))
             return
         clip = (path, start_s, stop_s, labels, *self._split_and_group(values))
         digest = blake2b(repr(clip).encode("utf-8", "surrogatepass"), digest_size=16).digest()

@@ -8,7 +8,7 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-from aumcli.data.sources import SPLIT_NAMES, Index, Request, labels_for, without_val
+from aumcli.data.sources import SPLIT_NAMES, CorpusIndex, PrepareRequest, labels_for, without_val
 from aumcli.data.sources.audioset import percent, with_val
 from aumcli.data.sources.youtube import LONGEST_S, Segment, find_clips, parse_name
 from aumcli.utils.csv import csv_reader, raise_problems
@@ -22,7 +22,7 @@ GET = """VGGSound's sounds are YouTube's and can't be downloaded here. Into {fol
 FIX = "take it from https://www.robots.ox.ac.uk/~vgg/data/vggsound/"
 
 
-def index(request: Request) -> Index:
+def index(request: PrepareRequest) -> CorpusIndex:
     """List the clips of a folder that the table names.
 
     Args:
@@ -42,7 +42,7 @@ def index(request: Request) -> Index:
         raise AumError(f"{request.sounds} is not a folder", fix=GET.format(folder=request.sounds))
     clips, missing, left_out, warnings = find_clips(Path(os.path.abspath(request.sounds)), segments)
     labels = labels_for(request, {segment.labels[0] for segment in segments})
-    return Index(
+    return CorpusIndex(
         clips,
         labels,
         str(request.sounds),
@@ -54,7 +54,7 @@ def index(request: Request) -> Index:
     )
 
 
-def _segments(request: Request) -> Iterator[Segment]:
+def _segments(request: PrepareRequest) -> Iterator[Segment]:
     official = request.optional_table([TABLE])
     tables = {split: request.optional_table(names) for split, names in SPLIT_TABLES.items()}
     if official is None and not any(tables.values()):

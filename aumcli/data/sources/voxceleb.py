@@ -10,7 +10,7 @@ import re
 from pathlib import Path
 
 from aumcli.data.clips import Clips
-from aumcli.data.sources import SPLITS, Index, Request
+from aumcli.data.sources import SPLITS, CorpusIndex, PrepareRequest
 from aumcli.utils.csv import raise_problems
 from aumcli.data.labels import Label
 from aumcli.errors import AumError
@@ -25,7 +25,7 @@ GET = f"""VoxCeleb1 is given out on request only. Into {{folder}} put
 _ROW = re.compile(r"([123]) (id\d{5}/([^/\s]+)/\d{5}\.wav)")
 
 
-def index(request: Request) -> Index:
+def index(request: PrepareRequest) -> CorpusIndex:
     """List the utterances that the identification split names.
 
     Args:
@@ -57,7 +57,7 @@ def index(request: Request) -> Index:
             exit_code=1,
         )
     labels = [Label(place, speaker, speaker) for place, speaker in enumerate(sorted({name[:7] for _, name, _ in rows}))]
-    return Index(clips, labels, str(root), missing=missing, identities={"video": lambda clip: clip.group})
+    return CorpusIndex(clips, labels, str(root), missing=missing, identities={"video": lambda clip: clip.group})
 
 
 def read_split(path: Path) -> list[tuple[str, str, str]]:

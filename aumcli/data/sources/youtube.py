@@ -11,7 +11,7 @@ import numpy as np
 
 from aumcli.data.decoding.audio import AUDIO_SUFFIXES, walk_files
 from aumcli.data.clips import Clips
-from aumcli.data.sources import LeftOut
+from aumcli.data.sources import SkippedClip
 from aumcli.utils.csv import listed
 from aumcli.utils.text import counted
 
@@ -45,7 +45,7 @@ def parse_name(stem: str) -> tuple[str, float | None] | None:
     return match and (match[1], None if match[2] is None else float(match[2]))
 
 
-def find_clips(folder: Path, segments: Iterable[Segment]) -> tuple[Clips, Clips, list[LeftOut], list[str]]:
+def find_clips(folder: Path, segments: Iterable[Segment]) -> tuple[Clips, Clips, list[SkippedClip], list[str]]:
     """Find the files of segments.
 
     Args:
@@ -74,7 +74,7 @@ def find_clips(folder: Path, segments: Iterable[Segment]) -> tuple[Clips, Clips,
         row = _row(table, _all(rows[video]), time)
         if row is None:
             left_out.append(
-                LeftOut(path, "begins at another time than the table says", "cut the clip at the time in the table")
+                SkippedClip(path, "begins at another time than the table says", "cut the clip at the time in the table")
             )
         elif row in files:
             doubled.append(path)

@@ -24,7 +24,7 @@ from aumcli.train import train
 pytest_plugins = ["aum_fixtures"]
 pytest.importorskip("webdataset")
 PINNED = (
-    "data.fit=[]",
+    "data.infer=[]",
     "frontend.sample_rate_hz=8000",
     "frontend.frames=48",
     "train.ema=0",
@@ -68,7 +68,7 @@ def streams(folder: Path, *overrides: str) -> tuple[ShardStream, ShardStream]:
 
 
 def test_every_clip_once_with_its_own_sound_whatever_the_workers(folder):
-    train_stream, val = streams(folder, "data.shuffle_clips=10")
+    train_stream, val = streams(folder, "data.shuffle_buffer_clips=10")
     batches = train_stream.batches(7, 3, 5)
     assert sorted(clip for batch in batches for clip in batch) == list(range(60))
     assert batches == train_stream.batches(7, 3, 5) != train_stream.batches(7, 3, 6)
@@ -83,7 +83,7 @@ def test_every_clip_once_with_its_own_sound_whatever_the_workers(folder):
 
 
 def test_the_end_of_an_epoch_and_a_part_of_each_batch_can_be_loaded_alone(folder):
-    train_stream, _ = streams(folder, "data.shuffle_clips=10")
+    train_stream, _ = streams(folder, "data.shuffle_buffer_clips=10")
     batches = train_stream.batches(6, 0, 1)
     whole = [*train_stream.load(items(batches), 0, None, 0, 1)]
     for some, expected in (
@@ -95,7 +95,7 @@ def test_the_end_of_an_epoch_and_a_part_of_each_batch_can_be_loaded_alone(folder
 
 
 def test_balanced_sampling_draws_with_replacement(folder):
-    train_stream, _ = streams(folder, "data.shuffle_clips=16")
+    train_stream, _ = streams(folder, "data.shuffle_buffer_clips=16")
     weights = np.full(60, 0.1 / 59)
     weights[7] = 0.9
     batches = train_stream.batches(6, 0, 0, weights)
@@ -122,7 +122,7 @@ def test_memory_is_that_of_the_buffer(folder, monkeypatch):
             yield item
 
     monkeypatch.setattr(stream.heapq, "merge", counted)
-    train_stream, _ = streams(folder, "data.shuffle_clips=10")
+    train_stream, _ = streams(folder, "data.shuffle_buffer_clips=10")
     batches = train_stream.batches(5, 0, 0)
     for number, _ in enumerate(train_stream.load(items(batches), 0, None, 0, 0)):
         assert len(held) <= 10 + 5 * (number + 2)  # the buffer, what was given, a batch ahead
@@ -173,7 +173,7 @@ def test_files_win_over_shards(tmp_path):
 def test_a_share_is_made_of_whole_shards_and_of_nobody_who_is_trained_on(tmp_path):
     made = make(tmp_path, each=40, groups=30)
     (tmp_path / "sounds").rename(tmp_path / "away")
-    train_stream, val = streams(made, "data.val_share=0.05")
+    train_stream, val = streams(made, "data.val_fraction=0.05")
     assert len(val) == 8 and {clip.split for clip in val.clips} == {"train"}
     assert (
         not {clip.group for clip in train_stream.clips} & {clip.group for clip in val.clips} and len(train_stream) > 60
@@ -183,10 +183,10 @@ def test_a_share_is_made_of_whole_shards_and_of_nobody_who_is_trained_on(tmp_pat
 def test_a_share_of_long_recordings_is_made_of_whole_recordings_in_all_shards(tmp_path):
     """Every shard has clips of every recording: without those of its recordings nothing is left to train on."""
     made = make(tmp_path, each=40, groups=10)
-    manifest, config = read_manifest(made), DataConfig(val_share=0.1)
+    manifest, config = read_manifest(made), DataConfig(val_fraction=0.1)
     as_files = training_splits(manifest, config)
     (tmp_path / "sounds").rename(tmp_path / "away")
-    as_streams = streams(made, "data.val_share=0.1")
+    as_streams = streams(made, "data.val_fraction=0.1")
     for files, streamed in zip(as_files, as_streams, strict=True):
         assert sorted(clip.path for clip in files) == sorted(clip.path for clip in streamed.clips)
     train_stream, val = as_streams
@@ -199,7 +199,7 @@ def test_a_share_of_a_single_recording_is_refused(tmp_path):
     made = make(tmp_path, groups=1)
     (tmp_path / "sounds").rename(tmp_path / "away")
     with pytest.raises(AumError, match="is one group"):
-        streams(made, "data.val_share=0.1")
+        streams(made, "data.val_fraction=0.1")
 
 
 QUIET = {"say": lambda text: None, "progress": False}

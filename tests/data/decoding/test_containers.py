@@ -34,7 +34,7 @@ from sound_files import (
 
 from aumcli.data.decoding.audio import audio_info, check_clip, decode_audio, file_content, load_audio
 from aumcli.data.datasets.waveforms import Waveforms
-from aumcli.data.infer import fit_recipe
+from aumcli.data.infer import infer_frontend
 from aumcli.data.manifest import Clip, read_manifest, write_manifest
 from aumcli.errors import AumError
 from aumcli.prepare import prepare
@@ -622,7 +622,7 @@ def test_training_and_evaluation_name_them(tmp_path, name):
     clips = [*manifest.clips, Clip(tmp_path / name, labels=("one",), split="train")]
     write_manifest(tmp_path / "bad", clips, manifest.labels, {})
     with pytest.raises(AumError, match=f"{name} (holds more|is truncated)"):
-        fit_recipe(load_recipe("quickstart"), read_manifest(tmp_path / "bad").split("train"), 2, False)
+        infer_frontend(load_recipe("quickstart"), read_manifest(tmp_path / "bad").split("train"), 2, False)
     (loaded,) = Waveforms(clips[-1:], 16000, 0).load([[(0, 0.0)]], 1)
     assert isinstance(loaded[0], AumError) and name in loaded[0].problem
 

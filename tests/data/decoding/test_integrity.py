@@ -18,7 +18,7 @@ from aumcli.data.clips import Clip, Clips
 from aumcli.utils.journal import NAME, Journal
 from aumcli.data.clips import clip_key
 from aumcli.data.decoding.integrity import open_clips
-from aumcli.data.sources import LeftOut
+from aumcli.data.sources import SkippedClip
 from aumcli.errors import AumError
 from aumcli.prepare import leaks, prepare
 
@@ -60,7 +60,7 @@ def test_each_clip_is_opened_once(tmp_path, monkeypatch, clips):
 def test_bad_clips_are_looked_at_again(tmp_path, monkeypatch, clips):
     clips[5].path.write_bytes(b"")
     (result, reason), short = [opened(tmp_path, monkeypatch, clips)[0][n] for n in (4, 5)], clips[6].path
-    assert result.duration_s == 0.1 and isinstance(reason, LeftOut) and "0 bytes" in reason.reason
+    assert result.duration_s == 0.1 and isinstance(reason, SkippedClip) and "0 bytes" in reason.reason
     sound(short, 300.0, seconds=0.02)
     results, seen = opened(tmp_path, monkeypatch, clips)
     assert seen == sorted([clips[5].path, short]) and "is too short: 20 ms" in results[6].reason
@@ -78,7 +78,7 @@ def test_what_was_kept_once_is_not_kept_by_the_next_call(tmp_path, clips):
         journal = Journal(tmp_path)
         results = list(open_clips(clips, journal, 2, None, keep))
         journal.close()
-        assert [place for place, result in enumerate(results) if isinstance(result, LeftOut)] == left_out
+        assert [place for place, result in enumerate(results) if isinstance(result, SkippedClip)] == left_out
 
 
 @pytest.mark.parametrize("content", [b"", b"no database", None])
@@ -144,6 +144,6 @@ def test_leaks():
     ]
     assert leaks("speaker", clips, lambda clip: clip.group) == [
         "1 of 2 speakers occurs in several splits (1 in test and train), "
-        "so figures tell less about unheard speakers: ann"
+        "so figures tell less about unused_band speakers: ann"
     ]
     assert leaks("speaker", clips[2:], lambda clip: clip.group) == []

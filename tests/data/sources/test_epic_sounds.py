@@ -98,7 +98,7 @@ def many_videos(root, participants=6, videos=10, each=20):
 
 def test_the_share_kept_out_of_training_is_made_of_whole_videos_of_many_people(tmp_path):
     prepare("epic_sounds", tmp_path / "out", source=many_videos(tmp_path / "epic"))
-    recipe = load_recipe("epic_sounds", ["data.val_share=0.1"])
+    recipe = load_recipe("epic_sounds", ["data.val_fraction=0.1"])
     train, val = training_splits(read_manifest(tmp_path / "out"), recipe.data)
     assert len(val) == 120 and len(train) == 1080
     videos, people = ([{name.path.stem[:size] for name in clips} for clips in (train, val)] for size in (6, 3))
@@ -110,7 +110,7 @@ def test_a_participant_can_be_held_out(tmp_path):
     root = many_videos(tmp_path / "epic", participants=2, videos=2, each=2)
     prepare("epic_sounds", tmp_path / "out", source=root, settings=["group=participant"])
     manifest = read_manifest(tmp_path / "out")
-    train, val = training_splits(manifest, DataConfig(hold_out="P02", val="train"))
+    train, val = training_splits(manifest, DataConfig(test_group="P02", val="train"))
     test = split_clips(manifest, "test", "P02")
     assert {clip.group for clip in train} == {"P01"} and {clip.group for clip in test} == {"P02"}
     with pytest.raises(AumError, match="no group 'kitchen'; it has video, participant"):

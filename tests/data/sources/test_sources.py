@@ -14,7 +14,7 @@ from corpora import write
 
 from aumcli.data import sources
 from aumcli.utils.download import members
-from aumcli.data.sources import Request, folder, fsdd, synth
+from aumcli.data.sources import PrepareRequest, folder, fsdd, synth
 from aumcli.errors import AumError
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -37,7 +37,7 @@ def test_names_and_unknown_corpus():
 def test_options_without_use_are_refused(tmp_path, module, option):
     given = {"split": dict(shares=(80, 10, 10)), "seed": dict(seed=1), "source": dict(source=tmp_path)}[option]
     with pytest.raises(AumError, match=f"--{option} can't be used"):
-        module.index(Request("corpus", tmp_path / "out", **given))
+        module.index(PrepareRequest("corpus", tmp_path / "out", **given))
 
 
 # synth
@@ -55,7 +55,7 @@ def log_mel(sound, n_mels=40):
 
 def test_synth_writes_what_it_lists(tmp_path, monkeypatch):
     monkeypatch.setattr(synth, "CLIPS_PER_KIND", {"train": 3, "val": 1, "test": 2})
-    index = synth.index(Request("synth", tmp_path))
+    index = synth.index(PrepareRequest("synth", tmp_path))
     assert [label.name for label in index.labels] == list(synth.KINDS) and len(index.labels) == 10
     assert Counter((clip.labels[0], clip.split) for clip in index.clips) == {
         (kind, split): count for kind in synth.KINDS for split, count in (("train", 3), ("val", 1), ("test", 2))
@@ -64,9 +64,9 @@ def test_synth_writes_what_it_lists(tmp_path, monkeypatch):
     assert len(set(before.values())) == 60  # no two are the same
     info = soundfile.info(index.clips[0].path)
     assert (info.samplerate, info.frames, info.channels, info.subtype) == (16000, 16000, 1, "PCM_16")
-    index = synth.index(Request("synth", tmp_path))  # again, over the old ones
+    index = synth.index(PrepareRequest("synth", tmp_path))  # again, over the old ones
     assert {clip.path: clip.path.read_bytes() for clip in index.clips} == before
-    other = synth.index(Request("synth", tmp_path, seed=1))
+    other = synth.index(PrepareRequest("synth", tmp_path, seed=1))
     assert not {clip.path.read_bytes() for clip in other.clips} & set(before.values())
 
 
@@ -75,7 +75,7 @@ def test_synth_leaves_foreign_files_alone(tmp_path, monkeypatch):
     (tmp_path / "train").mkdir()
     (tmp_path / "train" / "mine.wav").write_text("precious")
     with pytest.raises(AumError, match="mine.wav"):
-        synth.index(Request("synth", tmp_path))
+        synth.index(PrepareRequest("synth", tmp_path))
     assert (tmp_path / "train" / "mine.wav").read_text() == "precious"
     assert [path.name for path in tmp_path.iterdir()] == ["train"]
 
@@ -117,7 +117,7 @@ def test_synth_average_spectrum_tells_only_a_part():
 
 @needs_fsdd
 def test_fsdd_from_the_archive(tmp_path):
-    index = fsdd.index(Request("fsdd", tmp_path / "out", ARCHIVE))
+    index = fsdd.index(PrepareRequest("fsdd", tmp_path / "out", ARCHIVE))
     assert [label.name for label in index.labels][:3] == ["zero", "one", "two"] and len(index.labels) == 10
     assert Counter(clip.split for clip in index.clips) == {"train": 2400, "val": 300, "test": 300}
     clip = next(clip for clip in index.clips if clip.path.name == "7_theo_4.wav")
@@ -131,29 +131,29 @@ def test_fsdd_from_the_archive(tmp_path):
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["recordings"]
     # taken from those recordings in place, given as the folder or as the one above
     for source in (tmp_path / "out" / "recordings", tmp_path / "out"):
-        assert fsdd.index(Request("fsdd", tmp_path / "other", source)).clips == index.clips
+        assert fsdd.index(PrepareRequest("fsdd", tmp_path / "other", source)).clips == index.clips
     assert not (tmp_path / "other").exists()
     # without a source they are found where the last call left them: no network needed
-    assert fsdd.index(Request("fsdd", tmp_path / "out")).clips == index.clips
+    assert fsdd.index(PrepareRequest("fsdd", tmp_path / "out")).clips == index.clips
     zipped = tmp_path / "fsdd.zip"
     with zipfile.ZipFile(zipped, "w") as packed:
         for clip in index.clips:
             packed.write(clip.path, f"free-spoken-digit-dataset/recordings/{clip.path.name}")
-    assert len(fsdd.index(Request("fsdd", tmp_path / "zip", zipped)).clips) == 3000
+    assert len(fsdd.index(PrepareRequest("fsdd", tmp_path / "zip", zipped)).clips) == 3000
     changed = tmp_path / "out" / "recordings" / "0_lucas_3.wav"
     changed.write_bytes(changed.read_bytes()[:-1] + b"\x01")
     with pytest.raises(AumError, match="at least one differs"):
-        fsdd.index(Request("fsdd", tmp_path / "other", tmp_path / "out"))
+        fsdd.index(PrepareRequest("fsdd", tmp_path / "other", tmp_path / "out"))
     changed.unlink()
     with pytest.raises(AumError, match="lacks 1 of the 3000 .*0_lucas_3.wav"):
-        fsdd.index(Request("fsdd", tmp_path / "other", tmp_path / "out"))
+        fsdd.index(PrepareRequest("fsdd", tmp_path / "other", tmp_path / "out"))
 
 
 def test_fsdd_takes_recordings_only(tmp_path):
     archive = tar_with(tmp_path / "some.tar.gz", {"x-1/recordings/0_theo_0.wav": b"a", "x-1/README": b"d"})
     assert [(name, file.read()) for name, file in members(archive, fsdd._recording, 100)] == [("0_theo_0.wav", b"a")]
     with pytest.raises(AumError, match="lacks 2999"):
-        fsdd.index(Request("fsdd", tmp_path / "out", archive))
+        fsdd.index(PrepareRequest("fsdd", tmp_path / "out", archive))
     assert sorted(path.name for path in tmp_path.rglob("*")) == ["out", "some.tar.gz"]
 
 
@@ -167,23 +167,23 @@ def test_fsdd_bad_sources(tmp_path):
         ("no.zip", "doesn't exist"),
     ):
         with pytest.raises(AumError, match=words) as caught:
-            fsdd.index(Request("fsdd", tmp_path / "out", tmp_path / name))
+            fsdd.index(PrepareRequest("fsdd", tmp_path / "out", tmp_path / name))
         assert name in caught.value.problem and caught.value.fix
     with pytest.raises(AumError, match="lacks 3000"):
-        fsdd.index(Request("fsdd", tmp_path / "out", tmp_path))
+        fsdd.index(PrepareRequest("fsdd", tmp_path / "out", tmp_path))
 
 
 def test_fsdd_without_network_says_source(tmp_path, monkeypatch):
     monkeypatch.setattr(fsdd, "URL", "http://127.0.0.1:1/fsdd.tar.gz")
     with pytest.raises(AumError, match="--source"):
-        fsdd.index(Request("fsdd", tmp_path))
+        fsdd.index(PrepareRequest("fsdd", tmp_path))
 
 
 @needs_fsdd
 def test_fsdd_removes_a_download_that_is_wrong(tmp_path, monkeypatch, server):
     monkeypatch.setattr(fsdd, "URL", server[0] + "/good")
     with pytest.raises(AumError, match="no archive, or damaged"):
-        fsdd.index(Request("fsdd", tmp_path))
+        fsdd.index(PrepareRequest("fsdd", tmp_path))
     assert list(tmp_path.iterdir()) == []
 
 
@@ -201,7 +201,7 @@ def sounds(root, files, seed=0):
 
 
 def arranged(root, out="/nowhere", **options):
-    index = folder.index(Request("folder", Path(out), root, **options))
+    index = folder.index(PrepareRequest("folder", Path(out), root, **options))
     clips, warnings = index.arrange(index.clips, index.left_out)
     return index, clips, index.warnings + warnings
 

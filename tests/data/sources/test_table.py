@@ -73,7 +73,7 @@ def test_csv_of_audacity_and_birdnet_by_the_tables_name(two):
     assert "point in time" in report.left_out[0].reason and any(
         f"{two / 'a.wav'} for a.txt" in note for note in report.notes
     )
-    birdnet = "Start (s),End (s),Scientific name,Common name,Confidence\n0.0,3.0,Strix aluco,Tawny Owl,0.9\n"
+    birdnet = "Start (s),DecodeResult (s),Scientific name,Common name,Confidence\n0.0,3.0,Strix aluco,Tawny Owl,0.9\n"
     other = write(two / "b.BirdNET.results.csv", birdnet)
     assert rows_of(prepare("csv", two / "out", source=other)) == [("b.wav", 0, 3, "Tawny Owl")]
     moved = write(two / "labels" / "any.csv", birdnet)
@@ -361,7 +361,7 @@ VALUES = [
 @pytest.mark.parametrize("part", range(6))
 def test_csv_whatever_it_holds_there_is_no_stack_trace(tmp_path, part):
     """Random tables: a clip list or an error with a fix, nothing else."""
-    from aumcli.data.sources import Request, table
+    from aumcli.data.sources import PrepareRequest, table
 
     for number, name in enumerate(("a.wav", "b.wav")):
         sound(tmp_path / name, 300.0, seconds=2, seed=number)
@@ -391,7 +391,7 @@ def test_csv_whatever_it_holds_there_is_no_stack_trace(tmp_path, part):
             for i, j in rng.integers(len(WORDS), size=(int(rng.random() < 0.3), 2))
         }
         try:
-            index = table.index(Request("csv", tmp_path / "out", path, settings=settings))
+            index = table.index(PrepareRequest("csv", tmp_path / "out", path, settings=settings))
             clips, _ = index.arrange(index.clips, index.left_out)
             assert all(clip.split and clip.labels for clip in clips)
             ended["read"] += bool(clips)

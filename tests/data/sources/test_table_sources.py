@@ -43,7 +43,7 @@ def test_data_without_validation_is_warned_of(tmp_path):
         sound(tmp_path / f"{number}.wav", 300.0, seed=number)
     report = prepare("csv", tmp_path / "out", source=write(tmp_path / "t.csv", table.format("test")))
     (warning,) = [text for text in report.warnings if "no clips for validation" in text]
-    assert "--split 80/10/10" in warning and "data.val_share=0.1" in warning
+    assert "--split 80/10/10" in warning and "data.val_fraction=0.1" in warning
     assert prepare("csv", tmp_path / "out", source=write(tmp_path / "t.csv", table.format("val"))).warnings == []
 
 

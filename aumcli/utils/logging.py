@@ -1,0 +1,39 @@
+"""What the library logs, shown by the command line: a line on standard error, as much of it as -v and -q ask for.
+
+Every module logs to `logging.getLogger(__name__)`. A program that imports aumcli sees what it configures itself.
+"""
+
+import logging
+import os
+
+from aumcli.utils.console import say
+
+LOGGER = logging.getLogger("aumcli")
+LOGGER.addHandler(logging.NullHandler())  # a library is silent until a program asks to hear it
+
+
+class _StandardError(logging.Handler):
+    """Writes each message to what standard error is at that moment."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        text = record.getMessage()
+        if record.levelno >= logging.WARNING:
+            text = f"{record.levelname.lower()}: {text}"
+        elif record.levelno < logging.INFO:
+            text = f"{record.name}: {text}"
+        say(text)
+
+
+_HANDLER = _StandardError()
+
+
+def show_logs(verbosity: int = 0) -> None:
+    """Show log messages on standard error.
+
+    Args:
+        verbosity: 0 for information and warnings, 1 or more for debugging too, -1 for warnings, -2 for errors only.
+    """
+    levels = {-1: logging.WARNING, 0: logging.INFO, 1: logging.DEBUG}
+    LOGGER.setLevel(levels.get(verbosity, logging.DEBUG if verbosity > 0 else logging.ERROR))
+    LOGGER.addHandler(_HANDLER)
+    LOGGER.propagate = "PYTEST_CURRENT_TEST" in os.environ  # else a program's own root handler shows them twice
