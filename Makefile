@@ -19,6 +19,7 @@ test: .venv/tested
 lint: .venv/linted
 	.venv/bin/ruff check
 	.venv/bin/ruff format --check
+	.venv/bin/mypy
 
 format: .venv/linted
 	.venv/bin/ruff check --fix
@@ -36,7 +37,7 @@ format: .venv/linted
 	touch $@
 
 .venv/linted: .venv/bin/python pyproject.toml
-	.venv/bin/python -m pip install --quiet 'ruff==0.17.*'
+	.venv/bin/python -m pip install --quiet 'ruff==0.17.*' 'mypy==1.*'
 	touch $@
 
 # The packaged model; FSDD=archive.tar.gz takes a copy of the corpus instead of downloading it.
