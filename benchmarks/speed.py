@@ -38,7 +38,7 @@ from aumcli.data.datasets.waveforms import Crop, Waveforms, epoch_batches, padde
 from aumcli.data.manifest import Clip, Label, write_manifest
 from aumcli.recipe import load_recipe
 from aumcli.report import environment
-from aumcli.train import trainer
+from aumcli.train import microbatches, trainer
 from aumcli.train.distributed import ProcessGroup
 from aumcli.train.loggers import Loggers
 from aumcli.train.optim import make_optimizer, update_ema
@@ -477,11 +477,11 @@ def engine(arguments: argparse.Namespace) -> None:
         network.train()
         with (
             Loggers(run) as watch,
-            mock.patch.object(trainer, "make_batch", lambda *args: ready[run.epoch.step]),
-            mock.patch.object(trainer, "_validate", lambda run: figures),
+            mock.patch.object(microbatches, "make_batch", lambda *args: ready[run.epoch.step]),
+            mock.patch.object(trainer, "validate", lambda run: figures),
             contextlib.redirect_stderr(_Terminal()),
         ):
-            compared = compare(lambda: trainer.train_epoch(run, stop, watch, say=lambda text: None), bare, 9)
+            compared = compare(lambda: trainer.train_epoch(run, stop, watch), bare, 9)
         show(f"fsdd: an epoch of {len(ready)} steps by the loop | its bare steps", compared)
         show("the same: frontend and augmentation | bare steps", compare(prepare_batches, bare, 5))
         show(

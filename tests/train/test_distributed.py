@@ -178,7 +178,7 @@ def test_a_worker_that_dies_costs_the_last_steps_only(alone, corpus, tmp_path):
         os.kill(workers_of(process.pid)[1], signal.SIGKILL)
         out, err = process.communicate(timeout=120)
     assert process.returncode == 0, err
-    assert "going on after epoch" in out and (tmp_path / "run" / "report.json").exists()
+    assert "resuming after epoch" in err and (tmp_path / "run" / "report.json").exists()
     assert history(tmp_path / "run") == history(alone) and weights(tmp_path / "run") == weights(alone)
     before = weights(tmp_path / "run")
     with started(*arguments) as process:  # and the finished run is safe, without starting again and again
@@ -232,5 +232,5 @@ def test_torchrun(alone, corpus, tmp_path):
     ) as process:
         out, err = process.communicate(timeout=120)
     assert process.returncode == 0, err
-    assert out.count("training and 6 validation clips") == 1 and out.count("epoch   1/13") == 1
+    assert err.count("training and 6 validation clips") == 1 and err.count("epoch   1/13") == 1
     assert weights(tmp_path / "run") == weights(alone)

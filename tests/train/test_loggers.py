@@ -22,7 +22,7 @@ from training import Stop, assert_same_run, command, history, problem, quietly
 from aumcli.classifier import load_model
 from aumcli.data.manifest import data_digest
 from aumcli.recipe import load_recipe
-from aumcli.train import loggers, trainer
+from aumcli.train import loggers, report, trainer
 
 pytest_plugins = ["aum_fixtures"]
 pytestmark = pytest.mark.usefixtures("on_one_thread")
@@ -213,7 +213,7 @@ def test_curves_are_drawn_while_it_runs_but_cost_little(corpus, tmp_path, monkey
             patch.setattr(trainer, "train_step", step)
             patch.setattr(loggers.time, "monotonic", lambda: clock[0])
             patch.setattr(loggers, "plot_curves", draw)
-            patch.setattr(trainer, "finish", lambda *args: stop())
+            patch.setattr(trainer, "_finish", lambda *args: stop())
             trainer.train(tiny("train.epochs=6"), tmp_path / str(drawing_s), corpus)
         assert drawn == drawn_after
 
@@ -282,6 +282,7 @@ def read_all(descriptor: int, seconds: float) -> str:
 
 def test_no_bar_in_a_pipe(aum, corpus, tmp_path, monkeypatch):
     monkeypatch.setattr(loggers, "plot_curves", lambda *args: None)
-    monkeypatch.setattr(loggers, "plot_confusion", lambda *args: None)
+    monkeypatch.setattr(report, "plot_curves", lambda *args: None)
+    monkeypatch.setattr(report, "plot_confusion", lambda *args: None)
     done = aum("train", "--recipe", RECIPE, "--data", corpus, "--out", tmp_path / "run", "--set", "train.epochs=1")
-    assert done.code == 0 and "clips/s" not in done.out + done.err and done.out.count("epoch   1/1") == 1
+    assert done.code == 0 and "clips/s" not in done.out + done.err and done.err.count("epoch   1/1") == 1

@@ -207,11 +207,11 @@ def test_the_run_ends_when_the_score_no_longer_rises(corpus, tmp_path, monkeypat
     """Scores 1 2 2 0 1, patience 3: after the fifth epoch, three after the best, the second."""
     scores = iter([0.1, 0.2, 0.2, 0.0, 0.1, 0.9, 0.9])
     monkeypatch.setattr(
-        trainer, "_validate", lambda run: {"val_loss": 1.0, "val_map": 0.5, "val_accuracy": next(scores)}
+        trainer, "validate", lambda run: {"val_loss": 1.0, "val_map": 0.5, "val_accuracy": next(scores)}
     )
     said = []
     run = quietly(tiny("train.epochs=7", "train.early_stopping_patience=3"), tmp_path / "run", corpus, say=said.append)
-    assert len(history(run)) == 5 and any("3 epochs: the run ends here" in text for text in said)
+    assert len(history(run)) == 5 and any("early stopping" in text and "3 epochs" in text for text in said)
     assert load_model(run).config.provenance["epoch"] == 2
     quietly(tiny(), run, resume=True)  # which goes no further
     assert len(history(run)) == 5
