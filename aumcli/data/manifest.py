@@ -19,7 +19,7 @@ from pathlib import Path
 import numpy as np
 
 from aumcli.data.clips import Clip, Clips
-from aumcli.data.decoding.hdf5 import container
+from aumcli.data.decoding.hdf5 import split_dataset
 from aumcli.data.parquet import read_parquet, write_parquet
 from aumcli.utils.csv import csv_reader, csv_writer, listed, raise_problems
 from aumcli.data.labels import LABEL_COLUMNS, Label, label_problems, read_labels
@@ -115,7 +115,7 @@ class Manifest:
             AumError: some are missing; it names the first few with their rows in manifest.csv and counts all.
         """
         paths = dict.fromkeys(Clips.of(clips).paths())
-        missing = {path for path in paths if not os.path.exists(container(path)[0])}
+        missing = {path for path in paths if not os.path.exists(split_dataset(path)[0])}
         if missing:
             rows = {}
             for row, path in enumerate(self.clips.paths(), start=2):  # row 1 is the header
