@@ -183,7 +183,7 @@ RAVEN_COLUMNS = (
     "View",
     "Channel",
     "Begin Time (s)",
-    "DecodeResult Time (s)",
+    "End Time (s)",
     "Low Freq (Hz)",
     "High Freq (Hz)",
     "Begin Path",
