@@ -350,16 +350,12 @@ class TrainConfig(Frozen):
     early_stopping_patience: Count = Field(
         0, description="epochs without a better validation score after which the run ends; 0: never"
     )
-    average_last: Count = Field(
-        0, description="at the end, the mean of the last so many epochs' weights is saved as averaged/; 0: not"
-    )
     checkpoint_every_minutes: PositiveFloat = Field(
         10.0, description="within an epoch, what --resume needs is saved this often"
     )
     checkpoint_every_steps: Count = Field(
         0, description="and after every so many steps of an epoch; 0: by the clock alone"
     )
-    keep: Positive = Field(1, description="so many of these states are kept, the newest as last/state.pt")
     max_nonfinite_steps: Count = Field(
         0, description="steps in a row whose loss or gradient is no number, left out before the run stops"
     )

@@ -31,8 +31,6 @@ SETTINGS = (
     "train.batch_size=2",
     "train.epochs=40",
     "train.checkpoint_every_minutes=0.002",
-    "train.keep=3",
-    "train.average_last=3",
 )
 WORKER_KILLS = 3  # in one launch: so often torchrun starts again
 

@@ -182,8 +182,8 @@ def test_a_second_training_into_the_folder_is_refused(corpus, tmp_path, monkeypa
             )
         loop_step(*arguments)
 
-    loop_step = trainer.take_step
-    monkeypatch.setattr(trainer, "take_step", step)
+    loop_step = trainer.train_step
+    monkeypatch.setattr(trainer, "train_step", step)
     quietly(tiny(), run, corpus)
     for error in found[:2]:
         assert (

@@ -84,7 +84,7 @@ def test_the_report_names_its_origin(trained, corpus):
     for name in ("labels.csv", "manifest.csv"):
         whole.update(hashlib.sha256((corpus / name).read_bytes()).digest())
     assert report["data_sha256"] == whole.hexdigest() and report["data"] == str(corpus)
-    assert report["processes"] == 1 and report["training_dtype"] == "float32" and report["averaged"] is None
+    assert report["processes"] == 1 and report["training_dtype"] == "float32"
     assert report["environment"]["torch"] == torch.__version__ and {"python", "cpu", "platform"} <= set(
         report["environment"]
     )
@@ -208,13 +208,13 @@ def test_curves_are_drawn_while_it_runs_but_cost_little(corpus, tmp_path, monkey
             clock[0] += 12.0  # of five steps
             return loop_step(*args)
 
-        loop_step = trainer.take_step
+        loop_step = trainer.train_step
         with monkeypatch.context() as patch, pytest.raises(Stop):
-            patch.setattr(trainer, "take_step", step)
+            patch.setattr(trainer, "train_step", step)
             patch.setattr(loggers.time, "monotonic", lambda: clock[0])
             patch.setattr(loggers, "plot_curves", draw)
             patch.setattr(trainer, "finish", lambda *args: stop())
-            trainer.train(tiny("train.epochs=6"), tmp_path / str(drawing_s), corpus, say=lambda text: None)
+            trainer.train(tiny("train.epochs=6"), tmp_path / str(drawing_s), corpus)
         assert drawn == drawn_after
 
 
@@ -240,8 +240,8 @@ def test_the_bar_on_a_terminal(corpus, tmp_path):
     slow = [
         *command_line[:1],
         "-c",
-        "import sys, time\nfrom aumcli.train import trainer\nreal = trainer.take_step\n"
-        "trainer.take_step = lambda *args: (time.sleep(0.2), real(*args))[1]\nfrom aumcli.cli import main\nmain()",
+        "import sys, time\nfrom aumcli.train import trainer\nreal = trainer.train_step\n"
+        "trainer.train_step = lambda *args: (time.sleep(0.2), real(*args))[1]\nfrom aumcli.cli import main\nmain()",
         *command_line[3:],
     ]
     leader, follower = pty.openpty()

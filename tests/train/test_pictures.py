@@ -86,7 +86,7 @@ def test_a_mistake_of_ours_in_a_picture_fails_a_test(corpus, tmp_path, monkeypat
 
     monkeypatch.setattr(loggers, "plot_curves", fail)
     with pytest.raises(ValueError, match="ours"):
-        train(tiny("train.epochs=1"), tmp_path / "run", corpus, say=lambda text: None)
+        train(tiny("train.epochs=1"), tmp_path / "run", corpus)
     assert (tmp_path / "run" / "report.json").exists()
 
 

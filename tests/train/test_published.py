@@ -166,7 +166,7 @@ def test_warm_ups_as_published():
 
 def test_the_last_short_batch_of_an_epoch(kitchen, tmp_path, monkeypatch):
     sizes = []
-    step = trainer.take_step
+    step = trainer.train_step
     monkeypatch.setattr(
         trainer,
         "take_step",

@@ -111,7 +111,7 @@ def test_from_preparing_to_predicting(aum, tmp_path, monkeypatch):
     from aumcli.train import train
 
     with one_thread():
-        train(tiny("train.epochs=2"), tmp_path / "run", tmp_path / "data" / "table", say=lambda text: None)
+        train(tiny("train.epochs=2"), tmp_path / "run", tmp_path / "data" / "table")
         assert aum("eval", tmp_path / "run").code == 0
         result = aum("predict", tmp_path / "EPIC_audio.hdf5::P01_11", "--model", tmp_path / "run", "--format", "json")
     assert result.code == 0 and json.loads(result.out)["clips"][0]["duration_s"] == 4.0
