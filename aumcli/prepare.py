@@ -332,7 +332,7 @@ def leaks(what: str, clips: Iterable[Clip], identity) -> list[str]:
     pairs = ", ".join(f"{count} in {names}" for names, count in sorted(between.items()))
     return [
         f"{len(shared):,} of {counted(len(splits), what)} {plural(len(shared), 'occurs', 'occur')} in several splits "
-        f"({pairs}), so figures tell less about unused_band {what}s: {listed(sorted(shared), 3)}"
+        f"({pairs}), so figures tell less about new {what}s: {listed(sorted(shared), 3)}"
     ]
 
 

@@ -48,7 +48,7 @@ class Worker:
         return value
 
     def close(self) -> None:
-        """DecodeResult the process, whatever it is at."""
+        """End the process, whatever it is at."""
         self._pipe.close()
         self._process.join(0.2)
         self._process.kill()

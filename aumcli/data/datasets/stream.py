@@ -234,8 +234,8 @@ def shard_streams(manifest: Manifest, recipe: Recipe, index: ShardIndex) -> tupl
         AumError: the recipe wants what shards can't give, or a split has too few shards.
     """
     config = recipe.data
-    if config.fit or config.test_group:
-        what = "measures " + ", ".join(config.fit) if config.fit else f"holds out {config.test_group}"
+    if config.infer or config.test_group:
+        what = "measures " + ", ".join(config.infer) if config.infer else f"holds out {config.test_group}"
         raise AumError(
             f"the recipe {what}, which needs the sound files, and {manifest.folder} has shards only",
             fix="choose a recipe with a pinned frontend: --set data.infer=[] --set frontend.frames=...; "

@@ -142,8 +142,7 @@ def test_leaks():
         Clip("x", split="train"),
         Clip("x", split="test"),
     ]
-    assert leaks("speaker", clips, lambda clip: clip.group) == [
-        "1 of 2 speakers occurs in several splits (1 in test and train), "
-        "so figures tell less about unused_band speakers: ann"
-    ]
+    (warning,) = leaks("speaker", clips, lambda clip: clip.group)
+    assert warning.startswith("1 of 2 speakers occurs in several splits (1 in test and train)")
+    assert warning.endswith("new speakers: ann")
     assert leaks("speaker", clips[2:], lambda clip: clip.group) == []
