@@ -151,7 +151,7 @@ def prepare(
     from dataclasses import asdict
 
     from aumcli.prepare import prepare as prepare_corpus
-    from aumcli.report import print_prepared
+    from aumcli.report.tables import print_prepared
 
     check_folder(out)
     if folder is not None and source is not None:
@@ -286,7 +286,7 @@ def evaluate(
     from aumcli.config import VIEWS
     from aumcli.evaluate import as_json
     from aumcli.evaluate import evaluate as run_evaluation
-    from aumcli.report import print_classes, print_metrics
+    from aumcli.report.tables import print_classes, print_metrics
     from aumcli.utils.files import write_json
 
     check_folder(out)
@@ -682,7 +682,7 @@ def convert(
 ) -> None:
     """Turn somebody's checkpoint into a model directory; sizes and direction are read off its tensors."""
     from aumcli.convert import convert as run
-    from aumcli.report import print_table
+    from aumcli.report.tables import print_table
 
     rows = run(source, out, cls_position, labels, new_head, frames, heads, activation, to, recipe)
     print_table("", ("what", "value"), rows)

@@ -37,7 +37,7 @@ from aumcli.data.datasets.batch import crop_samples, make_batch
 from aumcli.data.datasets.waveforms import Crop, Waveforms, epoch_batches, padded
 from aumcli.data.manifest import Clip, Label, write_manifest
 from aumcli.recipe import load_recipe
-from aumcli.report import environment
+from aumcli.report.environment import environment
 from aumcli.train import microbatches, trainer
 from aumcli.train.distributed import ProcessGroup
 from aumcli.train.loggers import Loggers

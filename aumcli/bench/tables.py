@@ -8,7 +8,7 @@ from aumcli.bench.analysis import by_model, comparisons, groups, growth, rival_o
 from aumcli.bench.interleave import StoppingRule
 from aumcli.bench.measurement import BenchConfig, Measurement
 from aumcli.bench.results import Result
-from aumcli.report import markdown_table
+from aumcli.report.tables import markdown_table
 from aumcli.utils.files import write_json, write_text
 from aumcli.utils.text import counted
 

@@ -1,14 +1,12 @@
 """How a running training is shown: progress bar, TensorBoard, curves drawn again after an epoch."""
 
 import math
-import subprocess
 import time
 from collections.abc import Iterable, Iterator
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from aumcli.errors import AumError
-from aumcli.report import drawn, plot_curves
+from aumcli.report.plots import drawn, plot_curves
 from aumcli.train.setup import TrainState
 
 if TYPE_CHECKING:
@@ -106,19 +104,3 @@ class Loggers:
             self._next_plot = math.inf  # the report at the end tries again, and says why it fails
             return
         self._next_plot = time.monotonic() + max(1.0, time.monotonic() - started) / PLOT_SHARE
-
-
-def commit() -> str | None:
-    """The git commit of the code that runs, with "+" where it was changed since; None outside a checkout."""
-    here = Path(__file__).resolve().parents[2]
-    if not (here / ".git").exists():
-        return None
-    try:
-        done = subprocess.run(
-            ["git", "-C", here, "describe", "--always", "--abbrev=40", "--dirty=+", "--exclude=*"],
-            capture_output=True,
-            text=True,
-        )
-    except OSError:
-        return None
-    return done.stdout.strip() or None

@@ -3,8 +3,9 @@
 import logging
 
 from aumcli.metrics import Metrics
-from aumcli.report import drawn, environment, markdown_table, plot_confusion, plot_curves
-from aumcli.train.loggers import commit
+from aumcli.report.environment import commit, environment
+from aumcli.report.plots import drawn, plot_confusion, plot_curves
+from aumcli.report.tables import markdown_table
 from aumcli.train.setup import TrainState
 from aumcli.utils.files import write_json, write_text
 from aumcli.utils.text import counted
@@ -53,7 +54,7 @@ def _write_markdown(state: TrainState, clips: int, facts: dict[str, object]) -> 
     """Write report.md, for `clips` validation clips."""
     best, last = state.history[state.best - 1], state.history[-1]
     score = state.metric[4:]
-    rows = [
+    rows: list[list[object]] = [
         ["model", state.recipe.model.describe()],
         ["training clips", len(state.train)],
         ["epochs", f"{last['epoch']} of {state.recipe.train.epochs}"],

@@ -102,35 +102,6 @@ def test_the_report_names_its_origin(trained, corpus):
         assert f"{path}" in text and (trained / path).exists()
 
 
-def git(folder: Path, *arguments: str) -> str:
-    return subprocess.run(
-        ["git", "-C", folder, "-c", "user.name=a", "-c", "user.email=a@b", *arguments],
-        check=True,
-        capture_output=True,
-        text=True,
-        timeout=60,
-    ).stdout.strip()
-
-
-def test_the_commit_is_that_of_the_code(tmp_path, monkeypatch):
-    module = tmp_path / "aumcli" / "train" / "loggers.py"
-    module.parent.mkdir(parents=True)
-    module.write_text("1")
-    monkeypatch.setattr(loggers, "__file__", str(module))
-    assert loggers.commit() is None  # an installed package
-    git(tmp_path, "init", "-q")
-    git(tmp_path, "add", ".")
-    git(tmp_path, "commit", "-qm", "one")
-    head = git(tmp_path, "rev-parse", "HEAD")
-    assert loggers.commit() == head
-    git(tmp_path, "tag", "v1")
-    assert loggers.commit() == head
-    module.write_text("2")
-    assert loggers.commit() == head + "+"
-    monkeypatch.setenv("PATH", "")  # a machine without git
-    assert loggers.commit() is None
-
-
 def test_another_manifest_is_another_digest(corpus, tmp_path):
     for name in ("labels.csv", "manifest.csv"):
         (tmp_path / name).write_bytes((corpus / name).read_bytes())

@@ -11,9 +11,9 @@ import pytest
 from tiny import CLASSES, sound, tiny
 from training import listening
 
-from aumcli import report
 from aumcli.metrics import evaluate_scores
 from aumcli.prepare import prepare
+from aumcli.report import plots
 from aumcli.train import loggers, train
 from aumcli.train import report as train_report
 
@@ -50,8 +50,8 @@ def test_a_training_on_classes_that_look_like_formulas(dollars, tmp_path, aum):
 @pytest.mark.filterwarnings("ignore:Glyph")
 @pytest.mark.parametrize("name", NAMES)
 def test_any_name_can_be_drawn(tmp_path, name):
-    report.plot_confusion(np.array([[3, 1], [0, 2]]), [name, "other"], tmp_path / "confusion.png", name)
-    report.plot_curves(
+    plots.plot_confusion(np.array([[3, 1], [0, 2]]), [name, "other"], tmp_path / "confusion.png", name)
+    plots.plot_curves(
         [{"epoch": 1, "train_loss": 1, "val_loss": 1, "val_map": 0.5}], tmp_path / "curves.png", name, "val_map"
     )
     assert (tmp_path / "confusion.png").stat().st_size > 1000 and (tmp_path / "curves.png").stat().st_size > 1000
