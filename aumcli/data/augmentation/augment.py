@@ -108,8 +108,8 @@ def augment_waveforms(
     if config.shift_s:
         offset = (2 * chance["shift"] - 1) * config.shift_s * sample_rate_hz
         waveforms, lengths = _shift(waveforms, lengths, offset.round().long())
-    if config.band:
-        waveforms = _limit_band(waveforms, lengths, chance, config.band, sample_rate_hz)
+    if config.band_limit:
+        waveforms = _limit_band(waveforms, lengths, chance, config.band_limit, sample_rate_hz)
     if config.reverb:
         waveforms, lengths = _reverberate(waveforms, lengths, chance, config.reverb, sample_rate_hz, rooms)
     if config.gain_db:
@@ -171,8 +171,8 @@ def warp_features(
         features = _interpolate(features, torch.minimum(index * factor[:, None], last), dim=1)
         n_frames = torch.where(n_frames > 0, stretched, n_frames)
         features = features.masked_fill((index >= n_frames[:, None])[..., None], 0.0)
-    if config.warp:
-        factor = _log_uniform(chance[:, 1], config.warp)[:, None]  # (b, 1)
+    if config.freq_warp:
+        factor = _log_uniform(chance[:, 1], config.freq_warp)[:, None]  # (b, 1)
         low, high = _mel(frontend.low_hz), _mel(frontend.sample_rate_hz / 2)
         step = (high - low) / (mels + 1)
         centre_hz = 700 * torch.expm1((low + step * torch.arange(1, mels + 1, device=device)) / 1127)
