@@ -492,10 +492,6 @@ def bench(
         float | None,
         typer.Option(min=0.001, help="GiB: what needs more counts as out of memory, as on a smaller device"),
     ] = None,
-    components: Annotated[bool, typer.Option("--components", help="instead, where a block's time goes")] = False,
-    kernels: Annotated[
-        bool, typer.Option("--kernels", help="instead, every backend of the kernels against the reference")
-    ] = False,
     compare: Annotated[
         bool, typer.Option("--compare", help="instead, compare results: aum bench --compare a.json b.json")
     ] = False,
@@ -510,15 +506,10 @@ def bench(
     from aumcli import bench as module
 
     check_folder(out)
-    if [components, kernels, compare].count(True) > 1 or files and not compare:
-        raise AumError(
-            "--components, --kernels and --compare exclude one another, and only --compare takes files",
-            fix="give one of them",
-        )
-    if memory_cap is not None and (components or kernels or compare):
-        raise AumError(
-            "--memory-cap is for the sweep by tokens", fix="leave it out, or --components, --kernels and --compare"
-        )
+    if files and not compare:
+        raise AumError("only --compare takes files", fix="leave them out, or add --compare")
+    if memory_cap is not None and compare:
+        raise AumError("--memory-cap is for measuring, not for --compare", fix="leave out one of them")
     _use_threads(threads)
     if compare:
         lines = module.compared(module.compare(files or [], out))
@@ -531,16 +522,10 @@ def bench(
             dtype.split(","),
             device,
             batch,
-            module.Rules(precision, repeats, budget),
+            module.StoppingRule(precision, repeats, budget),
             memory_cap,
         )
-        lines = (
-            module.component_lines(module.components(sweep, out))
-            if components
-            else module.kernel_lines(module.kernels(sweep, out))
-            if kernels
-            else module.point_lines(module.bench(sweep, out), sweep.rules)
-        )
+        lines = module.point_lines(module.bench(sweep, out), sweep.rules)
     for line in lines:
         echo(line)
     if out is not None:

@@ -258,7 +258,9 @@ def _open_all(
     """Open every clip once."""
     places, durations_s, rates, left_out, cancelling = array("q"), array("d"), array("q"), list(index.left_out), []
     kept = {what: [] for what in KEPT if what in keep}
-    results = progress(open_clips(clips.with_channel(channel), journal, workers, index.longest_s, keep), "opening", len(clips))
+    results = progress(
+        open_clips(clips.with_channel(channel), journal, workers, index.longest_s, keep), "opening", len(clips)
+    )
     for place, result in enumerate(results):
         if isinstance(result, AudioInfo):
             places.append(place)

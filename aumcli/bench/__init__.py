@@ -1,13 +1,11 @@
-"""aum bench: time and memory by number of tokens, AuM beside AST; where a block's time goes; the kernels' backends.
+"""aum bench: time and memory by number of tokens, AuM beside AST.
 
 Each model has a process of its own, so that running out of memory ends that one only; the processes work in turn.
 """
 
-from aumcli.bench.backends import kernel_lines, kernels
 from aumcli.bench.interleave import StoppingRule
 from aumcli.bench.machines import compare
 from aumcli.bench.measurement import BenchConfig, Measurement, measure, network_config
-from aumcli.bench.profile import component_lines, components
 from aumcli.bench.results import Result, read_results
 from aumcli.bench.sweep import MODELS, Sweep, bench
 from aumcli.bench.tables import compared, point_lines
@@ -22,10 +20,6 @@ __all__ = [
     "bench",
     "compare",
     "compared",
-    "component_lines",
-    "components",
-    "kernel_lines",
-    "kernels",
     "measure",
     "network_config",
     "point_lines",

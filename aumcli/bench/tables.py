@@ -1,15 +1,12 @@
 """What aum bench prints and writes for people: a line per point, who is ahead where, and the same as Markdown."""
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import asdict
-from pathlib import Path
 
 from aumcli.bench.analysis import by_model, comparisons, groups, growth, rival_of, unprecise
 from aumcli.bench.interleave import StoppingRule
 from aumcli.bench.measurement import BenchConfig, Measurement
 from aumcli.bench.results import Result
 from aumcli.report.tables import markdown_table
-from aumcli.utils.files import write_json, write_text
 from aumcli.utils.text import counted
 
 HEADING = f"{'tokens':>6} {'sound':>8}  {'model':<16}{'median':>11} {'error':>7} {'peak':>9} {'kept':>9}{'x AuM':>7}"
@@ -100,42 +97,6 @@ def markdown(results: Sequence[Result]) -> str:
             ]
             lines += [*conclusions(each, result.rules), ""]
     return "\n".join(lines)
-
-
-def write_tables(
-    path: Path,
-    heading: str,
-    environment: dict[str, object],
-    rules: StoppingRule,
-    values: list[dict],
-    sections: Sequence[tuple],
-) -> None:
-    """Write values as JSON, and a page with a table for each section, (title, columns, rows, lines below),
-    as Markdown.
-    """
-    write_json(
-        path.with_suffix(".json"), {"schema": 1, "environment": environment, "rules": asdict(rules), "results": values}
-    )
-    lines = [
-        f"# {heading}",
-        "",
-        "Written by `aum bench`; every sample is in the JSON file beside it.",
-        "",
-        *_preamble(environment, rules),
-    ]
-    for name, columns, rows, notes in sections:
-        lines += [f"### {name}", "", markdown_table(columns, rows), *notes, ""]
-    write_text(path.with_suffix(".md"), "\n".join(lines))
-
-
-def aligned(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> Iterator[str]:
-    """A table as lines of plain text, all but the first column flush right."""
-    refused = [set(row[2:]) == {"-"} for row in rows]  # their second cell is a reason
-    full = [row[:1] + [""] * (len(row) - 1) if no else row for row, no in zip(rows, refused)]
-    widths = [max(map(len, column)) for column in zip(columns, *full)]
-    for row, no in zip((columns, *rows), (False, *refused)):
-        cells = [cell.ljust(width) if i == 0 else cell.rjust(width) for i, (cell, width) in enumerate(zip(row, widths))]
-        yield f"{cells[0]}  {row[1]}" if no else "  ".join(cells).rstrip()
 
 
 def _preamble(environment: dict[str, object], rules: StoppingRule) -> list[str]:

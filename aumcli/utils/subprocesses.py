@@ -56,9 +56,7 @@ class Worker:
         self._process.join()
 
 
-def _serve(
-    pipe: Connection, generator: Callable[..., Iterator[object]], arguments: tuple[object, ...]
-) -> None:
+def _serve(pipe: Connection, generator: Callable[..., Iterator[object]], arguments: tuple[object, ...]) -> None:
     """The process: a step of the generator for each message, until the pipe is closed."""
     if sys.platform == "linux":  # if memory runs out, this is the process to end
         with suppress(OSError):  # a container may forbid it

@@ -1,0 +1,98 @@
+"""What several of these scripts need: the options of a sweep, Markdown tables, inputs of the scan."""
+
+import argparse
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from aumcli.bench import StoppingRule, Sweep
+from aumcli.config import AudioMambaConfig, Direction
+from aumcli.core.mixer import Mixer
+from aumcli.report.environment import environment
+from aumcli.report.tables import markdown_table
+
+SMOKE = "tiny sizes, in seconds: shows that everything runs, measures nothing"
+
+
+def parser_of(description: str) -> argparse.ArgumentParser:
+    """A parser that shows a module's docstring as it is, with the option --smoke."""
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--smoke", action="store_true", help=SMOKE)
+    return parser
+
+
+def parse_sweep(description: str, models: str) -> Sweep:
+    """The sweep that the command line asks for, with the options of `aum bench`.
+
+    Args:
+        description: the script's.
+        models: the default of --models.
+    """
+    parser = parser_of(description)
+    parser.add_argument("--models", default=models, help=f"see aum bench --help (default: {models})")
+    parser.add_argument("--min-tokens", type=int, default=512)
+    parser.add_argument("--max-tokens", type=int, default=2048)
+    parser.add_argument("--dtype", default="float32", help="float32, bfloat16, float16 or several")
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--batch", type=int, default=1, help="clips at a time")
+    parser.add_argument("--threads", type=int, help="that compute (default: torch's choice)")
+    parser.add_argument("--precision", type=float, default=0.01, help="relative standard error of the medians to reach")
+    parser.add_argument("--repeats", type=int, default=50, help="timed runs at most")
+    parser.add_argument("--budget", type=float, default=60.0, help="seconds per measurement")
+    options = parser.parse_args()
+    if options.smoke:
+        options.models = ",".join(dict.fromkeys(each.replace("base", "nano") for each in options.models.split(",")))
+        options.min_tokens = options.max_tokens = 8
+        options.repeats = 1
+    if options.threads:
+        torch.set_num_threads(options.threads)
+    return Sweep(
+        options.models.split(","),
+        options.min_tokens,
+        options.max_tokens,
+        dtypes=options.dtype.split(","),
+        device=options.device,
+        batch=options.batch,
+        rules=StoppingRule(options.precision, options.repeats, options.budget),
+    )
+
+
+def print_environment() -> None:
+    """Print what measures: processor, threads, versions."""
+    print(", ".join(f"{key} {value}" for key, value in environment().items()) + "\n", flush=True)
+
+
+def print_section(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """Print a heading and a table as Markdown."""
+    print(f"### {title}\n\n{markdown_table(columns, rows)}", flush=True)
+
+
+def scan_inputs(
+    config: AudioMambaConfig, l: int, b: int = 1, dtype: torch.dtype = torch.float32, seed: int = 0
+) -> dict[str, Tensor]:
+    """Random inputs of the bidirectional scan at the sizes of a model's block, with the parameters of a fresh model.
+
+    Returns:
+        The arguments of `aumcli.core.kernels.bidirectional_scan` by name, in their order.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    e, n = config.inner_width, config.state_size
+    u, delta, z = (torch.randn(b, l, e, generator=generator).to(dtype) for _ in range(3))  # (b, l, e) each
+    B, C = (torch.randn(b, l, n, generator=generator).to(dtype) for _ in range(2))  # (b, l, n) each
+    torch.manual_seed(seed)
+    mixer = Mixer(config.model_copy(update={"direction": Direction.FO_BI}))
+    A, A_b = (-torch.exp(x.detach()) for x in (mixer.A_log, mixer.A_b_log))  # (e, n) each
+    bias = mixer.dt_proj.bias.detach()  # (e)
+    # step sizes as in a fresh model: softplus(-4) is 0.02
+    return {
+        "u": u,
+        "delta": delta - 4,
+        "A": A,
+        "A_b": A_b,
+        "B": B,
+        "C": C,
+        "D": torch.ones(e),
+        "z": z,
+        "delta_bias": bias,
+    }
