@@ -16,6 +16,7 @@ from aumcli.checkpoints.hub import hub_name, pull
 from aumcli.config import ModelConfig
 from aumcli.core import at_length
 from aumcli.core.frontend import build_frontend
+from aumcli.core.network import SpectrogramNetwork
 from aumcli.data.datasets.waveforms import LongClip, padded
 from aumcli.data.decoding.audio import decode_audio, open_audio
 from aumcli.data.decoding.resample import resample
@@ -38,13 +39,15 @@ class Classifier:
         device: "cpu", "cuda", "cuda:1", "mps" or "auto".
     """
 
-    def __init__(self, network: torch.nn.Module, config: ModelConfig, source: str, device: str | torch.device = "cpu"):
+    def __init__(
+        self, network: SpectrogramNetwork, config: ModelConfig, source: str, device: str | torch.device = "cpu"
+    ):
         self.device = pick_device(device)
         self.network = network.to(self.device)
         self.frontend = build_frontend(config.frontend).to(self.device)
         self.config, self.source = config, source
 
-    def with_network(self, network: torch.nn.Module) -> "Classifier":
+    def with_network(self, network: SpectrogramNetwork) -> "Classifier":
         """The same with another network of the same configuration."""
         return Classifier(network, self.config, self.source, self.device)
 
