@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from aumcli.checkpoints import frontend_of
-from aumcli.classifier import checkpoint_path
+from aumcli.checkpoints.lookup import checkpoint_path
 from aumcli.config import VIEWS, AugmentConfig, DataConfig, TrainConfig
 from aumcli.core import build_network, n_parameters
 from aumcli.data.clips import Clip

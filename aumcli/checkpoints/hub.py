@@ -16,7 +16,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from types import ModuleType
 
-from aumcli.checkpoints import CONFIG, WEIGHTS, read_model
+from aumcli.checkpoints.directory import CONFIG, WEIGHTS, read_model
 from aumcli.config import ModelConfig
 from aumcli.errors import AumError
 from aumcli.utils.files import atomic_path, read_json, write_text

@@ -11,7 +11,8 @@ import numpy as np
 import torch
 
 from aumcli.checkpoints import frontend_of, initialise
-from aumcli.classifier import Classifier, checkpoint_path
+from aumcli.checkpoints.lookup import checkpoint_path
+from aumcli.classifier import Classifier
 from aumcli.config import ModelConfig
 from aumcli.core import build_network, n_parameters
 from aumcli.core.network import SpectrogramNetwork
