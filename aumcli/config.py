@@ -473,9 +473,9 @@ class ModelConfig(Frozen):
     """config.json of a model directory: all that evaluation and prediction need besides the weights."""
 
     format: Literal[1] = Field(1, description="version of this file's layout")
-    model: Network
-    frontend: FrontendConfig
-    labels: Annotated[tuple[str, ...], FailFast()]
+    model: Network = Field(description="architecture and sizes")
+    frontend: FrontendConfig = Field(description="from waveform to features, with the normalisation")
+    labels: Annotated[tuple[str, ...], FailFast()] = Field(description="names of the classes, by index")
     activation: Literal["softmax", "sigmoid"] = Field(description="how logits become scores: as the model was trained")
     views: Literal["all", "first", "epic_sounds"] = Field(
         "all", description="which windows of a long clip are scored in evaluation"
