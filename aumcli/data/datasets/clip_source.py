@@ -1,9 +1,8 @@
 """What training and evaluation read clips from: sound files (`Waveforms`) or shards (`ShardStream`)."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from itertools import chain
 from typing import Protocol, TypeVar
 
 import numpy as np
@@ -19,7 +18,7 @@ EPIC_SOUNDS_CLIP_S = 10.0  # of a longer clip a part of this length is drawn, wh
 
 @dataclass(frozen=True)
 class Crop:
-    """Which part of a clip is decoded where it is longer than so many samples (see `DataConfig.crop`)."""
+    """Which part of a clip is decoded where it is longer than `samples` (see `DataConfig.crop`)."""
 
     samples: int
     kind: str  # random, first or epic_sounds
@@ -63,12 +62,15 @@ class ClipSource(Protocol):
     @property
     def clips(self) -> Clips:
         """The clips; batches hold their indices."""
+        ...
 
     def __len__(self) -> int:
         """How many clips there are."""
+        ...
 
     def share(self, rank: int, size: int) -> "ClipSource":
         """Every size-th clip, from the rank-th on."""
+        ...
 
     def batches(self, batch_size: int, seed: int, epoch: int, weights: np.ndarray | None = None) -> list[list[int]]:
         """Shuffle clip indices into batches, the last of which may be smaller.
@@ -78,9 +80,15 @@ class ClipSource(Protocol):
             seed, epoch: decide the order.
             weights: draw as many clips with these probabilities (clips,), with replacement; None: each clip once.
         """
+        ...
 
     def load(
-        self, batches: Iterable[Sequence[Item]], workers: int, crop: Crop | None = None, *key: int
+        self,
+        batches: Iterable[Sequence[Item]],
+        workers: int,
+        crop: Crop | None = None,
+        seed: int | None = None,
+        epoch: int | None = None,
     ) -> Iterator[list[Decoded]]:
         """Decode batches in order, in threads, one batch ahead.
 
@@ -89,7 +97,7 @@ class ClipSource(Protocol):
                 is read with the batch, so shards need it to be of the same batch.
             workers: threads that decode; 0: see `default_workers`. The result doesn't depend on their number.
             crop: which part of a longer clip is kept; None: all of it.
-            key: seed and epoch of the batches; nothing for clips in order.
+            seed, epoch: those that `batches` was given; None: the clips are in order.
 
         Yields:
             For each clip its waveform, (samples,) float32, or why it can't be decoded; without `crop` a file may
@@ -98,6 +106,7 @@ class ClipSource(Protocol):
         Raises:
             AumError: a shard can't be read or is damaged.
         """
+        ...
 
 
 Read = TypeVar("Read")
@@ -123,8 +132,10 @@ def decode_ahead(
         def submit(batch: Sequence[Item]) -> Iterator[Decoded]:
             return map_in_parts(decoders, workers, decode, read(batch))
 
-        ahead = None
-        for batch in chain(batches, [None]):
-            current, ahead = ahead, None if batch is None else reader.submit(submit, batch)
+        ahead: Future[Iterator[Decoded]] | None = None
+        for batch in batches:
+            current, ahead = ahead, reader.submit(submit, batch)
             if current is not None:
                 yield list(current.result())
+        if ahead is not None:
+            yield list(ahead.result())
