@@ -34,7 +34,7 @@ RED, GREEN = 31, 32  # of terminals
 class _Output(io.FileIO):
     """Standard output, whose failures are messages."""
 
-    def write(self, data: Any, /) -> int:  # type: ignore[override]  # the stubs add an overload of the same meaning
+    def write(self, data: Any, /) -> int:
         try:
             return super().write(data) or 0
         except OSError as error:
@@ -44,7 +44,7 @@ class _Output(io.FileIO):
 class _Messages(io.FileIO):
     """Standard error: a message that can't be written ends no work."""
 
-    def write(self, data: Any, /) -> int:  # type: ignore[override]  # the stubs add an overload of the same meaning
+    def write(self, data: Any, /) -> int:
         try:
             return super().write(data) or 0
         except OSError:
