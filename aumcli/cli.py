@@ -15,7 +15,7 @@ import typer
 from typer.core import TyperGroup
 
 from aumcli.errors import AumError
-from aumcli.utils.console import as_message, close_output, echo, open_streams, print_error, say
+from aumcli.utils.console import as_message, close_output, echo, open_streams, print_error
 from aumcli.utils.files import check_folder, descriptor
 from aumcli.utils.logging import show_logs
 from aumcli.utils.memory import keep_memory
@@ -306,8 +306,6 @@ def evaluate(
         echo(note)
     print_classes(result.metrics, where=f"eval-{split}.json")
     if out is not None:
-        if result.no_picture:
-            say(f"warning: {result.no_picture}")
         plot = f", confusion-{split}.png" if result.metrics.confusion is not None and not result.no_picture else ""
         echo(f"{out}: wrote eval-{split}.json{plot} and scores-{split}.npz, the scores of each clip")
 
