@@ -32,6 +32,7 @@ from aumcli.utils.text import counted, plural
 DATA = Path("data")
 OWN_NAMES = ("folder", "csv", "ast-json")  # data of one's own: prepared under its own name, not the corpus's
 MISSING = "missing.csv"
+JOURNAL = ".prepare.journal"  # what an interrupted call has done already
 NO_VAL = (
     "there are no clips for validation, which chooses the best epoch: train with --set data.val_fraction=0.1, "
     "which keeps some of train back for it; or, where the data has no splits of its own, prepare with --split 80/10/10"
@@ -120,7 +121,7 @@ def _prepare(request: PrepareRequest, strict: bool, workers: int, shards: bool, 
     )
     index.warnings.extend(doubts)
     clips = Clips.of(index.clips)
-    journal = Journal(request.out)
+    journal = Journal(request.out / JOURNAL)
     try:
         found = _open_all(clips, index, journal, workers, request.keep, request.channel)
         report = _finish(request, index, clips, found, strict, earlier)

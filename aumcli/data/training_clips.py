@@ -81,7 +81,7 @@ def seen_in_training(heard: np.ndarray | None, clips: Sequence[Clip], model: Pat
     known = int(np.isin(clip_hashes(clips), heard).sum())
     return (
         [
-            f"warning: {model} was trained on {known:,} of the {counted(len(clips), 'clip')} of the {split} "
+            f"{model} was trained on {known:,} of the {counted(len(clips), 'clip')} of the {split} "
             "split, so its figures there say nothing about new sounds"
         ]
         if known
