@@ -9,11 +9,12 @@ from pathlib import Path
 import numpy as np
 
 from aumcli.classifier import Classifier, load_model
+from aumcli.data.clips import Clip
 from aumcli.data.corpus import local_folder
 from aumcli.data.datasets.clip_source import ClipSource, Crop
 from aumcli.data.datasets.stream import ShardStream, index_of_shards, split_stream
 from aumcli.data.datasets.waveforms import Waveforms
-from aumcli.data.manifest import Clip, Manifest, read_manifest
+from aumcli.data.manifest import Manifest, read_manifest
 from aumcli.data.splits import split_clips
 from aumcli.data.training_clips import read_training_clips, seen_in_training
 from aumcli.errors import AumError
@@ -176,9 +177,14 @@ def score_clips(
     for batch in waveforms.load(
         (items[start : start + BATCH_CLIPS] for start in range(0, len(items), BATCH_CLIPS)), 0, crop
     ):
-        if failed := [item for item in batch if isinstance(item, AumError)]:
-            raise failed[0]
-        yield classifier.score(batch) if crop is None else classifier.score_windows(batch)
+        readable = [item for item in batch if not isinstance(item, AumError)]
+        for error in batch:
+            if isinstance(error, AumError):
+                raise error
+        if crop is None:
+            yield classifier.score(readable)
+        else:  # no long clips, then
+            yield classifier.score_windows([clip for clip in readable if isinstance(clip, np.ndarray)])
 
 
 def _place(clip: Clip) -> float:
@@ -204,7 +210,7 @@ def match_labels(classifier: Classifier, manifest: Manifest) -> MatchedLabels:
         if all(each in index for each in own) and not numbers:
             return MatchedLabels(np.array([index[each] for each in own]), by)
     unknown = [name for name in manifest.label_names if name not in index]
-    absent = sorted(index.keys() - set(manifest.label_names), key=index.get)
+    absent = sorted(index.keys() - set(manifest.label_names), key=index.__getitem__)
     differences = f"{len(unknown)} that the model doesn't know: {listed(map(repr, unknown))}"
     differences += f"; {len(absent)} of the model's that the data hasn't: {listed(map(repr, absent))}" if absent else ""
     unnamed = classifier.labels[0] == "class 0"

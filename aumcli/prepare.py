@@ -1,6 +1,7 @@
 """aum prepare: take or fetch a corpus, open every clip once, and write the manifest."""
 
 import json
+import math
 import os
 from array import array
 from collections import Counter
@@ -229,10 +230,11 @@ def parse_shares(text: str | None) -> tuple[float, float, float] | None:
     if text is None:
         return None
     try:
-        shares = tuple(float(part) for part in text.split("/"))
+        train, val, test = map(float, text.split("/"))
     except ValueError:
-        shares = ()
-    in_range = len(shares) == 3 and (shares[0] > 0 or shares == TEST_ONLY) and min(shares) >= 0  # NaN is neither
+        train = val = test = math.nan
+    shares = train, val, test
+    in_range = (train > 0 or shares == TEST_ONLY) and val >= 0 and test >= 0  # NaN is neither
     if not in_range or not abs(sum(shares) - 100) < 1e-6:
         raise AumError(
             f"split {text!r} is not three percentages that add up to 100, the first above 0",
@@ -258,7 +260,7 @@ def _open_all(
 ) -> _Found:
     """Open every clip once."""
     places, durations_s, rates, left_out, cancelling = array("q"), array("d"), array("q"), list(index.left_out), []
-    kept = {what: [] for what in KEPT if what in keep}
+    kept: dict[str, list[str]] = {what: [] for what in KEPT if what in keep}
     results = progress(
         open_clips(clips.with_channel(channel), journal, workers, index.longest_s, keep), "opening", len(clips)
     )
@@ -457,9 +459,11 @@ def _not_heard(request: PrepareRequest, rates: Mapping[int, int]) -> list[str]:
     from aumcli.data.infer import HIGHEST_RATE_HZ, unused_band  # torch: late
     from aumcli.recipe import load_recipe, recipe_names
 
-    recipe = load_recipe(request.corpus) if request.corpus in recipe_names() else None
-    measured = recipe is None or "sample_rate" in recipe.data.infer
-    lost = unused_band(rates, HIGHEST_RATE_HZ if measured else recipe.frontend.sample_rate_hz)
+    rate_hz = HIGHEST_RATE_HZ
+    if request.corpus in recipe_names():
+        recipe = load_recipe(request.corpus)
+        rate_hz = HIGHEST_RATE_HZ if "sample_rate" in recipe.data.infer else recipe.frontend.sample_rate_hz
+    lost = unused_band(rates, rate_hz)
     return [lost] if lost else []
 
 

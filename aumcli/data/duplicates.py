@@ -8,7 +8,8 @@ from pathlib import Path
 
 from aumcli.data.clips import Clip, Clips
 from aumcli.data.decoding.audio import check_clip
-from aumcli.data.decoding.hdf5 import SEPARATOR, split_dataset
+from aumcli.data.decoding.channels import SEPARATOR
+from aumcli.data.decoding.hdf5 import split_dataset
 from aumcli.data.decoding.integrity import implausible
 from aumcli.utils.csv import listed
 from aumcli.utils.files import file_sha256

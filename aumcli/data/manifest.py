@@ -116,7 +116,7 @@ class Manifest:
         paths = dict.fromkeys(Clips.of(clips).paths())
         missing = {path for path in paths if not os.path.exists(split_dataset(path)[0])}
         if missing:
-            rows = {}
+            rows: dict[str, int] = {}
             for row, path in enumerate(self.clips.paths(), start=2):  # row 1 is the header
                 if path in missing:
                     rows.setdefault(path, row)
@@ -160,7 +160,9 @@ def data_digest(folder: Path) -> str:
     return hashlib.sha256(b"".join(digests)).hexdigest()
 
 
-def write_manifest(folder: Path | str, clips: Sequence[Clip], labels: Sequence[Label], report: dict) -> None:
+def write_manifest(
+    folder: Path | str, clips: Sequence[Clip], labels: Sequence[Label], report: Mapping[str, object]
+) -> None:
     """Write a prepared corpus; each file appears whole or not at all, manifest.csv last.
 
     Args:
@@ -195,7 +197,7 @@ def write_manifest(folder: Path | str, clips: Sequence[Clip], labels: Sequence[L
     write_parquet(folder / "manifest.csv", columns)
 
 
-def write_clips(path: Path, columns: Mapping[str, Sequence]) -> None:
+def write_clips(path: Path, columns: Mapping[str, Sequence[object]]) -> None:
     """Write clips, given as `Clips.columns` does, as a CSV file in the manifest's form."""
     with csv_writer(path, CLIP_COLUMNS) as writer:
         writer.writerows(zip(*(columns[name] for name in CLIP_COLUMNS)))

@@ -64,7 +64,8 @@ def read_training_clips(model: Path | str | None) -> np.ndarray | None:
         path = folder / HEARD
         if path.is_file() and (folder / "recipe.toml").is_file():
             try:
-                return np.load(path, allow_pickle=False).astype(np.uint64)
+                hashes: np.ndarray = np.load(path, allow_pickle=False).astype(np.uint64)
+                return hashes
             except (OSError, ValueError) as error:
                 raise AumError(
                     f"can't read {path}: {error}",

@@ -14,12 +14,13 @@ from aumcli.checkpoints import frontend_of, initialise
 from aumcli.classifier import Classifier, checkpoint_path
 from aumcli.config import ModelConfig
 from aumcli.core import build_network
+from aumcli.data.clips import Clip
 from aumcli.data.corpus import corpus_folder, open_corpus
 from aumcli.data.datasets.clip_source import ClipSource
 from aumcli.data.datasets.stream import index_of_shards, shard_streams
 from aumcli.data.datasets.waveforms import Waveforms, balanced_weights, stream_seed
 from aumcli.data.infer import sample_rates, unused_band
-from aumcli.data.manifest import Clip, Manifest, data_digest
+from aumcli.data.manifest import Manifest, data_digest
 from aumcli.data.splits import reported_clips, split_clips, training_splits
 from aumcli.data.training_clips import read_training_clips, seen_in_training
 from aumcli.errors import AumError

@@ -26,6 +26,7 @@ manifest.csv that they were made from: with another one beside them they are out
 """
 
 import hashlib
+import importlib
 import io
 import json
 import re
@@ -37,6 +38,8 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
 from pathlib import Path, PurePosixPath
+from types import ModuleType
+from typing import IO
 
 import numpy as np
 import soundfile
@@ -46,7 +49,7 @@ from aumcli.data.decoding.audio import READABLE_SUFFIXES, audio_info, decode_aud
 from aumcli.data.decoding.hdf5 import split_dataset
 from aumcli.data.labels import Label
 from aumcli.errors import AumError
-from aumcli.utils.download import TIMEOUT_S, check_space
+from aumcli.utils.download import TIMEOUT_S, check_space, forget_members, member_content
 from aumcli.utils.files import atomic_path, file_sha256, write_json
 from aumcli.utils.journal import Journal
 from aumcli.utils.progress import progress
@@ -159,10 +162,10 @@ def _write_split(
         path = folder / "shards" / f"{split}-{number:06d}.tar"
         key = f"shard|{path}|{first}|{identity.hexdigest()}"
         stored = journal.get([key])[0]
-        if stored is None or not path.is_file() or path.stat().st_size != stored["bytes"]:
-            stored = asdict(_write_shard(path, split, clips, order[first:], threads))
-            journal.put([(key, stored)])
-        shard = Shard(**stored)
+        shard = Shard(**stored) if isinstance(stored, dict) else None
+        if shard is None or not path.is_file() or path.stat().st_size != shard.bytes:
+            shard = _write_shard(path, split, clips, order[first:], threads)
+            journal.put([(key, asdict(shard))])
         yield shard
         first, number = first + shard.clips, number + 1
         for _ in range(shard.clips):
@@ -172,7 +175,8 @@ def _write_split(
 
 def _write_shard(path: Path, split: str, clips: Clips, order: np.ndarray, threads: ThreadPoolExecutor) -> Shard:
     """Write as many of the clips as one shard holds."""
-    count, size, rates = 0, 0, Counter()
+    count, size = 0, 0
+    rates: Counter[str] = Counter()
     path.parent.mkdir(parents=True, exist_ok=True)
     check_space(path.parent, SHARD_BYTES, f"writing {path.name}")
     with atomic_path(path) as temporary:
@@ -324,8 +328,8 @@ def _samples(tar: tarfile.TarFile, source: Path | str) -> Iterator[tuple[str, by
     before: tuple[str, str, bytes] | None = None
     for member in tar:
         path = PurePosixPath(member.name)
-        here = (path.stem, path.suffix[1:], tar.extractfile(member).read()) if member.isreg() else None
-        tar.members.clear()
+        here = (path.stem, path.suffix[1:], member_content(tar, member).read()) if member.isreg() else None
+        forget_members(tar)
         if here is None:
             raise _changed(source, f"{member.name} is no file")
         if before is None:
@@ -361,10 +365,10 @@ def _decoded(name: str, about: bytes, sound: bytes) -> tuple[Clip, np.ndarray, i
     return clip, waveform, rate_hz
 
 
-class _Hashed:
+class _Hashed(io.RawIOBase):
     """A file that is read once, from beginning to end, and whose digest is then known."""
 
-    def __init__(self, file):
+    def __init__(self, file: IO[bytes]):
         self._file, self.hash = file, hashlib.sha256()
 
     def read(self, size: int = -1) -> bytes:
@@ -373,9 +377,12 @@ class _Hashed:
         return data
 
 
-def _opened(source: str):
+def _opened(source: str) -> IO[bytes]:
     try:
-        return urllib.request.urlopen(source, timeout=TIMEOUT_S) if _URL.match(source) else open(source, "rb")
+        if not _URL.match(source):
+            return open(source, "rb")
+        response: IO[bytes] = urllib.request.urlopen(source, timeout=TIMEOUT_S)
+        return response
     except (urllib.error.URLError, OSError) as error:
         raise AumError(
             f"can't read {source}: {getattr(error, 'reason', None) or getattr(error, 'strerror', None) or error}",
@@ -390,9 +397,8 @@ def _changed(source: Path | str, problem: str) -> AumError:
     )
 
 
-def _webdataset():
+def _webdataset() -> ModuleType:
     try:
-        import webdataset
+        return importlib.import_module("webdataset")
     except ImportError as error:
         raise AumError("writing shards needs the package webdataset", fix="pip install 'aumcli[data]'") from error
-    return webdataset

@@ -113,8 +113,8 @@ def epoch_batches(
     """
     random = np.random.default_rng(stream_seed(seed, epoch))
     order = random.permutation(clips) if weights is None else random.choice(clips, clips, p=weights)
-    order = order.tolist()
-    return [order[i : i + batch_size] for i in range(0, clips, batch_size)]
+    indices: list[int] = order.tolist()
+    return [indices[i : i + batch_size] for i in range(0, clips, batch_size)]
 
 
 def balanced_weights(clips: Sequence[Clip]) -> np.ndarray:
@@ -127,11 +127,12 @@ def balanced_weights(clips: Sequence[Clip]) -> np.ndarray:
     """
     counts = Counter(label for clip in clips for label in clip.labels)
     weights = np.array([sum(1 / (counts[label] + 0.01) for label in clip.labels) for clip in clips])
-    return weights / weights.sum()
+    normalised: np.ndarray = weights / weights.sum()
+    return normalised
 
 
 def padded(waveforms: Sequence[np.ndarray], samples: int) -> Tensor:
-    """Waveforms of at most so many samples as the rows of one tensor, (b, samples) float32, with zeros behind them.
+    """Waveforms of at most `samples` samples as the rows of one tensor, (b, samples) float32, with zeros behind them.
 
     One operation copies all: copied one by one, each would wait for a thread that decodes to let go of Python's lock.
     """

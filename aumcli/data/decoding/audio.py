@@ -87,7 +87,8 @@ def load_audio(
 
     Args:
         path: a file that libsndfile reads (wav, flac, ogg, mp3, aiff, ...) at any rate with any number of channels, or
-            a data set in an HDF5 file (see `aumcli.data.decoding.hdf5`); it may name a channel (see `aumcli.data.decoding.channels`).
+            a data set in an HDF5 file (see `aumcli.data.decoding.hdf5`); it may name a channel (see
+            `aumcli.data.decoding.channels`).
         sample_rate_hz: the rate to resample to; None for the file's own.
         start_s: first second of the slice; None for the beginning.
         stop_s: end of the slice in seconds; None for the end of the file.

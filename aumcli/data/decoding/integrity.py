@@ -43,14 +43,14 @@ def open_clips(
                 threads,
                 PARTS * workers,
                 partial(_open, silent="silent" in keep),
-                [clip for clip, values in zip(batch, known) if values is None],
+                [clip for clip, values in zip(batch, known) if not isinstance(values, list)],
             )
-            results = [next(opened) if values is None else AudioInfo(*values) for values in known]
+            results = [AudioInfo(*values) if isinstance(values, list) else next(opened) for values in known]
             journal.put(
                 [
                     (key, astuple(result))
                     for key, values, result in zip(keys, known, results)
-                    if values is None and isinstance(result, AudioInfo)
+                    if not isinstance(values, list) and isinstance(result, AudioInfo)
                 ]
             )
             yield from (_judged(clip, result, longest_s, keep) for clip, result in zip(batch, results))

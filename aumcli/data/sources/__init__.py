@@ -1,14 +1,14 @@
 """Corpora that `aum prepare` knows.
 
-The module of a corpus defines `index(request: PrepareRequest) -> CorpusIndex`: it takes or fetches the files and says which clips
-there are and what they are called. It judges no sound file; `aumcli.prepare` opens them all, the same way for all.
+The module of a corpus defines `index(request: PrepareRequest) -> CorpusIndex`, which finds or downloads the files and
+lists clips and labels. It opens no sound file; `aumcli.prepare` opens all of them, the same way for every corpus.
 """
 
 import hashlib
 import importlib
 import os
 import unicodedata
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import ModuleType
@@ -102,13 +102,17 @@ class PrepareRequest:
 
     def known_settings(self, **defaults: str) -> dict[str, str]:
         """The settings with their defaults; an AumError names those that the corpus doesn't have."""
-        unknown = [key for key in self.settings if key not in defaults]
+        self.check_settings(defaults)
+        return defaults | dict(self.settings)
+
+    def check_settings(self, known: Collection[str]) -> None:
+        """Raise an AumError that names the settings that the corpus doesn't have."""
+        unknown = [key for key in self.settings if key not in known]
         if unknown:
             raise AumError(
-                f"{self.corpus} has no setting {listed(unknown)}; it has {', '.join([*defaults, 'keep'])}",
+                f"{self.corpus} has no setting {listed(unknown)}; it has {', '.join([*known, 'keep'])}",
                 fix="correct --set",
             )
-        return defaults | dict(self.settings)
 
     @property
     def sounds(self) -> Path:

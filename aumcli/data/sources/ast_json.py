@@ -69,7 +69,7 @@ def index(request: PrepareRequest) -> CorpusIndex:
 def read_items(path: Path) -> list[dict[str, str]]:
     """The list of one file; an AumError if it is laid out otherwise."""
     try:
-        items = json.loads(path.read_text(encoding="utf-8-sig"))["data"]
+        items: list[dict[str, str]] = json.loads(path.read_text(encoding="utf-8-sig"))["data"]
         wrong = [
             i
             for i, item in enumerate(items)

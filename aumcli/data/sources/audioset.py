@@ -47,7 +47,7 @@ def index(request: PrepareRequest) -> CorpusIndex:
     """
     is_20k = request.corpus == "as20k"
     settings = request.known_settings(**({} if is_20k else {"train": "unbalanced"}), val="0")
-    val, trained = percent(request, "val", settings["val"]), settings.get("train")
+    val, trained = percent(request, "val", settings["val"]), settings.get("train", "")
     if not is_20k and trained not in TRAIN:
         raise AumError(f"audioset has no training set {trained!r}; it has {', '.join(TRAIN)}", fix="--set train=full")
     request.refuse(split="its splits are published; --set val=5 takes 5 % of train for validation")

@@ -57,7 +57,7 @@ def find_columns(
     table: Path,
     header: Sequence[str],
     rows: Sequence[Sequence[str]],
-    settings: Mapping[str, str | None],
+    settings: Mapping[str, str],
     splits: Collection[str],
 ) -> Columns:
     """Choose the columns of a table.
@@ -66,7 +66,7 @@ def find_columns(
         table: for errors.
         header: the names; empty for a table without a header.
         rows: its first rows, to see what columns hold.
-        settings: role -> what the caller says: the name of a column, "" for none, None where nothing is said.
+        settings: role -> the name of a column, "" for none; a role that is not in it is recognised by name.
         splits: values of a column that says the split.
 
     Returns:
@@ -94,12 +94,15 @@ def _setting(role: str, name: str) -> str:
     return "--set " + shlex.quote(f"{role}={name}")
 
 
-def _named(table: Path, header: Sequence[str], settings: Mapping[str, str | None]) -> dict[str, int]:
+def _named(table: Path, header: Sequence[str], settings: Mapping[str, str]) -> dict[str, int]:
     """Places of the columns that the caller names."""
     folded = [name.strip().casefold() for name in header]
-    places, absent = {}, []
-    for role in (role for role in ROLES if settings.get(role)):
-        name = settings[role].strip()
+    places: dict[str, int] = {}
+    absent: list[str] = []
+    for role in ROLES:
+        name = (settings.get(role) or "").strip()
+        if not settings.get(role):
+            continue
         if name in header:
             places[role] = list(header).index(name)
         elif name.casefold() in folded:
@@ -115,9 +118,7 @@ def _named(table: Path, header: Sequence[str], settings: Mapping[str, str | None
 class _ByName:
     """The choice among the columns of a table with a header."""
 
-    def __init__(
-        self, table: Path, header: Sequence[str], rows: Sequence[Sequence[str]], settings: Mapping[str, str | None]
-    ):
+    def __init__(self, table: Path, header: Sequence[str], rows: Sequence[Sequence[str]], settings: Mapping[str, str]):
         self.table, self.header, self.rows = table, list(header), rows
         self.words = [words(name) for name in header]
         self.places = _named(table, header, settings)
@@ -243,7 +244,7 @@ class _ByName:
         return not values or sum(map(looks_like_time, values)) > len(values) / 2
 
 
-def _by_content(table: Path, rows: Sequence[Sequence[str]], settings: Mapping[str, str | None]) -> Columns:
+def _by_content(table: Path, rows: Sequence[Sequence[str]], settings: Mapping[str, str]) -> Columns:
     """Columns of a table without a header, such as Audacity's labels: start, stop, text."""
     width = max(map(len, rows), default=0)
     header = [str(number + 1) for number in range(width)]

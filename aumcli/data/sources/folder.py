@@ -12,7 +12,7 @@ import os
 import re
 import unicodedata
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -221,7 +221,7 @@ def _class_folders(parent: Path, split: str, found: _Found) -> None:
         )
 
 
-def _check_class(folder: Path, sounds: list, split: str) -> None:
+def _check_class(folder: Path, sounds: Sequence[object], split: str) -> None:
     if ";" in folder.name or folder.name != folder.name.strip():
         raise AumError(
             f"{folder} can't be the name of a class: it contains ';' or begins or ends with a space",
@@ -338,13 +338,13 @@ def _arrange(
     Returns:
         The clips with their splits, and warnings.
     """
-    content = {clip.path: content_digest(clip.path) for clip in progress(clips, "comparing", len(clips))}
+    content = {str(clip.path): content_digest(clip.path) for clip in progress(clips, "comparing", len(clips))}
     content = tell_silence_apart(content) if silent else content
     with_sounds = {clip.labels[0] for clip in clips if _is_open(clip)}
     for name in classes:
         if name not in with_sounds:
             raise _no_train(name, clips, left_out)
-    key = {clip.path: clip.group or content[clip.path] for clip in clips}  # what has to stay together
+    key = {clip.path: clip.group or content[str(clip.path)] for clip in clips}  # what has to stay together
     kept = {
         key[clip.path]: earlier[str(clip.path)]
         for clip in clips
@@ -355,7 +355,9 @@ def _arrange(
     if shares == ALL_TESTED:
         chosen = dict.fromkeys(key.values(), "test")
     arranged = [replace(clip, split=chosen.get(key[clip.path], "train")) if _is_open(clip) else clip for clip in clips]
-    return arranged, duplicates(arranged, [content[clip.path] for clip in arranged]) + _thin(arranged, classes, shares)
+    return arranged, duplicates(arranged, [content[str(clip.path)] for clip in arranged]) + _thin(
+        arranged, classes, shares
+    )
 
 
 def _is_open(clip: Clip) -> bool:
@@ -403,7 +405,7 @@ def _by_group(
     Large groups come first, each to where it brings the classes' shares closest to what is wanted.
     """
     place = {name: i for i, name in enumerate(classes)}
-    sizes = defaultdict(lambda: np.zeros(len(classes)))  # clips of each class
+    sizes: dict[str, np.ndarray] = defaultdict(lambda: np.zeros(len(classes)))  # group -> clips of each class
     for clip in filter(_is_open, clips):
         sizes[key[clip.path]][place[clip.labels[0]]] += 1
     names = ["train", *shares]
@@ -420,8 +422,9 @@ def _by_group(
         gain = (2 * lack * sizes[group] / total - (sizes[group] / total) ** 2).sum(
             axis=1
         )  # how much less the squared error gets
-        empty = [i for i in np.flatnonzero(wanted > 0) if not groups[i]]
-        best = max(empty if len(empty) >= len(open_groups) - number else range(len(names)), key=lambda i: gain[i])
+        empty = [i for i in np.flatnonzero(wanted > 0).tolist() if not groups[i]]
+        candidates = empty if len(empty) >= len(open_groups) - number else range(len(names))
+        best = max(candidates, key=gain.__getitem__)
         have[best] += sizes[group]
         groups[best] += 1
         chosen[group] = names[best]
@@ -437,7 +440,7 @@ def _counts(sounds: int, shares: dict[str, float]) -> dict[str, int]:
     least = 1 if sounds > len(shares) else 0
     counts = {split: max(least, math.floor(sounds * share + 0.5)) for split, share in shares.items()}
     while counts and sum(counts.values()) >= max(sounds, 1) and max(counts.values()):
-        counts[max(counts, key=counts.get)] -= 1  # one must remain for train
+        counts[max(counts, key=counts.__getitem__)] -= 1  # one must remain for train
     return counts
 
 

@@ -78,10 +78,10 @@ def label_warnings(labels: Iterable[str], separator: str) -> list[str]:
             if mark == "|" or mark == "," and (LIST.search(label) or seen & set(parts)) or seen >= set(parts)
         ]
         if shown:
-            parts = ", ".join(joined[shown[0]])
+            apart = ", ".join(joined[shown[0]])
             warnings.append(
                 f"{_classes(shown)} like several labels in one, such as {shown[0]!r}: {separator_setting(mark)} takes "
-                f"them apart ({parts})"
+                f"them apart ({apart})"
             )
     alike = defaultdict(list)
     for label in labels:

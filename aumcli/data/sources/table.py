@@ -1,8 +1,8 @@
 """`aum prepare csv TABLE`: a table that says which sounds, or which stretches of them, have which labels.
 
-Columns are told from the names that people and their programs give them (see `aumcli.data.sources.columns`), or named with
---set: `--set path=fname --set label=category`; `--set start=` says that there is none. What was made of the table is
-printed.
+Columns are recognised by their names (see `aumcli.data.sources.columns`), or named with --set:
+`--set path=fname --set label=category`; `--set start=` says that there is none. How the table was understood is noted
+in the report.
 """
 
 import math
@@ -63,7 +63,8 @@ def index(request: PrepareRequest) -> CorpusIndex:
     Raises:
         AumError: no table, or its columns can't be told, or its times belong to other files.
     """
-    settings = request.known_settings(**dict.fromkeys(ROLES), separator=None)
+    request.check_settings([*ROLES, "separator"])
+    settings = request.settings
     path = request.annotations or request.source
     if path is None:
         raise AumError("which table? None was given", fix=CALL)
@@ -77,7 +78,7 @@ def index(request: PrepareRequest) -> CorpusIndex:
             if len(tables) == 1:
                 raise AumError(error.problem, error.fix + _of_corpus(table), error.exit_code) from error
             rows.left_out.append(SkippedClip(str(table), error.problem, f"{error.fix}; or move it away"))
-    return _judged(request, path, settings["separator"], lookup, rows)
+    return _judged(request, path, settings.get("separator"), lookup, rows)
 
 
 def _tables(path: Path) -> list[Path]:
@@ -115,7 +116,7 @@ def _sounds(request: PrepareRequest, path: Path) -> tuple[Lookup, str | None]:
 def _read(
     request: PrepareRequest,
     table: Path,
-    settings: Mapping[str, str | None],
+    settings: Mapping[str, str],
     lookup: Lookup,
     sound: str | None,
     rows: Rows,
@@ -133,7 +134,7 @@ def _read(
         header = [] if is_headerless(first) else [first[0].lstrip("# "), *first[1:]]
         sample = sample[bool(header) :]
         columns = find_columns(table, header, [row for _, row in sample], settings, SPLIT_NAMES)
-        if sound is not None and settings["path"] is None:
+        if sound is not None and settings.get("path") is None:
             columns.places.pop("path", None)
         if "path" not in columns.places and sound is None:
             sound = rows.sounds[table.name] = _sound_of(table, columns.header, lookup)
@@ -143,7 +144,7 @@ def _read(
                 f"--split can't be used with {table}: its column {name!r} says the splits",
                 fix="leave --split out, or the column: --set split=",
             )
-        separator = settings["separator"]
+        separator = settings.get("separator")
         if separator is None:
             separator = "," if set(columns.header) >= FSD50K else SEPARATOR
         reading = RowReader(

@@ -104,7 +104,8 @@ def test_a_kill_loses_a_batch_at_most(tmp_path, monkeypatch):
     for n in range(30):
         sound(tmp_path / "sounds" / f"{'ab'[n % 2]}" / f"{n}.wav", 300.0, seed=n, seconds=0.1)
     script = (
-        "import time\nfrom aumcli.data.decoding import integrity\nfrom aumcli.prepare import prepare\nintegrity.BATCH_CLIPS = 4\n"
+        "import time\nfrom aumcli.data.decoding import integrity\nfrom aumcli.prepare import prepare\n"
+        "integrity.BATCH_CLIPS = 4\n"
         "check = integrity.check_clip\ndef slow(*how):\n    time.sleep(0.05)\n    return check(*how)\n"
         "integrity.check_clip = slow\n"
         f"prepare('folder', {str(tmp_path / 'out')!r}, source={str(tmp_path / 'sounds')!r}, workers=1)\n"
