@@ -52,7 +52,7 @@ class Manifest:
 
     @cached_property
     def sample_rates_hz(self) -> dict[int, int]:
-        """Clips by the rate of their files, as report.json has them; {} where it says nothing."""
+        """Clips by the sample rate of their files, from report.json; {} where it doesn't have them."""
         try:
             rates = json.loads((self.folder / "report.json").read_text(encoding="utf-8"))["sample_rates_hz"]
             return {int(rate): int(clips) for rate, clips in rates.items()}
@@ -90,7 +90,7 @@ class Manifest:
         return clips
 
     def targets(self, clips: Sequence[Clip]) -> np.ndarray:
-        """Say which classes each clip has.
+        """One-hot or multi-hot targets.
 
         Args:
             clips: n clips of this manifest.
@@ -130,7 +130,7 @@ class Manifest:
 
 
 def read_manifest(folder: Path | str) -> Manifest:
-    """Read a prepared corpus; its sound files are not looked at.
+    """Read a prepared corpus; its sound files are not opened.
 
     Args:
         folder: holds manifest.csv and labels.csv.
@@ -163,13 +163,13 @@ def data_digest(folder: Path) -> str:
 def write_manifest(
     folder: Path | str, clips: Sequence[Clip], labels: Sequence[Label], report: Mapping[str, object]
 ) -> None:
-    """Write a prepared corpus; each file appears whole or not at all, manifest.csv last.
+    """Write a prepared corpus, each file atomically, manifest.csv last.
 
     Args:
         folder: is made; clips below it are written with relative paths, others with absolute ones.
         clips: at least one.
         labels: every label id that the clips use; index 0, 1, ...
-        report: what report.json shall hold.
+        report: the content of report.json.
 
     Raises:
         AumError: the labels contradict each other, a clip has an unknown label or no split, or there is no clip.

@@ -38,7 +38,7 @@ codecs.register_error(ESCAPE, _escape_error)
 
 
 def shown(text: str) -> str:
-    """Text for people: bytes that are not UTF-8 as `\\xNN`."""
+    """Text to show: bytes that are not UTF-8 as `\\xNN`."""
     return _SURROGATES.sub(lambda match: _escape(match[0]), text)
 
 

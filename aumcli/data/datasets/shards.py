@@ -8,8 +8,8 @@ Layout, below the prepared folder:
     shards/val-000000.tar       each split has shards of its own
 
 A sample of a shard is two members that follow one another, `KEY.json` and `KEY.SUFFIX`. KEY is nine digits, the clip's
-row in manifest.csv counted from 0. Rows of a split are shuffled once (by the corpus's seed), so any shard is a fair
-part of its split.
+row in manifest.csv counted from 0. Rows of a split are shuffled once (by the corpus's seed), so any shard is a random
+sample of its split.
 
 - `KEY.SUFFIX`: the sound. The clip's own file, byte for byte, where the clip is a whole file that libsndfile reads
   (wav, flac, ogg, mp3, ...); of a slice, one channel, or a sound in an HDF5 file, its mono samples as .flac, or as .wav
@@ -56,7 +56,7 @@ from aumcli.utils.progress import progress
 
 INDEX = "shards/shards.json"
 SHARD_CLIPS, SHARD_BYTES = 4096, 2**28
-BATCH_CLIPS = 256  # so many sounds are in memory at a time
+BATCH_CLIPS = 256  # sounds that are in memory at a time
 BLOCK_BYTES = 2**20
 _URL = re.compile(r"https?://")
 
@@ -117,7 +117,7 @@ def write_shards(
         labels: the classes.
         seed: shuffles each split.
         workers: threads that read sounds.
-        journal: knows which shards are finished, and gets told.
+        journal: records which shards are finished.
 
     Returns:
         The index, as it was written.
@@ -154,7 +154,7 @@ def write_shards(
 def _write_split(
     folder: Path, clips: Clips, split: str, order: np.ndarray, threads: ThreadPoolExecutor, journal: Journal
 ) -> Iterator[Shard]:
-    """Write the shards of one split, one after the other; `order` has its rows as they shall stand."""
+    """Write the shards of one split, one after the other; `order` is that of its rows."""
     identity = hashlib.sha256("\n".join(map(clip_key, clips.take(order))).encode() + order.tobytes())
     first, number = 0, 0
     bar = iter(progress(order, f"sharding {split}", len(order)))
@@ -290,7 +290,7 @@ def read_shard(source: Path | str, start: int = 0, sha256: str | None = None) ->
 
     Args:
         source: path or http(s) URL of a shard.
-        start: so many clips are passed over first, without being decoded.
+        start: clips that are skipped first, without being decoded.
         sha256: the shard's digest from the index. With it a shard that was cut or changed is an error when its end is
             reached; each clip's own digest is checked before it is given, with or without.
 

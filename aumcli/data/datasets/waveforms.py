@@ -12,7 +12,7 @@ from torch import Tensor
 from aumcli.data.clips import Clip, Clips
 from aumcli.data.datasets.clip_source import Crop, Decoded, Item, LongClip, decode_ahead
 from aumcli.data.decoding.audio import audio_info, load_audio, open_audio
-from aumcli.data.decoding.windows import WHOLE_S
+from aumcli.data.decoding.windows import LONG_CLIP_S
 from aumcli.errors import AumError
 
 
@@ -27,7 +27,7 @@ class Waveforms:
     Args:
         clips: what to decode.
         sample_rate_hz: the rate to resample to.
-        cache_mb: decoded clips are kept, up to this many megabytes; not those of more than WHOLE_S.
+        cache_mb: decoded clips are kept, up to this many megabytes; not those of more than LONG_CLIP_S.
     """
 
     def __init__(self, clips: Sequence[Clip], sample_rate_hz: int, cache_mb: int):
@@ -47,7 +47,7 @@ class Waveforms:
             return self._cache[index]
         path, start_s, stop_s = self.clips.slice_at(index)
         with open_audio(path, self.sample_rate_hz, start_s, stop_s) as (info, blocks):
-            if info.duration_s > WHOLE_S:
+            if info.duration_s > LONG_CLIP_S:
                 return LongClip(path, start_s, stop_s, self.sample_rate_hz)
             first, *others = blocks
         waveform = np.concatenate([first, *others]) if others else first
@@ -84,7 +84,7 @@ class Waveforms:
         seed: int | None = None,
         epoch: int | None = None,
     ) -> Iterator[list[Decoded]]:
-        """See `ClipSource.load`; seed and epoch make no difference here. Long are clips of more than WHOLE_S."""
+        """See `ClipSource.load`; seed and epoch make no difference here. Long are clips of more than LONG_CLIP_S."""
 
         def decode(item: Item) -> Decoded:
             clip, place = item

@@ -1,4 +1,4 @@
-"""The names that people, their programs and corpora give to the columns of tables about sounds.
+"""The names that columns have in tables about sounds, of corpora and of annotation programs.
 
 A name is compared by its words: `Begin Time (s)`, `beginTime`, `begin_time_s` and R's `Begin.Time..s.` are the same.
 """
@@ -66,7 +66,7 @@ def words(name: str) -> list[str]:
 
 
 def unit(name: str) -> float | None:
-    """Seconds per unit of a column of times: 1 where its name says no unit; None for samples."""
+    """Seconds per unit of a column of times: 1 where its name has no unit; None for samples."""
     return next((UNITS[word] for word in words(name) if word in UNITS), 1.0)
 
 

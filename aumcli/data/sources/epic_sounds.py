@@ -92,7 +92,7 @@ def index(request: PrepareRequest) -> CorpusIndex:
 
 
 def slice_of(row: Mapping[str, str]) -> tuple[float | None, float | None, str]:
-    """Where a row's clip lies.
+    """Start and stop of a row's clip.
 
     Args:
         row: of an annotation table.
@@ -104,7 +104,7 @@ def slice_of(row: Mapping[str, str]) -> tuple[float | None, float | None, str]:
         first, last = int(row["start_sample"]), int(row["stop_sample"])
         stamps = [_seconds(row[f"{end}_timestamp"]) for end in ("start", "stop")]
     except ValueError:
-        return None, None, "its times are no numbers"
+        return None, None, "its times are not numbers"
     apart = max(abs(stamp * RATE_HZ - sample) for stamp, sample in zip(stamps, (first, last)))
     problem = ""
     if not 0 <= first < last:

@@ -2,7 +2,7 @@
 
 The kinds share much of their spectra on purpose: their pitches overlap, and timbre, colour, loudness and background are
 drawn alike for all, so that what tells them apart for sure is how a sound moves in time. A classifier on the average
-spectrum gets a part right, a model that listens to the course of the sound nearly everything.
+spectrum gets some right, a model of the course of the sound nearly all.
 """
 
 import re
@@ -162,7 +162,7 @@ def _at(starts_s: np.ndarray, gains: np.ndarray, sound: np.ndarray) -> np.ndarra
 
 
 def _thud(kind: str, rng: Rng, decay_s: float) -> np.ndarray:
-    """What is heard when one thing hits another, a dying resonance with some noise, until 100 dB down: (samples,)."""
+    """The sound of a strike, a decaying resonance with some noise, until 100 dB down: (samples,)."""
     samples = int(12 * decay_s * SAMPLE_RATE_HZ)
     tone = _tone(_pitch(kind, rng), rng, samples)
     noise = _noise(rng, 2 ** samples.bit_length())[:samples]  # such lengths are transformed fast

@@ -17,7 +17,7 @@ from aumcli.utils.text import counted
 # seconds or milliseconds, with leading zeros or without, of the start or of both ends. No name can be read in two ways.
 NAME = re.compile(r"Y?([\w-]{11})(?:_(\d+(?:\.\d+)?)(?:[_-]\d+(?:\.\d+)?)?)?", re.ASCII)
 SAME_START_S = 0.5  # tables have 30.000 where file names have 30
-LONGEST_S = 15.0  # of a corpus whose clips last 10 s: what is longer is the whole video
+LONGEST_S = 15.0  # of a corpus whose clips last 10 s: a longer file is the complete video
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,7 +102,7 @@ def _row(table: Clips, rows: tuple[int, ...], time: float | None) -> int | None:
     """Which of a video's rows a file is: the only one if its name tells no time, else the one that starts then."""
     if time is None:
         return rows[0] if len(rows) == 1 else None
-    times = (time, time / 1000) if time >= 1000 else (time,)  # nobody writes 30 ms
+    times = (time, time / 1000) if time >= 1000 else (time,)  # no table has starts in ms below 1000
     starts_s = {row: table[row].start_s or 0.0 for row in rows}
     near = [row for row in rows if min(abs(starts_s[row] - start_s) for start_s in times) < SAME_START_S]
     return near[0] if len(near) == 1 else None

@@ -73,11 +73,11 @@ def test_what_was_kept_once_is_not_kept_by_the_next_call(tmp_path, clips):
 
     soundfile.write(clips[0].path, np.zeros(800), 8000)
     soundfile.write(clips[1].path, np.linspace(-50, 50, 800), 8000, subtype="FLOAT")
-    for keep, left_out in (({"silent", "loud"}, []), ((), [0, 1]), ({"loud"}, [0]), ({"silent"}, [1])):
+    for keep, skipped in (({"silent", "loud"}, []), ((), [0, 1]), ({"loud"}, [0]), ({"silent"}, [1])):
         journal = Journal(tmp_path)
         results = list(open_clips(clips, journal, 2, None, keep))
         journal.close()
-        assert [place for place, result in enumerate(results) if isinstance(result, SkippedClip)] == left_out
+        assert [place for place, result in enumerate(results) if isinstance(result, SkippedClip)] == skipped
 
 
 @pytest.mark.parametrize("content", [b"", b"no database", None])
