@@ -19,12 +19,12 @@ from aumcli.recipe import MEASURED, Recipe, load_recipe, recipe_names
 from aumcli.utils.memory import kept_bytes
 from aumcli.utils.text import counted
 
-MEASURED_FILES = 2000  # sizes of so many are read; more would take minutes on a network's disk
+MEASURED_FILES = 2000  # whose sizes are read; more would take minutes on a network's disk
 FLOAT = 4  # bytes
 
 
 CROPS = {
-    "random": "a random part is trained on",
+    "random": "a random crop is trained on",
     "first": "their beginning is trained on",
     "epic_sounds": "their beginning, beyond 10 s from a random start, is trained on",
 }
@@ -130,7 +130,7 @@ def _reported(data: DataConfig, clips: int | None) -> str:
         return f"nothing: the data lack {what}; --set data.test=NAME names another, `aum eval` takes --split"
     count = "" if clips is None else f", {counted(clips, 'clip')}"
     if data.leak:
-        keep = f", --set data.val_fraction=0.1 keeps clips of {data.train} back to choose on"
+        keep = f", --set data.val_fraction=0.1 chooses on a share of {data.train} instead"
         return (
             f"{what}{count}, WHICH ALSO {data.leak.upper()}: the figures will flatter; --set data.test=NAME names "
             f"other clips to report{'' if data.leak == 'train' else keep}"
@@ -230,7 +230,7 @@ def _unfitted(recipe: Recipe) -> str:
 
 
 def _memory(recipe: Recipe, weights: int) -> str:
-    """What a step needs, in words, for so many bytes of weights."""
+    """What a step needs, in words, for `weights` bytes of weights."""
     train = recipe.train
     fixed, kept = (
         (4 + bool(train.ema)) * weights,

@@ -84,7 +84,7 @@ def locked(folder: Path, what: str) -> Iterator[str]:
 
     Args:
         folder: is made.
-        what: is done with it, such as "training".
+        what: the activity, such as "training".
 
     Yields:
         "", or a sentence that says why the folder can't be locked and what that means.
@@ -115,7 +115,7 @@ def locked(folder: Path, what: str) -> Iterator[str]:
 
 
 def _holder(path: Path) -> str:
-    """Who has a lock, as its file says."""
+    """Who holds a lock, according to its file."""
     try:
         return f": {path.read_text(encoding='utf-8').strip()}"
     except (OSError, ValueError):  # ValueError: not written yet, or by another program
