@@ -6,13 +6,13 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
-from aumcli.data.decoding.audio import check_clip
 from aumcli.data.clips import Clip, Clips
+from aumcli.data.decoding.audio import check_clip
 from aumcli.data.decoding.hdf5 import SEPARATOR, split_dataset
 from aumcli.data.decoding.integrity import implausible
 from aumcli.utils.csv import listed
-from aumcli.utils.text import counted
 from aumcli.utils.progress import progress
+from aumcli.utils.text import counted
 
 HEAD_BYTES = 2**16  # files of one size whose beginnings differ are not read any further
 

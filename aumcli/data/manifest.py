@@ -20,10 +20,10 @@ import numpy as np
 
 from aumcli.data.clips import Clip, Clips
 from aumcli.data.decoding.hdf5 import split_dataset
-from aumcli.data.parquet import read_parquet, write_parquet
-from aumcli.utils.csv import csv_reader, csv_writer, listed, raise_problems
 from aumcli.data.labels import LABEL_COLUMNS, Label, label_problems, read_labels
+from aumcli.data.parquet import read_parquet, write_parquet
 from aumcli.errors import AumError
+from aumcli.utils.csv import csv_reader, csv_writer, listed, raise_problems
 from aumcli.utils.files import write_json
 from aumcli.utils.text import counted, escaped, plural, unescaped
 

@@ -8,10 +8,10 @@ import pytest
 
 from aumcli.data import parquet
 from aumcli.data.clips import Clip, Clips
-from aumcli.data.manifest import read_manifest, write_manifest
-from aumcli.utils.csv import csv_rows
 from aumcli.data.labels import Label, read_labels
+from aumcli.data.manifest import read_manifest, write_manifest
 from aumcli.errors import AumError
+from aumcli.utils.csv import csv_rows
 
 CLIPS = [
     Clip(Path("/a/1.wav"), labels=("x",), split="train", group="ann"),

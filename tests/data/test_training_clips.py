@@ -8,8 +8,8 @@ from tiny import sounds, tiny
 from training import quietly
 
 from aumcli.data.clips import Clip
-from aumcli.data.training_clips import HEARD, clip_hashes, seen_in_training, read_training_clips
 from aumcli.data.manifest import read_manifest
+from aumcli.data.training_clips import HEARD, clip_hashes, read_training_clips, seen_in_training
 from aumcli.errors import AumError
 from aumcli.evaluate import evaluate
 from aumcli.prepare import prepare

@@ -16,17 +16,17 @@ from pathlib import Path
 import numpy as np
 
 from aumcli.data.clips import Clips
-from aumcli.data.datasets.waveforms import Crop, Decoded, Item, stream_seed
-from aumcli.utils.download import TIMEOUT_S, digest, download
-from aumcli.data.decoding.hdf5 import split_dataset
-from aumcli.data.manifest import Manifest
-from aumcli.data.decoding.resample import resample
 from aumcli.data.datasets.shards import INDEX, Sample, Shard, ShardIndex, read_index, read_samples
+from aumcli.data.datasets.waveforms import Crop, Decoded, Item, stream_seed
+from aumcli.data.decoding.hdf5 import split_dataset
+from aumcli.data.decoding.resample import resample
+from aumcli.data.manifest import Manifest
 from aumcli.data.share import validation_subset
 from aumcli.errors import AumError
+from aumcli.recipe import Recipe
+from aumcli.utils.download import TIMEOUT_S, digest, download
 from aumcli.utils.files import write_json
 from aumcli.utils.text import counted, plural
-from aumcli.recipe import Recipe
 from aumcli.utils.threads import default_workers, map_in_parts
 
 LANES = 4  # shards that are read in turn: neighbours in one of them are not neighbours in training

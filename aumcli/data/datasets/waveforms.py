@@ -12,8 +12,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from aumcli.data.decoding.audio import audio_info, load_audio, open_audio
 from aumcli.data.clips import Clip, Clips
+from aumcli.data.decoding.audio import audio_info, load_audio, open_audio
 from aumcli.data.decoding.windows import WHOLE_S, cut_windows
 from aumcli.errors import AumError
 from aumcli.utils.threads import default_workers, map_in_parts

@@ -13,13 +13,14 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 
-from aumcli.data.decoding.audio import READABLE_SUFFIXES, walk_files
 from aumcli.data.clips import Clips
-from aumcli.data.decoding.hdf5 import SEPARATOR, SUFFIXES, hdf5_names
-from aumcli.data.sources import CorpusIndex, SkippedClip, PrepareRequest
-from aumcli.utils.csv import csv_rows
+from aumcli.data.decoding.audio import READABLE_SUFFIXES, walk_files
+from aumcli.data.decoding.channels import HDF5_SUFFIXES, SEPARATOR
+from aumcli.data.decoding.hdf5 import hdf5_names
 from aumcli.data.labels import Label
+from aumcli.data.sources import CorpusIndex, PrepareRequest, SkippedClip
 from aumcli.errors import AumError
+from aumcli.utils.csv import csv_rows
 
 TABLES = {"train": "EPIC_Sounds_train.csv", "val": "EPIC_Sounds_validation.csv"}
 COLUMNS = (
@@ -115,7 +116,7 @@ def find_videos(source: Path) -> dict[str, str]:
     found: dict[str, str] = {}
     for path in files:
         stem, suffix = os.path.splitext(os.path.basename(path))
-        if suffix.lower() in SUFFIXES:
+        if suffix.lower() in HDF5_SUFFIXES:
             found |= {name: f"{path}{SEPARATOR}{name}" for name in hdf5_names(Path(path))}
         elif suffix.lower() in READABLE_SUFFIXES:
             found.setdefault(stem, path)

@@ -13,10 +13,10 @@ from training import quietly
 
 from aumcli.config import DataConfig
 from aumcli.data.datasets import shards, stream
-from aumcli.data.manifest import read_manifest
 from aumcli.data.datasets.shards import read_index
-from aumcli.data.splits import training_splits
 from aumcli.data.datasets.stream import ShardStream, index_of_shards, shard_streams
+from aumcli.data.manifest import read_manifest
+from aumcli.data.splits import training_splits
 from aumcli.errors import AumError
 from aumcli.evaluate import evaluate
 from aumcli.prepare import prepare
@@ -200,8 +200,6 @@ def test_a_share_of_a_single_recording_is_refused(tmp_path):
     (tmp_path / "sounds").rename(tmp_path / "away")
     with pytest.raises(AumError, match="is one group"):
         streams(made, "data.val_fraction=0.1")
-
-
 
 
 def test_a_run_on_shards_is_reproducible_and_resumable(folder, tmp_path):

@@ -7,9 +7,9 @@ import pytest
 import soundfile
 from tiny import CLASSES, sound
 
+from aumcli.data.datasets.waveforms import Waveforms
 from aumcli.data.decoding.audio import check_clip, load_audio, open_audio
 from aumcli.data.decoding.channels import Balance, is_channel, split_channel, with_channel
-from aumcli.data.datasets.waveforms import Waveforms
 from aumcli.data.decoding.hdf5 import split_dataset
 from aumcli.data.manifest import read_manifest
 from aumcli.errors import AumError

@@ -8,7 +8,7 @@ from tiny import one_thread, tiny
 
 from aumcli.data.decoding import hdf5
 from aumcli.data.decoding.audio import audio_info, check_clip, load_audio
-from aumcli.data.decoding.hdf5 import Hdf5Sound, split_dataset, open_hdf5
+from aumcli.data.decoding.hdf5 import Hdf5Sound, open_hdf5, split_dataset
 from aumcli.errors import AumError
 
 h5py = pytest.importorskip("h5py")

@@ -13,14 +13,13 @@ import time
 import pytest
 from tiny import sound
 
+from aumcli.data.clips import Clip, Clips, clip_key
 from aumcli.data.decoding import integrity
-from aumcli.data.clips import Clip, Clips
-from aumcli.utils.journal import NAME, Journal
-from aumcli.data.clips import clip_key
 from aumcli.data.decoding.integrity import open_clips
 from aumcli.data.sources import SkippedClip
 from aumcli.errors import AumError
 from aumcli.prepare import leaks, prepare
+from aumcli.utils.journal import NAME, Journal
 
 
 @pytest.fixture

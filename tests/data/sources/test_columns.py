@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
+from aumcli.data.sources import SPLIT_NAMES
 from aumcli.data.sources.column_names import looks_like_time, words
 from aumcli.data.sources.columns import ROLES, find_columns, is_headerless
-from aumcli.data.sources import SPLIT_NAMES
 from aumcli.errors import AumError
 
 TABLE = Path("t.csv")
