@@ -84,8 +84,13 @@ def relinked(text: str, source: str, page: str) -> str:
 
 def table(titles: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """A Markdown table."""
-    lines = [titles, ["---"] * len(titles), *rows]
-    return "\n".join("| " + " | ".join(cell.replace("|", "\\|").replace("\n", " ") for cell in row) + " |" for row in lines)
+    return "\n".join("| " + " | ".join(map(_cell, row)) + " |" for row in [titles, ["---"] * len(titles), *rows])
+
+
+def _cell(text: str) -> str:
+    """Text that neither ends its cell nor is taken for HTML."""
+    parts = re.split(r"(`[^`]*`)", text.replace("|", "\\|").replace("\n", " "))
+    return "".join(part if part.startswith("`") else part.replace("<", "&lt;") for part in parts)
 
 
 def code(text: object) -> str:
@@ -140,7 +145,12 @@ def _options(command: Any, types: dict[str, Any]) -> str:
         panels.setdefault(getattr(each, "rich_help_panel", None) or "option", []).append(
             (f"{names} {_metavar(types.get(each.name, bool))}".strip(), each.help or "", _default(each.default))
         )
-    return "\n\n".join(table((title, "meaning", "default"), rows) for title, rows in panels.items())
+    return "\n\n".join(
+        table((title, "meaning", "default"), rows)
+        if any(default for *_, default in rows)
+        else table((title, "meaning"), [row[:2] for row in rows])
+        for title, rows in panels.items()
+    )
 
 
 def _metavar(kind: type) -> str:
