@@ -11,7 +11,6 @@ from types import NoneType, UnionType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
 
 import typer
-from mkdocs.structure.files import File
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
@@ -24,7 +23,7 @@ from aumcli.config import (
     SpectrogramTransformerConfig,
     TrainConfig,
 )
-from aumcli.recipe import Recipe, load_recipe, recipe_families
+from aumcli.recipe import SHARED, Recipe, load_recipe, recipe_families
 
 ROOT = Path(__file__).parents[1]
 PAGES = {  # page of the site -> file of the repository
@@ -48,6 +47,8 @@ BOUNDS = {"gt": ">", "ge": "≥", "lt": "<", "le": "≤"}
 
 def on_files(files, config):
     """Add the repository's own pages."""
+    from mkdocs.structure.files import File  # here, for the tests do without mkdocs
+
     for page, source in PAGES.items():
         text = (ROOT / source).read_text(encoding="utf-8")
         files.append(File.generated(config, page, content=relinked(text, source, page)))
@@ -184,11 +185,14 @@ def _recipe_row(name: str) -> Sequence[str]:
     model, train = recipe.model, recipe.train
     network = " ".join(filter(None, (model.size, model.architecture, getattr(model, "direction", None))))
     how = f"{train.optimizer}, {train.schedule}, {train.dtype}"
-    return code(name), network, str(train.epochs), str(train.batch_size), f"{train.lr:g}", how, recipe.paper
+    return code(name), network, str(train.epochs), str(train.batch_size), code(f"{train.lr:g}"), how, recipe.paper
 
 
 def _recipe_table(rows: Sequence[Sequence[str]]) -> str:
-    return table(("recipe", "model", "epochs", "batch", "rate", "training", "paper"), rows)
+    titles = ("recipe", "model", "epochs", "batch", "lr", "training", "paper")
+    if not any(paper for *_, paper in rows):
+        titles, rows = titles[:-1], [row[:-1] for row in rows]
+    return table(titles, rows)
 
 
 def config_page() -> str:
@@ -196,7 +200,9 @@ def config_page() -> str:
     top = [(name, field) for name, field in Recipe.model_fields.items() if name not in SECTIONS]
     parts = ["## Top level", _keys(top)]
     for section, config in SECTIONS.items():
-        parts += [f"## [{section}]", _doc(config), _keys(config.model_fields.items())]
+        # the spectrogram's size is the frontend's, which the model follows
+        own = [(name, field) for name, field in config.model_fields.items() if section != "model" or name not in SHARED]
+        parts += [f"## [{section}]", _doc(config), _keys(own)]
         if section == "model":
             more = SpectrogramTransformerConfig
             own = [(name, field) for name, field in more.model_fields.items() if _is_new(name, field)]
@@ -216,7 +222,11 @@ def _sizes() -> str:
     for config in (AudioMambaConfig, SpectrogramTransformerConfig):
         for size, values in config.SIZES.items():
             rows.append(
-                (code(config.model_fields["architecture"].default), code(size), ", ".join(f"{k} {v}" for k, v in values.items()))
+                (
+                    code(config.model_fields["architecture"].default),
+                    code(size),
+                    ", ".join(f"{k} {v}" for k, v in values.items()),
+                )
             )
     return table(("architecture", "size", "sets"), rows)
 
@@ -228,7 +238,10 @@ def _doc(config: type[BaseModel]) -> str:
 def _keys(fields) -> str:
     return table(
         ("key", "value", "default", "meaning"),
-        [(code(name), ", ".join(kinds(field)), code(_value(field.default)), field.description or "") for name, field in fields],
+        [
+            (code(name), ", ".join(kinds(field)), code(_value(field.default)), field.description or "")
+            for name, field in fields
+        ],
     )
 
 
@@ -261,7 +274,9 @@ def _kinds(annotation: Any, metadata: Sequence[object]) -> Iterator[str]:
     elif origin is Literal:
         yield from map(code, arguments)
     elif origin is tuple:
-        yield "list of " + " or ".join(dict.fromkeys(kind for each in arguments if each is not ... for kind in _kinds(each, [])))
+        yield "list of " + " or ".join(
+            dict.fromkeys(kind for each in arguments if each is not ... for kind in _kinds(each, []))
+        )
     elif annotation is NoneType:
         yield "`none`"
     elif isinstance(annotation, type) and issubclass(annotation, Enum):
@@ -269,8 +284,8 @@ def _kinds(annotation: Any, metadata: Sequence[object]) -> Iterator[str]:
     else:
         bounds = [
             f"{sign} {getattr(each, key):g}"
-            for each in metadata
             for key, sign in BOUNDS.items()
+            for each in metadata
             if getattr(each, key, None) is not None
         ]
         yield " ".join([NUMBERS[annotation], ", ".join(bounds)]).strip()
