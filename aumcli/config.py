@@ -137,6 +137,7 @@ class NetworkConfig(Frozen):
     patch_frames: Positive = 16
     overlap: Count = Field(0, description="mels, and frames, that neighbouring patches share")
     drop_path: Extent = Field(0.0, description="stochastic depth at the last block")
+    architecture: Literal["aum", "ast"]
 
     @model_validator(mode="before")
     @classmethod

@@ -4,9 +4,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from aumcli.checkpoints import frontend_of
-from aumcli.classifier import checkpoint_path
+from aumcli.checkpoints.lookup import checkpoint_path
 from aumcli.config import VIEWS, AugmentConfig, DataConfig, TrainConfig
-from aumcli.core import build_network
+from aumcli.core import build_network, n_parameters
 from aumcli.data.clips import Clip
 from aumcli.data.datasets.stream import index_of_shards, shard_streams
 from aumcli.data.decoding.hdf5 import split_dataset
@@ -162,7 +162,7 @@ def dry_run(recipe: Recipe, data: Path | str | None = None) -> tuple[list[tuple[
                 f"{_coverage(recipe, manifest)}",
             )
         ]
-    parameters = sum(x.numel() for x in _skeleton(recipe).parameters())
+    parameters = n_parameters(_skeleton(recipe))
     classes = counted(recipe.model.n_classes, "class")
     rows.append(("model", f"{recipe.model.describe()}, {parameters:,} parameters, {classes}{_unfitted(recipe)}"))
     return [
