@@ -16,7 +16,8 @@ from aumcli.config import ModelConfig
 from aumcli.core import at_length
 from aumcli.core.frontend import build_frontend
 from aumcli.core.network import SpectrogramNetwork
-from aumcli.data.datasets.waveforms import LongClip, padded
+from aumcli.data.datasets.clip_source import LongClip
+from aumcli.data.datasets.waveforms import padded
 from aumcli.data.decoding.audio import decode_audio, open_audio
 from aumcli.data.decoding.resample import resample
 from aumcli.data.decoding.windows import cut_windows

@@ -17,15 +17,17 @@ from aumcli.config import ModelConfig
 from aumcli.core import build_network, n_parameters
 from aumcli.core.network import SpectrogramNetwork
 from aumcli.data.clips import Clip
-from aumcli.data.datasets.stream import ShardStream, index_of_shards, shard_streams
+from aumcli.data.corpus import corpus_folder, open_corpus
+from aumcli.data.datasets.clip_source import ClipSource
+from aumcli.data.datasets.stream import index_of_shards, shard_streams
 from aumcli.data.datasets.waveforms import Waveforms, balanced_weights, stream_seed
-from aumcli.data.infer import infer_frontend, sample_rates, unused_band
+from aumcli.data.infer import sample_rates, unused_band
 from aumcli.data.manifest import Manifest, data_digest
-from aumcli.data.splits import corpus_folder, open_corpus, reported_clips, split_clips, training_splits
+from aumcli.data.splits import reported_clips, split_clips, training_splits
 from aumcli.data.training_clips import read_training_clips, seen_in_training
 from aumcli.errors import AumError
 from aumcli.metrics import best_row
-from aumcli.plan import settings_rows
+from aumcli.plan import infer_frontend, settings_rows
 from aumcli.recipe import Recipe
 from aumcli.train.data_check import check_same_data
 from aumcli.train.distributed import ProcessGroup
@@ -61,8 +63,8 @@ class TrainState:
     network: SpectrogramNetwork  # the weights that are trained
     optimizer: torch.optim.Optimizer
     scaler: torch.amp.GradScaler  # of the loss, in float16; else it does nothing
-    train: Waveforms | ShardStream
-    val: Waveforms | ShardStream  # this process's share
+    train: ClipSource
+    val: ClipSource  # this process's share
     val_clips: Sequence[Clip]  # of all processes
     reported: int  # clips of the split that results are reported on; 0: the data lack it
     sample_weights: np.ndarray | None  # how likely each training clip is drawn; None: each once per epoch
@@ -153,14 +155,16 @@ def build(
             f"this recipe starts from weights that were not given: {recipe.train.pretrained}",
             fix="fetch them and name them with --init PATH; --set train.pretrained= trains from scratch",
         )
-    folder = corpus_folder(recipe, data)
-    manifest = open_corpus(recipe, folder if data else None)
+    folder = corpus_folder(recipe.data, data)
+    manifest = open_corpus(recipe.data, folder if data else None)
     sha256 = data_digest(folder)
     if saved is not None:
         check_same_data(saved, manifest, sha256, out)
     index = index_of_shards(manifest)
     if index is not None:
-        train, val = shard_streams(manifest, recipe, index)
+        train: ClipSource
+        val: ClipSource
+        train, val = shard_streams(manifest, index, recipe.data, recipe.augment, recipe.frontend.sample_rate_hz)
         train_clips, val_clips = train.clips, val.clips
     else:
         train_clips, val_clips = training_splits(manifest, recipe.data)
