@@ -13,6 +13,7 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_typ
 import typer
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
+from pydantic_core import PydanticUndefined
 
 from aumcli.cli import app
 from aumcli.config import (
@@ -20,6 +21,8 @@ from aumcli.config import (
     AugmentConfig,
     DataConfig,
     FrontendConfig,
+    ModelConfig,
+    PredictConfig,
     SpectrogramTransformerConfig,
     TrainConfig,
 )
@@ -247,6 +250,8 @@ def _keys(fields) -> str:
 
 def _value(default: object) -> str:
     """A default as it stands in a recipe."""
+    if default is PydanticUndefined:
+        return ""
     if default is None:
         return "none"
     if isinstance(default, bool):
@@ -281,6 +286,10 @@ def _kinds(annotation: Any, metadata: Sequence[object]) -> Iterator[str]:
         yield "`none`"
     elif isinstance(annotation, type) and issubclass(annotation, Enum):
         yield from (code(each.value) for each in annotation)
+    elif isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        yield code(annotation.__name__)
+    elif origin is dict:
+        yield "table"
     else:
         bounds = [
             f"{sign} {getattr(each, key):g}"
@@ -291,4 +300,10 @@ def _kinds(annotation: Any, metadata: Sequence[object]) -> Iterator[str]:
         yield " ".join([NUMBERS[annotation], ", ".join(bounds)]).strip()
 
 
-GENERATED: dict[str, Callable[[], str]] = {"cli": cli_page, "config": config_page, "recipes": recipes_page}
+GENERATED: dict[str, Callable[[], str]] = {
+    "cli": cli_page,
+    "config": config_page,
+    "recipes": recipes_page,
+    "PredictConfig": lambda: _keys(PredictConfig.model_fields.items()),
+    "ModelConfig": lambda: _keys(ModelConfig.model_fields.items()),
+}

@@ -5,7 +5,6 @@ import re
 import shlex
 from pathlib import Path
 
-import click
 import pytest
 import typer
 
@@ -89,7 +88,7 @@ CALLS = [
 
 
 def parse(words: list[str]) -> None:
-    """Have the command line read a call, without running it; raises click's UsageError for what it doesn't know."""
+    """Have the command line read a call, without running it; raises a usage error for what it doesn't know."""
     context = COMMANDS.make_context("aum", list(words))
     name, command, arguments = COMMANDS.resolve_command(context, list(words))
     command.make_context(name, arguments, parent=context)
@@ -104,7 +103,7 @@ def test_what_is_not_understood_is_found():
     for wrong in (["bench", "--components"], ["tarin"], ["ablate", "--table", "one"], ["eval"]):
         with pytest.raises(Exception) as caught:
             parse(wrong)
-        assert hasattr(caught.value, "format_message") or isinstance(caught.value, click.UsageError)
+        assert hasattr(caught.value, "format_message")  # a usage error, whose class has another home in each typer
     assert calls("aum info fsdd > all.toml && aum eval 'a b' # why") == [["info", "fsdd"], ["eval", "a b"]]
     assert calls("torchrun --nproc-per-node 4 -m aumcli predict x") == [["predict", "x"]]
 
