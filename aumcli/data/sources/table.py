@@ -238,9 +238,7 @@ def _notes(rows: Rows, finder: AudioFinder, folds: Mapping[str, str]) -> list[st
         )
     if folds:
         chosen = ", ".join(f"fold {fold} for {split}" for fold, split in folds.items() if split != "train")
-        notes.append(
-            f"splits follow the folds: {chosen}, the others for train; --split 80/10/10 ignores them"
-        )
+        notes.append(f"splits follow the folds: {chosen}, the others for train; --split 80/10/10 ignores them")
     return notes
 
 
