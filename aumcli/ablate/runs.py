@@ -117,7 +117,6 @@ def finish(plan: Plan, device: str, say, progress: bool = True) -> None:
             resume=(folder / "last" / "state.pt").is_file(),
             device=device,
             progress=progress,
-            say=say,
         )
     if not all((folder / name).is_file() for name in _results(plan)):
         evaluate(folder, plan.data, plan.recipe.data.reported, folder, device)
