@@ -41,7 +41,7 @@ def recipe(request) -> str:
 
 
 def quietly(*arguments, **options):
-    return ablate(*arguments, **{"jobs": 1, "say": lambda text: None} | options)
+    return ablate(*arguments, **{"jobs": 1} | options)
 
 
 @pytest.fixture(scope="module")
