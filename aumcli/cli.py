@@ -2,11 +2,13 @@
 
 import json
 import sys
+from collections.abc import Callable
 from contextlib import suppress
 from enum import StrEnum
-from functools import partial
+from functools import partial, wraps
+from inspect import Parameter, Signature, signature
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any, TypeVar
 
 import typer
 from typer.core import TyperGroup
@@ -14,15 +16,16 @@ from typer.core import TyperGroup
 from aumcli.errors import AumError
 from aumcli.utils.console import as_message, close_output, echo, open_streams, print_error, say
 from aumcli.utils.files import check_folder, descriptor
+from aumcli.utils.logging import show_logs
 from aumcli.utils.memory import keep_memory
 from aumcli.utils.processes import rank_and_world_size
 from aumcli.utils.text import shell_quoted, to_json
 
 
 class _Commands(TyperGroup):
-    """All commands; what typer would answer without a word, a signal or a broken pipe, becomes a message."""
+    """All commands; what typer would pass on without a message, a signal or a broken pipe, gets one."""
 
-    def invoke(self, ctx: typer.Context) -> object:
+    def invoke(self, ctx: Any) -> object:
         try:
             return super().invoke(ctx)
         except KeyboardInterrupt:
@@ -49,12 +52,37 @@ Channel = Annotated[
 ]
 LONG, OUTPUT, SPEED, PAPER = "Long sounds", "Output", "Speed", "The paper's tables"
 Json = Annotated[bool, typer.Option("--json", help="print the result as JSON")]
+Verbose = Annotated[int, typer.Option("--verbose", "-v", count=True, help="log details too", show_default=False)]
+Quiet = Annotated[int, typer.Option("--quiet", "-q", count=True, help="only warnings; -qq: errors", show_default=False)]
+F = TypeVar("F", bound=Callable[..., object])
 
 
 CORPORA = (
     "synth, fsdd, speechcommands, esc50, audioset, as20k, vggsound, voxceleb1, epic_sounds; "
     "your own: folder, csv, ast-json"
 )
+
+
+def command(name: str | None = None) -> Callable[[F], F]:
+    """Register a subcommand, with -v and -q beside its own options."""
+
+    def register(function: F) -> F:
+        @wraps(function)
+        def run(*args: Any, verbose: int = 0, quiet: int = 0, **kwargs: Any) -> object:
+            show_logs(verbose - quiet)
+            return function(*args, **kwargs)
+
+        parameters = list(signature(function).parameters.values())
+        parameters += [
+            Parameter(key, Parameter.KEYWORD_ONLY, default=0, annotation=annotation)
+            for key, annotation in (("verbose", Verbose), ("quiet", Quiet))
+        ]
+        run.__signature__ = Signature(parameters)  # type: ignore[attr-defined]  # which typer reads the options from
+        run.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
+        app.command(name)(run)
+        return function
+
+    return register
 
 
 class To(StrEnum):
@@ -81,7 +109,7 @@ def _options(
     """Audio classification with Audio Mamba: prepare data, train, evaluate, predict, compare."""
 
 
-@app.command()
+@command()
 def prepare(
     corpus: Annotated[str, typer.Argument(help=CORPORA)],
     folder: Annotated[
@@ -123,7 +151,7 @@ def prepare(
     from dataclasses import asdict
 
     from aumcli.prepare import prepare as prepare_corpus
-    from aumcli.report import print_prepared
+    from aumcli.report.tables import print_prepared
 
     check_folder(out)
     if folder is not None and source is not None:
@@ -152,7 +180,7 @@ def prepare(
     raise typer.Exit(1 if report.failures else 0)
 
 
-@app.command()
+@command()
 def train(
     recipe: Annotated[str, typer.Option(help="a recipe's name (aum info recipes) or a .toml file")] = "quickstart",
     data: Annotated[
@@ -199,18 +227,17 @@ def train(
 
         raise typer.Exit(launch(devices, _without(sys.argv[1:], "--devices")))
     from aumcli.train import train as run_training
-    from aumcli.train.distributed import errors_from_one_rank
+    from aumcli.train.distributed import report_error_once
 
     _use_threads(threads)
     try:
-        with errors_from_one_rank():
+        with report_error_once():
             run_training(
                 loaded,
                 out,
                 where,
                 resume=resume,
                 device=device,
-                say=echo,
                 epochs=loaded.train.epochs if resume and overrides else None,
             )
     except KeyboardInterrupt:
@@ -228,7 +255,7 @@ def train(
         )
 
 
-@app.command("eval")
+@command("eval")
 def evaluate(
     model: Annotated[Path, typer.Argument(help="a run, a model directory or a packaged model")],
     data: Annotated[
@@ -259,7 +286,7 @@ def evaluate(
     from aumcli.config import VIEWS
     from aumcli.evaluate import as_json
     from aumcli.evaluate import evaluate as run_evaluation
-    from aumcli.report import print_classes, print_metrics
+    from aumcli.report.tables import print_classes, print_metrics
     from aumcli.utils.files import write_json
 
     check_folder(out)
@@ -282,7 +309,7 @@ def evaluate(
         echo(f"{out}: wrote eval-{split}.json{plot} and scores-{split}.npz, the scores of each clip")
 
 
-@app.command()
+@command()
 def predict(
     clips: Annotated[
         list[str] | None, typer.Argument(help="sound files, folders, patterns; - for standard input")
@@ -439,7 +466,7 @@ def predict(
     raise typer.Exit(1 if failed else 0)
 
 
-@app.command()
+@command()
 def bench(
     files: Annotated[list[Path] | None, typer.Argument(help="with --compare: results of several machines")] = None,
     models: Annotated[
@@ -505,7 +532,7 @@ def bench(
         echo(f"{out}: wrote the results")
 
 
-@app.command()
+@command()
 def ablate(
     recipe: Annotated[str | None, typer.Option(help="a recipe's name or a .toml file (default: quickstart)")] = None,
     data: Annotated[
@@ -600,7 +627,7 @@ def ablate(
     raise typer.Exit(1 if result.failed else 0)
 
 
-@app.command()
+@command()
 def convert(
     source: Annotated[
         Path,
@@ -640,7 +667,7 @@ def convert(
 ) -> None:
     """Turn somebody's checkpoint into a model directory; sizes and direction are read off its tensors."""
     from aumcli.convert import convert as run
-    from aumcli.report import print_table
+    from aumcli.report.tables import print_table
 
     rows = run(source, out, cls_position, labels, new_head, frames, heads, activation, to, recipe)
     print_table("", ("what", "value"), rows)

@@ -173,7 +173,10 @@ class NetworkConfig(Frozen):
 
     def describe(self) -> str:
         """One line about the network."""
-        return f"{self.size or ''} {self._kind()}, {self.width} x {self.depth}".strip()
+        return f"{self.size or ''} {self._architecture()}, {self.width} x {self.depth}".strip()
+
+    def _architecture(self) -> str:
+        raise NotImplementedError
 
 
 class AudioMambaConfig(NetworkConfig):
@@ -198,7 +201,7 @@ class AudioMambaConfig(NetworkConfig):
         False, description="Fo-Bi: leave the reversed direction out of the gate's gradient, as the published code does"
     )
 
-    def _kind(self) -> str:
+    def _architecture(self) -> str:
         return f"AuM {self.direction}, CLS {self.cls_position}"
 
     @property
@@ -223,7 +226,7 @@ class SpectrogramTransformerConfig(NetworkConfig):
     architecture: Literal["ast"] = "ast"
     depth: Positive = Field(12, description="number of blocks")
     heads: Positive = Field(12, description="attention heads per block")
-    mlp_width: Positive | None = Field(None, description="inner width of the perceptron; none: four times the width")
+    mlp_width: Positive | None = Field(None, description="inner width of the MLP; none: four times the width")
     distilled: Flag = Field(False, description="a second token; the mean of both is classified, as in DeiT")
     norm_eps: PositiveFloat = Field(1e-6, description="of the blocks and the last norm")
     head_norm_eps: PositiveFloat = Field(1e-5, description="of the norm before the head")
@@ -234,7 +237,7 @@ class SpectrogramTransformerConfig(NetworkConfig):
             raise ValueError(f"width {self.width} is not a multiple of heads {self.heads}")
         return self
 
-    def _kind(self) -> str:
+    def _architecture(self) -> str:
         return f"AST, {self.heads} heads"
 
 
@@ -255,7 +258,7 @@ class AugmentConfig(Frozen):
     """What training does to a clip before the model sees it; zero switches a thing off."""
 
     shift_s: NotNegative = Field(0.0, description="random time shift, up to this much each way")
-    mixup: Fraction = Field(0.0, description="share of clips that are mixed with another (Beta(10, 10))")
+    mixup: Fraction = Field(0.0, description="fraction of clips that are mixed with another (ratio from Beta(10, 10))")
     mixup_partners: Literal["batch", "corpus"] = Field(
         "batch",
         description="what they are mixed with: another clip of the batch, or any of the training clips, "
@@ -295,8 +298,10 @@ class AugmentConfig(Frozen):
         description="coloured noise of up to this share of the clip's RMS: 0.3 is a signal-to-noise ratio of "
         "10 dB, 0.1 of 20 dB; the weakest is 30 dB below",
     )
-    band_limit: Fraction = Field(0.0, description="share of clips filtered as by a telephone or a small loudspeaker")
-    reverb: Fraction = Field(0.0, description="share of clips played in a synthetic room")
+    band_limit: Fraction = Field(
+        0.0, description="fraction of clips that are band-limited, as by a telephone or a small loudspeaker"
+    )
+    reverb: Fraction = Field(0.0, description="fraction of clips that get the reverberation of a synthetic room")
 
 
 class TrainConfig(Frozen):
@@ -306,8 +311,8 @@ class TrainConfig(Frozen):
     batch_size: Positive = 64
     gradient_accumulation_steps: Positive = Field(
         1,
-        description="a batch is cut into so many, computed one after the other (gradient accumulation) or by "
-        "as many processes; but for rounding the result doesn't depend on their number",
+        description="microbatches of a batch, computed one after the other or by as many processes; but for rounding "
+        "the result doesn't depend on their number",
     )
     optimizer: Literal["adam", "adamw"] = "adamw"
     lr: PositiveFloat = Field(1e-3, description="peak learning rate")
@@ -317,9 +322,9 @@ class TrainConfig(Frozen):
         False, description="an epoch ends without its last batch where that is smaller than the others"
     )
     warmup_epochs: NotNegative = Field(1.0, description="linear rise of the learning rate")
-    warmup_steps: Count = Field(0, description="the same in steps; where not 0, it counts instead of warmup_epochs")
-    warmup_start: Fraction = Field(0.0, description="share of the learning rate from which it rises")
-    warmup_every: Positive = Field(1, description="the rate rises every so many steps")
+    warmup_steps: Count = Field(0, description="the same in steps; where not 0, it replaces warmup_epochs")
+    warmup_start: Fraction = Field(0.0, description="fraction of the learning rate at which warm-up starts")
+    warmup_every: Positive = Field(1, description="steps between two rises of the learning rate in warm-up")
     schedule: Literal["constant", "cosine", "steps"] = "cosine"
     decay_start: Positive = Field(2, description="steps: epochs before the first decay")
     decay_every: Positive = Field(1, description="steps: epochs from one decay to the next")
@@ -333,35 +338,27 @@ class TrainConfig(Frozen):
         0.0, description="decay per step of the averaged weights that are evaluated and saved; 0 for none"
     )
     init: str = Field("", description="a checkpoint, a run or a model to start from instead of fresh weights")
-    pretrained: str = Field("", description="which checkpoint `init` has to name; without it nothing is trained")
+    pretrained: str = Field("", description="the checkpoint that `init` has to name; training is refused without it")
     dtype: Literal["float32", "bfloat16", "float16"] = Field(
         "float32",
-        description="of the products in a step: bfloat16 means autocast, float16 autocast with a scaled loss, for GPUs "
+        description="of the matmuls in a step: bfloat16 means autocast, float16 autocast with a scaled loss, for GPUs "
         "without bfloat16; weights, the scan's state and validation stay float32",
     )
     freeze: Literal["none", "backbone"] = Field("none", description="backbone: only the head is trained")
     layer_decay: Fraction = Field(1.0, description="the learning rate of a block, as a share of the next one's")
     activation_checkpointing: Literal["cheap", "block"] = Field(
         "cheap",
-        description="what the backward pass computes again, not to keep it: what is cheap, "
+        description="what the backward pass recomputes instead of keeping it: what is cheap, "
         "or whole blocks for least memory",
     )
-    workers: Count = Field(0, description="threads that decode audio; 0: half the cores, 4 at most")
+    workers: Count = Field(0, description="decoding threads; 0: half the cores, 4 at most")
     early_stopping_patience: Count = Field(
-        0, description="epochs without a better validation score after which the run ends; 0: never"
+        0, description="epochs without a better validation metric after which the run ends; 0: never"
     )
-    average_last: Count = Field(
-        0, description="at the end, the mean of the last so many epochs' weights is saved as averaged/; 0: not"
-    )
-    checkpoint_every_minutes: PositiveFloat = Field(
-        10.0, description="within an epoch, what --resume needs is saved this often"
-    )
-    checkpoint_every_steps: Count = Field(
-        0, description="and after every so many steps of an epoch; 0: by the clock alone"
-    )
-    keep: Positive = Field(1, description="so many of these states are kept, the newest as last/state.pt")
+    checkpoint_every_minutes: PositiveFloat = Field(10.0, description="minutes between two checkpoints within an epoch")
+    checkpoint_every_steps: Count = Field(0, description="steps between two checkpoints as well; 0: by the clock alone")
     max_nonfinite_steps: Count = Field(
-        0, description="steps in a row whose loss or gradient is no number, left out before the run stops"
+        0, description="steps in a row that may be skipped because the loss or the gradient is not finite"
     )
     tensorboard: Flag = Field(False, description="also write tensorboard/ (extra: tensorboard)")
 
@@ -381,19 +378,19 @@ class PredictConfig(Frozen):
     hop_s: PositiveFloat | None = Field(None, description="from one window's start to the next; none: half a window")
     whole: Flag = Field(False, description="each clip in one pass instead, positions resized to its length")
     threshold: Fraction | None = Field(
-        None, description="least score of an event; none: the model's own for each class, else 0.5"
+        None, description="lowest score of an event; none: the model's own for each class, else 0.5"
     )
     smooth: Positive = Field(
-        1, description="windows whose mean counts for events, an odd number; a short sound fills 1 only"
+        1, description="windows in the moving average of scores that events are made of, an odd number"
     )
-    max_gap_s: NotNegative = Field(0.0, description="events of a class that at most so many seconds separate are one")
+    max_gap_s: NotNegative = Field(0.0, description="events of a class at most this far apart are joined")
     min_duration_s: NotNegative = Field(0.0, description="events shorter than this, after joining, are left out")
     batch_size: Positive | None = Field(
         None, description="windows in one go; none: 64, or 128 where each is below 48 tokens"
     )
     workers: Positive | None = Field(None, description="decoding threads; none: half the cores, 4 at most")
     channel: str = Field(
-        "mean", description="what is heard of several: mean, left, right, a number from 1 on, or max, the loudest"
+        "mean", description="of several channels: mean, left, right, a number from 1 on, or max, the loudest"
     )
 
     @model_validator(mode="after")
@@ -417,17 +414,17 @@ class DataConfig(Frozen):
 
     corpus: str | None = Field(None, description="data/<corpus> is used where --data is not given")
     train: str = "train"
-    val: str = Field("val", description="chooses the best epoch; never the test split")
+    val: str = Field("val", description="the split that chooses the best epoch; never the test split")
     val_fraction: Extent = Field(
         0.0,
-        description="for corpora without such a split: this share of `train` is not trained on "
-        "and chooses the epoch instead",
+        description="for corpora without such a split: fraction of `train` that is kept out of training "
+        "and chooses the epoch",
     )
     test: str = Field("test", description="the split that results are reported on; never chosen on")
     train_clips: Positive | None = Field(None, description="clips of the whole corpus' training split, for the plan")
     crop: Literal["random", "first", "epic_sounds"] = Field(
         "random",
-        description="which part of a clip longer than the model's input is trained on: random; first, its beginning; "
+        description="part of a clip longer than the model's input that is trained on: random; first, its beginning; "
         "epic_sounds: its beginning too, from a random start in clips of more than 10 s",
     )
     views: Literal["all", "first", "epic_sounds"] = Field(
@@ -437,7 +434,8 @@ class DataConfig(Frozen):
         "epic_sounds: one, from a random start in clips of more than 10 s",
     )
     sampling: Literal["shuffle", "balanced"] = Field(
-        "shuffle", description="balanced: as many clips per epoch, drawn with replacement, those of rare labels oftener"
+        "shuffle",
+        description="balanced: as many clips per epoch, drawn with replacement, those of rare labels more often",
     )
     test_group: str = Field(
         "",
@@ -445,13 +443,13 @@ class DataConfig(Frozen):
         description="train and validate without the clips whose group has this name; test on them",
     )
     infer: tuple[Literal["sample_rate", "clip_length", "normalisation"], ...] = Field(
-        (), description="frontend values measured on the training split, where no later file or --set says them"
+        (), description="frontend values inferred from the training split, unless a later file or --set gives them"
     )
     max_unreadable_clips: Count = Field(
-        0, description="clips that can't be read any more, which are named and left out before the run stops"
+        0, description="training clips that may be skipped, each named, because they can no longer be read"
     )
     shuffle_buffer_clips: Positive = Field(
-        1024, description="where training streams shards: clips held in memory, undecoded, to shuffle them"
+        1024, description="streaming shards: undecoded clips held in memory to shuffle them"
     )
     cache_mb: Count = Field(1024, description="decoded clips kept in memory, up to this much")
 

@@ -16,7 +16,8 @@ from aumcli.data.splits import split_clips
 from aumcli.data.training_clips import read_training_clips, seen_in_training
 from aumcli.errors import AumError
 from aumcli.metrics import Metrics, evaluate_scores
-from aumcli.report import drawn, environment, plot_confusion
+from aumcli.report.environment import environment
+from aumcli.report.plots import drawn, plot_confusion
 from aumcli.utils.csv import listed
 from aumcli.utils.files import atomic_path, check_writable, write_json
 from aumcli.utils.text import counted, plural, unescaped

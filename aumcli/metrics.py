@@ -303,7 +303,7 @@ def _best_threshold(scores: np.ndarray, present: np.ndarray) -> float:
 
 
 def best_row(scores: Sequence[float], losses: Sequence[float]) -> int | None:
-    """CorpusIndex of the best of several epochs: the highest score, of equals the lowest loss, of these the first.
+    """Index of the best of several epochs: the highest score, of equals the lowest loss, of these the first.
 
     NaN is worse than any number; None where there is no score at all.
     """

@@ -9,7 +9,7 @@ from aumcli.config import VIEWS, AugmentConfig, DataConfig, TrainConfig
 from aumcli.core import build_network
 from aumcli.data.clips import Clip
 from aumcli.data.datasets.stream import index_of_shards, shard_streams
-from aumcli.data.decoding.hdf5 import container
+from aumcli.data.decoding.hdf5 import split_dataset
 from aumcli.data.infer import infer_frontend, sample_rates, unused_band
 from aumcli.data.manifest import Manifest
 from aumcli.data.splits import corpus_folder, open_corpus, reported_clips, training_splits
@@ -251,7 +251,7 @@ def _coverage(recipe: Recipe, manifest: Manifest) -> str:
 
 def _audio_bytes(clips: Sequence[Clip]) -> str:
     """How much sound is read, in words, from the sizes of the files or of some of them."""
-    paths = list(dict.fromkeys(container(clip.path)[0] for clip in clips))
+    paths = list(dict.fromkeys(split_dataset(clip.path)[0] for clip in clips))
     some = paths[:: max(1, len(paths) // MEASURED_FILES)]
     size = sum(path.stat().st_size for path in some) * len(paths) / len(some)
     return f"reads {'' if len(some) == len(paths) else 'about '}{_size(size)} in {counted(len(paths), 'file')}"

@@ -258,16 +258,18 @@ def _open_all(
     """Open every clip once."""
     places, durations_s, rates, left_out, cancelling = array("q"), array("d"), array("q"), list(index.left_out), []
     kept = {what: [] for what in KEPT if what in keep}
-    results = progress(open_clips(clips.heard(channel), journal, workers, index.longest_s, keep), "opening", len(clips))
+    results = progress(
+        open_clips(clips.with_channel(channel), journal, workers, index.longest_s, keep), "opening", len(clips)
+    )
     for place, result in enumerate(results):
         if isinstance(result, AudioInfo):
             places.append(place)
             durations_s.append(result.duration_s)
             rates.append(result.sample_rate_hz)
             for what in implausible(result) & keep:
-                kept[what].append(clips.place(place)[0])
+                kept[what].append(clips.slice_at(place)[0])
             if result.cancels:
-                cancelling.append(clips.place(place)[0])
+                cancelling.append(clips.slice_at(place)[0])
         else:
             left_out.append(result)
     return _Found(clips.take(np.array(places, dtype=np.int64)), durations_s, rates, left_out, kept, cancelling)
@@ -298,7 +300,7 @@ def _finish(
             f"the channels of {counted(len(found.cancelling), 'clip')} cancel each other, "
             f"and their mean is next to silent: {listed(found.cancelling)}; take one with --channel left"
         )
-    found.clips = found.clips.heard(request.channel)
+    found.clips = found.clips.with_channel(request.channel)
     report = _report(request, index, clips, found, warnings)
     write_manifest(request.out, found.clips, index.labels, asdict(report))
     if index.missing:
@@ -332,7 +334,7 @@ def leaks(what: str, clips: Iterable[Clip], identity) -> list[str]:
     pairs = ", ".join(f"{count} in {names}" for names, count in sorted(between.items()))
     return [
         f"{len(shared):,} of {counted(len(splits), what)} {plural(len(shared), 'occurs', 'occur')} in several splits "
-        f"({pairs}), so figures tell less about unused_band {what}s: {listed(sorted(shared), 3)}"
+        f"({pairs}), so figures tell less about new {what}s: {listed(sorted(shared), 3)}"
     ]
 
 

@@ -31,8 +31,6 @@ SETTINGS = (
     "train.batch_size=2",
     "train.epochs=40",
     "train.checkpoint_every_minutes=0.002",
-    "train.keep=3",
-    "train.average_last=3",
 )
 WORKER_KILLS = 3  # in one launch: so often torchrun starts again
 
@@ -119,20 +117,15 @@ def kill_workers(data: Path, out: Path, dice: random.Random) -> bool:
             print(f"  {turn + 1}: SIGKILL to process {rank}, {delay_s:.2f} s after a save; {place(out)}", flush=True)
         said, err = process.communicate(timeout=600)
     print(
-        f"  the rest: exit code {process.returncode}; started again {said.count('going on after')} times"
+        f"  the rest: exit code {process.returncode}; started again {said.count('resuming after')} times"
         + (f"\n{err}" if process.returncode else "")
     )
-    return process.returncode == 0 and said.count("going on after") == WORKER_KILLS
+    return process.returncode == 0 and said.count("resuming after") == WORKER_KILLS
 
 
 def same(run: Path, whole: Path) -> bool:
     """Whether two runs ended with the same bytes; prints the digests."""
-    digests = [
-        hashlib.sha256(
-            weights(each)["last"] + weights(each)["best"] + (each / "averaged" / "model.safetensors").read_bytes()
-        ).hexdigest()
-        for each in (whole, run)
-    ]
+    digests = [hashlib.sha256(weights(each)["last"] + weights(each)["best"]).hexdigest() for each in (whole, run)]
     equal = digests[0] == digests[1] and history(run) == history(whole) and not list(run.rglob("*.part"))
     print(
         f"  undisturbed {digests[0][:16]}, disturbed {digests[1][:16]}: {'the same bits' if equal else 'DIFFERENT'}",

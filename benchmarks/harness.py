@@ -17,9 +17,8 @@ if TYPE_CHECKING:
     from aumcli.config import AudioMambaConfig
 
 SMOKE = "tiny sizes, in seconds: shows that everything runs; times and memory are held to nothing"
-sys.path.append(
-    str(Path(__file__).resolve().parents[1] / "tests" / "fixtures")
-)  # generated sounds, other people's code
+# generated sounds, and other people's code that ours is compared with
+sys.path.append(str(Path(__file__).resolve().parents[1] / "tests" / "fixtures"))
 
 
 def parser_of(description: str | None) -> argparse.ArgumentParser:
@@ -71,14 +70,14 @@ def parse_sweep(description: str | None, models: str) -> "Sweep":
 
 def print_environment() -> None:
     """Print what measures: versions, processor, threads."""
-    from aumcli.report import environment
+    from aumcli.report.environment import environment
 
     print(", ".join(f"{key} {value}" for key, value in environment().items()) + "\n", flush=True)
 
 
 def print_section(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     """Print a heading and a table as Markdown."""
-    from aumcli.report import markdown_table
+    from aumcli.report.tables import markdown_table
 
     print(f"### {title}\n\n{markdown_table(columns, rows)}", flush=True)
 

@@ -37,11 +37,11 @@ from aumcli.data.datasets.batch import crop_samples, make_batch
 from aumcli.data.datasets.waveforms import Crop, Waveforms, epoch_batches, padded
 from aumcli.data.manifest import Clip, Label, write_manifest
 from aumcli.recipe import load_recipe
-from aumcli.report import environment
-from aumcli.train import trainer
+from aumcli.report.environment import environment
+from aumcli.train import microbatches, trainer
 from aumcli.train.distributed import ProcessGroup
 from aumcli.train.loggers import Loggers
-from aumcli.train.optim import make_optimizer, move_average
+from aumcli.train.optim import make_optimizer, update_ema
 from aumcli.train.setup import TrainState, build
 from aumcli.train.signals import StopSignal
 from aumcli.utils.memory import keep_memory
@@ -471,22 +471,22 @@ def engine(arguments: argparse.Namespace) -> None:
                 trainer.loss_of(network(features), truth, settings).backward()
                 torch.nn.utils.clip_grad_norm_(network.parameters(), settings.clip_grad)
                 optimizer.step()
-                move_average(averaged, network, settings.ema, 1000)
+                update_ema(averaged, network, settings.ema, 1000)
 
-        ready, figures = prepare_batches(), trainer._validate(run)
+        ready, figures = prepare_batches(), trainer.validate(run)
         network.train()
         with (
             Loggers(run) as watch,
-            mock.patch.object(trainer, "make_batch", lambda *args: ready[run.epoch.step]),
-            mock.patch.object(trainer, "_validate", lambda run: figures),
+            mock.patch.object(microbatches, "make_batch", lambda *args: ready[run.epoch.step]),
+            mock.patch.object(trainer, "validate", lambda run: figures),
             contextlib.redirect_stderr(_Terminal()),
         ):
-            compared = compare(lambda: trainer._epoch(run, stop, watch, say=lambda text: None), bare, 9)
+            compared = compare(lambda: trainer.train_epoch(run, stop, watch), bare, 9)
         show(f"fsdd: an epoch of {len(ready)} steps by the loop | its bare steps", compared)
         show("the same: frontend and augmentation | bare steps", compare(prepare_batches, bare, 5))
         show(
             f"the same: validation of {len(run.val)} clips | bare steps",
-            compare(lambda: trainer._validate(run), bare, 5),
+            compare(lambda: trainer.validate(run), bare, 5),
         )
         print(
             f"the loop (decoded clips from memory, batches, finite or not, bar, metrics.csv, a checkpoint) costs "

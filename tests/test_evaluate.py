@@ -244,7 +244,7 @@ def test_memory_does_not_grow_with_the_length_of_clips(tmp_path):
             "from aumcli.recipe import Recipe; from aumcli.train import train\n"
             "torch.set_num_threads(1)\n"
             "run = train(Recipe.model_validate_json(sys.argv[1]), sys.argv[2] + '/run', "
-            "sys.argv[2] + '/data', say=lambda text: None)\n"
+            "sys.argv[2] + '/data')\n"
             "evaluate(run)\n"
             "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024)"
         )

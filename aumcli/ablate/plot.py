@@ -4,7 +4,7 @@ from pathlib import Path
 
 from aumcli.ablate.cells import Ablation
 from aumcli.ablate.grid import value_of
-from aumcli.report import STYLE, save_figure
+from aumcli.report.plots import STYLE, save_figure
 
 
 def plot_heat_map(result: Ablation, path: Path | str) -> None:

@@ -10,7 +10,8 @@ from aumcli.ablate.cells import Ablation, Cell, Table
 from aumcli.ablate.grid import value_of
 from aumcli.ablate.plot import plot_heat_map
 from aumcli.paper import Published
-from aumcli.report import drawn, markdown_table, print_table
+from aumcli.report.plots import drawn
+from aumcli.report.tables import markdown_table, print_table
 from aumcli.utils.console import say
 from aumcli.utils.files import write_json, write_text
 

@@ -9,7 +9,7 @@ from aumcli.bench.plot import plot_results
 from aumcli.bench.results import RESULTS, Result, as_csv, as_json, read_results
 from aumcli.bench.tables import markdown
 from aumcli.errors import AumError
-from aumcli.report import drawn
+from aumcli.report.plots import drawn
 from aumcli.utils.console import say
 from aumcli.utils.files import check_writable, write_json, write_text
 

@@ -8,7 +8,7 @@ from aumcli.bench.analysis import Group, by_model, groups
 from aumcli.bench.interleave import quartiles
 from aumcli.bench.measurement import Measurement
 from aumcli.bench.results import Result
-from aumcli.report import BLUE, GREEN, ORANGE, STYLE, save_figure
+from aumcli.report.plots import BLUE, GREEN, ORANGE, STYLE, save_figure
 from aumcli.utils.subprocesses import OUT_OF_MEMORY
 from aumcli.utils.text import one_line
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from aumcli.bench.interleave import StoppingRule, quartiles
 from aumcli.bench.measurement import BenchConfig, Measurement
 from aumcli.errors import AumError
-from aumcli.report import environment
+from aumcli.report.environment import environment
 
 SCHEMA = 2
 RESULTS = "bench.json"

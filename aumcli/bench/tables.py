@@ -6,7 +6,7 @@ from aumcli.bench.analysis import by_model, comparisons, groups, growth, rival_o
 from aumcli.bench.interleave import StoppingRule
 from aumcli.bench.measurement import BenchConfig, Measurement
 from aumcli.bench.results import Result
-from aumcli.report import markdown_table
+from aumcli.report.tables import markdown_table
 from aumcli.utils.text import counted
 
 HEADING = f"{'tokens':>6} {'sound':>8}  {'model':<16}{'median':>11} {'error':>7} {'peak':>9} {'kept':>9}{'x AuM':>7}"

@@ -6,13 +6,13 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
-from aumcli.data.decoding.audio import check_clip
 from aumcli.data.clips import Clip, Clips
-from aumcli.data.decoding.hdf5 import SEPARATOR, container
+from aumcli.data.decoding.audio import check_clip
+from aumcli.data.decoding.hdf5 import SEPARATOR, split_dataset
 from aumcli.data.decoding.integrity import implausible
 from aumcli.utils.csv import listed
-from aumcli.utils.text import counted
 from aumcli.utils.progress import progress
+from aumcli.utils.text import counted
 
 HEAD_BYTES = 2**16  # files of one size whose beginnings differ are not read any further
 
@@ -39,7 +39,7 @@ def same_files(paths: Iterable[str]) -> dict[str, str]:
     groups: dict[object, list[str]] = defaultdict(list)
     inodes: dict[object, str] = {}
     paths = dict.fromkeys(paths)
-    for file in dict.fromkeys(os.fspath(container(path)[0]) for path in paths):
+    for file in dict.fromkeys(os.fspath(split_dataset(path)[0]) for path in paths):
         try:
             status = os.stat(file)
         except OSError:  # it has gone meanwhile: who uses it will say so
@@ -57,7 +57,7 @@ def same_files(paths: Iterable[str]) -> dict[str, str]:
         groups = finer
     first = {file: group[0] for group in groups.values() for file in group}
     files = {file: first.get(found, found) for file, found in files.items()}
-    named = ((path, *container(path)) for path in paths)
+    named = ((path, *split_dataset(path)) for path in paths)
     return {path: files[os.fspath(file)] + (SEPARATOR + name if name else "") for path, file, name in named}
 
 

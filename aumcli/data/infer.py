@@ -10,14 +10,14 @@ import torch
 
 from aumcli.config import FrontendConfig
 from aumcli.core.frontend import build_frontend
-from aumcli.data.decoding.audio import audio_info
 from aumcli.data.clips import Clip
 from aumcli.data.datasets.waveforms import WHOLE_S, LongClip, Waveforms
+from aumcli.data.decoding.audio import audio_info
 from aumcli.data.manifest import Manifest
 from aumcli.errors import AumError
-from aumcli.utils.text import counted, plural
-from aumcli.utils.progress import progress
 from aumcli.recipe import MEASURED, Recipe, load_recipe, recipe_names
+from aumcli.utils.progress import progress
+from aumcli.utils.text import counted, plural
 
 HIGHEST_RATE_HZ = 16000  # the published rate; what lies above 8 kHz is rarely worth twice the work
 ULTRASONIC_HZ = 96000  # files of a higher rate hold calls of milliseconds, which need a shorter window: of so many

@@ -86,5 +86,3 @@ def label_problems(labels: Sequence[Label]) -> list[str]:
         ids.add(label.id)
         names.add(label.name)
     return problems
-
-

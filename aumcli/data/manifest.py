@@ -19,11 +19,11 @@ from pathlib import Path
 import numpy as np
 
 from aumcli.data.clips import Clip, Clips
-from aumcli.data.decoding.hdf5 import container
-from aumcli.data.parquet import read_parquet, write_parquet
-from aumcli.utils.csv import csv_reader, csv_writer, listed, raise_problems
+from aumcli.data.decoding.hdf5 import split_dataset
 from aumcli.data.labels import LABEL_COLUMNS, Label, label_problems, read_labels
+from aumcli.data.parquet import read_parquet, write_parquet
 from aumcli.errors import AumError
+from aumcli.utils.csv import csv_reader, csv_writer, listed, raise_problems
 from aumcli.utils.files import write_json
 from aumcli.utils.text import counted, escaped, plural, unescaped
 
@@ -115,7 +115,7 @@ class Manifest:
             AumError: some are missing; it names the first few with their rows in manifest.csv and counts all.
         """
         paths = dict.fromkeys(Clips.of(clips).paths())
-        missing = {path for path in paths if not os.path.exists(container(path)[0])}
+        missing = {path for path in paths if not os.path.exists(split_dataset(path)[0])}
         if missing:
             rows = {}
             for row, path in enumerate(self.clips.paths(), start=2):  # row 1 is the header

@@ -7,14 +7,14 @@ import numpy as np
 
 from aumcli.config import DataConfig
 from aumcli.data.clips import Clip, Clips
-from aumcli.data.manifest import Manifest, read_manifest
 from aumcli.data.datasets.shards import ShardIndex
-from aumcli.data.share import validation_subset
 from aumcli.data.datasets.stream import local_folder
-from aumcli.utils.csv import listed
+from aumcli.data.manifest import Manifest, read_manifest
+from aumcli.data.share import validation_subset
 from aumcli.errors import AumError
-from aumcli.utils.text import shell_quoted
 from aumcli.recipe import Recipe
+from aumcli.utils.csv import listed
+from aumcli.utils.text import shell_quoted
 
 SHOWN_GROUPS = 12  # a corpus may have millions
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from aumcli.data.clips import Clip, Clips
-from aumcli.data.decoding.hdf5 import container
+from aumcli.data.decoding.hdf5 import split_dataset
 from aumcli.errors import AumError
 from aumcli.utils.files import atomic_path
 from aumcli.utils.text import counted
@@ -25,7 +25,7 @@ def clip_hashes(clips: Sequence[Clip]) -> np.ndarray:
     columns, sizes = Clips.of(clips).columns(), {}
     hashes = np.empty(len(clips), dtype=np.uint64)
     for i, (path, start_s, stop_s) in enumerate(zip(columns["path"], columns["start_s"], columns["stop_s"])):
-        file, name = container(path)
+        file, name = split_dataset(path)
         file = os.fspath(file)
         if file not in sizes:
             sizes[file] = _bytes_of(file)

@@ -10,7 +10,7 @@ from aumcli.core.kernels import available_backends, choose_backend, cpu
 from aumcli.errors import AumError, did_you_mean
 from aumcli.info.published import PAGES
 from aumcli.recipe import MEASURED, Recipe, load_recipe, recipe_families, recipe_names
-from aumcli.report import environment
+from aumcli.report.environment import environment
 from aumcli.utils.csv import listed
 from aumcli.utils.text import counted
 

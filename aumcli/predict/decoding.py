@@ -10,7 +10,7 @@ import numpy as np
 
 from aumcli.data.decoding.audio import open_audio
 from aumcli.data.decoding.channels import Balance, split_channel
-from aumcli.data.decoding.hdf5 import container
+from aumcli.data.decoding.hdf5 import split_dataset
 from aumcli.data.decoding.windows import cut_windows
 from aumcli.errors import AumError
 from aumcli.predict.inputs import PIPED, Source
@@ -55,7 +55,7 @@ def stamp(source: Source) -> tuple[int, int]:
     (-1, -1) for one that isn't there.
     """
     try:
-        status = os.stat(container(source.file)[0])  # of the whole HDF5 file where a sound lies in one
+        status = os.stat(split_dataset(source.file)[0])  # of the whole HDF5 file where a sound lies in one
     except (OSError, ValueError):  # ValueError: NUL in the name
         return -1, -1
     return status.st_size, status.st_mtime_ns

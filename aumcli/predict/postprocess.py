@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from aumcli.config import PredictConfig
+from aumcli.predict.decoding import DecodeResult
 from aumcli.predict.events import ClipScores, Event
 from aumcli.predict.inputs import Source
 from aumcli.predict.prediction import DECIMALS, Prediction

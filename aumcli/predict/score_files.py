@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from aumcli.errors import AumError
+from aumcli.predict.decoding import DecodeResult
 from aumcli.predict.events import add_batch
 from aumcli.predict.inputs import Source
 from aumcli.predict.postprocess import Clip, PostProcessor

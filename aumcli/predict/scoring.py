@@ -23,7 +23,7 @@ from aumcli.predict.prediction import Prediction
 from aumcli.predict.window_store import WindowStore
 from aumcli.utils.memory import physical_bytes
 from aumcli.utils.text import counted
-from aumcli.utils.threads import decoders
+from aumcli.utils.threads import default_workers
 
 DEFAULT_THRESHOLD = 0.5
 GROUP_BATCHES = 8  # results of so many batches are given out together at the latest
@@ -130,7 +130,7 @@ def predict_groups(
     scorer = _Scorer(classifier, config, embed, curves, store)
     clip: Clip | None = None
     sources = (replace(source, file=with_channel(source.file, config.channel)) for source in sources)
-    workers = config.workers or decoders()
+    workers = config.workers or default_workers()
     with Decoder(sources, classifier.config.frontend.sample_rate_hz, size, hop, workers) as decoder:
         for source, part in decoder:
             clip = clip or scorer.post.begin(source)

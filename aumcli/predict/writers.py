@@ -150,7 +150,7 @@ def _csv_lines(rows: Iterable[tuple]) -> str:
 
 def _table(header: Record, records: Iterable[Record], width: int | None = None) -> Iterator[str]:
     """For people: a row with the labels of each clip, and its events (see `_table_rows`); as wide as the terminal."""
-    from aumcli.report import print_predictions
+    from aumcli.report.tables import print_predictions
 
     rows: list[tuple] = []
     heading = True
@@ -183,7 +183,7 @@ RAVEN_COLUMNS = (
     "View",
     "Channel",
     "Begin Time (s)",
-    "DecodeResult Time (s)",
+    "End Time (s)",
     "Low Freq (Hz)",
     "High Freq (Hz)",
     "Begin Path",

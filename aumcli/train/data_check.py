@@ -1,19 +1,15 @@
-"""Whether a run that is gone on with finds the data that it was trained on.
-
-Its classes, in their order, and its clips.
-"""
+"""Whether a resumed run finds the data that it was trained on: its classes, in their order, and its clips."""
 
 from pathlib import Path
 
-from aumcli.checkpoints import CONFIG, read_config
 from aumcli.data.manifest import Manifest
 from aumcli.errors import AumError
 from aumcli.utils.csv import listed
 from aumcli.utils.text import counted, shell_quoted
 
 
-def identity(manifest: Manifest, sha256: str) -> dict[str, object]:
-    """What a state keeps of its data: the names of the classes, clips by split, and the digest of the tables."""
+def data_identity(manifest: Manifest, sha256: str) -> dict[str, object]:
+    """What a checkpoint keeps of its data: the names of the classes, clips by split, and the digest of the tables."""
     return {
         "labels": manifest.label_names,
         "splits": {name: len(manifest.split(name)) for name in manifest.split_names},
@@ -21,46 +17,31 @@ def identity(manifest: Manifest, sha256: str) -> dict[str, object]:
     }
 
 
-def check_same_data(saved: dict, manifest: Manifest, sha256: str, out: Path) -> list[str]:
-    """Refuse to go on with other data.
+def check_same_data(saved: dict, manifest: Manifest, sha256: str, out: Path) -> None:
+    """Refuse to continue with other data.
 
     Args:
-        saved: as it was saved.
+        saved: the checkpoint.
         manifest: the data that is there now.
         sha256: digest of its tables.
         out: the run's folder.
 
-    Returns:
-        What there is to say: nothing, or that an old state doesn't tell.
-
     Raises:
-        AumError: classes or clips differ; it gives the call that starts anew from the run's weights.
+        AumError: classes or clips differ; the fix is the command that starts a new run from the run's weights.
     """
-    labels = saved.get("labels") or _labels_of(out)
-    problem = _labels_differ(labels, manifest) if labels else ""
-    if not problem and "data_sha256" in saved and saved["data_sha256"] != sha256:
+    labels: list[str] = saved["labels"]
+    problem = _labels_differ(labels, manifest)
+    if not problem and saved["data_sha256"] != sha256:
         problem = _clips_differ(saved["splits"], manifest)
-    if problem:
-        raise AumError(
-            f"{manifest.folder} is not the data that {out} was trained on: {problem}",
-            fix="put the data back as it was; or start anew from these weights: aum train --recipe "
-            f"{shell_quoted(out / 'recipe.toml')} --init {shell_quoted(out)} --data {shell_quoted(manifest.folder)} "
-            + (f"--set model.n_classes={len(manifest.labels)} " if len(labels) not in (0, len(manifest.labels)) else "")
-            + f"--out {shell_quoted(free_folder(out))}",
-        )
-    return (
-        []
-        if "data_sha256" in saved
-        else [
-            f"{out} was begun by a version that didn't keep the digest of its data: "
-            "whether the clips are the same is not known"
-        ]
+    if not problem:
+        return
+    classes = f"--set model.n_classes={len(manifest.labels)} " if len(labels) != len(manifest.labels) else ""
+    raise AumError(
+        f"{manifest.folder} is not the data that {out} was trained on: {problem}",
+        fix="put the data back as it was; or start a new run from these weights: aum train --recipe "
+        f"{shell_quoted(out / 'recipe.toml')} --init {shell_quoted(out)} --data {shell_quoted(manifest.folder)} "
+        f"{classes}--out {shell_quoted(free_folder(out))}",
     )
-
-
-def _labels_of(out: Path) -> list[str]:
-    """Classes of the last epoch's model, [] before there is one: what an old state doesn't tell."""
-    return list(read_config(out / "last").labels) if (out / "last" / CONFIG).is_file() else []
 
 
 def _labels_differ(before: list[str], manifest: Manifest) -> str:
@@ -89,5 +70,5 @@ def _clips_differ(before: dict[str, int], manifest: Manifest) -> str:
 
 
 def free_folder(out: Path) -> Path:
-    """A folder beside the run's that isn't there yet."""
+    """A folder beside the run's that doesn't exist yet."""
     return next(path for number in range(2, 10_000) if not (path := out.with_name(f"{out.name}-{number}")).exists())

@@ -1,9 +1,9 @@
-"""The processes of a training, started by torchrun: each computes some parts of every batch, the first one writes.
+"""The processes of a training, started by torchrun: each computes some microbatches of every batch, rank zero writes.
 
-A batch is cut into `train.gradient_accumulation_steps`. Random draws belong to a clip's place in the batch, and gradients are added up, so it
-makes no difference (but for rounding) how many parts there are and which process computed which. Gradients are summed
-once per step, in pieces; unlike with DistributedDataParallel a part may be smaller than another, or empty, without
-being padded.
+A batch is cut into `train.gradient_accumulation_steps` microbatches. Random draws belong to a clip's position in the
+batch, and gradients are summed, so neither the number of microbatches nor that of processes changes the result but for
+rounding. Gradients are reduced once per step, in buckets; unlike with DistributedDataParallel a microbatch may be
+smaller than another, or empty, without padding.
 """
 
 import logging
@@ -26,40 +26,40 @@ from aumcli.errors import AumError
 from aumcli.utils.files import scratch_folder
 from aumcli.utils.processes import FIX, rank_and_world_size
 
-PIECE_BYTES = 25 * 2**20  # gradients go out in pieces of this size: as many at a time as the network takes
-TIMEOUT = timedelta(minutes=30)  # for the slowest moment: one process reads a corpus while the others wait
+BUCKET_BYTES = 25 * 2**20  # gradients are reduced in buckets of this size
+TIMEOUT = timedelta(minutes=30)  # the longest wait: one process reads a corpus while the others are ready
 RESTARTS = 3
-STOP_SECONDS = 120  # after a signal, for the step and for saving
-EXIT_FILE = "AUM_EXIT_FILE"  # names the file in which a process leaves the exit code of all
+STOP_SECONDS = 120  # after a signal, to finish the step and save
+EXIT_FILE = "AUM_EXIT_FILE"  # path of the file with the exit code of all processes
 
 
 class ProcessGroup:
-    """The processes that train together; alone, every method is free."""
+    """The processes that train together; of one process alone, every method returns at once."""
 
     def __init__(self, rank: int = 0, size: int = 1):
         self.rank, self.size = rank, size
 
     @property
     def is_rank_zero(self) -> bool:
-        """Whether this process writes files and speaks."""
+        """Whether this process writes files and logs."""
         return self.rank == 0
 
     def sum_gradients(self, parameters: Sequence[nn.Parameter]) -> None:
-        """Replace every gradient by its sum over the processes, in the same order everywhere."""
+        """Replace every gradient by its sum over the processes, which all have to pass parameters in the same order."""
         if self.size == 1:
             return
         grads = [x.grad if x.grad is not None else torch.zeros_like(x) for x in parameters]
-        pieces: list[list[Tensor]] = [[]]
+        buckets: list[list[Tensor]] = [[]]
         for grad in grads:
-            if sum(x.nbytes for x in pieces[-1]) + grad.nbytes > PIECE_BYTES and pieces[-1]:
-                pieces.append([])
-            pieces[-1].append(grad)
-        flat = [torch.cat([x.flatten() for x in piece]) for piece in pieces]
+            if sum(x.nbytes for x in buckets[-1]) + grad.nbytes > BUCKET_BYTES and buckets[-1]:
+                buckets.append([])
+            buckets[-1].append(grad)
+        flat = [torch.cat([x.flatten() for x in bucket]) for bucket in buckets]
         for work in [dist.all_reduce(x, async_op=True) for x in flat]:
             work.wait()
-        for piece, x in zip(pieces, flat):
-            for grad, part in zip(piece, x.split([each.numel() for each in piece])):
-                grad.copy_(part.view_as(grad))
+        for bucket, x in zip(buckets, flat):
+            for grad, total in zip(bucket, x.split([each.numel() for each in bucket])):
+                grad.copy_(total.view_as(grad))
         for parameter, grad in zip(parameters, grads):
             parameter.grad = grad
 
@@ -72,7 +72,7 @@ class ProcessGroup:
         return total.tolist()
 
     def gather(self, value: Any) -> list[Any]:
-        """Every process's value, by rank, in every process."""
+        """The value of every process, by rank, in every process."""
         if self.size == 1:
             return [value]
         values: list[Any] = [None] * self.size
@@ -82,20 +82,17 @@ class ProcessGroup:
 
 @contextmanager
 def join_process_group(device: torch.device) -> Iterator[ProcessGroup]:
-    """The process_group that torchrun started this process in, or this process alone."""
+    """The process group that torchrun started this process in, or this process alone."""
     if rank_and_world_size()[1] == 1:
         yield ProcessGroup()
         return
     if device.type == "cuda":
         torch.cuda.set_device(device)  # NCCL gathers objects by way of the current one
-    # torchrun's store outlives a restart: under the old names the processes would find the addresses of those
-    # that have died
+    # torchrun's store survives a restart: under the old keys the processes would find the addresses of dead ones
     try:
         store, rank, size = next(rendezvous("env://", timeout=TIMEOUT))
     except (ValueError, dist.DistError) as error:
-        raise AumError(
-            f"the processes of the training don't find each other: {str(error).splitlines()[0]}", fix=FIX
-        ) from error
+        raise AumError(f"the processes of the training can't connect: {str(error).splitlines()[0]}", fix=FIX) from error
     store = dist.PrefixStore(f"attempt-{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}", store)
     dist.init_process_group(
         "nccl" if device.type == "cuda" else "gloo", store=store, rank=rank, world_size=size, timeout=TIMEOUT
@@ -105,27 +102,24 @@ def join_process_group(device: torch.device) -> Iterator[ProcessGroup]:
 
 
 def local_device(name: str) -> str:
-    """The GPU of this process in its process_group, where "cuda" names none; and cuBLAS is told to be deterministic."""
+    """The GPU with the local rank of this process, where "cuda" names none; cuBLAS is set to be deterministic."""
     if name.startswith("cuda"):
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # read when the first GPU is opened
     return f"cuda:{os.environ['LOCAL_RANK']}" if name == "cuda" and os.environ.get("LOCAL_RANK") else name
 
 
 def launch_id() -> str | None:
-    """Names what started this process in a process_group, the same when it is started again after a failure;
-    None: it is alone.
-    """
+    """Identifies the torchrun call that started this process, also across its restarts; None: there is none."""
     if "TORCHELASTIC_RUN_ID" not in os.environ:
         return None
     return f"{os.environ['TORCHELASTIC_RUN_ID']} {socket.gethostname()} {os.getppid()}"
 
 
 def launch(devices: int, arguments: Sequence[str]) -> int:
-    """Run `aum ARGUMENTS` by torchrun in so many processes of this machine,
-    started again up to RESTARTS times where one dies.
+    """Run `aum ARGUMENTS` by torchrun in several processes of this machine, restarted up to RESTARTS times.
 
     Args:
-        devices: GPUs, or processes on a CPU, which share its cores.
+        devices: number of processes: of GPUs, or on a CPU, whose cores they share.
         arguments: of the command line, without --devices.
 
     Returns:
@@ -141,7 +135,9 @@ def launch(devices: int, arguments: Sequence[str]) -> int:
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     if devices > 2 * cores and not torch.cuda.is_available():
         raise AumError(f"--devices {devices} on {cores} cores without a GPU", fix=f"choose at most {cores}")
-    logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)  # the processes speak for themselves
+    logging.getLogger("torch.distributed.elastic").setLevel(
+        logging.CRITICAL
+    )  # the processes report their errors themselves
     config = LaunchConfig(
         min_nodes=1,
         max_nodes=1,
@@ -175,11 +171,10 @@ def launch(devices: int, arguments: Sequence[str]) -> int:
 
 
 @contextmanager
-def errors_from_one_rank() -> Iterator[None]:
-    """Among processes of `launch`, let the first that fails speak, and leave the exit code;
-    the others end without a word.
+def report_error_once() -> Iterator[None]:
+    """Among the processes of `launch`, the first that fails reports its error and stores the exit code of all.
 
-    Processes started again because of that, which torchrun can't know, end at once.
+    torchrun restarts them nevertheless, since it knows nothing of the error; then they end at once.
     """
     if EXIT_FILE not in os.environ:
         yield
@@ -196,7 +191,7 @@ def errors_from_one_rank() -> Iterator[None]:
         except FileExistsError:
             sys.exit(error.exit_code)
         raise
-    except RuntimeError:  # of a sum that another process has left
+    except RuntimeError:  # of a reduction in which another process is missing
         if path.exists():
             sys.exit(1)
         raise

@@ -1,6 +1,4 @@
-"""What a training will meet, without writing anything: everything that it checks before it starts,
-and how long its steps take.
-"""
+"""aum train --dry-run: every check that a training makes before it starts, and how long its steps take."""
 
 import statistics
 import time
@@ -17,25 +15,24 @@ from aumcli.recipe import Recipe
 from aumcli.train.checkpoint import read_checkpoint
 from aumcli.train.distributed import ProcessGroup, local_device
 from aumcli.train.loggers import summary_writer
-from aumcli.train.setup import Epoch, TrainState, build
+from aumcli.train.microbatches import load_batches
+from aumcli.train.setup import EpochProgress, TrainState, build
 from aumcli.train.signals import StopSignal
-from aumcli.train.trainer import load_batches, take_step
+from aumcli.train.trainer import train_step
 
-LONG_S, ENOUGH_S = (
-    10.0,
-    1.0,
-)  # a step that is likely to take longer isn't tried; steps of one size are repeated for so long
-STEPS = 5  # of one size at most
+LONGEST_S = 10.0  # a step that is likely to take longer isn't tried
+REPEATS_S = 1.0  # steps of a whole batch are repeated for this long,
+REPEATS = 5  # and this often at most
 
 
 @dataclass(frozen=True)
 class DryRun:
-    """What a training will meet.
+    """What was checked and measured.
 
     Attributes:
-        notes: what was done with the weights that it starts from.
+        notes: on the weights that the training starts from.
         step_s, epoch_s, whole_s: seconds of a step, of an epoch with validation, and of all epochs.
-        measured: how that was found out.
+        measured: how these were measured.
     """
 
     notes: tuple[str, ...]
@@ -45,7 +42,7 @@ class DryRun:
     measured: str
 
     def rows(self) -> list[tuple[str, str]]:
-        """All as (what, value)."""
+        """As (what, value)."""
         time = (
             f"{duration(self.step_s)} a step, {duration(self.epoch_s)} an epoch, {duration(self.whole_s)} in all; "
             f"{self.measured}"
@@ -54,15 +51,14 @@ class DryRun:
 
 
 def dry_run_training(recipe: Recipe, out: Path | None, data: Path | str | None = None, device: str = "cpu") -> DryRun:
-    """Check what a training checks (data, weights to start from, packages, the folder),
-    and time steps on its own clips.
+    """Check what a training checks (data, weights to start from, packages, the folder), and time its steps.
 
     Args:
         recipe, data, device: see `aumcli.train.train`.
         out: the run's folder, which must not hold a run; None: that is not checked.
 
     Raises:
-        AumError: the training would stop with it.
+        AumError: the one that the training would stop with.
     """
     if out is not None:
         read_checkpoint(out, resume=False)
@@ -86,17 +82,17 @@ def dry_run_training(recipe: Recipe, out: Path | None, data: Path | str | None =
 
 
 def _step_seconds(state: TrainState) -> tuple[int, float]:
-    """Clips of the largest step that was tried, a whole batch if that is quick enough, and its seconds."""
+    """Clips of the largest step that was tried, a whole batch if that is fast enough, and its seconds."""
     batch = state.train.batches(state.recipe.train.batch_size, state.recipe.seed, 0, state.sample_weights)[0]
     size = 1
     while True:
-        seconds = _timed_step(state, batch[:size])  # the first one also finds memory and kernels
-        if seconds < LONG_S / 4:
+        seconds = _timed_step(state, batch[:size])  # the first one also allocates memory and chooses kernels
+        if seconds < LONGEST_S / 4:
             samples = [_timed_step(state, batch[:size])]
-            while len(samples) < STEPS and sum(samples) < ENOUGH_S and size == len(batch):
+            while len(samples) < REPEATS and sum(samples) < REPEATS_S and size == len(batch):
                 samples.append(_timed_step(state, batch[:size]))
             seconds = statistics.median(samples)
-        if size == len(batch) or 2 * seconds > LONG_S:
+        if size == len(batch) or 2 * seconds > LONGEST_S:
             return size, seconds
         size = min(2 * size, len(batch))
 
@@ -104,9 +100,9 @@ def _step_seconds(state: TrainState) -> tuple[int, float]:
 def _timed_step(state: TrainState, batch: list[int]) -> float:
     """Seconds of a step of these clips: decoding, features, both passes, the update."""
     draws = draw_epoch([batch], len(state.train), state.recipe.augment, state.recipe.seed, 0)
-    state.epoch, started = Epoch(), time.perf_counter()
+    state.epoch, started = EpochProgress(), time.perf_counter()
     [decoded] = load_batches(state, 0, [batch], draws)
-    take_step(state, 0, batch, draws, decoded, StopSignal(), lambda text: None)
+    train_step(state, 0, batch, draws, decoded, StopSignal())
     return time.perf_counter() - started
 
 
@@ -120,13 +116,13 @@ def _validation_seconds(state: TrainState) -> float:
         for _ in score_clips(state.classifier, clips[:count]):
             pass
         seconds = time.perf_counter() - started
-        if count == len(clips) or 4 * seconds > LONG_S:
+        if count == len(clips) or 4 * seconds > LONGEST_S:
             return seconds * len(clips) / count
         count = min(4 * count, len(clips))
 
 
 def duration(seconds: float) -> str:
-    """Seconds as people say them."""
+    """Seconds in a unit that suits them."""
     for size, unit in ((86400, "days"), (3600, "h"), (60, "min")):
         if seconds >= 2 * size:
             return f"{seconds / size:.1f} {unit}"

@@ -1,6 +1,7 @@
-"""Why a loss or a gradient is no number: the first layer that gives one, the gradients, the clips."""
+"""Why a loss or a gradient is not finite: the first layer whose output is not, the gradients, the clips."""
 
 import math
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -12,47 +13,48 @@ from aumcli.utils.text import counted
 ELSEWHERE = "in another process"
 
 
-def diagnose(
-    state: TrainState, number: int, batch: list[int], loss: float, norm: float, features: Tensor | None
-) -> str:
-    """Describe a step whose loss or gradient is no number.
+def diagnose(state: TrainState, epoch: int, batch: list[int], loss: float, norm: float, features: Tensor | None) -> str:
+    """Describe a step whose loss or gradient is not finite.
 
     Args:
-        run: as the step left it, the weights not moved.
-        number: of the epoch, from 0.
-        batch: the step's clips.
-        loss: over the batch.
+        state: after the backward pass, before the weights moved.
+        epoch: its number, from 0.
+        batch: training clips of the step.
+        loss: mean over the batch.
         norm: of the gradient.
-        features: (b, frames, mels), on which this process' loss became no number, or the last; None: it had no clips.
+        features: (b, frames, mels), of this process' first microbatch without a finite loss, else its last one; None:
+            it had no clips.
     """
-    broken = [name for name, x in state.network.named_parameters() if not torch.isfinite(x).all()]
-    grads = [
-        name for name, x in state.network.named_parameters() if x.grad is not None and not torch.isfinite(x.grad).all()
-    ]
-    if features is not None and not torch.isfinite(features).all():
-        where = "the features already are none"
-    elif broken:
-        where = f"the weights {broken[0]} already are none"
-    elif features is not None and (layer := _first_layer(state, features)):
-        where = f"{layer} is the first layer that gives one"
-    elif math.isfinite(loss):
-        where = (
-            f"every layer's output is one, the gradients of {counted(len(grads), 'tensor')} are not, "
-            f"{grads[-1]} the first"
-            if grads
-            else "the gradients are too large to be squared"
-        )
-    else:
-        where = ELSEWHERE if state.process_group.size > 1 else "every layer's output is one, the loss itself is not"
+    what = "loss" if not math.isfinite(loss) else "gradient"
     files = ", ".join(_name(state, state.train.clips[clip].path) for clip in batch)
     return (
-        f"the loss or its gradient is no number at epoch {number + 1}, step {state.epoch.step + 1} "
-        f"(loss {loss:g}, gradient norm {norm:g}, learning rate {state.rate:.3g}; {where}; clips {files})"
+        f"{what} is not finite at epoch {epoch + 1}, step {state.epoch.step + 1} "
+        f"(loss {loss:g}, gradient norm {norm:g}, learning rate {state.rate:.3g}; {_origin(state, loss, features)}; "
+        f"clips {files})"
     )
 
 
+def _origin(state: TrainState, loss: float, features: Tensor | None) -> str:
+    """Where the first value that is not finite comes from."""
+    parameters = dict(state.network.named_parameters())
+    weights = [name for name, x in parameters.items() if not torch.isfinite(x).all()]
+    gradients = [name for name, x in parameters.items() if x.grad is not None and not torch.isfinite(x.grad).all()]
+    if features is not None and not torch.isfinite(features).all():
+        return "the features are not finite"
+    if weights:
+        return f"the weights {weights[0]} are not finite"
+    if features is not None and (layer := _first_layer(state, features)):
+        return f"the first layer whose output is not finite is {layer}"
+    if math.isfinite(loss) and gradients:
+        tensors = counted(len(gradients), "tensor")
+        return f"all outputs are finite, the gradients of {tensors} are not, first {gradients[-1]}"
+    if math.isfinite(loss):
+        return "all gradients are finite, the sum of their squares is not"
+    return ELSEWHERE if state.process_group.size > 1 else "all outputs are finite, the loss is not"
+
+
 def _name(state: TrainState, path: Path) -> str:
-    """A clip's file, from the data's folder on where it is in there."""
+    """A clip's file, relative to the data's folder where it is in there."""
     return str(path.relative_to(state.data) if path.is_relative_to(state.data) else path)
 
 
@@ -60,7 +62,7 @@ def _first_layer(state: TrainState, features: Tensor) -> str:
     """Name of the first module whose output is not finite; "" if all are."""
     found: list[str] = []
 
-    def hook(name: str):
+    def hook(name: str) -> Callable[[nn.Module, object, object], None]:
         def look(module: nn.Module, inputs: object, output: object) -> None:
             tensors = output if isinstance(output, tuple) else (output,)
             if not found and not all(torch.isfinite(x).all() for x in tensors if isinstance(x, Tensor)):

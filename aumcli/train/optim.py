@@ -1,4 +1,4 @@
-"""What happens to the weights: groups for the optimizer, the learning rate's schedule, averages."""
+"""Parameter groups of the optimizer, learning rate schedule, exponential moving average of the weights."""
 
 import math
 import re
@@ -14,9 +14,14 @@ _INPUTS = ("patch_embed.", "_token", "pos_embed")
 
 
 def make_optimizer(network: nn.Module, settings: TrainConfig) -> torch.optim.Optimizer:
-    """Adam with the decay in the gradient, as published, or AdamW, which spares gains, biases, positions and A.
+    """Make the optimizer of a network: Adam with weight decay in the gradient, as published, or AdamW.
 
-    A group's "scale" is its share of the learning rate: layer_decay for each block between it and the head.
+    AdamW decays neither gains, biases, class tokens and positions nor A and D of the state space models. A parameter
+    group's "scale" multiplies its learning rate: train.layer_decay for each block between it and the head.
+
+    Args:
+        network: parameters that `train.freeze` excludes are frozen.
+        settings: optimizer, lr, betas, weight_decay, layer_decay and freeze are read.
     """
     kind = torch.optim.Adam if settings.optimizer == "adam" else torch.optim.AdamW
     depth = network.config.depth
@@ -39,9 +44,7 @@ def make_optimizer(network: nn.Module, settings: TrainConfig) -> torch.optim.Opt
 
 
 def _layer(name: str, depth: int) -> int:
-    """Which layer a parameter belongs to: 0 what makes tokens, 1 .. depth the blocks,
-    depth + 1 the last norm and the head.
-    """
+    """Layer of a parameter: 0 the tokenizer, 1 to depth the blocks, depth + 1 the last norm and the head."""
     block = _BLOCK.search(name)
     if block:
         return 1 + int(block[1])
@@ -49,10 +52,16 @@ def _layer(name: str, depth: int) -> int:
 
 
 def learning_rate(settings: TrainConfig, epochs: float, steps_per_epoch: int = 1) -> float:
-    """The learning rate after so many epochs."""
+    """The learning rate of the schedule.
+
+    Args:
+        settings: of the schedule.
+        epochs: since the start, a fraction within an epoch.
+        steps_per_epoch: for warm-up in steps.
+    """
     warmup = settings.warmup_steps / steps_per_epoch or settings.warmup_epochs
     if epochs < warmup:
-        step = round(epochs * steps_per_epoch, 6)  # whole but for rounding where a step is asked about
+        step = round(epochs * steps_per_epoch, 6)  # an integer but for rounding
         risen = (
             epochs
             if settings.warmup_every == 1
@@ -68,12 +77,19 @@ def learning_rate(settings: TrainConfig, epochs: float, steps_per_epoch: int = 1
 
 
 def set_learning_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
-    """Give each group its share of the rate."""
+    """Set the learning rate, times its scale, of each parameter group."""
     for group in optimizer.param_groups:
         group["lr"] = rate * group["scale"]
 
 
-def move_average(averaged: nn.Module, network: nn.Module, decay: float, step: int) -> None:
-    """Move the averaged weights towards the trained ones; faster at first, when the average is still poor."""
+def update_ema(averaged: nn.Module, network: nn.Module, decay: float, step: int) -> None:
+    """Move the exponential moving average towards the trained weights; faster in the first steps, when it is poor.
+
+    Args:
+        averaged: whose parameters are moved.
+        network: the trained weights.
+        decay: share of the average that stays, per step.
+        step: steps done since the start of the training.
+    """
     decay = min(decay, (1 + step) / (10 + step))
     torch._foreach_lerp_(list(averaged.parameters()), list(network.parameters()), 1 - decay)

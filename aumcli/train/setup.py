@@ -1,8 +1,11 @@
-"""A training in progress: what it is made of, and how it is built from a recipe and prepared data."""
+"""The state of a training, and how it is built from a recipe and prepared data."""
 
+import logging
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -29,45 +32,50 @@ from aumcli.utils.text import counted, escaped
 WEIGHTS_PURPOSE, BATCH_PURPOSE, MODEL_PURPOSE = 1, 2, 3  # what a stream of random numbers is for
 FEW_PARAMETERS = 2_000_000
 
+logger = logging.getLogger(__name__)
+
 
 @dataclass
-class Epoch:
-    """How far an epoch has come; all that --resume needs to go on in its middle."""
+class EpochProgress:
+    """How far an epoch has come: all that --resume needs to continue in its middle."""
 
     step: int = 0  # steps done
-    loss: float = 0.0  # sum over the clips seen
-    seen: int = 0  # clips
-    skipped: int = 0  # steps whose loss or gradient was no number
+    loss: float = 0.0  # summed over the clips trained on
+    clips: int = 0  # trained on
+    skipped_steps: int = 0  # whose loss or gradient was not finite
     seconds: float = 0.0  # that earlier processes spent on it
 
 
 @dataclass
 class TrainState:
-    """A training in progress."""
+    """Everything that a training consists of."""
 
     recipe: Recipe
     data: Path
     out: Path
     manifest: Manifest
-    classifier: Classifier  # the weights that are evaluated and saved: averaged ones where the recipe asks
+    classifier: Classifier  # the weights that are evaluated and saved: the moving average where the recipe asks for it
     network: torch.nn.Module  # the weights that are trained
     optimizer: torch.optim.Optimizer
     scaler: torch.amp.GradScaler  # of the loss, in float16; else it does nothing
     train: Waveforms | ShardStream
     val: Waveforms | ShardStream  # this process's share
-    val_clips: list[Clip]  # all
+    val_clips: Sequence[Clip]  # of all processes
     reported: int  # clips of the split that results are reported on; 0: the data lack it
     sample_weights: np.ndarray | None  # how likely each training clip is drawn; None: each once per epoch
     process_group: ProcessGroup
-    progress: bool
+    progress: bool  # whether to show a bar
     data_sha256: str  # of the tables of `data`
-    history: list[dict[str, float | None]] = field(
-        default_factory=list
-    )  # a row per epoch; None where a figure is undefined
-    epoch: Epoch = field(default_factory=Epoch)
-    unreadable_clips: set[int] = field(default_factory=set)  # training clips that could not be read
-    nonfinite_in_a_row: int = 0  # steps whose loss or gradient was no number
+    history: list[dict[str, Any]] = field(default_factory=list)  # a row per epoch; None where a figure is undefined
+    epoch: EpochProgress = field(default_factory=EpochProgress)
+    unreadable_clips: set[int] = field(default_factory=set)  # indices of training clips
+    nonfinite_in_a_row: int = 0  # steps whose loss or gradient was not finite
     saved_at: float = field(default_factory=time.monotonic)
+
+    def log(self, message: str, level: int = logging.INFO) -> None:
+        """Log a message, once for all processes."""
+        if self.process_group.is_rank_zero:
+            logger.log(level, message)
 
     @property
     def steps_per_epoch(self) -> int:
@@ -75,7 +83,7 @@ class TrainState:
 
     @property
     def small(self) -> bool:
-        """Whether to update the weights takes less than to share that out to threads."""
+        """Whether one thread updates the weights sooner than several, which have to be woken for each tensor."""
         return sum(x.numel() for x in self.network.parameters()) < FEW_PARAMETERS
 
     @property
@@ -86,7 +94,7 @@ class TrainState:
 
     @property
     def rate(self) -> float:
-        """The learning rate of the last step, in the layers that learn fastest."""
+        """The largest learning rate of the last step among the parameter groups."""
         return max(group["lr"] for group in self.optimizer.param_groups)
 
     @property
@@ -96,14 +104,14 @@ class TrainState:
 
     @property
     def best(self) -> int:
-        """The best epoch so far, of equals that with the lowest validation loss; 0 before the first has ended."""
+        """The best epoch so far, from 1, of equals that with the lowest validation loss; 0 before the first ended."""
         scores = [-1.0 if row[self.metric] is None else row[self.metric] for row in self.history]
         best = best_row(scores, [row["val_loss"] for row in self.history])
         return 0 if best is None else best + 1
 
 
 def autocast(state: TrainState) -> torch.autocast:
-    """The number format of a step's products."""
+    """The dtype of a step's matmuls, as `train.dtype` says."""
     dtype = state.recipe.train.dtype
     return torch.autocast(
         state.classifier.device.type,
@@ -121,20 +129,20 @@ def build(
     progress: bool,
     saved: dict | None = None,
 ) -> tuple[TrainState, list[str], list[str]]:
-    """Read the data, fit the recipe to it and build the model.
+    """Read the data, infer what the recipe leaves to it, and build the model.
 
     Args:
         recipe: what to do.
         out, data, progress: see `aumcli.train.train`.
         device: where to compute.
         process_group: the processes of this training.
-        saved: what will be restored; None: the recipe's checkpoint is the start.
+        saved: the checkpoint that will be restored; None: a new run.
 
     Returns:
-        The run; what there is to say about its start, data and model first; and its settings, a line each.
+        The state; notes for the log, data and model first; and the settings, a line each.
 
     Raises:
-        AumError: the data or the recipe is unusable, or the data is not that of the state.
+        AumError: the data or the recipe is unusable, or the data is not that of the checkpoint.
     """
     fresh = saved is None
     if fresh and recipe.train.pretrained and not recipe.train.init:
@@ -145,7 +153,8 @@ def build(
     folder = corpus_folder(recipe, data)
     manifest = open_corpus(recipe, folder if data else None)
     sha256 = data_digest(folder)
-    doubts = [] if fresh else check_same_data(saved, manifest, sha256, out)
+    if saved is not None:
+        check_same_data(saved, manifest, sha256, out)
     index = index_of_shards(manifest)
     if index is not None:
         train, val = shard_streams(manifest, recipe, index)
@@ -158,7 +167,7 @@ def build(
     kept = frontend_of(checkpoint_path(recipe.train.init)) if fresh and recipe.train.init else None
     if fresh:
         recipe = infer_frontend(recipe, train_clips, len(manifest.labels), manifest.multi_label, kept)
-        recipe = _share_out(recipe, process_group)
+        recipe = _with_microbatches(recipe, process_group)
     config = ModelConfig(
         model=recipe.model,
         frontend=recipe.frontend,
@@ -219,11 +228,10 @@ def build(
             f"{classifier.backend} backend on {device}, {counted(torch.get_num_threads(), 'thread')}, "
             f"seed {recipe.seed}"
             + (
-                f"; {process_group.size} processes, each batch in {counted(recipe.train.gradient_accumulation_steps, 'part')}"
+                f"; {process_group.size} processes, {recipe.train.gradient_accumulation_steps} microbatches a step"
                 if process_group.size > 1
                 else ""
             ),
-            *doubts,
             *notes,
         ],
         [
@@ -235,19 +243,15 @@ def build(
     )
 
 
-def _share_out(recipe: Recipe, process_group: ProcessGroup) -> Recipe:
-    """The recipe with a part of each batch for every process at least."""
-    parts = recipe.train.gradient_accumulation_steps
-    if parts == 1:
-        return (
-            recipe.with_values(train={"gradient_accumulation_steps": process_group.size})
-            if process_group.size > 1
-            else recipe
-        )
-    if parts % process_group.size:
+def _with_microbatches(recipe: Recipe, process_group: ProcessGroup) -> Recipe:
+    """The recipe with at least one microbatch of each batch for every process."""
+    steps, size = recipe.train.gradient_accumulation_steps, process_group.size
+    if steps == 1:
+        return recipe.with_values(train={"gradient_accumulation_steps": size}) if size > 1 else recipe
+    if steps % size:
         raise AumError(
-            f"train.gradient_accumulation_steps {parts} can't be shared among {process_group.size} processes",
-            fix=f"choose a multiple of {process_group.size}",
+            f"train.gradient_accumulation_steps {steps} can't be shared among {size} processes",
+            fix=f"choose a multiple of {size}",
         )
     return recipe
 
@@ -255,10 +259,7 @@ def _share_out(recipe: Recipe, process_group: ProcessGroup) -> Recipe:
 def _networks(
     recipe: Recipe, config: ModelConfig, fresh: bool
 ) -> tuple[torch.nn.Module, torch.nn.Module | None, list[str]]:
-    """The network to train, and its averaged twin where the recipe asks for one.
-
-    And what there is to say about their start.
-    """
+    """The network to train, the network of its moving average where the recipe asks for one, and notes for the log."""
     torch.use_deterministic_algorithms(True)
     torch.utils.deterministic.fill_uninitialized_memory = False  # a debugging aid that costs a pass over every tensor
     torch.manual_seed(stream_seed(recipe.seed, WEIGHTS_PURPOSE))

@@ -1,23 +1,22 @@
-"""SIGTERM and Ctrl-C: finish the step, save, and end with the exit code that a shell expects;
-a second Ctrl-C stops at once.
-"""
+"""SIGTERM and Ctrl-C: finish the step, save, end with the exit code that a shell expects; the next Ctrl-C kills."""
 
 import signal
 import threading
 from types import FrameType
+from typing import Any
 
 
 class StopSignal:
-    """Notes a signal instead of dying of it, while it is entered.
+    """Records SIGINT and SIGTERM instead of being stopped by them, inside its `with` block.
 
     Attributes:
-        received: the number of the signal that came, or 0.
-        agreed: the signal for which the processes of the training have agreed to stop after this step, or 0.
+        received: the number of the signal that arrived, or 0.
+        agreed: the signal after which all processes of the training stop at the end of this step, or 0.
     """
 
     def __init__(self) -> None:
         self.received, self.agreed = 0, 0
-        self._before: dict[int, object] = {}
+        self._before: dict[int, Any] = {}
 
     def __enter__(self) -> "StopSignal":
         if threading.current_thread() is threading.main_thread():  # Python allows handlers nowhere else

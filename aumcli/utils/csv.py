@@ -7,11 +7,14 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TextIO
+from typing import TYPE_CHECKING, TextIO
 
 from aumcli.errors import AumError
 from aumcli.utils.files import atomic_path
 from aumcli.utils.text import ESCAPE, counted
+
+if TYPE_CHECKING:
+    from _csv import Reader, Writer
 
 DELIMITERS = (",", "\t", ";", "|")  # of others' tables
 SNIFFED = 200  # lines of such a table that are looked at
@@ -29,7 +32,7 @@ class _Lines:
         return self._file.write(row[:-2] + "\n")
 
 
-def csv_lines(file: TextIO):
+def csv_lines(file: TextIO) -> "Writer":
     """A CSV writer into an open file; what it writes comes back, whatever is in it."""
     return csv.writer(_Lines(file), lineterminator="\r\n")
 
@@ -44,7 +47,7 @@ class Dialect:
 
 
 @contextmanager
-def csv_writer(path: Path, columns: Sequence[str]):
+def csv_writer(path: Path, columns: Sequence[str]) -> "Iterator[Writer]":
     """A CSV writer that has written `columns`; the file appears when all went well."""
     with atomic_path(path) as temporary, open(temporary, "w", encoding="utf-8", errors=ESCAPE, newline="") as file:
         writer = csv_lines(file)
@@ -60,7 +63,7 @@ def csv_reader(
     skip: int = 0,
     spaces: bool = False,
     dialect: Dialect = Dialect(),
-):
+) -> "Iterator[tuple[Reader, list[str]]]":
     """A CSV reader behind the header, and the header.
 
     Args:
@@ -90,7 +93,7 @@ def csv_reader(
             if lacking:
                 raise AumError(
                     f"{path} lacks the column{'s' * (len(lacking) > 1)} {', '.join(lacking)}",
-                    fix=f"its first line must name {', '.join(required)}; {fix}",
+                    fix=f"its first line must name {', '.join(required or ())}; {fix}",
                 )
             yield reader, header
     except (FileNotFoundError, IsADirectoryError) as error:
@@ -143,25 +146,25 @@ def sniff(path: Path, known: Callable[[list[str]], int]) -> Dialect:
     return max(found, key=lambda item: item[0])[1] if found else Dialect(encoding, skip=comments)
 
 
-def csv_rows(path: Path, required: Sequence[str], **how) -> Iterator[dict[str, str]]:
-    """Rows of a table with a header as dictionaries, empty ones passed over.
+def csv_rows(path: Path, required: Sequence[str], fix: str = "correct it") -> Iterator[dict[str, str]]:
+    """Rows of a table with a header as dictionaries, empty ones skipped.
 
     Args:
         path: the table.
         required: columns that it must have; it may have others.
-        how: see `csv_reader`.
+        fix: what mends a file that is wrong.
 
     Raises:
         AumError: see `csv_reader`; or a row has more or fewer values than the header.
     """
-    with csv_reader(path, required, **how) as (reader, header):
+    with csv_reader(path, required, fix) as (reader, header):
         for row in reader:
             if not row:
                 continue
             if len(row) != len(header):
                 raise AumError(
                     f"{path}: row {reader.line_num}: {counted(len(row), 'value')} for {counted(len(header), 'column')}",
-                    fix=how.get("fix", "correct it"),
+                    fix=fix,
                 )
             yield dict(zip(header, row))
 
@@ -174,6 +177,6 @@ def raise_problems(path: Path, problems: Sequence[str], fix: str) -> None:
 
 def listed(items: Iterable[object], most: int = SHOWN, separator: str = ", ") -> str:
     """The first few of many things, and how many more there are."""
-    items = [str(item) for item in items]
-    more = len(items) - most
-    return separator.join(items[:most]) + (f"{separator}and {more} more" if more > 0 else "")
+    texts = [str(item) for item in items]
+    more = len(texts) - most
+    return separator.join(texts[:most]) + (f"{separator}and {more} more" if more > 0 else "")

@@ -10,8 +10,9 @@ import urllib.request
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path, PurePosixPath
-from typing import BinaryIO
+from typing import IO
 
 from aumcli.errors import AumError
 from aumcli.utils.csv import listed
@@ -60,7 +61,7 @@ def download(url: str, path: Path, size: int | None = None, sha256: str | None =
         raise disk_error(path, error) from error
 
 
-def _receive(answer, part: Path, have: int, size: int | None) -> None:
+def _receive(answer: http.client.HTTPResponse, part: Path, have: int, size: int | None) -> None:
     """Append what the server sends to what is there; or begin again, if it sends all."""
     continued = answer.status == 206
     total = int(answer.headers.get("Content-Length") or 0)
@@ -141,22 +142,22 @@ def unpack(
             f"{archive} doesn't exist",
             fix="name the archive or the folder with --source, or leave --source out to download it",
         )
-    partial = folder.with_name(f".{folder.name}.part")
+    unpacked = folder.with_name(f".{folder.name}.part")
     try:
-        shutil.rmtree(partial, ignore_errors=True)
-        partial.mkdir(parents=True)
+        shutil.rmtree(unpacked, ignore_errors=True)
+        unpacked.mkdir(parents=True)
         for name, file in progress(members(archive, rename, limit_bytes), f"unpacking {archive.name}", unit="file"):
-            target = partial / name
+            target = unpacked / name
             target.parent.mkdir(parents=True, exist_ok=True)
             with open(target, "wb") as out:
                 shutil.copyfileobj(file, out, CHUNK_BYTES)
         try:
-            verify(partial)
+            verify(unpacked)
         except AumError as error:  # the user knows the archive, not where it was unpacked
             raise AumError(
-                error.problem.replace(str(partial), str(archive)), fix=error.fix, exit_code=error.exit_code
+                error.problem.replace(str(unpacked), str(archive)), fix=error.fix, exit_code=error.exit_code
             ) from error
-        replace_folder(partial, folder, own)
+        replace_folder(unpacked, folder, own)
     except DAMAGED as error:
         reason = str(error).partition("\n")[0].rstrip(":")  # tarfile adds a line for each compression that it tried
         raise AumError(
@@ -165,10 +166,10 @@ def unpack(
     except OSError as error:
         raise disk_error(folder, error) from error
     finally:
-        shutil.rmtree(partial, ignore_errors=True)
+        shutil.rmtree(unpacked, ignore_errors=True)
 
 
-def members(archive: Path, rename: Callable[[str], str | None], limit_bytes: int) -> Iterator[tuple[str, BinaryIO]]:
+def members(archive: Path, rename: Callable[[str], str | None], limit_bytes: int) -> Iterator[tuple[str, IO[bytes]]]:
     """Give the new name and the opened content of each wanted file in an archive; see `unpack`."""
     total = 0
     for name, size, plain, opened in (_zip if zipfile.is_zipfile(archive) else _tar)(archive):
@@ -204,23 +205,37 @@ def _inside(archive: Path, name: str) -> str:
     return name
 
 
-def _zip(archive: Path) -> Iterator[tuple[str, int, bool, Callable]]:
+Member = tuple[str, int, bool, Callable[[], IO[bytes]]]  # name, bytes, whether it is a plain file, and what opens it
+
+
+def _zip(archive: Path) -> Iterator[Member]:
     with zipfile.ZipFile(archive) as packed:
         for member in packed.infolist():
             if not member.is_dir():
                 kind = member.external_attr >> 28  # of a Unix file's mode: 8 plain, 10 a link, 0 unknown
-                yield member.filename, member.file_size, kind in (0, 8), lambda member=member: packed.open(member)
+                yield member.filename, member.file_size, kind in (0, 8), partial(packed.open, member)
 
 
-def _tar(archive: Path) -> Iterator[tuple[str, int, bool, Callable]]:
+def _tar(archive: Path) -> Iterator[Member]:
     with tarfile.open(archive) as packed:
         for member in packed:
             if not member.isdir():
-                yield member.name, member.size, member.isreg(), lambda member=member: packed.extractfile(member)
-            packed.members.clear()  # it keeps all of them: Speech Commands has 105,829
+                yield member.name, member.size, member.isreg(), partial(_content, packed, member)
+            forget_members(packed)  # Speech Commands has 105,829
         for _ in range(TAIL_BYTES // CHUNK_BYTES):  # the compressor's checksum stands behind tar's own end
-            if not packed.fileobj.read(CHUNK_BYTES):
+            if packed.fileobj is None or not packed.fileobj.read(CHUNK_BYTES):
                 break
+
+
+def _content(packed: tarfile.TarFile, member: tarfile.TarInfo) -> IO[bytes]:
+    content = packed.extractfile(member)
+    assert content is not None  # only that of a plain file is asked for
+    return content
+
+
+def forget_members(packed: tarfile.TarFile) -> None:
+    """Drop the members that a tar file has listed so far, all of which it would keep in memory."""
+    packed.members.clear()  # type: ignore[attr-defined]  # of every Python, but not of its type stubs
 
 
 def replace_folder(new: Path, old: Path, own: Callable[[str], bool]) -> None:

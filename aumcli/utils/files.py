@@ -14,6 +14,7 @@ import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any, BinaryIO
 
 from aumcli.errors import AumError
 from aumcli.utils.text import ESCAPE, shown, to_json
@@ -80,10 +81,10 @@ def atomic_path(path: Path | str) -> Iterator[Path]:
     """
     path = Path(path)
     if is_stream(path):
-        with _handed_on(path) as temporary:
-            yield temporary
+        with _copied_to_stream(path) as output:
+            yield output
         return
-    temporary = None
+    temporary: Path | None = None
     try:
         target = _target(path)
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -180,10 +181,8 @@ def _target(path: Path) -> Path:
 
 
 @contextmanager
-def _handed_on(path: Path) -> Iterator[Path]:
-    """Give a temporary path in the folder for such files; on success hand its content to a FIFO,
-    a device or a descriptor.
-    """
+def _copied_to_stream(path: Path) -> Iterator[Path]:
+    """Give a temporary path; on success copy its content to a FIFO, a device or a descriptor."""
     import shutil
 
     with scratch_folder() as folder:
@@ -200,7 +199,7 @@ def _handed_on(path: Path) -> Iterator[Path]:
 
 
 @contextmanager
-def _opened_stream(path: Path) -> Iterator:
+def _opened_stream(path: Path) -> Iterator[BinaryIO]:
     """A FIFO, a device or a descriptor, open for bytes."""
     number = descriptor(path)
     if number != 1:
@@ -308,7 +307,7 @@ def write_json(path: Path | str, value: object) -> None:
     write_text(path, to_json(value, indent=2) + "\n")
 
 
-def read_json(path: Path) -> dict:
+def read_json(path: Path) -> dict[str, Any]:
     """Read a JSON object that a command of ours has written.
 
     Raises:

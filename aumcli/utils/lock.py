@@ -2,6 +2,7 @@
 
 import os
 import socket
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from datetime import datetime
@@ -11,11 +12,10 @@ from pathlib import Path
 from aumcli.errors import AumError
 from aumcli.utils.files import disk_error
 
-try:
-    import fcntl
-except ImportError:  # Windows
-    fcntl = None
+if sys.platform == "win32":
     import msvcrt
+else:
+    import fcntl
 
 NAME = ".lock"
 
@@ -52,10 +52,10 @@ def open_locked(path: Path) -> tuple[int, str]:
 
 def _lock(number: int) -> str:
     try:
-        if fcntl is not None:
-            fcntl.flock(number, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        else:
+        if sys.platform == "win32":
             msvcrt.locking(number, msvcrt.LK_NBLCK, 1)
+        else:
+            fcntl.flock(number, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except (BlockingIOError, PermissionError) as error:  # the latter: Windows, and NFS
         raise LockTaken from error
     except OSError as error:  # of network folders
@@ -65,11 +65,11 @@ def _lock(number: int) -> str:
 
 def remove_locked(path: Path, close: Callable[[], None]) -> None:
     """Remove a locked file and close it, in this order: else it would be another's that is removed."""
-    if fcntl is None:  # but Windows removes no open file
+    if sys.platform == "win32":  # which removes no open file
         close()
     with suppress(OSError):
         path.unlink()
-    if fcntl is not None:
+    if sys.platform != "win32":
         close()
 
 

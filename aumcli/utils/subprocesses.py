@@ -4,6 +4,7 @@ import multiprocessing
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ class Worker:
         arguments: what it is called with, there.
     """
 
-    def __init__(self, generator: Callable[..., Iterator], *arguments: object):
+    def __init__(self, generator: Callable[..., Iterator[object]], *arguments: object):
         context = multiprocessing.get_context("spawn")
         self._pipe, theirs = context.Pipe()
         self._process = context.Process(target=_serve, args=(theirs, generator, arguments))
@@ -48,14 +49,14 @@ class Worker:
         return value
 
     def close(self) -> None:
-        """DecodeResult the process, whatever it is at."""
+        """End the process, whatever it is doing."""
         self._pipe.close()
         self._process.join(0.2)
         self._process.kill()
         self._process.join()
 
 
-def _serve(pipe, generator: Callable[..., Iterator], arguments: tuple) -> None:
+def _serve(pipe: Connection, generator: Callable[..., Iterator[object]], arguments: tuple[object, ...]) -> None:
     """The process: a step of the generator for each message, until the pipe is closed."""
     if sys.platform == "linux":  # if memory runs out, this is the process to end
         with suppress(OSError):  # a container may forbid it

@@ -82,12 +82,9 @@ def counted(count: int, one: str, many: str = "") -> str:
     return f"{count:,} {plural(count, one, many)}"
 
 
-def to_json(value: object, **how: object) -> str:
-    """JSON that is valid UTF-8, whatever names stand in it.
-
-    NaN and infinity are refused. For `how` see `json.dumps`.
-    """
-    return quotable(json.dumps(value, ensure_ascii=False, allow_nan=False, **how))
+def to_json(value: object, indent: int | None = None, separators: tuple[str, str] | None = None) -> str:
+    """JSON that is valid UTF-8, whatever names stand in it; NaN and infinity are refused (see `json.dumps`)."""
+    return quotable(json.dumps(value, ensure_ascii=False, allow_nan=False, indent=indent, separators=separators))
 
 
 def quotable(text: str) -> str:

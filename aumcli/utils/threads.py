@@ -1,4 +1,4 @@
-"""Work shared out to threads."""
+"""Threads: how many compute and decode, and mapping over them."""
 
 import os
 import sys
@@ -8,7 +8,8 @@ from contextlib import contextmanager
 from itertools import chain
 from typing import TypeVar
 
-T, R = TypeVar("T"), TypeVar("R")
+T = TypeVar("T")
+R = TypeVar("R")
 
 
 SPINS = "2000"  # about 50 microseconds; benchmarks/busy.py measures it
@@ -27,9 +28,9 @@ def spin_shortly() -> None:
 
 @contextmanager
 def compute_threads(count: int | None) -> Iterator[None]:
-    """Have torch compute in so many threads, and in as many as before afterwards; None changes nothing.
+    """Limit torch to `count` threads inside the block; None changes nothing.
 
-    Small work is best done in one: to share it out would take as long as to do it.
+    Small operations are fastest on one thread: distributing them takes as long as computing them.
     """
     import torch
 
@@ -41,9 +42,10 @@ def compute_threads(count: int | None) -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-def decoders() -> int:
-    """Threads that decode sounds, where nobody says how many: half the cores, 4 at most;
-    more would wait for Python's lock.
+def default_workers() -> int:
+    """Threads that decode sounds unless the caller says how many: half the cores, at most 4.
+
+    More would wait for Python's lock.
     """
     return min(4, max(1, (os.cpu_count() or 1) // 2))
 
@@ -51,8 +53,8 @@ def decoders() -> int:
 def map_in_parts(
     threads: ThreadPoolExecutor, parts: int, function: Callable[[T], R], items: Sequence[T]
 ) -> Iterator[R]:
-    """Map in threads, each of which gets one piece of the list: for short clips,
-    handing over one by one takes as long as decoding.
+    """Map in threads that get `parts` pieces of the list, not single items: a short clip decodes as fast as a thread
+    receives it. All pieces are submitted at once, before the result is iterated over.
     """
     size = -(-len(items) // parts) or 1
     pieces = [items[i : i + size] for i in range(0, len(items), size)]

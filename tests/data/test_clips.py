@@ -8,10 +8,10 @@ import pytest
 
 from aumcli.data import parquet
 from aumcli.data.clips import Clip, Clips
-from aumcli.data.manifest import read_manifest, write_manifest
-from aumcli.utils.csv import csv_rows
 from aumcli.data.labels import Label, read_labels
+from aumcli.data.manifest import read_manifest, write_manifest
 from aumcli.errors import AumError
+from aumcli.utils.csv import csv_rows
 
 CLIPS = [
     Clip(Path("/a/1.wav"), labels=("x",), split="train", group="ann"),
@@ -42,7 +42,7 @@ def test_as_a_list():
         and part.label_sets == [("y",), ("x",)]
         and list(part.paths()) == ["/b.hdf5::v/1", "/a/1.wav"]
     )
-    assert [part.place(i) for i in (0, 1)] == [("/b.hdf5::v/1", 1.0, None), ("/a/1.wav", None, None)]
+    assert [part.slice_at(i) for i in (0, 1)] == [("/b.hdf5::v/1", 1.0, None), ("/a/1.wav", None, None)]
     assert list(part.labels()) == [("y",), ("x",)]
     assert clips.splits == ["train", "val", "test"] and clips.label_sets == [("x",), ("y", "x"), ("y",)]
     assert (

@@ -11,16 +11,16 @@ import soundfile
 from tiny import CLASSES, sound, tiny
 from training import quietly
 
-from aumcli.utils import journal as journals
-from aumcli.data.decoding.audio import load_audio
 from aumcli.data.clips import Clip
-from aumcli.utils.journal import Journal
+from aumcli.data.decoding.audio import load_audio
 from aumcli.data.manifest import Label, read_manifest, write_manifest
-from aumcli.utils.csv import csv_rows
 from aumcli.errors import AumError
 from aumcli.evaluate import evaluate
-from aumcli.utils.lock import locked
 from aumcli.prepare import prepare
+from aumcli.utils import journal as journals
+from aumcli.utils.csv import csv_rows
+from aumcli.utils.journal import Journal
+from aumcli.utils.lock import locked
 
 pytest_plugins = ["aum_fixtures"]
 pytestmark = [
@@ -110,7 +110,9 @@ def test_such_a_folder_is_prepared_trained_on_and_evaluated(folder, tmp_path):
     manifest = read_manifest(tmp_path / "data")
     assert {os.fsencode(clip.path.name) for clip in manifest.clips} == {name + b".wav" for name in NAMES}
     json.loads((tmp_path / "data" / "report.json").read_bytes().decode("utf-8"))
-    run = quietly(tiny("train.epochs=1", "data.val_fraction=0.2"), tmp_path / os.fsdecode(b"run\xe9"), tmp_path / "data")
+    run = quietly(
+        tiny("train.epochs=1", "data.val_fraction=0.2"), tmp_path / os.fsdecode(b"run\xe9"), tmp_path / "data"
+    )
     assert evaluate(run, out=run).metrics.clips == len(manifest.split("test"))
     for path in run.rglob("*.json"):
         json.loads(path.read_bytes().decode("utf-8"))

@@ -9,9 +9,9 @@ import pytest
 from aumcli.config import DataConfig
 from aumcli.data.clips import Clip, Clips
 from aumcli.data.datasets.waveforms import balanced_weights, epoch_batches
+from aumcli.data.labels import Label
 from aumcli.data.manifest import Manifest
 from aumcli.data.splits import reported_clips, split_clips, training_splits
-from aumcli.data.labels import Label
 from aumcli.errors import AumError
 
 
@@ -91,7 +91,9 @@ def test_of_two_groups_the_small_one_is_kept_back(names):
         for name, size in zip(names, (10, 90))
         for i in range(size)
     ]
-    train, val = training_splits(Manifest(Path("/v"), Clips.of(clips), [Label(0, "a", "a")]), DataConfig(val_fraction=0.3))
+    train, val = training_splits(
+        Manifest(Path("/v"), Clips.of(clips), [Label(0, "a", "a")]), DataConfig(val_fraction=0.3)
+    )
     assert len(val) == 10 and len(train) == 90
 
 

@@ -5,14 +5,14 @@ import shutil
 import numpy as np
 import pytest
 from tiny import sounds, tiny
+from training import quietly
 
 from aumcli.data.clips import Clip
-from aumcli.data.training_clips import HEARD, clip_hashes, seen_in_training, read_training_clips
 from aumcli.data.manifest import read_manifest
+from aumcli.data.training_clips import HEARD, clip_hashes, read_training_clips, seen_in_training
 from aumcli.errors import AumError
 from aumcli.evaluate import evaluate
 from aumcli.prepare import prepare
-from aumcli.train import train
 
 pytest_plugins = ["aum_fixtures"]
 pytestmark = pytest.mark.usefixtures("on_one_thread")
@@ -71,7 +71,9 @@ def test_so_are_those_of_the_weights_that_a_training_starts_from(trained, corpus
         np.concatenate([clip_hashes(clips), clip_hashes(read_manifest(corpus).split("test"))[:3]]),
     )
     said = []
-    out = train(tiny("train.epochs=1", f"train.init={tmp_path / 'second'}"), tmp_path / "run", corpus, say=said.append)
+    out = quietly(
+        tiny("train.epochs=1", f"train.init={tmp_path / 'second'}"), tmp_path / "run", corpus, say=said.append
+    )
     [warning] = warnings(said)
     assert "trained on 3 of the 6 clips of the test split" in warning
     assert len(read_training_clips(out)) == len(clips) + 3  # what the weights heard before counts too

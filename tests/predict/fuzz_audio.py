@@ -371,7 +371,7 @@ def make(number: int, seed: int, sounds: Sounds, folder: Path) -> Case:
 
 def decode_all(cases: list[Case], start: int, connection) -> None:
     """Decode one file after another and say how each ended."""
-    from aumcli.predict.decoding import decode
+    from aumcli.predict.decoding import DecodeResult, decode
     from aumcli.predict.inputs import Source
 
     resource.setrlimit(resource.RLIMIT_AS, (CHILD_GIB * 2**30, CHILD_GIB * 2**30))

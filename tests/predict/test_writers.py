@@ -87,7 +87,7 @@ def in_raven(folder):
         (
             row["Begin Path"],
             row["File Offset (s)"],
-            float(row["File Offset (s)"]) + float(row["DecodeResult Time (s)"]) - float(row["Begin Time (s)"]),
+            float(row["File Offset (s)"]) + float(row["End Time (s)"]) - float(row["Begin Time (s)"]),
             row["Label"],
             row["Score"],
         )

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 from tiny import RECIPE, sound, tiny
-from training import Stop, assert_same_run, history, problem, quietly, started, train_in_team, wait_for, weights
+from training import Stop, history, problem, quietly, started, train_in_team, wait_for, weights
 
 from aumcli.data.manifest import Clip, Label, read_manifest, write_manifest
 from aumcli.train import trainer
@@ -107,7 +107,7 @@ def test_other_data_is_refused_and_the_call_that_starts_anew_works(broken_off, c
         and f"not the data that {broken_off} was trained on" in error.problem
     )
     assert (weights(broken_off), history(broken_off)) == before
-    call = shlex.split(error.fix.partition("start anew from these weights: ")[2])
+    call = shlex.split(error.fix[error.fix.index("aum train") :])
     assert call[:2] == ["aum", "train"] and call[-2:] == ["--out", f"{broken_off}-2"]
     if change in (reorder_classes, add_a_class):  # with a head of the same classes, and of others
         done = subprocess.run(
@@ -124,30 +124,6 @@ def test_the_same_data_elsewhere_is_the_same(broken_off, reference, copied):
     assert weights(broken_off) == weights(reference) and history(broken_off) == history(reference)
 
 
-@pytest.mark.parametrize("change, words", [CHANGES[0], CHANGES[1]])
-def test_an_old_state_tells_its_classes_by_its_model(broken_off, copied, change, words):
-    state = torch.load(broken_off / "last" / "state.pt", weights_only=True)
-    for key in ("labels", "splits", "data_sha256"):
-        del state[key]
-    torch.save(state, broken_off / "last" / "state.pt")
-    change(copied)
-    assert words in problem(quietly, tiny(), broken_off, copied, resume=True).problem
-
-
-def test_an_old_state_goes_on_with_a_word(broken_off, reference):
-    state = torch.load(broken_off / "last" / "state.pt", weights_only=True)
-    for key in ("labels", "splits", "data_sha256"):
-        del state[key]
-    torch.save(state, broken_off / "last" / "state.pt")
-    said = []
-    quietly(tiny(), broken_off, resume=True, say=said.append)
-    assert any("whether the clips are the same is not known" in text for text in said)
-    assert_same_run(broken_off, reference)
-    said.clear()
-    quietly(tiny(), broken_off, resume=True, say=said.append)  # saved by this version, so it is known now
-    assert not any("is not known" in text for text in said)
-
-
 def test_a_team_refuses_other_data_in_all_its_processes(broken_off, copied):
     add_a_class(copied)
     assert all("'new' is new" in text for text in train_in_team(2, tiny(), broken_off, copied, resume=True))
@@ -158,8 +134,8 @@ def test_a_finished_run_is_said_to_be_finished(corpus, tmp_path, settings):
     run, said = quietly(tiny(*settings), tmp_path / "run", corpus), []
     epochs, before = len(history(run)), weights(run)
     quietly(tiny(), run, resume=True, say=said.append)
-    assert f"{run} is finished: it ended after epoch {epochs} of 4, and nothing is left to train" in said
-    assert not any("going on" in text or text.startswith("epoch ") for text in said) and weights(run) == before
+    assert any(str(run) in text and f"epoch {epochs} of 4" in text for text in said)
+    assert not any("resuming" in text or text.startswith("epoch ") for text in said) and weights(run) == before
 
 
 # two at once
@@ -182,8 +158,8 @@ def test_a_second_training_into_the_folder_is_refused(corpus, tmp_path, monkeypa
             )
         loop_step(*arguments)
 
-    loop_step = trainer.take_step
-    monkeypatch.setattr(trainer, "take_step", step)
+    loop_step = trainer.train_step
+    monkeypatch.setattr(trainer, "train_step", step)
     quietly(tiny(), run, corpus)
     for error in found[:2]:
         assert (
@@ -227,7 +203,7 @@ def test_what_fails_at_once_leaves_no_folder(corpus, tmp_path, copied):
 
 
 def test_a_network_folder_without_locks_is_said_to_be_one(corpus, tmp_path, monkeypatch):
-    if lock.fcntl is None:
+    if sys.platform == "win32":
         pytest.skip("Windows locks otherwise")
 
     def refuse(*arguments):

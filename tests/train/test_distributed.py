@@ -15,7 +15,7 @@ from training import TORCHRUN, history, quietly, started, train_in_team, wait_fo
 
 from aumcli.data.manifest import Clip, read_manifest, write_manifest
 from aumcli.evaluate import evaluate
-from aumcli.train import checkpoint, loggers, trainer
+from aumcli.train import checkpoint, report, trainer
 from aumcli.train.distributed import join_process_group
 
 pytest_plugins = ["aum_fixtures"]
@@ -125,17 +125,15 @@ def test_only_one_process_writes_and_speaks(corpus, tmp_path, monkeypatch):
 
     for module, names in (
         (checkpoint, ("atomic_path", "save_model")),
-        (loggers, ("write_json", "write_text", "save_model")),
+        (report, ("write_json", "write_text")),
         (trainer, ("write_text",)),
     ):
         for name in names:
             monkeypatch.setattr(module, name, noting(name, getattr(module, name)))
     recipe = tiny(
         "train.epochs=2",
-        "train.average_last=2",
         "train.tensorboard=true",
         "train.checkpoint_every_minutes=1e-9",
-        "train.keep=2",
     )
     assert train_in_team(2, recipe, tmp_path / "run", corpus, say=noting("say", lambda text: None)) == ["", ""]
     lines = log.read_text().split("\n")[:-1]
@@ -144,8 +142,8 @@ def test_only_one_process_writes_and_speaks(corpus, tmp_path, monkeypatch):
     assert len(list((tmp_path / "run" / "tensorboard").iterdir())) == 1
 
 
-def test_gradient_sums_go_out_in_pieces(corpus, tmp_path, monkeypatch):
-    monkeypatch.setattr("aumcli.train.distributed.PIECE_BYTES", 1000)
+def test_gradients_are_reduced_in_buckets(corpus, tmp_path, monkeypatch):
+    monkeypatch.setattr("aumcli.train.distributed.BUCKET_BYTES", 1000)
     assert train_in_team(2, tiny("train.epochs=1"), tmp_path / "pieces", corpus) == ["", ""]
     monkeypatch.undo()
     assert train_in_team(2, tiny("train.epochs=1"), tmp_path / "whole", corpus) == ["", ""]
@@ -180,7 +178,7 @@ def test_a_worker_that_dies_costs_the_last_steps_only(alone, corpus, tmp_path):
         os.kill(workers_of(process.pid)[1], signal.SIGKILL)
         out, err = process.communicate(timeout=120)
     assert process.returncode == 0, err
-    assert "going on after epoch" in out and (tmp_path / "run" / "report.json").exists()
+    assert "resuming after epoch" in err and (tmp_path / "run" / "report.json").exists()
     assert history(tmp_path / "run") == history(alone) and weights(tmp_path / "run") == weights(alone)
     before = weights(tmp_path / "run")
     with started(*arguments) as process:  # and the finished run is safe, without starting again and again
@@ -234,5 +232,5 @@ def test_torchrun(alone, corpus, tmp_path):
     ) as process:
         out, err = process.communicate(timeout=120)
     assert process.returncode == 0, err
-    assert out.count("training and 6 validation clips") == 1 and out.count("epoch   1/13") == 1
+    assert err.count("training and 6 validation clips") == 1 and err.count("epoch   1/13") == 1
     assert weights(tmp_path / "run") == weights(alone)

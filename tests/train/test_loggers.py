@@ -22,7 +22,7 @@ from training import Stop, assert_same_run, command, history, problem, quietly
 from aumcli.classifier import load_model
 from aumcli.data.manifest import data_digest
 from aumcli.recipe import load_recipe
-from aumcli.train import loggers, trainer
+from aumcli.train import loggers, report, trainer
 
 pytest_plugins = ["aum_fixtures"]
 pytestmark = pytest.mark.usefixtures("on_one_thread")
@@ -84,7 +84,7 @@ def test_the_report_names_its_origin(trained, corpus):
     for name in ("labels.csv", "manifest.csv"):
         whole.update(hashlib.sha256((corpus / name).read_bytes()).digest())
     assert report["data_sha256"] == whole.hexdigest() and report["data"] == str(corpus)
-    assert report["processes"] == 1 and report["training_dtype"] == "float32" and report["averaged"] is None
+    assert report["processes"] == 1 and report["training_dtype"] == "float32"
     assert report["environment"]["torch"] == torch.__version__ and {"python", "cpu", "platform"} <= set(
         report["environment"]
     )
@@ -100,35 +100,6 @@ def test_the_report_names_its_origin(trained, corpus):
         assert value in text, value
     for path in ("curves.png", "recipe.toml", "metrics.csv", "report.json"):
         assert f"{path}" in text and (trained / path).exists()
-
-
-def git(folder: Path, *arguments: str) -> str:
-    return subprocess.run(
-        ["git", "-C", folder, "-c", "user.name=a", "-c", "user.email=a@b", *arguments],
-        check=True,
-        capture_output=True,
-        text=True,
-        timeout=60,
-    ).stdout.strip()
-
-
-def test_the_commit_is_that_of_the_code(tmp_path, monkeypatch):
-    module = tmp_path / "aumcli" / "train" / "loggers.py"
-    module.parent.mkdir(parents=True)
-    module.write_text("1")
-    monkeypatch.setattr(loggers, "__file__", str(module))
-    assert loggers.commit() is None  # an installed package
-    git(tmp_path, "init", "-q")
-    git(tmp_path, "add", ".")
-    git(tmp_path, "commit", "-qm", "one")
-    head = git(tmp_path, "rev-parse", "HEAD")
-    assert loggers.commit() == head
-    git(tmp_path, "tag", "v1")
-    assert loggers.commit() == head
-    module.write_text("2")
-    assert loggers.commit() == head + "+"
-    monkeypatch.setenv("PATH", "")  # a machine without git
-    assert loggers.commit() is None
 
 
 def test_another_manifest_is_another_digest(corpus, tmp_path):
@@ -208,13 +179,13 @@ def test_curves_are_drawn_while_it_runs_but_cost_little(corpus, tmp_path, monkey
             clock[0] += 12.0  # of five steps
             return loop_step(*args)
 
-        loop_step = trainer.take_step
+        loop_step = trainer.train_step
         with monkeypatch.context() as patch, pytest.raises(Stop):
-            patch.setattr(trainer, "take_step", step)
+            patch.setattr(trainer, "train_step", step)
             patch.setattr(loggers.time, "monotonic", lambda: clock[0])
             patch.setattr(loggers, "plot_curves", draw)
-            patch.setattr(trainer, "finish", lambda *args: stop())
-            trainer.train(tiny("train.epochs=6"), tmp_path / str(drawing_s), corpus, say=lambda text: None)
+            patch.setattr(trainer, "_finish", lambda *args: stop())
+            trainer.train(tiny("train.epochs=6"), tmp_path / str(drawing_s), corpus)
         assert drawn == drawn_after
 
 
@@ -240,8 +211,8 @@ def test_the_bar_on_a_terminal(corpus, tmp_path):
     slow = [
         *command_line[:1],
         "-c",
-        "import sys, time\nfrom aumcli.train import trainer\nreal = trainer.take_step\n"
-        "trainer.take_step = lambda *args: (time.sleep(0.2), real(*args))[1]\nfrom aumcli.cli import main\nmain()",
+        "import sys, time\nfrom aumcli.train import trainer\nreal = trainer.train_step\n"
+        "trainer.train_step = lambda *args: (time.sleep(0.2), real(*args))[1]\nfrom aumcli.cli import main\nmain()",
         *command_line[3:],
     ]
     leader, follower = pty.openpty()
@@ -282,6 +253,7 @@ def read_all(descriptor: int, seconds: float) -> str:
 
 def test_no_bar_in_a_pipe(aum, corpus, tmp_path, monkeypatch):
     monkeypatch.setattr(loggers, "plot_curves", lambda *args: None)
-    monkeypatch.setattr(loggers, "plot_confusion", lambda *args: None)
+    monkeypatch.setattr(report, "plot_curves", lambda *args: None)
+    monkeypatch.setattr(report, "plot_confusion", lambda *args: None)
     done = aum("train", "--recipe", RECIPE, "--data", corpus, "--out", tmp_path / "run", "--set", "train.epochs=1")
-    assert done.code == 0 and "clips/s" not in done.out + done.err and done.out.count("epoch   1/1") == 1
+    assert done.code == 0 and "clips/s" not in done.out + done.err and done.err.count("epoch   1/1") == 1

@@ -9,11 +9,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 from tiny import CLASSES, sound, tiny
+from training import listening
 
-from aumcli import report
 from aumcli.metrics import evaluate_scores
 from aumcli.prepare import prepare
+from aumcli.report import plots
 from aumcli.train import loggers, train
+from aumcli.train import report as train_report
 
 pytest_plugins = ["aum_fixtures"]
 pytestmark = pytest.mark.usefixtures("on_one_thread")
@@ -34,7 +36,8 @@ def dollars(tmp_path_factory) -> Path:
 
 def test_a_training_on_classes_that_look_like_formulas(dollars, tmp_path, aum):
     run, said = tmp_path / "US$__EU$ {run}", []
-    train(tiny("train.epochs=2"), run, dollars, say=said.append)
+    with listening(said.append):
+        train(tiny("train.epochs=2"), run, dollars)
     assert {path.name for path in run.iterdir()} >= {"curves.png", "confusion-val.png", "report.json", "report.md"}
     assert not any("no picture" in text for text in said)
     result = aum("eval", run)
@@ -47,8 +50,8 @@ def test_a_training_on_classes_that_look_like_formulas(dollars, tmp_path, aum):
 @pytest.mark.filterwarnings("ignore:Glyph")
 @pytest.mark.parametrize("name", NAMES)
 def test_any_name_can_be_drawn(tmp_path, name):
-    report.plot_confusion(np.array([[3, 1], [0, 2]]), [name, "other"], tmp_path / "confusion.png", name)
-    report.plot_curves(
+    plots.plot_confusion(np.array([[3, 1], [0, 2]]), [name, "other"], tmp_path / "confusion.png", name)
+    plots.plot_curves(
         [{"epoch": 1, "train_loss": 1, "val_loss": 1, "val_map": 0.5}], tmp_path / "curves.png", name, "val_map"
     )
     assert (tmp_path / "confusion.png").stat().st_size > 1000 and (tmp_path / "curves.png").stat().st_size > 1000
@@ -60,10 +63,12 @@ def test_a_picture_that_fails_costs_no_report(corpus, tmp_path, monkeypatch, aum
 
     monkeypatch.setenv("AUM_DEBUG", "")
     monkeypatch.setattr(loggers, "plot_curves", fail)
-    monkeypatch.setattr(loggers, "plot_confusion", fail)
+    monkeypatch.setattr(train_report, "plot_curves", fail)
+    monkeypatch.setattr(train_report, "plot_confusion", fail)
     monkeypatch.setattr(loggers, "PLOT_SHARE", 1e9)  # so that curves are drawn after every epoch, too
     said = []
-    run = train(tiny("train.epochs=3"), tmp_path / "run", corpus, say=said.append)
+    with listening(said.append):
+        run = train(tiny("train.epochs=3"), tmp_path / "run", corpus)
     assert (
         json.loads((run / "report.json").read_text())["clips"] == 6
         and "best accuracy" in (run / "report.md").read_text()
@@ -84,9 +89,9 @@ def test_a_mistake_of_ours_in_a_picture_fails_a_test(corpus, tmp_path, monkeypat
     def fail(*arguments):
         raise ValueError("ours")
 
-    monkeypatch.setattr(loggers, "plot_curves", fail)
+    monkeypatch.setattr(train_report, "plot_curves", fail)
     with pytest.raises(ValueError, match="ours"):
-        train(tiny("train.epochs=1"), tmp_path / "run", corpus, say=lambda text: None)
+        train(tiny("train.epochs=1"), tmp_path / "run", corpus)
     assert (tmp_path / "run" / "report.json").exists()
 
 

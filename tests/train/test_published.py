@@ -166,10 +166,10 @@ def test_warm_ups_as_published():
 
 def test_the_last_short_batch_of_an_epoch(kitchen, tmp_path, monkeypatch):
     sizes = []
-    step = trainer.take_step
+    step = trainer.train_step
     monkeypatch.setattr(
         trainer,
-        "take_step",
+        "train_step",
         lambda run, number, batch, *rest: sizes.append(len(batch)) or step(run, number, batch, *rest),
     )
     quietly(load_recipe("epic_sounds", [*SMALL, "train.batch_size=10"]), tmp_path / "run", kitchen)

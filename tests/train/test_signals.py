@@ -61,11 +61,11 @@ def test_after_any_step_of_an_epoch(reference, corpus, tmp_path, monkeypatch, nu
         patch.setattr(trainer, "loss_of", signalled)
         error = problem(quietly, tiny(), tmp_path / "run", corpus)
     assert error.exit_code == 128 + number and f"in epoch 2 after step {step} of 5, which is saved" in error.problem
-    assert error.fix == f"go on with aum train --resume --out {tmp_path / 'run'}" and len(steps) == 5 + step
+    assert f"aum train --resume --out {tmp_path / 'run'}" in error.fix and len(steps) == 5 + step
     assert signal.getsignal(number) == before
     said = []
     quietly(tiny(), tmp_path / "run", resume=True, say=said.append)
-    assert f"going on after epoch 1 of 4 and {step} of 5 steps" in said
+    assert any(f"epoch 1 of 4 and {step} of 5 steps" in text for text in said)
     assert_same_run(tmp_path / "run", reference)
 
 

@@ -10,7 +10,7 @@ import torch
 from tiny import run_aum  # noqa: F401  the fixtures need it
 
 from aumcli import cli
-from aumcli.utils.threads import SPINS, compute_threads, decoders
+from aumcli.utils.threads import SPINS, compute_threads, default_workers
 
 pytest_plugins = ["aum_fixtures"]
 
@@ -78,4 +78,4 @@ def test_threads_are_left_to_torch_where_nobody_says(asked):
 @pytest.mark.parametrize("cores, expected", [(None, 1), (1, 1), (2, 1), (6, 3), (64, 4)])
 def test_decoding_threads(monkeypatch, cores, expected):
     monkeypatch.setattr("os.cpu_count", lambda: cores)
-    assert decoders() == expected
+    assert default_workers() == expected

@@ -145,7 +145,7 @@ def mixup_waveforms(
 def warp_features(
     features: Tensor, n_frames: Tensor, config: AugmentConfig, frontend: FrontendConfig, random: ClipRandom
 ) -> tuple[Tensor, Tensor]:
-    """Stretch clips in time with their pitch kept (tempo), and scale their frequency axis with their tempo kept (warp).
+    """Stretch clips in time with their pitch kept (tempo), and scale their frequency axis with their tempo kept (freq_warp).
 
     Both interpolate linearly. A clip made longer than the array is cut at its end; frames after a changed clip's end
     are zero. A peak at f Hz moves to factor * f; where that asks for mels beyond the array, the outermost one is taken.
@@ -153,7 +153,7 @@ def warp_features(
     Args:
         features: raw log energies, before padding and normalisation, (b, frames, mels) float32; not written to.
         n_frames: valid frames of each clip, (b,) int64.
-        config: tempo and warp are read.
+        config: tempo and freq_warp are read.
         frontend: says where the mel filters lie.
         random: the only source of chance.
 

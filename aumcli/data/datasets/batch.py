@@ -12,9 +12,15 @@ from torch import Tensor
 
 from aumcli.config import AugmentConfig
 from aumcli.core.frontend import LogMel
-from aumcli.data.augmentation.augment import ClipRandom, augment_waveforms, equalise_features, mixup_waveforms, warp_features
-from aumcli.data.datasets.waveforms import padded, stream_seed
+from aumcli.data.augmentation.augment import (
+    ClipRandom,
+    augment_waveforms,
+    equalise_features,
+    mixup_waveforms,
+    warp_features,
+)
 from aumcli.data.augmentation.masking import disturb_features, mask_features, warp_time
+from aumcli.data.datasets.waveforms import padded, stream_seed
 from aumcli.utils.threads import compute_threads
 
 FEW_SAMPLES = 500_000  # a batch of fewer is turned into features by one thread

@@ -41,15 +41,14 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 import soundfile
 
+from aumcli.data.clips import Clip, Clips, clip_key
 from aumcli.data.decoding.audio import READABLE_SUFFIXES, audio_info, decode_audio, file_content, load_audio
-from aumcli.data.clips import Clip, Clips
-from aumcli.utils.download import TIMEOUT_S, check_space, digest
-from aumcli.data.decoding.hdf5 import container
-from aumcli.utils.journal import Journal
-from aumcli.data.clips import clip_key
+from aumcli.data.decoding.hdf5 import split_dataset
 from aumcli.data.labels import Label
 from aumcli.errors import AumError
+from aumcli.utils.download import TIMEOUT_S, check_space, digest
 from aumcli.utils.files import atomic_path, write_json
+from aumcli.utils.journal import Journal
 from aumcli.utils.progress import progress
 
 INDEX = "shards/shards.json"
@@ -211,8 +210,13 @@ def encode_clip(clip: Clip) -> tuple[str, bytes, dict[str, object]]:
     Raises:
         AumError: the clip can't be read.
     """
-    suffix, sound = container(clip.path)[0].suffix.lower(), None
-    if clip.start_s is None and clip.stop_s is None and container(clip.path)[1] is None and suffix in READABLE_SUFFIXES:
+    suffix, sound = split_dataset(clip.path)[0].suffix.lower(), None
+    if (
+        clip.start_s is None
+        and clip.stop_s is None
+        and split_dataset(clip.path)[1] is None
+        and suffix in READABLE_SUFFIXES
+    ):
         rate_hz = audio_info(clip.path).sample_rate_hz
         suffix, sound = suffix[1:], file_content(clip.path)
     if sound is None:

@@ -16,18 +16,18 @@ from pathlib import Path
 import numpy as np
 
 from aumcli.data.clips import Clips
-from aumcli.data.datasets.waveforms import Crop, Decoded, Item, stream_seed
-from aumcli.utils.download import TIMEOUT_S, digest, download
-from aumcli.data.decoding.hdf5 import container
-from aumcli.data.manifest import Manifest
-from aumcli.data.decoding.resample import resample
 from aumcli.data.datasets.shards import INDEX, Sample, Shard, ShardIndex, read_index, read_samples
+from aumcli.data.datasets.waveforms import Crop, Decoded, Item, stream_seed
+from aumcli.data.decoding.hdf5 import split_dataset
+from aumcli.data.decoding.resample import resample
+from aumcli.data.manifest import Manifest
 from aumcli.data.share import validation_subset
 from aumcli.errors import AumError
+from aumcli.recipe import Recipe
+from aumcli.utils.download import TIMEOUT_S, digest, download
 from aumcli.utils.files import write_json
 from aumcli.utils.text import counted, plural
-from aumcli.recipe import Recipe
-from aumcli.utils.threads import decoders, map_in_parts
+from aumcli.utils.threads import default_workers, map_in_parts
 
 LANES = 4  # shards that are read in turn: neighbours in one of them are not neighbours in training
 MOST_LOST = 0.25  # of the training clips, to share no group with a validation share made of whole shards
@@ -92,7 +92,7 @@ class ShardStream:
         Args:
             batches: clips, and the numbers that choose their parts: `batches(...)` or its end, or shares of these; or
                 all in order. A clip is read when its batch is, so what it is mixed with must be of the same batch.
-            workers: threads that decode; 0: see `decoders`. The result doesn't depend on their number.
+            workers: threads that decode; 0: see `default_workers`. The result doesn't depend on their number.
             crop: which part of a longer clip is kept; None: all of it.
             key: seed and epoch of the batches; nothing for clips in order.
 
@@ -130,7 +130,7 @@ class ShardStream:
                     del held[clip]
             return list(map_in_parts(threads, workers, decoded, samples))
 
-        workers = workers or decoders()
+        workers = workers or default_workers()
         with ThreadPoolExecutor(workers) as threads, ThreadPoolExecutor(1) as reader:
             ahead = None
             for batch in [*batches, None]:
@@ -206,7 +206,7 @@ def index_of_shards(manifest: Manifest) -> ShardIndex | None:
     some = manifest.clips.take(
         np.linspace(0, len(manifest.clips) - 1, min(LOOKED_FOR, len(manifest.clips))).astype(int)
     )
-    if not (manifest.folder / INDEX).exists() or any(container(clip.path)[0].exists() for clip in some):
+    if not (manifest.folder / INDEX).exists() or any(split_dataset(clip.path)[0].exists() for clip in some):
         return None
     index = read_index(manifest.folder)
     if index.manifest_sha256 != digest(manifest.folder / "manifest.csv"):
@@ -234,8 +234,8 @@ def shard_streams(manifest: Manifest, recipe: Recipe, index: ShardIndex) -> tupl
         AumError: the recipe wants what shards can't give, or a split has too few shards.
     """
     config = recipe.data
-    if config.fit or config.test_group:
-        what = "measures " + ", ".join(config.fit) if config.fit else f"holds out {config.test_group}"
+    if config.infer or config.test_group:
+        what = "measures " + ", ".join(config.infer) if config.infer else f"holds out {config.test_group}"
         raise AumError(
             f"the recipe {what}, which needs the sound files, and {manifest.folder} has shards only",
             fix="choose a recipe with a pinned frontend: --set data.infer=[] --set frontend.frames=...; "

@@ -12,11 +12,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from aumcli.data.decoding.audio import audio_info, load_audio, open_audio
 from aumcli.data.clips import Clip, Clips
+from aumcli.data.decoding.audio import audio_info, load_audio, open_audio
 from aumcli.data.decoding.windows import WHOLE_S, cut_windows
 from aumcli.errors import AumError
-from aumcli.utils.threads import decoders, map_in_parts
+from aumcli.utils.threads import default_workers, map_in_parts
 
 EPIC_SOUNDS_CLIP_S = 10.0  # of a longer clip a part of this length is drawn, whose beginning the model sees
 
@@ -90,7 +90,7 @@ class Waveforms:
         """
         if index in self._cache:
             return self._cache[index]
-        path, start_s, stop_s = self.clips.place(index)
+        path, start_s, stop_s = self.clips.slice_at(index)
         with open_audio(path, self.sample_rate_hz, start_s, stop_s) as (info, blocks):
             if info.duration_s > WHOLE_S:
                 return LongClip(path, start_s, stop_s, self.sample_rate_hz)
@@ -124,7 +124,7 @@ class Waveforms:
     def load(
         self, batches: Iterable[Sequence[Item]], workers: int, crop: Crop | None = None, *key: int
     ) -> Iterator[list[Decoded]]:
-        """Decode batches in order, in `workers` threads (0: see `decoders`), one batch ahead.
+        """Decode batches in order, in `workers` threads (0: see `default_workers`), one batch ahead.
 
         The result doesn't depend on their number.
 
@@ -146,7 +146,7 @@ class Waveforms:
             except AumError as error:
                 return error
 
-        workers = workers or decoders()
+        workers = workers or default_workers()
         with ThreadPoolExecutor(workers) as threads:
             ahead: Iterator[Decoded] = iter(())
             for number, batch in enumerate(chain(batches, [[]])):

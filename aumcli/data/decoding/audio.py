@@ -13,8 +13,10 @@ import numpy as np
 import soundfile
 
 from aumcli.data.decoding.channels import LOUDEST, MEAN, Balance, channel_place, split_channel
-from aumcli.data.decoding.containers import Contents, Reassembled, convert_fix, scan, scan_file
-from aumcli.data.decoding.hdf5 import Hdf5Sound, container, open_hdf5
+from aumcli.data.decoding.containers import scan, scan_file
+from aumcli.data.decoding.containers.errors import convert_fix
+from aumcli.data.decoding.containers.region import Contents, Reassembled
+from aumcli.data.decoding.hdf5 import Hdf5Sound, open_hdf5, split_dataset
 from aumcli.data.decoding.resample import resample_blocks
 from aumcli.errors import AumError
 from aumcli.utils.text import one_line
@@ -130,10 +132,11 @@ def open_audio(
     with _open(path) as sound:
         first, last = _span(path, sound, start_s, stop_s)
         rate_hz = sound.samplerate
+        to_hz = sample_rate_hz or rate_hz
         blocks = _waveform(path, sound, first, last, balance)
         yield (
             AudioInfo((last - first) / rate_hz, rate_hz, sound.channels),
-            blocks if sample_rate_hz in (None, rate_hz) else resample_blocks(blocks, rate_hz, sample_rate_hz),
+            blocks if to_hz == rate_hz else resample_blocks(blocks, rate_hz, to_hz),
         )
 
 
@@ -295,11 +298,14 @@ class _Decoder:
     """
 
     def __init__(self, path: str, file: str | io.BytesIO, found: Contents):
-        self._file = None if isinstance(file, str) else file
+        opened: io.BytesIO | Reassembled | None = None if isinstance(file, str) else file
         if found.parts:
-            self._file = Reassembled(self._file or open(file, "rb"), found.parts)  # noqa: SIM115  open while it is read
+            whole = open(file, "rb") if isinstance(file, str) else file  # noqa: SIM115  open while it is read
+            opened = Reassembled(whole, found.parts)
         # as bytes, since soundfile can't encode a name that is not UTF-8
-        self._sound = sound = soundfile.SoundFile(self._file or (file if os.name == "nt" else os.fsencode(file)))
+        name = os.fsencode(file) if isinstance(file, str) and os.name != "nt" else file
+        self._file, self._sound = opened, soundfile.SoundFile(opened or name)
+        sound = self._sound
         self.frames = sound.frames if found.samples is None else found.samples
         self.samplerate, self.channels, self.subtype = sound.samplerate, sound.channels, sound.subtype
         self.buffer_read_into = sound.buffer_read_into
@@ -331,9 +337,10 @@ class _Decoder:
 @contextmanager
 def _open(path: str) -> Iterator[_Decoder | Hdf5Sound]:
     """Open a sound file, or say what it is instead."""
-    file, name = container(path)
+    file, name = split_dataset(path)
     if "\0" in path:
         raise AumError(f"{one_line(path)} can't be a file: no name contains NUL", fix="correct the name", exit_code=1)
+    sound: _Decoder | Hdf5Sound
     with ExitStack() as opened:
         try:
             status = os.stat(file)
@@ -341,8 +348,10 @@ def _open(path: str) -> Iterator[_Decoder | Hdf5Sound]:
                 raise AumError(f"{path} is a folder, not a sound file", fix="name the files in it", exit_code=1)
             if status.st_size == 0:
                 raise AumError(f"{file} is empty (0 bytes)", fix="copy or download it again, or remove it", exit_code=1)
-            sound = open_hdf5(file, name) if name else _sound_file(path, file, scan_file(file, status))
-            sound = opened.enter_context(sound)
+            if name:
+                sound = opened.enter_context(open_hdf5(file, name))
+            else:
+                sound = opened.enter_context(_sound_file(path, file, scan_file(file, status)))
         except FileNotFoundError as error:
             raise AumError(f"{path} doesn't exist", fix="check the path", exit_code=1) from error
         except OSError as error:
@@ -386,28 +395,28 @@ def _slice_text(start_s: float | None, stop_s: float | None) -> str:
     return f" from {start_s or 0:g} s to {'its end' if stop_s is None else f'{stop_s:g} s'}"
 
 
-def _span(path: str, sound: soundfile.SoundFile, start_s: float | None, stop_s: float | None) -> tuple[int, int]:
+def _span(path: str, sound: _Decoder | Hdf5Sound, start_s: float | None, stop_s: float | None) -> tuple[int, int]:
     """First sample and the one after the last of a slice, which must lie inside the file."""
     rate_hz, samples = sound.samplerate, sound.frames
     if samples == 0:
         raise AumError(f"{path} has 0 samples", fix="remove it, or record it again", exit_code=1)
     _check_limits(path, rate_hz, sound.channels, samples)
-    first = 0.0 if start_s is None else start_s * rate_hz
-    last = float(samples) if stop_s is None else stop_s * rate_hz
-    if not (0 <= first < last <= samples + ROUNDING_S * rate_hz) or round(first) >= samples:
+    begin = 0.0 if start_s is None else start_s * rate_hz
+    end = float(samples) if stop_s is None else stop_s * rate_hz
+    if not (0 <= begin < end <= samples + ROUNDING_S * rate_hz) or round(begin) >= samples:
         raise AumError(
             f"{path}: the slice{_slice_text(start_s, stop_s) or ' of it'} doesn't lie inside the file, "
             f"which lasts {samples / rate_hz:.3f} s",
             fix="correct its start and stop",
             exit_code=1,
         )
-    first, last = round(first), min(round(last), samples)
-    return first, max(last, first + 1)  # a slice shorter than a sample is that sample
+    first = round(begin)
+    return first, max(min(round(end), samples), first + 1)  # a slice shorter than a sample is that sample
 
 
 def _check_limits(path: str, rate_hz: int, channels: int, samples: int) -> None:
     """Refuse what only a damaged header says, before time and memory are spent on it."""
-    file = container(path)[0]
+    file = split_dataset(path)[0]
     for what, value, lowest, highest, fix in (
         ("a rate in Hz", rate_hz, LOWEST_HZ, HIGHEST_HZ, convert_fix(file, out=f"-ar {HIGHEST_HZ}")),
         ("channels", channels, 1, MOST_CHANNELS, convert_fix(file, out="-ac 1")),

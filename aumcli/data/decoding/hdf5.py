@@ -9,25 +9,28 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from types import ModuleType
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from aumcli.data.decoding.channels import HDF5_SUFFIXES as SUFFIXES
-from aumcli.data.decoding.channels import SEPARATOR as SEPARATOR
-from aumcli.data.decoding.channels import split_channel
+from aumcli.data.decoding.channels import HDF5_SUFFIXES, SEPARATOR, P, split_channel
 from aumcli.errors import AumError
+
+if TYPE_CHECKING:
+    import h5py
 
 RATE_HZ = 24000
 
 
-def container(path: Path | str) -> tuple[Path | str, str | None]:
-    """Split a path into its file and, for an HDF5 file, the name of a data set there; a channel is left out."""
+def split_dataset(path: P) -> tuple[P, str]:
+    """Split a path into its file and, for an HDF5 file, the name of a data set in it, else ""; a channel is dropped."""
     if SEPARATOR in os.fspath(path):
         path, _ = split_channel(path)
         file, _, name = os.fspath(path).partition(SEPARATOR)
-        if name and file.lower().endswith(SUFFIXES):
-            return Path(file), name
-    return path, None
+        if name and file.lower().endswith(HDF5_SUFFIXES):
+            return type(path)(file), name
+    return path, ""
 
 
 class Hdf5Sound:
@@ -36,7 +39,7 @@ class Hdf5Sound:
     format = "HDF5"
     subtype = "FLOAT"
 
-    def __init__(self, data, rate_hz: int):
+    def __init__(self, data: "h5py.Dataset", rate_hz: int):
         self._data, self._at = data, 0
         self.samplerate, self.frames = rate_hz, len(data)
         self.channels = 1 if data.ndim == 1 else data.shape[1]
@@ -46,7 +49,7 @@ class Hdf5Sound:
         self._at = sample
 
     def buffer_read_into(self, buffer: np.ndarray, dtype: str = "float32") -> int:
-        """Read on into (samples, channels) float32; how many samples, fewer at the end."""
+        """Fill (samples, channels) float32; return the number of samples, fewer at the end."""
         block = self._data[self._at : self._at + len(buffer)]  # (samples,) or (samples, channels)
         self._at += len(block)
         scale = 1 / 32768 if block.dtype == np.int16 else 1
@@ -55,7 +58,7 @@ class Hdf5Sound:
 
 
 @contextmanager
-def open_hdf5(file: Path, name: str) -> Iterator[Hdf5Sound]:
+def open_hdf5(file: Path | str, name: str) -> Iterator[Hdf5Sound]:
     """Open one sound of an HDF5 file.
 
     Args:
@@ -102,7 +105,7 @@ def hdf5_names(file: Path) -> list[str]:
         ) from error
 
 
-def import_h5py():
+def import_h5py() -> ModuleType:
     """The optional package h5py, or an AumError that says how to install it."""
     try:
         import h5py

@@ -5,12 +5,11 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import astuple
 from functools import partial
 
+from aumcli.data.clips import Clip, Clips, clip_key
 from aumcli.data.decoding.audio import SILENCE, AudioInfo, check_clip
-from aumcli.data.clips import Clip, Clips
-from aumcli.utils.journal import Journal
-from aumcli.data.clips import clip_key
 from aumcli.data.sources import SkippedClip
 from aumcli.errors import AumError
+from aumcli.utils.journal import Journal
 from aumcli.utils.threads import map_in_parts
 
 LOUDEST = 10.0  # times full scale: mixing overshoots by less than 20 dB, other units by more

@@ -79,7 +79,8 @@ def _filters(old: int, new: int, begin: int, count: int) -> np.ndarray:
     phase = np.arange(begin, begin + count, dtype=np.int64) * old % new / new  # place after the old sample before it
     t = np.clip((np.arange(-width, width + 2) - phase[:, None]) * cutoff, -ZERO_CROSSINGS, ZERO_CROSSINGS)
     window = np.cos(t * (np.pi / 2 / ZERO_CROSSINGS)) ** 2
-    return (np.sinc(t) * window * cutoff).astype(np.float32)
+    filters: np.ndarray = np.sinc(t) * window * cutoff
+    return filters.astype(np.float32)
 
 
 def _cutoff(old: int, new: int) -> float:

@@ -14,9 +14,9 @@ from pathlib import Path
 from types import ModuleType
 
 from aumcli.data.clips import Clip, Clips
-from aumcli.utils.csv import listed
 from aumcli.data.labels import Label, read_labels
 from aumcli.errors import AumError, did_you_mean
+from aumcli.utils.csv import listed
 from aumcli.utils.text import counted
 
 CORPORA = {  # name -> module

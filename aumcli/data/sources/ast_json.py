@@ -12,10 +12,10 @@ from pathlib import Path
 
 from aumcli.data.clips import Clips
 from aumcli.data.duplicates import doubled
-from aumcli.data.sources import LABEL_TABLE, SPLIT_NAMES, SPLITS, CorpusIndex, PrepareRequest, nothing_called
-from aumcli.utils.csv import listed, raise_problems
 from aumcli.data.labels import read_labels
+from aumcli.data.sources import LABEL_TABLE, SPLIT_NAMES, SPLITS, CorpusIndex, PrepareRequest, nothing_called
 from aumcli.errors import AumError
+from aumcli.utils.csv import listed, raise_problems
 
 LAYOUT = (
     "put one .json per split, with train, val or test (or eval) in its name, and the label table into one folder, "

@@ -15,11 +15,11 @@ from pathlib import Path
 import numpy as np
 
 from aumcli.data.clips import Clips
+from aumcli.data.labels import read_labels
 from aumcli.data.sources import LABEL_TABLE, CorpusIndex, PrepareRequest, shared_out, without_val
 from aumcli.data.sources.youtube import LONGEST_S, Segment, find_clips
-from aumcli.utils.csv import csv_reader, raise_problems
-from aumcli.data.labels import read_labels
 from aumcli.errors import AumError
+from aumcli.utils.csv import csv_reader, raise_problems
 
 BALANCED, UNBALANCED, EVAL = "balanced_train_segments.csv", "unbalanced_train_segments.csv", "eval_segments.csv"
 TRAIN = {"unbalanced": (UNBALANCED,), "full": (BALANCED, UNBALANCED)}  # of audioset: setting -> tables

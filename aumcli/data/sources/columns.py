@@ -6,7 +6,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from aumcli.data.decoding.audio import AUDIO_SUFFIXES
-from aumcli.data.sources.column_names import NAMES, SURE, UNCLEAR, known_columns, looks_like_time, time_role, unit, words
+from aumcli.data.sources.column_names import (
+    NAMES,
+    SURE,
+    UNCLEAR,
+    known_columns,
+    looks_like_time,
+    time_role,
+    unit,
+    words,
+)
 from aumcli.errors import AumError
 
 TIMES = ("start", "stop", "duration")

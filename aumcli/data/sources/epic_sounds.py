@@ -2,29 +2,27 @@
 
 44 classes; each clip is a slice of a long video.
 
-Annotations come as CSV or as the same table pickled. The audio is EPIC-KITCHENS-100's, as EPIC_audio.hdf5 (one data set
-per video, see `aumcli.data.decoding.hdf5`) or as VIDEO.wav, .flac, ... at any rate. Splits are train and val; the labels of the
-authors' test split are secret. The group is the video, which splits must not share, so a share that is kept out of
-training (`data.val_fraction`) is made of whole videos; `--set group=participant` makes it the participant, so that
-`data.test_group=P01` tests on a kitchen that was never heard.
+Annotations are read as CSV. The audio is EPIC-KITCHENS-100's, as EPIC_audio.hdf5 (one data set per video, see
+`aumcli.data.decoding.hdf5`) or as VIDEO.wav, .flac, ... at any rate. Splits are train and val; the labels of the
+authors' test split are secret. The group is the video, which splits must not share, so a validation share of the
+training clips (`data.val_fraction`) is made of whole videos; `--set group=participant` makes it the participant, so
+that `data.test_group=P01` tests on a kitchen that was not trained on.
 """
 
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
-from aumcli.data.decoding.audio import READABLE_SUFFIXES, walk_files
 from aumcli.data.clips import Clips
-from aumcli.data.decoding.hdf5 import SEPARATOR, SUFFIXES, hdf5_names
-from aumcli.data.sources import CorpusIndex, SkippedClip, PrepareRequest
-from aumcli.utils.csv import csv_rows
+from aumcli.data.decoding.audio import READABLE_SUFFIXES, walk_files
+from aumcli.data.decoding.channels import HDF5_SUFFIXES, SEPARATOR
+from aumcli.data.decoding.hdf5 import hdf5_names
 from aumcli.data.labels import Label
+from aumcli.data.sources import CorpusIndex, PrepareRequest, SkippedClip
 from aumcli.errors import AumError
+from aumcli.utils.csv import csv_rows
 
-TABLES = {
-    "train": ("EPIC_Sounds_train.csv", "EPIC_Sounds_train.pkl"),
-    "val": ("EPIC_Sounds_validation.csv", "EPIC_Sounds_validation.pkl"),
-}
+TABLES = {"train": "EPIC_Sounds_train.csv", "val": "EPIC_Sounds_validation.csv"}
 COLUMNS = (
     "annotation_id",
     "participant_id",
@@ -42,7 +40,7 @@ TOLERANCE_SAMPLES = 24  # timestamps have milliseconds
 PAGE = "https://github.com/epic-kitchens/epic-sounds-annotations"
 FIX = f"take it from {PAGE}"
 GET = f"""EPIC-SOUNDS can't be downloaded here. Into {{folder}} put
-  from its authors, {PAGE}: EPIC_Sounds_train.csv and EPIC_Sounds_validation.csv (or .pkl)
+  from its authors, {PAGE}: EPIC_Sounds_train.csv and EPIC_Sounds_validation.csv
   and EPIC-KITCHENS-100's audio (https://epic-kitchens.github.io, its terms): EPIC_audio.hdf5, or one \
 VIDEO.wav or .flac per video"""
 
@@ -64,15 +62,15 @@ def index(request: PrepareRequest) -> CorpusIndex:
     if group not in GROUPS:
         raise AumError(f"epic_sounds has no group {group!r}; it has {', '.join(GROUPS)}", fix="--set group=participant")
     request.refuse(split="its splits are published", seed="nothing in it is random")
-    paths = {split: request.optional_table(names) for split, names in TABLES.items()}
+    paths = {split: request.optional_table([name]) for split, name in TABLES.items()}
     if not any(paths.values()):
-        request.table([" and no ".join(f"{name} (or .pkl)" for name, _ in TABLES.values())], GET)
+        request.table([" and no ".join(TABLES.values())], GET)
     audio = find_videos(request.sounds) if request.sounds.exists() else {}
     if not audio:
         raise AumError(f"{request.sounds} has no audio of a video", fix=GET.format(folder=request.sounds), exit_code=1)
     clips, missing, left_out, names = Clips(), Clips(), [], {}
     for split, path in paths.items():
-        for row in [] if path is None else read_annotations(path):
+        for row in () if path is None else csv_rows(path, COLUMNS, fix=FIX):
             _add_class(names, row, path)
             start_s, stop_s, problem = slice_of(row)
             labels, video = (row["class"],), row["video_id"]
@@ -83,26 +81,10 @@ def index(request: PrepareRequest) -> CorpusIndex:
             else:
                 clips.append(audio[video], start_s, stop_s, labels, split, row[GROUPS[group]])
     labels = [Label(place, names[index], names[index]) for place, index in enumerate(sorted(names))]
-    warnings = [f"no table for {split}: {' or '.join(TABLES[split])}" for split, path in paths.items() if path is None]
+    warnings = [f"no table for {split}: {TABLES[split]}" for split, path in paths.items() if path is None]
     return CorpusIndex(
         clips, labels, str(request.sounds), left_out, missing, warnings, {"video": lambda clip: video_of(clip.path)}
     )
-
-
-def read_annotations(path: Path) -> Iterable[Mapping[str, str]]:
-    """Rows of a table of EPIC-SOUNDS, from CSV or a pickle, all values as text.
-
-    Args:
-        path: .csv or .pkl.
-
-    Raises:
-        AumError: the file can't be read, lacks a column, or is a pickle of something else than a table.
-    """
-    if path.suffix == ".pkl":
-        from aumcli.data.unpickle import read_frame
-
-        return read_frame(path, COLUMNS, FIX)
-    return csv_rows(path, COLUMNS, fix=FIX)
 
 
 def slice_of(row: Mapping[str, str]) -> tuple[float | None, float | None, str]:
@@ -134,7 +116,7 @@ def find_videos(source: Path) -> dict[str, str]:
     found: dict[str, str] = {}
     for path in files:
         stem, suffix = os.path.splitext(os.path.basename(path))
-        if suffix.lower() in SUFFIXES:
+        if suffix.lower() in HDF5_SUFFIXES:
             found |= {name: f"{path}{SEPARATOR}{name}" for name in hdf5_names(Path(path))}
         elif suffix.lower() in READABLE_SUFFIXES:
             found.setdefault(stem, path)

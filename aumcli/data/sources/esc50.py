@@ -11,11 +11,11 @@ import re
 from pathlib import Path
 
 from aumcli.data.clips import Clip
-from aumcli.utils.download import check_space, download, unpack
-from aumcli.data.sources import CorpusIndex, PrepareRequest
-from aumcli.utils.csv import csv_rows, raise_problems
 from aumcli.data.labels import Label
+from aumcli.data.sources import CorpusIndex, PrepareRequest
 from aumcli.errors import AumError
+from aumcli.utils.csv import csv_rows, raise_problems
+from aumcli.utils.download import check_space, download, unpack
 from aumcli.utils.text import counted
 
 # GitHub's archives of a branch aren't byte-stable and name no digest, so the content is verified instead: every row of

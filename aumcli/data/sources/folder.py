@@ -19,15 +19,15 @@ from pathlib import Path
 
 import numpy as np
 
-from aumcli.data.decoding.audio import AUDIO_SUFFIXES, is_passed_over, walk_files
 from aumcli.data.clips import Clip
+from aumcli.data.decoding.audio import AUDIO_SUFFIXES, is_passed_over, walk_files
 from aumcli.data.duplicates import content_digest, duplicates, tell_silence_apart
-from aumcli.data.sources import SPLIT_NAMES, SPLITS, CorpusIndex, SkippedClip, PrepareRequest, nothing_called
-from aumcli.utils.csv import csv_reader, listed, sniff
 from aumcli.data.labels import Label
+from aumcli.data.sources import SPLIT_NAMES, SPLITS, CorpusIndex, PrepareRequest, SkippedClip, nothing_called
 from aumcli.errors import AumError
-from aumcli.utils.text import counted, plural, shell_quoted, shown
+from aumcli.utils.csv import csv_reader, listed, sniff
 from aumcli.utils.progress import progress
+from aumcli.utils.text import counted, plural, shell_quoted, shown
 
 SHARES = (80.0, 10.0, 10.0)  # percent of train, val, test
 ALL_TESTED = {"test": 1.0}

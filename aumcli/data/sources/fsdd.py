@@ -10,11 +10,11 @@ import re
 from pathlib import Path
 
 from aumcli.data.clips import Clip
-from aumcli.utils.download import download, unpack
-from aumcli.data.sources import CorpusIndex, PrepareRequest
-from aumcli.utils.csv import listed
 from aumcli.data.labels import Label
+from aumcli.data.sources import CorpusIndex, PrepareRequest
 from aumcli.errors import AumError
+from aumcli.utils.csv import listed
+from aumcli.utils.download import download, unpack
 
 COMMIT = "26eb9aaf76e81b692f806f9140c2d2777410d7a1"
 URL = f"https://github.com/Jakobovski/free-spoken-digit-dataset/archive/{COMMIT}.tar.gz"

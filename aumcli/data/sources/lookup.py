@@ -11,7 +11,7 @@ from collections import defaultdict
 from pathlib import Path
 
 from aumcli.data.decoding.audio import AUDIO_SUFFIXES, walk_files
-from aumcli.data.decoding.hdf5 import container
+from aumcli.data.decoding.hdf5 import split_dataset
 
 BESIDE = re.compile(
     "meta|annot|label|truth|eval|table|csv|split", re.IGNORECASE
@@ -61,7 +61,7 @@ class Lookup:
 
     def _find(self, name: str) -> str:
         plain = os.path.join(self.folder, name)
-        if os.path.exists(container(plain)[0]):
+        if os.path.exists(split_dataset(plain)[0]):
             return plain
         parts = [
             part
@@ -69,7 +69,7 @@ class Lookup:
             if part not in ("", ".", "..") and not re.fullmatch("[A-Za-z]:", part)
         ]
         swapped = os.path.join(self.folder, *parts)
-        if "\\" in name and os.path.exists(container(swapped)[0]):
+        if "\\" in name and os.path.exists(split_dataset(swapped)[0]):
             self.moved[name] = swapped
             return swapped
         fitting = self._index().get(_folded(parts[-1]), []) if parts else []

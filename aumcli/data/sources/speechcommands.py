@@ -7,11 +7,11 @@ beginning of its name. `_background_noise_` is no class.
 import os
 from pathlib import Path
 
-from aumcli.data.decoding.audio import walk_files
 from aumcli.data.clips import Clips
-from aumcli.utils.download import check_space, download, unpack
-from aumcli.data.sources import CorpusIndex, SkippedClip, PrepareRequest, labels_for
+from aumcli.data.decoding.audio import walk_files
+from aumcli.data.sources import CorpusIndex, PrepareRequest, SkippedClip, labels_for
 from aumcli.errors import AumError
+from aumcli.utils.download import check_space, download, unpack
 from aumcli.utils.text import counted
 
 URL = "http://download.tensorflow.org/data/speech_commands_v0.02.tar.gz"

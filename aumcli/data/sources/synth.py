@@ -14,9 +14,9 @@ import numpy as np
 import soundfile
 
 from aumcli.data.clips import Clip
-from aumcli.utils.download import replace_folder
-from aumcli.data.sources import CorpusIndex, PrepareRequest
 from aumcli.data.labels import Label
+from aumcli.data.sources import CorpusIndex, PrepareRequest
+from aumcli.utils.download import replace_folder
 from aumcli.utils.files import disk_error
 from aumcli.utils.progress import progress
 

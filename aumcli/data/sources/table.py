@@ -13,29 +13,29 @@ from collections.abc import Mapping, Sequence
 from itertools import chain, islice
 from pathlib import Path
 
-from aumcli.data.decoding.audio import audio_info
 from aumcli.data.clips import Clip, Clips
-from aumcli.data.sources.column_names import known_columns
-from aumcli.data.sources.columns import ROLES, find_columns, is_headerless
+from aumcli.data.decoding.audio import audio_info
 from aumcli.data.duplicates import clip_keys, duplicates, files_of
-from aumcli.data.sources.label_values import label_warnings
-from aumcli.data.sources.lookup import Lookup
 from aumcli.data.sources import (
     CORPORA,
     SPLIT_NAMES,
     SPLITS,
     CorpusIndex,
-    SkippedClip,
     PrepareRequest,
+    SkippedClip,
     hash_place,
     labels_for,
     nothing_called,
     shared_out,
 )
+from aumcli.data.sources.column_names import known_columns
+from aumcli.data.sources.columns import ROLES, find_columns, is_headerless
 from aumcli.data.sources.folder import OWN_FILES
+from aumcli.data.sources.label_values import label_warnings
+from aumcli.data.sources.lookup import Lookup
 from aumcli.data.sources.table_rows import FOLD, RowReader, Rows
-from aumcli.utils.csv import SNIFFED, csv_reader, listed, sniff
 from aumcli.errors import AumError
+from aumcli.utils.csv import SNIFFED, csv_reader, listed, sniff
 from aumcli.utils.text import counted
 
 TABLES = (".csv", ".tsv", ".txt")  # of a folder of tables
@@ -113,7 +113,12 @@ def _sounds(request: PrepareRequest, path: Path) -> tuple[Lookup, str | None]:
 
 
 def _read(
-    request: PrepareRequest, table: Path, settings: Mapping[str, str | None], lookup: Lookup, sound: str | None, rows: Rows
+    request: PrepareRequest,
+    table: Path,
+    settings: Mapping[str, str | None],
+    lookup: Lookup,
+    sound: str | None,
+    rows: Rows,
 ) -> None:
     """Add what one table says."""
     dialect = sniff(table, known_columns)

@@ -7,12 +7,12 @@ from functools import cache
 from hashlib import blake2b
 from pathlib import Path
 
-from aumcli.data.decoding.audio import audio_info
 from aumcli.data.clips import Clips
+from aumcli.data.decoding.audio import audio_info
+from aumcli.data.sources import SPLIT_NAMES, SkippedClip
 from aumcli.data.sources.columns import TIMES, Columns
 from aumcli.data.sources.label_values import FORBIDDEN, separator_setting, split_labels
 from aumcli.data.sources.lookup import Lookup
-from aumcli.data.sources import SPLIT_NAMES, SkippedClip
 from aumcli.utils.text import counted
 
 EMPTY = ("", "na", "nan")  # a time that isn't there, as R and pandas write it

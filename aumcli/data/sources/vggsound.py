@@ -11,8 +11,8 @@ from pathlib import Path
 from aumcli.data.sources import SPLIT_NAMES, CorpusIndex, PrepareRequest, labels_for, without_val
 from aumcli.data.sources.audioset import percent, with_val
 from aumcli.data.sources.youtube import LONGEST_S, Segment, find_clips, parse_name
-from aumcli.utils.csv import csv_reader, raise_problems
 from aumcli.errors import AumError
+from aumcli.utils.csv import csv_reader, raise_problems
 
 TABLE = "vggsound.csv"
 SPLIT_TABLES = {split: (f"vggsound_{split}.csv", f"{split}.csv") for split in ("train", "test")}

@@ -10,10 +10,10 @@ import re
 from pathlib import Path
 
 from aumcli.data.clips import Clips
-from aumcli.data.sources import SPLITS, CorpusIndex, PrepareRequest
-from aumcli.utils.csv import raise_problems
 from aumcli.data.labels import Label
+from aumcli.data.sources import SPLITS, CorpusIndex, PrepareRequest
 from aumcli.errors import AumError
+from aumcli.utils.csv import raise_problems
 from aumcli.utils.text import counted
 
 TABLE = "iden_split.txt"

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import numpy as np
 
-from aumcli.data.decoding.audio import AUDIO_SUFFIXES, walk_files
 from aumcli.data.clips import Clips
+from aumcli.data.decoding.audio import AUDIO_SUFFIXES, walk_files
 from aumcli.data.sources import SkippedClip
 from aumcli.utils.csv import listed
 from aumcli.utils.text import counted

@@ -11,8 +11,8 @@ from aumcli.data.augmentation.augment import ClipRandom, augment_waveforms, mixu
 from aumcli.data.augmentation.masking import mask_features
 
 RATE = 16000
-EVERYTHING = AugmentConfig(speed=0.1, shift_s=0.1, band=0.5, reverb=0.5, gain_db=6.0, noise=0.56)
-FEATURES = AugmentConfig(tempo=0.2, warp=0.2, freq_mask=24, time_mask=30)
+EVERYTHING = AugmentConfig(speed=0.1, shift_s=0.1, band_limit=0.5, reverb=0.5, gain_db=6.0, noise=0.56)
+FEATURES = AugmentConfig(tempo=0.2, freq_warp=0.2, freq_mask=24, time_mask=30)
 
 
 def seeded(seed=0, b=8):
@@ -92,7 +92,7 @@ def test_a_clip_of_a_part_is_changed_as_in_the_whole_batch():
     [
         AugmentConfig(speed=0.2),
         AugmentConfig(shift_s=0.2),
-        AugmentConfig(band=1.0),
+        AugmentConfig(band_limit=1.0),
         AugmentConfig(reverb=1.0),
         AugmentConfig(gain_db=6.0),
         AugmentConfig(noise=1.0),
@@ -188,7 +188,7 @@ def test_shift_stays_within_its_time():
 
 def test_band_takes_low_and_high_frequencies_from_its_share_of_clips():
     clips, lengths = noise_clips(b=200, samples=4000, length=4000)
-    new, _ = augment_waveforms(clips, lengths, AugmentConfig(band=0.3), RATE, seeded(b=200))
+    new, _ = augment_waveforms(clips, lengths, AugmentConfig(band_limit=0.3), RATE, seeded(b=200))
     changed = (new != clips).any(dim=1)
     assert 40 <= changed.sum() <= 80
     ratio = torch.fft.rfft(new[changed]).abs().square().mean(0) / torch.fft.rfft(clips[changed]).abs().square().mean(0)
@@ -277,7 +277,7 @@ def test_warp_moves_a_peak_by_the_factor_in_hertz():
     mels = low + (high - low) / 129 * torch.arange(1, 129)
     hz = 700 * torch.expm1(mels / 1127)
     features = torch.exp(-((torch.arange(128) - 60.0) ** 2) / 18).expand(50, 5, 128).contiguous()  # a peak at filter 60
-    new, frames = warp_features(features, torch.full((50,), 5), AugmentConfig(warp=0.3), frontend, seeded(b=50))
+    new, frames = warp_features(features, torch.full((50,), 5), AugmentConfig(freq_warp=0.3), frontend, seeded(b=50))
     factor = augment._log_uniform(seeded(b=50).uniform(2, features)[:, 1], 0.3)
     where = hz[new[:, 0].argmax(dim=1)]
     assert factor.min() < 0.8 and factor.max() > 1.2 and frames.tolist() == [5] * 50

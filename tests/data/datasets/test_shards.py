@@ -13,9 +13,9 @@ import pytest
 import soundfile
 
 from aumcli.data.datasets import shards
+from aumcli.data.datasets.shards import read_index, read_shard
 from aumcli.data.decoding.audio import load_audio
 from aumcli.data.manifest import read_manifest
-from aumcli.data.datasets.shards import read_index, read_shard
 from aumcli.errors import AumError
 from aumcli.prepare import prepare
 

@@ -9,17 +9,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 from tiny import CLASSES, one_thread, sound, tiny
+from training import quietly
 
 from aumcli.config import DataConfig
 from aumcli.data.datasets import shards, stream
-from aumcli.data.manifest import read_manifest
 from aumcli.data.datasets.shards import read_index
-from aumcli.data.splits import training_splits
 from aumcli.data.datasets.stream import ShardStream, index_of_shards, shard_streams
+from aumcli.data.manifest import read_manifest
+from aumcli.data.splits import training_splits
 from aumcli.errors import AumError
 from aumcli.evaluate import evaluate
 from aumcli.prepare import prepare
-from aumcli.train import train
 
 pytest_plugins = ["aum_fixtures"]
 pytest.importorskip("webdataset")
@@ -202,16 +202,7 @@ def test_a_share_of_a_single_recording_is_refused(tmp_path):
         streams(made, "data.val_fraction=0.1")
 
 
-QUIET = {"say": lambda text: None, "progress": False}
-
-
-@pytest.fixture
-def plotless(monkeypatch):
-    for name in ("plot_curves", "plot_confusion"):
-        monkeypatch.setattr(f"aumcli.train.loggers.{name}", lambda *args: None)
-
-
-def test_a_run_on_shards_is_reproducible_and_resumable(folder, tmp_path, plotless):
+def test_a_run_on_shards_is_reproducible_and_resumable(folder, tmp_path):
     class Stop(BaseException):
         pass
 
@@ -221,19 +212,19 @@ def test_a_run_on_shards_is_reproducible_and_resumable(folder, tmp_path, plotles
 
     said = []
     with one_thread():
-        train(tiny(*PINNED), tmp_path / "a", folder, progress=False, say=said.append)
-        train(tiny(*PINNED, "train.workers=3"), tmp_path / "b", folder, **QUIET)
+        quietly(tiny(*PINNED), tmp_path / "a", folder, progress=False, say=said.append)
+        quietly(tiny(*PINNED, "train.workers=3"), tmp_path / "b", folder, progress=False)
         with pytest.raises(Stop):
-            train(tiny(*PINNED), tmp_path / "c", folder, say=stop, progress=False)
-        train(tiny(*PINNED), tmp_path / "c", None, resume=True, **QUIET)
+            quietly(tiny(*PINNED), tmp_path / "c", folder, say=stop, progress=False)
+        quietly(tiny(*PINNED), tmp_path / "c", None, resume=True, progress=False)
     weights = [(tmp_path / name / "last" / "model.safetensors").read_bytes() for name in "abc"]
     assert weights[0] == weights[1] == weights[2]
     assert "60 training and 12 validation clips" in said[0] and "streamed from" in said[0]
 
 
-def test_evaluating_shards_is_evaluating_their_files(folder, tmp_path, plotless):
+def test_evaluating_shards_is_evaluating_their_files(folder, tmp_path):
     with one_thread():
-        train(tiny(*PINNED, "train.epochs=1"), tmp_path / "run", folder, **QUIET)
+        quietly(tiny(*PINNED, "train.epochs=1"), tmp_path / "run", folder, progress=False)
         data = make(tmp_path)
         files = evaluate(tmp_path / "run", data, "val", tmp_path / "eval")
         (tmp_path / "sounds").rename(tmp_path / "away")
@@ -245,7 +236,7 @@ def test_evaluating_shards_is_evaluating_their_files(folder, tmp_path, plotless)
         evaluate(tmp_path / "run", data, "test")
 
 
-def test_over_http(folder, tmp_path, plotless, monkeypatch, aum):
+def test_over_http(folder, tmp_path, monkeypatch, aum):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("no_proxy", "127.0.0.1")
     monkeypatch.setattr(http.server.SimpleHTTPRequestHandler, "log_message", lambda *_: None)
@@ -264,7 +255,7 @@ def test_over_http(folder, tmp_path, plotless, monkeypatch, aum):
         assert "clips     12" in aum("eval", "run", "--data", url, "--split", "val").out
         server.shutdown()
     with one_thread():
-        train(tiny(*PINNED, "train.epochs=1"), tmp_path / "local", folder, **QUIET)
+        quietly(tiny(*PINNED, "train.epochs=1"), tmp_path / "local", folder, progress=False)
     weights = {
         name: (tmp_path / name / "best" / "model.safetensors").read_bytes() for name in ("run", "again", "local")
     }

@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 import soundfile
 
-from aumcli.data.datasets import waveforms as dataset
-from aumcli.data.decoding.audio import load_audio
 from aumcli.data.clips import Clip
+from aumcli.data.datasets import waveforms as dataset
 from aumcli.data.datasets.waveforms import Crop, LongClip, Waveforms
+from aumcli.data.decoding.audio import load_audio
 from aumcli.data.decoding.windows import cut_windows
 
 RATE = 8000

@@ -7,10 +7,10 @@ import pytest
 import soundfile
 from tiny import CLASSES, sound
 
+from aumcli.data.datasets.waveforms import Waveforms
 from aumcli.data.decoding.audio import check_clip, load_audio, open_audio
 from aumcli.data.decoding.channels import Balance, is_channel, split_channel, with_channel
-from aumcli.data.datasets.waveforms import Waveforms
-from aumcli.data.decoding.hdf5 import container
+from aumcli.data.decoding.hdf5 import split_dataset
 from aumcli.data.manifest import read_manifest
 from aumcli.errors import AumError
 from aumcli.evaluate import evaluate
@@ -91,7 +91,7 @@ def test_names_of_channels(text, known):
 
 def test_paths_are_split(tmp_path):
     assert split_channel("a.wav::left") == ("a.wav", "left") and split_channel("a.wav") == ("a.wav", "mean")
-    assert container("a.wav::left") == ("a.wav", None) and container(tmp_path / "a.wav::2") == (
+    assert split_dataset("a.wav::left") == ("a.wav", None) and split_dataset(tmp_path / "a.wav::2") == (
         tmp_path / "a.wav",
         None,
     )

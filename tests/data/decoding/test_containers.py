@@ -32,8 +32,8 @@ from sound_files import (
     wrapped,
 )
 
-from aumcli.data.decoding.audio import audio_info, check_clip, decode_audio, file_content, load_audio
 from aumcli.data.datasets.waveforms import Waveforms
+from aumcli.data.decoding.audio import audio_info, check_clip, decode_audio, file_content, load_audio
 from aumcli.data.infer import infer_frontend
 from aumcli.data.manifest import Clip, read_manifest, write_manifest
 from aumcli.errors import AumError

@@ -8,7 +8,7 @@ from tiny import one_thread, tiny
 
 from aumcli.data.decoding import hdf5
 from aumcli.data.decoding.audio import audio_info, check_clip, load_audio
-from aumcli.data.decoding.hdf5 import Hdf5Sound, container, open_hdf5
+from aumcli.data.decoding.hdf5 import Hdf5Sound, open_hdf5, split_dataset
 from aumcli.errors import AumError
 
 h5py = pytest.importorskip("h5py")
@@ -31,10 +31,10 @@ def tones(path, videos, seconds=4):
 
 
 def test_paths():
-    assert [str(part) for part in container("a/EPIC_audio.hdf5::P01_11")] == ["a/EPIC_audio.hdf5", "P01_11"]
-    assert container("x.H5::a/b::c")[1] == "a/b::c"
+    assert [str(part) for part in split_dataset("a/EPIC_audio.hdf5::P01_11")] == ["a/EPIC_audio.hdf5", "P01_11"]
+    assert split_dataset("x.H5::a/b::c")[1] == "a/b::c"
     for plain in ("a::b.wav", "x.hdf5", "x.hdf5::", "a.wav"):
-        assert str(container(plain)[0]) == plain and container(plain)[1] is None
+        assert str(split_dataset(plain)[0]) == plain and split_dataset(plain)[1] is None
 
 
 def test_decoding(tmp_path, monkeypatch):
@@ -111,7 +111,7 @@ def test_from_preparing_to_predicting(aum, tmp_path, monkeypatch):
     from aumcli.train import train
 
     with one_thread():
-        train(tiny("train.epochs=2"), tmp_path / "run", tmp_path / "data" / "table", say=lambda text: None)
+        train(tiny("train.epochs=2"), tmp_path / "run", tmp_path / "data" / "table")
         assert aum("eval", tmp_path / "run").code == 0
         result = aum("predict", tmp_path / "EPIC_audio.hdf5::P01_11", "--model", tmp_path / "run", "--format", "json")
     assert result.code == 0 and json.loads(result.out)["clips"][0]["duration_s"] == 4.0

@@ -13,14 +13,13 @@ import time
 import pytest
 from tiny import sound
 
+from aumcli.data.clips import Clip, Clips, clip_key
 from aumcli.data.decoding import integrity
-from aumcli.data.clips import Clip, Clips
-from aumcli.utils.journal import NAME, Journal
-from aumcli.data.clips import clip_key
 from aumcli.data.decoding.integrity import open_clips
 from aumcli.data.sources import SkippedClip
 from aumcli.errors import AumError
 from aumcli.prepare import leaks, prepare
+from aumcli.utils.journal import NAME, Journal
 
 
 @pytest.fixture
@@ -142,8 +141,7 @@ def test_leaks():
         Clip("x", split="train"),
         Clip("x", split="test"),
     ]
-    assert leaks("speaker", clips, lambda clip: clip.group) == [
-        "1 of 2 speakers occurs in several splits (1 in test and train), "
-        "so figures tell less about unused_band speakers: ann"
-    ]
+    (warning,) = leaks("speaker", clips, lambda clip: clip.group)
+    assert warning.startswith("1 of 2 speakers occurs in several splits (1 in test and train)")
+    assert warning.endswith("new speakers: ann")
     assert leaks("speaker", clips[2:], lambda clip: clip.group) == []

@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
+from aumcli.data.sources import SPLIT_NAMES
 from aumcli.data.sources.column_names import looks_like_time, words
 from aumcli.data.sources.columns import ROLES, find_columns, is_headerless
-from aumcli.data.sources import SPLIT_NAMES
 from aumcli.errors import AumError
 
 TABLE = Path("t.csv")
@@ -51,8 +51,8 @@ def test_names_are_compared_by_their_words(name, expected):
         ("start_s", "stop_s"),
         ("onset", "offset"),
         ("Onset (s)", "Offset (s)"),
-        ("Begin Time (s)", "DecodeResult Time (s)"),
-        ("Start (s)", "DecodeResult (s)"),
+        ("Begin Time (s)", "End Time (s)"),
+        ("Start (s)", "End (s)"),
         ("begin", "end"),
         ("t0", "t1"),
         ("t1", "t2"),
@@ -62,9 +62,9 @@ def test_names_are_compared_by_their_words(name, expected):
         ("event_onset", "event_offset"),
         ("startTime", "endTime"),
         ("start_ms", "end_ms"),
-        ("Start (ms)", "DecodeResult (ms)"),
+        ("Start (ms)", "End (ms)"),
         ("start_sample", "end_sample"),
-        ("Beg File Samp (samples)", "DecodeResult File Samp (samples)"),
+        ("Beg File Samp (samples)", "End File Samp (samples)"),
         ("start_timestamp", "stop_timestamp"),
         ("segment_start", "segment_end"),
         ("time_start", "time_end"),
@@ -122,7 +122,7 @@ def test_starts_and_durations(begin, length):
         ("path,label,start_ms,start_s,end_s", {"start": "start_s", "stop": "end_s"}),
         ("path,label,duration,audio_duration", {}),
         ("path,label,start,audio_duration", {"start": "start"}),
-        ("path,label,Begin Date,DecodeResult File,Begin Clock Time", {}),
+        ("path,label,Begin Date,End File,Begin Clock Time", {}),
         ("path,label,sample_rate,start_end_ratio", {}),
     ],
 )
@@ -137,11 +137,11 @@ def test_ravens_times_count_through_all_files():
         "View",
         "Channel",
         "Begin Time (s)",
-        "DecodeResult Time (s)",
+        "End Time (s)",
         "Low Freq (Hz)",
         "High Freq (Hz)",
         "Begin File",
-        "DecodeResult File",
+        "End File",
         "Begin Path",
         "File Offset (s)",
         "Delta Time (s)",
@@ -151,12 +151,12 @@ def test_ravens_times_count_through_all_files():
         "path": "Begin Path",
         "label": "Species",
         "start": "File Offset (s)",
-        "stop": "DecodeResult Time (s)",
+        "stop": "End Time (s)",
         "origin": "Begin Time (s)",
     }
     text = find_columns(TABLE, header, [], dict.fromkeys(ROLES), SPLIT_NAMES).describe()
     assert (
-        "stop = File Offset (s) + DecodeResult Time (s) - Begin Time (s)" in text
+        "stop = File Offset (s) + End Time (s) - Begin Time (s)" in text
         and "not used: Selection, View, Channel, Low Freq (Hz)" in text
     )
 
@@ -195,8 +195,8 @@ def test_ravens_times_count_through_all_files():
         ("ID,Class", {"path": "ID", "label": "Class"}),
         # BirdNET: its CSV (a file each), R's and Kaleidoscope's; Common Voice; warbleR; NeMo
         (
-            "Start (s),DecodeResult (s),Scientific name,Common name,Confidence",
-            {"label": "Common name", "start": "Start (s)", "stop": "DecodeResult (s)"},
+            "Start (s),End (s),Scientific name,Common name,Confidence",
+            {"label": "Common name", "start": "Start (s)", "stop": "End (s)"},
         ),
         (
             "filepath,start,end,scientific_name,common_name,confidence,lat",

@@ -7,11 +7,11 @@ from archives import tar_with, zip_with
 from corpora import prepared, splits, write
 from tiny import sound
 
-from aumcli.utils import download as fetch
-from aumcli.data.sources import esc50, load, names, speechcommands, voxceleb
 from aumcli.data.labels import read_labels
+from aumcli.data.sources import esc50, load, names, speechcommands, voxceleb
 from aumcli.errors import AumError
 from aumcli.prepare import prepare
+from aumcli.utils import download as fetch
 
 pytest_plugins = ["aum_fixtures"]
 

@@ -10,10 +10,10 @@ import pytest
 import torch
 from tiny import sound
 
+from aumcli.checkpoints import read_config
 from aumcli.config import AudioMambaConfig
 from aumcli.core.audio_mamba import AudioMamba
 from aumcli.data.labels import read_labels
-from aumcli.checkpoints import read_config
 
 pytest_plugins = ["aum_fixtures"]
 pytestmark = pytest.mark.usefixtures("on_one_thread")

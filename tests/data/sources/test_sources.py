@@ -13,9 +13,9 @@ from archives import tar_with
 from corpora import write
 
 from aumcli.data import sources
-from aumcli.utils.download import members
 from aumcli.data.sources import PrepareRequest, folder, fsdd, synth
 from aumcli.errors import AumError
+from aumcli.utils.download import members
 
 ROOT = Path(__file__).resolve().parents[3]
 ARCHIVE = Path(os.environ.get("AUM_SHARED", ROOT.parent / "shared")) / "data" / "fsdd.tar.gz"

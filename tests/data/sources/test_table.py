@@ -73,7 +73,7 @@ def test_csv_of_audacity_and_birdnet_by_the_tables_name(two):
     assert "point in time" in report.left_out[0].reason and any(
         f"{two / 'a.wav'} for a.txt" in note for note in report.notes
     )
-    birdnet = "Start (s),DecodeResult (s),Scientific name,Common name,Confidence\n0.0,3.0,Strix aluco,Tawny Owl,0.9\n"
+    birdnet = "Start (s),End (s),Scientific name,Common name,Confidence\n0.0,3.0,Strix aluco,Tawny Owl,0.9\n"
     other = write(two / "b.BirdNET.results.csv", birdnet)
     assert rows_of(prepare("csv", two / "out", source=other)) == [("b.wav", 0, 3, "Tawny Owl")]
     moved = write(two / "labels" / "any.csv", birdnet)

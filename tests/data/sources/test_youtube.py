@@ -6,8 +6,8 @@ import pytest
 from corpora import prepared, splits, write
 from tiny import sound
 
-from aumcli.data.sources import vggsound, youtube
 from aumcli.data.labels import read_labels
+from aumcli.data.sources import vggsound, youtube
 from aumcli.errors import AumError
 from aumcli.prepare import prepare
 

@@ -14,9 +14,7 @@ from threading import Lock
 from typing import BinaryIO
 
 from aumcli.data.decoding.containers import aiff, caf, flac, headed, mpeg, ogg, wave
-from aumcli.data.decoding.containers.errors import convert_fix as convert_fix
 from aumcli.data.decoding.containers.region import Contents, Region
-from aumcli.data.decoding.containers.region import Reassembled as Reassembled
 from aumcli.data.decoding.containers.tags import behind_tags
 from aumcli.errors import AumError
 
@@ -31,7 +29,7 @@ _SCANS = {
     b"NIST": headed.scan_nist,
 }
 
-_remembered: dict[tuple[str, int, int, int, int], Contents | AumError | None] = {}
+_remembered: dict[tuple[str, int, int, int, int], tuple[Contents | AumError | None]] = {}  # in a tuple, for `get`
 _lock = Lock()
 
 
@@ -49,21 +47,24 @@ def scan_file(path: str, status: os.stat_result) -> Contents | None:
         AumError: less or more sound is there than the header promises.
     """
     key = path, status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns
-    found = _remembered.get(key, key)  # itself where there is nothing, since None is a result
-    if found is key:
-        try:
-            with open(path, "rb") as file:
-                found = scan(file, path)
-        except AumError as error:
-            found = error
-        if not isinstance(found, Contents) or len(found.parts) <= MOST_PARTS:
-            with _lock:
-                _remembered[key] = found
-                if len(_remembered) > REMEMBERED:
-                    del _remembered[next(iter(_remembered))]  # the oldest
+    remembered = _remembered.get(key)
+    found = _scanned(path) if remembered is None else remembered[0]
+    if remembered is None and (not isinstance(found, Contents) or len(found.parts) <= MOST_PARTS):
+        with _lock:
+            _remembered[key] = (found,)
+            if len(_remembered) > REMEMBERED:
+                del _remembered[next(iter(_remembered))]  # the oldest
     if isinstance(found, AumError):
         raise AumError(found.problem, found.fix, found.exit_code)
     return found
+
+
+def _scanned(path: str) -> Contents | AumError | None:
+    try:
+        with open(path, "rb") as file:
+            return scan(file, path)
+    except AumError as error:
+        return error
 
 
 def scan(file: BinaryIO, name: str) -> Contents | None:
@@ -73,6 +74,7 @@ def scan(file: BinaryIO, name: str) -> Contents | None:
     region = whole.part(start, whole.size)
     head = region.read(0, 12)
     kind = head[8:12]
+    found: Contents
     if head[:4] in wave.LAYOUTS and (kind == b"WAVE" or head[:4] == b"riff"):
         found = wave.scan(region, name)
     elif head[:4] == b"FORM" and kind in (b"AIFF", b"AIFC"):

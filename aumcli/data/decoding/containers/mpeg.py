@@ -39,6 +39,9 @@ class _Frame:
     padding: int
 
 
+_NO_FRAME = _Frame(0, 0, 1, 0, 0)
+
+
 @functools.lru_cache(maxsize=4096)
 def _frame(word: int) -> _Frame | None:
     """The frame of a header, of which only `_LENGTH_BITS` are given; None where it is none."""
@@ -61,7 +64,7 @@ class _Stream:
 
     start: int
     end: int  # behind the last whole frame
-    frame: _Frame  # the first one
+    frame: _Frame  # the first one; _NO_FRAME where there is none
     count: int = 0
     shortest: int = LONGEST_FREE_FRAME
     longest: int = 0
@@ -99,10 +102,10 @@ def scan(region: Region, path: str, wrapped: bool = False) -> Contents | None:
     agrees = index is not None and index.frames == stream.count - 1
     _check_rest(region, path, stream, agrees)
     if index is not None and index.frames is not None and not agrees:
-        _compare(path, stream, index)
+        _compare(path, stream, index.frames, index.is_exact)
     if stream.start - begin >= length and not agrees:  # there is room for a frame that was lost
         raise damaged(path, f"{stream.start - begin:,} bytes at its beginning are no sound", convert_fix(path))
-    if agrees and index.is_read:
+    if index is not None and agrees and index.is_read:
         # libsndfile passes over one tag in front by itself, and one of ID3's first version behind
         plain = (
             not wrapped
@@ -138,7 +141,7 @@ def begins(region: Region, begin: int, within: int = SEARCHED_BEHIND_BYTES) -> i
 def _walk(region: Region, start: int, most: int | None = None) -> _Stream:
     """Follow the frames from `start` on, at most so many."""
     word = int.from_bytes(region.read(start, 4))
-    first, mono, free = _frame(word & _LENGTH_BITS), word & _MODE_BITS == _MONO, 0
+    first, mono, free = _frame(word & _LENGTH_BITS) or _NO_FRAME, word & _MODE_BITS == _MONO, 0
     stream = _Stream(start, start, first)
     while most is None or stream.count < most:
         head = region.read(stream.end, 4)
@@ -194,13 +197,13 @@ def _index(region: Region, stream: _Stream, length: int) -> _Index | None:
     return None
 
 
-def _compare(path: str, stream: _Stream, index: _Index) -> None:
+def _compare(path: str, stream: _Stream, promised_frames: int, is_exact: bool) -> None:
     """Raise what is wrong where the index names another number of frames than there are."""
     frames = stream.count - 1
-    if abs(index.frames - frames) <= 1 and not index.is_exact:
+    if abs(promised_frames - frames) <= 1 and not is_exact:
         return  # some old encoders counted the index too
-    promised, there = (count * stream.frame.samples / stream.frame.rate_hz for count in (index.frames, frames))
-    if frames < index.frames:
+    promised, there = (count * stream.frame.samples / stream.frame.rate_hz for count in (promised_frames, frames))
+    if frames < promised_frames:
         raise truncated(path, f"its header promises {promised:.3f} s of sound, {there:.3f} s are there")
     why = f"its header says {promised:.3f} s, {there:.3f} s are there (two files joined?)"
     raise left_over(path, why, convert_fix(path))

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from aumcli.data.decoding.containers import flac
 from aumcli.data.decoding.containers.errors import COPY, another_file, convert_fix, damaged, left_over, truncated
 from aumcli.data.decoding.containers.joined import another_begins
-from aumcli.data.decoding.containers.region import Contents, Region
+from aumcli.data.decoding.containers.region import Contents, Part, Region
 from aumcli.data.decoding.containers.tags import is_padding
 
 HEAD = struct.Struct("<4sBBqII4sB")  # mark, version, flags, position, stream, number, checksum, count of lengths
@@ -167,7 +167,7 @@ def _contents(
         return _flac(region, path, bodies, sound.position or 0)
     if len(streams) == 1 and not patches:
         return Contents()
-    parts = []
+    parts: list[Part] = []
     for start, stop in sound.spans:
         own = {place - start: patch for place, patch in patches.items() if start <= place < stop}
         parts += region.part(start, stop).patched(own)

@@ -5,7 +5,10 @@ from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
-from typing import BinaryIO
+from typing import TYPE_CHECKING, BinaryIO
+
+if TYPE_CHECKING:
+    from _typeshed import WriteableBuffer
 
 BLOCK_BYTES = 2**20
 
@@ -49,7 +52,8 @@ class Region:
 
     def patched(self, patches: dict[int, bytes]) -> tuple["Part", ...]:
         """All bytes, with other ones at some places: for `Contents.parts`."""
-        parts, at = [], 0
+        parts: list[Part] = []
+        at = 0
         for place, patch in sorted(patches.items()):
             parts += [self.span(at, place), patch]
             at = place + len(patch)
@@ -85,7 +89,7 @@ class Reassembled(io.RawIOBase):
         parts: see `Contents`.
     """
 
-    def __init__(self, file: BinaryIO, parts: Sequence[Part]):
+    def __init__(self, file: io.BufferedIOBase, parts: Sequence[Part]):
         self._file, self._parts = file, parts
         self._ends, self._at = [*accumulate(map(len, parts))], 0
 
@@ -99,7 +103,7 @@ class Reassembled(io.RawIOBase):
         self._at = offset + {io.SEEK_SET: 0, io.SEEK_CUR: self._at, io.SEEK_END: self._ends[-1]}[whence]
         return self._at
 
-    def readinto(self, buffer) -> int:
+    def readinto(self, buffer: "WriteableBuffer") -> int:
         view, done = memoryview(buffer).cast("B"), 0
         while done < len(view) and 0 <= self._at < self._ends[-1]:
             which = bisect_right(self._ends, self._at)

@@ -62,7 +62,8 @@ LongSize = tuple[int, int] | None  # where the size of RF64's sound stands, and 
 
 
 def _sound(region: Region, path: str, layout: Layout, chunk: Chunk, long_size: LongSize, fmt: _Format) -> Contents:
-    size, rest, parts = long_size[1] if long_size else chunk.size, region.size - chunk.start, ()
+    size, rest = long_size[1] if long_size else chunk.size, region.size - chunk.start
+    parts: tuple[Part, ...] = ()
     there = extent(region, layout, chunk.start, size, fmt.frame_bytes)
     if there is Extent.UNKNOWN:
         size = rest
@@ -74,7 +75,9 @@ def _sound(region: Region, path: str, layout: Layout, chunk: Chunk, long_size: L
         convert = "if all of it is sound, " + convert_fix(path, "-ignore_length 1")
         raise left_over(path, why, whole_fix(path) if layout is W64 else convert)
     if fmt.tag in MPEG:
-        return mpeg.scan(region.part(chunk.start, chunk.start + size), path, wrapped=True)
+        found = mpeg.scan(region.part(chunk.start, chunk.start + size), path, wrapped=True)
+        assert found is not None  # where something else is wrapped, `scan` raises
+        return found
     # libsndfile takes chunks behind W64's sound for sound, and a byte of GSM's padding for one more block
     if fmt.frame_bytes:
         return Contents(size // fmt.frame_bytes, parts)

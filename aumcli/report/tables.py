@@ -1,53 +1,23 @@
-"""What people read: tables in the terminal and PNG plots for a paper. Heavy imports stay inside the functions."""
+"""Tables in the terminal, in Markdown and in plain text. rich is imported where it is used: it takes a while."""
 
 import json
 import math
-import os
 import sys
-from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, TextIO
 
-from aumcli.errors import AumError, debugging
-from aumcli.metrics import Metrics, best_row
-from aumcli.utils.files import atomic_path
+from aumcli.metrics import Metrics
 from aumcli.utils.text import counted, one_line, plural
 
 if TYPE_CHECKING:
-    import numpy as np
-    from matplotlib.figure import Figure
+    from rich.console import Console
 
     from aumcli.prepare import PrepareReport
 
 PIPE_COLUMNS = 100_000  # width where the output is no terminal: a program reads it, nothing may wrap
-COUNTS_UP_TO = 20  # classes up to which a confusion matrix has its counts written in
 CLASSES_SHOWN = 10  # classes that aum prepare lists in the terminal
-NAMES_UP_TO, UNNAMED_INCHES = 600, 12.0  # classes up to which it has their names, and its side where it has none
-LEFT_OUT_SHOWN = 10  # files that aum prepare left out, in the terminal; report.json has all
+SKIPPED_SHOWN = 10  # files that aum prepare skipped, in the terminal; report.json has all
 GAP = 2  # columns between those of a plain table
-LABEL_CHARACTERS = 40  # longer class names end in an ellipsis on a plot's axes
-BLUE, ORANGE, GREEN = "#0072B2", "#D55E00", "#009E73"  # Okabe and Ito 2008: told apart with any colour vision
-STYLE = {
-    "font.family": "DejaVu Sans",
-    "font.size": 9,
-    "axes.titlesize": 10,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.grid": True,
-    "grid.color": "#dddddd",
-    "grid.linewidth": 0.6,
-    "text.parse_math": False,  # a class may be called US$__EU$
-    "axes.axisbelow": True,
-    "legend.frameon": False,
-    "lines.linewidth": 1.6,
-    "savefig.dpi": 200,
-}
-AXIS_NAMES = {
-    "val_accuracy": "validation accuracy (%)",
-    "val_map": "validation mAP (%)",
-    "val_mean_average_precision": "validation mAP (%)",
-    "val_macro_f1": "validation macro F1 (%)",
-}
 
 
 def print_table(
@@ -81,7 +51,7 @@ def print_table(
     console.print(table)
 
 
-def markdown_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+def markdown_table(columns: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
     """A table as Markdown."""
     lines = [columns, ["---"] * len(columns), *rows]
     return "".join("| " + " | ".join(str(cell).replace("|", "\\|") for cell in line) + " |\n" for line in lines)
@@ -162,7 +132,7 @@ def print_prepared(report: "PrepareReport", file: TextIO | None = None) -> None:
             f"{plural(cell['missing'], 'has', 'have')} no file; "
             f"{report.folder}/missing.csv names them"
         )
-    for item in report.left_out[:LEFT_OUT_SHOWN]:
+    for item in report.left_out[:SKIPPED_SHOWN]:
         name = "" if item.path in item.reason else f"{item.path}: "
         lines.append(f"left out: {name}{item.reason} (fix: {item.fix})")
     if report.left_out:
@@ -174,7 +144,7 @@ def print_prepared(report: "PrepareReport", file: TextIO | None = None) -> None:
 
 def _class_line(report: "PrepareReport") -> str:
     """How many classes a clip may have, and the classes with the most clips."""
-    clips = {name: sum(cell["clips"] for cell in splits.values()) for name, splits in report.classes.items()}
+    clips = {name: int(sum(cell["clips"] for cell in splits.values())) for name, splits in report.classes.items()}
     names = sorted(clips, key=lambda name: (-clips[name], name))
     shown = [f"{json.dumps(name, ensure_ascii=False) if ',' in name else name} {clips[name]:,}" for name in names]
     more = ""
@@ -256,210 +226,13 @@ def _shortened(text: str, room: int) -> str:
     return short
 
 
-def plot_curves(
-    history: Sequence[Mapping[str, Any]], path: Path | str, title: str, metric: str = "val_accuracy"
-) -> None:
-    """Draw loss and validation metric by epoch, and mark the epoch with the best metric.
-
-    Args:
-        history: a row per epoch, as metrics.csv has them: `epoch`, `train_loss`, `val_loss` and `metric`; numbers or
-            their text. A missing or empty value leaves a gap.
-        path: the PNG to write.
-        title: stands above.
-        metric: the column that chose the best epoch, 0..1, higher is better.
-
-    Raises:
-        AumError: `path` can't be written.
-    """
-    from matplotlib import rc_context
-    from matplotlib.figure import Figure
-    from matplotlib.ticker import MaxNLocator
-
-    epochs = [int(row["epoch"]) for row in history]
-    values = [100 * _number(row.get(metric)) for row in history]
-    marker = {"marker": "o", "markersize": 3} if len(epochs) <= 40 else {}
-    with rc_context(STYLE):
-        figure = Figure(figsize=(7.2, 3.0), layout="constrained")
-        left, right = figure.subplots(1, 2)
-        figure.suptitle(one_line(title), fontsize=10)
-        left.plot(epochs, [_number(row.get("train_loss")) for row in history], color=BLUE, label="training", **marker)
-        left.plot(
-            epochs,
-            [_number(row.get("val_loss")) for row in history],
-            color=ORANGE,
-            ls="--",
-            label="validation",
-            **marker,
-        )
-        left.set(xlabel="epoch", ylabel="loss")
-        left.legend()
-        right.plot(epochs, values, color=GREEN, **marker)
-        right.set(xlabel="epoch", ylabel=AXIS_NAMES.get(metric, f"{metric.replace('_', ' ')} (%)"))
-        best = best_row(values, [_number(row.get("val_loss")) for row in history])
-        if best is not None:
-            right.axvline(epochs[best], color="#888888", ls=":", lw=1)
-            right.plot(
-                epochs[best],
-                values[best],
-                "*",
-                color=ORANGE,
-                ms=10,
-                label=f"best: {values[best]:.2f} % at epoch {epochs[best]}",
-            )
-            right.legend(loc="lower right")
-        for axes in (left, right):
-            axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-        save_figure(figure, path)
-
-
-def plot_confusion(matrix: "np.ndarray", label_names: Sequence[str], path: Path | str, title: str) -> None:
-    """Draw a confusion matrix: colour is the share of the true class, numbers are clips (up to 20 classes).
-
-    With more classes the colours follow the square root of the share, so that single cells can be seen; the bar beside
-    says which share has which colour. Rows without clips are grey.
-
-    Args:
-        matrix: (true class, predicted class) clips, integer.
-        label_names: the classes' names.
-        path: the PNG to write.
-        title: stands above; accuracy and number of clips are added.
-
-    Raises:
-        AumError: `path` can't be written.
-    """
-    import numpy as np
-    from matplotlib import colormaps, rc_context
-    from matplotlib.colors import PowerNorm
-    from matplotlib.figure import Figure
-
-    matrix = np.asarray(matrix)
-    classes, clips = len(matrix), int(matrix.sum())
-    support = matrix.sum(axis=1, keepdims=True)
-    share = np.ma.masked_array(100 * matrix / np.maximum(support, 1), np.broadcast_to(support == 0, matrix.shape))
-    cell = 0.42 if classes <= COUNTS_UP_TO else max(0.062, 0.3 - 0.004 * classes)  # inches
-    names = [
-        name if len(name) <= LABEL_CHARACTERS else name[: LABEL_CHARACTERS - 1] + "…"
-        for name in map(one_line, label_names)
-    ]
-    font = min(9.0, 0.8 * 72 * cell)
-    named = classes <= NAMES_UP_TO  # a picture with more would take a minute, and no screen shows it whole
-    margin = 1.0 + 0.62 * font / 72 * max(map(len, names)) * named  # inches, for the names
-    side = max(1.8, cell * classes) if named else UNNAMED_INCHES
-    with rc_context({**STYLE, "axes.grid": False, "axes.spines.top": True, "axes.spines.right": True}):
-        figure = Figure(figsize=(side + margin + 0.9, side + margin + 0.6), layout="constrained")
-        axes = figure.subplots()
-        norm = PowerNorm(1.0 if classes <= COUNTS_UP_TO else 0.5, 0, 100)
-        image = axes.imshow(
-            share, cmap=colormaps["Blues"].with_extremes(bad="#e4e4e4"), norm=norm, interpolation="nearest"
-        )
-        accuracy = f"accuracy {100 * np.trace(matrix) / clips:.2f} % of " if clips else ""
-        scale = 1 + side / 20  # large pictures, large words
-        axes.set_title(f"{one_line(title)}\n{accuracy}{counted(clips, 'clip')}", fontsize=10 * scale)
-        order = "" if named else ", by index"
-        axes.set_xlabel(f"predicted class{order}", fontsize=9 * scale)
-        axes.set_ylabel(f"true class{order}", fontsize=9 * scale)
-        if named:
-            axes.set_xticks(range(classes), names, rotation=90, fontsize=font)
-            axes.set_yticks(range(classes), names, fontsize=font)
-        axes.tick_params(length=0 if classes > COUNTS_UP_TO else 3)
-        height = min(1, 6 / side)
-        bar = figure.colorbar(image, cax=axes.inset_axes((1 + 0.15 / side, 0.5 - height / 2, 0.2 / side, height)))
-        bar.set_label("share of the true class (%)", fontsize=9 * scale)
-        bar.ax.tick_params(labelsize=8 * scale)
-        if classes <= COUNTS_UP_TO:
-            digits = len(str(matrix.max()))
-            for i, j in np.argwhere(matrix > 0):
-                axes.text(
-                    j,
-                    i,
-                    f"{matrix[i, j]}",
-                    ha="center",
-                    va="center",
-                    fontsize=min(8, 30 / digits),
-                    color="white" if share[i, j] > 55 else "black",
-                )
-        save_figure(figure, path)
-
-
-def drawn(plot: Callable[..., None], *arguments: object) -> str:
-    """Draw a picture: `plot(*arguments)`.
-
-    "", or a sentence that says why there is none: no picture is worth a report.
-    """
-    try:
-        plot(*arguments)
-    except AumError as error:
-        return f"no picture: {error.problem}"
-    except Exception as error:
-        if debugging():
-            raise
-        path = next((Path(each).name for each in arguments if isinstance(each, Path)), "")
-        return (
-            f"no picture {path}: {type(error).__name__}: {' '.join(str(error).split())[:200]}; AUM_DEBUG=1 shows where"
-        )
-    return ""
-
-
-def environment() -> dict[str, Any]:
-    """Say what computed a number: versions, machine, processor and threads.
-
-    Returns:
-        `aumcli`, `torch`, `python`, `platform`, `cpu` as text; `cpus` (that this process may use) and `threads` (that
-        torch uses) as integers.
-    """
-    import platform
-    from importlib.metadata import PackageNotFoundError, version
-
-    import torch
-
-    try:
-        aumcli = version("aumcli")
-    except PackageNotFoundError:  # run from a bare checkout
-        aumcli = "unknown"
-    cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    return {
-        "aumcli": aumcli,
-        "torch": torch.__version__,
-        "python": platform.python_version(),
-        "platform": platform.platform(),
-        "cpu": _cpu_model(),
-        "cpus": cpus,
-        "threads": torch.get_num_threads(),
-    }
-
-
-def _cpu_model() -> str:
-    """The processor's name as its maker gives it, else the architecture."""
-    import platform
-    import subprocess
-
-    try:
-        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    except OSError:
-        pass  # no Linux
-    if sys.platform == "darwin":
-        brand = subprocess.run(["sysctl", "-n", "machdep.cpu.brand_string"], capture_output=True, text=True)
-        return brand.stdout.strip() or platform.machine()
-    return platform.processor() or platform.machine()
-
-
-def _console(file: TextIO | None):
+def _console(file: TextIO | None) -> "Console":
     """A rich console that is as wide as the terminal, or as wide as need be where there is none."""
     from rich.console import Console
 
     file = file or sys.stdout
     console = Console(file=file, soft_wrap=False)
     return console if console.is_terminal else Console(file=file, width=PIPE_COLUMNS, color_system=None)
-
-
-def save_figure(figure: "Figure", path: Path | str) -> None:
-    """Write a PNG by the Agg renderer, atomically; no window system and no global state take part."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-
-    with atomic_path(path) as temporary:
-        FigureCanvasAgg(figure).print_figure(temporary, format="png")
 
 
 def _cell(value: object) -> str:
@@ -475,11 +248,6 @@ def _percent(value: float | None) -> str:
 
 def _between(interval: tuple[float, float] | None, shown: Callable[[float], str]) -> str:
     return "" if interval is None else " to ".join(map(shown, interval))
-
-
-def _number(value: Any) -> float:
-    """A number out of a CSV cell; NaN for none."""
-    return math.nan if value is None or value == "" else float(value)
 
 
 def _is_number(value: object) -> bool:
