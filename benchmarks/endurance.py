@@ -24,6 +24,9 @@ from subprocess import Popen
 
 import torch
 from harness import parser_of, prepare_tones
+
+# isort: split
+# of tests/fixtures, which harness has put on the path
 from tiny import RECIPE, tiny
 from training import history, quietly, started, weights, workers_of
 
