@@ -485,9 +485,9 @@ def bench(
     precision: Annotated[
         float, typer.Option(min=0, help="repeat until the median's relative standard error is at most this")
     ] = 0.01,
-    repeats: Annotated[int, typer.Option(min=1, help="timed runs per point at most")] = 50,
+    repeats: Annotated[int, typer.Option(min=1, help="timed runs per measurement at most")] = 50,
     budget: Annotated[
-        float, typer.Option(min=0, help="seconds per point; three timed runs are made all the same")
+        float, typer.Option(min=0, help="seconds per measurement; three timed runs are made in any case")
     ] = 60.0,
     memory_cap: Annotated[
         float | None,
@@ -505,6 +505,7 @@ def bench(
 ) -> None:
     """Time AuM beside AST on this machine, by number of tokens: a second at 10 ms per frame has 50."""
     from aumcli import bench as module
+    from aumcli.report.tables import print_table
 
     check_folder(out)
     if files and not compare:
@@ -513,7 +514,13 @@ def bench(
         raise AumError("--memory-cap is for measuring, not for --compare", fix="leave out one of them")
     _use_threads(threads)
     if compare:
-        lines = module.compared(module.compare(files or [], out))
+        results = module.join_results(files or [], out)
+        echo("\n".join(module.machine_lines(results)) + "\n")
+        columns, rows = module.comparison_table(results)
+        if rows:
+            print_table("", columns, rows)
+        else:
+            echo("they have no measurement in common: no model was measured on both at the same length, mode and type")
     else:
         sweep = module.Sweep(
             models.split(",") if models else module.MODELS,
@@ -526,9 +533,8 @@ def bench(
             module.StoppingRule(precision, repeats, budget),
             memory_cap,
         )
-        lines = module.point_lines(module.bench(sweep, out), sweep.rules)
-    for line in lines:
-        echo(line)
+        for line in module.measurement_lines(module.bench(sweep, out), sweep.stopping_rule):
+            echo(line)
     if out is not None:
         echo(f"{out}: wrote the results")
 

@@ -64,7 +64,7 @@ def parse_sweep(description: str | None, models: str) -> "Sweep":
         dtypes=options.dtype.split(","),
         device=options.device,
         batch=options.batch,
-        rules=StoppingRule(options.precision, options.repeats, options.budget),
+        stopping_rule=StoppingRule(options.precision, options.repeats, options.budget),
     )
 
 

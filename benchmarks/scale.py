@@ -11,7 +11,6 @@ clips goes first.
 import json
 import multiprocessing
 import os
-import re
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -67,8 +66,9 @@ def measured(stage: Callable[..., int], *arguments: object) -> dict[str, float]:
 def measured_here(stage: Callable[..., int], *arguments: object) -> dict[str, float]:
     """The same in this process, whose peak may be that of an earlier stage."""
     import aumcli.prepare  # noqa: F401  so that its time and memory are told apart
+    from aumcli.utils.memory import peak_bytes
 
-    before = peak_kib()
+    before = peak_bytes()
     start = time.perf_counter()
     clips = stage(*arguments)
     seconds = time.perf_counter() - start
@@ -76,14 +76,9 @@ def measured_here(stage: Callable[..., int], *arguments: object) -> dict[str, fl
         "clips": clips,
         "seconds": round(seconds, 2),
         "per_s": round(clips / seconds),
-        "peak_mib": peak_kib() // 1024,
-        "imports_mib": before // 1024,
+        "peak_mib": peak_bytes() // 2**20,
+        "imports_mib": before // 2**20,
     }
-
-
-def peak_kib() -> int:
-    """Peak resident memory of this process (Linux; getrusage would also tell its parent's)."""
-    return int(re.search(r"VmHWM:\s+(\d+)", Path("/proc/self/status").read_text())[1])
 
 
 def prepare_clips(root: Path, out: Path, shards: bool) -> int:
