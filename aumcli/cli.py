@@ -591,7 +591,7 @@ def ablate(
     ] = False,
     device: Device = "cpu",
 ) -> None:
-    """Train and test a grid of variants, or a table of the paper; the same command again goes on where it stopped."""
+    """Train and test a grid of variants, or a table of the paper; the same command again continues where it stopped."""
     from aumcli import ablate as module
 
     check_folder(out)
@@ -604,33 +604,31 @@ def ablate(
         raise AumError("--corpora and --rows choose from a table", fix="name it: --table 1")
     name = f"table-{table}" if table else Path(recipe or "quickstart").stem
     out = out or Path("ablations") / name
-    what = {"seeds": seeds, "overrides": set_ or [], "init": init or []}
-    how = {"device": device, "jobs": jobs, "threads": threads}
-    architectures = models.split(",") if models else []
-    axes = grid or ([] if models else module.TABLE_2)
-    names = [text.split(",") if text else [] for text in (corpora, rows)]
-    if dry_run:
-        studies = (
-            [module.plan_ablation(recipe or "quickstart", out, data, axes, models=architectures, **what)]
-            if table is None
-            else module.plan_table(table, out, data or Path("data"), *names, **what)[0]
+    overrides, checkpoints = set_ or [], init or []
+    if table is None:
+        architectures = models.split(",") if models else []
+        axes = grid or ([] if models else module.TABLE_2)
+        planned = module.plan_ablation(
+            recipe or "quickstart", out, data, axes, seeds, overrides, architectures, checkpoints
         )
-        for line in module.dry_run(studies, **how):
+        grids = [planned]
+        run: Callable[..., module.Ablation | module.PaperTable] = partial(module.ablate, planned)
+    else:
+        chosen, chosen_rows = (text.split(",") if text else [] for text in (corpora, rows))
+        table_plan = module.plan_table(
+            table, out, data or module.DATA, chosen, chosen_rows, seeds, overrides, checkpoints
+        )
+        grids, out, run = table_plan.grids, table_plan.folder, partial(module.ablate_table, table_plan)
+    if dry_run:
+        for line in module.dry_run(grids, device, jobs, threads):
             echo(line)
         return
     try:
-        if table is None:
-            result = module.ablate(
-                recipe or "quickstart", out, data, axes, models=architectures, **what, **how, say=echo
-            )
-            module.print_ablation(result)
-        else:
-            result = module.ablate_table(table, out, data or Path("data"), *names, **what, **how, say=echo)
-            module.print_paper_table(result)
-            out = result.folder
+        result = run(device, jobs, threads)
     except KeyboardInterrupt:
-        raise AumError("stopped; finished runs are kept", fix="the same command goes on", exit_code=130) from None
-    echo(f"{out}: wrote ablation.md, .json, .csv, .tex" + (" and .png" if result.has_map else ""))
+        raise AumError("stopped; finished runs are kept", fix="the same command continues", exit_code=130) from None
+    module.print_result(result)
+    echo(f"{out}: wrote ablation.md, .json, .csv, .tex" + (" and .png" if result.has_heat_map else ""))
     raise typer.Exit(1 if result.failed else 0)
 
 

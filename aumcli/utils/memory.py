@@ -1,4 +1,4 @@
-"""The process's memory: its size, kept instead of being returned to the system, and what a training step keeps of it."""
+"""The process's memory: its size, how it is kept for reuse, and what a training step keeps of it."""
 
 import ctypes
 import math
