@@ -3,7 +3,7 @@
 import json
 import logging
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from contextlib import suppress
 from enum import StrEnum
 from functools import partial, wraps
@@ -488,9 +488,9 @@ def bench(
     precision: Annotated[
         float, typer.Option(min=0, help="repeat until the median's relative standard error is at most this")
     ] = 0.01,
-    repeats: Annotated[int, typer.Option(min=1, help="timed runs per point at most")] = 50,
+    repeats: Annotated[int, typer.Option(min=1, help="timed runs per measurement at most")] = 50,
     budget: Annotated[
-        float, typer.Option(min=0, help="seconds per point; three timed runs are made all the same")
+        float, typer.Option(min=0, help="seconds per measurement; three timed runs are made in any case")
     ] = 60.0,
     memory_cap: Annotated[
         float | None,
@@ -508,6 +508,7 @@ def bench(
 ) -> None:
     """Time AuM beside AST on this machine, by number of tokens: a second at 10 ms per frame has 50."""
     from aumcli import bench as module
+    from aumcli.report.tables import print_table
 
     check_folder(out)
     if files and not compare:
@@ -516,7 +517,13 @@ def bench(
         raise AumError("--memory-cap is for measuring, not for --compare", fix="leave out one of them")
     _use_threads(threads)
     if compare:
-        lines = module.compared(module.compare(files or [], out))
+        results = module.join_results(files or [], out)
+        echo("\n".join(module.machine_lines(results)) + "\n")
+        columns, rows = module.comparison_table(results)
+        if rows:
+            print_table("", columns, rows)
+        else:
+            echo("they have no measurement in common: no model was measured on both at the same length, mode and type")
     else:
         sweep = module.Sweep(
             models.split(",") if models else module.MODELS,
@@ -529,9 +536,8 @@ def bench(
             module.StoppingRule(precision, repeats, budget),
             memory_cap,
         )
-        lines = module.point_lines(module.bench(sweep, out), sweep.rules)
-    for line in lines:
-        echo(line)
+        for line in module.measurement_lines(module.bench(sweep, out), sweep.stopping_rule):
+            echo(line)
     if out is not None:
         echo(f"{out}: wrote the results")
 
@@ -588,7 +594,7 @@ def ablate(
     ] = False,
     device: Device = "cpu",
 ) -> None:
-    """Train and test a grid of variants, or a table of the paper; the same command again goes on where it stopped."""
+    """Train and test a grid of variants, or a table of the paper; the same command again continues where it stopped."""
     from aumcli import ablate as module
 
     check_folder(out)
@@ -602,33 +608,30 @@ def ablate(
     name = f"table-{table}" if table else Path(recipe or "quickstart").stem
     out = out or Path("ablations") / name
     overrides, checkpoints = set_ or [], init or []
-    architectures = models.split(",") if models else []
-    axes = grid or ([] if models else module.TABLE_2)
-    of_corpora, of_rows = (text.split(",") if text else [] for text in (corpora, rows))
-    result: module.Ablation | module.Table
+    if table is None:
+        architectures = models.split(",") if models else []
+        axes = grid or ([] if models else module.TABLE_2)
+        planned = module.plan_ablation(
+            recipe or "quickstart", out, data, axes, seeds, overrides, architectures, checkpoints
+        )
+        grids = [planned]
+        run: Callable[..., module.Ablation | module.PaperTable] = partial(module.ablate, planned)
+    else:
+        chosen, chosen_rows = (text.split(",") if text else [] for text in (corpora, rows))
+        table_plan = module.plan_table(
+            table, out, data or module.DATA, chosen, chosen_rows, seeds, overrides, checkpoints
+        )
+        grids, out, run = table_plan.grids, table_plan.folder, partial(module.ablate_table, table_plan)
+    if dry_run:
+        for line in module.dry_run(grids, device, jobs, threads):
+            echo(line)
+        return
     try:
-        if table is None:
-            source = recipe or "quickstart"
-            if dry_run:
-                study = module.plan_ablation(source, out, data, axes, seeds, overrides, architectures, checkpoints)
-                return _echo_lines(module.dry_run([study], device, jobs, threads))
-            result = module.ablate(
-                source, out, data, axes, seeds, overrides, device, architectures, jobs, threads, checkpoints
-            )
-            module.print_ablation(result)
-        else:
-            folder = data or Path("data")
-            if dry_run:
-                studies, _ = module.plan_table(table, out, folder, of_corpora, of_rows, seeds, overrides, checkpoints)
-                return _echo_lines(module.dry_run(studies, device, jobs, threads))
-            result = module.ablate_table(
-                table, out, folder, of_corpora, of_rows, seeds, overrides, device, jobs, threads, checkpoints
-            )
-            module.print_paper_table(result)
-            out = result.folder
+        result = run(device, jobs, threads)
     except KeyboardInterrupt:
-        raise AumError("stopped; finished runs are kept", fix="the same command goes on", exit_code=130) from None
-    echo(f"{out}: wrote ablation.md, .json, .csv, .tex" + (" and .png" if result.has_map else ""))
+        raise AumError("stopped; finished runs are kept", fix="the same command continues", exit_code=130) from None
+    module.print_result(result)
+    echo(f"{out}: wrote ablation.md, .json, .csv, .tex" + (" and .png" if result.has_heat_map else ""))
     raise typer.Exit(1 if result.failed else 0)
 
 
@@ -758,11 +761,6 @@ def _without(arguments: list[str], option: str) -> list[str]:
     while option in kept:
         del kept[kept.index(option) : kept.index(option) + 2]
     return kept
-
-
-def _echo_lines(lines: Iterable[str]) -> None:
-    for line in lines:
-        echo(line)
 
 
 def _print_json(value: object) -> None:

@@ -1,6 +1,7 @@
 """Tensors in, tensors out: the frontend, the models and their kernels."""
 
 import copy
+from functools import cache
 from typing import TYPE_CHECKING
 
 from aumcli.config import AudioMambaConfig, NetworkConfig, SpectrogramTransformerConfig
@@ -33,6 +34,7 @@ def n_parameters(module: "nn.Module", trained_only: bool = False) -> int:
     return sum(x.numel() for x in module.parameters() if x.requires_grad or not trained_only)
 
 
+@cache
 def count_parameters(config: NetworkConfig) -> int:
     """Number of parameters of the network that a configuration describes, which is not built in memory."""
     import torch

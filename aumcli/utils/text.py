@@ -10,6 +10,7 @@ import json
 import os
 import re
 import shlex
+import textwrap
 
 ESCAPE = "aum-escape"  # for open(errors=...): what the encoding doesn't have is escaped, a byte as \xNN
 _SURROGATES = re.compile("[\ud800-\udfff]")
@@ -80,6 +81,11 @@ def plural(count: float, one: str, many: str = "") -> str:
 def counted(count: int, one: str, many: str = "") -> str:
     """A number with its word: "1 clip", "2,000 clips", "0 classes"; a verb may stand in both words."""
     return f"{count:,} {plural(count, one, many)}"
+
+
+def wrapped(text: str) -> str:
+    """A sentence for a terminal of 80 columns, its further lines indented; long words, such as paths, stay whole."""
+    return textwrap.fill(text, 79, subsequent_indent="  ", break_long_words=False, break_on_hyphens=False)
 
 
 def to_json(value: object, indent: int | None = None, separators: tuple[str, str] | None = None) -> str:
