@@ -1,6 +1,7 @@
 """The `aum` command: one short function per subcommand. Heavy imports stay inside them, so that --help is quick."""
 
 import json
+import logging
 import sys
 from collections.abc import Callable
 from contextlib import suppress
@@ -14,12 +15,14 @@ import typer
 from typer.core import TyperGroup
 
 from aumcli.errors import AumError
-from aumcli.utils.console import as_message, close_output, echo, open_streams, print_error, say
+from aumcli.utils.console import as_message, close_output, echo, open_streams, print_error
 from aumcli.utils.files import check_folder, descriptor
 from aumcli.utils.logging import show_logs
 from aumcli.utils.memory import keep_memory
 from aumcli.utils.processes import rank_and_world_size
 from aumcli.utils.text import shell_quoted, to_json
+
+logger = logging.getLogger(__name__)
 
 
 class _Commands(TyperGroup):
@@ -303,8 +306,6 @@ def evaluate(
         echo(note)
     print_classes(result.metrics, where=f"eval-{split}.json")
     if out is not None:
-        if result.no_picture:
-            say(f"warning: {result.no_picture}")
         plot = f", confusion-{split}.png" if result.metrics.confusion is not None and not result.no_picture else ""
         echo(f"{out}: wrote eval-{split}.json{plot} and scores-{split}.npz, the scores of each clip")
 
@@ -412,10 +413,13 @@ def predict(
     ] = None,
 ) -> None:
     """Label sounds of any format, rate, length and number, and find events in long ones."""
-    from aumcli.classifier import default_model, load_model
+    from aumcli.checkpoints.lookup import default_model
+    from aumcli.classifier import load_model
     from aumcli.predict import find_clips, predict_config
     from aumcli.predict import pipeline as running
     from aumcli.predict.inputs import record
+    from aumcli.predict.outputs import Outputs
+    from aumcli.predict.writers import Format
 
     config = predict_config(
         top=top,
@@ -430,8 +434,8 @@ def predict(
         max_gap_s=max_gap,
         min_duration_s=min_duration,
     )
-    outputs = running.Outputs(out, running.Format.named(format), html, embed, scores, embed_windows)
-    emit = partial(echo, end="")
+    outputs = Outputs(out, Format.named(format), html, embed, scores, embed_windows)
+    write = partial(echo, end="")
     if from_scores is not None:
         _refuse_with(
             "--from-scores",
@@ -448,9 +452,9 @@ def predict(
                 "--join": join,
             },
         )
-        failed = running.run_from_scores(from_scores, config, outputs, emit, say)
+        failed = running.run_from_scores(from_scores, config, outputs, write)
     elif join:
-        failed = running.join(outputs, emit, say)
+        failed = running.join(outputs, write)
     else:
         sources = find_clips(clips or [], listed) + ([record(mic)] if mic else [])
         if not sources:
@@ -458,9 +462,9 @@ def predict(
                 "there is nothing to label", fix="name sound files or folders, or --from LIST, or --mic SECONDS"
             )
         path, why = (model, "named by --model") if model else default_model()
-        say(f"model {path} ({why})")
+        logger.info(f"model {path} ({why})")
         _use_threads(threads)
-        failed = running.run(load_model(path, device), sources, config, outputs, resume, emit, say)
+        failed = running.run(load_model(path, device), sources, config, outputs, write, resume)
     for each in failed:
         print_error(AumError(each["problem"], each["fix"]))
     raise typer.Exit(1 if failed else 0)

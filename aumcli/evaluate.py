@@ -1,10 +1,12 @@
 """aum eval: score a split and say how good the scores are."""
 
 import hashlib
+import logging
 import zipfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 
@@ -25,13 +27,14 @@ from aumcli.utils.csv import listed
 from aumcli.utils.files import atomic_path, check_writable, write_json
 from aumcli.utils.text import counted, plural, unescaped
 
+logger = logging.getLogger(__name__)
 BATCH_CLIPS = 64
 SCORES = "scores-{}.npz"  # of a split
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Metrics of a model on a split, with what one needs to know to trust them; all classes in the model's order."""
+    """Metrics of a model on a split, and how they were computed; all classes in the model's order."""
 
     model: str
     data: str
@@ -125,13 +128,15 @@ def evaluate(
         tuple(_name(clip, folder) for clip in clips),
         scores,
         targets,
-        (
-            *(seen_in_training(read_training_clips(model), clips, model, split) if split != "train" else ()),
-            *_notes(matched, manifest, metrics, split),
-        ),
+        _notes(matched, manifest, metrics, split),
     )
+    if split != "train":
+        for warning in seen_in_training(read_training_clips(model), clips, model, split):
+            logger.warning(warning)
     if out is not None:
         result = replace(result, no_picture=write_evaluation(result, Path(out)))
+        if result.no_picture:
+            logger.warning(result.no_picture)
     return result
 
 
@@ -177,14 +182,15 @@ def score_clips(
     for batch in waveforms.load(
         (items[start : start + BATCH_CLIPS] for start in range(0, len(items), BATCH_CLIPS)), 0, crop
     ):
-        readable = [item for item in batch if not isinstance(item, AumError)]
-        for error in batch:
-            if isinstance(error, AumError):
-                raise error
+        decoded = []
+        for item in batch:
+            if isinstance(item, AumError):
+                raise item
+            decoded.append(item)
         if crop is None:
-            yield classifier.score(readable)
-        else:  # no long clips, then
-            yield classifier.score_windows([clip for clip in readable if isinstance(clip, np.ndarray)])
+            yield classifier.score(decoded)
+        else:
+            yield classifier.score_windows(cast(list[np.ndarray], decoded))  # a cropped clip is never a long one
 
 
 def _place(clip: Clip) -> float:

@@ -4,9 +4,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from aumcli.checkpoints import frontend_of
-from aumcli.classifier import checkpoint_path
+from aumcli.checkpoints.lookup import checkpoint_path
 from aumcli.config import VIEWS, AugmentConfig, DataConfig, FrontendConfig, TrainConfig
-from aumcli.core import build_network
+from aumcli.core import build_network, n_parameters
 from aumcli.data.clips import Clip
 from aumcli.data.corpus import corpus_folder, open_corpus
 from aumcli.data.datasets.stream import index_of_shards, shard_streams
@@ -17,7 +17,7 @@ from aumcli.data.splits import reported_clips, training_splits
 from aumcli.errors import AumError
 from aumcli.recipe import MEASURED, Recipe, load_recipe, recipe_names
 from aumcli.utils.memory import kept_bytes
-from aumcli.utils.text import counted, plural
+from aumcli.utils.text import counted
 
 MEASURED_FILES = 2000  # whose sizes are read; more would take minutes on a network's disk
 FLOAT = 4  # bytes
@@ -140,7 +140,7 @@ def _reported(data: DataConfig, clips: int | None) -> str:
 
 def _describe(train: TrainConfig) -> str:
     """Loss, optimizer and schedule in one line."""
-    warmup = f"warm-up {train.warmup_epochs:g} {plural(train.warmup_epochs, 'epoch')}"
+    warmup = f"warm-up {train.warmup_epochs:g} {'epoch' if train.warmup_epochs == 1 else 'epochs'}"
     warmup = f"warm-up {counted(train.warmup_steps, 'step')}" if train.warmup_steps else warmup
     warmup += f" from {100 * train.warmup_start:g} %" if train.warmup_start else ""
     warmup += f", {train.warmup_every} steps each stair" if train.warmup_every > 1 else ""
@@ -209,7 +209,7 @@ def dry_run(recipe: Recipe, data: Path | str | None = None) -> tuple[list[tuple[
                 f"{_coverage(recipe, manifest)}",
             )
         ]
-    parameters = sum(x.numel() for x in _skeleton(recipe).parameters())
+    parameters = n_parameters(_skeleton(recipe))
     classes = counted(recipe.model.n_classes, "class")
     rows.append(("model", f"{recipe.model.describe()}, {parameters:,} parameters, {classes}{_unfitted(recipe)}"))
     return [

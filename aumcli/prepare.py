@@ -33,6 +33,7 @@ from aumcli.utils.text import counted, plural
 DATA = Path("data")
 OWN_NAMES = ("folder", "csv", "ast-json")  # the user's own data: prepared under the name of its source
 MISSING = "missing.csv"
+JOURNAL = ".prepare.journal"  # what an interrupted call has done already
 NO_VAL = (
     "there are no clips for validation, which chooses the best epoch: train with --set data.val_fraction=0.1, "
     "which validates on a share of train; or, where the data has no splits of its own, prepare with --split 80/10/10"
@@ -123,7 +124,7 @@ def _prepare(request: PrepareRequest, strict: bool, workers: int, shards: bool, 
     )
     index.warnings.extend(doubts)
     clips = Clips.of(index.clips)
-    journal = Journal(request.out)
+    journal = Journal(request.out / JOURNAL)
     try:
         found = _open_all(clips, index, journal, workers, request.keep, request.channel)
         report = _finish(request, index, clips, found, strict, earlier)

@@ -13,12 +13,14 @@ import json
 import os
 import resource
 import signal
+import sqlite3
 import subprocess
 import sys
 import tempfile
 import time
 from collections import deque
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from pathlib import Path
 
 import numpy as np
@@ -195,19 +197,26 @@ def clips(folder: Path, count: int, seconds: float) -> None:
     )
     journal = folder / "killed.jsonl.journal"
     process = aum_predict(sounds, "--out", folder / "killed.jsonl", wait=False)
-    while not journal.exists() or journal.read_bytes().count(b"\n") < count // 2:
+    while results_in(journal) < count // 2:
         time.sleep(0.05)
     process.send_signal(signal.SIGKILL)
     process.communicate()
-    print(
-        f"  killed with {journal.read_bytes().count(bytes([10])) - 1:,} of {count:,} results in the journal", flush=True
-    )
+    print(f"  killed with {results_in(journal):,} of {count:,} results in the journal", flush=True)
     aum_predict(sounds, "--out", folder / "killed.jsonl", "--resume")
     check(
         "the resumed output is the uninterrupted one, byte for byte",
         (folder / "killed.jsonl").read_bytes() == (folder / "once.jsonl").read_bytes(),
     )
     journal.unlink()
+
+
+def results_in(journal: Path) -> int:
+    """How many results a journal has that another process is writing."""
+    try:
+        with closing(sqlite3.connect(f"{journal.absolute().as_uri()}?immutable=1", uri=True)) as database:
+            return int(database.execute("SELECT count(*) FROM results").fetchone()[0])
+    except sqlite3.DatabaseError:  # there is none yet, or it is just being written
+        return 0
 
 
 def main() -> None:

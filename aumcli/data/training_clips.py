@@ -83,7 +83,7 @@ def seen_in_training(trained_on: np.ndarray | None, clips: Sequence[Clip], model
     known = int(np.isin(clip_hashes(clips), trained_on).sum())
     return (
         [
-            f"warning: {model} was trained on {known:,} of the {counted(len(clips), 'clip')} of the {split} "
+            f"{model} was trained on {known:,} of the {counted(len(clips), 'clip')} of the {split} "
             "split, so its figures there say nothing about new sounds"
         ]
         if known

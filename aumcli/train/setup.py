@@ -11,9 +11,11 @@ import numpy as np
 import torch
 
 from aumcli.checkpoints import frontend_of, initialise
-from aumcli.classifier import Classifier, checkpoint_path
+from aumcli.checkpoints.lookup import checkpoint_path
+from aumcli.classifier import Classifier
 from aumcli.config import ModelConfig
-from aumcli.core import build_network
+from aumcli.core import build_network, n_parameters
+from aumcli.core.network import SpectrogramNetwork
 from aumcli.data.clips import Clip
 from aumcli.data.corpus import corpus_folder, open_corpus
 from aumcli.data.datasets.clip_source import ClipSource
@@ -58,7 +60,7 @@ class TrainState:
     out: Path
     manifest: Manifest
     classifier: Classifier  # the weights that are evaluated and saved: the moving average where the recipe asks for it
-    network: torch.nn.Module  # the weights that are trained
+    network: SpectrogramNetwork  # the weights that are trained
     optimizer: torch.optim.Optimizer
     scaler: torch.amp.GradScaler  # of the loss, in float16; else it does nothing
     train: ClipSource
@@ -87,7 +89,7 @@ class TrainState:
     @property
     def small(self) -> bool:
         """Whether one thread updates the weights sooner than several, which have to be woken for each tensor."""
-        return sum(x.numel() for x in self.network.parameters()) < FEW_PARAMETERS
+        return n_parameters(self.network) < FEW_PARAMETERS
 
     @property
     def val_name(self) -> str:
@@ -190,9 +192,10 @@ def build(
     network, averaged, notes = _networks(recipe, config, fresh)
     if fresh and recipe.train.init and reported and index is None:
         tested = split_clips(manifest, recipe.data.reported, recipe.data.test_group)
-        notes += seen_in_training(
-            read_training_clips(recipe.train.init), tested, recipe.train.init, recipe.data.reported
-        )
+        heard = read_training_clips(recipe.train.init)
+        if process_group.is_rank_zero:
+            for warning in seen_in_training(heard, tested, recipe.train.init, recipe.data.reported):
+                logger.warning(warning)
     network.to(device)
     classifier = Classifier(averaged or network, config, str(out), device)
     if index is None:
@@ -219,8 +222,7 @@ def build(
         sha256,
     )
     lost = unused_band(sample_rates(manifest, train_clips if index is None else []), recipe.frontend.sample_rate_hz)
-    parameters = sum(x.numel() for x in network.parameters())
-    trained = sum(x.numel() for x in network.parameters() if x.requires_grad)
+    parameters, trained = n_parameters(network), n_parameters(network, trained_only=True)
     return (
         state,
         [
@@ -263,10 +265,11 @@ def _with_microbatches(recipe: Recipe, process_group: ProcessGroup) -> Recipe:
 
 def _networks(
     recipe: Recipe, config: ModelConfig, fresh: bool
-) -> tuple[torch.nn.Module, torch.nn.Module | None, list[str]]:
+) -> tuple[SpectrogramNetwork, SpectrogramNetwork | None, list[str]]:
     """The network to train, the network of its moving average where the recipe asks for one, and notes for the log."""
     torch.use_deterministic_algorithms(True)
-    torch.utils.deterministic.fill_uninitialized_memory = False  # a debugging aid that costs a pass over every tensor
+    # a debugging aid that costs a pass over every tensor; typed as a module without attributes
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     torch.manual_seed(stream_seed(recipe.seed, WEIGHTS_PURPOSE))
     network, averaged = build_network(recipe.model), None
     network.activation_checkpointing = recipe.train.activation_checkpointing

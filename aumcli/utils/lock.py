@@ -18,6 +18,7 @@ else:
     import fcntl
 
 NAME = ".lock"
+LOCKED_BYTE = 2**31 - 2  # on Windows
 
 
 class LockTaken(Exception):
@@ -52,8 +53,12 @@ def open_locked(path: Path) -> tuple[int, str]:
 
 def _lock(number: int) -> str:
     try:
-        if sys.platform == "win32":
-            msvcrt.locking(number, msvcrt.LK_NBLCK, 1)
+        if sys.platform == "win32":  # where nobody else may read what is locked: a byte that no file has
+            os.lseek(number, LOCKED_BYTE, os.SEEK_SET)
+            try:
+                msvcrt.locking(number, msvcrt.LK_NBLCK, 1)
+            finally:
+                os.lseek(number, 0, os.SEEK_SET)
         else:
             fcntl.flock(number, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except (BlockingIOError, PermissionError) as error:  # the latter: Windows, and NFS

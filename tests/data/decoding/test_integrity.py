@@ -18,8 +18,8 @@ from aumcli.data.decoding import integrity
 from aumcli.data.decoding.integrity import open_clips
 from aumcli.data.sources import SkippedClip
 from aumcli.errors import AumError
-from aumcli.prepare import leaks, prepare
-from aumcli.utils.journal import NAME, Journal
+from aumcli.prepare import JOURNAL, leaks, prepare
+from aumcli.utils.journal import Journal
 
 
 @pytest.fixture
@@ -37,7 +37,7 @@ def opened(tmp_path, monkeypatch, clips, workers=2, longest_s=None):
     seen, check = [], integrity.check_clip
     with monkeypatch.context() as patch:
         patch.setattr(integrity, "check_clip", lambda path, *how: seen.append(path) or check(path, *how))
-        journal = Journal(tmp_path)
+        journal = Journal(tmp_path / JOURNAL)
         results = list(open_clips(clips, journal, workers, longest_s))
         journal.close()
     return results, sorted(seen)
@@ -74,7 +74,7 @@ def test_what_was_kept_once_is_not_kept_by_the_next_call(tmp_path, clips):
     soundfile.write(clips[0].path, np.zeros(800), 8000)
     soundfile.write(clips[1].path, np.linspace(-50, 50, 800), 8000, subtype="FLOAT")
     for keep, skipped in (({"silent", "loud"}, []), ((), [0, 1]), ({"loud"}, [0]), ({"silent"}, [1])):
-        journal = Journal(tmp_path)
+        journal = Journal(tmp_path / JOURNAL)
         results = list(open_clips(clips, journal, 2, None, keep))
         journal.close()
         assert [place for place, result in enumerate(results) if isinstance(result, SkippedClip)] == skipped
@@ -84,11 +84,11 @@ def test_what_was_kept_once_is_not_kept_by_the_next_call(tmp_path, clips):
 def test_a_journal_that_is_none_is_replaced(tmp_path, monkeypatch, clips, content):
     opened(tmp_path, monkeypatch, clips)
     if content is None:
-        with sqlite3.connect(tmp_path / NAME) as database:
+        with sqlite3.connect(tmp_path / JOURNAL) as database:
             database.execute("PRAGMA user_version = 999")
         database.close()
     else:
-        (tmp_path / NAME).write_bytes(content * 200)
+        (tmp_path / JOURNAL).write_bytes(content * 200)
     assert len(opened(tmp_path, monkeypatch, clips)[1]) == 20 and opened(tmp_path, monkeypatch, clips)[1] == []
 
 
@@ -116,7 +116,7 @@ def test_a_kill_loses_a_batch_at_most(tmp_path, monkeypatch):
     while count < 8 and time.time() < deadline:
         time.sleep(0.05)
         try:
-            with sqlite3.connect(tmp_path / "out" / NAME) as database:
+            with sqlite3.connect(tmp_path / "out" / JOURNAL) as database:
                 count = database.execute("SELECT count(*) FROM results").fetchone()[0]
             database.close()
         except sqlite3.OperationalError:
@@ -130,7 +130,7 @@ def test_a_kill_loses_a_batch_at_most(tmp_path, monkeypatch):
     assert (
         len(seen) <= 30 - count
         and (tmp_path / "out" / "manifest.csv").exists()
-        and not (tmp_path / "out" / NAME).exists()
+        and not (tmp_path / "out" / JOURNAL).exists()
     )
 
 
