@@ -3,7 +3,7 @@
 import json
 import logging
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from enum import StrEnum
 from functools import partial, wraps
@@ -302,7 +302,7 @@ def evaluate(
         write_json(json_file, as_json(result))
     split = result.split
     print_metrics(result.metrics, f"{model} on {result.data}, {split} split")
-    for note in (f"scored of each clip: {VIEWS[result.provenance['views']]}", *result.notes):
+    for note in (f"scored of each clip: {VIEWS[str(result.provenance['views'])]}", *result.notes):
         echo(note)
     print_classes(result.metrics, where=f"eval-{split}.json")
     if out is not None:
@@ -601,28 +601,29 @@ def ablate(
         raise AumError("--corpora and --rows choose from a table", fix="name it: --table 1")
     name = f"table-{table}" if table else Path(recipe or "quickstart").stem
     out = out or Path("ablations") / name
-    what = {"seeds": seeds, "overrides": set_ or [], "init": init or []}
-    how = {"device": device, "jobs": jobs, "threads": threads}
+    overrides, checkpoints = set_ or [], init or []
     architectures = models.split(",") if models else []
     axes = grid or ([] if models else module.TABLE_2)
-    names = [text.split(",") if text else [] for text in (corpora, rows)]
-    if dry_run:
-        studies = (
-            [module.plan_ablation(recipe or "quickstart", out, data, axes, models=architectures, **what)]
-            if table is None
-            else module.plan_table(table, out, data or Path("data"), *names, **what)[0]
-        )
-        for line in module.dry_run(studies, **how):
-            echo(line)
-        return
+    of_corpora, of_rows = (text.split(",") if text else [] for text in (corpora, rows))
+    result: module.Ablation | module.Table
     try:
         if table is None:
+            source = recipe or "quickstart"
+            if dry_run:
+                study = module.plan_ablation(source, out, data, axes, seeds, overrides, architectures, checkpoints)
+                return _echo_lines(module.dry_run([study], device, jobs, threads))
             result = module.ablate(
-                recipe or "quickstart", out, data, axes, models=architectures, **what, **how, say=echo
+                source, out, data, axes, seeds, overrides, device, architectures, jobs, threads, checkpoints
             )
             module.print_ablation(result)
         else:
-            result = module.ablate_table(table, out, data or Path("data"), *names, **what, **how, say=echo)
+            folder = data or Path("data")
+            if dry_run:
+                studies, _ = module.plan_table(table, out, folder, of_corpora, of_rows, seeds, overrides, checkpoints)
+                return _echo_lines(module.dry_run(studies, device, jobs, threads))
+            result = module.ablate_table(
+                table, out, folder, of_corpora, of_rows, seeds, overrides, device, jobs, threads, checkpoints
+            )
             module.print_paper_table(result)
             out = result.folder
     except KeyboardInterrupt:
@@ -757,6 +758,11 @@ def _without(arguments: list[str], option: str) -> list[str]:
     while option in kept:
         del kept[kept.index(option) : kept.index(option) + 2]
     return kept
+
+
+def _echo_lines(lines: Iterable[str]) -> None:
+    for line in lines:
+        echo(line)
 
 
 def _print_json(value: object) -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 from aumcli.checkpoints import frontend_of
 from aumcli.checkpoints.lookup import checkpoint_path
 from aumcli.config import VIEWS, AugmentConfig, DataConfig, FrontendConfig, TrainConfig
-from aumcli.core import build_network, n_parameters
+from aumcli.core import build_network, count_parameters
 from aumcli.data.clips import Clip
 from aumcli.data.corpus import corpus_folder, open_corpus
 from aumcli.data.datasets.stream import index_of_shards, shard_streams
@@ -209,7 +209,7 @@ def dry_run(recipe: Recipe, data: Path | str | None = None) -> tuple[list[tuple[
                 f"{_coverage(recipe, manifest)}",
             )
         ]
-    parameters = n_parameters(_skeleton(recipe))
+    parameters = count_parameters(recipe.model)
     classes = counted(recipe.model.n_classes, "class")
     rows.append(("model", f"{recipe.model.describe()}, {parameters:,} parameters, {classes}{_unfitted(recipe)}"))
     return [
@@ -270,13 +270,6 @@ def activation_bytes(recipe: Recipe) -> int:
     one, deep, wide, both = kept(1, 1), kept(2, 1), kept(1, 2), kept(2, 2)
     depth, batch = model.depth - 1, train.batch_size - 1
     return one + depth * (deep - one) + batch * (wide - one) + depth * batch * (both - deep - wide + one)
-
-
-def _skeleton(recipe: Recipe):
-    import torch
-
-    with torch.device("meta"):
-        return build_network(recipe.model)
 
 
 def _missing(recipe: Recipe, folder: Path) -> tuple[list[tuple[str, str]], int | None, str]:

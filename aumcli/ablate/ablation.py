@@ -1,5 +1,6 @@
 """The ablation: plan the runs, do what isn't done, and write what is known after each."""
 
+import logging
 import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -11,7 +12,6 @@ from aumcli.ablate.grid import (
     Plan,
     Study,
     axes_of,
-    count_parameters,
     grid_study,
     starts_of,
     table_studies,
@@ -22,6 +22,7 @@ from aumcli.ablate.significance import compare
 from aumcli.ablate.tables import write_ablation, write_table
 from aumcli.checkpoints import read_config
 from aumcli.config import ARCHITECTURES
+from aumcli.core import count_parameters
 from aumcli.data.corpus import open_corpus
 from aumcli.data.datasets.stream import index_of_shards
 from aumcli.data.splits import reported_clips, training_splits
@@ -33,6 +34,8 @@ from aumcli.utils.text import counted
 from aumcli.utils.threads import compute_threads
 
 DATA = Path("data")  # where aum prepare puts the corpora
+
+logger = logging.getLogger(__name__)
 
 
 def ablate(
@@ -47,7 +50,6 @@ def ablate(
     jobs: int | None = None,
     threads: int = 1,
     init: Sequence[str] = (),
-    say=print,
 ) -> Ablation:
     """Train and test every variant of a grid.
 
@@ -64,7 +66,6 @@ def ablate(
         jobs: runs at a time; None: what keeps the processors busy, on a GPU one.
         threads: of each run, however many run at a time, so that `jobs` changes no result.
         init: "aum=PATH" or "ast=PATH", the checkpoint that each architecture's runs start from.
-        say: is given lines of text.
 
     Returns:
         The cells in the grid's order, with a comparison where there is one axis of two values. A score is the accuracy
@@ -74,7 +75,7 @@ def ablate(
         AumError: a mistake in the grid, the recipe or the data, before anything is trained.
     """
     for (result,) in _run(
-        [plan_ablation(recipe, out, data, grid, seeds, overrides, models, init)], device, jobs, threads, say
+        [plan_ablation(recipe, out, data, grid, seeds, overrides, models, init)], device, jobs, threads
     ):
         write_ablation(result, Path(out))
     return result
@@ -113,7 +114,6 @@ def ablate_table(
     jobs: int | None = None,
     threads: int = 1,
     init: Sequence[str] = (),
-    say=print,
 ) -> Table:
     """Train and test the cells of one of the paper's tables, by the published recipes.
 
@@ -123,7 +123,7 @@ def ablate_table(
             ours; those of a part of the table go to out/only-<its corpora and rows>.
         data: the folder that holds the prepared corpora.
         corpora, rows: those wanted, by the names of recipes and of the paper; none: all of the table.
-        seeds, overrides, device, jobs, threads, init, say: see `ablate`.
+        seeds, overrides, device, jobs, threads, init: see `ablate`.
 
     Returns:
         An ablation for each corpus.
@@ -133,7 +133,7 @@ def ablate_table(
             not given, or there is a mistake in the data, before anything is trained.
     """
     studies, folder = plan_table(number, out, data, corpora, rows, seeds, overrides, init)
-    for results in _run(studies, device, jobs, threads, say):
+    for results in _run(studies, device, jobs, threads):
         table = Table(number, results, folder)
         write_table(table)
     return table
@@ -200,21 +200,21 @@ def dry_run(studies: Sequence[Study], device: str = "cpu", jobs: int | None = No
     )
 
 
-def _run(studies: list[Study], device: str, jobs: int | None, threads: int, say) -> Iterator[list[Ablation]]:
+def _run(studies: list[Study], device: str, jobs: int | None, threads: int) -> Iterator[list[Ablation]]:
     """Do what isn't done; after each run, what is known by then of every study."""
     plans = [plan for study in studies for plan in study.runs]
     owners = {plan.folder: i for i, study in enumerate(studies) for plan in study.runs}
     _check(plans)
     failures: dict[Path, str] = {}
     results = [_collect(study, failures) for study in studies]
-    for plan, failure in run_plans(plans, device, jobs or jobs_for(device, threads, len(plans)), threads, say):
+    for plan, failure in run_plans(plans, device, jobs or jobs_for(device, threads, len(plans)), threads):
         failures[plan.folder] = failure
         i = owners[plan.folder]
         results[i] = _collect(studies[i], failures)
         yield results
         corpus = f"{studies[i].recipe}, " if studies[i].table else ""
         said = f"failed: {failure}" if failure else f"{100 * read_score(plan)[1]:.2f} %"
-        say(f"{len(failures)} of {len(plans)}: {corpus}{plan.name}: {said}")
+        logger.info(f"{len(failures)} of {len(plans)}: {corpus}{plan.name}: {said}")
 
 
 def _check_prepared(number: int, data: Path, corpora: Sequence[str]) -> None:
@@ -262,7 +262,8 @@ def _check(plans: Sequence[Plan]) -> None:
 
 def _collect(study: Study, failures: dict[Path, str]) -> Ablation:
     """What is known by now."""
-    cells, metric, machines, runs = [], "", {}, study.runs
+    cells, metric, runs = [], "", study.runs
+    machines: dict[str, None] = {}  # an ordered set
     for variant in study.plans:
         ended = [plan for plan in variant if failures.get(plan.folder) == ""]
         scores = {}
@@ -326,9 +327,9 @@ def _compare(result: Ablation, plans: list[list[Plan]]):
         value_of(second.overrides[-1]) if len(second.overrides) == 1 else second.name,
         result.metric,
         seeds,
-        tuple([each[1] for each in one] for one in kept),
+        ([each[1] for each in kept[0]], [each[1] for each in kept[1]]),
         targets,
-        tuple([cell.scores[seed] for seed in seeds] for cell in (first, second)),
+        ([first.scores[seed] for seed in seeds], [second.scores[seed] for seed in seeds]),
     )
 
 

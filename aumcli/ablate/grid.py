@@ -8,7 +8,8 @@ from functools import cache
 from pathlib import Path
 
 from aumcli import paper
-from aumcli.config import ARCHITECTURES, NetworkConfig
+from aumcli.config import ARCHITECTURES
+from aumcli.core import count_parameters
 from aumcli.errors import AumError
 from aumcli.paper import Published
 from aumcli.recipe import Recipe, load_recipe
@@ -198,16 +199,6 @@ def equal_width(recipe: str, overrides: Sequence[str]) -> int:
 
 
 @cache
-def count_parameters(config: NetworkConfig) -> int:
-    """Parameters of the network that a configuration describes."""
-    import torch
-
-    from aumcli.core import build_network
-
-    with torch.device("meta"):  # shapes without numbers
-        return sum(x.numel() for x in build_network(config).parameters())
-
-
 def _axis(text: str) -> list[str]:
     key, equals, values = text.partition("=")
     if not equals or not all(value.strip() for value in values.split(",")):

@@ -1,5 +1,6 @@
 """The runs: each an ordinary run folder, trained or taken as it is, several at a time."""
 
+import logging
 import os
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
@@ -15,12 +16,14 @@ from aumcli.utils.subprocesses import Worker
 from aumcli.utils.text import counted
 from aumcli.utils.threads import compute_threads
 
+logger = logging.getLogger(__name__)
+
 PLANNED = "planned.toml"  # a run's recipe before it was fitted to the data
 REPORT, RESULT = "report.json", "eval-{}.json"  # of a finished run; the latter of the split that is reported
-FITTED = {"model": ("n_classes",), "data": ("fit",), "train": ("loss",)}
+FITTED = {"model": ("n_classes",), "data": ("infer",), "train": ("loss",)}
 
 
-def run_plans(plans: Sequence[Plan], device: str, jobs: int, threads: int, say) -> Iterator[tuple[Plan, str]]:
+def run_plans(plans: Sequence[Plan], device: str, jobs: int, threads: int) -> Iterator[tuple[Plan, str]]:
     """Train and test what isn't finished.
 
     Args:
@@ -28,7 +31,6 @@ def run_plans(plans: Sequence[Plan], device: str, jobs: int, threads: int, say) 
         device: where to compute.
         jobs: runs at a time, each in a process of its own where there are several.
         threads: of each run, whatever `jobs` is: their number decides how sums are rounded.
-        say: is given lines of text.
 
     Yields:
         Each run as it ends, and why it failed, "" where it didn't.
@@ -45,9 +47,7 @@ def run_plans(plans: Sequence[Plan], device: str, jobs: int, threads: int, say) 
         else:
             waiting.append(plan)
     jobs = min(jobs, len(waiting))
-    yield from (
-        _at_once(waiting, device, jobs, threads, say) if jobs > 1 else _one_by_one(waiting, device, threads, say)
-    )
+    yield from (_at_once(waiting, device, jobs, threads) if jobs > 1 else _one_by_one(waiting, device, threads))
 
 
 def is_done(plan: Plan) -> bool:
@@ -55,7 +55,7 @@ def is_done(plan: Plan) -> bool:
     return all((plan.folder / name).is_file() for name in (REPORT, *_results(plan)))
 
 
-def _at_once(plans: Sequence[Plan], device: str, jobs: int, threads: int, say) -> Iterator[tuple[Plan, str]]:
+def _at_once(plans: Sequence[Plan], device: str, jobs: int, threads: int) -> Iterator[tuple[Plan, str]]:
     workers: list[Worker] = []
 
     def run(plan: Plan) -> str:
@@ -65,7 +65,7 @@ def _at_once(plans: Sequence[Plan], device: str, jobs: int, threads: int, say) -
         except AumError as error:
             return error.problem
 
-    say(f"{counted(len(plans), 'run')} to do, {jobs} at a time, {counted(threads, 'thread')} each")
+    logger.info(f"{counted(len(plans), 'run')} to do, {jobs} at a time, {counted(threads, 'thread')} each")
     with ThreadPoolExecutor(jobs) as pool:
         futures = {pool.submit(run, plan): plan for plan in plans}
         try:
@@ -77,11 +77,11 @@ def _at_once(plans: Sequence[Plan], device: str, jobs: int, threads: int, say) -
                 worker.close()
 
 
-def _one_by_one(plans: Sequence[Plan], device: str, threads: int, say) -> Iterator[tuple[Plan, str]]:
+def _one_by_one(plans: Sequence[Plan], device: str, threads: int) -> Iterator[tuple[Plan, str]]:
     with compute_threads(threads):
         for plan in plans:
             try:
-                finish(plan, device, say)
+                finish(plan, device)
             except AumError as error:
                 if error.exit_code >= 128:  # the user's wish to stop is no failure
                     raise
@@ -91,15 +91,15 @@ def _one_by_one(plans: Sequence[Plan], device: str, threads: int, say) -> Iterat
 
 
 def _work(plan: Plan, device: str, threads: int) -> Iterator[str]:
-    """What a worker's process does: one run, in silence."""
+    """What a worker's process does: one run, without a progress bar."""
     import torch
 
     torch.set_num_threads(threads)
-    finish(plan, device, lambda text: None, progress=False)
+    finish(plan, device, progress=False)
     yield ""
 
 
-def finish(plan: Plan, device: str, say, progress: bool = True) -> None:
+def finish(plan: Plan, device: str, progress: bool = True) -> None:
     """Train a run unless that is done, and test it unless that is done and each clip's scores were kept.
 
     Raises:
@@ -109,7 +109,7 @@ def finish(plan: Plan, device: str, say, progress: bool = True) -> None:
     if not (folder / PLANNED).is_file():
         write_text(folder / PLANNED, dump_recipe(plan.recipe))
     if not (folder / REPORT).is_file():
-        say(plan.name)
+        logger.info(plan.name)
         train(
             plan.recipe,
             folder,
@@ -117,7 +117,6 @@ def finish(plan: Plan, device: str, say, progress: bool = True) -> None:
             resume=(folder / "last" / "state.pt").is_file(),
             device=device,
             progress=progress,
-            say=say,
         )
     if not all((folder / name).is_file() for name in _results(plan)):
         evaluate(folder, plan.data, plan.recipe.data.reported, folder, device)

@@ -2,6 +2,7 @@
 
 import csv
 import io
+import logging
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -12,12 +13,13 @@ from aumcli.ablate.plot import plot_heat_map
 from aumcli.paper import Published
 from aumcli.report.plots import drawn
 from aumcli.report.tables import markdown_table, print_table
-from aumcli.utils.console import say
 from aumcli.utils.files import write_json, write_text
 
 LATEX = str.maketrans({"_": r"\_", "&": r"\&", "%": r"\%", "#": r"\#", "$": r"\$", "±": r"$\pm$"})
 PAPER = "paper"  # a row, or a column, of the paper's figures
 Mark = Callable[[str, int], str]  # a score's text and its rank -> its text in a format
+
+logger = logging.getLogger(__name__)
 
 
 def print_ablation(result: Ablation) -> None:
@@ -43,7 +45,7 @@ def write_ablation(result: Ablation, out: Path) -> None:
     write_text(out / "ablation.md", _markdown(result))
     write_text(out / "ablation.tex", _latex(*(_grid([result], _ranked) if result.has_map else table(result, _ranked))))
     if result.has_map and (problem := drawn(plot_heat_map, result, out / "ablation.png")):
-        say(problem)
+        logger.warning(problem)
 
 
 def write_table(made: Table) -> None:
@@ -58,7 +60,7 @@ def write_table(made: Table) -> None:
     write_text(out / "ablation.tex", _latex(*_grid(made.results, _ranked)))
     for result in made.results:
         if result.has_map and (problem := drawn(plot_heat_map, result, out / f"{result.recipe}.png")):
-            say(problem)
+            logger.warning(problem)
 
 
 def table(result: Ablation, mark: Mark) -> tuple[list[str], list[list[str]]]:

@@ -139,12 +139,13 @@ def _lengths(tokens: Sequence[int]) -> str:
 
 def unprecise(points: Sequence[Measurement], precision: float) -> str:
     """A sentence that names the points whose errors are larger than what was asked for; "" where there are none."""
-    wide = [point for point in points if point.samples_ms and point.relative_error > precision]
-    if not wide:
-        return ""
     named = ", ".join(
-        f"{point.setting.model} at {point.setting.tokens:,} tokens {100 * point.relative_error:.1f} %" for point in wide
+        f"{point.setting.model} at {point.setting.tokens:,} tokens {100 * error:.1f} %"
+        for point in points
+        if (error := point.relative_error) is not None and error > precision
     )
+    if not named:
+        return ""
     return (
         f"the precision of {100 * precision:g} % was not reached: {named}; "
         "--budget and --repeats let it measure longer, a quieter machine helps more"
@@ -160,11 +161,12 @@ def comparisons(points: Sequence[Measurement]) -> Iterator[Comparison]:
         if ours_name == name:
             continue
         ours = models[ours_name]
-        both = [
-            tokens for tokens in sorted(set(ours) & set(theirs)) if ours[tokens].median_ms and theirs[tokens].median_ms
-        ]
-        ratios = {tokens: theirs[tokens].median_ms / ours[tokens].median_ms for tokens in both}
-        errors = {tokens: math.hypot(ours[tokens].relative_error, theirs[tokens].relative_error) for tokens in both}
+        ratios, errors = {}, {}
+        for tokens in sorted(set(ours) & set(theirs)):
+            pair = (ours[tokens], theirs[tokens])
+            if pair[0].median_ms and pair[1].median_ms:
+                ratios[tokens] = pair[1].median_ms / pair[0].median_ms
+                errors[tokens] = math.hypot(*(each.relative_error or 0.0 for each in pair))
         some = next(iter(ours.values()))
         found = Comparison(ours_name, name, ratios, errors, (), some.clip_s / some.setting.tokens)
         decided = {tokens: ratio for tokens, ratio in ratios.items() if tokens not in found.undecided}

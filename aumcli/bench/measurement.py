@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from aumcli.bench.interleave import StoppingRule, quartiles, relative_error, run_interleaved
 from aumcli.config import ARCHITECTURES, FrontendConfig, NetworkConfig
@@ -70,7 +71,8 @@ def network_config(model: str, tokens: int) -> tuple[NetworkConfig, str, float]:
     name = model.removesuffix("-eager")
     architecture, _, size = name.partition("-")
     if architecture in ARCHITECTURES and size in ARCHITECTURES[architecture].SIZES:
-        config, hop_ms = ARCHITECTURES[architecture](size=size), FrontendConfig().hop_ms
+        config: NetworkConfig = ARCHITECTURES[architecture].model_validate({"size": size})
+        hop_ms = FrontendConfig().hop_ms
     else:
         try:
             stored = read_config(find_model(name))
@@ -98,13 +100,14 @@ def measure(settings: Sequence[BenchConfig], rules: StoppingRule) -> list[Measur
     """Measure several models in turn (see `aumcli.bench.interleave.run_interleaved`)."""
     points = []
     for setting, samples in zip(settings, run_interleaved(timed_runs, settings, rules)):
+        facts: dict[str, Any] = {} if samples.failure else samples.facts
         points.append(
             Measurement(
                 setting,
                 network_config(setting.model, setting.tokens)[2],
                 samples_ms=samples.ms.get("run", []),
                 failure=samples.failure,
-                **({} if samples.failure else samples.facts),
+                **facts,
             )
         )
     return points
@@ -119,7 +122,8 @@ def timed_runs(setting: BenchConfig) -> Iterator[tuple[dict, dict]]:
     on_gpu, has_peak = setting.device.startswith("cuda"), sys.platform != "win32"
     most = None if setting.memory_cap_gib is None else setting.memory_cap_gib * GIB
     if most is not None and on_gpu:
-        share = min(1.0, most / memory_bytes(setting.device))
+        has = memory_bytes(setting.device)
+        share = 1.0 if has is None else min(1.0, most / has)
         torch.cuda.set_per_process_memory_fraction(share, torch.device(setting.device).index)
     run, backend = _prepare(setting)
     base = _resident_bytes() if has_peak else 0

@@ -1,5 +1,6 @@
 """The files of a benchmark: bench.json, and the table, the page and the picture that are made from it."""
 
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -10,8 +11,9 @@ from aumcli.bench.results import RESULTS, Result, as_csv, as_json, read_results
 from aumcli.bench.tables import markdown
 from aumcli.errors import AumError
 from aumcli.report.plots import drawn
-from aumcli.utils.console import say
 from aumcli.utils.files import check_writable, write_json, write_text
+
+logger = logging.getLogger(__name__)
 
 
 def update(
@@ -46,4 +48,4 @@ def write_results(out: Path | str, results: Sequence[Result]) -> None:
     write_text(out / "bench.csv", as_csv(results))
     write_text(out / "bench.md", markdown(results))
     if problem := drawn(plot_results, results, out / "bench.png"):
-        say(problem)
+        logger.warning(problem)

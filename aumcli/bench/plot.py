@@ -132,7 +132,7 @@ def _curve(
     ran = [point for point in points if point.samples_ms and (not unit_bytes or point.peak_bytes)]
     x = [point.setting.tokens for point in ran]
     if unit_bytes:
-        axes.plot(x, [point.peak_bytes / unit_bytes for point in ran], ls=dashes, **look)
+        axes.plot(x, [(point.peak_bytes or 0) / unit_bytes for point in ran], ls=dashes, **look)
     elif ran:
         low, middle, high = zip(*(quartiles(point.samples_ms) for point in ran))
         axes.fill_between(x, low, high, color=look["color"], alpha=0.25, lw=0)
@@ -178,7 +178,10 @@ def _seconds_axis(axes: "Axes", points: Sequence[Measurement], lengths: Sequence
     rates = {round(point.clip_s / point.setting.tokens, 9) for point in points}
     if len(rates) == 1:
         rate = rates.pop()
-        top = axes.secondary_xaxis("top", functions=(lambda tokens: tokens * rate, lambda seconds: seconds / rate))
+        import numpy as np
+
+        forward, back = (lambda tokens: np.asarray(tokens) * rate), (lambda seconds: np.asarray(seconds) / rate)
+        top = axes.secondary_xaxis("top", functions=(forward, back))
         top.set_xticks([tokens * rate for tokens in lengths], [f"{tokens * rate:.3g}" for tokens in lengths])
         top.set_xticks([], minor=True)
         top.set_xlabel("audio (s)")
@@ -197,7 +200,7 @@ def _legend(
             Line2D([], [], color="black", ls=dashes, label=machine)
             for machine, dashes in zip(machines, DASHES * len(machines))
         ]
-    limit = ", ".join(f"{cap:g} GiB" for cap in sorted(caps - {None}))
+    limit = ", ".join(f"{cap:g} GiB" for cap in sorted(cap for cap in caps if cap is not None))
     for mark, label, some in (
         ("x", OUT_OF_MEMORY + (f" ({limit})" if limit else ""), OUT_OF_MEMORY in failures),
         ("1", "not measured (see bench.md)", failures - {OUT_OF_MEMORY}),

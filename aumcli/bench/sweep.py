@@ -60,8 +60,9 @@ class Sweep:
         for model in self.models:
             network_config(model, self.min_tokens)
         object.__setattr__(self, "device", str(pick_device(self.device)))
-        has = memory_bytes(self.device) if self.memory_cap_gib else None
-        if has is not None and NOMINAL * self.memory_cap_gib * GIB > has:
+        cap = self.memory_cap_gib or 0.0
+        has = memory_bytes(self.device) if cap else None
+        if has is not None and NOMINAL * cap * GIB > has:
             raise AumError(
                 f"{self.device} has {has / GIB:.1f} GiB of memory, less than --memory-cap {self.memory_cap_gib:g}: "
                 "what runs out of memory here needn't there",

@@ -47,7 +47,7 @@ def _lines(row: Sequence[Measurement]) -> Iterator[str]:
             continue
         ratio = ratios.get(name)
         yield (
-            f"{start}{milliseconds(point.median_ms):>11} {100 * point.relative_error:>5.1f} % "
+            f"{start}{milliseconds(point.median_ms):>11} {100 * (point.relative_error or 0.0):>5.1f} % "
             f"{_size(point.peak_bytes):>9} {_size(point.saved_bytes):>9}{'' if ratio is None else f'{ratio:.2f}':>7}"
         ).rstrip()
 
@@ -61,8 +61,8 @@ def conclusions(points: Sequence[Measurement], rules: StoppingRule) -> Iterator[
                 f"- {name}: time grows as tokens^{found.exponent:.2f} "
                 f"({found.points} lengths from {found.from_tokens:,} tokens on)."
             )
-    for each in comparisons(points):
-        yield f"- {each.sentence()}"
+    for comparison in comparisons(points):
+        yield f"- {comparison.sentence()}"
     if sentence := unprecise(points, rules.precision):
         yield f"- {sentence}."
     for point in points:
@@ -119,7 +119,7 @@ def _markdown_rows(points: Sequence[Measurement]) -> tuple[list[str], list[list[
                 [
                     *start,
                     milliseconds(point.median_ms),
-                    f"{100 * point.relative_error:.1f} %",
+                    f"{100 * (point.relative_error or 0.0):.1f} %",
                     str(len(point.samples_ms)),
                     _size(point.peak_bytes),
                     _size(point.saved_bytes),
@@ -134,9 +134,9 @@ def _times_aum(row: Sequence[Measurement]) -> dict[str, float]:
     times = {point.setting.model: point.median_ms for point in row}
     pairs = {name: rival_of(name, list(times)) for name in times}
     return {
-        name: times[name] / times[other]
+        name: theirs / ours
         for name, other in pairs.items()
-        if name != other and times[name] and times[other]
+        if name != other and (theirs := times[name]) and (ours := times[other])
     }
 
 
@@ -162,7 +162,7 @@ def compared(results: Sequence[Result]) -> Iterator[str]:
             milliseconds(point.median_ms) if point and point.median_ms else "failed" if point else "-"
             for point in points
         ]
-        first = points[0].median_ms
+        first = points[0].median_ms if points[0] else None
         ratios = [
             f"{point.median_ms / first:.2f}" if point and point.median_ms and first else "-" for point in points[1:]
         ]
