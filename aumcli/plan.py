@@ -125,7 +125,7 @@ def settings_rows(
 
 def _reported(data: DataConfig, clips: int | None) -> str:
     """Which clips results are reported on, and what is wrong with them."""
-    what = f"the group {data.test_group}, held out" if data.test_group else f"the split {data.test}"
+    what = f"the group {data.test_group}, not trained on" if data.test_group else f"the split {data.test}"
     if clips == 0:
         return f"nothing: the data lack {what}; --set data.test=NAME names another, `aum eval` takes --split"
     count = "" if clips is None else f", {counted(clips, 'clip')}"

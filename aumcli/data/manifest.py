@@ -258,5 +258,5 @@ def _slice(start: str, stop: str) -> tuple[float | None, float | None, list[str]
     except ValueError:
         return None, None, [f"start_s {start!r}, stop_s {stop!r}: not a number"]
     if not 0 <= (start_s or 0) < (float("inf") if stop_s is None else stop_s) or stop_s == float("inf"):
-        return None, None, [f"start_s {start!r}, stop_s {stop!r}: not a stretch of time"]
+        return None, None, [f"start_s {start!r}, stop_s {stop!r}: not a time interval"]
     return start_s, stop_s, []

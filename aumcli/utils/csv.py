@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 DELIMITERS = (",", "\t", ";", "|")  # of others' tables
 SNIFFED = 200  # lines of such a table that are examined
 SHOWN = 5  # problems that are written out; the rest is counted
-FIELD_BYTES = 2**20  # a longer field is no field: a quote was never closed
+FIELD_BYTES = 2**20  # a longer field means that a quote was never closed
 
 
 class _Lines:
@@ -72,7 +72,7 @@ def csv_reader(
         fix: what mends a file that is wrong.
         skip: lines before the header, or before the rows where there is none.
         spaces: whether a space behind a comma belongs to the separator.
-        dialect: of a table that somebody else's program wrote; its `skip` comes on top.
+        dialect: of a table from another program; its `skip` is added to `skip`.
 
     Yields:
         The reader, and the header ([] where there is none).

@@ -103,7 +103,7 @@ def locked(folder: Path, what: str) -> Iterator[str]:
         ) from error
     except OSError as error:
         raise disk_error(folder, error) from error
-    with suppress(OSError):  # of a full disk: it is only told to people
+    with suppress(OSError):  # of a full disk: it is for information only
         os.truncate(number, 0)
         os.write(
             number, f"process {os.getpid()} on {socket.gethostname()}, since {datetime.now():%Y-%m-%d %H:%M}\n".encode()

@@ -149,7 +149,7 @@ def make_batch(
 
 
 def _mixed(batch: Tensor, lengths: Tensor, targets: Tensor, partners: Partners) -> tuple[Tensor, Tensor, Tensor]:
-    """Clips, lengths and targets with the partners, which stand behind the clips, mixed in."""
+    """Clips, lengths and targets with the partners, which follow the clips, mixed in."""
     b, of, ratios = len(targets), torch.tensor(partners.of, device=batch.device), partners.ratios.to(batch.device)
     mixtures = mixup_waveforms(batch[of], lengths[of], batch[b:], lengths[b:], ratios)
     mixed_targets = torch.lerp(partners.targets.to(targets), targets[of], ratios[:, None].to(targets.dtype))

@@ -11,7 +11,7 @@ A sample of a shard is two members that follow one another, `KEY.json` and `KEY.
 row in manifest.csv counted from 0. Rows of a split are shuffled once (by the corpus's seed), so any shard is a random
 sample of its split.
 
-- `KEY.SUFFIX`: the sound. The clip's own file, byte for byte, where the clip is a whole file that libsndfile reads
+- `KEY.SUFFIX`: the sound. The clip's own file, byte for byte, where the clip is a complete file that libsndfile reads
   (wav, flac, ogg, mp3, ...); of a slice, one channel, or a sound in an HDF5 file, its mono samples as .flac, or as .wav
   (32-bit float) where FLAC's 24 bits would change them. Either way decoding gives the samples that
   `aumcli.data.decoding.audio.load_audio` gives, to the bit.
@@ -281,7 +281,7 @@ def read_index(source: Path | str) -> ShardIndex:
         )
     except (ValueError, KeyError, TypeError) as error:
         raise AumError(
-            f"{text} is no index of shards: {error}", fix="write it again: aum prepare ... --shards"
+            f"{text} is not an index of shards: {error}", fix="write it again: aum prepare ... --shards"
         ) from error
 
 
@@ -331,13 +331,13 @@ def _samples(tar: tarfile.TarFile, source: Path | str) -> Iterator[tuple[str, by
         here = (path.stem, path.suffix[1:], member_content(tar, member).read()) if member.isreg() else None
         forget_members(tar)
         if here is None:
-            raise _changed(source, f"{member.name} is no file")
+            raise _changed(source, f"{member.name} is not a file")
         if before is None:
             before = here
             continue
         (key, *_), kinds = here, {before[1]: before[2], here[1]: here[2]}
         if before[0] != key or "json" not in kinds or len(kinds) != 2:
-            raise _changed(source, f"{before[0]}.{before[1]} and {member.name} are no sample")
+            raise _changed(source, f"{before[0]}.{before[1]} and {member.name} are not a sample")
         about = kinds.pop("json")
         yield key, about, *kinds.popitem()
         before = None

@@ -156,7 +156,7 @@ def decode_audio(data: bytes, name: str) -> tuple[np.ndarray, int]:
     """
     found = scan(io.BytesIO(data), name)
     if found is None:
-        raise AumError(f"{name} is no sound, or damaged at its beginning", fix="write it again", exit_code=1)
+        raise AumError(f"{name} is not a sound, or damaged at its beginning", fix="write it again", exit_code=1)
     try:
         with _Decoder(name, io.BytesIO(data), found) as sound:
             _, last = _span(name, sound, None, None)

@@ -47,7 +47,7 @@ def with_channel(path: Path | str, channel: str) -> str:
 def split_channel(path: P) -> tuple[P, str]:
     """Split a path into that of a sound and its channel."""
     sound, separator, channel = os.fspath(path).rpartition(SEPARATOR)
-    # what stands behind an HDF5 file is a data set, whatever its name; and a file may be called so
+    # after an HDF5 file comes a data set, whatever its name; and a file may have such a name
     if (
         separator
         and sound

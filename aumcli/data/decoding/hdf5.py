@@ -67,7 +67,7 @@ def open_hdf5(file: Path | str, name: str) -> Iterator[Hdf5Sound]:
         name: the data set in it.
 
     Raises:
-        AumError: h5py is not installed, the file is none or damaged, or the data set doesn't exist or is no sound.
+        AumError: h5py is not installed, the file is none or damaged, or the data set doesn't exist or is not a sound.
     """
     h5py = import_h5py()
     try:
@@ -82,7 +82,7 @@ def open_hdf5(file: Path | str, name: str) -> Iterator[Hdf5Sound]:
             )
             if not sound:
                 raise AumError(
-                    f"{file}{SEPARATOR}{name} is no sound: {data.dtype} of shape {data.shape}",
+                    f"{file}{SEPARATOR}{name} is not a sound: {data.dtype} of shape {data.shape}",
                     fix="store (samples,) or (samples, channels), float or int16",
                     exit_code=1,
                 )
@@ -90,7 +90,7 @@ def open_hdf5(file: Path | str, name: str) -> Iterator[Hdf5Sound]:
             yield Hdf5Sound(data, int(rate_hz))
     except OSError as error:
         raise AumError(
-            f"{file} is no HDF5 file, or damaged: {error}", fix="copy or download it again", exit_code=1
+            f"{file} is not an HDF5 file, or damaged: {error}", fix="copy or download it again", exit_code=1
         ) from error
 
 
@@ -102,7 +102,7 @@ def hdf5_names(file: Path) -> list[str]:
             return [name for name, item in stored.items() if isinstance(item, h5py.Dataset)]
     except OSError as error:
         raise AumError(
-            f"{file} is no HDF5 file, or damaged: {error}", fix="copy or download it again", exit_code=1
+            f"{file} is not an HDF5 file, or damaged: {error}", fix="copy or download it again", exit_code=1
         ) from error
 
 

@@ -86,7 +86,7 @@ def _check_plausible(
     elif longest_s is not None and result.duration_s > longest_s:
         reason = (
             f"lasts {result.duration_s:.1f} s, clips of this corpus no longer than {longest_s:g} s: "
-            "it may be the whole video"
+            "it may be the complete video"
         )
         fix = "cut the clip out of it"
     elif "loud" in implausible(result) - set(keep):

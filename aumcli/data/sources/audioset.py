@@ -123,13 +123,13 @@ def read_segments(path: Path, split: str, known: set[str]) -> Iterator[Segment]:
 
 
 def percent(request: PrepareRequest, name: str, text: str) -> float:
-    """Read a setting in percent; an AumError if it is no percentage."""
+    """Read a setting in percent; an AumError if it is not a percentage."""
     try:
         value = float(text)
     except ValueError:
         value = -1.0
     if not 0 <= value < 100:
-        raise AumError(f"{request.corpus}: {name} {text!r} is no percentage below 100", fix=f"--set {name}=5")
+        raise AumError(f"{request.corpus}: {name} {text!r} is not a percentage below 100", fix=f"--set {name}=5")
     return value
 
 

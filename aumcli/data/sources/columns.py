@@ -20,7 +20,7 @@ from aumcli.errors import AumError
 
 TIMES = ("start", "stop", "duration")
 ROLES = ("path", "label", *TIMES, "split", "fold", "group")  # --set ROLE=COLUMN names each, --set ROLE= means none
-NO_TIMES = "or none, for whole files: --set start="
+NO_TIMES = "or none, for complete files: --set start="
 
 
 @dataclass(frozen=True)
@@ -265,7 +265,7 @@ def _by_content(table: Path, rows: Sequence[Sequence[str]], settings: Mapping[st
         begin, end = numbers
         if any(_number(one) > _number(two) for one, two in zip(held[begin], held[end])):
             raise AumError(
-                f"{table} has no header, and its columns {begin + 1} and {end + 1} are no start and stop",
+                f"{table} has no header, and its columns {begin + 1} and {end + 1} are not start and stop",
                 fix=f"say what they are: --set start={begin + 1} --set duration={end + 1}; {NO_TIMES}",
             )
         places |= {"start": begin, "stop": end}

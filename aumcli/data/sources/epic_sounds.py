@@ -5,7 +5,7 @@
 Annotations are read as CSV. The audio is EPIC-KITCHENS-100's, as EPIC_audio.hdf5 (one data set per video, see
 `aumcli.data.decoding.hdf5`) or as VIDEO.wav, .flac, ... at any rate. Splits are train and val; the labels of the
 authors' test split are secret. The group is the video, which splits must not share, so a validation share of the
-training clips (`data.val_fraction`) is made of whole videos; `--set group=participant` makes it the participant, so
+training clips (`data.val_fraction`) does not divide videos; `--set group=participant` makes it the participant, so
 that `data.test_group=P01` tests on a kitchen that was not trained on.
 """
 
@@ -108,7 +108,7 @@ def slice_of(row: Mapping[str, str]) -> tuple[float | None, float | None, str]:
     apart = max(abs(stamp * RATE_HZ - sample) for stamp, sample in zip(stamps, (first, last)))
     problem = ""
     if not 0 <= first < last:
-        problem = f"samples {first} to {last} are no stretch of time"
+        problem = f"samples {first} to {last} are not a time interval"
     elif apart > TOLERANCE_SAMPLES:
         problem = f"samples {first} to {last} and its timestamps are {apart / RATE_HZ:.3f} s apart"
     return first / RATE_HZ, last / RATE_HZ, problem

@@ -39,7 +39,7 @@ def index(request: PrepareRequest) -> CorpusIndex:
         2000 clips; the group is the fold.
 
     Raises:
-        AumError: no network, or the content is not the published one, or a setting is no fold.
+        AumError: no network, or the content is not the published one, or a setting is not a fold.
     """
     request.refuse(split="its splits are folds: --set test=5 --set val=4", seed="nothing in it is random")
     settings = request.known_settings(test="5", val="4")

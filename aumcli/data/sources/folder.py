@@ -295,7 +295,7 @@ def _grouped(clips: list[Clip], group: str, root: Path, parents: dict[str, Path]
         try:
             pattern = re.compile(expression)
         except re.error as error:
-            raise AumError(f"--set group={group} is no regular expression: {error}", fix=GROUPS) from error
+            raise AumError(f"--set group={group} is not a regular expression: {error}", fix=GROUPS) from error
         if not pattern.groups:
             raise AumError(f"--set group={group} has no parentheses around what is the group", fix=GROUPS)
         names = [(match[1] or "") if (match := pattern.search(name)) else "" for name in below]

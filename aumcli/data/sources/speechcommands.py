@@ -1,7 +1,7 @@
 """Speech Commands v0.02: 105,829 recordings of 35 words, 1 s at 16 kHz (Warden 2018, arXiv 1804.03209; CC BY 4.0).
 
 The validation and test splits are the lists in the archive; the group of a clip is its speaker, the hash at the
-beginning of its name. `_background_noise_` is no class.
+beginning of its name. `_background_noise_` is not a class.
 """
 
 import os

@@ -1,4 +1,4 @@
-"""`aum prepare csv TABLE`: a table that says which sounds, or which stretches of them, have which labels.
+"""`aum prepare csv TABLE`: a table that says which sounds, or which parts of them, have which labels.
 
 Columns are recognised by their names (see `aumcli.data.sources.columns`), or named with --set:
 `--set path=fname --set label=category`; `--set start=` says that there is none. How the table was understood is noted
@@ -88,7 +88,7 @@ def _tables(path: Path) -> list[Path]:
     if path.is_file():
         return [path]
     if not path.is_dir():
-        raise AumError(f"{path} is no file that can be read several times", fix="save the table to a file first")
+        raise AumError(f"{path} is not a file that can be read several times", fix="save the table to a file first")
     tables = sorted(each for each in path.iterdir() if each.suffix.lower() in TABLES and each.name not in OWN_FILES)
     if not tables:
         raise AumError(f"{path} is a folder without tables ({', '.join(TABLES)})", fix=CALL)
@@ -259,7 +259,7 @@ def _check_times(path: Path, clips: Clips) -> None:
     if len(outside) >= 3 and len(outside) == checked:
         raise AumError(
             f"{path}: the times lie outside the files: {listed(outside, 1)}",
-            fix="--set start= takes whole files; if the times are milliseconds or samples, let the columns' "
+            fix="--set start= uses complete files; if the times are milliseconds or samples, let the columns' "
             "names end in _ms or _samples",
         )
 

@@ -17,7 +17,7 @@ from aumcli.utils.text import counted
 
 EMPTY = ("", "na", "nan")  # a time that isn't there, as R and pandas write it
 FOLD = "fold "  # prefix of a fold in the place of a split, until folds are assigned to splits
-TIME_FIX = "correct the row; another column: --set start=COLUMN; whole files: --set start="
+TIME_FIX = "correct the row; another column: --set start=COLUMN; complete files: --set start="
 
 
 @dataclass
@@ -130,7 +130,7 @@ class RowReader:
         first_s = start_s or 0.0
         if first_s < 0 or stop_s is not None and stop_s <= first_s:
             end = "" if stop_s is None else f" to {stop_s:g} s"
-            what = "a point in time, not a stretch" if stop_s == first_s else "no stretch of time"
+            what = "a point in time, not an interval" if stop_s == first_s else "not a time interval"
             raise ValueError(f"from {first_s:g} s{end} is {what}", TIME_FIX)
         return start_s, stop_s
 

@@ -64,7 +64,7 @@ def test_bad_clips_are_looked_at_again(tmp_path, monkeypatch, clips):
     results, seen = opened(tmp_path, monkeypatch, clips)
     assert seen == sorted([clips[5].path, short]) and "is too short: 20 ms" in results[6].reason
     results, seen = opened(tmp_path, monkeypatch, clips, longest_s=0.05)
-    assert seen == [clips[5].path] and "it may be the whole video" in results[0].reason and results[0].fix
+    assert seen == [clips[5].path] and "it may be the complete video" in results[0].reason and results[0].fix
 
 
 def test_what_was_kept_once_is_not_kept_by_the_next_call(tmp_path, clips):

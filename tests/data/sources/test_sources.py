@@ -162,7 +162,7 @@ def test_fsdd_bad_sources(tmp_path):
     cut = tar_with(tmp_path / "cut.tar.gz", {"recordings/0_theo_0.wav": os.urandom(50000)})
     cut.write_bytes(cut.read_bytes()[:30000])
     for name, words in (
-        ("text.tar.gz", "no archive, or damaged"),
+        ("text.tar.gz", "damaged"),
         ("cut.tar.gz", "damaged"),
         ("no.zip", "doesn't exist"),
     ):
@@ -182,7 +182,7 @@ def test_fsdd_without_network_says_source(tmp_path, monkeypatch):
 @needs_fsdd
 def test_fsdd_removes_a_download_that_is_wrong(tmp_path, monkeypatch, server):
     monkeypatch.setattr(fsdd, "URL", server[0] + "/good")
-    with pytest.raises(AumError, match="no archive, or damaged"):
+    with pytest.raises(AumError, match="damaged"):
         fsdd.index(PrepareRequest("fsdd", tmp_path))
     assert list(tmp_path.iterdir()) == []
 

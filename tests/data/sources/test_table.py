@@ -234,10 +234,10 @@ def test_csv_wrong_rows_are_named_and_the_rest_is_done(tmp_path):
     found = {int(re.search(r"row (\d+)", item.reason)[1]): item.reason for item in report.skipped}
     for row, what in {
         3: "a point in time",
-        4: "no stretch of time",
+        4: "not a time interval",
         5: "no path",
         6: "gives it no label",
-        7: "no stretch",
+        7: "not a time interval",
         8: "start 'soon'",
         9: "5 values for 4 columns",
         10: "3 values",
@@ -259,7 +259,7 @@ def test_csv_wrong_rows_are_named_and_the_rest_is_done(tmp_path):
         ),
         (
             "path,label,start,stop\n0.wav,a,1000,2000\n0.wav,b,3000,4000\n0.wav,b,5000,6000\n",
-            "the times lie outside the files: .*0.wav lasts 0.5 s.*\n.*--set start= takes whole files.*_ms",
+            "the times lie outside the files: .*0.wav lasts 0.5 s.*\n.*--set start= uses complete files.*_ms",
         ),
         ("file,offset,label\n0.wav,3,a\n", "could be a start or an end"),
         ("# only\n# comments\n", "no first line"),
