@@ -40,7 +40,7 @@ docs: .venv/documented
 	.venv/bin/python -m pip install --quiet --editable '.[test]'
 	touch $@
 
-.venv/linted: .venv/bin/python pyproject.toml
+.venv/linted: .venv/installed
 	.venv/bin/python -m pip install --quiet 'ruff==0.17.*' 'mypy==1.*'
 	touch $@
 
