@@ -2,6 +2,7 @@
 PYTHON ?= python3
 AUM = .venv/bin/aum
 SOURCES = pyproject.toml setup.py $(wildcard aumcli/core/kernels/*.c aumcli/core/kernels/*.h)
+C_FILES = $(wildcard aumcli/core/kernels/*.c aumcli/core/kernels/*.h benchmarks/*.c)
 
 .PHONY: demo test lint format docs digits clean
 
@@ -19,11 +20,13 @@ test: .venv/tested
 lint: .venv/linted
 	.venv/bin/ruff check
 	.venv/bin/ruff format --check
+	.venv/bin/clang-format --dry-run --Werror $(C_FILES)
 	.venv/bin/mypy
 
 format: .venv/linted
 	.venv/bin/ruff check --fix
 	.venv/bin/ruff format
+	.venv/bin/clang-format -i $(C_FILES)
 
 # The site is in site/ then: site/index.html.
 docs: .venv/documented
@@ -41,7 +44,7 @@ docs: .venv/documented
 	touch $@
 
 .venv/linted: .venv/installed
-	.venv/bin/python -m pip install --quiet 'ruff==0.17.*' 'mypy==1.*'
+	.venv/bin/python -m pip install --quiet 'ruff==0.17.*' 'mypy==1.*' 'clang-format==23.*'
 	touch $@
 
 .venv/documented: .venv/installed

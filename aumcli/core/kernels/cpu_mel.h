@@ -39,8 +39,8 @@ INLINE float NAME(sum)(const float *x, int64_t count) {
     return NAME(total)((sums[0] + sums[1]) + (sums[2] + sums[3])) + rest;
 }
 
-/* The samples of a frame and the one before: in place, or where it reaches beyond its clip a copy in `row`, with the clip's
- * mean beyond the ends, which is silence once that is removed. */
+/* The samples of a frame and the one before: in place, or where it reaches beyond its clip a copy in `row`, with the
+ * clip's mean beyond the ends, which is silence once that is removed. */
 INLINE const float *NAME(samples)(const mel_problem *p, const lane_frame *lane, float *row) {
     const int64_t from = p->start + lane->t * p->hop - 1, size = (p->size + W) / W * W, length = p->lengths[lane->clip];
     const float *samples = p->waveforms + lane->clip * p->samples;
@@ -49,17 +49,17 @@ INLINE const float *NAME(samples)(const mel_problem *p, const lane_frame *lane, 
     return row;
 }
 
-/* W frames to z (fft, W): means removed, pre-emphasised, windowed, zeros behind them. Multiplication and subtraction are
- * rounded one after the other, as Kaldi's are: the quiet bins beside a loud tone show the difference. */
+/* W frames to z (fft, W): means removed, pre-emphasised, windowed, zeros behind them. Multiplication and subtraction
+ * are rounded one after the other, as Kaldi's are: the quiet bins beside a loud tone show the difference. */
 static void NAME(frames)(const mel_problem *p, const lane_frame *lanes, float *rows, float *z) {
-    const int64_t size = (p->size + W) / W * W;                 /* with the sample before */
+    const int64_t size = (p->size + W) / W * W; /* with the sample before */
     const float *from[W];
     vf mean, sums[4] = {{0}, {0}, {0}, {0}}, r[W];
     LANES(lane) {
         from[lane] = NAME(samples)(p, &lanes[lane], rows + lane * size);
         mean[lane] = lanes[lane].mean;
     }
-    float *x = z + W;                                           /* the sample before a frame's first goes to z + 0 */
+    float *x = z + W; /* the sample before a frame's first goes to z + 0 */
     for (int64_t j = 0; j < size; j += W) {
         LANES(lane) r[lane] = load(from[lane] + j);
         NAME(transpose)(r);
@@ -82,20 +82,26 @@ static void NAME(frames)(const mel_problem *p, const lane_frame *lanes, float *r
     memset(z + p->size * W, 0, sizeof(float) * W * (p->fft - p->size));
 }
 
-typedef struct { vf re, im; } NAME(complex);
+typedef struct {
+    vf re, im;
+} NAME(complex);
 #define complex NAME(complex)
 
 INLINE complex NAME(fetch)(const float *x) { return (complex){load(x), load(x + W)}; }
-INLINE void NAME(put)(float *x, complex a) { store(x, a.re); store(x + W, a.im); }
+INLINE void NAME(put)(float *x, complex a) {
+    store(x, a.re);
+    store(x + W, a.im);
+}
 INLINE complex NAME(times)(complex a, const float *root) {
     return (complex){a.re * root[0] - a.im * root[1], a.re * root[1] + a.im * root[0]};
 }
 
 /* One step of radix 4 on points `apart` from each other; roots: (3, 2), or null for ones. */
 INLINE void NAME(fourfold)(float *x, int64_t apart, const float *roots) {
-    const complex a = NAME(fetch)(x), b = NAME(fetch)(x + apart), c = NAME(fetch)(x + 2 * apart), d = NAME(fetch)(x + 3 * apart);
+    const complex a = NAME(fetch)(x), b = NAME(fetch)(x + apart), c = NAME(fetch)(x + 2 * apart),
+                  d = NAME(fetch)(x + 3 * apart);
     const complex ac = {a.re + c.re, a.im + c.im}, bd = {b.re + d.re, b.im + d.im};
-    const complex a_c = {a.re - c.re, a.im - c.im}, turned = {b.im - d.im, d.re - b.re};        /* -i (b - d) */
+    const complex a_c = {a.re - c.re, a.im - c.im}, turned = {b.im - d.im, d.re - b.re}; /* -i (b - d) */
     const complex second = {a_c.re + turned.re, a_c.im + turned.im}, third = {ac.re - bd.re, ac.im - bd.im},
                   fourth = {a_c.re - turned.re, a_c.im - turned.im};
     NAME(put)(x, (complex){ac.re + bd.re, ac.im + bd.im});
@@ -111,8 +117,10 @@ static void NAME(fft)(float *x, int64_t n, const float *roots) {
         const int64_t apart = length / 4 * 2 * W;
         for (int64_t j = 0; j < length / 4; j++, roots += 6)
             for (int64_t k = j; k < n; k += length) {
-                if (j) NAME(fourfold)(x + k * 2 * W, apart, roots);
-                else NAME(fourfold)(x + k * 2 * W, apart, NULL);
+                if (j)
+                    NAME(fourfold)(x + k * 2 * W, apart, roots);
+                else
+                    NAME(fourfold)(x + k * 2 * W, apart, NULL);
             }
     }
     if (length == 2)
@@ -141,7 +149,7 @@ static void NAME(powers)(const float *z, int64_t n, const float *roots, const in
 
 /* Natural logarithm of a positive normal number, relative error below 2e-7; NaN stays NaN. */
 INLINE vf NAME(logarithm)(vf x) {
-    const vi exponent = ((vi)x - 0x3f3504f3) >> 23;             /* so that the mantissa lies in sqrt(1/2) .. sqrt(2) */
+    const vi exponent = ((vi)x - 0x3f3504f3) >> 23; /* so that the mantissa lies in sqrt(1/2) .. sqrt(2) */
     const vf m = (vf)((vi)x - (exponent << 23));
     const vf s = (m - 1.0f) * NAME(reciprocal)(m + 1.0f), s2 = s * s;
     vf p = s2 * (1.0f / 9) + 1.0f / 7;
@@ -165,7 +173,7 @@ INLINE vf NAME(quotient)(vf x, float by, float inverse) {
 
 /* Write the mels of W frames. */
 static void NAME(mel_frames)(const mel_problem *whole, const lane_frame *lanes, float *scratch) {
-    const mel_problem copy = *whole, *p = &copy;                /* for all the compiler knows, stores change *whole */
+    const mel_problem copy = *whole, *p = &copy; /* for all the compiler knows, stores change *whole */
     const int64_t n = p->fft / 2, size = p->size + W;
     const float inverse = 1.0f / p->scale;
     float *z = scratch, *power = z + (p->fft + 1) * W, *mels = power + (size > n + 1 ? size : n + 1) * W;
@@ -187,8 +195,10 @@ static void NAME(mel_frames)(const mel_problem *whole, const lane_frame *lanes, 
         NAME(transpose)(r);
         LANES(lane) {
             if (!lanes[lane].out) continue;
-            if (count == W) store(lanes[lane].out + k, r[lane]);
-            else memcpy(lanes[lane].out + k, &r[lane], sizeof(float) * count);
+            if (count == W)
+                store(lanes[lane].out + k, r[lane]);
+            else
+                memcpy(lanes[lane].out + k, &r[lane], sizeof(float) * count);
         }
     }
 }
@@ -200,13 +210,16 @@ static int NAME(log_mel)(const mel_problem *p) {
     int64_t all = 0;
     for (int64_t i = 0; i < p->b; i++) all += p->n_frames[i];
     int code = DONE;
-    #pragma omp parallel num_threads(worth_threads(all * p->fft * 8, p->threads)) reduction(max : code)
+#pragma omp parallel num_threads(worth_threads(all * p->fft * 8, p->threads)) reduction(max : code)
     {
         float *scratch = scratch_space(size), mean = 0.0f;
-        int64_t known = -1;                                     /* the clip whose mean that is */
-        #pragma omp for schedule(static)
+        int64_t known = -1; /* the clip whose mean that is */
+#pragma omp for schedule(static)
         for (int64_t group = 0; group < (all + W - 1) / W; group++) {
-            if (!scratch) { code = OUT_OF_MEMORY; continue; }
+            if (!scratch) {
+                code = OUT_OF_MEMORY;
+                continue;
+            }
             lane_frame lanes[W];
             int64_t i = 0, t = group * W;
             while (t >= p->n_frames[i]) t -= p->n_frames[i++];
@@ -214,14 +227,15 @@ static int NAME(log_mel)(const mel_problem *p) {
                 if (i != known && p->remove_means && p->lengths[i])
                     mean = NAME(sum)(p->waveforms + i * p->samples, p->lengths[i]) / p->lengths[i];
                 known = i;
-                lanes[lane] = (lane_frame){i, t, mean, group * W + lane < all ? p->out + (i * p->frames + t) * p->mels : NULL};
-                if (group * W + lane + 1 < all)                 /* lanes left over compute the last frame again */
+                lanes[lane] =
+                    (lane_frame){i, t, mean, group * W + lane < all ? p->out + (i * p->frames + t) * p->mels : NULL};
+                if (group * W + lane + 1 < all) /* lanes left over compute the last frame again */
                     for (t++; t >= p->n_frames[i]; t = 0) i++;
             }
             NAME(mel_frames)(p, lanes, scratch);
             LANES(lane)
-                if (lanes[lane].out && lanes[lane].t == p->n_frames[lanes[lane].clip] - 1)
-                    for (int64_t k = p->mels; k < (p->frames - lanes[lane].t) * p->mels; k++) lanes[lane].out[k] = nothing;
+            if (lanes[lane].out && lanes[lane].t == p->n_frames[lanes[lane].clip] - 1)
+                for (int64_t k = p->mels; k < (p->frames - lanes[lane].t) * p->mels; k++) lanes[lane].out[k] = nothing;
         }
     }
     return code;
