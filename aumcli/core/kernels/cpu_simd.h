@@ -44,8 +44,8 @@ INLINE void NAME(narrow)(uint16_t *p, vf x) {
 #define LESSER(x, high) select((x) < (high), x, high)
 #endif
 
-#define LOCKSTEP 4 /* vectors, at most: one alone would wait for itself, and a scheduler holds too few to find others \
-                    */
+/* vectors, at most: one alone would wait for itself, and a scheduler holds too few to find others */
+#define LOCKSTEP 4
 #define TOGETHER (LOCKSTEP / NV) /* states of a block that make so many vectors */
 
 /* x = 2^x for x <= 127, relative error below 1.1e-7; below -126 it gives 2^-126. NaN stays NaN.
@@ -154,7 +154,8 @@ INLINE vf NAME(sum_lanes)(vf *r) {
 #define L4(a, b) SHUFFLE(a, b, 0, 1, 2, 3, 8, 9, 10, 11)
 #define H4(a, b) SHUFFLE(a, b, 4, 5, 6, 7, 12, 13, 14, 15)
     FOLD(4, L1, H1)
-    FOLD(2, L2, H2) FOLD(1, L4, H4)
+    FOLD(2, L2, H2)
+    FOLD(1, L4, H4)
 #else
 #define L1(a, b) SHUFFLE(a, b, 0, 16, 2, 18, 4, 20, 6, 22, 8, 24, 10, 26, 12, 28, 14, 30)
 #define H1(a, b) SHUFFLE(a, b, 1, 17, 3, 19, 5, 21, 7, 23, 9, 25, 11, 27, 13, 29, 15, 31)
@@ -165,9 +166,11 @@ INLINE vf NAME(sum_lanes)(vf *r) {
 #define L8(a, b) SHUFFLE(a, b, 0, 1, 2, 3, 4, 5, 6, 7, 16, 17, 18, 19, 20, 21, 22, 23)
 #define H8(a, b) SHUFFLE(a, b, 8, 9, 10, 11, 12, 13, 14, 15, 24, 25, 26, 27, 28, 29, 30, 31)
     FOLD(8, L1, H1)
-    FOLD(4, L2, H2) FOLD(2, L4, H4) FOLD(1, L8, H8)
+    FOLD(4, L2, H2)
+    FOLD(2, L4, H4)
+    FOLD(1, L8, H8)
 #endif
-        return r[0];
+    return r[0];
 }
 #undef FOLD
 #undef L1
