@@ -2,7 +2,6 @@
 
 import os
 from collections.abc import Iterable, Sequence
-from importlib import resources
 from itertools import islice
 from pathlib import Path
 from typing import BinaryIO
@@ -11,12 +10,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from aumcli.checkpoints import CONFIG, read_model
-from aumcli.checkpoints.hub import hub_name, pull
+from aumcli.checkpoints import read_model
+from aumcli.checkpoints.lookup import find_model
 from aumcli.config import ModelConfig
 from aumcli.core import at_length
 from aumcli.core.frontend import build_frontend
-from aumcli.data.datasets.waveforms import LongClip, padded
+from aumcli.core.network import SpectrogramNetwork
+from aumcli.data.datasets.clip_source import LongClip
+from aumcli.data.datasets.waveforms import padded
 from aumcli.data.decoding.audio import decode_audio, open_audio
 from aumcli.data.decoding.resample import resample
 from aumcli.data.decoding.windows import cut_windows
@@ -38,13 +39,15 @@ class Classifier:
         device: "cpu", "cuda", "cuda:1", "mps" or "auto".
     """
 
-    def __init__(self, network: torch.nn.Module, config: ModelConfig, source: str, device: str | torch.device = "cpu"):
+    def __init__(
+        self, network: SpectrogramNetwork, config: ModelConfig, source: str, device: str | torch.device = "cpu"
+    ):
         self.device = pick_device(device)
         self.network = network.to(self.device)
         self.frontend = build_frontend(config.frontend).to(self.device)
         self.config, self.source = config, source
 
-    def with_network(self, network: torch.nn.Module) -> "Classifier":
+    def with_network(self, network: SpectrogramNetwork) -> "Classifier":
         """The same with another network of the same configuration."""
         return Classifier(network, self.config, self.source, self.device)
 
@@ -257,57 +260,3 @@ def load_model(model: Path | str, device: str = "cpu", backend: str = "auto") ->
     classifier = Classifier(network, config, str(model), device)
     _ = classifier.backend  # a named backend that can't run is said now, not at the first clip
     return classifier
-
-
-def find_model(model: Path | str) -> Path:
-    """Folder of a run's best weights, of a model directory, of a packaged model or of a model on the hub, fetched."""
-    folder = Path(model)
-    for candidate in (folder / "best", folder):
-        if (candidate / CONFIG).is_file():
-            return candidate
-    packaged = _packaged() / str(model)
-    if str(model) in packaged_models():
-        return packaged
-    if named := hub_name(model):
-        return pull(*named)
-    if folder.is_dir():
-        raise AumError(
-            f"{model} is no run and no model directory: it has neither best/{CONFIG} nor {CONFIG}",
-            fix="name a run (runs/NAME) or a model directory; a run without best/ has not finished an epoch",
-        )
-    raise AumError(
-        f"there is no model {model}",
-        fix=f"name a run (runs/NAME), a model directory, or a packaged model: {', '.join(packaged_models()) or 'none'}",
-    )
-
-
-def checkpoint_path(source: Path | str) -> Path | str:
-    """Where a checkpoint lies: a packaged model's or a hub model's folder, else the path itself."""
-    named = hub_name(source) is not None or not Path(source).exists() and str(source) in packaged_models()
-    return find_model(source) if named else source
-
-
-def packaged_models() -> list[str]:
-    """Names of the models that come with aumcli."""
-    root = _packaged()
-    return sorted(path.name for path in root.iterdir() if (path / CONFIG).is_file()) if root.is_dir() else []
-
-
-def _packaged() -> Path:
-    return Path(str(resources.files("aumcli"))) / "models"
-
-
-def default_model() -> tuple[Path, str]:
-    """The model that is used where none was named, and why: AUM_MODEL, else the newest run, else the packaged one.
-
-    Raises:
-        AumError: there is none of them.
-    """
-    if os.environ.get("AUM_MODEL"):
-        return Path(os.environ["AUM_MODEL"]), "from the environment variable AUM_MODEL"
-    runs = [path.parent.parent for path in Path("runs").glob(f"*/best/{CONFIG}")]
-    if runs:
-        return max(runs, key=lambda run: (run / "best" / CONFIG).stat().st_mtime), "the newest run"
-    if packaged_models():
-        return Path(packaged_models()[0]), "the packaged model"
-    raise AumError("there is no model to use", fix="train one (aum train), or name one with --model")

@@ -413,7 +413,8 @@ def predict(
     ] = None,
 ) -> None:
     """Label sounds of any format, rate, length and number, and find events in long ones."""
-    from aumcli.classifier import default_model, load_model
+    from aumcli.checkpoints.lookup import default_model
+    from aumcli.classifier import load_model
     from aumcli.predict import find_clips, predict_config
     from aumcli.predict import pipeline as running
     from aumcli.predict.inputs import record

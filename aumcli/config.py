@@ -130,13 +130,14 @@ class NetworkConfig(Frozen):
     size: Literal["nano", "tiny", "small", "base"] | None = Field(None, description="sets width, depth and the like")
     width: Positive = Field(768, description="embedding width d")
     depth: Positive = Field(24, description="number of blocks")
-    n_classes: Positive = 527
-    n_mels: Positive = 128
-    frames: Positive = 1024
-    patch_mels: Positive = 16
-    patch_frames: Positive = 16
+    n_classes: Positive = Field(527, description="number of classes; the data decides")
+    n_mels: Positive = Field(128, description="height of the spectrogram; follows frontend.n_mels")
+    frames: Positive = Field(1024, description="length of the spectrogram; follows frontend.frames")
+    patch_mels: Positive = Field(16, description="height of a patch in mels")
+    patch_frames: Positive = Field(16, description="length of a patch in frames")
     overlap: Count = Field(0, description="mels, and frames, that neighbouring patches share")
     drop_path: Extent = Field(0.0, description="stochastic depth at the last block")
+    architecture: Literal["aum", "ast"] = Field(description="Audio Mamba or Audio Spectrogram Transformer")
 
     @model_validator(mode="before")
     @classmethod
@@ -189,14 +190,14 @@ class AudioMambaConfig(NetworkConfig):
         "base": {"width": 768, "depth": 24},
     }
 
-    architecture: Literal["aum"] = "aum"
-    overlap: Literal[0] = 0
-    direction: Direction = Direction.FO_BI
-    cls_position: ClsPosition = ClsPosition.MID
+    architecture: Literal["aum"] = Field("aum", description="Audio Mamba")
+    overlap: Literal[0] = Field(0, description="patches of an Audio Mamba don't overlap")
+    direction: Direction = Field(Direction.FO_BI, description="of the blocks: Fo-Fo, Fo-Bi or Bi-Bi")
+    cls_position: ClsPosition = Field(ClsPosition.MID, description="of the class token: head, mid or end")
     state_size: Positive = Field(16, le=4096, description="n: size of the state per channel")
     conv_kernel: Positive = Field(4, description="taps of the causal convolution")
     expand: Positive = Field(2, description="inner width e = expand * width")
-    norm_eps: PositiveFloat = 1e-5
+    norm_eps: PositiveFloat = Field(1e-5, description="added to the mean square in RMS norms")
     published_gate_gradient: Flag = Field(
         False, description="Fo-Bi: leave the reversed direction out of the gate's gradient, as the published code does"
     )
@@ -223,7 +224,7 @@ class SpectrogramTransformerConfig(NetworkConfig):
         "base": {"width": 768, "depth": 12, "heads": 12},
     }
 
-    architecture: Literal["ast"] = "ast"
+    architecture: Literal["ast"] = Field("ast", description="Audio Spectrogram Transformer")
     depth: Positive = Field(12, description="number of blocks")
     heads: Positive = Field(12, description="attention heads per block")
     mlp_width: Positive | None = Field(None, description="inner width of the MLP; none: four times the width")
@@ -307,17 +308,17 @@ class AugmentConfig(Frozen):
 class TrainConfig(Frozen):
     """How a model is trained."""
 
-    epochs: Positive = 20
-    batch_size: Positive = 64
+    epochs: Positive = Field(20, description="passes over the training clips")
+    batch_size: Positive = Field(64, description="clips of an optimizer step, of all processes together")
     gradient_accumulation_steps: Positive = Field(
         1,
         description="microbatches of a batch, computed one after the other or by as many processes; but for rounding "
         "the result doesn't depend on their number",
     )
-    optimizer: Literal["adam", "adamw"] = "adamw"
+    optimizer: Literal["adam", "adamw"] = Field("adamw", description="adam: weight decay in the gradient")
     lr: PositiveFloat = Field(1e-3, description="peak learning rate")
-    weight_decay: NotNegative = 0.05
-    betas: tuple[Fraction, Fraction] = (0.9, 0.999)
+    weight_decay: NotNegative = Field(0.05, description="weight decay; adamw spares norms, biases, tokens, A and D")
+    betas: tuple[Fraction, Fraction] = Field((0.9, 0.999), description="decay of the optimizer's two moments")
     drop_last: Flag = Field(
         False, description="an epoch ends without its last batch where that is smaller than the others"
     )
@@ -325,14 +326,14 @@ class TrainConfig(Frozen):
     warmup_steps: Count = Field(0, description="the same in steps; where not 0, it replaces warmup_epochs")
     warmup_start: Fraction = Field(0.0, description="fraction of the learning rate at which warm-up starts")
     warmup_every: Positive = Field(1, description="steps between two rises of the learning rate in warm-up")
-    schedule: Literal["constant", "cosine", "steps"] = "cosine"
+    schedule: Literal["constant", "cosine", "steps"] = Field("cosine", description="of the rate after warm-up")
     decay_start: Positive = Field(2, description="steps: epochs before the first decay")
     decay_every: Positive = Field(1, description="steps: epochs from one decay to the next")
     decay_factor: PositiveFloat = Field(0.5, description="steps: the learning rate is multiplied by this")
     loss: Literal["cross_entropy", "bce", "auto"] = Field(
         "auto", description="auto: bce where a clip can have several labels, else cross_entropy"
     )
-    label_smoothing: Extent = 0.0
+    label_smoothing: Extent = Field(0.0, description="of cross entropy")
     clip_grad: NotNegative = Field(1.0, description="largest norm of the gradient; 0 for no limit")
     ema: Extent = Field(
         0.0, description="decay per step of the averaged weights that are evaluated and saved; 0 for none"
@@ -413,7 +414,7 @@ class DataConfig(Frozen):
     """Which prepared corpus, and which of its splits serve for what."""
 
     corpus: str | None = Field(None, description="data/<corpus> is used where --data is not given")
-    train: str = "train"
+    train: str = Field("train", description="the split that is trained on")
     val: str = Field("val", description="the split that chooses the best epoch; never the test split")
     val_fraction: Extent = Field(
         0.0,
@@ -472,9 +473,9 @@ class ModelConfig(Frozen):
     """config.json of a model directory: all that evaluation and prediction need besides the weights."""
 
     format: Literal[1] = Field(1, description="version of this file's layout")
-    model: Network
-    frontend: FrontendConfig
-    labels: Annotated[tuple[str, ...], FailFast()]
+    model: Network = Field(description="architecture and sizes")
+    frontend: FrontendConfig = Field(description="from waveform to features, with the normalisation")
+    labels: Annotated[tuple[str, ...], FailFast()] = Field(description="names of the classes, by index")
     activation: Literal["softmax", "sigmoid"] = Field(description="how logits become scores: as the model was trained")
     views: Literal["all", "first", "epic_sounds"] = Field(
         "all", description="which windows of a long clip are scored in evaluation"

@@ -17,7 +17,8 @@ from aumcli.checkpoints import (
 )
 from aumcli.checkpoints.export import SUFFIXES, export_model
 from aumcli.checkpoints.hub import copy_model, hub_name, push
-from aumcli.classifier import checkpoint_path, find_model, load_model
+from aumcli.checkpoints.lookup import checkpoint_path, find_model
+from aumcli.classifier import load_model
 from aumcli.data.labels import Label, read_labels
 from aumcli.errors import AumError
 from aumcli.recipe import Recipe, load_recipe, recipe_families

@@ -12,8 +12,10 @@ import numpy as np
 
 from aumcli.classifier import Classifier, load_model
 from aumcli.data.clips import Clip
-from aumcli.data.datasets.stream import ShardStream, index_of_shards, local_folder, split_stream
-from aumcli.data.datasets.waveforms import Crop, Waveforms
+from aumcli.data.corpus import local_folder
+from aumcli.data.datasets.clip_source import ClipSource, Crop
+from aumcli.data.datasets.stream import ShardStream, index_of_shards, split_stream
+from aumcli.data.datasets.waveforms import Waveforms
 from aumcli.data.manifest import Manifest, read_manifest
 from aumcli.data.splits import split_clips
 from aumcli.data.training_clips import read_training_clips, seen_in_training
@@ -158,7 +160,7 @@ def _clips_of(manifest: Manifest, split: str, classifier: Classifier) -> tuple[S
 
 
 def score_clips(
-    classifier: Classifier, clips: Sequence[Clip], waveforms: Waveforms | ShardStream | None = None
+    classifier: Classifier, clips: Sequence[Clip], waveforms: ClipSource | None = None
 ) -> Iterator[np.ndarray]:
     """Score clips in their order, those windows of long ones that the model's `views` ask for.
 

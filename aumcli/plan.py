@@ -4,19 +4,20 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from aumcli.checkpoints import frontend_of
-from aumcli.classifier import checkpoint_path
-from aumcli.config import VIEWS, AugmentConfig, DataConfig, TrainConfig
-from aumcli.core import build_network
+from aumcli.checkpoints.lookup import checkpoint_path
+from aumcli.config import VIEWS, AugmentConfig, DataConfig, FrontendConfig, TrainConfig
+from aumcli.core import build_network, n_parameters
 from aumcli.data.clips import Clip
+from aumcli.data.corpus import corpus_folder, open_corpus
 from aumcli.data.datasets.stream import index_of_shards, shard_streams
 from aumcli.data.decoding.hdf5 import split_dataset
-from aumcli.data.infer import infer_frontend, sample_rates, unused_band
+from aumcli.data.infer import infer_shape, measure_normalisation, sample_rates, unused_band
 from aumcli.data.manifest import Manifest
-from aumcli.data.splits import corpus_folder, open_corpus, reported_clips, training_splits
+from aumcli.data.splits import reported_clips, training_splits
 from aumcli.errors import AumError
-from aumcli.recipe import Recipe
+from aumcli.recipe import MEASURED, Recipe, load_recipe, recipe_names
 from aumcli.utils.memory import kept_bytes
-from aumcli.utils.text import counted, plural
+from aumcli.utils.text import counted
 
 MEASURED_FILES = 2000  # sizes of so many are read; more would take minutes on a network's disk
 FLOAT = 4  # bytes
@@ -27,6 +28,51 @@ CROPS = {
     "first": "their beginning is trained on",
     "epic_sounds": "their beginning, beyond 10 s from a random start, is trained on",
 }
+
+
+def infer_frontend(
+    recipe: Recipe, clips: Sequence[Clip], n_classes: int, multi_label: bool, kept: FrontendConfig | None = None
+) -> Recipe:
+    """Replace what the recipe leaves to the data by measured values, or by those of the weights that it starts from.
+
+    Args:
+        recipe: its `data.infer` names the frontend values to measure.
+        clips: the training split.
+        n_classes: labels of the corpus.
+        multi_label: whether a clip may have several labels.
+        kept: the frontend of the weights that the training starts from: its values are used, and nothing is measured.
+
+    Returns:
+        A recipe with every value concrete: `data.infer` empty, `train.loss` decided.
+
+    Raises:
+        AumError: a clip can't be read, the values don't go together, or the recipe says another number of classes.
+    """
+    _check_classes(recipe, n_classes)
+    if kept is not None:
+        keys = [key for name in recipe.data.infer for key in MEASURED[name]]
+        recipe = recipe.with_values(frontend={key: getattr(kept, key) for key in keys}, data={"infer": ()})
+    infer, loss = recipe.data.infer, recipe.train.loss
+    if loss == "auto":
+        loss = "bce" if multi_label else "cross_entropy"
+    shape = infer_shape(infer, clips, recipe.frontend.hop_ms, recipe.model.patch_frames)
+    recipe = recipe.with_values(frontend=shape, model={"n_classes": n_classes}, train={"loss": loss})
+    if "normalisation" in infer:
+        mean, std = measure_normalisation(recipe.frontend, clips)
+        recipe = recipe.with_values(frontend={"mean": mean, "std": std})
+    return recipe.with_values(data={"infer": ()})
+
+
+def _check_classes(recipe: Recipe, n_classes: int) -> None:
+    """Refuse a number of classes that the user chose and the data doesn't have; a corpus' recipe has the corpus'."""
+    unset = {type(recipe.model).model_fields["n_classes"].default}
+    if recipe.data.corpus in recipe_names():
+        unset.add(load_recipe(recipe.data.corpus).model.n_classes)
+    if recipe.model.n_classes not in unset | {n_classes}:
+        raise AumError(
+            f"model.n_classes is {recipe.model.n_classes} in the recipe, the data has {counted(n_classes, 'class')}",
+            fix=f"--set model.n_classes={n_classes} takes the data's",
+        )
 
 
 def settings_rows(
@@ -44,7 +90,7 @@ def settings_rows(
         clips: clips to train on; None: not known yet.
         reported: clips to report results on, see `aumcli.data.splits.reported_clips`; None: not known yet.
         measured: what of the input was measured on them.
-        lost: the band of the recordings that isn't heard (see `aumcli.data.infer.unused_band`).
+        lost: the band of the recordings above the model's input (see `aumcli.data.infer.unused_band`).
         kept: whether that was not measured, but is as the weights were trained with that the training starts from.
     """
     front, train, data = recipe.frontend, recipe.train, recipe.data
@@ -66,7 +112,7 @@ def settings_rows(
             f"{front.sample_rate_hz} Hz, {front.n_mels} mels x {front.frames} frames, {front.clip_s:.2f} s, "
             f"{front.kind}, {normal}{fitted}",
         ),
-        *([("not heard", lost)] if lost else []),
+        *([("not used", lost)] if lost else []),
         ("start", train.init or (f"NEEDED, by --init: {train.pretrained}" if train.pretrained else "fresh weights")),
         ("length", f"{length}; {data.sampling}"),
         ("steps", _describe(train)),
@@ -94,7 +140,7 @@ def _reported(data: DataConfig, clips: int | None) -> str:
 
 def _describe(train: TrainConfig) -> str:
     """Loss, optimizer and schedule in one line."""
-    warmup = f"warm-up {train.warmup_epochs:g} {plural(train.warmup_epochs, 'epoch')}"
+    warmup = f"warm-up {train.warmup_epochs:g} {'epoch' if train.warmup_epochs == 1 else 'epochs'}"
     warmup = f"warm-up {counted(train.warmup_steps, 'step')}" if train.warmup_steps else warmup
     warmup += f" from {100 * train.warmup_start:g} %" if train.warmup_start else ""
     warmup += f", {train.warmup_every} steps each stair" if train.warmup_every > 1 else ""
@@ -130,9 +176,9 @@ def dry_run(recipe: Recipe, data: Path | str | None = None) -> tuple[list[tuple[
     Raises:
         AumError: the data is unusable.
     """
-    folder, manifest, measured, lost, kept = corpus_folder(recipe, data), None, recipe.data.infer, "", None
+    folder, manifest, measured, lost, kept = corpus_folder(recipe.data, data), None, recipe.data.infer, "", None
     try:
-        manifest = open_corpus(recipe, folder if data else None)
+        manifest = open_corpus(recipe.data, folder if data else None)
     except AumError:
         if data is not None or (folder / "manifest.csv").exists():
             raise
@@ -141,7 +187,8 @@ def dry_run(recipe: Recipe, data: Path | str | None = None) -> tuple[list[tuple[
     else:
         index = index_of_shards(manifest)
         if index is not None:
-            train_clips, val_clips = (stream.clips for stream in shard_streams(manifest, recipe, index))
+            train, val = shard_streams(manifest, index, recipe.data, recipe.augment, recipe.frontend.sample_rate_hz)
+            train_clips, val_clips = train.clips, val.clips
             size = _size(sum(shard.bytes for shard in index.shards))
             audio = f"streams {size} in {counted(len(index.shards), 'shard')} from {index.base}"
         else:
@@ -162,7 +209,7 @@ def dry_run(recipe: Recipe, data: Path | str | None = None) -> tuple[list[tuple[
                 f"{_coverage(recipe, manifest)}",
             )
         ]
-    parameters = sum(x.numel() for x in _skeleton(recipe).parameters())
+    parameters = n_parameters(_skeleton(recipe))
     classes = counted(recipe.model.n_classes, "class")
     rows.append(("model", f"{recipe.model.describe()}, {parameters:,} parameters, {classes}{_unfitted(recipe)}"))
     return [

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
+from aumcli.config import FrontendConfig
 from aumcli.data import sources
 from aumcli.data.clips import Clip, Clips
 from aumcli.data.datasets.shards import write_shards
@@ -472,7 +473,6 @@ def _normalisation(found: _Found) -> dict[str, float]:
         MEASURED_CLIPS,
         measure_normalisation,
     )
-    from aumcli.recipe import Recipe
 
     rows = np.flatnonzero(found.clips.is_of_split("train"))
     if not len(rows):
@@ -482,5 +482,5 @@ def _normalisation(found: _Found) -> dict[str, float]:
         replace(clip, stop_s=(clip.start_s or 0) + MEASURED_S) if found.durations_s[row] > MEASURED_S else clip
         for row, clip in zip(rows.tolist(), found.clips.take(rows))
     ]
-    mean, std = measure_normalisation(Recipe(), clips)
+    mean, std = measure_normalisation(FrontendConfig(), clips)
     return {"mean": mean, "std": std, "clips": len(clips)}

@@ -7,6 +7,7 @@ import os
 import tomllib
 from functools import cache
 from importlib import resources
+from importlib.resources.abc import Traversable
 from pathlib import Path
 from typing import Any
 
@@ -112,7 +113,7 @@ def dump_recipe(recipe: Recipe) -> str:
     return quotable(tomli_w.dumps(values))
 
 
-def _shipped():
+def _shipped() -> Traversable:
     installed = resources.files("aumcli") / "recipes"
     # in a checkout they lie beside the package; the wheel has them inside
     return installed if installed.is_dir() else Path(str(installed)).parents[1] / "recipes"
@@ -162,7 +163,7 @@ def _read(name: str, seen: tuple[str, ...]) -> dict[str, Any]:
     if base is None:
         return _laid_over({}, values)
     if is_file and str(base).endswith(".toml"):
-        base = str(source.parent / base)
+        base = str(Path(name).parent / base)
     return _laid_over(_read(str(base), (*seen, name)), values)
 
 
@@ -215,12 +216,14 @@ def _parse_override(text: str) -> dict[str, Any]:
     if not equals or not key.strip():
         raise AumError(f"--set {text} is not key=value", fix="write for example --set train.epochs=5")
     try:
-        parsed = tomllib.loads(f"value = {value}")["value"]
+        parsed: Any = tomllib.loads(f"value = {value}")["value"]
     except tomllib.TOMLDecodeError:
         parsed = value.strip()
-    for part in reversed(key.strip().split(".")):
-        parsed = {part: parsed}
-    return parsed
+    *sections, name = key.strip().split(".")
+    values = {name: parsed}
+    for section in reversed(sections):
+        values = {section: values}
+    return values
 
 
 def _validated(values: dict[str, Any], where: str) -> Recipe:

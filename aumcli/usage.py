@@ -2,12 +2,15 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel
 
 from aumcli.config import ARCHITECTURES, AugmentConfig, DataConfig, FrontendConfig, TrainConfig
 from aumcli.errors import AumError, did_you_mean
 from aumcli.utils.text import shell_quoted
 
-SECTIONS = {
+SECTIONS: dict[str, tuple[type[BaseModel], ...]] = {
     "train": (TrainConfig,),
     "data": (DataConfig,),
     "augment": (AugmentConfig,),
@@ -17,11 +20,11 @@ SECTIONS = {
 WITH_RECIPES = ("train", "ablate")
 
 
-def usage_error(error: Exception, arguments: Sequence[str]) -> AumError:
-    """What typer says about a call, and how to mend it.
+def usage_error(error: Any, arguments: Sequence[str]) -> AumError:
+    """The message of a mistake in a call, with the call that was likely meant.
 
     Args:
-        error: typer's.
+        error: typer's UsageError, whose module differs between its versions.
         arguments: of the call, without the program's name.
     """
     command = error.ctx.info_name if error.ctx.parent is not None else ""

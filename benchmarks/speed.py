@@ -34,7 +34,8 @@ from aumcli.core.frontend import LogMel
 from aumcli.core.kernels import bidirectional_scan, causal_conv1d, cpu, operators
 from aumcli.core.mixer import Mixer
 from aumcli.data.datasets.batch import crop_samples, make_batch
-from aumcli.data.datasets.waveforms import Crop, Waveforms, epoch_batches, padded
+from aumcli.data.datasets.clip_source import Crop
+from aumcli.data.datasets.waveforms import Waveforms, epoch_batches, padded
 from aumcli.data.manifest import Clip, Label, write_manifest
 from aumcli.recipe import load_recipe
 from aumcli.report.environment import environment

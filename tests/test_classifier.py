@@ -10,9 +10,9 @@ import torch
 from tiny import CLASSES, RATE_HZ, sound
 
 import aumcli
-from aumcli import classifier as module
 from aumcli.checkpoints import read_model
-from aumcli.classifier import Classifier, default_model, find_model, load_model, packaged_models, pick_device
+from aumcli.checkpoints.lookup import default_model, find_model, packaged_models
+from aumcli.classifier import Classifier, load_model, pick_device
 from aumcli.config import ModelConfig
 from aumcli.data.decoding.audio import load_audio
 from aumcli.errors import AumError
@@ -159,7 +159,7 @@ def test_load_run_model_directory_and_packaged_name(trained, tmp_path, monkeypat
     assert load_model(trained / "best").predict(clips / "low.wav") == expected
     shutil.copytree(trained / "best", tmp_path / "packaged" / "tones")
     (tmp_path / "packaged" / "unfinished").mkdir()
-    monkeypatch.setattr(module, "_packaged", lambda: tmp_path / "packaged")
+    monkeypatch.setattr("aumcli.checkpoints.lookup._packaged", lambda: tmp_path / "packaged")
     monkeypatch.chdir(tmp_path)
     assert packaged_models() == ["tones"]
     assert load_model("tones").predict(clips / "low.wav") == expected
@@ -181,7 +181,7 @@ def test_what_is_no_model(trained, tmp_path):
 def test_default_model_order(trained, tmp_path, monkeypatch):
     monkeypatch.delenv("AUM_MODEL", raising=False)
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(module, "_packaged", lambda: tmp_path / "packaged")
+    monkeypatch.setattr("aumcli.checkpoints.lookup._packaged", lambda: tmp_path / "packaged")
     assert "there is no model to use" in problem(default_model)
     shutil.copytree(trained / "best", tmp_path / "packaged" / "tones")
     assert default_model() == (tmp_path.__class__("tones"), "the packaged model")

@@ -13,7 +13,6 @@ import pytest
 import soundfile
 from tiny import CLASSES, RATE_HZ, RECIPE, sound, sounds
 
-from aumcli import classifier
 from aumcli.cli import app
 from aumcli.data.manifest import read_manifest
 from aumcli.recipe import load_recipe, recipe_names
@@ -453,7 +452,7 @@ def test_missing_data_models_and_splits(aum, trained, clips):
 
 
 def test_no_model_at_all(aum, clips, monkeypatch, tmp_path):
-    monkeypatch.setattr(classifier, "_packaged", lambda: tmp_path / "none")
+    monkeypatch.setattr("aumcli.checkpoints.lookup._packaged", lambda: tmp_path / "none")
     assert_mistake(aum("predict", clips), "there is no model to use", "aum train")
 
 

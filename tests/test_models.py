@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from aumcli.classifier import find_model, load_model
+from aumcli.checkpoints.lookup import find_model
+from aumcli.classifier import load_model
 from aumcli.evaluate import evaluate
 from aumcli.prepare import prepare
 

@@ -57,11 +57,11 @@ def test_folder_end_to_end(pets, tmp_path):
 
 
 def test_normalisation_is_that_of_the_training_split(pets, tmp_path):
+    from aumcli.config import FrontendConfig
     from aumcli.data.infer import measure_normalisation
-    from aumcli.recipe import Recipe
 
     report = prepare("folder", tmp_path / "out", source=pets)
-    mean, std = measure_normalisation(Recipe(), read_manifest(tmp_path / "out").split("train"))
+    mean, std = measure_normalisation(FrontendConfig(), read_manifest(tmp_path / "out").split("train"))
     assert report.normalisation == {"mean": mean, "std": std, "clips": 16}
     assert json.loads((tmp_path / "out" / "report.json").read_text())["normalisation"]["mean"] == mean
 

@@ -22,8 +22,9 @@ from aumcli.ablate.significance import compare
 from aumcli.ablate.tables import write_ablation, write_table
 from aumcli.checkpoints import read_config
 from aumcli.config import ARCHITECTURES
+from aumcli.data.corpus import open_corpus
 from aumcli.data.datasets.stream import index_of_shards
-from aumcli.data.splits import open_corpus, reported_clips, training_splits
+from aumcli.data.splits import reported_clips, training_splits
 from aumcli.errors import AumError
 from aumcli.evaluate import read_scores
 from aumcli.train.dry_run import dry_run_training, duration
@@ -245,7 +246,7 @@ def _check(plans: Sequence[Plan]) -> None:
     for plan in {(plan.data, plan.recipe.data): plan for plan in plans}.values():
         place, config = plan.data or plan.recipe.data.corpus, plan.recipe.data
         if place not in manifests:
-            manifests[place] = open_corpus(plan.recipe, plan.data)
+            manifests[place] = open_corpus(plan.recipe.data, plan.data)
         manifest = manifests[place]
         index = index_of_shards(manifest)
         if index is None:

@@ -70,7 +70,7 @@ def starts_of(init: Sequence[str]) -> dict[str, str]:
     Raises:
         AumError: one is neither, or not there.
     """
-    from aumcli.classifier import checkpoint_path
+    from aumcli.checkpoints.lookup import checkpoint_path
 
     starts = {}
     for text in init:

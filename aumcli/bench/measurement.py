@@ -65,7 +65,7 @@ def network_config(model: str, tokens: int) -> tuple[NetworkConfig, str, float]:
         AumError: there is no such model, or it can't have so many patches.
     """
     from aumcli.checkpoints import read_config
-    from aumcli.classifier import find_model
+    from aumcli.checkpoints.lookup import find_model
 
     name = model.removesuffix("-eager")
     architecture, _, size = name.partition("-")

@@ -6,11 +6,12 @@ from pathlib import Path
 
 import torch
 from pydantic import ValidationError
-from torch import Tensor, nn
+from torch import Tensor
 
 from aumcli.checkpoints.published import HEADS, PATCHES, POSITIONS, Checkpoint, read_checkpoint
 from aumcli.config import FrontendConfig, ModelConfig, NetworkConfig
 from aumcli.core import build_network
+from aumcli.core.network import SpectrogramNetwork
 from aumcli.core.tokenizers import resize_patches, resize_positions
 from aumcli.errors import AumError
 from aumcli.utils.text import counted
@@ -33,7 +34,7 @@ class Imported:
     And what was changed on the way, a line each.
     """
 
-    network: nn.Module
+    network: SpectrogramNetwork
     config: ModelConfig
     notes: list[str]
 
@@ -76,7 +77,9 @@ def import_checkpoint(
     """
     n_mels = FrontendConfig().n_mels if frontend is None else frontend.n_mels
     try:
-        checkpoint = read_checkpoint(path, cls_position, frames or frontend and frontend.frames, n_mels, heads)
+        checkpoint = read_checkpoint(
+            path, cls_position, frames or (frontend.frames if frontend is not None else None), n_mels, heads
+        )
         if frontend is not None and checkpoint.frontend is not None:
             raise AumError(
                 f"{path} ({checkpoint.kind}) says itself which frontend it was trained with, and no other "
@@ -102,7 +105,9 @@ def import_checkpoint(
     return Imported(network.eval(), config, notes)
 
 
-def initialise(network: nn.Module, config: ModelConfig, path: Path | str, heads: int | None = None) -> list[str]:
+def initialise(
+    network: SpectrogramNetwork, config: ModelConfig, path: Path | str, heads: int | None = None
+) -> list[str]:
     """Start a training from somebody's weights.
 
     The head, an AST's with the norm before it, is taken over where the checkpoint has as many classes and doesn't name
@@ -149,7 +154,9 @@ def _other_values(frontend: FrontendConfig, before: FrontendConfig | None) -> li
     )
 
 
-def load(network: nn.Module, checkpoint: Checkpoint, path: str, same_classes: bool, whole: bool = False) -> list[str]:
+def load(
+    network: SpectrogramNetwork, checkpoint: Checkpoint, path: str, same_classes: bool, whole: bool = False
+) -> list[str]:
     """Load a checkpoint's tensors into a network, positions and patches resized; see `initialise` for what is returned.
 
     Args:
@@ -214,7 +221,7 @@ def _target(
         raise AumError(
             f"{path} ({checkpoint.kind}) gets a new head, but for which classes?", fix="name them with --labels"
         )
-    classes = len(labels) if fresh_head else checkpoint.model.n_classes
+    classes = len(labels) if fresh_head and labels is not None else checkpoint.model.n_classes
     if labels is not None and len(labels) != classes:
         raise AumError(
             f"{counted(len(labels), 'label')} for a head of {counted(classes, 'class')}",
@@ -251,7 +258,7 @@ def _target(
     )
 
 
-def _resized(network: nn.Module, checkpoint: Checkpoint) -> tuple[dict[str, Tensor], list[str]]:
+def _resized(network: SpectrogramNetwork, checkpoint: Checkpoint) -> tuple[dict[str, Tensor], list[str]]:
     """The checkpoint's tensors with patches and positions of the network's sizes, and what was done."""
     model, old, notes = network.config, checkpoint.model, list(checkpoint.notes)
     patches, positions = PATCHES[model.architecture], POSITIONS[model.architecture]

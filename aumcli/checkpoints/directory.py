@@ -6,11 +6,12 @@ from pathlib import Path
 
 import torch
 from pydantic import ValidationError
-from torch import Tensor, nn
+from torch import Tensor
 
 from aumcli.checkpoints.tensors import check_finite, check_regular, read_safetensors, safetensors_shapes
 from aumcli.config import ModelConfig, NetworkConfig
 from aumcli.core import build_network
+from aumcli.core.network import SpectrogramNetwork
 from aumcli.errors import AumError
 from aumcli.utils.files import atomic_path, write_json
 from aumcli.utils.text import counted
@@ -47,7 +48,7 @@ def write_config(folder: Path | str, config: ModelConfig) -> None:
     write_json(Path(folder) / CONFIG, config.model_dump(mode="json", exclude_none=True))
 
 
-def read_model(folder: Path | str, backend: str = "auto") -> tuple[nn.Module, ModelConfig]:
+def read_model(folder: Path | str, backend: str = "auto") -> tuple[SpectrogramNetwork, ModelConfig]:
     """Read a model directory.
 
     Args:

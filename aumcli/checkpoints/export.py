@@ -116,6 +116,7 @@ def _write_onnx(program: torch.export.ExportedProgram, path: Path, fields: dict[
     made = torch.onnx.export(
         program, input_names=["features"], output_names=["logits"], opset_version=OPSET, dynamo=True, verbose=False
     )
+    assert made is not None  # as dynamo's exporter returns a program
     ClearMetadataAndDocStringPass()(made.model)
     made.model.producer_name, made.model.producer_version = "aumcli", ""
     made.model.metadata_props.update(fields)
@@ -136,7 +137,8 @@ def _write_pt2(program: torch.export.ExportedProgram, path: Path, fields: dict[s
 
 def _run_pt2(path: Path, features: Tensor) -> Tensor:
     with open(path, "rb") as file, torch.inference_mode():
-        return torch.export.load(file).module()(features)
+        logits: Tensor = torch.export.load(file).module()(features)
+    return logits
 
 
 def _difference(ours: Tensor, theirs: Tensor) -> float:

@@ -14,8 +14,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from types import ModuleType
 
-from aumcli.checkpoints import CONFIG, WEIGHTS, read_model
+from aumcli.checkpoints.directory import CONFIG, WEIGHTS, read_model
 from aumcli.config import ModelConfig
 from aumcli.errors import AumError
 from aumcli.utils.files import atomic_path, read_json, write_text
@@ -226,7 +227,7 @@ def _checksum(path: Path, git: bool) -> str:
 
 
 @contextmanager
-def _hub(what: str) -> Iterator:
+def _hub(what: str) -> Iterator[ModuleType]:
     """Give the package huggingface_hub; what goes wrong there is said in one sentence.
 
     Raises:

@@ -4,6 +4,7 @@ our own.
 Each becomes a `Checkpoint`: tensors under our names and the configuration that they belong to, read off their shapes.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -153,7 +154,7 @@ def _deit(tensors: dict[str, Tensor], heads: int | None) -> Checkpoint:
 
 
 def _side(patches: int) -> int:
-    side = round(patches**0.5)
+    side = math.isqrt(patches)
     if side**2 != patches:
         raise AumError(f"{patches} patches are no square picture", fix="name a checkpoint of square pictures")
     return side

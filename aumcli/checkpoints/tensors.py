@@ -141,7 +141,7 @@ def read_safetensors(path: Path) -> dict[str, Tensor]:
 def _torch_file(path: Path) -> object:
     try:
         _check_size(path)
-        with _ONE_AT_A_TIME, torch.serialization.safe_globals(ALLOWED):
+        with _ONE_AT_A_TIME, torch.serialization.safe_globals([*ALLOWED]):
             return torch.load(path, map_location="cpu", weights_only=True)
     except AumError:
         raise

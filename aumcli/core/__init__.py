@@ -3,16 +3,15 @@
 import copy
 from typing import TYPE_CHECKING
 
-from aumcli.config import NetworkConfig
+from aumcli.config import AudioMambaConfig, NetworkConfig, SpectrogramTransformerConfig
 
 if TYPE_CHECKING:
     from torch import nn
 
-    from aumcli.core.audio_mamba import AudioMamba
-    from aumcli.core.spectrogram_transformer import SpectrogramTransformer
+    from aumcli.core.network import SpectrogramNetwork
 
 
-def build_network(config: NetworkConfig, backend: str = "auto") -> "AudioMamba | SpectrogramTransformer":
+def build_network(config: NetworkConfig, backend: str = "auto") -> "SpectrogramNetwork":
     """Build the network that a configuration describes, with weights drawn from torch's global generator.
 
     Args:
@@ -22,16 +21,24 @@ def build_network(config: NetworkConfig, backend: str = "auto") -> "AudioMamba |
     from aumcli.core.audio_mamba import AudioMamba
     from aumcli.core.spectrogram_transformer import SpectrogramTransformer
 
-    kind = AudioMamba if config.architecture == "aum" else SpectrogramTransformer
-    return kind(config, backend)
+    if isinstance(config, AudioMambaConfig):
+        return AudioMamba(config, backend)
+    if isinstance(config, SpectrogramTransformerConfig):
+        return SpectrogramTransformer(config, backend)
+    raise TypeError(f"no network for a {type(config).__name__}")
 
 
-def at_length(network: "nn.Module", frames: int) -> "nn.Module | None":
+def n_parameters(module: "nn.Module", trained_only: bool = False) -> int:
+    """Number of parameters of a module, or of those that are trained."""
+    return sum(x.numel() for x in module.parameters() if x.requires_grad or not trained_only)
+
+
+def at_length(network: "SpectrogramNetwork", frames: int) -> "SpectrogramNetwork | None":
     """A network for spectrograms of another length: it shares every weight but the positions, which are resized.
 
     Args:
         network: an Audio Mamba or a spectrogram transformer.
-        frames: a length that whole patches fill.
+        frames: a length that patches fill completely.
 
     Returns:
         The other network; None where this one has no positions to resize.
@@ -40,16 +47,13 @@ def at_length(network: "nn.Module", frames: int) -> "nn.Module | None":
 
     from aumcli.core.tokenizers import resize_positions
 
-    places = [name for name, _ in network.named_parameters() if name.endswith("pos_embed")]
-    if not places:
+    names = [name for name, _ in network.named_parameters() if name.endswith("pos_embed")]
+    if not names:
         return None
     other = copy.deepcopy(network, {id(weights): weights for weights in network.parameters()})
     other.config = type(network.config).model_validate(network.config.model_dump() | {"frames": frames})
-    owner, _, name = places[0].rpartition(".")
-    positions = network.get_parameter(places[0]).detach()
-    setattr(
-        other.get_submodule(owner),
-        name,
-        nn.Parameter(resize_positions(positions, network.config.grid, other.config.grid)),
-    )
+    owner, _, name = names[0].rpartition(".")
+    positions = network.get_parameter(names[0]).detach()
+    resized = nn.Parameter(resize_positions(positions, network.config.grid, other.config.grid))
+    setattr(other.get_submodule(owner), name, resized)
     return other

@@ -1,32 +1,41 @@
-"""A block's training step that keeps little for the backward pass and computes the rest again.
+"""Activation checkpointing within a block: the backward pass recomputes what is cheap.
 
 Kept are the residual stream and, unless asked otherwise, the input projection: 768 + 3072 floats per token of a base
-block, where autograd would keep 9300. Convolution, small projections and scan cost little to compute again; the scan's
-backward kernel does it anyway and gives its output as a by-product.
+block, where autograd would keep 9300. Convolution, small projections and scan are cheap to recompute; the scan's
+backward kernel does it anyway and returns its output as a by-product.
 """
 
+from typing import TYPE_CHECKING, Any
+
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+if TYPE_CHECKING:
+    from aumcli.core.audio_mamba import Block
+    from aumcli.core.mixer import Mixer
 
-def run_block(block: nn.Module, x: Tensor, residual: Tensor | None, keep_projection: bool) -> tuple[Tensor, Tensor]:
+
+def run_block(block: "Block", x: Tensor, residual: Tensor | None, keep_projection: bool) -> tuple[Tensor, Tensor]:
     """Run a block (norm, mixer) so that its backward pass recomputes what it can.
 
     Args:
         block: has `norm` and `mixer`, whose kernels are operators (see `aumcli.core.kernels.operators`).
         x, residual: the last block's output and the residual stream, (b, l, d).
-        keep_projection: keep the input projection's output; else it, too, is computed again.
+        keep_projection: keep the input projection's output; else it is recomputed too.
 
     Returns:
         The mixer's output and the residual stream, (b, l, d) each, as block(x, residual) gives them.
     """
-    return _Block.apply(block, keep_projection, x, residual, *block.parameters())
+    pair: tuple[Tensor, Tensor] = _Block.apply(block, keep_projection, x, residual, *block.parameters())
+    return pair
 
 
 class _Block(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, block, keep_projection, x, residual, *parameters):
+    def forward(
+        ctx: Any, block: "Block", keep_projection: bool, x: Tensor, residual: Tensor | None, *parameters: Tensor
+    ) -> tuple[Tensor, Tensor]:
         tokens, total = block.norm(x, residual)
         projected = block.mixer.in_proj(tokens)
         ctx.save_for_backward(total, projected if keep_projection else None)
@@ -42,7 +51,7 @@ class _Block(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx, grad, grad_total):
+    def backward(ctx: Any, grad: Tensor | None, grad_total: Tensor | None) -> tuple[Tensor | None, ...]:
         total, projected = ctx.saved_tensors
         norm, mixer = ctx.block.norm, ctx.block.mixer
         if grad is None:  # the mixer's output was not used: only the residual stream carries a gradient
@@ -69,7 +78,7 @@ class _Block(torch.autograd.Function):
         return None, None, grad_x.to(ctx.x_dtype), grad_x if ctx.has_residual else None, *weights
 
 
-def _unmix(mixer: nn.Module, projected: Tensor, grad_y: Tensor) -> tuple[dict[str, Tensor], Tensor, Tensor]:
+def _unmix(mixer: "Mixer", projected: Tensor, grad_y: Tensor) -> tuple[dict[str, Tensor], Tensor, Tensor]:
     """Gradients of a mixer between its two projections.
 
     By parameter name, and of `projected`; and y, computed again.
@@ -82,7 +91,7 @@ def _unmix(mixer: nn.Module, projected: Tensor, grad_y: Tensor) -> tuple[dict[st
         conv, x_proj, dt_proj = (getattr(mixer, f"{name}{suffix}") for name in ("conv1d", "x_proj", "dt_proj"))
         u = mixer.convolve(x, suffix, reverse)
         dt, delta, B, C = mixer.project(u, suffix)
-        A, A_b, D, bias = mixer.rates(suffix)
+        A, A_b, D, bias = mixer.ssm_parameters(suffix)
         du, ddelta, dA, dA_b, dB, dC, dD, dz, dbias, out = torch.ops.aumcli.scan_backward(
             grad_y if share == 1 else grad_y * share,
             u,
@@ -110,9 +119,11 @@ def _unmix(mixer: nn.Module, projected: Tensor, grad_y: Tensor) -> tuple[dict[st
             du, x, conv.weight[:, 0], conv.bias, reverse
         )
         grads[f"conv1d{suffix}.weight"] = weight[:, None]
-        grad_x.append(dx), grad_z.append(dz), y.append(out)
-    whole = [each[0] if share == 1 else sum(each) for each in (grad_x, grad_z, y)]
-    return grads, torch.cat(whole[:2], dim=-1), whole[2] if share == 1 else whole[2] * share
+        grad_x.append(dx)
+        grad_z.append(dz)
+        y.append(out)
+    sums = [each[0] if share == 1 else each[0] + each[1] for each in (grad_x, grad_z, y)]
+    return grads, torch.cat(sums[:2], dim=-1), sums[2] if share == 1 else sums[2] * share
 
 
 def _outer(grad: Tensor, x: Tensor) -> Tensor:

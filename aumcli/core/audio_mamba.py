@@ -1,5 +1,7 @@
 """Audio Mamba: patch tokens with a classification token through a stack of Mamba blocks (paper, section 2)."""
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
@@ -8,23 +10,8 @@ from aumcli.config import AudioMambaConfig
 from aumcli.core.activation_checkpointing import run_block
 from aumcli.core.kernels import OPERATORS, add_rms_norm, choose_backend, cpu
 from aumcli.core.mixer import Mixer
+from aumcli.core.network import SpectrogramNetwork, drop_path
 from aumcli.core.tokenizers import PatchEmbed, PositionEmbedding, check_features, place_cls
-
-Rows = (
-    tuple[Tensor, int] | None
-)  # places of a call's clips in their batch, (b,) int64, and the batch's size; None: all of it
-
-
-def drop_path(x: Tensor, rate: float, training: bool, rows: Rows) -> Tensor:
-    """Stochastic depth: drop a clip's x (b, l, d) with this probability and scale up the rest, in training only.
-
-    Numbers are drawn for the whole batch, so that a clip's doesn't depend on what is computed beside it.
-    """
-    if not training or rate == 0:
-        return x
-    places, size = (slice(None), len(x)) if rows is None else rows
-    keep = torch.rand(size, 1, 1, device=x.device)[places] >= rate
-    return x * (keep / (1 - rate)).to(x.dtype)
 
 
 class RMSNorm(nn.Module):
@@ -56,7 +43,8 @@ class Block(nn.Module):
         if torch.is_grad_enabled() and not torch.compiler.is_compiling() and self._has_operators(x):
             return run_block(self, x, residual, keep_projection=activation_checkpointing != "block")
         if torch.is_grad_enabled() and activation_checkpointing == "block":
-            return checkpoint(self._run, x, residual, use_reentrant=False)
+            pair: tuple[Tensor, Tensor] = checkpoint(self._run, x, residual, use_reentrant=False)
+            return pair
         return self._run(x, residual)
 
     def _run(self, x: Tensor, residual: Tensor | None) -> tuple[Tensor, Tensor]:
@@ -68,11 +56,11 @@ class Block(nn.Module):
         return (
             choose_backend(self.norm.backend, x.device, x.dtype) in OPERATORS
             and self.mixer.A_log.shape[1] <= cpu.MOST_STATES
-            and self.mixer.conv1d.kernel_size[0] <= cpu.MOST_TAPS
+            and self.mixer.conv_kernel <= cpu.MOST_TAPS
         )
 
 
-class AudioMamba(nn.Module):
+class AudioMamba(SpectrogramNetwork):
     """Classify log-mel spectrograms with a bidirectional state space model.
 
     Parameter names are the published ones. The gradient of Fo-Bi's gate is the true one unless the config asks for
@@ -85,11 +73,11 @@ class AudioMamba(nn.Module):
     Attributes:
         activation_checkpointing: what the backward pass recomputes: "cheap", everything but the matmuls, or "block",
             everything between the residual streams of two blocks.
-        rows: where the clips of the next call stand in their batch; see `Rows`.
     """
 
-    activation_checkpointing = "cheap"
-    rows: Rows = None
+    config: AudioMambaConfig
+    layers: Sequence[Block]  # of type nn.ModuleList
+    cls_token: nn.Parameter
 
     def __init__(self, config: AudioMambaConfig, backend: str = "auto"):
         super().__init__()
@@ -97,14 +85,12 @@ class AudioMamba(nn.Module):
         self.patch_embed = PatchEmbed(config)
         self.cls_token = nn.Parameter(torch.zeros(1, 1, config.width))
         self.pos_embed = PositionEmbedding(config.n_patches, config.width)
-        self.layers = nn.ModuleList(Block(config, backend) for _ in range(config.depth))
+        self.layers = nn.ModuleList(Block(config, backend) for _ in range(config.depth))  # type: ignore[assignment]
         self.norm_f = RMSNorm(config.width, config.norm_eps, backend)
         self.head = nn.Linear(config.width, config.n_classes)
-        # the published rates are shifted by one: a block drops the output of the block before it
+        # the published probabilities are shifted by one: a block drops the output of the block before it
         self.drop_rates = [config.drop_path * i / max(1, config.depth - 1) for i in range(config.depth)]
-        if (
-            not self.cls_token.is_meta
-        ):  # a network of shapes alone, where drawing would import torch's compiler: a second
+        if not self.cls_token.is_meta:  # on the meta device drawing would import torch's compiler, which takes a second
             self.reset_parameters()
 
     def reset_parameters(self) -> None:
@@ -116,7 +102,8 @@ class AudioMamba(nn.Module):
         # timm 0.4.12's lecun_normal_ divides by 0.8796, what a cut at two standard deviations leaves of one, but cuts
         # at +-2, that is never: 0.0711 for the 256 inputs of a patch of 16 x 16, where 1 / sqrt(256) was meant
         nn.init.trunc_normal_(self.patch_embed.proj.weight, std=fan_in**-0.5 / 0.87962566103423978)
-        nn.init.zeros_(self.patch_embed.proj.bias)
+        if self.patch_embed.proj.bias is not None:
+            nn.init.zeros_(self.patch_embed.proj.bias)
         for block in self.layers:
             block.mixer.reset_parameters(len(self.layers))
 
@@ -126,22 +113,21 @@ class AudioMamba(nn.Module):
         positions = self.pos_embed.pos_embed  # (1, 1 + l, d)
         tokens = self.patch_embed(features) + positions[:, 1:]
         x, index = place_cls(tokens, self.cls_token + positions[:, :1], self.config.cls_position)  # (b, l + 1, d)
-        residual = None
+        residual: Tensor | None = None
         for i, block in enumerate(self.layers):
             x = drop_path(x, self.drop_rates[i - 1] if i else 0.0, self.training, self.rows)
             x, residual = block(x, residual, self.activation_checkpointing)
         x = drop_path(x, self.config.drop_path, self.training, self.rows)
+        assert residual is not None  # there is a block
         # the other tokens' last norm would be thrown away
         x, _ = self.norm_f(x[:, index : index + 1], residual[:, index : index + 1])
-        return x[:, 0]
-
-    def forward(self, features: Tensor) -> Tensor:
-        """Map normalised log-mel features (b, frames, mels) to logits (b, classes)."""
-        return self.classify(self.forward_features(features))
+        embedding: Tensor = x[:, 0]
+        return embedding
 
     def classify(self, embedding: Tensor) -> Tensor:
-        """Map what `forward_features` gives, (b, d), to logits (b, classes)."""
-        return self.head(embedding)
+        """Map the embedding (b, d) to logits (b, classes)."""
+        logits: Tensor = self.head(embedding)
+        return logits
 
     def backend_on(self, device: torch.device) -> str:
         """Name of the kernel backend that runs on a device."""

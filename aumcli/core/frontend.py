@@ -6,19 +6,25 @@ EPIC-SOUNDS those that it gives to `librosa.stft` and `librosa.filters.mel` (aud
 """
 
 import math
+from typing import overload
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from aumcli.config import FrontendConfig
-from aumcli.core.kernels import MelOptions, log_mel
+from aumcli.core.kernels import log_mel
+from aumcli.core.kernels.torch_ops import MelOptions
 
 PRE_EMPHASIS = 0.97
 ENERGY_FLOOR = 1.1920928955078125e-07  # float32's epsilon: Kaldi's floor before the logarithm
 LOG_OFFSET = 1e-6  # added to EPIC-SOUNDS' magnitudes before the logarithm
 
 
+@overload
+def mel(hz: Tensor) -> Tensor: ...
+@overload
+def mel(hz: float) -> float: ...
 def mel(hz: Tensor | float) -> Tensor | float:
     """HTK's mel scale, 1127 ln(1 + hz / 700)."""
     return 1127.0 * (torch.log1p(hz / 700.0) if isinstance(hz, Tensor) else math.log1p(hz / 700.0))
@@ -72,6 +78,9 @@ class LogMel(nn.Module):
         config: rates, sizes and normalisation. Window and filters are built here, once.
     """
 
+    window: Tensor  # (window samples)
+    filters: Tensor  # (bins, mels)
+
     def __init__(self, config: FrontendConfig):
         super().__init__()
         self.config = config
@@ -91,6 +100,10 @@ class LogMel(nn.Module):
             config.fft_points, config.hop_samples, ENERGY_FLOOR, remove_means=True, pre_emphasis=PRE_EMPHASIS
         )
 
+    @overload
+    def n_frames(self, samples: Tensor) -> Tensor: ...
+    @overload
+    def n_frames(self, samples: int) -> int: ...
     def n_frames(self, samples: Tensor | int) -> Tensor | int:
         """Whole windows in so many samples; a clip shorter than one window is padded to one."""
         frames = 1 + (samples - self.config.window_samples) // self.config.hop_samples
@@ -111,9 +124,7 @@ class LogMel(nn.Module):
     def _log_mel(
         self, waveforms: Tensor, lengths: Tensor | None, frames: int, shift: float = 0.0, scale: float = 1.0
     ) -> Tensor:
-        """(log energy - shift) / scale of the first `frames` frames;
-        0 stands for the log energy of frames after a clip's end.
-        """
+        """(log energy - shift) / scale of the first `frames` frames; the log energy beyond a clip's end counts as 0."""
         if lengths is None:
             lengths = torch.full((len(waveforms),), waveforms.shape[1], device=waveforms.device)
         return log_mel(
@@ -121,8 +132,7 @@ class LogMel(nn.Module):
         )
 
     def fit(self, energies: Tensor, n_frames: Tensor) -> Tensor:
-        """Cut to the config's length, and pad where a clip has ended: with zeros,
-        or with its last frame for EPIC-SOUNDS.
+        """Cut to the config's length and pad clips that are shorter: with zeros, for EPIC-SOUNDS with the last frame.
 
         The zeros come before normalisation, so padding is -mean / (2 std) afterwards, not silence.
 
@@ -151,11 +161,10 @@ class LogMel(nn.Module):
 
 
 class EpicSoundsLogMel(LogMel):
-    """The frontend of EPIC-SOUNDS: logarithm of filtered magnitudes of centred frames;
-    the last frame fills a short clip up.
+    """The frontend of EPIC-SOUNDS: log of filtered magnitudes of centred frames; a short clip repeats its last frame.
 
-    A frame stands at every hop from the first sample on, with zeros beyond the clip's ends. No mean is removed and
-    nothing is emphasised.
+    Frames are centred at every hop from the first sample on, with zeros beyond the ends. The mean is not removed, and
+    there is no pre-emphasis.
     """
 
     def _constants(self, config: FrontendConfig) -> tuple[Tensor, Tensor]:
@@ -169,6 +178,10 @@ class EpicSoundsLogMel(LogMel):
             config.fft_points, config.hop_samples, 0.0, -(config.window_samples // 2), magnitude=True, offset=LOG_OFFSET
         )
 
+    @overload
+    def n_frames(self, samples: Tensor) -> Tensor: ...
+    @overload
+    def n_frames(self, samples: int) -> int: ...
     def n_frames(self, samples: Tensor | int) -> Tensor | int:
         """Hops in so many samples, and one frame at the start."""
         return 1 + samples // self.config.hop_samples

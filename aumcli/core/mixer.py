@@ -23,10 +23,13 @@ class Mixer(nn.Module):
         backend: kernel backend (see `aumcli.core.kernels`).
     """
 
+    A_log: nn.Parameter
+    A_b_log: nn.Parameter  # Fo-Bi and Bi-Bi only
+
     def __init__(self, config: AudioMambaConfig, backend: str = "auto"):
         super().__init__()
         self.direction, self.backend = config.direction, backend
-        self.published_gate_gradient = config.published_gate_gradient
+        self.published_gate_gradient, self.conv_kernel = config.published_gate_gradient, config.conv_kernel
         self.splits = (config.dt_rank, config.state_size, config.state_size)
         self.in_proj = nn.Linear(config.width, 2 * config.inner_width, bias=False)
         self._add_branch(config, "")
@@ -76,8 +79,8 @@ class Mixer(nn.Module):
         # dt_proj's bias enters inside the scan, before softplus
         return dt, F.linear(dt, getattr(self, f"dt_proj{suffix}").weight), B, C
 
-    def rates(self, suffix: str) -> tuple[Tensor, Tensor | None, Tensor, Tensor]:
-        """One branch's A, the A of its reversed direction where it has one, (e, n); D and the bias of delta, (e)."""
+    def ssm_parameters(self, suffix: str) -> tuple[Tensor, Tensor | None, Tensor, Tensor]:
+        """A of a branch, A of its reversed direction for Fo-Bi, (e, n) each; D and the bias of delta, (e) each."""
         A_log = self.A_b_log if suffix else self.A_log
         A_b = -torch.exp(self.A_b_log.float()) if self.direction is Direction.FO_BI else None
         return (
@@ -89,7 +92,7 @@ class Mixer(nn.Module):
 
     def scan(self, u: Tensor, delta: Tensor, B: Tensor, C: Tensor, z: Tensor, suffix: str, reverse: bool) -> Tensor:
         """Scan one branch, a Fo-Bi's in both directions: u, delta, z (b, l, e); B, C (b, l, n) -> (b, l, e)."""
-        A, A_b, D, bias = self.rates(suffix)
+        A, A_b, D, bias = self.ssm_parameters(suffix)
         if A_b is None:
             return selective_scan(u, delta, A, B, C, D, z, bias, reverse=reverse, backend=self.backend)
         return bidirectional_scan(
@@ -111,15 +114,16 @@ class Mixer(nn.Module):
         return self.mix(self.in_proj(tokens))
 
     def mix(self, projected: Tensor) -> Tensor:
-        """Map what in_proj gave, inputs and gates (b, l, 2 e), to (b, l, d)."""
+        """Map the output of in_proj, inputs and gates (b, l, 2 e), to (b, l, d)."""
         x, z = projected.chunk(2, dim=-1)  # (b, l, e) each
-        y = None
+        y: Tensor | None = None
         for suffix, reverse in self.branches:
             u = self.convolve(x, suffix, reverse)
             _, delta, B, C = self.project(u, suffix)
-            one = self.scan(u, delta, B, C, z, suffix, reverse)
-            y = one if y is None else (y + one) / 2
-        return self.out_proj(y)
+            branch = self.scan(u, delta, B, C, z, suffix, reverse)  # (b, l, e)
+            y = branch if y is None else (y + branch) / 2
+        tokens: Tensor = self.out_proj(y)
+        return tokens
 
 
 def _initial_A_log(config: AudioMambaConfig) -> Tensor:

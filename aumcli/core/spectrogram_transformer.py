@@ -6,7 +6,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from aumcli.config import SpectrogramTransformerConfig
-from aumcli.core.audio_mamba import Rows, drop_path
+from aumcli.core.network import Rows, SpectrogramNetwork, drop_path
 from aumcli.core.tokenizers import PatchEmbed, check_features
 
 ATTENTIONS = ("sdpa", "eager")
@@ -23,7 +23,8 @@ class Attention(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map tokens (b, l, d) to (b, l, d)."""
-        return self.proj(self.attend(self.qkv(x)))
+        y: Tensor = self.proj(self.attend(self.qkv(x)))
+        return y
 
     def attend(self, qkv: Tensor) -> Tensor:
         """Map queries, keys and values side by side, (b, l, 3 d), to what the heads give, (b, l, d)."""
@@ -33,7 +34,8 @@ class Attention(nn.Module):
             x = (q @ k.transpose(-2, -1) * q.shape[-1] ** -0.5).softmax(-1) @ v
         else:
             x = F.scaled_dot_product_attention(q, k, v)
-        return x.transpose(1, 2).flatten(2)
+        heads: Tensor = x.transpose(1, 2)  # (b, l, heads, d / heads)
+        return heads.flatten(2)
 
 
 class MLP(nn.Module):
@@ -46,11 +48,12 @@ class MLP(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map tokens (b, l, d) to (b, l, d)."""
-        return self.fc2(F.gelu(self.fc1(x)))
+        y: Tensor = self.fc2(F.gelu(self.fc1(x)))
+        return y
 
 
 class TransformerBlock(nn.Module):
-    """Pre-norm attention and perceptron, each added to its input."""
+    """Pre-norm attention and MLP, each added to its input."""
 
     def __init__(self, config: SpectrogramTransformerConfig, backend: str, drop: float):
         super().__init__()
@@ -89,10 +92,11 @@ class Encoder(nn.Module):
         for block in self.blocks:
             again = activation_checkpointing == "block" and torch.is_grad_enabled()
             x = checkpoint(block, x, rows, use_reentrant=False) if again else block(x, rows)
-        return self.norm(x[:, : self.prefix])
+        tokens: Tensor = self.norm(x[:, : self.prefix])
+        return tokens
 
 
-class SpectrogramTransformer(nn.Module):
+class SpectrogramTransformer(SpectrogramNetwork):
     """Classify log-mel spectrograms with self-attention (Gong et al. 2021). Parameter names are the published ones.
 
     Args:
@@ -101,14 +105,12 @@ class SpectrogramTransformer(nn.Module):
 
     Attributes:
         activation_checkpointing: "block": the backward pass recomputes each block; "cheap": nothing.
-        rows: where the clips of the next call stand in their batch; see `aumcli.core.audio_mamba.Rows`.
 
     Raises:
         ValueError: no such attention.
     """
 
-    activation_checkpointing = "cheap"
-    rows: Rows = None
+    config: SpectrogramTransformerConfig
 
     def __init__(self, config: SpectrogramTransformerConfig, backend: str = "auto"):
         super().__init__()
@@ -141,15 +143,13 @@ class SpectrogramTransformer(nn.Module):
         the mean of both if distilled, (b, d).
         """
         check_features(features, self.config)
-        return self.v(features, self.activation_checkpointing, self.rows).mean(1)
-
-    def forward(self, features: Tensor) -> Tensor:
-        """Map normalised log-mel features (b, frames, mels) to logits (b, classes)."""
-        return self.classify(self.forward_features(features))
+        tokens: Tensor = self.v(features, self.activation_checkpointing, self.rows)  # (b, 1 or 2, d)
+        return tokens.mean(1)
 
     def classify(self, embedding: Tensor) -> Tensor:
-        """Map what `forward_features` gives, (b, d), to logits (b, classes)."""
-        return self.mlp_head(embedding)
+        """Map the embedding (b, d) to logits (b, classes)."""
+        logits: Tensor = self.mlp_head(embedding)
+        return logits
 
     def backend_on(self, device: torch.device) -> str:
         """Name of the attention that runs, the same on every device."""

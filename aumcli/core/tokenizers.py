@@ -22,15 +22,17 @@ class PatchEmbed(nn.Module):
     def __init__(self, config: NetworkConfig):
         super().__init__()
         patch = (config.patch_mels, config.patch_frames)
-        self.proj = nn.Conv2d(1, config.width, kernel_size=patch, stride=tuple(size - config.overlap for size in patch))
+        stride = (patch[0] - config.overlap, patch[1] - config.overlap)
+        self.proj = nn.Conv2d(1, config.width, kernel_size=patch, stride=stride)
 
     def forward(self, features: Tensor) -> Tensor:
         """Map features (b, frames, mels) to tokens (b, l, d), token f * T' + t for patch (f, t)."""
         if self.proj.stride != self.proj.kernel_size:
-            return self.proj(features.transpose(1, 2)[:, None]).flatten(2).transpose(1, 2)
+            grid: Tensor = self.proj(features.transpose(1, 2)[:, None])  # (b, d, f, t)
+            return grid.flatten(2).transpose(1, 2)
         b, frames, mels = features.shape
         height, width = self.proj.kernel_size
-        # stride equals kernel, so the convolution is one matrix product; as such it is far faster on CPUs
+        # stride equals kernel, so the convolution is one matmul; as such it is far faster on CPUs
         patches = features.reshape(b, frames // width, width, mels // height, height)
         patches = patches.permute(0, 3, 1, 4, 2).flatten(3).flatten(1, 2)  # (b, l, height * width)
         return F.linear(patches, self.proj.weight.flatten(1), self.proj.bias)
@@ -45,7 +47,7 @@ class PositionEmbedding(nn.Module):
 
 
 def cls_index(n_patches: int, position: ClsPosition) -> int:
-    """CorpusIndex of the classification token among n_patches + 1 tokens: head 0, mid n // 2, end n."""
+    """Index of the classification token among n_patches + 1 tokens: head 0, mid n // 2, end n."""
     return {ClsPosition.HEAD: 0, ClsPosition.MID: n_patches // 2, ClsPosition.END: n_patches}[position]
 
 
@@ -109,4 +111,5 @@ def resize_patches(kernel: Tensor, size: tuple[int, int]) -> Tensor:
     basis = torch.eye(old[0] * old[1], dtype=torch.float64).reshape(-1, 1, *old)  # (old, 1, mels, frames)
     resized = F.interpolate(basis, size, mode="bilinear", antialias=False, align_corners=False).flatten(1)  # (old, new)
     flat = kernel.flatten(1).double() @ torch.linalg.pinv(resized).T  # (d, new)
-    return flat.to(kernel.dtype).reshape(len(kernel), 1, *size)
+    resized_kernel: Tensor = flat.to(kernel.dtype).reshape(len(kernel), 1, *size)
+    return resized_kernel

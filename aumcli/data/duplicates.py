@@ -11,6 +11,7 @@ from aumcli.data.decoding.audio import check_clip
 from aumcli.data.decoding.hdf5 import SEPARATOR, split_dataset
 from aumcli.data.decoding.integrity import implausible
 from aumcli.utils.csv import listed
+from aumcli.utils.files import file_sha256
 from aumcli.utils.progress import progress
 from aumcli.utils.text import counted
 
@@ -18,10 +19,9 @@ HEAD_BYTES = 2**16  # files of one size whose beginnings differ are not read any
 
 
 def content_digest(path: Path | str) -> str:
-    """SHA-256 of a file's content, read in blocks; the path itself where it can't be read any more."""
+    """SHA-256 of a file's content; the path itself where it can't be read any more."""
     try:
-        with open(path, "rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
+        return file_sha256(path)
     except OSError:
         return str(path)
 

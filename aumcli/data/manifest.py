@@ -1,11 +1,10 @@
 """A prepared corpus on disk: manifest.csv (one row per clip), labels.csv (one row per class) and report.json.
 
-A path in manifest.csv is relative to its folder or absolute; bytes that are not UTF-8 stand in it as `\\xNN` (see
-`aumcli.utils.text.escaped`). `EPIC_audio.hdf5::P01_11` is the data set P01_11 of an HDF5 file (see `aumcli.data.decoding.hdf5`),
-`call.wav::left` one channel of a sound (see `aumcli.data.decoding.channels`). start_s and stop_s are empty for the whole file;
-several label ids are joined by `;`. manifest.parquet, where it
-is, holds the same rows (see `aumcli.data.parquet`); missing.csv, those that the corpus's tables list and that have no
-file.
+A path in manifest.csv is relative to its folder or absolute; bytes that are not UTF-8 are written as `\\xNN`
+(see `aumcli.utils.text.escaped`). `EPIC_audio.hdf5::P01_11` is the data set P01_11 of an HDF5 file (see
+`aumcli.data.decoding.hdf5`), `call.wav::left` one channel of a sound (see `aumcli.data.decoding.channels`). start_s and
+stop_s are empty for all of the file; several label ids are joined by `;`. manifest.parquet, if there is one, holds the
+same rows (see `aumcli.data.parquet`); missing.csv, those that the corpus's tables list and that have no file.
 """
 
 import hashlib
@@ -24,7 +23,7 @@ from aumcli.data.labels import LABEL_COLUMNS, Label, label_problems, read_labels
 from aumcli.data.parquet import read_parquet, write_parquet
 from aumcli.errors import AumError
 from aumcli.utils.csv import csv_reader, csv_writer, listed, raise_problems
-from aumcli.utils.files import write_json
+from aumcli.utils.files import file_sha256, write_json
 from aumcli.utils.text import counted, escaped, plural, unescaped
 
 CLIP_COLUMNS = ("path", "start_s", "stop_s", "labels", "split", "group")
@@ -156,14 +155,9 @@ def read_manifest(folder: Path | str) -> Manifest:
 
 
 def data_digest(folder: Path) -> str:
-    """SHA-256 over a prepared folder's labels.csv and manifest.csv:
-    which clips, slices, labels and splits there are.
-    """
-    whole = hashlib.sha256()
-    for name in ("labels.csv", "manifest.csv"):
-        with open(folder / name, "rb") as file:
-            whole.update(hashlib.file_digest(file, "sha256").digest())
-    return whole.hexdigest()
+    """SHA-256 over those of labels.csv and manifest.csv: a fingerprint of clips, slices, labels and splits."""
+    digests = (bytes.fromhex(file_sha256(folder / name)) for name in ("labels.csv", "manifest.csv"))
+    return hashlib.sha256(b"".join(digests)).hexdigest()
 
 
 def write_manifest(folder: Path | str, clips: Sequence[Clip], labels: Sequence[Label], report: dict) -> None:

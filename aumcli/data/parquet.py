@@ -1,23 +1,26 @@
 """manifest.parquet: the same rows as manifest.csv, in a format that two million rows are read from in a second.
 
-It is written where pyarrow is installed, names the SHA-256 of the manifest.csv it was made from, and is believed only
-as long as that fits: whoever edits manifest.csv gets what he wrote.
+It is written where pyarrow is installed, holds the SHA-256 of the manifest.csv it was made from, and is ignored once
+manifest.csv has been edited.
 """
 
-import hashlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from aumcli.data.clips import Clips
-from aumcli.utils.files import atomic_path
+from aumcli.utils.files import atomic_path, file_sha256
 from aumcli.utils.text import unescaped
+
+if TYPE_CHECKING:
+    import pyarrow
 
 DIGEST = b"manifest.csv sha256"
 
 
-def write_parquet(csv_path: Path, columns: Mapping[str, Sequence]) -> bool:
+def write_parquet(csv_path: Path, columns: Mapping[str, Sequence[object]]) -> bool:
     """Write manifest.parquet beside a finished manifest.csv; where pyarrow is missing, remove an older one.
 
     Args:
@@ -45,7 +48,7 @@ def write_parquet(csv_path: Path, columns: Mapping[str, Sequence]) -> bool:
                 ("split", pyarrow.string()),
                 ("group", pyarrow.string()),
             ],
-            metadata={DIGEST: _digest(csv_path)},
+            metadata={DIGEST: file_sha256(csv_path).encode()},
         ),
     )
     with atomic_path(path) as temporary, open(temporary, "wb") as file:  # pyarrow itself wants names in UTF-8
@@ -71,30 +74,26 @@ def read_parquet(csv_path: Path) -> Clips | None:
 
     try:
         with open(path, "rb") as opened, parquet.ParquetFile(opened) as file:
-            if (file.schema_arrow.metadata or {}).get(DIGEST) != _digest(csv_path):
+            if (file.schema_arrow.metadata or {}).get(DIGEST) != file_sha256(csv_path).encode():
                 return None
 
-            def column(name):  # one at a time: arrow's copy of it is dropped again
+            def column(name: str) -> "pyarrow.ChunkedArray":  # one at a time: arrow's copy of it is dropped again
                 return file.read(columns=[name]).column(name)
 
-            codes, values = zip(*(_coded(column(name)) for name in ("labels", "split")))
-            seconds = [column(name).fill_null(float("nan")).to_numpy() for name in ("start_s", "stop_s")]
-            names, groups = ([*map(unescaped, column(name).to_pylist())] for name in ("path", "group"))
+            label_codes, joined = _coded(column("labels"))
+            splits = _coded(column("split"))
+            start_s, stop_s = (column(name).fill_null(float("nan")).to_numpy() for name in ("start_s", "stop_s"))
+            paths, groups = ([*map(unescaped, column(name).to_pylist())] for name in ("path", "group"))
     except (pyarrow.ArrowException, OSError, KeyError):
         return None  # manifest.csv, which people can read, has the same rows
-    sets = [tuple(text.split(";")) if text else () for text in values[0]]
-    return Clips.of_columns(csv_path.parent, names, *seconds, groups, codes, (sets, values[1]))
+    label_sets = [tuple(ids.split(";")) if ids else () for ids in joined]
+    return Clips.of_columns(csv_path.parent, paths, start_s, stop_s, groups, (label_codes, label_sets), splits)
 
 
-def _coded(column) -> tuple[np.ndarray, list[str]]:
+def _coded(column: "pyarrow.ChunkedArray") -> tuple[np.ndarray, list[str]]:
     """A column of few different strings as (clips,) int32 and the strings."""
     coded = column.dictionary_encode().combine_chunks()
     return coded.indices.to_numpy(zero_copy_only=False).astype(np.int32), coded.dictionary.to_pylist()
-
-
-def _digest(path: Path) -> bytes:
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest().encode()
 
 
 def _has_pyarrow() -> bool:

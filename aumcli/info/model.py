@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from aumcli.checkpoints import CONFIG, WEIGHTS, read_config
+from aumcli.checkpoints.lookup import find_model
 from aumcli.checkpoints.tensors import safetensors_shapes
-from aumcli.classifier import find_model
 from aumcli.config import VIEWS, ModelConfig
 from aumcli.errors import AumError
 from aumcli.info.recipes import nearest_recipe

@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from aumcli.checkpoints import read_config, read_model
-from aumcli.classifier import default_model, find_model, packaged_models
+from aumcli.checkpoints.lookup import default_model, find_model, packaged_models
 from aumcli.config import ModelConfig
 from aumcli.core.kernels import available_backends, choose_backend, cpu
 from aumcli.errors import AumError, did_you_mean

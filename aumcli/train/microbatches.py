@@ -12,7 +12,8 @@ import torch
 from torch import Tensor
 
 from aumcli.data.datasets.batch import EpochDraws, Partners, crop_samples, make_batch
-from aumcli.data.datasets.waveforms import Crop, Decoded, Item, stream_seed
+from aumcli.data.datasets.clip_source import Crop, Decoded, Item
+from aumcli.data.datasets.waveforms import stream_seed
 from aumcli.errors import AumError
 from aumcli.train.setup import BATCH_PURPOSE, TrainState
 

@@ -7,13 +7,14 @@ import torch
 from torch import nn
 
 from aumcli.config import TrainConfig
+from aumcli.core.network import SpectrogramNetwork
 
 _BLOCK = re.compile(r"(?:layers|blocks)\.(\d+)\.")
 _HEADS = ("head.", "mlp_head.")
 _INPUTS = ("patch_embed.", "_token", "pos_embed")
 
 
-def make_optimizer(network: nn.Module, settings: TrainConfig) -> torch.optim.Optimizer:
+def make_optimizer(network: SpectrogramNetwork, settings: TrainConfig) -> torch.optim.Optimizer:
     """Make the optimizer of a network: Adam with weight decay in the gradient, as published, or AdamW.
 
     AdamW decays neither gains, biases, class tokens and positions nor A and D of the state space models. A parameter

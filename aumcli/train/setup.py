@@ -11,18 +11,23 @@ import numpy as np
 import torch
 
 from aumcli.checkpoints import frontend_of, initialise
-from aumcli.classifier import Classifier, checkpoint_path
+from aumcli.checkpoints.lookup import checkpoint_path
+from aumcli.classifier import Classifier
 from aumcli.config import ModelConfig
-from aumcli.core import build_network
-from aumcli.data.datasets.stream import ShardStream, index_of_shards, shard_streams
+from aumcli.core import build_network, n_parameters
+from aumcli.core.network import SpectrogramNetwork
+from aumcli.data.clips import Clip
+from aumcli.data.corpus import corpus_folder, open_corpus
+from aumcli.data.datasets.clip_source import ClipSource
+from aumcli.data.datasets.stream import index_of_shards, shard_streams
 from aumcli.data.datasets.waveforms import Waveforms, balanced_weights, stream_seed
-from aumcli.data.infer import infer_frontend, sample_rates, unused_band
-from aumcli.data.manifest import Clip, Manifest, data_digest
-from aumcli.data.splits import corpus_folder, open_corpus, reported_clips, split_clips, training_splits
+from aumcli.data.infer import sample_rates, unused_band
+from aumcli.data.manifest import Manifest, data_digest
+from aumcli.data.splits import reported_clips, split_clips, training_splits
 from aumcli.data.training_clips import read_training_clips, seen_in_training
 from aumcli.errors import AumError
 from aumcli.metrics import best_row
-from aumcli.plan import settings_rows
+from aumcli.plan import infer_frontend, settings_rows
 from aumcli.recipe import Recipe
 from aumcli.train.data_check import check_same_data
 from aumcli.train.distributed import ProcessGroup
@@ -55,11 +60,11 @@ class TrainState:
     out: Path
     manifest: Manifest
     classifier: Classifier  # the weights that are evaluated and saved: the moving average where the recipe asks for it
-    network: torch.nn.Module  # the weights that are trained
+    network: SpectrogramNetwork  # the weights that are trained
     optimizer: torch.optim.Optimizer
     scaler: torch.amp.GradScaler  # of the loss, in float16; else it does nothing
-    train: Waveforms | ShardStream
-    val: Waveforms | ShardStream  # this process's share
+    train: ClipSource
+    val: ClipSource  # this process's share
     val_clips: Sequence[Clip]  # of all processes
     reported: int  # clips of the split that results are reported on; 0: the data lack it
     sample_weights: np.ndarray | None  # how likely each training clip is drawn; None: each once per epoch
@@ -84,7 +89,7 @@ class TrainState:
     @property
     def small(self) -> bool:
         """Whether one thread updates the weights sooner than several, which have to be woken for each tensor."""
-        return sum(x.numel() for x in self.network.parameters()) < FEW_PARAMETERS
+        return n_parameters(self.network) < FEW_PARAMETERS
 
     @property
     def val_name(self) -> str:
@@ -150,14 +155,16 @@ def build(
             f"this recipe starts from weights that were not given: {recipe.train.pretrained}",
             fix="fetch them and name them with --init PATH; --set train.pretrained= trains from scratch",
         )
-    folder = corpus_folder(recipe, data)
-    manifest = open_corpus(recipe, folder if data else None)
+    folder = corpus_folder(recipe.data, data)
+    manifest = open_corpus(recipe.data, folder if data else None)
     sha256 = data_digest(folder)
     if saved is not None:
         check_same_data(saved, manifest, sha256, out)
     index = index_of_shards(manifest)
     if index is not None:
-        train, val = shard_streams(manifest, recipe, index)
+        train: ClipSource
+        val: ClipSource
+        train, val = shard_streams(manifest, index, recipe.data, recipe.augment, recipe.frontend.sample_rate_hz)
         train_clips, val_clips = train.clips, val.clips
     else:
         train_clips, val_clips = training_splits(manifest, recipe.data)
@@ -215,8 +222,7 @@ def build(
         sha256,
     )
     lost = unused_band(sample_rates(manifest, train_clips if index is None else []), recipe.frontend.sample_rate_hz)
-    parameters = sum(x.numel() for x in network.parameters())
-    trained = sum(x.numel() for x in network.parameters() if x.requires_grad)
+    parameters, trained = n_parameters(network), n_parameters(network, trained_only=True)
     return (
         state,
         [
@@ -259,10 +265,11 @@ def _with_microbatches(recipe: Recipe, process_group: ProcessGroup) -> Recipe:
 
 def _networks(
     recipe: Recipe, config: ModelConfig, fresh: bool
-) -> tuple[torch.nn.Module, torch.nn.Module | None, list[str]]:
+) -> tuple[SpectrogramNetwork, SpectrogramNetwork | None, list[str]]:
     """The network to train, the network of its moving average where the recipe asks for one, and notes for the log."""
     torch.use_deterministic_algorithms(True)
-    torch.utils.deterministic.fill_uninitialized_memory = False  # a debugging aid that costs a pass over every tensor
+    # a debugging aid that costs a pass over every tensor; typed as a module without attributes
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     torch.manual_seed(stream_seed(recipe.seed, WEIGHTS_PURPOSE))
     network, averaged = build_network(recipe.model), None
     network.activation_checkpointing = recipe.train.activation_checkpointing

@@ -15,7 +15,8 @@ from aumcli.checkpoints import read_model, write_config
 from aumcli.classifier import pick_device
 from aumcli.config import TrainConfig
 from aumcli.data.datasets.batch import EpochDraws, draw_epoch
-from aumcli.data.datasets.waveforms import Decoded, stream_seed
+from aumcli.data.datasets.clip_source import Decoded
+from aumcli.data.datasets.waveforms import stream_seed
 from aumcli.data.training_clips import read_training_clips, write_training_clips
 from aumcli.errors import AumError
 from aumcli.metrics import Metrics, best_thresholds

@@ -6,12 +6,13 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
+from aumcli.core.network import SpectrogramNetwork
 from aumcli.evaluate import score_clips
 from aumcli.metrics import Metrics, evaluate_scores
 from aumcli.train.setup import TrainState
 
 
-def validation_scores(state: TrainState, network: torch.nn.Module | None = None) -> tuple[np.ndarray, np.ndarray]:
+def validation_scores(state: TrainState, network: SpectrogramNetwork | None = None) -> tuple[np.ndarray, np.ndarray]:
     """Score the validation clips.
 
     Args:

@@ -8,6 +8,7 @@ import io
 import os
 import sys
 from collections.abc import Callable
+from typing import Any
 
 from aumcli.errors import AumError, debugging
 from aumcli.utils.files import no_scratch
@@ -33,9 +34,9 @@ RED, GREEN = 31, 32  # of terminals
 class _Output(io.FileIO):
     """Standard output, whose failures are messages."""
 
-    def write(self, data) -> int | None:
+    def write(self, data: Any, /) -> int:
         try:
-            return super().write(data)
+            return super().write(data) or 0
         except OSError as error:
             raise output_error(error) from error
 
@@ -43,9 +44,9 @@ class _Output(io.FileIO):
 class _Messages(io.FileIO):
     """Standard error: a message that can't be written ends no work."""
 
-    def write(self, data) -> int | None:
+    def write(self, data: Any, /) -> int:
         try:
-            return super().write(data)
+            return super().write(data) or 0
         except OSError:
             return len(data)
 
@@ -56,7 +57,7 @@ def output_error(error: OSError) -> AumError:
         errno.EPIPE: ("the program that reads it has ended", "write into a file: --out or > FILE"),
         errno.EBADF: ("it is closed", "leave it open, or send it elsewhere: > FILE, > /dev/null"),
         errno.ENOSPC: ("no space left on the disk", "free some space and run the same command again"),
-    }.get(error.errno, (error.strerror or str(error), "send it elsewhere: > FILE"))
+    }.get(error.errno or 0, (error.strerror or str(error), "send it elsewhere: > FILE"))
     return AumError(f"can't write to standard output: {what}", fix=fix, exit_code=1)
 
 
@@ -76,8 +77,8 @@ def open_streams() -> None:
     sys.stderr = _stream(sys.stderr, 2, _Messages)
 
 
-def _stream(stream, number: int, raw_type: Callable[..., io.FileIO]):
-    """A text stream of a descriptor; what isn't one (a Windows console, a test's) only learns to escape."""
+def _stream(stream: Any, number: int, raw_type: Callable[..., io.FileIO]) -> Any:
+    """A text stream of a descriptor; another kind (a Windows console, a test's) is only told to escape."""
     if stream is not None and (
         type(getattr(stream.buffer, "raw", stream.buffer)) is not io.FileIO or stream.fileno() != number
     ):

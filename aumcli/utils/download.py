@@ -1,7 +1,6 @@
 """Downloads and archives: resumed, verified, and never written outside the folder they are meant for."""
 
 import gzip
-import hashlib
 import http.client
 import shutil
 import tarfile
@@ -16,7 +15,7 @@ from typing import IO
 
 from aumcli.errors import AumError
 from aumcli.utils.csv import listed
-from aumcli.utils.files import disk_error
+from aumcli.utils.files import disk_error, file_sha256
 from aumcli.utils.progress import progress
 
 CHUNK_BYTES = 2**18
@@ -87,19 +86,13 @@ def _verify(path: Path, url: str, size: int | None, sha256: str | None) -> None:
             fix="run the same command again; if it stays so, fetch the file elsewhere and pass it with --source",
             exit_code=1,
         )
-    if sha256 is not None and digest(path) != sha256:
+    if sha256 is not None and file_sha256(path) != sha256:
         path.unlink()
         raise AumError(
             f"what came from {url} has another SHA-256 than {sha256[:12]}...: removed",
             fix="run the same command again; if it stays so, fetch the file elsewhere and pass it with --source",
             exit_code=1,
         )
-
-
-def digest(path: Path) -> str:
-    """SHA-256 of a file's content, in hexadecimal."""
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def check_space(folder: Path, needed_bytes: int, what: str) -> None:

@@ -5,6 +5,7 @@ A link is followed: what it leads to is replaced, and it stays. A FIFO, a device
 """
 
 import errno
+import hashlib
 import json
 import os
 import re
@@ -328,6 +329,12 @@ def read_json(path: Path) -> dict[str, Any]:
             exit_code=1,
         )
     return value
+
+
+def file_sha256(path: Path | str) -> str:
+    """SHA-256 of a file's content, in hexadecimal."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def disk_error(path: Path | str, error: OSError) -> AumError:

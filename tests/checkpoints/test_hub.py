@@ -9,7 +9,7 @@ from fake_hub import COMMIT, serve
 
 import aumcli
 from aumcli.checkpoints import hub, read_config, read_model
-from aumcli.classifier import find_model
+from aumcli.checkpoints.lookup import find_model
 from aumcli.errors import AumError
 
 huggingface_hub = pytest.importorskip("huggingface_hub")

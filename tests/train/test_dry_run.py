@@ -67,9 +67,9 @@ def test_durations(seconds, words):
 
 
 def test_the_clips_are_measured_once(corpus, aum, monkeypatch):
-    from aumcli.data import infer
+    from aumcli import plan
 
-    measured, measure = [], infer.measure_normalisation
-    monkeypatch.setattr(infer, "measure_normalisation", lambda *args: measured.append(1) or measure(*args))
+    measured, measure = [], plan.measure_normalisation
+    monkeypatch.setattr(plan, "measure_normalisation", lambda *args: measured.append(1) or measure(*args))
     assert aum("train", "--recipe", RECIPE, "--data", corpus, "--dry-run").code == 0
     assert len(measured) == 1

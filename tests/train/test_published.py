@@ -130,8 +130,11 @@ def test_shards_have_no_partners_of_the_corpus(tmp_path, commands):
     from aumcli.data.datasets.shards import read_index
 
     index = read_index(tmp_path / "data")
-    assert "augment.mixup_partners=batch" in problem(shard_streams, manifest, load_recipe("speechcommands"), index).fix
-    shard_streams(manifest, load_recipe("speechcommands", ["augment.mixup_partners=batch"]), index)
+    for_corpus = load_recipe("speechcommands")
+    for_batch = load_recipe("speechcommands", ["augment.mixup_partners=batch"])
+    found = problem(shard_streams, manifest, index, for_corpus.data, for_corpus.augment, 16000)
+    assert "augment.mixup_partners=batch" in found.fix
+    shard_streams(manifest, index, for_batch.data, for_batch.augment, 16000)
     assert index_of_shards(manifest) is None  # the sound files are there
 
 

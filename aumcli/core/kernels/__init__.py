@@ -10,6 +10,7 @@ import importlib.util
 import sys
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -104,7 +105,9 @@ def selective_scan(
     if chosen in OPERATORS:
         return operators.scan(u, delta, A, None, B, C, D, z, delta_bias, delta_softplus, reverse, False)
     with _full_precision(u):
-        y = _MODULES[chosen].selective_scan(*_wide(u, delta, A, B, C, D, z, delta_bias), delta_softplus, reverse)
+        y: Tensor = _MODULES[chosen].selective_scan(
+            *_wide(u, delta, A, B, C, D, z, delta_bias), delta_softplus, reverse
+        )
     return y.to(u.dtype)
 
 
@@ -135,7 +138,7 @@ def bidirectional_scan(
     if chosen in OPERATORS:
         return operators.scan(u, delta, A, A_b, B, C, D, z, delta_bias, True, False, published_gate_gradient)
     with _full_precision(u):
-        y = _MODULES[chosen].bidirectional_scan(
+        y: Tensor = _MODULES[chosen].bidirectional_scan(
             *_wide(u, delta, A, A_b, B, C, D, z, delta_bias), published_gate_gradient
         )
     return y.to(u.dtype)
@@ -167,7 +170,8 @@ def causal_conv1d(
     if chosen in OPERATORS:
         return operators.conv(x, weight, bias, reverse)
     with _full_precision(x):
-        return _MODULES[chosen].causal_conv1d(*_wide(x, weight, bias), reverse).to(x.dtype)
+        y: Tensor = _MODULES[chosen].causal_conv1d(*_wide(x, weight, bias), reverse)
+    return y.to(x.dtype)
 
 
 def add_rms_norm(
@@ -194,7 +198,8 @@ def add_rms_norm(
     if chosen in OPERATORS:
         return operators.norm(x, residual, weight, eps)
     with _full_precision(x):
-        return _MODULES[chosen].add_rms_norm(*_wide(x, residual, weight), eps)
+        pair: tuple[Tensor, Tensor] = _MODULES[chosen].add_rms_norm(*_wide(x, residual, weight), eps)
+    return pair
 
 
 def log_mel(
@@ -258,15 +263,15 @@ def log_mel(
             f"the cpu kernel's FFT has a power of 2 of points from 16 on, not {points}",
             fix="use backend 'auto' or 'torch'",
         )
-    module = cpu if chosen == "cpu" else torch_ops
-    return module.log_mel(waveforms, lengths, n_frames.clamp(1, frames), frames, window, filters, options, shift, scale)
+    function = cpu.log_mel if chosen == "cpu" else torch_ops.log_mel
+    return function(waveforms, lengths, n_frames.clamp(1, frames), frames, window, filters, options, shift, scale)
 
 
 _MODULES = {"reference": reference, "torch": torch_ops, "mamba_ssm": mamba_ssm}
 
 
-def _late(module: str, name: str) -> Callable:
-    """A function of a module that is imported with the first call: Triton takes its time."""
+def _late(module: str, name: str) -> Callable[..., Any]:
+    """A function of a module that is imported at its first call, since Triton is slow to import."""
     return lambda *args: getattr(importlib.import_module(module), name)(*args)
 
 
@@ -286,7 +291,7 @@ def _fitting(backend: str, x: Tensor, fits_operators: bool) -> str:
     return "torch" if backend == "auto" and chosen in OPERATORS and not fits_operators else chosen
 
 
-def _full_precision(x: Tensor) -> AbstractContextManager:
+def _full_precision(x: Tensor) -> AbstractContextManager[object]:
     """Autocast would round inside the tensor operations; the state stays float32 in every backend."""
     # an exported program with a region of autocast can't be saved
     return torch.autocast(x.device.type, enabled=False) if torch.is_autocast_enabled(x.device.type) else nullcontext()

@@ -4,6 +4,7 @@ import ctypes
 import functools
 import sys
 from pathlib import Path
+from typing import overload
 
 import torch
 from torch import Tensor
@@ -18,7 +19,7 @@ _BLOCK = 16  # BLOCK of cpu.c
 MOST_STATES, MOST_TAPS = 256, 16  # as in cpu.c
 
 
-def _fields(kind, names: str) -> list[tuple[str, type]]:
+def _fields(kind: type, names: str) -> list[tuple[str, type]]:
     return [(name, kind) for name in names.split()]
 
 
@@ -34,6 +35,11 @@ class _ScanProblem(ctypes.Structure):
         ("half_out", _int),
         *_fields(_pointer, "du ddelta dz dB dC dA dA_b dD dbias"),
     ]
+
+
+_ScanInputs = tuple[
+    Tensor, Tensor, Tensor, Tensor | None, Tensor, Tensor, Tensor | None, Tensor | None, Tensor | None
+]  # u, delta, A, A_b, B, C, D, z, bias
 
 
 class _ConvProblem(ctypes.Structure):
@@ -69,6 +75,11 @@ def _load() -> ctypes.CDLL | None:
 library = _load()
 
 
+def _loaded() -> ctypes.CDLL:
+    assert library is not None, why_not()
+    return library
+
+
 def why_not() -> str:
     """Why the C kernels can't run here; empty where they can."""
     if library is None:
@@ -81,16 +92,16 @@ def why_not() -> str:
 
 def instruction_set() -> str:
     """The instruction set that the kernels chose on this processor."""
-    return ("baseline", "AVX2", "AVX-512")[library.aum_isa()]
+    return ("baseline", "AVX2", "AVX-512")[_loaded().aum_isa()]
 
 
 def has_threads() -> bool:
     """Whether the kernels were compiled with OpenMP."""
-    return bool(library.aum_has_threads())
+    return bool(_loaded().aum_has_threads())
 
 
-def _run(function, problem: ctypes.Structure) -> None:
-    code = function(ctypes.byref(problem))
+def _run(function: str, problem: ctypes.Structure) -> None:
+    code = getattr(_loaded(), function)(ctypes.byref(problem))
     if code == 1:
         raise MemoryError("no memory for a kernel's scratch space")
     if code == 2:
@@ -100,6 +111,12 @@ def _run(function, problem: ctypes.Structure) -> None:
         )
 
 
+@overload
+def _rows(x: Tensor, half: bool = False) -> Tensor: ...
+@overload
+def _rows(x: None, half: bool = False) -> None: ...
+@overload
+def _rows(x: Tensor | None, half: bool = False) -> Tensor | None: ...
 def _rows(x: Tensor | None, half: bool = False) -> Tensor | None:
     """x as float32, or as bfloat16 if it is that and may be, with unit channel stride; copied only where need be."""
     if x is None:
@@ -108,6 +125,12 @@ def _rows(x: Tensor | None, half: bool = False) -> Tensor | None:
     return x if x.stride(-1) == 1 or x.shape[-1] == 1 else x.contiguous()
 
 
+@overload
+def _flat(x: Tensor) -> Tensor: ...
+@overload
+def _flat(x: None) -> None: ...
+@overload
+def _flat(x: Tensor | None) -> Tensor | None: ...
 def _flat(x: Tensor | None) -> Tensor | None:
     return None if x is None else x.float().contiguous()
 
@@ -124,7 +147,8 @@ def _empty(like: Tensor, *shape: int, half: bool = False) -> Tensor:
     return torch.empty(shape or like.shape, dtype=torch.bfloat16 if half else torch.float32)
 
 
-def _scan_problem(u, delta, A, A_b, B, C, D, z, bias, softplus, reverse, published_gate) -> _ScanProblem:
+def _scan_problem(inputs: _ScanInputs, softplus: bool, reverse: bool, published_gate: bool) -> _ScanProblem:
+    u, delta, A, A_b, B, C, D, z, bias = inputs
     b, l, e = u.shape
     if A.shape[1] > MOST_STATES:
         raise ValueError(f"the cpu scan holds at most {MOST_STATES} states per channel, not {A.shape[1]}")
@@ -149,7 +173,17 @@ def _scan_problem(u, delta, A, A_b, B, C, D, z, bias, softplus, reverse, publish
     )
 
 
-def _prepare(u, delta, A, A_b, B, C, D, z, bias) -> tuple[Tensor | None, ...]:
+def _prepare(
+    u: Tensor,
+    delta: Tensor,
+    A: Tensor,
+    A_b: Tensor | None,
+    B: Tensor,
+    C: Tensor,
+    D: Tensor | None,
+    z: Tensor | None,
+    bias: Tensor | None,
+) -> _ScanInputs:
     return (
         _rows(u, True),
         _rows(delta, True),
@@ -163,23 +197,50 @@ def _prepare(u, delta, A, A_b, B, C, D, z, bias) -> tuple[Tensor | None, ...]:
     )
 
 
-def scan(u, delta, A, A_b, B, C, D, z, bias, softplus, reverse, published_gate) -> Tensor:
+def scan(
+    u: Tensor,
+    delta: Tensor,
+    A: Tensor,
+    A_b: Tensor | None,
+    B: Tensor,
+    C: Tensor,
+    D: Tensor | None,
+    z: Tensor | None,
+    bias: Tensor | None,
+    softplus: bool,
+    reverse: bool,
+    published_gate: bool,
+) -> Tensor:
     """The operator `scan` (see `aumcli.core.kernels.operators`)."""
     tensors = _prepare(u, delta, A, A_b, B, C, D, z, bias)
-    problem = _scan_problem(*tensors, softplus, reverse, published_gate)
+    problem = _scan_problem(tensors, softplus, reverse, published_gate)
     half = u.dtype == torch.bfloat16
     out = _empty(u, half=half)
     partial = _empty(u) if half and A_b is not None else out  # rounded once, not once for each direction
     problem.out, problem.partial, problem.half_out = out.data_ptr(), partial.data_ptr(), half
     if u.numel():
-        _run(library.aum_scan, problem)
+        _run("aum_scan", problem)
     return out.to(u.dtype)
 
 
-def scan_backward(grad, u, delta, A, A_b, B, C, D, z, bias, softplus, reverse, published_gate) -> tuple[Tensor, ...]:
+def scan_backward(
+    grad: Tensor,
+    u: Tensor,
+    delta: Tensor,
+    A: Tensor,
+    A_b: Tensor | None,
+    B: Tensor,
+    C: Tensor,
+    D: Tensor | None,
+    z: Tensor | None,
+    bias: Tensor | None,
+    softplus: bool,
+    reverse: bool,
+    published_gate: bool,
+) -> tuple[Tensor, ...]:
     """The operator `scan_backward`."""
     tensors = _prepare(u, delta, A, A_b, B, C, D, z, bias)
-    problem = _scan_problem(*tensors, softplus, reverse, published_gate)
+    problem = _scan_problem(tensors, softplus, reverse, published_gate)
     grad = _rows(grad)
     b, l, e = u.shape
     n, blocks = A.shape[1], -(-e // _BLOCK)
@@ -195,7 +256,7 @@ def scan_backward(grad, u, delta, A, A_b, B, C, D, z, bias, softplus, reverse, p
         setattr(problem, name, x.data_ptr())
     problem.partial = problem.out
     if u.numel():
-        _run(library.aum_scan_backward, problem)
+        _run("aum_scan_backward", problem)
     grads = (du, ddelta, dA.sum(0), dA_b.sum(0), dB.sum(1), dC.sum(1), dD.sum(0), dz, dbias.sum(0))
     inputs = (u, delta, A, A_b, B, C, D, z, bias)
     return *(g if x is None else g.to(x.dtype) for g, x in zip(grads, inputs)), out.to(u.dtype)
@@ -212,7 +273,9 @@ def _whole(width: int) -> int:
     return -(-width // _BLOCK) * _BLOCK
 
 
-def _conv_problem(x, weight, bias, reverse, half=False) -> tuple[_ConvProblem, list[Tensor | None]]:
+def _conv_problem(
+    x: Tensor, weight: Tensor, bias: Tensor | None, reverse: bool, half: bool = False
+) -> tuple[_ConvProblem, list[Tensor | None]]:
     b, l, e = x.shape
     if weight.shape[1] > MOST_TAPS:
         raise ValueError(f"the cpu convolution has at most {MOST_TAPS} taps, not {weight.shape[1]}")
@@ -232,32 +295,34 @@ def _conv_problem(x, weight, bias, reverse, half=False) -> tuple[_ConvProblem, l
     return problem, held
 
 
-def conv(x, weight, bias, reverse) -> Tensor:
+def conv(x: Tensor, weight: Tensor, bias: Tensor | None, reverse: bool) -> Tensor:
     """The operator `conv`."""
     half = x.dtype == torch.bfloat16
     problem, held = _conv_problem(x, weight, bias, reverse, half)
     out = _empty(x, problem.b, problem.l, problem.e, half=half)
     problem.out = out.data_ptr()
     if x.numel():
-        _run(library.aum_conv, problem)
+        _run("aum_conv", problem)
     return out[..., : x.shape[2]].to(x.dtype).contiguous()
 
 
-def conv_backward(grad, x, weight, bias, reverse) -> tuple[Tensor, Tensor, Tensor]:
+def conv_backward(
+    grad: Tensor, x: Tensor, weight: Tensor, bias: Tensor | None, reverse: bool
+) -> tuple[Tensor, Tensor, Tensor]:
     """The operator `conv_backward`."""
     problem, held = _conv_problem(x, weight, bias, reverse)
     b, l, e = x.shape
-    grad = _padded(_rows(grad), problem.e)
+    padded = _padded(_rows(grad), problem.e)
     dx, dweight, dbias = _empty(x, b, l, problem.e), _empty(x, b, problem.k, problem.e), _empty(x, b, problem.e)
-    problem.grad = _view(grad)
+    problem.grad = _view(padded)
     problem.dx, problem.dweight, problem.dbias = dx.data_ptr(), dweight.data_ptr(), dbias.data_ptr()
     if x.numel():
-        _run(library.aum_conv_backward, problem)
+        _run("aum_conv_backward", problem)
     dbias = dbias.sum(0)[:e].to(bias.dtype) if bias is not None else dbias.new_empty(0)
     return dx[..., :e].to(x.dtype).contiguous(), dweight.sum(0)[:, :e].t().to(weight.dtype).contiguous(), dbias
 
 
-def norm(x, residual, weight, eps) -> tuple[Tensor, Tensor]:
+def norm(x: Tensor, residual: Tensor | None, weight: Tensor, eps: float) -> tuple[Tensor, Tensor]:
     """The operator `norm`."""
     width, wide = x.shape[-1], _whole(x.shape[-1])
     half_x, half_out = x.dtype == torch.bfloat16, weight.dtype == torch.bfloat16
@@ -279,11 +344,13 @@ def norm(x, residual, weight, eps) -> tuple[Tensor, Tensor]:
         out=out.data_ptr(),
         sum=total.data_ptr(),
     )
-    _run(library.aum_norm, problem)
+    _run("aum_norm", problem)
     return out[..., :width].contiguous(), total[..., :width].contiguous()
 
 
-def norm_backward(grad, grad_sum, total, weight, eps) -> tuple[Tensor, Tensor]:
+def norm_backward(
+    grad: Tensor, grad_sum: Tensor | None, total: Tensor, weight: Tensor, eps: float
+) -> tuple[Tensor, Tensor]:
     """The operator `norm_backward`."""
     width, wide = total.shape[-1], _whole(total.shape[-1])
     held = [_padded(_flat(t), wide) for t in (grad, grad_sum, total, weight)]
@@ -304,7 +371,7 @@ def norm_backward(grad, grad_sum, total, weight, eps) -> tuple[Tensor, Tensor]:
         dx=dx.data_ptr(),
         dweight=dweight.data_ptr(),
     )
-    _run(library.aum_norm_backward, problem)
+    _run("aum_norm_backward", problem)
     return dx[..., :width].contiguous(), dweight.sum(0)[:width].to(weight.dtype)
 
 
@@ -315,13 +382,14 @@ def _filter_rows(filters: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Filters (bins, mels) as rows (mels, bins), with the first bin of each that counts and the one after the last."""
     if filters not in _by_mel:
         rows = _flat(filters.t())
-        used = (rows != 0).to(torch.uint8)
+        used = torch.ne(rows, 0).to(torch.uint8)
         _by_mel[filters] = (
             rows,
             used.argmax(1),
             torch.where(used.any(1).bool(), len(filters) - used.flip(1).argmax(1), 0),
         )
-    return _by_mel[filters]
+    found: tuple[Tensor, Tensor, Tensor] = _by_mel[filters]
+    return found
 
 
 def _roots(angles: Tensor) -> Tensor:
@@ -388,5 +456,5 @@ def log_mel(
         _address(waveforms),
         *map(_address, held),
     )
-    _run(library.aum_log_mel, problem)
+    _run("aum_log_mel", problem)
     return held[-1]

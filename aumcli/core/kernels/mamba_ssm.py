@@ -61,9 +61,9 @@ def _brief(error: Exception) -> str:
     return (str(error).strip().splitlines() or ["no reason given"])[0][:200]
 
 
-def _turned(x: Tensor | None, reverse: bool) -> Tensor | None:
+def _turned(x: Tensor, reverse: bool) -> Tensor:
     """(b, l, .) to the packages' (b, ., l), in the order of the scan."""
-    return None if x is None else (x.flip(1) if reverse else x).transpose(1, 2).contiguous()
+    return (x.flip(1) if reverse else x).transpose(1, 2).contiguous()
 
 
 def selective_scan(
@@ -81,8 +81,9 @@ def selective_scan(
     """See `aumcli.core.kernels.selective_scan`; the reversed direction flips every operand and the result."""
     from mamba_ssm.ops.selective_scan_interface import selective_scan_fn
 
-    u, delta, B, C, z = (_turned(x, reverse) for x in (u, delta, B, C, z))
-    y = selective_scan_fn(u, delta, A, B, C, D, z, delta_bias, delta_softplus).transpose(1, 2)
+    u, delta, B, C = (_turned(x, reverse) for x in (u, delta, B, C))
+    z = None if z is None else _turned(z, reverse)
+    y: Tensor = selective_scan_fn(u, delta, A, B, C, D, z, delta_bias, delta_softplus).transpose(1, 2)
     return y.flip(1) if reverse else y
 
 
@@ -109,7 +110,7 @@ def causal_conv1d(x: Tensor, weight: Tensor, bias: Tensor | None, reverse: bool)
     """See `aumcli.core.kernels.causal_conv1d`."""
     from causal_conv1d import causal_conv1d_fn
 
-    y = causal_conv1d_fn(_turned(x, reverse), weight.contiguous(), bias, activation="silu").transpose(1, 2)
+    y: Tensor = causal_conv1d_fn(_turned(x, reverse), weight.contiguous(), bias, activation="silu").transpose(1, 2)
     return y.flip(1) if reverse else y
 
 

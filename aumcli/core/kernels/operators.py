@@ -3,6 +3,9 @@
 cpu.py and triton_*.py implement each, forward and backward, under its name; `aumcli.core.kernels` registers them.
 """
 
+from collections.abc import Callable
+from typing import Any, NoReturn
+
 import torch
 from torch import Tensor
 
@@ -27,7 +30,7 @@ _library.define(
 )
 
 
-def implement(name: str, device: str, function) -> None:
+def implement(name: str, device: str, function: Callable[..., Any]) -> None:
     """Register `function` as operator `aumcli::name` on a device type ("CPU", "CUDA")."""
     _library.impl(name, function, device)
 
@@ -42,65 +45,92 @@ def _like_or_none(x: Tensor | None, like: Tensor) -> Tensor:
 
 
 @torch.library.register_fake("aumcli::scan")
-def _(u, delta, A, A_b, B, C, D, z, delta_bias, softplus, reverse, published_gate):
+def _(
+    u: Tensor,
+    delta: Tensor,
+    A: Tensor,
+    A_b: Tensor | None,
+    B: Tensor,
+    C: Tensor,
+    D: Tensor | None,
+    z: Tensor | None,
+    delta_bias: Tensor | None,
+    softplus: bool,
+    reverse: bool,
+    published_gate: bool,
+) -> Tensor:
     return _like(u)
 
 
 @torch.library.register_fake("aumcli::scan_backward")
-def _(grad, u, delta, A, A_b, B, C, D, z, delta_bias, softplus, reverse, published_gate):
+def _(
+    grad: Tensor,
+    u: Tensor,
+    delta: Tensor,
+    A: Tensor,
+    A_b: Tensor | None,
+    B: Tensor,
+    C: Tensor,
+    D: Tensor | None,
+    z: Tensor | None,
+    delta_bias: Tensor | None,
+    softplus: bool,
+    reverse: bool,
+    published_gate: bool,
+) -> tuple[Tensor, ...]:
     return *(_like_or_none(x, u) for x in (u, delta, A, A_b, B, C, D, z, delta_bias)), _like(u)
 
 
 @torch.library.register_fake("aumcli::conv")
-def _(x, weight, bias, reverse):
+def _(x: Tensor, weight: Tensor, bias: Tensor | None, reverse: bool) -> Tensor:
     return _like(x)
 
 
 @torch.library.register_fake("aumcli::conv_backward")
-def _(grad, x, weight, bias, reverse):
+def _(grad: Tensor, x: Tensor, weight: Tensor, bias: Tensor | None, reverse: bool) -> tuple[Tensor, Tensor, Tensor]:
     return _like(x), _like(weight), _like_or_none(bias, x)
 
 
 @torch.library.register_fake("aumcli::norm")
-def _(x, residual, weight, eps):
+def _(x: Tensor, residual: Tensor | None, weight: Tensor, eps: float) -> tuple[Tensor, ...]:
     half = weight.dtype if weight.dtype == torch.bfloat16 else torch.float32
     return tuple(torch.empty(x.shape, dtype=dtype, device=x.device) for dtype in (half, torch.float32))
 
 
 @torch.library.register_fake("aumcli::norm_backward")
-def _(grad, grad_sum, sum, weight, eps):
+def _(grad: Tensor, grad_sum: Tensor | None, sum: Tensor, weight: Tensor, eps: float) -> tuple[Tensor, Tensor]:
     return _like(sum), _like(weight)
 
 
-def _scan_context(ctx, inputs, output) -> None:
+def _scan_context(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
     ctx.save_for_backward(*inputs[:9])
     ctx.flags = inputs[9:]
 
 
-def _scan_backward(ctx, grad: Tensor):
+def _scan_backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
     inputs = ctx.saved_tensors
     *grads, _ = torch.ops.aumcli.scan_backward(grad, *inputs, *ctx.flags)
     return *(None if x is None else g for x, g in zip(inputs, grads)), None, None, None
 
 
-def _conv_context(ctx, inputs, output) -> None:
+def _conv_context(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
     ctx.save_for_backward(*inputs[:3])
     ctx.reverse = inputs[3]
 
 
-def _conv_backward(ctx, grad: Tensor):
+def _conv_backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
     x, weight, bias = ctx.saved_tensors
     dx, dweight, dbias = torch.ops.aumcli.conv_backward(grad, x, weight, bias, ctx.reverse)
     return dx, dweight, None if bias is None else dbias, None
 
 
-def _norm_context(ctx, inputs, output) -> None:
+def _norm_context(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
     ctx.save_for_backward(output[1], inputs[2])
     ctx.eps, ctx.has_residual = inputs[3], inputs[1] is not None
     ctx.set_materialize_grads(False)
 
 
-def _norm_backward(ctx, grad: Tensor | None, grad_sum: Tensor | None):
+def _norm_backward(ctx: Any, grad: Tensor | None, grad_sum: Tensor | None) -> tuple[Tensor | None, ...]:
     sum, weight = ctx.saved_tensors
     if grad is None:  # the normalised output was not used: only the residual stream carries a gradient
         return grad_sum, grad_sum if ctx.has_residual else None, None, None
@@ -108,7 +138,7 @@ def _norm_backward(ctx, grad: Tensor | None, grad_sum: Tensor | None):
     return dx, dx if ctx.has_residual else None, dweight, None
 
 
-def _no_second_derivative(ctx, *grads):
+def _no_second_derivative(ctx: Any, *grads: Tensor) -> NoReturn:
     raise RuntimeError("the kernels have no second derivatives; use backend='reference' for them")
 
 
@@ -119,16 +149,32 @@ torch.library.register_autograd("aumcli::conv", _conv_backward, setup_context=_c
 torch.library.register_autograd("aumcli::norm", _norm_backward, setup_context=_norm_context)
 
 
-def scan(u, delta, A, A_b, B, C, D, z, delta_bias, softplus, reverse, published_gate) -> Tensor:
+def scan(
+    u: Tensor,
+    delta: Tensor,
+    A: Tensor,
+    A_b: Tensor | None,
+    B: Tensor,
+    C: Tensor,
+    D: Tensor | None,
+    z: Tensor | None,
+    delta_bias: Tensor | None,
+    softplus: bool,
+    reverse: bool,
+    published_gate: bool,
+) -> Tensor:
     """The scan operator: one direction where A_b is None, else both (see `aumcli.core.kernels`)."""
-    return torch.ops.aumcli.scan(u, delta, A, A_b, B, C, D, z, delta_bias, softplus, reverse, published_gate)
+    y: Tensor = torch.ops.aumcli.scan(u, delta, A, A_b, B, C, D, z, delta_bias, softplus, reverse, published_gate)
+    return y
 
 
-def conv(x, weight, bias, reverse) -> Tensor:
+def conv(x: Tensor, weight: Tensor, bias: Tensor | None, reverse: bool) -> Tensor:
     """The causal convolution operator with SiLU."""
-    return torch.ops.aumcli.conv(x, weight, bias, reverse)
+    y: Tensor = torch.ops.aumcli.conv(x, weight, bias, reverse)
+    return y
 
 
-def norm(x, residual, weight, eps) -> tuple[Tensor, Tensor]:
+def norm(x: Tensor, residual: Tensor | None, weight: Tensor, eps: float) -> tuple[Tensor, Tensor]:
     """The add and RMS norm operator: (normalised, sum)."""
-    return torch.ops.aumcli.norm(x, residual, weight, eps)
+    pair: tuple[Tensor, Tensor] = torch.ops.aumcli.norm(x, residual, weight, eps)
+    return pair

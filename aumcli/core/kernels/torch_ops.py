@@ -6,6 +6,7 @@ cumulative-sum form. Only the state at each chunk's start is kept; the backward 
 """
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -33,7 +34,7 @@ def _solve_chunk(u: Tensor, delta: Tensor, A: Tensor, B: Tensor, C: Tensor, stat
 
 class _ChunkedScan(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, u: Tensor, delta: Tensor, A: Tensor, B: Tensor, C: Tensor, chunk: int) -> Tensor:
+    def forward(ctx: Any, u: Tensor, delta: Tensor, A: Tensor, B: Tensor, C: Tensor, chunk: int) -> Tensor:
         state = u.new_zeros(u.shape[0], u.shape[2], A.shape[1])  # (b, e, n)
         starts, outputs = [], []
         for pieces in zip(*(x.split(chunk, dim=1) for x in (u, delta, B, C))):
@@ -46,7 +47,7 @@ class _ChunkedScan(torch.autograd.Function):
 
     @staticmethod
     @torch.autograd.function.once_differentiable
-    def backward(ctx, grad_y: Tensor):
+    def backward(ctx: Any, grad_y: Tensor) -> tuple[Tensor | None, ...]:
         u, delta, A, B, C, starts = ctx.saved_tensors
         grad_A, grad_state = torch.zeros_like(A), torch.zeros_like(starts[0])
         grads: list[tuple[Tensor, ...]] = []
@@ -72,16 +73,17 @@ def _exported_scan(u: Tensor, delta: Tensor, A: Tensor, B: Tensor, C: Tensor) ->
     """
     from torch._higher_order_ops import scan
 
-    rates = A.T.contiguous()  # (n, e)
+    A_t = A.T.contiguous()  # (n, e)
 
     def step(h: Tensor, token: tuple[Tensor, ...]) -> tuple[Tensor, Tensor]:
         delta, inputs, B, C = token  # (b, 1, e) twice, (b, n, 1), (b, 1, n)
-        h = torch.exp(delta * rates) * h + B * inputs  # (b, n, e)
+        h = torch.exp(delta * A_t) * h + B * inputs  # (b, n, e)
         return h, C @ h
 
     tokens = (delta[:, :, None], (delta * u)[:, :, None], B[..., None], C[:, :, None])
-    _, y = scan(step, u.new_zeros(u.shape[0], *rates.shape), tuple(x.transpose(0, 1) for x in tokens))
-    return y[:, :, 0].transpose(0, 1)  # (b, l, e)
+    _, y = scan(step, u.new_zeros(u.shape[0], *A_t.shape), tuple(x.transpose(0, 1) for x in tokens))
+    outputs: Tensor = y  # (l, b, 1, e)
+    return outputs[:, :, 0].transpose(0, 1)  # (b, l, e)
 
 
 def _scan(u: Tensor, delta: Tensor, A: Tensor, B: Tensor, C: Tensor, reverse: bool) -> Tensor:
@@ -219,4 +221,5 @@ def _log_mel(
         frames = frames[..., 1:]
     spectrum = torch.fft.rfft(frames * window, options.fft_points)[..., : len(filters)]  # (b, t, bins)
     energies = spectrum.abs() if options.magnitude else spectrum.real.square().addcmul_(spectrum.imag, spectrum.imag)
-    return (energies @ filters).clamp_(min=options.floor).add_(options.offset).log_()
+    mels: Tensor = energies @ filters  # (b, t, mels)
+    return mels.clamp_(min=options.floor).add_(options.offset).log_()

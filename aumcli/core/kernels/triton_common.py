@@ -10,7 +10,7 @@ OPTIONS = {
 }  # of every launch: multiply and add in one instruction, the default until Triton 3.10
 
 
-def on_device(x: Tensor) -> contextlib.AbstractContextManager:
+def on_device(x: Tensor) -> contextlib.AbstractContextManager[object]:
     """Launch on the tensor's own GPU, which need not be the current one."""
     return torch.cuda.device(x.device) if x.is_cuda else contextlib.nullcontext()
 

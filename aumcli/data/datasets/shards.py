@@ -46,8 +46,8 @@ from aumcli.data.decoding.audio import READABLE_SUFFIXES, audio_info, decode_aud
 from aumcli.data.decoding.hdf5 import split_dataset
 from aumcli.data.labels import Label
 from aumcli.errors import AumError
-from aumcli.utils.download import TIMEOUT_S, check_space, digest
-from aumcli.utils.files import atomic_path, write_json
+from aumcli.utils.download import TIMEOUT_S, check_space
+from aumcli.utils.files import atomic_path, file_sha256, write_json
 from aumcli.utils.journal import Journal
 from aumcli.utils.progress import progress
 
@@ -137,7 +137,7 @@ def write_shards(
             shards += _write_split(folder, clips, split, order, threads, journal)
     counts = {split: len(clips.of_split(split)) for split in clips.splits}
     written = ShardIndex(
-        str(index.parent), [label.id for label in labels], counts, shards, digest(folder / "manifest.csv")
+        str(index.parent), [label.id for label in labels], counts, shards, file_sha256(folder / "manifest.csv")
     )
     for path in index.parent.glob("*.tar"):
         if path.name not in {shard.name for shard in shards}:
@@ -191,7 +191,7 @@ def _write_shard(path: Path, split: str, clips: Clips, order: np.ndarray, thread
             split,
             count,
             temporary.stat().st_size,
-            digest(temporary),
+            file_sha256(temporary),
             dict(sorted(rates.items())),
             order[:count].tolist(),
         )

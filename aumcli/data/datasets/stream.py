@@ -1,43 +1,38 @@
-"""Training from shards: clips in an order that depends on seed and epoch alone,
-read from disk or object storage as they come.
+"""Clips streamed from shards, on disk or in object storage, in an order that depends on seed and epoch alone.
 
-The order is known before anything is read: shards in random order, a few of them in turn, then a shuffle buffer. So a
-run goes on in the middle of an epoch by reading without decoding, processes that share a batch agree on it, and the
-number of workers changes nothing. In memory are the undecoded sounds of the shuffle buffer and two decoded batches.
+The order is known before anything is read: shards in random order, a few of them interleaved, then a shuffle buffer. So
+training resumes in the middle of an epoch by reading without decoding, processes that share a batch agree on it, and
+the number of workers changes nothing. In memory are the encoded sounds of the shuffle buffer and two decoded batches.
 """
 
 import heapq
-import json
-import urllib.request
 from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 
+from aumcli.config import AugmentConfig, DataConfig
 from aumcli.data.clips import Clips
+from aumcli.data.datasets.clip_source import Crop, Decoded, Item, decode_ahead
 from aumcli.data.datasets.shards import INDEX, Sample, Shard, ShardIndex, read_index, read_samples
-from aumcli.data.datasets.waveforms import Crop, Decoded, Item, stream_seed
+from aumcli.data.datasets.waveforms import stream_seed
 from aumcli.data.decoding.hdf5 import split_dataset
 from aumcli.data.decoding.resample import resample
 from aumcli.data.manifest import Manifest
-from aumcli.data.share import validation_subset
+from aumcli.data.splits import validation_subset
 from aumcli.errors import AumError
-from aumcli.recipe import Recipe
-from aumcli.utils.download import TIMEOUT_S, digest, download
-from aumcli.utils.files import write_json
+from aumcli.utils.files import file_sha256
 from aumcli.utils.text import counted, plural
-from aumcli.utils.threads import default_workers, map_in_parts
 
-LANES = 4  # shards that are read in turn: neighbours in one of them are not neighbours in training
-MOST_LOST = 0.25  # of the training clips, to share no group with a validation share made of whole shards
-LOOKED_FOR = 100  # sound files of a corpus that has shards too
+INTERLEAVED_SHARDS = 4  # neighbours in one of them are not neighbours in training
+MOST_LOST = 0.25  # share of the training clips that may be dropped because validation shards hold clips of their groups
+FILES_CHECKED = 100  # of a corpus that has shards too: does any exist?
 AGAIN = "write the shards again: aum prepare ... --shards"
 ORDER_PURPOSE, SHUFFLE_PURPOSE = 1, 2
 
 
 class ShardStream:
-    """Clips in shards; takes the place of `aumcli.data.datasets.waveforms.Waveforms`.
+    """Clips in shards (see `ClipSource`).
 
     Args:
         index: of the shards.
@@ -76,8 +71,11 @@ class ShardStream:
         return ShardStream(self._index, self._shards, self._all, chosen, self._rate, self._buffer)
 
     def batches(self, batch_size: int, seed: int, epoch: int, weights: np.ndarray | None = None) -> list[list[int]]:
-        """Shuffle clip indices into batches; see `aumcli.data.datasets.waveforms.epoch_batches` for the arguments."""
-        order, random = self._reading(seed, epoch), np.random.default_rng(stream_seed(seed, epoch, SHUFFLE_PURPOSE))
+        """See `ClipSource.batches`."""
+        order, random = (
+            self._reading_order(seed, epoch),
+            np.random.default_rng(stream_seed(seed, epoch, SHUFFLE_PURPOSE)),
+        )
         if weights is not None:
             drawn = np.bincount(random.choice(len(self), len(self), p=weights), minlength=len(self))
             order = np.repeat(order, drawn[order])
@@ -85,31 +83,35 @@ class ShardStream:
         return [order[i : i + batch_size] for i in range(0, len(order), batch_size)]
 
     def load(
-        self, batches: Iterable[Sequence[Item]], workers: int, crop: Crop | None = None, *key: int
+        self,
+        batches: Iterable[Sequence[Item]],
+        workers: int,
+        crop: Crop | None = None,
+        seed: int | None = None,
+        epoch: int | None = None,
     ) -> Iterator[list[Decoded]]:
-        """Read and decode batches, in threads, one ahead.
-
-        Args:
-            batches: clips, and the numbers that choose their parts: `batches(...)` or its end, or shares of these; or
-                all in order. A clip is read when its batch is, so what it is mixed with must be of the same batch.
-            workers: threads that decode; 0: see `default_workers`. The result doesn't depend on their number.
-            crop: which part of a longer clip is kept; None: all of it.
-            key: seed and epoch of the batches; nothing for clips in order.
-
-        Yields:
-            For each clip its waveform, or why it can't be decoded.
-
-        Raises:
-            AumError: a shard can't be read or is damaged.
-        """
+        """See `ClipSource.load`; what is read ahead of its batch is held undecoded."""
         batches = list(batches)
-        left = np.bincount(
-            np.array([clip for batch in batches for clip, _ in batch], dtype=np.int64), minlength=len(self)
-        )
-        lanes = [self._lane(lane, left) for lane in self._lanes(*key)]
-        stream, held = heapq.merge(*lanes, key=lambda item: item[0]), {}
+        indices = np.array([clip for batch in batches for clip, _ in batch], dtype=np.int64)
+        left = np.bincount(indices, minlength=len(self))  # (clips,): how often each is still needed
+        queues = [self._samples(shards, left) for shards in self._queues(seed, epoch)]
+        samples = heapq.merge(*queues, key=lambda item: item[0])
+        held: dict[int, Sample] = {}
 
-        def decoded(item: tuple[Sample, float]) -> Decoded:
+        def read(batch: Sequence[Item]) -> list[tuple[Sample, float]]:
+            for clip, _ in batch:
+                while clip not in held:
+                    _, number, sample = next(samples)
+                    if left[number]:
+                        held[number] = sample
+            found = [(held[clip], place) for clip, place in batch]
+            for clip, _ in batch:
+                left[clip] -= 1
+                if not left[clip]:
+                    del held[clip]
+            return found
+
+        def decode(item: tuple[Sample, float]) -> np.ndarray | AumError:
             sample, place = item
             waveform = self._decode(sample)
             if crop is None or isinstance(waveform, AumError):
@@ -117,65 +119,44 @@ class ShardStream:
             start = crop.start(len(waveform), place, self._rate)
             return waveform[start : start + crop.samples].copy()  # the rest must not stay in memory
 
-        def read(batch: Sequence[Item]) -> list[Decoded]:
-            for clip, _ in batch:
-                while clip not in held:
-                    _, number, sample = next(stream)
-                    if left[number]:
-                        held[number] = sample
-            samples = [(held[clip], place) for clip, place in batch]
-            for clip, _ in batch:
-                left[clip] -= 1
-                if not left[clip]:
-                    del held[clip]
-            return list(map_in_parts(threads, workers, decoded, samples))
+        return decode_ahead(batches, read, decode, workers)
 
-        workers = workers or default_workers()
-        with ThreadPoolExecutor(workers) as threads, ThreadPoolExecutor(1) as reader:
-            ahead = None
-            for batch in [*batches, None]:
-                here, ahead = ahead, None if batch is None else reader.submit(read, batch)
-                if here is not None:
-                    yield here.result()
-
-    def _lanes(self, *key: int) -> list[list[int]]:
-        """Which shards are read one after the other, in each of the lanes that take turns."""
-        if not key:
+    def _queues(self, seed: int | None, epoch: int | None) -> list[list[int]]:
+        """Shards in reading order, in one queue for each shard that is open at a time; queues are interleaved."""
+        if seed is None or epoch is None:
             return [[*range(len(self._shards))]]
-        order = np.random.default_rng(stream_seed(*key, ORDER_PURPOSE)).permutation(len(self._shards)).tolist()
-        return [order[lane::LANES] for lane in range(LANES)]
+        order = np.random.default_rng(stream_seed(seed, epoch, ORDER_PURPOSE)).permutation(len(self._shards)).tolist()
+        return [order[queue::INTERLEAVED_SHARDS] for queue in range(INTERLEAVED_SHARDS)]
 
-    def _spans(self, shards: Sequence[int]) -> np.ndarray:
-        """This stream's clips in some shards, one after the other."""
+    def _clips_in(self, shards: Sequence[int]) -> np.ndarray:
+        """Indices of this stream's clips in some shards, one shard after the other."""
         return np.concatenate(
             [np.arange(self._ends[i] - self._chosen[i].sum(), self._ends[i]) for i in shards] or [np.empty(0, int)]
         )
 
-    def _reading(self, seed: int, epoch: int) -> np.ndarray:
-        """All clips in the order in which the lanes give them: as `heapq.merge` takes them,
-        by turn and then by lane.
-        """
-        lanes = [self._spans(shards) for shards in self._lanes(seed, epoch)]
-        turns = np.concatenate([np.arange(len(lane)) for lane in lanes])
-        return np.concatenate(lanes)[np.argsort(turns, kind="stable")]
+    def _reading_order(self, seed: int, epoch: int) -> np.ndarray:
+        """Indices of all clips as `heapq.merge` orders the queues: the first of each queue, the second of each, ..."""
+        queues = [self._clips_in(shards) for shards in self._queues(seed, epoch)]
+        positions = np.concatenate([np.arange(len(queue)) for queue in queues])
+        return np.concatenate(queues)[np.argsort(positions, kind="stable")]
 
-    def _lane(self, shards: Sequence[int], left: np.ndarray) -> Iterator[tuple[int, int, Sample]]:
-        """Turn, clip and sample of the clips in some shards; those of which nothing is needed are not opened."""
-        turn = 0
+    def _samples(self, shards: Sequence[int], left: np.ndarray) -> Iterator[tuple[int, int, Sample]]:
+        """Position in the queue, clip and sample of the clips in some shards; only needed shards are opened."""
+        position = 0
         for i in shards:
             first, count = int(self._ends[i] - self._chosen[i].sum()), int(self._chosen[i].sum())
             if left[first : first + count].any():
-                yield from self._shard(i, first, turn)
-            turn += count
+                yield from self._samples_of_shard(i, first, position)
+            position += count
 
-    def _shard(self, i: int, number: int, turn: int) -> Iterator[tuple[int, int, Sample]]:
+    def _samples_of_shard(self, i: int, clip: int, position: int) -> Iterator[tuple[int, int, Sample]]:
         shard, url = self._shards[i], self._index.url(self._shards[i])
         for place, sample in enumerate(read_samples(url, shard.sha256)):
             if place >= len(self._rows[i]) or sample.row != self._rows[i][place]:
                 raise AumError(f"{url} has other clips than the index says", fix=AGAIN, exit_code=1)
             if self._chosen[i][place]:
-                yield turn, number, sample
-                turn, number = turn + 1, number + 1
+                yield position, clip, sample
+                position, clip = position + 1, clip + 1
 
     def _decode(self, sample: Sample) -> np.ndarray | AumError:
         try:
@@ -186,9 +167,7 @@ class ShardStream:
 
 
 def _through_buffer(order: np.ndarray, size: int, random: np.random.Generator) -> list[int]:
-    """The order in which a shuffle buffer gives clips out that come in `order`: at random,
-    one for each that comes in.
-    """
+    """What a shuffle buffer makes of an order: for each clip that enters the full buffer, a random one leaves it."""
     held, rest = order[:size].tolist(), order[size:].tolist()
     given = []
     for clip, place in zip(rest, random.integers(0, max(1, len(held)), len(rest)).tolist()):
@@ -198,18 +177,18 @@ def _through_buffer(order: np.ndarray, size: int, random: np.random.Generator) -
 
 
 def index_of_shards(manifest: Manifest) -> ShardIndex | None:
-    """The shards to train from, where a prepared folder has them and not the sounds themselves.
+    """The shards to train from, where a prepared folder has them and no sound files.
 
     Raises:
         AumError: the shards are not those of the manifest, or some are missing.
     """
     some = manifest.clips.take(
-        np.linspace(0, len(manifest.clips) - 1, min(LOOKED_FOR, len(manifest.clips))).astype(int)
+        np.linspace(0, len(manifest.clips) - 1, min(FILES_CHECKED, len(manifest.clips))).astype(int)
     )
     if not (manifest.folder / INDEX).exists() or any(split_dataset(clip.path)[0].exists() for clip in some):
         return None
     index = read_index(manifest.folder)
-    if index.manifest_sha256 != digest(manifest.folder / "manifest.csv"):
+    if index.manifest_sha256 != file_sha256(manifest.folder / "manifest.csv"):
         raise AumError(f"the shards in {manifest.folder} were made from another manifest.csv", fix=AGAIN)
     missing = [shard.name for shard in index.shards if "://" not in index.base and not Path(index.url(shard)).is_file()]
     if missing:
@@ -223,25 +202,34 @@ def index_of_shards(manifest: Manifest) -> ShardIndex | None:
     return index
 
 
-def shard_streams(manifest: Manifest, recipe: Recipe, index: ShardIndex) -> tuple[ShardStream, ShardStream]:
+def shard_streams(
+    manifest: Manifest, index: ShardIndex, config: DataConfig, augment: AugmentConfig, sample_rate_hz: int
+) -> tuple[ShardStream, ShardStream]:
     """Clips to train on and clips that choose the best epoch, streamed from shards.
 
-    A validation share is made of the last training shards, each of which is a fair part of the split; other clips of
-    the same groups are not trained on. Where that would cost a quarter of the training clips (EPIC-SOUNDS, whose videos
-    have a hundred clips each), both streams read all training shards, and the share is made of whole groups.
+    A share of the training split to validate on is made of its last shards, each of which is a random sample of the
+    split; other clips of the same groups are not trained on. Where that would cost a quarter of the training clips
+    (EPIC-SOUNDS, whose videos have a hundred clips each), both streams read all training shards, and groups are shared
+    out instead.
+
+    Args:
+        manifest: the prepared corpus.
+        index: of its shards.
+        config: which clips serve for what, and the size of the shuffle buffer.
+        augment: mixup and mixup_partners are read.
+        sample_rate_hz: the rate to resample to.
 
     Raises:
-        AumError: the recipe wants what shards can't give, or a split has too few shards.
+        AumError: the configuration needs what shards can't give, or a split has too few shards.
     """
-    config = recipe.data
     if config.infer or config.test_group:
-        what = "measures " + ", ".join(config.infer) if config.infer else f"holds out {config.test_group}"
+        what = "measures " + ", ".join(config.infer) if config.infer else f"tests on the group {config.test_group}"
         raise AumError(
             f"the recipe {what}, which needs the sound files, and {manifest.folder} has shards only",
             fix="choose a recipe with a pinned frontend: --set data.infer=[] --set frontend.frames=...; "
             "or prepare the files",
         )
-    if recipe.augment.mixup and recipe.augment.mixup_partners == "corpus":
+    if augment.mixup and augment.mixup_partners == "corpus":
         raise AumError(
             "the recipe mixes clips with any of the training clips, and shards are read one after the other",
             fix="mix clips of a batch: --set augment.mixup_partners=batch; or train on the sound files",
@@ -277,10 +265,10 @@ def shard_streams(manifest: Manifest, recipe: Recipe, index: ShardIndex) -> tupl
                 "no share of it can be kept out of training",
                 fix="prepare it with a validation split, then train with --set data.val_fraction=0",
             )
-    rate, size = recipe.frontend.sample_rate_hz, config.shuffle_buffer_clips
+    size = config.shuffle_buffer_clips
     return (
-        ShardStream(index, train, manifest.clips, in_train, rate, size),
-        ShardStream(index, val, manifest.clips, in_val, rate, size),
+        ShardStream(index, train, manifest.clips, in_train, sample_rate_hz, size),
+        ShardStream(index, val, manifest.clips, in_val, sample_rate_hz, size),
     )
 
 
@@ -303,32 +291,3 @@ def split_stream(manifest: Manifest, index: ShardIndex, split: str, sample_rate_
             f"{manifest.folder} has no shards of {split!r}; it has {', '.join(index.splits)}", fix="name one of those"
         )
     return ShardStream(index, shards, manifest.clips, np.ones(len(manifest.clips), dtype=bool), sample_rate_hz, 1)
-
-
-def local_folder(data: Path | str) -> Path:
-    """A prepared folder; of the URL of shards data/NAME (see `fetch_corpus`)."""
-    return fetch_corpus(str(data)) if "://" in str(data) else Path(data)
-
-
-def fetch_corpus(url: str) -> Path:
-    """Fetch what describes a corpus whose shards lie elsewhere: labels.csv, manifest.csv and the index, into data/NAME.
-
-    Args:
-        url: of shards.json, or of the folder that it lies in; the tables lie one folder higher.
-
-    Returns:
-        data/NAME, NAME being the name of the folder of the tables.
-
-    Raises:
-        AumError: something can't be fetched, or the manifest is not the one that the shards were made from.
-    """
-    base = url.rstrip("/").removesuffix("/shards.json")
-    above = base.removesuffix("/shards")
-    folder = Path("data") / above.rpartition("/")[2]
-    index = read_index(base)
-    if not (folder / "manifest.csv").exists() or digest(folder / "manifest.csv") != index.manifest_sha256:
-        download(f"{above}/labels.csv", folder / "labels.csv")
-        download(f"{above}/manifest.csv", folder / "manifest.csv", sha256=index.manifest_sha256)
-    with urllib.request.urlopen(f"{base}/shards.json", timeout=TIMEOUT_S) as answer:
-        write_json(folder / INDEX, {**json.load(answer), "base": base})
-    return folder

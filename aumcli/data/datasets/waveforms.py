@@ -3,9 +3,6 @@
 import math
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
-from itertools import chain
 from threading import Lock
 
 import numpy as np
@@ -13,57 +10,15 @@ import torch
 from torch import Tensor
 
 from aumcli.data.clips import Clip, Clips
+from aumcli.data.datasets.clip_source import Crop, Decoded, Item, LongClip, decode_ahead
 from aumcli.data.decoding.audio import audio_info, load_audio, open_audio
-from aumcli.data.decoding.windows import WHOLE_S, cut_windows
+from aumcli.data.decoding.windows import WHOLE_S
 from aumcli.errors import AumError
-from aumcli.utils.threads import default_workers, map_in_parts
-
-EPIC_SOUNDS_CLIP_S = 10.0  # of a longer clip a part of this length is drawn, whose beginning the model sees
 
 
 def stream_seed(*keys: int) -> int:
     """A seed for one purpose, from the run's seed, the epoch, the step and the like: no state to save or restore."""
     return int(np.random.SeedSequence(keys).generate_state(1, np.uint64)[0] >> 1)
-
-
-@dataclass(frozen=True)
-class Crop:
-    """Which part of a clip is decoded where it is longer than so many samples (see `DataConfig.crop`)."""
-
-    samples: int
-    kind: str  # random, first or epic_sounds
-
-    def start(self, length: int, place: float, sample_rate_hz: int) -> int:
-        """First sample of the part of a clip of `length` samples; `place`, in [0, 1), chooses where there is a choice.
-
-        Source: for epic_sounds get_start_end_idx in audio_loader_epicsounds.py, which draws a part of 10 s whose first
-        frames are then taken.
-        """
-        if self.kind == "first":
-            return 0
-        if self.kind == "epic_sounds":
-            return int(place * max(0, length - int(EPIC_SOUNDS_CLIP_S * sample_rate_hz)))
-        return int(place * max(1, length - self.samples + 1))
-
-
-@dataclass(frozen=True)
-class LongClip:
-    """A clip that is too long to be held in memory whole."""
-
-    path: str
-    start_s: float | None
-    stop_s: float | None
-    sample_rate_hz: int
-
-    def windows(self, size: int, hop: int) -> Iterator[np.ndarray]:
-        """Decode it window by window (see `cut_windows`)."""
-        with open_audio(self.path, self.sample_rate_hz, self.start_s, self.stop_s) as (_, blocks):
-            for _, window in cut_windows(blocks, size, hop):
-                yield window
-
-
-Item = tuple[int, float]  # a clip's index, and a number in [0, 1) that chooses the part to be decoded
-Decoded = np.ndarray | LongClip | AumError
 
 
 class Waveforms:
@@ -122,37 +77,23 @@ class Waveforms:
         return epoch_batches(len(self), batch_size, seed, epoch, weights)
 
     def load(
-        self, batches: Iterable[Sequence[Item]], workers: int, crop: Crop | None = None, *key: int
+        self,
+        batches: Iterable[Sequence[Item]],
+        workers: int,
+        crop: Crop | None = None,
+        seed: int | None = None,
+        epoch: int | None = None,
     ) -> Iterator[list[Decoded]]:
-        """Decode batches in order, in `workers` threads (0: see `default_workers`), one batch ahead.
+        """See `ClipSource.load`; seed and epoch make no difference here. Long are clips of more than WHOLE_S."""
 
-        The result doesn't depend on their number.
-
-        Args:
-            batches: clips, and the numbers that choose their parts.
-            workers: threads.
-            crop: which part of a longer clip is decoded; None: all of it.
-            key: seed and epoch make no difference here.
-
-        Yields:
-            For each clip its waveform, or why it can't be read; without `crop` a `LongClip` for a clip of more than
-            WHOLE_S.
-        """
-
-        def decoded(item: Item) -> Decoded:
+        def decode(item: Item) -> Decoded:
             clip, place = item
             try:
                 return self[clip] if crop is None else self.part(clip, crop, place)
             except AumError as error:
                 return error
 
-        workers = workers or default_workers()
-        with ThreadPoolExecutor(workers) as threads:
-            ahead: Iterator[Decoded] = iter(())
-            for number, batch in enumerate(chain(batches, [[]])):
-                here, ahead = ahead, map_in_parts(threads, workers, decoded, batch)
-                if number:
-                    yield list(here)
+        return decode_ahead(batches, lambda batch: batch, decode, workers)
 
     def share(self, rank: int, size: int) -> "Waveforms":
         """Every size-th clip, from the rank-th on; the room for decoded clips is each one's own."""

@@ -23,14 +23,14 @@ if TYPE_CHECKING:
 RATE_HZ = 24000
 
 
-def split_dataset(path: P) -> tuple[P, str]:
-    """Split a path into its file and, for an HDF5 file, the name of a data set in it, else ""; a channel is dropped."""
+def split_dataset(path: P) -> tuple[P, str | None]:
+    """Split a path into its file and, for an HDF5 file, the name of a data set in it, else None; a channel is dropped."""
     if SEPARATOR in os.fspath(path):
         path, _ = split_channel(path)
         file, _, name = os.fspath(path).partition(SEPARATOR)
         if name and file.lower().endswith(HDF5_SUFFIXES):
             return type(path)(file), name
-    return path, ""
+    return path, None
 
 
 class Hdf5Sound:

@@ -63,8 +63,9 @@ def items(batches):
 
 
 def streams(folder: Path, *overrides: str) -> tuple[ShardStream, ShardStream]:
-    manifest = read_manifest(folder)
-    return shard_streams(manifest, tiny(*PINNED, *overrides), index_of_shards(manifest))
+    manifest, recipe = read_manifest(folder), tiny(*PINNED, *overrides)
+    rate_hz = recipe.frontend.sample_rate_hz
+    return shard_streams(manifest, index_of_shards(manifest), recipe.data, recipe.augment, rate_hz)
 
 
 def test_every_clip_once_with_its_own_sound_whatever_the_workers(folder):
@@ -160,8 +161,9 @@ def test_shards_that_do_not_belong(folder, tmp_path):
     (copy / "shards" / "shards.json").write_text(json.dumps(index | {"manifest_sha256": "0" * 64}))
     with pytest.raises(AumError, match="another manifest"):
         index_of_shards(manifest)
-    with pytest.raises(AumError, match="measures sample_rate"):
-        shard_streams(read_manifest(folder), tiny(), read_index(folder))
+    recipe = tiny()
+    with pytest.raises(AumError, match="sample_rate"):
+        shard_streams(read_manifest(folder), read_index(folder), recipe.data, recipe.augment, 8000)
     with pytest.raises(AumError, match="no shards of dev"):
         streams(folder, "data.val=dev")
 

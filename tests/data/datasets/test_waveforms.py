@@ -6,7 +6,8 @@ import soundfile
 
 from aumcli.data.clips import Clip
 from aumcli.data.datasets import waveforms as dataset
-from aumcli.data.datasets.waveforms import Crop, LongClip, Waveforms
+from aumcli.data.datasets.clip_source import Crop, LongClip
+from aumcli.data.datasets.waveforms import Waveforms
 from aumcli.data.decoding.audio import load_audio
 from aumcli.data.decoding.windows import cut_windows
 

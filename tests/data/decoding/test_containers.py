@@ -34,9 +34,9 @@ from sound_files import (
 
 from aumcli.data.datasets.waveforms import Waveforms
 from aumcli.data.decoding.audio import audio_info, check_clip, decode_audio, file_content, load_audio
-from aumcli.data.infer import infer_frontend
 from aumcli.data.manifest import Clip, read_manifest, write_manifest
 from aumcli.errors import AumError
+from aumcli.plan import infer_frontend
 from aumcli.prepare import prepare
 from aumcli.recipe import load_recipe
 

@@ -11,7 +11,7 @@ from aumcli.data.labels import read_labels
 from aumcli.data.sources import esc50, load, names, speechcommands, voxceleb
 from aumcli.errors import AumError
 from aumcli.prepare import prepare
-from aumcli.utils import download as fetch
+from aumcli.utils.files import file_sha256
 
 pytest_plugins = ["aum_fixtures"]
 
@@ -100,7 +100,7 @@ def test_speechcommands_is_downloaded_verified_and_kept(tmp_path, monkeypatch):
     monkeypatch.setattr(speechcommands, "SIZE", archive.stat().st_size)
     with pytest.raises(AumError, match="another SHA-256"):
         prepare("speechcommands", tmp_path / "out")
-    monkeypatch.setattr(speechcommands, "SHA256", fetch.digest(archive))
+    monkeypatch.setattr(speechcommands, "SHA256", file_sha256(archive))
     first = prepare("speechcommands", tmp_path / "out")
     archive.unlink()  # no second download
     assert prepare("speechcommands", tmp_path / "out") == first and splits(first)["test"] == 2
