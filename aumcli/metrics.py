@@ -49,7 +49,7 @@ class Metrics:
     top5_accuracy_ci95: tuple[float, float] | None = None
     mean_average_precision_ci95: tuple[float, float] | None = None
 
-    def to_dict(self) -> dict:
+    def to_dict(self) -> dict[str, object]:
         """Give the metrics as JSON can hold them.
 
         Returns:

@@ -136,7 +136,7 @@ def _made(config: ModelConfig, run: Path | None, report: dict[str, Any]) -> list
     if run:
         with suppress(AumError):  # of another version: the rest is known all the same
             recipe = load_recipe(run / "recipe.toml")
-    if recipe:
+    if run and recipe:
         near = nearest_recipe(recipe)
         name = "one of its own" if near is None else f"{near[0]} with {', '.join(near[1])}" if near[1] else near[0]
         rows.append(("recipe", f"{name}; all of it: {run / 'recipe.toml'}"))
@@ -152,7 +152,9 @@ def _made(config: ModelConfig, run: Path | None, report: dict[str, Any]) -> list
         rows.append(("imported", f"from {said['imported_from']}{kind}{head}"))
     if recipe:
         rows.append(("start", f"from {recipe.train.init}" if recipe.train.init else "fresh weights"))
-    rows.append(("training", ", ".join(_training(said, _history(run, report), recipe and recipe.train.epochs))))
+    rows.append(
+        ("training", ", ".join(_training(said, _history(run, report), recipe.train.epochs if recipe else None)))
+    )
     made_with = report.get("environment") or {}
     parts = [f"{key} {made_with[key]}" for key in ("aumcli", "torch", "python") if made_with.get(key)]
     parts += [f"{report['backend']} backend on {report.get('device')}"] if report.get("backend") else []

@@ -4,7 +4,7 @@ import functools
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from itertools import groupby
 
 import numpy as np
@@ -160,6 +160,19 @@ def _pool(threads: int, each: int) -> ThreadPoolExecutor:
     return ThreadPoolExecutor(threads, "aum-score", torch.set_num_threads, (each,))
 
 
+Encoded = tuple[
+    np.ndarray, np.ndarray | None
+]  # scores (windows, classes) and, where asked for, embeddings (windows, d)
+
+
+@dataclass(frozen=True)
+class _Batch:
+    """Windows that are scored together, each with its clip; `scores` waits for what comes of them."""
+
+    scores: Callable[[], Encoded]
+    windows: list[tuple[PendingClip, Window]]
+
+
 class _Scorer:
     """Puts windows into batches, has them scored, and gives clips back in groups, all in order.
 
@@ -178,9 +191,7 @@ class _Scorer:
         self.at_once = min(threads, AT_ONCE)
         self.pool = _pool(self.at_once, threads // self.at_once) if self.at_once > 1 else None
         self._waiting: list[tuple[PendingClip, Window]] = []
-        self._work: deque[tuple[Callable, list[tuple[PendingClip, Window]]] | list[PendingClip]] = (
-            deque()
-        )  # batches, and groups behind theirs
+        self._work: deque[_Batch | list[PendingClip]] = deque()  # batches, and groups behind theirs
         self._group: list[PendingClip] = []
         self._batches = self._windows = 0  # in work; of the group
 
@@ -207,12 +218,14 @@ class _Scorer:
         if all:
             self._close_group()
         while self._work:
-            if isinstance(self._work[0], list):
-                yield self.post.predictions(self._work.popleft())
-            elif all or self._batches > (self.at_once if self.pool else 0):
-                self._take(*self._work.popleft())
-            else:
+            first = self._work[0]
+            if not isinstance(first, list) and not all and self._batches <= (self.at_once if self.pool else 0):
                 return
+            self._work.popleft()
+            if isinstance(first, list):
+                yield self.post.predictions(first)
+            else:
+                self._take(first)
 
     def _close_group(self) -> None:
         if self._waiting:
@@ -229,35 +242,35 @@ class _Scorer:
         waiting, self._waiting = self._waiting, []
         windows = [samples for _, (_, samples) in waiting]
         if self.pool is not None and len(waiting) == self.batch:
-            score = self.pool.submit(self._encode, windows).result
+            scores: Callable[[], Encoded] = self.pool.submit(self._encode, windows).result
         else:
-            score = functools.partial(self._encode, windows)
-        self._work.append((score, waiting))
+            scores = functools.partial(self._encode, windows)
+        self._work.append(_Batch(scores, waiting))
         self._batches += 1
 
-    def _encode(self, windows: list[np.ndarray]) -> tuple[np.ndarray, np.ndarray | None]:
+    def _encode(self, windows: list[np.ndarray]) -> Encoded:
         classifier = self.classifier.at_length(len(windows[0])) if self.config.whole else self.classifier
         return classifier.encode_windows(windows) if self.embed else (classifier.score_windows(windows), None)
 
-    def _take(self, score: Callable, waiting: list[tuple[PendingClip, Window]]) -> None:
+    def _take(self, batch: _Batch) -> None:
         """Wait for a batch's scores and give them to its clips.
 
         A window too long for the memory is its clip's problem.
         """
         self._batches -= 1
         try:
-            scores, embeddings = score()
+            scores, embeddings = batch.scores()
         except (MemoryError, RuntimeError) as error:
             if "memory" not in f"{type(error).__name__} {error}".lower():
                 raise
             if not self.config.whole:
-                windows = counted(len(waiting), "window at a time is", "windows at a time are")
+                windows = counted(len(batch.windows), "window at a time is", "windows at a time are")
                 raise AumError(
                     f"{windows} too much for the memory",
                     fix="give a smaller --batch, or a shorter --window",
                     exit_code=1,
                 ) from error
-            clip = waiting[0][0]
+            clip = batch.windows[0][0]
             clip.decoded = DecodeResult(
                 problem=f"{clip.source.path} is too long for the memory in one pass",
                 fix="leave out --whole",
@@ -266,7 +279,7 @@ class _Scorer:
             return
         clips = [
             (clip.scores, [(start, start + len(samples)) for _, (start, samples) in items])
-            for clip, items in groupby(waiting, key=lambda item: item[0])
+            for clip, items in groupby(batch.windows, key=lambda item: item[0])
         ]
         if self.store is not None:
             spans = [span for _, of_clip in clips for span in of_clip]

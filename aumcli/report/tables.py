@@ -6,7 +6,7 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, TextIO
 
-from aumcli.metrics import Metrics
+from aumcli.metrics import ClassMetrics, Metrics
 from aumcli.utils.text import counted, one_line, plural
 
 if TYPE_CHECKING:
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 PIPE_COLUMNS = 100_000  # width where the output is no terminal: a program reads it, nothing may wrap
 CLASSES_SHOWN = 10  # classes that aum prepare lists in the terminal
 SKIPPED_SHOWN = 10  # files that aum prepare skipped, in the terminal; report.json has all
+PredictionRow = tuple[str, float | None, float | None, list[tuple[str, float]]]  # see `print_predictions`
 GAP = 2  # columns between those of a plain table
 
 
@@ -96,7 +97,7 @@ def print_classes(metrics: Metrics, limit: int = 20, where: str = "report.json",
         file: where to print; standard output by default.
     """
 
-    def badness(row):
+    def badness(row: ClassMetrics) -> tuple[bool, float, str]:
         value = row.average_precision if metrics.multi_label else row.f1
         return (not row.support or math.isnan(value), value, row.label)  # classes without clips come last
 
@@ -157,7 +158,7 @@ def _class_line(report: "PrepareReport") -> str:
 
 
 def print_predictions(
-    predictions: Sequence[tuple], file: TextIO | None = None, heading: bool = True, width: int | None = None
+    predictions: Sequence[PredictionRow], file: TextIO | None = None, heading: bool = True, width: int | None = None
 ) -> None:
     """Print the labels of clips, one clip or window a line.
 
@@ -189,7 +190,7 @@ def print_predictions(
     )
 
 
-def _fit(columns: Sequence[str], rows: list[list], width: int) -> None:
+def _fit(columns: Sequence[str], rows: list[list[Any]], width: int) -> None:
     """Shorten cells of a table of predictions so that it is at most `width` columns wide."""
     from rich.cells import cell_len
 
