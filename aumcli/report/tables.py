@@ -52,6 +52,19 @@ def print_table(
     console.print(table)
 
 
+def text_columns(rows: Sequence[Sequence[str]], first: int = 0) -> list[str]:
+    """Rows as lines of text that no terminal folds, so that a command in them can be pasted.
+
+    Args:
+        rows: the cells, all of one length.
+        first: width of the first column, at least.
+    """
+    widths = [max(map(len, cells)) for cells in zip(*rows)]
+    widths[:1] = [max(first, width) for width in widths[:1]]
+    gap = " " * GAP
+    return [gap.join(cell.ljust(width) for cell, width in zip(row, widths)).rstrip() for row in rows]
+
+
 def markdown_table(columns: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
     """A table as Markdown."""
     lines = [columns, ["---"] * len(columns), *rows]
