@@ -169,7 +169,7 @@ class Classifier:
                 (samples,), or with channels as a second axis, the shorter one, floats in -1..1 or integers; or a list
                 of such sounds.
             rate_hz: of samples.
-            top: so many labels at most.
+            top: most labels.
 
         Returns:
             [(label, score)], best first; of a list one such list for each sound.
@@ -270,5 +270,5 @@ def load_model(model: Path | str, device: str = "cpu", backend: str = "auto") ->
     folder = find_model(model)
     network, config = read_model(folder, backend)
     classifier = Classifier(network, config, str(model), device)
-    _ = classifier.backend  # a named backend that can't run is said now, not at the first clip
+    _ = classifier.backend  # a named backend that can't run fails now, not at the first clip
     return classifier

@@ -186,7 +186,7 @@ def _check_order(table: Sequence[Label], path: Path | str | None, recipe: Recipe
 
 
 def _with_recipe(source: Path | str, out: Path | str, options: Mapping[str, object], n_classes: int) -> str:
-    """The call once more, with the recipe that has so many classes."""
+    """The call once more, with the recipe of that many classes."""
     given = [
         word
         for option, value in options.items()

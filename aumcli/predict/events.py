@@ -1,4 +1,4 @@
-"""From scores of windows to what is said of a clip: mean scores, events, and curves for a picture."""
+"""From scores of windows to results of a clip: mean scores, events, and curves for a picture."""
 
 from collections import deque
 from dataclasses import dataclass
@@ -6,7 +6,7 @@ from itertools import accumulate
 
 import numpy as np
 
-CURVE_POINTS = 2048  # a curve has at most so many; neighbours are joined by their maximum
+CURVE_POINTS = 2048  # most points of a curve; neighbours are joined by their maximum
 
 
 @dataclass(frozen=True, slots=True)

@@ -28,7 +28,7 @@ PIPED = "send sound that can be read: ffmpeg -i FILE -f wav - | aum predict -"
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """A sound to label; `problem` and `fix` instead where what was named is none."""
+    """A sound to label; `problem` and `fix` instead where a name means no sound."""
 
     path: str  # as people know it
     name: str  # below a folder of results
@@ -43,7 +43,7 @@ class Source:
 
     @property
     def is_copy(self) -> bool:
-        """Whether what is opened is a copy of ours, which nobody else knows."""
+        """Whether what is opened is a temporary copy."""
         return self.file != self.path
 
 

@@ -20,7 +20,7 @@ from aumcli.predict.prediction import Record
 from aumcli.utils.files import atomic_path
 from aumcli.utils.text import to_json
 
-FILE_MB, PAGE_MB = 4, 64  # sounds up to so many megabytes, and all together, are inside the page
+FILE_MB, PAGE_MB = 4, 64  # largest sound that is inside the page, and all of them together
 PICTURES = 1000  # files with waveform and spectrogram
 COLUMNS, MOST_COLUMNS, COLUMNS_PER_S, MELS = 800, 8000, 20, 64  # of a picture; wider ones are scrolled
 PLAYED = {
@@ -118,7 +118,7 @@ def _frontend_config(rate_hz: int) -> FrontendConfig:
 
 
 def _scale(rate_hz: int) -> dict[str, object]:
-    """What a picture's rows are: so many mel bands between two frequencies."""
+    """What a picture's rows are: mel bands between two frequencies."""
     return {"hz": [_frontend_config(rate_hz).low_hz, rate_hz / 2], "mels": MELS}
 
 

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 Columns = list[Any]  # of some rows: lists, arrays and arrow's own
 COLUMNS = ("path", "name", "start_s", "stop_s", "duration_s", "channels_cancel")  # then one for each class
-GROUP_VALUES, GROUP_ROWS = 2**21, 10_000  # a row group has at most so many scores and rows
+GROUP_VALUES, GROUP_ROWS = 2**21, 10_000  # most scores and rows of a row group
 
 
 def class_columns(labels: Sequence[str]) -> list[str]:
@@ -140,7 +140,7 @@ class ScoresFile:
         path: the file.
 
     Raises:
-        AumError: it is none, or pyarrow is missing.
+        AumError: it is no such file, or pyarrow is missing.
     """
 
     def __init__(self, path: Path):
@@ -199,14 +199,14 @@ class ScoresFile:
         return list(self._with_failed(found, failed))
 
     def predictions(self, post: PostProcessor) -> Iterator[Prediction]:
-        """What is said of each of `sources`, in memory that doesn't depend on their number and length."""
+        """A prediction for each of `sources`, in memory that doesn't depend on their number and length."""
         return self._with_failed(
             self._scored(post),
             [Prediction(each["path"], problem=each["problem"], fix=each["fix"]) for each in self.failed],
         )
 
     def _with_failed(self, scored: Iterable[T], failed: list[T]) -> Iterator[T]:
-        """Put what stands for those that failed in between."""
+        """Insert what stands for sounds that failed."""
         waiting, place = list(zip([each["place"] for each in self.failed], failed))[::-1], 0
         for each in scored:
             while waiting and waiting[-1][0] == place:
@@ -223,7 +223,7 @@ class ScoresFile:
             starts_s, stops_s = (batch.column(name).to_numpy() for name in ("start_s", "stop_s"))
             spans = list(zip(self._samples(starts_s).tolist(), self._samples(stops_s).tolist()))
             begins = np.flatnonzero(starts_s == 0.0).tolist()
-            cuts = [*([] if begins[:1] == [0] else [0]), *begins, len(spans)]  # what comes first may go on with a clip
+            cuts = [*([] if begins[:1] == [0] else [0]), *begins, len(spans)]  # the first rows may continue a clip
             for first, stop in pairwise(cuts):
                 if starts_s[first] == 0.0:  # the first window of a clip
                     if clip is not None:

@@ -26,9 +26,9 @@ from aumcli.utils.text import counted
 from aumcli.utils.threads import default_workers
 
 DEFAULT_THRESHOLD = 0.5
-GROUP_BATCHES = 8  # results of so many batches are given out together at the latest
-FEW_TOKENS = 48  # below so many the automatic batch is larger
-AT_ONCE = 4  # batches scored at once, at most
+GROUP_BATCHES = 8  # most batches whose results are yielded together
+FEW_TOKENS = 48  # with fewer the automatic batch is larger
+AT_ONCE = 4  # most batches scored in parallel
 POSITION_BYTES = 12  # for each of a token's values: its position before and after it is resized, and a copy
 LONG_S = 60.0  # from there on a file's own progress is shown
 
@@ -37,7 +37,7 @@ def window_samples(classifier: Classifier, config: PredictConfig) -> tuple[int |
     """Samples of a window (None: the whole clip), and from one window to the next.
 
     Raises:
-        AumError: the windows would leave samples out, or are shorter than one.
+        AumError: the windows would skip samples, or are shorter than one.
     """
     rate_hz, (size, hop) = classifier.config.frontend.sample_rate_hz, classifier.window_samples
     if config.whole:
@@ -54,7 +54,7 @@ def window_samples(classifier: Classifier, config: PredictConfig) -> tuple[int |
         )
     if not 1 <= hop <= size:
         raise AumError(
-            f"windows of {size / rate_hz:.4g} s can't start every {hop / rate_hz:.4g} s: samples would be left out, or "
+            f"windows of {size / rate_hz:.4g} s can't start every {hop / rate_hz:.4g} s: samples would be skipped, or "
             "it is less than a sample",
             fix="make the hop at least a sample and at most the window",
         )
@@ -62,7 +62,7 @@ def window_samples(classifier: Classifier, config: PredictConfig) -> tuple[int |
 
 
 def _for_windows(classifier: Classifier, size: int) -> Classifier:
-    """The model for windows of so many samples, or the AumError of windows too long for the memory."""
+    """The model for windows of `size` samples, or the AumError of windows too long for the memory."""
     model, window_s = classifier.config.model, size / classifier.config.frontend.sample_rate_hz
     error = AumError(
         f"windows of {window_s:g} s are too long for the memory",

@@ -45,7 +45,7 @@ class WindowStore:
         return self._file
 
     def keep(self, windows: int) -> None:
-        """Append after the first so many windows of the file, and drop the others.
+        """Append after the first `windows` windows of the file, and drop the others.
 
         Raises:
             AumError: the file can't be written.

@@ -32,7 +32,7 @@ Row = tuple[str | float | None, ...]  # of COLUMNS
 KEYS = ("path", "duration_s", "windows", "labels", "events", "warning", "problem", "fix")
 COLUMNS = ("path", "kind", "start_s", "stop_s", "label", "score", "problem", "fix")  # kind: clip, event or failed
 ROWS_TOGETHER = 10_000
-TABLE_ROWS = 500  # a table's columns fit so many
+TABLE_ROWS = 500  # rows that a table's columns are fitted to
 
 
 class Format(StrEnum):

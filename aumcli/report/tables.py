@@ -31,7 +31,7 @@ def print_table(
         columns: headings.
         rows: one value per column: floats get four decimals, None and NaN a dash. Columns of numbers are flush right.
         file: where to print; standard output by default.
-        heading: False for a table that goes on.
+        heading: False for a table that continues.
     """
     from rich import box
     from rich.table import Table
@@ -72,7 +72,7 @@ def markdown_table(columns: Sequence[str], rows: Sequence[Sequence[object]]) -> 
 
 
 def print_metrics(metrics: Metrics, title: str, file: TextIO | None = None) -> None:
-    """Print the figures of a whole split, one a line, and how many classes stand behind them.
+    """Print the figures of a split, one a line, and over how many classes they are taken.
 
     Args:
         metrics: what `evaluate_scores` found.
@@ -129,7 +129,7 @@ def print_classes(metrics: Metrics, limit: int = 20, where: str = "report.json",
 
 
 def print_prepared(report: "PrepareReport", file: TextIO | None = None) -> None:
-    """Print what `aum prepare` found: splits, classes, how the source was understood, warnings, what was left out.
+    """Print what `aum prepare` found: splits, classes, how the source was understood, warnings, skipped files.
 
     Args:
         report: what `aumcli.prepare.prepare` returned.
@@ -148,9 +148,9 @@ def print_prepared(report: "PrepareReport", file: TextIO | None = None) -> None:
         )
     for item in report.left_out[:SKIPPED_SHOWN]:
         name = "" if item.path in item.reason else f"{item.path}: "
-        lines.append(f"left out: {name}{item.reason} (fix: {item.fix})")
+        lines.append(f"skipped: {name}{item.reason} (fix: {item.fix})")
     if report.left_out:
-        lines.append(f"left out: {len(report.left_out):,} in all; {report.folder}/report.json names each")
+        lines.append(f"skipped: {len(report.left_out):,} in all; {report.folder}/report.json names each")
     console = _console(file)
     for line in lines:
         console.print(one_line(line), highlight=False, markup=False, soft_wrap=True)  # so that a setting can be copied
@@ -178,7 +178,7 @@ def print_predictions(
     Args:
         predictions: (clip, start in s or None, stop in s or None, [(label, score), ...] best first) of each.
         file: where to print; standard output by default.
-        heading: False for a table that goes on.
+        heading: False for a table that continues.
         width: of the terminal in columns; paths lose their middle and the further labels their end to fit. None: all is
             written.
     """
