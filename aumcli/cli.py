@@ -488,9 +488,9 @@ def bench(
     precision: Annotated[
         float, typer.Option(min=0, help="repeat until the median's relative standard error is at most this")
     ] = 0.01,
-    repeats: Annotated[int, typer.Option(min=1, help="timed runs per point at most")] = 50,
+    repeats: Annotated[int, typer.Option(min=1, help="timed runs per measurement at most")] = 50,
     budget: Annotated[
-        float, typer.Option(min=0, help="seconds per point; three timed runs are made all the same")
+        float, typer.Option(min=0, help="seconds per measurement; three timed runs are made in any case")
     ] = 60.0,
     memory_cap: Annotated[
         float | None,
@@ -508,6 +508,7 @@ def bench(
 ) -> None:
     """Time AuM beside AST on this machine, by number of tokens: a second at 10 ms per frame has 50."""
     from aumcli import bench as module
+    from aumcli.report.tables import print_table
 
     check_folder(out)
     if files and not compare:
@@ -516,7 +517,13 @@ def bench(
         raise AumError("--memory-cap is for measuring, not for --compare", fix="leave out one of them")
     _use_threads(threads)
     if compare:
-        lines = module.compared(module.compare(files or [], out))
+        results = module.join_results(files or [], out)
+        echo("\n".join(module.machine_lines(results)) + "\n")
+        columns, rows = module.comparison_table(results)
+        if rows:
+            print_table("", columns, rows)
+        else:
+            echo("they have no measurement in common: no model was measured on both at the same length, mode and type")
     else:
         sweep = module.Sweep(
             models.split(",") if models else module.MODELS,
@@ -529,9 +536,8 @@ def bench(
             module.StoppingRule(precision, repeats, budget),
             memory_cap,
         )
-        lines = module.point_lines(module.bench(sweep, out), sweep.rules)
-    for line in lines:
-        echo(line)
+        for line in module.measurement_lines(module.bench(sweep, out), sweep.stopping_rule):
+            echo(line)
     if out is not None:
         echo(f"{out}: wrote the results")
 
@@ -588,7 +594,7 @@ def ablate(
     ] = False,
     device: Device = "cpu",
 ) -> None:
-    """Train and test a grid of variants, or a table of the paper; the same command again goes on where it stopped."""
+    """Train and test a grid of variants, or a table of the paper; the same command again continues where it stopped."""
     from aumcli import ablate as module
 
     check_folder(out)
@@ -601,33 +607,31 @@ def ablate(
         raise AumError("--corpora and --rows choose from a table", fix="name it: --table 1")
     name = f"table-{table}" if table else Path(recipe or "quickstart").stem
     out = out or Path("ablations") / name
-    what = {"seeds": seeds, "overrides": set_ or [], "init": init or []}
-    how = {"device": device, "jobs": jobs, "threads": threads}
-    architectures = models.split(",") if models else []
-    axes = grid or ([] if models else module.TABLE_2)
-    names = [text.split(",") if text else [] for text in (corpora, rows)]
-    if dry_run:
-        studies = (
-            [module.plan_ablation(recipe or "quickstart", out, data, axes, models=architectures, **what)]
-            if table is None
-            else module.plan_table(table, out, data or Path("data"), *names, **what)[0]
+    overrides, checkpoints = set_ or [], init or []
+    if table is None:
+        architectures = models.split(",") if models else []
+        axes = grid or ([] if models else module.TABLE_2)
+        planned = module.plan_ablation(
+            recipe or "quickstart", out, data, axes, seeds, overrides, architectures, checkpoints
         )
-        for line in module.dry_run(studies, **how):
+        grids = [planned]
+        run: Callable[..., module.Ablation | module.PaperTable] = partial(module.ablate, planned)
+    else:
+        chosen, chosen_rows = (text.split(",") if text else [] for text in (corpora, rows))
+        table_plan = module.plan_table(
+            table, out, data or module.DATA, chosen, chosen_rows, seeds, overrides, checkpoints
+        )
+        grids, out, run = table_plan.grids, table_plan.folder, partial(module.ablate_table, table_plan)
+    if dry_run:
+        for line in module.dry_run(grids, device, jobs, threads):
             echo(line)
         return
     try:
-        if table is None:
-            result = module.ablate(
-                recipe or "quickstart", out, data, axes, models=architectures, **what, **how, say=echo
-            )
-            module.print_ablation(result)
-        else:
-            result = module.ablate_table(table, out, data or Path("data"), *names, **what, **how, say=echo)
-            module.print_paper_table(result)
-            out = result.folder
+        result = run(device, jobs, threads)
     except KeyboardInterrupt:
-        raise AumError("stopped; finished runs are kept", fix="the same command goes on", exit_code=130) from None
-    echo(f"{out}: wrote ablation.md, .json, .csv, .tex" + (" and .png" if result.has_map else ""))
+        raise AumError("stopped; finished runs are kept", fix="the same command continues", exit_code=130) from None
+    module.print_result(result)
+    echo(f"{out}: wrote ablation.md, .json, .csv, .tex" + (" and .png" if result.has_heat_map else ""))
     raise typer.Exit(1 if result.failed else 0)
 
 

@@ -23,6 +23,7 @@ from aumcli.checkpoints.export import SUFFIXES, export_model
 from aumcli.checkpoints.hub import copy_model, hub_name, push
 from aumcli.checkpoints.lookup import checkpoint_path, find_model
 from aumcli.classifier import load_model
+from aumcli.core import n_parameters
 from aumcli.data.labels import Label, read_labels
 from aumcli.errors import AumError
 from aumcli.recipe import Recipe, load_recipe, recipe_families
@@ -140,7 +141,7 @@ def _rows(imported: Imported, out: Path | str) -> list[tuple[str, str]]:
     unnamed = ", without names: give them with --labels" if config.labels[0] == "class 0" else ""
     return [
         ("model", config.model.describe()),
-        ("parameters", f"{sum(x.numel() for x in imported.network.parameters()):,}"),
+        ("parameters", f"{n_parameters(imported.network):,}"),
         ("input", f"{config.model.n_mels} mels x {config.model.frames} frames"),
         ("frontend", f"{frontend.kind}, {frontend.sample_rate_hz} Hz, mean {frontend.mean}, std {frontend.std}"),
         ("scores", config.activation),

@@ -1,14 +1,16 @@
-"""Whether a training survives what a week brings: python benchmarks/endurance.py [section ...]
-[--times 10] [--seed 0].
+"""Whether a training survives kills and stops: python benchmarks/endurance.py [section ...] [--times 10] [--seed 0].
 
-Each section trains a small model on generated sounds without disturbance, then again while real processes are killed or
-stopped at random moments, within epochs and between them, and taken up again; both must end with the same bytes.
-Sections: kill (SIGKILL), stop (SIGTERM and SIGINT in turn, which have to end the process by itself), team (SIGKILL to
-one of two processes of `aum train --devices 2`, which starts them again), team-stop (signals to such a team). All where
-none is named; some minutes each on two cores. Exit code 1 if a run differs.
+Each section trains a small model on generated sounds without disturbance, then again while processes are killed or
+stopped at random moments, within epochs and between them, and resumed; both must end with the same bytes. Sections:
+
+    kill              SIGKILL
+    stop              SIGTERM and SIGINT alternately, which have to end the process by itself
+    distributed-kill  SIGKILL to one of two processes of `aum train --devices 2`, which starts them again
+    distributed-stop  signals to the launcher of two such processes
+
+All where none is named; some minutes each on two cores. Exit code 1 if a run differs.
 """
 
-import argparse
 import hashlib
 import os
 import random
@@ -16,56 +18,77 @@ import signal
 import sys
 import tempfile
 import time
+from dataclasses import dataclass
 from pathlib import Path
 from subprocess import Popen
 
 import torch
+from harness import parser_of, prepare_tones
 
-from aumcli.prepare import prepare
-
-sys.path.append(str(Path(__file__).resolve().parents[1] / "tests" / "fixtures"))
-from tiny import RECIPE, sounds, tiny
+# isort: split
+# of tests/fixtures, which harness has put on the path
+from tiny import RECIPE, tiny
 from training import history, quietly, started, weights, workers_of
 
-SETTINGS = (
-    "train.batch_size=2",
-    "train.epochs=40",
-    "train.checkpoint_every_minutes=0.002",
-)
-WORKER_KILLS = 3  # in one launch: so often torchrun starts again
+WORKER_KILLS = 3  # in one launch: torchrun starts the processes again so many times
+SIGNALS = {
+    "kill": [signal.SIGKILL],
+    "stop": [signal.SIGTERM, signal.SIGINT],
+    "distributed-kill": [],
+    "distributed-stop": [signal.SIGINT, signal.SIGTERM],
+}
 
 
-def arguments(data: Path, out: Path, more: list[str]) -> list[object]:
-    """A call of `aum train` that begins a run, or goes on with it where there is something to go on with."""
-    if (out / "last" / "state.pt").exists():
-        return ["train", "--resume", "--out", out, *more]
-    return [
-        "train",
-        "--recipe",
-        RECIPE,
-        "--data",
-        data,
-        "--out",
-        out,
-        *(word for value in SETTINGS for word in ("--set", value)),
-        *more,
-    ]
+@dataclass(frozen=True)
+class Section:
+    """A training that is disturbed."""
+
+    name: str
+    data: Path
+    out: Path
+    epochs: int
+    rng: random.Random
+    max_delay_s: float
+
+    @property
+    def distributed(self) -> bool:
+        """Whether two processes train together."""
+        return self.name.startswith("distributed")
+
+    @property
+    def overrides(self) -> list[str]:
+        """What the recipe is changed by."""
+        return ["train.batch_size=2", f"train.epochs={self.epochs}", "train.checkpoint_every_minutes=0.002"]
+
+    @property
+    def state(self) -> Path:
+        """The saved state."""
+        return self.out / "last" / "state.pt"
+
+    def arguments(self) -> list[object]:
+        """A call of `aum train` that begins the run, or resumes it where it has saved something."""
+        more = ["--devices", "2"] if self.distributed else []
+        if self.state.exists():
+            return ["train", "--resume", "--out", self.out, *more]
+        overrides = [word for value in self.overrides for word in ("--set", value)]
+        return ["train", "--recipe", RECIPE, "--data", self.data, "--out", self.out, *overrides, *more]
 
 
-def place(out: Path) -> str:
-    """Where the saved state of a run is."""
-    if not (out / "last" / "state.pt").exists():
+def saved_step(section: Section) -> str:
+    """At which step the saved state of a run is."""
+    if not section.state.exists():
         return "nothing saved yet"
-    state = torch.load(out / "last" / "state.pt", weights_only=True)
+    state = torch.load(section.state, weights_only=True)
     return f"saved: epoch {len(state['history']) + 1}, step {state['epoch']['step']}"
 
 
-def wait(process: Popen, out: Path, dice: random.Random) -> float | None:
-    """Wait a random time from the moment the process has saved something; None: it has ended before.
+def wait(process: Popen[str], section: Section) -> float | None:
+    """Wait a random time from the moment at which the process has saved something.
 
-    Returns the seconds waited.
+    Returns:
+        The seconds waited; None: it ended before.
     """
-    path, delay_s = out / "last" / "state.pt", dice.uniform(0, 0.6)
+    path, delay_s = section.state, section.rng.uniform(0, section.max_delay_s)
     before = path.stat().st_mtime_ns if path.exists() else 0
     while process.poll() is None:
         if path.exists() and path.stat().st_mtime_ns > before:
@@ -75,58 +98,52 @@ def wait(process: Popen, out: Path, dice: random.Random) -> float | None:
     return None
 
 
-def disturb(data: Path, out: Path, times: int, dice: random.Random, numbers: list[int], more: list[str]) -> bool:
-    """Signal a training so often and take it up again, then let it end; whether each process ended as it should."""
-    good = True
-    for turn in range(times):
-        number = numbers[turn % len(numbers)]
-        with started(*arguments(data, out, more)) as process:
-            delay_s = wait(process, out, dice)
+def disturb(section: Section, times: int) -> bool:
+    """Signal a training and resume it several times, then let it end; whether each process ended as it should."""
+    good, signals = True, SIGNALS[section.name]
+    for i in range(times):
+        number = signals[i % len(signals)]
+        with started(*section.arguments()) as process:
+            delay_s = wait(process, section)
             if delay_s is None:
-                print(f"  {turn + 1}: the run has ended before: {process.communicate()[1]}")
+                print(f"  {i + 1}: the run had ended before: {process.communicate()[1]}")
                 break
             process.send_signal(number)
             err = process.communicate(timeout=120)[1]
         expected = -number if number == signal.SIGKILL else 128 + number
-        # a signal behind the last step comes too late to stop anything
-        right = (
-            process.returncode == expected
-            and (number == signal.SIGKILL or "go on with" in err)
-            or process.returncode == 0
-        )
+        right = process.returncode in (expected, 0)  # 0: a signal after the last step comes too late to stop anything
         good &= right
         print(
-            f"  {turn + 1}: {signal.Signals(number).name} {delay_s:.2f} s after a save, "
-            f"exit code {process.returncode}; {place(out)}" + ("" if right else f"\nWRONG: {err}"),
+            f"  {i + 1}: {number.name} {delay_s:.2f} s after a save, "
+            f"exit code {process.returncode}; {saved_step(section)}" + ("" if right else f"\nWRONG: {err}"),
             flush=True,
         )
-    with started(*arguments(data, out, more)) as process:
+    with started(*section.arguments()) as process:
         err = process.communicate(timeout=600)[1]
-    print(f"  the rest: exit code {process.returncode}" + (f"\n{err}" if process.returncode else ""))
+    print(f"  to the end: exit code {process.returncode}" + (f"\n{err}" if process.returncode else ""))
     return good and process.returncode == 0
 
 
-def kill_workers(data: Path, out: Path, dice: random.Random) -> bool:
-    """Kill one of two processes, as often as one launch bears; the launch has to end well by itself."""
-    with started(*arguments(data, out, ["--devices", "2"])) as process:
-        for turn in range(WORKER_KILLS):
-            if (delay_s := wait(process, out, dice)) is None:
-                break
-            rank = dice.randrange(2)
+def kill_workers(section: Section, times: int) -> bool:
+    """Kill one of two processes several times in one launch, which has to succeed all the same."""
+    kills = 0
+    with started(*section.arguments()) as process:
+        while kills < times and (delay_s := wait(process, section)) is not None:
+            kills += 1
+            rank = section.rng.randrange(2)
             os.kill(workers_of(process.pid)[rank], signal.SIGKILL)
-            print(f"  {turn + 1}: SIGKILL to process {rank}, {delay_s:.2f} s after a save; {place(out)}", flush=True)
-        said, err = process.communicate(timeout=600)
-    print(
-        f"  the rest: exit code {process.returncode}; started again {said.count('resuming after')} times"
-        + (f"\n{err}" if process.returncode else "")
-    )
-    return process.returncode == 0 and said.count("resuming after") == WORKER_KILLS
+            print(
+                f"  {kills}: SIGKILL to process {rank}, {delay_s:.2f} s after a save; {saved_step(section)}", flush=True
+            )
+        err = process.communicate(timeout=600)[1]
+    print(f"  to the end: exit code {process.returncode}" + (f"\n{err}" if process.returncode else ""))
+    return process.returncode == 0 and kills == times
 
 
-def same(run: Path, whole: Path) -> bool:
+def same(run: Path, reference: Path) -> bool:
     """Whether two runs ended with the same bytes; prints the digests."""
-    digests = [hashlib.sha256(weights(each)["last"] + weights(each)["best"]).hexdigest() for each in (whole, run)]
-    equal = digests[0] == digests[1] and history(run) == history(whole) and not list(run.rglob("*.part"))
+    digests = [hashlib.sha256(weights(each)["last"] + weights(each)["best"]).hexdigest() for each in (reference, run)]
+    equal = digests[0] == digests[1] and history(run) == history(reference) and not list(run.rglob("*.part"))
     print(
         f"  undisturbed {digests[0][:16]}, disturbed {digests[1][:16]}: {'the same bits' if equal else 'DIFFERENT'}",
         flush=True,
@@ -134,40 +151,36 @@ def same(run: Path, whole: Path) -> bool:
     return equal
 
 
+def run_section(section: Section, times: int) -> bool:
+    """Train with and without disturbance; whether all went well."""
+    recipe = tiny(*section.overrides, f"train.gradient_accumulation_steps={2 if section.distributed else 1}")
+    reference = quietly(recipe, section.out.with_name(f"{section.name}-reference"), section.data)
+    if section.name == "distributed-kill":
+        good = kill_workers(section, min(times, WORKER_KILLS))
+    else:
+        good = disturb(section, times)
+    return same(section.out, reference) and good
+
+
 def main() -> int:
-    """Run the sections that were asked for."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("sections", nargs="*", help="kill, stop, team, team-stop")
+    """Run the sections that were asked for; the exit code."""
+    parser = parser_of(__doc__)
+    parser.add_argument("sections", nargs="*", help=", ".join(SIGNALS))
     parser.add_argument("--times", type=int, default=10, help="disturbances per section")
     parser.add_argument("--seed", type=int, default=0, help="of the random moments")
-    chosen = parser.parse_args()
-    os.environ["OMP_NUM_THREADS"] = "1"  # threads decide in which parts a sum is taken
-    numbers = {
-        "kill": [signal.SIGKILL],
-        "stop": [signal.SIGTERM, signal.SIGINT],
-        "team": [],
-        "team-stop": [signal.SIGINT, signal.SIGTERM],
-    }
-    if unknown := set(chosen.sections) - set(numbers):
+    options = parser.parse_args()
+    if unknown := set(options.sections) - set(SIGNALS):
         parser.error(f"no section {', '.join(sorted(unknown))}")
+    os.environ["OMP_NUM_THREADS"] = "1"  # the number of threads decides how sums are rounded
+    times, epochs, max_delay_s = (1, 8, 0.1) if options.smoke else (options.times, 40, 0.6)
     good = True
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
-        prepare("folder", root / "data", source=sounds(root / "sounds", 10), split="60/20/20")
-        for name in chosen.sections or numbers:
-            print(f"{name}, random moments from seed {chosen.seed}", flush=True)
-            team, dice, out = name.startswith("team"), random.Random(f"{chosen.seed} {name}"), root / name
-            whole = quietly(
-                tiny(*SETTINGS, f"train.gradient_accumulation_steps={2 if team else 1}"),
-                root / f"{name}-whole",
-                root / "data",
-            )
-            good &= (
-                kill_workers(root / "data", out, dice)
-                if name == "team"
-                else disturb(root / "data", out, chosen.times, dice, numbers[name], ["--devices", "2"] if team else [])
-            )
-            good &= same(out, whole)
+        data = prepare_tones(root)
+        for name in options.sections or SIGNALS:
+            print(f"{name}, random moments from seed {options.seed}", flush=True)
+            rng = random.Random(f"{options.seed} {name}")
+            good &= run_section(Section(name, data, root / name, epochs, rng, max_delay_s), times)
     return 0 if good else 1
 
 

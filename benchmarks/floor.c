@@ -1,7 +1,7 @@
 /* What the scan's recurrences cost with all of their data in the first-level cache: the kernels' own inner loops, again and
  * again on the same few tokens of one block of 16 channels and 16 states. No softplus, gate or memory: a floor of the scan. */
 
-#include "../../aumcli/core/kernels/cpu.c"
+#include "../aumcli/core/kernels/cpu.c"
 
 enum { STATES = 16, TOKENS = 16 };
 

@@ -1,34 +1,44 @@
-"""What several of these scripts need: the options of a sweep, Markdown tables, inputs of the scan."""
+"""What several of these scripts need: the option --smoke, the options of a sweep, Markdown tables, inputs of the scan.
+
+Heavy imports stay inside the functions: some of these scripts measure what their own imports cost.
+"""
 
 import argparse
+import sys
 from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
 
-import torch
-from torch import Tensor
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
 
-from aumcli.bench import StoppingRule, Sweep
-from aumcli.config import AudioMambaConfig, Direction
-from aumcli.core.mixer import Mixer
-from aumcli.report.environment import environment
-from aumcli.report.tables import markdown_table
+    from aumcli.bench import Sweep
+    from aumcli.config import AudioMambaConfig
 
-SMOKE = "tiny sizes, in seconds: shows that everything runs, measures nothing"
+SMOKE = "tiny sizes, in seconds: shows that everything runs; times and memory are held to nothing"
+# generated sounds, and other people's code that ours is compared with
+sys.path.append(str(Path(__file__).resolve().parents[1] / "tests" / "fixtures"))
 
 
-def parser_of(description: str) -> argparse.ArgumentParser:
+def parser_of(description: str | None) -> argparse.ArgumentParser:
     """A parser that shows a module's docstring as it is, with the option --smoke."""
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--smoke", action="store_true", help=SMOKE)
     return parser
 
 
-def parse_sweep(description: str, models: str) -> Sweep:
+def parse_sweep(description: str | None, models: str) -> "Sweep":
     """The sweep that the command line asks for, with the options of `aum bench`.
 
     Args:
         description: the script's.
         models: the default of --models.
     """
+    import torch
+
+    from aumcli.bench import StoppingRule, Sweep
+
     parser = parser_of(description)
     parser.add_argument("--models", default=models, help=f"see aum bench --help (default: {models})")
     parser.add_argument("--min-tokens", type=int, default=512)
@@ -42,7 +52,7 @@ def parse_sweep(description: str, models: str) -> Sweep:
     parser.add_argument("--budget", type=float, default=60.0, help="seconds per measurement")
     options = parser.parse_args()
     if options.smoke:
-        options.models = ",".join(dict.fromkeys(each.replace("base", "nano") for each in options.models.split(",")))
+        options.models = options.models.replace("base", "nano")
         options.min_tokens = options.max_tokens = 8
         options.repeats = 1
     if options.threads:
@@ -54,45 +64,66 @@ def parse_sweep(description: str, models: str) -> Sweep:
         dtypes=options.dtype.split(","),
         device=options.device,
         batch=options.batch,
-        rules=StoppingRule(options.precision, options.repeats, options.budget),
+        stopping_rule=StoppingRule(options.precision, options.repeats, options.budget),
     )
 
 
 def print_environment() -> None:
-    """Print what measures: processor, threads, versions."""
+    """Print what measures: versions, processor, threads."""
+    from aumcli.report.environment import environment
+
     print(", ".join(f"{key} {value}" for key, value in environment().items()) + "\n", flush=True)
 
 
 def print_section(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     """Print a heading and a table as Markdown."""
+    from aumcli.report.tables import markdown_table
+
     print(f"### {title}\n\n{markdown_table(columns, rows)}", flush=True)
 
 
+def prepare_tones(folder: Path) -> Path:
+    """A prepared corpus of three classes; an epoch by the recipe tests/fixtures/tiny.toml takes a tenth of a second."""
+    from tiny import sounds
+
+    from aumcli.prepare import prepare
+
+    prepare("folder", folder / "data", source=sounds(folder / "sounds", 10), split="60/20/20")
+    return folder / "data"
+
+
 def scan_inputs(
-    config: AudioMambaConfig, l: int, b: int = 1, dtype: torch.dtype = torch.float32, seed: int = 0
-) -> dict[str, Tensor]:
+    config: "AudioMambaConfig", l: int, b: int = 1, dtype: "torch.dtype | None" = None, seed: int = 0
+) -> "dict[str, Tensor]":
     """Random inputs of the bidirectional scan at the sizes of a model's block, with the parameters of a fresh model.
+
+    Args:
+        config: of the model.
+        l, b: tokens and clips.
+        dtype: of u, delta, B, C and z; None: float32, which the parameters have in any case.
+        seed: of the values.
 
     Returns:
         The arguments of `aumcli.core.kernels.bidirectional_scan` by name, in their order.
     """
-    generator = torch.Generator().manual_seed(seed)
-    e, n = config.inner_width, config.state_size
-    u, delta, z = (torch.randn(b, l, e, generator=generator).to(dtype) for _ in range(3))  # (b, l, e) each
-    B, C = (torch.randn(b, l, n, generator=generator).to(dtype) for _ in range(2))  # (b, l, n) each
+    import torch
+
+    from aumcli.config import Direction
+    from aumcli.core.mixer import Mixer
+
     torch.manual_seed(seed)
     mixer = Mixer(config.model_copy(update={"direction": Direction.FO_BI}))
-    A, A_b = (-torch.exp(x.detach()) for x in (mixer.A_log, mixer.A_b_log))  # (e, n) each
-    bias = mixer.dt_proj.bias.detach()  # (e)
-    # step sizes as in a fresh model: softplus(-4) is 0.02
+    e, n = config.inner_width, config.state_size
+    u, delta, z = (torch.randn(b, l, e).to(dtype) for _ in range(3))  # (b, l, e) each
+    B, C = (torch.randn(b, l, n).to(dtype) for _ in range(2))  # (b, l, n) each
     return {
         "u": u,
-        "delta": delta - 4,
-        "A": A,
-        "A_b": A_b,
+        "delta": delta - 4,  # step sizes as in a fresh model: softplus(-4) is 0.02
+        "A": -torch.exp(mixer.A_log.detach()),  # (e, n)
+        "A_b": -torch.exp(mixer.A_b_log.detach()),  # (e, n)
         "B": B,
         "C": C,
         "D": torch.ones(e),
         "z": z,
-        "delta_bias": bias,
+        "delta_bias": mixer.dt_proj.bias.detach(),  # (e)
     }

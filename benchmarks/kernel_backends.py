@@ -72,10 +72,10 @@ def measure_kernels(sweep: Sweep) -> Iterator[list[KernelMeasurement]]:
     for dtype in sweep.dtypes:
         for tokens in sweep.lengths:
             for kernel in KERNELS:
-                bench = sweep.setting(model, tokens, dtype=dtype)
+                bench = sweep.config(model, tokens, dtype=dtype)
                 configs = [KernelConfig(kernel, backend, bench) for backend in refusals]
                 able = [each for each in configs if not refusals[each.backend]]
-                samples = dict(zip(able, run_interleaved(timed_kernel, able, sweep.rules)))
+                samples = dict(zip(able, run_interleaved(timed_kernel, able, sweep.stopping_rule)))
                 yield [
                     KernelMeasurement(each, samples[each].ms, **samples[each].facts, failure=samples[each].failure)
                     if each in samples

@@ -70,7 +70,7 @@ def profile_blocks(sweep: Sweep) -> Iterator[Profile]:
     for dtype in sweep.dtypes:
         for tokens in sweep.lengths:
             for model in sweep.models:
-                yield profile_block(sweep.setting(model, tokens, dtype=dtype), sweep.rules)
+                yield profile_block(sweep.config(model, tokens, dtype=dtype), sweep.stopping_rule)
 
 
 def profile_block(config: BenchConfig, rule: StoppingRule) -> Profile:

@@ -1,4 +1,4 @@
-"""How aum prepare fares with many clips: time, clips per second and peak memory, each stage in a process of its own.
+"""How aum prepare scales with many clips: time, clips per second and peak memory, each stage in a process of its own.
 
     python benchmarks/scale.py                    # 200,000 rows, 20,000 clips of 1 s at 16 kHz (0.7 GB of disk)
     python benchmarks/scale.py --rows 2000000 --clips 0
@@ -8,18 +8,17 @@ rows have no file, so looking for them is part of what is measured. To see wheth
 clips goes first.
 """
 
-import argparse
 import json
 import multiprocessing
 import os
-import re
-import shutil
 import tempfile
 import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
 import soundfile
+from harness import parser_of
 
 CLASSES, RATE_HZ, SOUNDS = 527, 16000, 50
 
@@ -57,38 +56,29 @@ def name(number: int) -> str:
     return f"-_{number:09d}"
 
 
-def measured(stage, *arguments) -> dict:
-    """Seconds and peak memory of a stage, in a process of its own; the stage says how many clips it worked on."""
+def measured(stage: Callable[..., int], *arguments: object) -> dict[str, float]:
+    """Seconds and peak memory of a stage, in a process of its own; the stage returns how many clips it worked on."""
     context = multiprocessing.get_context("spawn")
-    queue = context.Queue()
-    process = context.Process(target=_run, args=(queue, stage, *arguments))
-    process.start()
-    result = queue.get()
-    process.join()
-    return result
+    with context.Pool(1) as pool:
+        return pool.apply(measured_here, (stage, *arguments))
 
 
-def _run(queue, stage, *arguments) -> None:
+def measured_here(stage: Callable[..., int], *arguments: object) -> dict[str, float]:
+    """The same in this process, whose peak may be that of an earlier stage."""
     import aumcli.prepare  # noqa: F401  so that its time and memory are told apart
+    from aumcli.utils.memory import peak_bytes
 
-    before = peak_kib()
+    before = peak_bytes()
     start = time.perf_counter()
     clips = stage(*arguments)
     seconds = time.perf_counter() - start
-    queue.put(
-        {
-            "clips": clips,
-            "seconds": round(seconds, 2),
-            "per_s": round(clips / seconds),
-            "peak_mib": peak_kib() // 1024,
-            "imports_mib": before // 1024,
-        }
-    )
-
-
-def peak_kib() -> int:
-    """Peak resident memory of this process (Linux; getrusage would also tell its parent's)."""
-    return int(re.search(r"VmHWM:\s+(\d+)", Path("/proc/self/status").read_text())[1])
+    return {
+        "clips": clips,
+        "seconds": round(seconds, 2),
+        "per_s": round(clips / seconds),
+        "peak_mib": peak_bytes() // 2**20,
+        "imports_mib": before // 2**20,
+    }
 
 
 def prepare_clips(root: Path, out: Path, shards: bool) -> int:
@@ -133,32 +123,36 @@ def read_shards(out: Path) -> int:
 
 def main() -> None:
     """Run all stages and print a line of JSON for each."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = parser_of(__doc__)
     parser.add_argument("--rows", type=int, default=200_000)
     parser.add_argument("--clips", type=int, default=20_000)
     options = parser.parse_args()
-    folder = Path(tempfile.mkdtemp(prefix="aum-scale-"))
-    print(json.dumps({"cores": os.cpu_count(), "rows": options.rows}))
+    rows, clips = (200, 40) if options.smoke else (options.rows, options.clips)
+    print(json.dumps({"cores": os.cpu_count(), "rows": rows}))
+    with tempfile.TemporaryDirectory(prefix="aum-scale-") as folder:
+        for stage, function, *arguments in stages(Path(folder), rows, clips):
+            # to import what prepares takes seconds in each process
+            measure = measured_here if options.smoke and function is prepare_clips else measured
+            print(json.dumps({"stage": stage, **measure(function, *arguments)}), flush=True)
 
-    def show(stage: str, *call) -> None:
-        print(json.dumps({"stage": stage, **measured(*call)}), flush=True)
 
-    try:
-        generate(folder / "all", options.rows, options.clips)
-        show("write a manifest of all rows", write_rows, folder / "all", folder / "rows")
-        show("read it, parquet", read_rows, folder / "rows")
-        (folder / "rows" / "manifest.parquet").unlink()
-        show("read it, csv", read_rows, folder / "rows")
-        if options.clips:
-            generate(folder / "quarter", options.rows, options.clips // 4)
-            show("prepare, a quarter of the clips", prepare_clips, folder / "quarter", folder / "few", False)
-            show("prepare", prepare_clips, folder / "all", folder / "out", False)
-            show("prepare with shards, a quarter of the clips", prepare_clips, folder / "quarter", folder / "few", True)
-            show("prepare with shards", prepare_clips, folder / "all", folder / "out", True)
-            show("read the shards, a quarter of the clips", read_shards, folder / "few")
-            show("read the shards", read_shards, folder / "out")
-    finally:
-        shutil.rmtree(folder)
+def stages(folder: Path, rows: int, clips: int) -> Iterator[tuple]:
+    """Generate what is needed; what each stage is called, its function and arguments."""
+    generate(folder / "all", rows, clips)
+    yield "write a manifest of all rows", write_rows, folder / "all", folder / "rows"
+    parquet = folder / "rows" / "manifest.parquet"
+    if parquet.exists():  # with aumcli[data]
+        yield "read it, parquet", read_rows, folder / "rows"
+        parquet.unlink()
+    yield "read it, csv", read_rows, folder / "rows"
+    if clips:
+        generate(folder / "quarter", rows, clips // 4)
+        yield "prepare, a quarter of the clips", prepare_clips, folder / "quarter", folder / "few", False
+        yield "prepare", prepare_clips, folder / "all", folder / "out", False
+        yield "prepare with shards, a quarter of the clips", prepare_clips, folder / "quarter", folder / "few", True
+        yield "prepare with shards", prepare_clips, folder / "all", folder / "out", True
+        yield "read the shards, a quarter of the clips", read_shards, folder / "few"
+        yield "read the shards", read_shards, folder / "out"
 
 
 if __name__ == "__main__":

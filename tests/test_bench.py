@@ -25,7 +25,7 @@ from aumcli.bench import (
 from aumcli.bench.analysis import comparisons, growth
 from aumcli.bench.interleave import Samples, relative_error, run_interleaved
 from aumcli.bench.measurement import network_config, timed_runs
-from aumcli.bench.output import update, write_results
+from aumcli.bench.output import update_results, write_results
 from aumcli.core.kernels import available_backends
 from aumcli.errors import AumError
 from aumcli.utils.subprocesses import OUT_OF_MEMORY
@@ -34,7 +34,7 @@ pytest_plugins = ["aum_fixtures"]
 QUICK = StoppingRule(repeats=3, budget_s=10)
 
 
-def setting(model="aum-nano", tokens=16, **other) -> BenchConfig:
+def bench_config(model="aum-nano", tokens=16, **other) -> BenchConfig:
     return BenchConfig(
         **{
             "model": model,
@@ -51,9 +51,9 @@ def setting(model="aum-nano", tokens=16, **other) -> BenchConfig:
 
 def made(times: dict[str, dict[int, float | None]], machine="a machine", **other) -> Result:
     """A result with these medians in ms by model and tokens; None: out of memory."""
-    points = [
+    measurements = [
         Measurement(
-            setting(model, tokens, **other),
+            bench_config(model, tokens, **other),
             0.02 * tokens,
             "x",
             [] if ms is None else [0.99 * ms, ms, 1.01 * ms],
@@ -64,7 +64,7 @@ def made(times: dict[str, dict[int, float | None]], machine="a machine", **other
         for model, by_tokens in times.items()
         for tokens, ms in by_tokens.items()
     ]
-    return Result({"cpu": machine, "threads": 1}, QUICK, points)
+    return Result({"cpu": machine, "threads": 1}, QUICK, measurements)
 
 
 SWEEP = {
@@ -102,26 +102,28 @@ def test_command_prints_and_writes_every_sample(aum, tmp_path):
     written = json.loads((tmp_path / "bench.json").read_text())
     (only,) = written["results"]
     assert (
-        written["schema"] == 2 and only["environment"]["torch"] == torch.__version__ and only["rules"]["repeats"] == 3
+        written["schema"] == 3
+        and only["environment"]["torch"] == torch.__version__
+        and only["stopping_rule"]["repeats"] == 3
     )
-    assert [(p["setting"]["model"], p["setting"]["tokens"], p["backend"]) for p in only["points"]] == [
+    assert [(p["config"]["model"], p["config"]["tokens"], p["backend"]) for p in only["measurements"]] == [
         ("aum-nano", 16, "torch" if available_backends()["cpu"] else "cpu"),
         ("ast-nano-eager", 16, "eager"),
         ("aum-nano", 32, "torch" if available_backends()["cpu"] else "cpu"),
         ("ast-nano-eager", 32, "eager"),
     ]
-    for point in only["points"]:
-        assert len(point["samples_ms"]) == 3 and point["median_ms"] == statistics.median(point["samples_ms"])
-        assert point["peak_bytes"] > 0 and point["saved_bytes"] is None
+    for each in only["measurements"]:
+        assert len(each["samples_ms"]) == 3 and each["median_ms"] == statistics.median(each["samples_ms"])
+        assert each["peak_bytes"] > 0 and each["saved_bytes"] is None
     rows = list(csv.DictReader((tmp_path / "bench.csv").open()))
-    assert [float(row["median_ms"]) for row in rows] == [point["median_ms"] for point in only["points"]]
+    assert [float(row["median_ms"]) for row in rows] == [each["median_ms"] for each in only["measurements"]]
     assert "| 32 | 0.64 s | ast-nano-eager | eager |" in (tmp_path / "bench.md").read_text()
     assert imread(tmp_path / "bench.png").std() > 0.01
 
 
 def test_bytes_kept_for_the_backward_pass_grow_with_the_tokens():
     short, long, half = (
-        next(timed_runs(setting("ast-nano", tokens, mode="training", dtype=dtype)))[1]["saved_bytes"]
+        next(timed_runs(bench_config("ast-nano", tokens, mode="training", dtype=dtype)))[1]["saved_bytes"]
         for tokens, dtype in ((64, "float32"), (128, "float32"), (128, "bfloat16"))
     )
     width, depth = 128, 3
@@ -152,10 +154,10 @@ def test_what_torch_can_not_do_is_a_mark_with_its_reason():
 
 def test_memory_that_can_not_be_had_is_a_mark():
     with pytest.raises(RuntimeError, match="can't allocate memory"):  # which a worker calls out of memory
-        next(timed_runs(setting("ast-nano-eager", 200_000)))
+        next(timed_runs(bench_config("ast-nano-eager", 200_000)))
 
 
-def test_precision_repeats_and_budget_end_a_point():
+def test_precision_repeats_and_budget_end_a_measurement():
     (precise,) = run_interleaved(steady, [1.0], StoppingRule(precision=0.01, repeats=50, budget_s=10))
     assert precise.count == 5  # equal samples: precise with the fewest that may be
     (dear,) = run_interleaved(steady, [400.0], StoppingRule(precision=0.0, repeats=50, budget_s=1.0))
@@ -175,14 +177,16 @@ def test_precision_is_the_standard_error_of_the_median():
 def test_growth_is_fitted_to_the_longer_half():
     short = {64: 50.0, 128: 50.0, 256: 60.0}
     found = growth(
-        made({"aum-base": short | {512: 0.001 * 512**1.5, 1024: 0.001 * 1024**1.5, 2048: 0.001 * 2048**1.5}}).points
+        made(
+            {"aum-base": short | {512: 0.001 * 512**1.5, 1024: 0.001 * 1024**1.5, 2048: 0.001 * 2048**1.5}}
+        ).measurements
     )
-    assert (round(found.exponent, 6), found.points, found.from_tokens) == (1.5, 3, 512)
-    assert growth(made({"aum-base": {512: 1.0, 1024: None}}).points) is None
+    assert (round(found.exponent, 6), found.lengths, found.from_tokens) == (1.5, 3, 512)
+    assert growth(made({"aum-base": {512: 1.0, 1024: None}}).measurements) is None
 
 
 def test_crossovers_are_interpolated_and_said_plainly():
-    fused, eager = comparisons(made(SWEEP | {"ast-base": {512: 50.0, 1024: 150.0, 2048: 1200.0}}).points)
+    fused, eager = comparisons(made(SWEEP | {"ast-base": {512: 50.0, 1024: 150.0, 2048: 1200.0}}).measurements)
     a, b = math.log(1.5 / 2), math.log(3)
     assert fused.crossings == (pytest.approx(1024 * 2 ** (-a / (b - a))),)
     assert (
@@ -190,48 +194,48 @@ def test_crossovers_are_interpolated_and_said_plainly():
         "aum-base is 3.00 ± 0.04 times as fast as ast-base at 2,048 tokens."
     )
     assert list(eager.ratios) == [512, 1024]  # where both ran
-    (behind,) = comparisons(made({"aum-base": {512: 2.0, 1024: 4.0}, "ast-base": {512: 1.0, 1024: 3.0}}).points)
+    (behind,) = comparisons(made({"aum-base": {512: 2.0, 1024: 4.0}, "ast-base": {512: 1.0, 1024: 3.0}}).measurements)
     assert behind.sentence().startswith(
         "ast-base is faster than aum-base at every length measured, 512 to 1,024 tokens: no crossover"
     )
-    (ahead,) = comparisons(made({"aum-base": {512: 1.0}, "ast-base": {512: 3.0}}).points)
+    (ahead,) = comparisons(made({"aum-base": {512: 1.0}, "ast-base": {512: 3.0}}).measurements)
     assert ahead.sentence().startswith("aum-base is faster than ast-base at the one length measured: no crossover")
-    assert not list(comparisons(made({"aum-base": {512: 1.0}, "aum-small": {512: 1.0}}).points))
+    assert not list(comparisons(made({"aum-base": {512: 1.0}, "aum-small": {512: 1.0}}).measurements))
 
 
 def with_error(result: Result, model: str, tokens: int, share: float) -> Result:
-    """The result with samples of one point so far apart that its relative standard error is this."""
-    for point in result.points:
-        if (point.setting.model, point.setting.tokens) == (model, tokens):
-            ms, wide = point.median_ms, share * math.sqrt(3) / 0.93
-            point.samples_ms[:] = [ms * (1 - wide), ms, ms * (1 + wide)]
-            assert point.relative_error == pytest.approx(share)
+    """The result with samples of one measurement so far apart that its relative standard error is this."""
+    for each in result.measurements:
+        if (each.config.model, each.config.tokens) == (model, tokens):
+            ms, wide = each.median_ms, share * math.sqrt(3) / 0.93
+            each.samples_ms[:] = [ms * (1 - wide), ms, ms * (1 + wide)]
+            assert each.relative_error == pytest.approx(share)
     return result
 
 
 def test_no_lead_is_claimed_within_the_error():
     times = {"aum-base": {512: 100.0, 1024: 200.0, 2048: 400.0}, "ast-base": {512: 50.0, 1024: 230.0, 2048: 800.0}}
-    (unclear,) = comparisons(with_error(made(times), "ast-base", 1024, 0.27).points)
+    (unclear,) = comparisons(with_error(made(times), "ast-base", 1024, 0.27).measurements)
     assert unclear.undecided == [1024]
     assert "somewhere between 512 and 2,048 tokens, then aum-base" in unclear.sentence()
     assert "at 1,024 tokens the difference is within the error" in unclear.sentence()
-    (first,) = comparisons(with_error(made(times), "ast-base", 512, 0.9).points)
+    (first,) = comparisons(with_error(made(times), "ast-base", 512, 0.9).measurements)
     assert not first.crossings and "aum-base is faster than ast-base at 1,024, 2,048 tokens" in first.sentence()
     (none,) = comparisons(
-        with_error(made({"aum-base": {512: 100.0}, "ast-base": {512: 110.0}}), "aum-base", 512, 0.2).points
+        with_error(made({"aum-base": {512: 100.0}, "ast-base": {512: 110.0}}), "aum-base", 512, 0.2).measurements
     )
     assert "at no length is the difference larger than the error" in none.sentence()
 
 
-def test_points_that_are_not_precise_enough_are_named():
+def test_measurements_that_are_not_precise_enough_are_named():
     from aumcli.bench.tables import conclusions, markdown
 
     result = with_error(made(SWEEP), "ast-base", 1024, 0.27)
-    [line] = [line for line in conclusions(result.points, StoppingRule(precision=0.01)) if "precision" in line]
+    [line] = [line for line in conclusions(result.measurements, StoppingRule(precision=0.01)) if "precision" in line]
     assert "ast-base at 1,024 tokens 27.0 %" in line and "aum-base" not in line and "--budget" in line
-    assert not any("precision of" in line for line in conclusions(result.points, StoppingRule(precision=0.3)))
+    assert not any("precision of" in line for line in conclusions(result.measurements, StoppingRule(precision=0.3)))
     assert "ast-base at 1,024 tokens 27.0 %" in markdown(
-        [Result(result.environment, StoppingRule(precision=0.01), result.points)]
+        [Result(result.environment, StoppingRule(precision=0.01), result.measurements)]
     )
 
 
@@ -257,8 +261,9 @@ def test_results_of_two_machines_are_joined(aum, tmp_path):
     assert result.code == 0 and max(map(len, result.out.splitlines()[:-1])) <= 80
     lines = result.out.splitlines()
     assert lines[0].startswith("A: cpu a machine") and lines[1].startswith("B: cpu another")
-    assert lines[4].split() == ["inference", "float32", "512", "aum-base", "100", "ms", "200", "ms", "2.00"]
-    assert lines[-2].split()[-3:] == ["failed", "failed", "-"]
+    rows = [line.split() for line in lines]
+    assert ["inference", "float32", "512", "aum-base", "100", "ms", "200", "ms", "2.00"] in rows
+    assert [row[-3:] for row in rows if "ast-base-eager" in row and "2048" in row] == [["failed", "failed", "-"]]
     assert [each.machine for each in read_results(tmp_path / "c")] == ["a machine", "another"]
     assert aum("bench", "--compare", tmp_path / "a", tmp_path / "b", "--out", tmp_path / "a").code == 2
     assert "nothing to compare" in aum("bench", "--compare", tmp_path / "a").err
@@ -270,29 +275,25 @@ def test_results_of_two_machines_are_joined(aum, tmp_path):
 
 def test_a_folder_is_added_to_by_the_same_machine_only(tmp_path):
     first, second = made(SWEEP), made({"aum-base": {2048: 7.0, 4096: 9.0}})
-    update(tmp_path, first.environment, QUICK, first.points)
-    update(tmp_path, first.environment, QUICK, second.points)
+    update_results(tmp_path, first.environment, QUICK, first.measurements)
+    update_results(tmp_path, first.environment, QUICK, second.measurements)
     (only,) = read_results(tmp_path)
-    assert len(only.points) == 10
-    assert {p.setting.tokens: p.median_ms for p in only.points if p.setting.model == "aum-base"} == {
+    assert len(only.measurements) == 10
+    assert {p.config.tokens: p.median_ms for p in only.measurements if p.config.model == "aum-base"} == {
         512: 100,
         1024: 200,
         2048: 7,
         4096: 9,
     }
     with pytest.raises(AumError, match="another machine"):
-        update(tmp_path, {"cpu": "another", "threads": 1}, QUICK, second.points)
+        update_results(tmp_path, {"cpu": "another", "threads": 1}, QUICK, second.measurements)
 
 
 def test_a_model_directory_is_measured_at_any_length():
     config, backend, clip_s = network_config("digits", 21)  # a packaged one, patches of 64 mels by 4 frames
-    assert (config.n_patches, config.width, config.state_size, backend) == (
-        21,
-        128,
-        8,
-        "auto",
-    ) and clip_s == pytest.approx(0.84)
-    times, facts = next(timed_runs(setting("digits", 21)))
+    assert (config.n_patches, config.width, config.state_size) == (21, 128, 8)
+    assert backend == "auto" and clip_s == pytest.approx(0.84)
+    times, facts = next(timed_runs(bench_config("digits", 21)))
     assert times["run"] > 0 and facts["saved_bytes"] is None
 
 
@@ -332,30 +333,30 @@ def test_what_needs_more_than_the_cap_is_out_of_memory(aum, tmp_path):
     )
     result = aum(*arguments, "--memory-cap", 0.001)
     assert result.code == 0 and result.out.count("out of memory") == 4 and "at most 0.001 GiB" in result.out, result.err
-    points = read_results(tmp_path)[0].points
-    assert [(point.failure, point.setting.memory_cap_gib) for point in points] == [(OUT_OF_MEMORY, 0.001)] * 2
+    measurements = read_results(tmp_path)[0].measurements
+    assert [(each.failure, each.config.memory_cap_gib) for each in measurements] == [(OUT_OF_MEMORY, 0.001)] * 2
     rows = list(csv.DictReader((tmp_path / "bench.csv").open()))
     assert {row["memory_cap_gib"] for row in rows} == {"0.001"} and "at most 0.001 GiB" in (
         tmp_path / "bench.md"
     ).read_text()
-    assert next(timed_runs(setting("ast-nano-eager", 64, memory_cap_gib=16.0)))[0]["run"] > 0
+    assert next(timed_runs(bench_config("ast-nano-eager", 64, memory_cap_gib=16.0)))[0]["run"] > 0
 
 
 def test_capped_and_other_measurements_stay_apart(tmp_path):
     capped = made({"ast-base": {512: 50.0, 1024: None}}, memory_cap_gib=48.0)
-    update(tmp_path, capped.environment, QUICK, made({"ast-base": {512: 50.0, 1024: 70.0}}).points)
-    update(tmp_path, capped.environment, QUICK, capped.points)
+    update_results(tmp_path, capped.environment, QUICK, made({"ast-base": {512: 50.0, 1024: 70.0}}).measurements)
+    update_results(tmp_path, capped.environment, QUICK, capped.measurements)
     page = (tmp_path / "bench.md").read_text()
     assert (
         page.count("### inference") == 2
         and page.count("at most 48 GiB") == 1
-        and len(read_results(tmp_path)[0].points) == 4
+        and len(read_results(tmp_path)[0].measurements) == 4
     )
 
 
 def test_a_cap_must_be_within_the_devices_memory(monkeypatch):
-    monkeypatch.setattr(sweep, "memory_bytes", lambda device: int(47.5 * 2**30))  # what an A6000 shows of its 48
-    assert Sweep(memory_cap_gib=48.0).setting("aum-base", 512).memory_cap_gib == 48.0
+    monkeypatch.setattr(sweep, "device_bytes", lambda device: int(47.5 * 2**30))  # what an A6000 shows of its 48
+    assert Sweep(memory_cap_gib=48.0).config("aum-base", 512).memory_cap_gib == 48.0
     with pytest.raises(AumError, match="47.5 GiB of memory, less than --memory-cap 80"):
         Sweep(memory_cap_gib=80.0)
 
@@ -379,11 +380,11 @@ def test_picture_draws_the_cap(tmp_path, monkeypatch):
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 def test_a_gpu_gives_no_more_than_the_cap():
-    needs = next(timed_runs(setting("ast-nano-eager", 2048, mode="training", device="cuda")))[1]["peak_bytes"]
+    needs = next(timed_runs(bench_config("ast-nano-eager", 2048, mode="training", device="cuda")))[1]["peak_bytes"]
     capped, free = run_interleaved(
         timed_runs,
         [
-            setting("ast-nano-eager", 2048, mode="training", device="cuda", memory_cap_gib=cap / 2**30)
+            bench_config("ast-nano-eager", 2048, mode="training", device="cuda", memory_cap_gib=cap / 2**30)
             for cap in (needs / 2, 4 * needs)
         ],
         QUICK,

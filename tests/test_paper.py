@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from aumcli import paper
-from aumcli.ablate.grid import TABLE_2, axes_of
+from aumcli.ablate.grid import TABLE_2, parse_axes
 from aumcli.config import FrontendConfig
 from aumcli.core import build_network
 from aumcli.data.sources import names
@@ -60,7 +60,7 @@ def test_every_row_of_tables_1_3_and_4_is_a_recipe(row, corpus):
 @pytest.mark.parametrize("corpus", ["as20k", "vggsound"])
 def test_table_2_is_the_grid_of_ablate(corpus):
     assert "Tables 1 and 2" in load_recipe(corpus).paper
-    directions, positions = axes_of(TABLE_2)
+    directions, positions = parse_axes(TABLE_2)
     cells = {
         (load_recipe(corpus, [a, b]).model.direction, load_recipe(corpus, [a, b]).model.cls_position)
         for a in directions

@@ -88,7 +88,8 @@ def page(aum, workplace, done, monkeypatch):
     """Run the page up to a command; gives what that one printed."""
     for name in (
         "train.loggers.plot_curves",
-        "train.loggers.plot_confusion",
+        "train.report.plot_curves",
+        "train.report.plot_confusion",
         "evaluate.plot_confusion",
         "ablate.tables.plot_heat_map",
     ):
@@ -125,8 +126,8 @@ def test_every_command_runs(page, command, workplace):
         part = "" if not (corpora or rows) else "only-" + re.sub(r"[^\w-]+", "-", corpora or rows).strip("-")
         assert (workplace / "ablations" / f"table-{number}" / part / "ablation.md").is_file()
     if command.startswith("aum bench"):
-        points = json.loads((workplace / "figure-2" / "bench.json").read_text())["results"][0]["points"]
-        assert {point["setting"]["mode"] for point in points} == {"inference", "training"} and len(points) == 8
+        measurements = json.loads((workplace / "figure-2" / "bench.json").read_text())["results"][0]["measurements"]
+        assert {each["config"]["mode"] for each in measurements} == {"inference", "training"} and len(measurements) == 8
         assert (workplace / "figure-2" / "bench.png").is_file()
 
 

@@ -1,343 +1,139 @@
-"""The ablation: plan the runs, do what isn't done, and write what is known after each."""
+"""The ablation: do the runs that aren't done, and write what is known after each."""
 
-import re
+import logging
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 
-from aumcli import paper
-from aumcli.ablate.cells import Ablation, Cell, Table
-from aumcli.ablate.grid import (
-    TABLE_2,
-    Plan,
-    Study,
-    axes_of,
-    count_parameters,
-    grid_study,
-    starts_of,
-    table_studies,
-    value_of,
-)
-from aumcli.ablate.runs import is_done, jobs_for, read_score, run_plans, scores_of
-from aumcli.ablate.significance import compare
+from aumcli.ablate.cells import Ablation, Cell, PaperTable
+from aumcli.ablate.grid import Grid, value_of
+from aumcli.ablate.plan import TablePlan
+from aumcli.ablate.runs import complete, default_jobs, machine_of, read_score, scores_file
+from aumcli.ablate.significance import Comparison, compare
 from aumcli.ablate.tables import write_ablation, write_table
 from aumcli.checkpoints import read_config
-from aumcli.config import ARCHITECTURES
-from aumcli.data.corpus import open_corpus
-from aumcli.data.datasets.stream import index_of_shards
-from aumcli.data.splits import reported_clips, training_splits
+from aumcli.core import count_parameters
 from aumcli.errors import AumError
 from aumcli.evaluate import read_scores
-from aumcli.train.dry_run import dry_run_training, duration
-from aumcli.utils.files import read_json
-from aumcli.utils.text import counted
-from aumcli.utils.threads import compute_threads
 
-DATA = Path("data")  # where aum prepare puts the corpora
+logger = logging.getLogger(__name__)
+
+Outcomes = dict[int, str]  # of runs that have ended, by their places in `Grid.runs`: why they failed, "" if they didn't
 
 
-def ablate(
-    recipe: str,
-    out: Path | str,
-    data: Path | str | None = None,
-    grid: Sequence[str] = TABLE_2,
-    seeds: int = 3,
-    overrides: Sequence[str] = (),
-    device: str = "cpu",
-    models: Sequence[str] = (),
-    jobs: int | None = None,
-    threads: int = 1,
-    init: Sequence[str] = (),
-    say=print,
-) -> Ablation:
+def ablate(grid: Grid, device: str = "cpu", jobs: int | None = None, threads: int = 1) -> Ablation:
     """Train and test every variant of a grid.
 
+    Finished runs in its folder are kept, begun ones are resumed, failed ones are tried again. After each run the
+    results are written there: ablation.md, .json, .csv, .tex and, with two axes, .png.
+
     Args:
-        recipe: a recipe's name or .toml file.
-        out: folder for a run per cell and seed, and for ablation.md, .json, .csv, .tex and, with two axes, .png.
-            Finished runs in it are kept, begun ones are resumed, failed ones are tried again.
-        data: prepared data; None: the recipe's corpus.
-        grid: "section.key=value,value" for each axis.
-        seeds: runs per cell, with the seeds 0, 1, ...
-        overrides: "section.key=value" for all cells.
+        grid: see `aumcli.ablate.plan_ablation`.
         device: where to compute.
-        models: architectures to compare with equal parameters, as a first axis: "aum", "ast".
-        jobs: runs at a time; None: what keeps the processors busy, on a GPU one.
+        jobs: runs at a time; None: as many as keep the processors busy, on a GPU one.
         threads: of each run, however many run at a time, so that `jobs` changes no result.
-        init: "aum=PATH" or "ast=PATH", the checkpoint that each architecture's runs start from.
-        say: is given lines of text.
 
     Returns:
         The cells in the grid's order, with a comparison where there is one axis of two values. A score is the accuracy
         on the reported split (`data.test`), or the mAP of data with several labels.
-
-    Raises:
-        AumError: a mistake in the grid, the recipe or the data, before anything is trained.
     """
-    for (result,) in _run(
-        [plan_ablation(recipe, out, data, grid, seeds, overrides, models, init)], device, jobs, threads, say
-    ):
-        write_ablation(result, Path(out))
-    return result
+    results: list[Ablation] = []
+    for results in _complete([grid], device, jobs, threads):
+        write_ablation(results[0], grid.folder)
+    return results[0]
 
 
-def plan_ablation(
-    recipe: str,
-    out: Path | str,
-    data: Path | str | None = None,
-    grid: Sequence[str] = TABLE_2,
-    seeds: int = 3,
-    overrides: Sequence[str] = (),
-    models: Sequence[str] = (),
-    init: Sequence[str] = (),
-) -> Study:
-    """The runs of `ablate`, which see; nothing is trained."""
-    if unknown := [each for each in models if each not in ARCHITECTURES]:
-        raise AumError(
-            f"--models: there is no architecture {unknown[0]!r}", fix=f"choose among: {', '.join(ARCHITECTURES)}"
-        )
-    data = None if data is None else Path(data)
-    return grid_study(
-        recipe, Path(out), data, axes_of(grid, models), seeds, overrides, len(models) > 1, starts_of(init)
-    )
-
-
-def ablate_table(
-    number: int,
-    out: Path | str,
-    data: Path | str = DATA,
-    corpora: Sequence[str] = (),
-    rows: Sequence[str] = (),
-    seeds: int = 3,
-    overrides: Sequence[str] = (),
-    device: str = "cpu",
-    jobs: int | None = None,
-    threads: int = 1,
-    init: Sequence[str] = (),
-    say=print,
-) -> Table:
-    """Train and test the cells of one of the paper's tables, by the published recipes.
+def ablate_table(plan: TablePlan, device: str = "cpu", jobs: int | None = None, threads: int = 1) -> PaperTable:
+    """Train and test the cells of one of the paper's tables, as `ablate` does; the paper's scores stand beside ours.
 
     Args:
-        number: 1 to 4.
-        out: folder for a run per cell and seed, and for ablation.md, .json, .csv, .tex, the paper's figures beside
-            ours; those of a part of the table go to out/only-<its corpora and rows>.
-        data: the folder that holds the prepared corpora.
-        corpora, rows: those wanted, by the names of recipes and of the paper; none: all of the table.
-        seeds, overrides, device, jobs, threads, init, say: see `ablate`.
+        plan: see `aumcli.ablate.plan_table`.
+        device, jobs, threads: see `ablate`.
 
     Returns:
         An ablation for each corpus.
-
-    Raises:
-        AumError: there is no such table, corpus or row, a corpus isn't prepared, a recipe starts from weights that were
-            not given, or there is a mistake in the data, before anything is trained.
     """
-    studies, folder = plan_table(number, out, data, corpora, rows, seeds, overrides, init)
-    for results in _run(studies, device, jobs, threads, say):
-        table = Table(number, results, folder)
-        write_table(table)
-    return table
+    results: list[Ablation] = []
+    for results in _complete(plan.grids, device, jobs, threads):
+        write_table(PaperTable(plan.number, results, plan.folder))
+    return PaperTable(plan.number, results, plan.folder)
 
 
-def plan_table(
-    number: int,
-    out: Path | str,
-    data: Path | str = DATA,
-    corpora: Sequence[str] = (),
-    rows: Sequence[str] = (),
-    seeds: int = 3,
-    overrides: Sequence[str] = (),
-    init: Sequence[str] = (),
-) -> tuple[list[Study], Path]:
-    """The runs of `ablate_table`, which see, and the folder of its results; nothing is trained."""
-    out, data = Path(out), Path(data)
-    if number not in (paper.GRID, *paper.TABLES):
-        raise AumError(f"--table {number}: no such table can be trained", fix="choose 1, 2, 3 or 4")
-    where, known = f"the paper's Table {number}", (paper.corpora_of(number), paper.rows_of(number))
-    corpora, rows = paper.chosen("--corpora", corpora, known[0], where), paper.chosen("--rows", rows, known[1], where)
-    part = [name for names, all_names in zip((corpora, rows), known) if names != all_names for name in names]
-    folder = out / re.sub(r"[^\w-]+", "-", "only " + "_".join(part)).strip("-") if part else out
-    studies = table_studies(number, out, data, corpora, rows, seeds, overrides, starts_of(init))
-    _check_prepared(number, data, corpora)
-    return studies, folder
-
-
-def dry_run(studies: Sequence[Study], device: str = "cpu", jobs: int | None = None, threads: int = 1) -> Iterator[str]:
-    """Say which runs an ablation will do and how long they take, by steps of one run of each variant.
-
-    Nothing is written.
-
-    Args:
-        studies: see `plan_ablation` and `plan_table`.
-        device, jobs, threads: see `ablate`.
-
-    Yields:
-        A line for each variant as soon as it is measured, and one for all.
-
-    Raises:
-        AumError: a run would stop with it.
-    """
-    plans = [plan for study in studies for plan in study.runs]
-    _check(plans)
-    jobs, left_s, done = jobs or jobs_for(device, threads, len(plans)), [], 0
-    with compute_threads(threads):
-        for study in studies:
-            for variant in study.plans:
-                waiting = [plan for plan in variant if not is_done(plan)]
-                done += len(variant) - len(waiting)
-                name = (f"{study.recipe}, " if study.table else "") + variant[0].name.rpartition(", ")[0]
-                if not waiting:
-                    yield f"{name}: done"
-                    continue
-                run_s = dry_run_training(waiting[0].recipe, None, waiting[0].data, device).whole_s
-                left_s += [run_s] * len(waiting)
-                yield f"{name}: {len(waiting)} of {len(variant)} seeds to do, {duration(run_s)} each"
-    at_once = max(1, min(jobs, len(left_s)))
-    yield (
-        f"{len(plans)} runs, {done} done, {len(left_s)} to do, "
-        f"{at_once} at a time with {counted(threads, 'thread')} each: "
-        f"about {duration(sum(left_s) / at_once)}, tests and what they cost each other aside"
-    )
-
-
-def _run(studies: list[Study], device: str, jobs: int | None, threads: int, say) -> Iterator[list[Ablation]]:
-    """Do what isn't done; after each run, what is known by then of every study."""
-    plans = [plan for study in studies for plan in study.runs]
-    owners = {plan.folder: i for i, study in enumerate(studies) for plan in study.runs}
-    _check(plans)
-    failures: dict[Path, str] = {}
-    results = [_collect(study, failures) for study in studies]
-    for plan, failure in run_plans(plans, device, jobs or jobs_for(device, threads, len(plans)), threads, say):
-        failures[plan.folder] = failure
-        i = owners[plan.folder]
-        results[i] = _collect(studies[i], failures)
+def _complete(grids: Sequence[Grid], device: str, jobs: int | None, threads: int) -> Iterator[list[Ablation]]:
+    """Do what isn't done; after each run, what is known by then of every grid."""
+    runs = {run.folder: (number, place) for number, grid in enumerate(grids) for place, run in enumerate(grid.runs)}
+    outcomes: list[Outcomes] = [{} for _ in grids]
+    results = [_collect(grid, {}) for grid in grids]
+    every = [run for grid in grids for run in grid.runs]
+    for run, failure in complete(every, device, jobs or default_jobs(device, threads, len(every)), threads):
+        number, place = runs[run.folder]
+        outcomes[number][place] = failure
+        results[number] = _collect(grids[number], outcomes[number])
         yield results
-        corpus = f"{studies[i].recipe}, " if studies[i].table else ""
-        said = f"failed: {failure}" if failure else f"{100 * read_score(plan)[1]:.2f} %"
-        say(f"{len(failures)} of {len(plans)}: {corpus}{plan.name}: {said}")
+        name = f"{sum(map(len, outcomes))} of {len(every)}: {grids[number].prefix}{run.name}"
+        if failure:
+            logger.warning("%s: failed: %s", name, failure)
+        else:
+            logger.info("%s: %.2f %%", name, 100 * read_score(run)[1])
 
 
-def _check_prepared(number: int, data: Path, corpora: Sequence[str]) -> None:
-    """Refuse a table some corpora of which aren't there, with the commands that prepare them."""
-    missing = [corpus for corpus in corpora if not (data / corpus / "manifest.csv").exists()]
-    if missing:
-        there = [corpus for corpus in corpora if corpus not in missing]
-        commands = [f"aum prepare {corpus}" + ("" if data == DATA else f" --out {data / corpus}") for corpus in missing]
-        raise AumError(
-            f"Table {number} needs corpora that are not prepared: {', '.join(str(data / name) for name in missing)}",
-            fix="; ".join(commands) + (f"; or make it of those that are: --corpora {','.join(there)}" if there else ""),
-        )
-
-
-def _check(plans: Sequence[Plan]) -> None:
-    """Find the mistakes that many runs would share before any: weights that aren't given, missing data and splits."""
-    unstarted = {
-        plan.recipe.model.architecture: plan.recipe.train.pretrained
-        for plan in plans
-        if plan.recipe.train.pretrained and not plan.recipe.train.init
-    }
-    if unstarted:
-        raise AumError(
-            "these runs start from weights that were not given: "
-            + "; ".join(f"{architecture} from {source}" for architecture, source in unstarted.items()),
-            fix=" ".join(f"--init {architecture}=PATH" for architecture in unstarted),
-        )
-    manifests = {}
-    for plan in {(plan.data, plan.recipe.data): plan for plan in plans}.values():
-        place, config = plan.data or plan.recipe.data.corpus, plan.recipe.data
-        if place not in manifests:
-            manifests[place] = open_corpus(plan.recipe.data, plan.data)
-        manifest = manifests[place]
-        index = index_of_shards(manifest)
-        if index is None:
-            training_splits(manifest, config)
-        if not reported_clips(manifest, config, index):
-            has = manifest.split_names if index is None else list(index.splits)
-            raise AumError(
-                f"{manifest.folder} has no split {config.test!r} to report results on; it has {', '.join(has)}",
-                fix=f"name another with --set data.test=NAME; --set data.test={config.val} --set data.val_fraction=0.1 "
-                f"reports on {config.val} and keeps clips of {config.train} back to choose the epoch on",
-            )
-
-
-def _collect(study: Study, failures: dict[Path, str]) -> Ablation:
+def _collect(grid: Grid, outcomes: Outcomes) -> Ablation:
     """What is known by now."""
-    cells, metric, machines, runs = [], "", {}, study.runs
-    for variant in study.plans:
-        ended = [plan for plan in variant if failures.get(plan.folder) == ""]
-        scores = {}
-        for plan in ended:
-            metric, scores[plan.seed] = read_score(plan)
-            machines[_machine(plan.folder)] = None
-        failed = {plan.seed: failures[plan.folder] for plan in variant if failures.get(plan.folder)}
-        cells.append(
-            Cell(
-                variant[0].variant,
-                scores,
-                failed,
-                count_parameters(read_config(ended[0].folder / "best").model) if ended else None,
-                variant[0].published,
-            )
-        )
-    splits = {plan.recipe.data.reported for plan in runs}
+    done = [run for place, run in enumerate(grid.runs) if outcomes.get(place) == ""]
+    failures = {grid.runs[place].folder: failure for place, failure in outcomes.items() if failure}
+    metrics = {run.folder: read_score(run) for run in done}
+    cells = []
+    for variant in grid.variants:
+        scores = {run.seed: metrics[run.folder][1] for run in variant if run.folder in metrics}
+        failed = {run.seed: failures[run.folder] for run in variant if run.folder in failures}
+        trained = next((run for run in variant if run.folder in metrics), None)
+        parameters = count_parameters(read_config(trained.folder / "best").model) if trained else None
+        cells.append(Cell(variant[0].variant, scores, failed, parameters, variant[0].published))
+    splits = {run.recipe.data.reported for run in grid.runs}
+    checkpoints = {(run.recipe.model.architecture, run.recipe.train.init) for run in grid.runs if run.recipe.train.init}
     result = Ablation(
-        study.recipe,
-        study.overrides,
-        study.axes,
-        study.seeds,
+        grid.recipe,
+        grid.overrides,
+        grid.axes,
+        grid.seeds,
         cells,
-        metric,
-        list(machines),
-        starts=sorted(
-            {
-                f"{plan.recipe.model.architecture} runs start from {plan.recipe.train.init}"
-                for plan in runs
-                if plan.recipe.train.init
-            }
-        ),
+        metric=next((metric for metric, _ in metrics.values()), ""),
+        machines=list(dict.fromkeys(map(machine_of, done))),
+        starts=sorted(f"{architecture} runs start from {path}" for architecture, path in checkpoints),
         split=splits.pop() if len(splits) == 1 else "reported",
-        leaks=sorted({plan.recipe.data.leak for plan in runs} - {""}),
-        table=study.table,
+        leaks=sorted({run.recipe.data.leak for run in grid.runs} - {""}),
+        table=grid.table,
     )
-    if len(cells) == 2 and all(failures.get(plan.folder) is not None for plan in runs):
-        result.comparison = _compare(result, study.plans)
+    if len(cells) == 2 and len(outcomes) == len(grid.runs):
+        result.comparison = _compare(result, grid)
     return result
 
 
-def _compare(result: Ablation, plans: list[list[Plan]]):
+def _compare(result: Ablation, grid: Grid) -> Comparison | None:
     """The two cells' comparison over the seeds that both have; None for none, or where they report on other clips."""
-    pairs = list(zip(result.cells, plans))
+    pairs = list(zip(result.cells, grid.variants))
     if result.table:
         pairs.reverse()  # the paper's tables have the rival first
-    (first, _), (second, _) = pairs
+    (first, ours), (second, theirs) = pairs
     seeds = sorted(set(first.scores) & set(second.scores))
-    reported = {(runs[0].recipe.data.reported, runs[0].recipe.data.test_group) for _, runs in pairs}
-    if not seeds or len(reported) > 1:
+    data, other_data = ours[0].recipe.data, theirs[0].recipe.data
+    if not seeds or (data.reported, data.test_group) != (other_data.reported, other_data.test_group):
         return None
-    kept = [[read_scores(scores_of(runs[seed])) for seed in seeds] for _, runs in pairs]
+    kept = [[read_scores(scores_file(runs[seed])) for seed in seeds] for runs in (ours, theirs)]
     clips, _, targets = kept[0][0]
-    if any(each[0] != clips or (each[2] != targets).any() for one in kept for each in one):
+    if any(each[0] != clips or (each[2] != targets).any() for runs in kept for each in runs):
         raise AumError(
             f"the runs of {first.name} and {second.name} were not tested on the same clips",
-            fix=f"remove their {scores_of(plans[0][0]).name} and run the same command again",
+            fix=f"remove their {scores_file(ours[0]).name} and run the same command again",
         )
     return compare(
-        value_of(first.overrides[-1]) if len(first.overrides) == 1 else first.name,
-        value_of(second.overrides[-1]) if len(second.overrides) == 1 else second.name,
+        _short_name(first),
+        _short_name(second),
         result.metric,
         seeds,
-        tuple([each[1] for each in one] for one in kept),
+        ([each[1] for each in kept[0]], [each[1] for each in kept[1]]),
         targets,
-        tuple([cell.scores[seed] for seed in seeds] for cell in (first, second)),
+        ([first.scores[seed] for seed in seeds], [second.scores[seed] for seed in seeds]),
     )
 
 
-def _machine(folder: Path) -> str:
-    """What trained a run, in words."""
-    report = read_json(folder / "report.json")
-    place = report["environment"]
-    return (
-        f"{report['device']} ({place['cpu']}), {report['backend']} backend, "
-        f"{place['threads']} thread{'s' if place['threads'] > 1 else ''}, "
-        f"torch {place['torch']}, aumcli {place['aumcli']}"
-    )
+def _short_name(cell: Cell) -> str:
+    return value_of(cell.overrides[-1]) if len(cell.overrides) == 1 else cell.name

@@ -1,4 +1,4 @@
-"""What an ablation found: its cells, and which are best."""
+"""The result of an ablation: its cells, and which are best."""
 
 import statistics
 from dataclasses import dataclass, field
@@ -11,9 +11,9 @@ from aumcli.paper import Published
 
 @dataclass(frozen=True)
 class Cell:
-    """One variant: its overrides, and its score for each seed.
+    """A variant: its overrides, and its score for each seed.
 
-    There are fewer scores than were asked for where a run failed or is to come.
+    There are fewer scores than seeds where a run failed or is still to come.
     """
 
     overrides: tuple[str, ...]
@@ -40,7 +40,7 @@ class Cell:
 
 @dataclass
 class Ablation:
-    """A grid with its results."""
+    """The result of a grid."""
 
     recipe: str
     overrides: tuple[str, ...]
@@ -52,7 +52,7 @@ class Ablation:
     comparison: Comparison | None = None
     split: str = "test"  # that is reported; "reported" where the cells have different ones
     starts: list[str] = field(default_factory=list)  # from which checkpoint each architecture's runs started
-    leaks: list[str] = field(default_factory=list)  # what the reported clips serve for besides, see `DataConfig.leak`
+    leaks: list[str] = field(default_factory=list)  # what else the reported clips are used for, see `DataConfig.leak`
     table: int = 0  # of the paper, of which this is a corpus; 0: none
 
     @property
@@ -61,13 +61,13 @@ class Ablation:
         return any(cell.failures for cell in self.cells)
 
     @property
-    def has_map(self) -> bool:
+    def has_heat_map(self) -> bool:
         """Whether the cells are drawn: with two axes."""
         return len(self.axes) == 2
 
     @property
-    def what(self) -> str:
-        """What a score is."""
+    def score_name(self) -> str:
+        """What a score is, such as "test accuracy"."""
         return f"{self.split} {self.metric or 'score'}"
 
     def published(self, cell: Cell) -> Published | None:
@@ -84,13 +84,13 @@ class Ablation:
         width = len(self.axes[-1])
         return [self.cells[i : i + width] for i in range(0, len(self.cells), width)]
 
-    def lines(self) -> list[list[Cell]]:
+    def by_first_axis(self) -> list[list[Cell]]:
         """Cells that share their value on the first axis, together."""
         width = len(self.cells) // len(self.axes[0])
         return [self.cells[i : i + width] for i in range(0, len(self.cells), width)]
 
     def rank(self, cell: Cell) -> int:
-        """2 for the best of all cells, 1 for the best of a row, else 0; equals share a rank, a lone cell has none."""
+        """2 for the best of all cells, 1 for the best of a row, else 0; equals share a rank, a single cell has none."""
 
         def best(cells: list[Cell]) -> bool:
             means = [each.mean for each in cells if each.mean is not None]
@@ -101,8 +101,8 @@ class Ablation:
 
 
 @dataclass
-class Table:
-    """One of the paper's tables, made again: an ablation for each corpus, with the same rows."""
+class PaperTable:
+    """The result of one of the paper's tables: an ablation for each corpus, with the same rows."""
 
     number: int
     results: list[Ablation]
@@ -114,6 +114,6 @@ class Table:
         return any(result.failed for result in self.results)
 
     @property
-    def has_map(self) -> bool:
+    def has_heat_map(self) -> bool:
         """Whether the cells are drawn."""
-        return any(result.has_map for result in self.results)
+        return any(result.has_heat_map for result in self.results)

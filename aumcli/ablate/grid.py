@@ -1,25 +1,25 @@
-"""What to train: the variants of a grid, architectures of equal parameters, and the cells of the paper's tables."""
+"""What to train: the runs of a grid, of architectures with equally many parameters, and of the paper's tables."""
 
 import itertools
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 
 from aumcli import paper
-from aumcli.config import ARCHITECTURES, NetworkConfig
+from aumcli.config import ARCHITECTURES
+from aumcli.core import count_parameters
 from aumcli.errors import AumError
 from aumcli.paper import Published
 from aumcli.recipe import Recipe, load_recipe
 
 TABLE_2 = (f"{paper.DIRECTION}=Fo-Fo,Fo-Bi,Bi-Bi", f"{paper.POSITION}=head,mid,end")  # the paper's
-ARCHITECTURE, WIDTH = "model.architecture", "model.mlp_width"
+ARCHITECTURE, MLP_WIDTH = "model.architecture", "model.mlp_width"
 
 
 @dataclass(frozen=True)
-class Plan:
-    """One run: a variant with a seed."""
+class Run:
+    """A variant with a seed."""
 
     variant: tuple[str, ...]  # its value on each axis, "key=value" each
     seed: int
@@ -30,25 +30,46 @@ class Plan:
 
     @property
     def name(self) -> str:
-        """The variant and the seed, for people."""
+        """Variant and seed, for people."""
         return f"{', '.join(map(value_of, self.variant))}, seed {self.seed}"
 
 
 @dataclass(frozen=True)
-class Study:
-    """What an ablation is to train."""
+class Grid:
+    """The runs of an ablation: every combination of the axes' values, with every seed."""
 
     recipe: str
-    overrides: tuple[str, ...]  # of all cells
+    overrides: tuple[str, ...]  # of all variants
     axes: list[list[str]]  # "key=value" each
     seeds: int
-    plans: list[list[Plan]]  # the runs of each variant, in the grid's order
-    table: int = 0  # of the paper; 0: none
+    variants: list[list[Run]]  # the runs of each variant; the last axis runs fastest
+    folder: Path  # of the results
+    table: int = 0  # of the paper, of which this is a corpus; 0: none
 
     @property
-    def runs(self) -> list[Plan]:
+    def runs(self) -> list[Run]:
         """All runs."""
-        return [plan for variant in self.plans for plan in variant]
+        return [run for variant in self.variants for run in variant]
+
+    @property
+    def prefix(self) -> str:
+        """The corpus, in front of a variant's name, where the grid is one of several."""
+        return f"{self.recipe}, " if self.table else ""
+
+
+@dataclass(frozen=True)
+class Shared:
+    """What all runs of an ablation have in common.
+
+    Args:
+        seeds: runs per variant, with the seeds 0, 1, ...
+        overrides: "section.key=value" for all.
+        init: the checkpoint that each architecture's runs start from.
+    """
+
+    seeds: int
+    overrides: tuple[str, ...] = ()
+    init: Mapping[str, str] | None = None
 
 
 def value_of(override: str) -> str:
@@ -56,12 +77,25 @@ def value_of(override: str) -> str:
     return override.partition("=")[2]
 
 
-def axes_of(grid: Sequence[str], models: Sequence[str] = ()) -> list[list[str]]:
-    """The overrides on each axis, "section.key=value" each; the architectures, where they are compared, come first."""
-    return [_axis(text) for text in ([f"{ARCHITECTURE}={','.join(models)}"] if models else []) + list(grid)]
+def parse_axes(grid: Sequence[str], models: Sequence[str] = ()) -> list[list[str]]:
+    """The overrides on each axis, "section.key=value" each; the architectures, where they are compared, come first.
+
+    Raises:
+        AumError: an axis is not key=value,value.
+    """
+    return [_parse_axis(text) for text in ([f"{ARCHITECTURE}={','.join(models)}"] if models else []) + list(grid)]
 
 
-def starts_of(init: Sequence[str]) -> dict[str, str]:
+def _parse_axis(text: str) -> list[str]:
+    key, equals, values = text.partition("=")
+    if not equals or not all(value.strip() for value in values.split(",")):
+        raise AumError(
+            f"--grid {text} is not key=value,value", fix="write for example --grid model.cls_position=head,mid,end"
+        )
+    return [f"{key.strip()}={value.strip()}" for value in values.split(",")]
+
+
+def parse_init(init: Sequence[str]) -> dict[str, str]:
     """The checkpoint that each architecture's runs start from.
 
     Args:
@@ -72,7 +106,7 @@ def starts_of(init: Sequence[str]) -> dict[str, str]:
     """
     from aumcli.checkpoints.lookup import checkpoint_path
 
-    starts = {}
+    checkpoints = {}
     for text in init:
         architecture, equals, path = text.partition("=")
         if not equals or architecture not in ARCHITECTURES:
@@ -81,87 +115,74 @@ def starts_of(init: Sequence[str]) -> dict[str, str]:
             )
         if not Path(checkpoint_path(path)).exists():
             raise AumError(f"--init {text}: there is no such file or folder", fix="name a checkpoint, a run or a model")
-        starts[architecture] = path
-    return starts
+        checkpoints[architecture] = path
+    return checkpoints
 
 
-def grid_study(
+def make_grid(
     recipe: str,
-    out: Path,
+    folder: Path,
     data: Path | None,
     axes: list[list[str]],
-    seeds: int,
-    overrides: Sequence[str],
-    equal: bool,
-    starts: Mapping[str, str],
+    shared: Shared,
+    match_parameters: bool = False,
     table: int = 0,
-) -> Study:
+) -> Grid:
     """The runs of a grid.
 
     Args:
         recipe: a recipe's name or .toml file.
-        out: a variant's runs go to out/<its values joined by _>/seed-N.
+        folder: a variant's runs go to folder/<its values joined by _>/seed-N.
         data: prepared data; None: the recipe's corpus.
-        axes: see `axes_of`.
-        seeds: runs per variant, with the seeds 0, 1, ...
-        overrides: "section.key=value" for all.
-        equal: give an AST's perceptron the width at which it has as many parameters as the AuM in its place.
-        starts: see `starts_of`.
+        axes: see `parse_axes`.
+        shared: seeds, overrides and checkpoints of all runs.
+        match_parameters: give an AST's MLP the width at which it has as many parameters as the AuM in its place.
         table: of the paper; 0: none.
 
     Raises:
         AumError: a mistake in the grid or the recipe.
     """
-    plans = []
+    variants = []
     for variant in itertools.product(*axes):
-        texts = [*overrides, *variant]
-        if equal and f"{ARCHITECTURE}=ast" in variant and not any(text.startswith(f"{WIDTH}=") for text in texts):
-            texts.append(f"{WIDTH}={equal_width(recipe, texts)}")
-        folder = out / "_".join(map(value_of, variant)).replace("/", "-")  # a value can be a path
-        published = paper.published_cell(recipe, variant, load_recipe(recipe, texts).model)
-        plans.append(_runs(variant, recipe, texts, folder, data, seeds, starts, published))
-    return Study(recipe, tuple(overrides), axes, seeds, plans, table)
+        overrides = [*shared.overrides, *variant]
+        has_width = any(text.startswith(f"{MLP_WIDTH}=") for text in overrides)
+        if match_parameters and f"{ARCHITECTURE}=ast" in variant and not has_width:
+            overrides.append(f"{MLP_WIDTH}={matched_mlp_width(recipe, overrides)}")
+        runs_folder = folder / "_".join(map(value_of, variant)).replace("/", "-")  # a value can be a path
+        published = paper.published_cell(recipe, variant, load_recipe(recipe, overrides).model)
+        variants.append(_runs(variant, recipe, overrides, runs_folder, data, shared, published))
+    return Grid(recipe, shared.overrides, axes, shared.seeds, variants, folder, table)
 
 
-def table_studies(
-    number: int,
-    out: Path,
-    data: Path,
-    corpora: Sequence[str],
-    rows: Sequence[str],
-    seeds: int,
-    overrides: Sequence[str],
-    starts: Mapping[str, str],
-) -> list[Study]:
-    """The runs of one of the paper's tables, a study for each corpus.
+def table_grids(
+    number: int, folder: Path, data: Path, corpora: Sequence[str], rows: Sequence[str], shared: Shared
+) -> list[Grid]:
+    """The runs of one of the paper's tables, a grid for each corpus.
 
     Args:
         number: 1 to 4.
-        out: the runs go to out/<recipe>/seed-N, those of Table 2 to out/<corpus>/<direction>_<position>/seed-N.
+        folder: the runs go to folder/<recipe>/seed-N, of Table 2 to folder/<corpus>/<direction>_<position>/seed-N.
         data: the folder that holds the prepared corpora.
         corpora, rows: those wanted.
-        seeds, overrides, starts: see `grid_study`.
+        shared: seeds, overrides and checkpoints of all runs.
 
     Raises:
         AumError: a mistake in an override.
     """
     if number == paper.GRID:
-        axes = axes_of([f"{paper.DIRECTION}={','.join(rows)}", TABLE_2[1]])
-        return [
-            grid_study(corpus, out / corpus, data / corpus, axes, seeds, overrides, False, starts, number)
-            for corpus in corpora
-        ]
-    studies, wanted = [], [row for row in paper.TABLES[number] if row.name in rows]
+        axes = parse_axes([f"{paper.DIRECTION}={','.join(rows)}", TABLE_2[1]])
+        return [make_grid(corpus, folder / corpus, data / corpus, axes, shared, table=number) for corpus in corpora]
+    wanted = [row for row in paper.TABLES[number] if row.name in rows]
+    axes = [[f"model={row.name}" for row in wanted]]
+    grids = []
     for corpus in corpora:
-        plans = []
+        variants = []
         for row in wanted:
-            recipe = corpus + row.variant
-            published = paper.published_row(row, corpus)
-            plans.append(
-                _runs((f"model={row.name}",), recipe, overrides, out / recipe, data / corpus, seeds, starts, published)
-            )
-        studies.append(Study(corpus, tuple(overrides), [[f"model={row.name}" for row in wanted]], seeds, plans, number))
-    return studies
+            recipe, published = corpus + row.variant, paper.published_row(row, corpus)
+            variant = (f"model={row.name}",)
+            variants.append(_runs(variant, recipe, shared.overrides, folder / recipe, data / corpus, shared, published))
+        grids.append(Grid(corpus, shared.overrides, axes, shared.seeds, variants, folder, number))
+    return grids
 
 
 def _runs(
@@ -170,48 +191,24 @@ def _runs(
     overrides: Sequence[str],
     folder: Path,
     data: Path | None,
-    seeds: int,
-    starts: Mapping[str, str],
+    shared: Shared,
     published: Published | None,
-) -> list[Plan]:
+) -> list[Run]:
     """A variant's runs."""
-    start = starts.get(load_recipe(recipe, [*overrides]).model.architecture)
-    texts = [*overrides, *([f"train.init={json.dumps(start)}"] if start else [])]
+    checkpoint = (shared.init or {}).get(load_recipe(recipe, [*overrides]).model.architecture)
+    texts = [*overrides, *([f"train.init={json.dumps(checkpoint)}"] if checkpoint else [])]
     return [
-        Plan(variant, seed, load_recipe(recipe, [*texts, f"seed={seed}"]), folder / f"seed-{seed}", data, published)
-        for seed in range(seeds)
+        Run(variant, seed, load_recipe(recipe, [*texts, f"seed={seed}"]), folder / f"seed-{seed}", data, published)
+        for seed in range(shared.seeds)
     ]
 
 
-def equal_width(recipe: str, overrides: Sequence[str]) -> int:
-    """Width of an AST's perceptron with which it has as many parameters as the AuM of the same recipe,
-    as nearly as can be.
+def matched_mlp_width(recipe: str, overrides: Sequence[str]) -> int:
+    """The width of an AST's MLP at which it has as many parameters as the AuM of the same recipe, or nearly so.
 
-    Classes and length, which only the data tell, count alike in both.
+    Classes and length, which only the data determine, count the same in both.
     """
-    aum = load_recipe(
-        recipe, [f"{ARCHITECTURE}=aum" if text == f"{ARCHITECTURE}=ast" else text for text in overrides]
-    ).model
-    one, two = (load_recipe(recipe, [*overrides, f"{WIDTH}={width}"]).model for width in (1, 2))
-    least = count_parameters(one)
-    return 1 + round((count_parameters(aum) - least) / (count_parameters(two) - least))
-
-
-@cache
-def count_parameters(config: NetworkConfig) -> int:
-    """Parameters of the network that a configuration describes."""
-    import torch
-
-    from aumcli.core import build_network
-
-    with torch.device("meta"):  # shapes without numbers
-        return sum(x.numel() for x in build_network(config).parameters())
-
-
-def _axis(text: str) -> list[str]:
-    key, equals, values = text.partition("=")
-    if not equals or not all(value.strip() for value in values.split(",")):
-        raise AumError(
-            f"--grid {text} is not key=value,value", fix="write for example --grid model.cls_position=head,mid,end"
-        )
-    return [f"{key.strip()}={value.strip()}" for value in values.split(",")]
+    as_aum = [f"{ARCHITECTURE}=aum" if text == f"{ARCHITECTURE}=ast" else text for text in overrides]
+    wanted = count_parameters(load_recipe(recipe, as_aum).model)
+    one, two = (count_parameters(load_recipe(recipe, [*overrides, f"{MLP_WIDTH}={width}"]).model) for width in (1, 2))
+    return 1 + round((wanted - one) / (two - one))

@@ -1,11 +1,11 @@
 """The runs: each an ordinary run folder, trained or taken as it is, several at a time."""
 
-import os
+import logging
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 
-from aumcli.ablate.grid import Plan
+from aumcli.ablate.grid import Run
 from aumcli.errors import AumError
 from aumcli.evaluate import SCORES, evaluate
 from aumcli.recipe import MEASURED, dump_recipe, load_recipe
@@ -13,61 +13,64 @@ from aumcli.train import train
 from aumcli.utils.files import read_json, write_text
 from aumcli.utils.subprocesses import Worker
 from aumcli.utils.text import counted
-from aumcli.utils.threads import compute_threads
+from aumcli.utils.threads import available_cpus, compute_threads
+
+logger = logging.getLogger(__name__)
 
 PLANNED = "planned.toml"  # a run's recipe before it was fitted to the data
 REPORT, RESULT = "report.json", "eval-{}.json"  # of a finished run; the latter of the split that is reported
-FITTED = {"model": ("n_classes",), "data": ("fit",), "train": ("loss",)}
+INFERRED = {"model": ("n_classes",), "data": ("infer",), "train": ("loss",)}  # keys that fitting a recipe changes
 
 
-def run_plans(plans: Sequence[Plan], device: str, jobs: int, threads: int, say) -> Iterator[tuple[Plan, str]]:
+def complete(runs: Sequence[Run], device: str, jobs: int, threads: int) -> Iterator[tuple[Run, str]]:
     """Train and test what isn't finished.
 
     Args:
-        plans: the runs.
+        runs: all of them.
         device: where to compute.
         jobs: runs at a time, each in a process of its own where there are several.
         threads: of each run, whatever `jobs` is: their number decides how sums are rounded.
-        say: is given lines of text.
 
     Yields:
         Each run as it ends, and why it failed, "" where it didn't.
     """
     waiting = []
-    for plan in plans:
+    for run in runs:
         try:
-            _check_recipe(plan)
+            _check_recipe(run)
         except AumError as error:
-            yield plan, error.problem
+            yield run, error.problem
             continue
-        if is_done(plan):
-            yield plan, ""
+        if is_done(run):
+            yield run, ""
         else:
-            waiting.append(plan)
+            waiting.append(run)
     jobs = min(jobs, len(waiting))
-    yield from (
-        _at_once(waiting, device, jobs, threads, say) if jobs > 1 else _one_by_one(waiting, device, threads, say)
-    )
+    if jobs > 1:
+        yield from _in_parallel(waiting, device, jobs, threads)
+    else:
+        yield from _sequentially(waiting, device, threads)
 
 
-def is_done(plan: Plan) -> bool:
+def is_done(run: Run) -> bool:
     """Whether a run is trained and tested."""
-    return all((plan.folder / name).is_file() for name in (REPORT, *_results(plan)))
+    return all((run.folder / name).is_file() for name in (REPORT, *_result_files(run)))
 
 
-def _at_once(plans: Sequence[Plan], device: str, jobs: int, threads: int, say) -> Iterator[tuple[Plan, str]]:
+def _in_parallel(runs: Sequence[Run], device: str, jobs: int, threads: int) -> Iterator[tuple[Run, str]]:
     workers: list[Worker] = []
 
-    def run(plan: Plan) -> str:
-        workers.append(Worker(_work, plan, device, threads))
+    def work(run: Run) -> str:
+        workers.append(Worker(_steps, run, device, threads))
         try:
-            return workers[-1].ask()
+            workers[-1].ask()
         except AumError as error:
             return error.problem
+        return ""
 
-    say(f"{counted(len(plans), 'run')} to do, {jobs} at a time, {counted(threads, 'thread')} each")
+    logger.info("%s to do, %d at a time, %s each", counted(len(runs), "run"), jobs, counted(threads, "thread"))
     with ThreadPoolExecutor(jobs) as pool:
-        futures = {pool.submit(run, plan): plan for plan in plans}
+        futures = {pool.submit(work, run): run for run in runs}
         try:
             for future in as_completed(futures):
                 yield futures[future], future.result()
@@ -77,70 +80,63 @@ def _at_once(plans: Sequence[Plan], device: str, jobs: int, threads: int, say) -
                 worker.close()
 
 
-def _one_by_one(plans: Sequence[Plan], device: str, threads: int, say) -> Iterator[tuple[Plan, str]]:
+def _sequentially(runs: Sequence[Run], device: str, threads: int) -> Iterator[tuple[Run, str]]:
     with compute_threads(threads):
-        for plan in plans:
+        for run in runs:
             try:
-                finish(plan, device, say)
+                train_and_evaluate(run, device)
             except AumError as error:
-                if error.exit_code >= 128:  # the user's wish to stop is no failure
+                if error.exit_code >= 128:  # the user stops it, which is no failure
                     raise
-                yield plan, error.problem
+                yield run, error.problem
             else:
-                yield plan, ""
+                yield run, ""
 
 
-def _work(plan: Plan, device: str, threads: int) -> Iterator[str]:
-    """What a worker's process does: one run, in silence."""
+def _steps(run: Run, device: str, threads: int) -> Iterator[None]:
+    """What a worker's process does, in one step: a run."""
     import torch
 
     torch.set_num_threads(threads)
-    finish(plan, device, lambda text: None, progress=False)
-    yield ""
+    train_and_evaluate(run, device, progress=False)
+    yield
 
 
-def finish(plan: Plan, device: str, say, progress: bool = True) -> None:
+def train_and_evaluate(run: Run, device: str, progress: bool = True) -> None:
     """Train a run unless that is done, and test it unless that is done and each clip's scores were kept.
 
     Raises:
         AumError: the folder holds a run of another recipe, or training or testing failed.
     """
-    folder = plan.folder
+    folder = run.folder
     if not (folder / PLANNED).is_file():
-        write_text(folder / PLANNED, dump_recipe(plan.recipe))
+        write_text(folder / PLANNED, dump_recipe(run.recipe))
     if not (folder / REPORT).is_file():
-        say(plan.name)
-        train(
-            plan.recipe,
-            folder,
-            plan.data,
-            resume=(folder / "last" / "state.pt").is_file(),
-            device=device,
-            progress=progress,
-            say=say,
-        )
-    if not all((folder / name).is_file() for name in _results(plan)):
-        evaluate(folder, plan.data, plan.recipe.data.reported, folder, device)
+        logger.info(run.name)
+        resume = (folder / "last" / "state.pt").is_file()
+        train(run.recipe, folder, run.data, resume=resume, device=device, progress=progress)
+    if not all((folder / name).is_file() for name in _result_files(run)):
+        evaluate(folder, run.data, run.recipe.data.reported, folder, device)
 
 
-def _results(plan: Plan) -> tuple[str, str]:
+def _result_files(run: Run) -> tuple[str, str]:
     """The files of an evaluation on the split that is reported."""
-    split = plan.recipe.data.reported
+    split = run.recipe.data.reported
     return RESULT.format(split), SCORES.format(split)
 
 
-def _check_recipe(plan: Plan) -> None:
+def _check_recipe(run: Run) -> None:
     """Refuse a folder with a run of another recipe.
 
     A run made by `aum train` has only the recipe that was fitted to its data.
     """
-    planned, fitted = plan.folder / PLANNED, plan.folder / "recipe.toml"
+    planned, fitted = run.folder / PLANNED, run.folder / "recipe.toml"
     if planned.is_file():
-        same = load_recipe(planned) == plan.recipe
+        same = load_recipe(planned) == run.recipe
     elif fitted.is_file():
-        values, asked = load_recipe(fitted).model_dump(), plan.recipe.model_dump()
-        measured = [key for item in plan.recipe.data.infer for key in MEASURED[item]]
-        for section, keys in {**FITTED, "frontend": measured}.items():
+        values, asked = load_recipe(fitted).model_dump(), run.recipe.model_dump()
+        measured = tuple(key for item in run.recipe.data.infer for key in MEASURED[item])
+        for section, keys in {**INFERRED, "frontend": measured}.items():
             for key in keys:
                 asked[section][key] = values[section][key]
         asked["model"]["frames"] = asked["frontend"]["frames"]
@@ -148,23 +144,30 @@ def _check_recipe(plan: Plan) -> None:
     else:
         same = True
     if not same:
-        raise AumError(
-            f"{plan.folder} holds a run of another recipe", fix="choose another --out, or remove that folder"
-        )
+        raise AumError(f"{run.folder} holds a run of another recipe", fix="choose another --out, or remove that folder")
 
 
-def scores_of(plan: Plan) -> Path:
+def scores_file(run: Run) -> Path:
     """Where a finished run keeps each clip's scores on the split that is reported."""
-    return plan.folder / _results(plan)[1]
+    return run.folder / _result_files(run)[1]
 
 
-def read_score(plan: Plan) -> tuple[str, float]:
+def read_score(run: Run) -> tuple[str, float]:
     """A finished run's metric on the reported split, and its value: accuracy, or mAP of data with several labels."""
-    figures = read_json(plan.folder / _results(plan)[0])["metrics"]
+    figures = read_json(run.folder / _result_files(run)[0])["metrics"]
     return ("mAP", figures["mean_average_precision"]) if figures["multi_label"] else ("accuracy", figures["accuracy"])
 
 
-def jobs_for(device: str, threads: int, runs: int) -> int:
+def machine_of(run: Run) -> str:
+    """What trained a run, in words."""
+    report = read_json(run.folder / REPORT)
+    place = report["environment"]
+    return (
+        f"{report['device']} ({place['cpu']}), {report['backend']} backend, {counted(place['threads'], 'thread')}, "
+        f"torch {place['torch']}, aumcli {place['aumcli']}"
+    )
+
+
+def default_jobs(device: str, threads: int, runs: int) -> int:
     """How many runs at a time keep the processors busy; on a GPU, one."""
-    cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(1, min(runs, cpus // threads)) if device == "cpu" else 1
+    return max(1, min(runs, available_cpus() // threads)) if device == "cpu" else 1

@@ -1,6 +1,5 @@
 """Is a difference between two variants more than chance? Over seeds, and over the clips of the reported split."""
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -9,7 +8,11 @@ import numpy as np
 from aumcli.utils.text import counted
 
 DRAWS = 1000  # of the bootstrap
-POWER, LEVEL = 0.8, 0.05
+LEVEL = 0.05
+
+Scores = tuple[Sequence[np.ndarray], Sequence[np.ndarray]]  # of two variants, by seed, (clips, classes) each
+# right in the first alone and in the second alone, p, and the bootstrap's differences (draws,)
+OverClips = tuple[int | None, int | None, float, np.ndarray]
 
 
 @dataclass(frozen=True)
@@ -28,7 +31,6 @@ class Comparison:
     t: float | None  # paired t-test over seeds; None where it isn't defined
     p_seeds: float | None
     interval_seeds: tuple[float, float] | None  # 95 %
-    detectable: float | None  # a true difference that so many seeds find four times out of five
     clips: int
     only_first: int | None  # right in the first alone, over clips and seeds; None for several labels
     only_second: int | None
@@ -39,17 +41,7 @@ class Comparison:
         """What the figures say, in words."""
         points = f"{100 * self.difference:+.2f} points"
         seeds = counted(len(self.seeds), "paired seed")
-        lines = [f"{self.metric}, {self.first} minus {self.second}: {points}, mean over {seeds}."]
-        if self.t is None:
-            lines.append("Over seeds: no test is possible with one seed, or where all seeds differ alike.")
-        else:
-            low, high = (100 * x for x in self.interval_seeds)
-            lines.append(
-                f"Over seeds: paired t({len(self.seeds) - 1}) = {self.t:.2f}, {_p(self.p_seeds)}, 95 % interval "
-                f"{low:+.2f} to {high:+.2f}. With {len(self.seeds)} seeds that scatter like these, the test finds "
-                f"a true difference of {100 * self.detectable:.2f} points in four cases out of five, "
-                "smaller ones less often."
-            )
+        lines = [f"{self.metric}, {self.first} minus {self.second}: {points}, mean over {seeds}.", self._over_seeds()]
         low, high = (100 * x for x in self.interval_clips)
         if self.only_first is None:
             test = f"paired bootstrap, {_p(self.p_clips)}"
@@ -65,13 +57,22 @@ class Comparison:
         )
         return lines
 
+    def _over_seeds(self) -> str:
+        if self.t is None or self.p_seeds is None or self.interval_seeds is None:
+            return "Over seeds: no test is possible with one seed, or where all seeds differ alike."
+        low, high = (100 * x for x in self.interval_seeds)
+        return (
+            f"Over seeds: paired t({len(self.seeds) - 1}) = {self.t:.2f}, {_p(self.p_seeds)}, 95 % interval "
+            f"{low:+.2f} to {high:+.2f}."
+        )
+
 
 def compare(
     first: str,
     second: str,
     metric: str,
     seeds: Sequence[int],
-    scores: tuple[Sequence[np.ndarray], Sequence[np.ndarray]],
+    scores: Scores,
     targets: np.ndarray,
     values: tuple[Sequence[float], Sequence[float]],
 ) -> Comparison:
@@ -81,7 +82,7 @@ def compare(
         first, second: their names.
         metric: "accuracy" or "mAP".
         seeds: n of them.
-        scores: each variant's scores by seed, (clips, classes) each.
+        scores: of both, on the reported clips.
         targets: (clips,) classes, or (clips, classes) zeros and ones.
         values: each variant's metric by seed.
 
@@ -89,22 +90,11 @@ def compare(
     exact.
     """
     differences = np.subtract(*values)
-    t, p_seeds, interval, detectable = _over_seeds(differences)
+    t, p_seeds, interval = _over_seeds(differences)
     even = np.full(len(targets), 1 / len(targets))
     weights = np.random.default_rng(0).multinomial(len(targets), even, size=DRAWS)  # (draws, clips)
-    only_first = only_second = None
-    if targets.ndim == 1:
-        right = [np.stack([each.argmax(1) == targets for each in one]).astype(int) for one in scores]  # (n, clips)
-        by_clip = (right[0] - right[1]).sum(0)  # (clips)
-        only_first, only_second = (int((right[i] > right[1 - i]).sum()) for i in (0, 1))
-        p_clips = sign_flip_p(by_clip)
-        drawn = weights @ by_clip / (len(targets) * len(seeds))  # (draws)
-    else:
-        drawn = np.mean(
-            [weighted_map(a, targets, weights) - weighted_map(b, targets, weights) for a, b in zip(*scores)], axis=0
-        )
-        drawn = drawn[np.isfinite(drawn)]  # of few clips a draw can have none of any class
-        p_clips = min(1.0, 2 * (1 + min((drawn <= 0).sum(), (drawn >= 0).sum())) / (1 + len(drawn)))
+    over_clips = _over_clips if targets.ndim == 1 else _over_multi_label_clips
+    only_first, only_second, p_clips, drawn = over_clips(scores, targets, weights)
     low, high = np.quantile(drawn, (LEVEL / 2, 1 - LEVEL / 2))
     return Comparison(
         first,
@@ -115,49 +105,50 @@ def compare(
         t,
         p_seeds,
         interval,
-        detectable,
         len(targets),
         only_first,
         only_second,
-        float(p_clips),
+        p_clips,
         (float(low), float(high)),
     )
 
 
-def _over_seeds(differences: np.ndarray) -> tuple[float | None, float | None, tuple[float, float] | None, float | None]:
-    """t, p and 95 % interval of a paired t-test, and the difference that it would find with a power of 0.8."""
+def _over_clips(scores: Scores, targets: np.ndarray, weights: np.ndarray) -> OverClips:
+    """Of clips with one label each: an exact test, and the bootstrap."""
+    right = [np.stack([each.argmax(1) == targets for each in one]).astype(int) for one in scores]  # (n, clips) each
+    by_clip = (right[0] - right[1]).sum(0)  # (clips)
+    only_first, only_second = (int((right[i] > right[1 - i]).sum()) for i in (0, 1))
+    drawn = weights @ by_clip / (len(targets) * len(right[0]))  # (draws)
+    return only_first, only_second, sign_flip_p(by_clip), drawn
+
+
+def _over_multi_label_clips(scores: Scores, targets: np.ndarray, weights: np.ndarray) -> OverClips:
+    """Of clips with several labels: the bootstrap alone."""
+    drawn = np.mean(
+        [weighted_map(a, targets, weights) - weighted_map(b, targets, weights) for a, b in zip(*scores)], axis=0
+    )  # (draws)
+    drawn = drawn[np.isfinite(drawn)]  # of few clips a draw can have none of any class
+    p = min(1.0, 2 * (1 + min((drawn <= 0).sum(), (drawn >= 0).sum())) / (1 + len(drawn)))
+    return None, None, float(p), drawn
+
+
+def _over_seeds(differences: np.ndarray) -> tuple[float | None, float | None, tuple[float, float] | None]:
+    """t, p and 95 % interval of a paired t-test; None where there is none."""
     from scipy.stats import ttest_1samp
 
     n = len(differences)
     if n < 2 or np.ptp(differences) < 1e-12:
-        return None, None, None, None
+        return None, None, None
     result = ttest_1samp(differences, 0.0)
     low, high = result.confidence_interval(1 - LEVEL)
-    found = detectable_effect(n) * float(differences.std(ddof=1))
-    return float(result.statistic), float(result.pvalue), (float(low), float(high)), found
-
-
-def detectable_effect(n: int) -> float:
-    """The true mean difference, in standard deviations, that a paired t-test with n pairs finds with a power of 0.8."""
-    from scipy.optimize import brentq
-    from scipy.stats import chi2, norm, t
-
-    # over the spread of an estimated standard deviation; scipy's noncentral t gives NaN for two or three pairs
-    spread = np.sqrt(chi2.ppf((np.arange(4000) + 0.5) / 4000, n - 1) / (n - 1))
-    edge = t.ppf(1 - LEVEL / 2, n - 1) * spread
-
-    def power(effect: float) -> float:
-        shift = effect * math.sqrt(n)
-        return float((norm.sf(edge - shift) + norm.cdf(-edge - shift)).mean())
-
-    return brentq(lambda effect: power(effect) - POWER, 0.01, 100.0)
+    return float(result.statistic), float(result.pvalue), (float(low), float(high))
 
 
 def sign_flip_p(differences: np.ndarray) -> float:
     """How likely a sum at least as far from zero is, if each clip's difference had either sign alike: exact, two-sided.
 
     Args:
-        differences: whole numbers; 1, 0 and -1 make it McNemar's exact test.
+        differences: integers; 1, 0 and -1 make it McNemar's exact test.
     """
     from scipy.stats import binom
 
@@ -184,7 +175,8 @@ def weighted_map(scores: np.ndarray, targets: np.ndarray, weights: np.ndarray) -
     """
     from scipy.sparse import csr_array
 
-    by_clip, each = np.ascontiguousarray(weights.T, dtype=np.float32), []  # (clips, draws): whole numbers
+    by_clip = np.ascontiguousarray(weights.T, dtype=np.float32)  # (clips, draws): integers
+    precisions: list[np.ndarray] = []  # of each class, (draws)
     for column, positive in zip(scores.T, targets.T):
         order = np.argsort(-column, kind="stable")
         ordered, hits = -column[order], np.flatnonzero(positive[order] > 0)  # (positives)
@@ -199,11 +191,11 @@ def weighted_map(scores: np.ndarray, targets: np.ndarray, weights: np.ndarray) -
         right = by_clip[order[hits]]  # (positives, draws)
         found = right.cumsum(0, dtype=float)[np.searchsorted(hits, bounds) - 1]  # (thresholds, draws)
         with np.errstate(invalid="ignore"):
-            each.append((right * (found / np.maximum(drawn, 1))[at]).sum(0) / right.sum(0, dtype=float))
-    each = np.array(each).reshape(-1, len(weights))  # (classes, draws)
-    known = np.isfinite(each)
+            precisions.append((right * (found / np.maximum(drawn, 1))[at]).sum(0) / right.sum(0, dtype=float))
+    by_class = np.array(precisions).reshape(-1, len(weights))  # (classes, draws)
+    known = np.isfinite(by_class)
     with np.errstate(invalid="ignore"):
-        return np.where(known, each, 0.0).sum(0) / known.sum(0)
+        return np.where(known, by_class, 0.0).sum(0) / known.sum(0)
 
 
 def _p(p: float) -> str:

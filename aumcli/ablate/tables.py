@@ -1,81 +1,116 @@
-"""An ablation, or a table of the paper made again, for people and programs: terminal, Markdown, LaTeX, CSV, JSON."""
+"""An ablation, or a table of the paper, for people and programs: terminal, Markdown, LaTeX, CSV, JSON."""
 
-import csv
-import io
+import logging
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from aumcli.ablate.cells import Ablation, Cell, Table
+from aumcli.ablate.cells import Ablation, Cell, PaperTable
 from aumcli.ablate.grid import value_of
 from aumcli.ablate.plot import plot_heat_map
 from aumcli.paper import Published
 from aumcli.report.plots import drawn
 from aumcli.report.tables import markdown_table, print_table
-from aumcli.utils.console import say
+from aumcli.utils.console import echo
+from aumcli.utils.csv import csv_writer
 from aumcli.utils.files import write_json, write_text
+from aumcli.utils.text import counted, wrapped
+
+logger = logging.getLogger(__name__)
 
 LATEX = str.maketrans({"_": r"\_", "&": r"\&", "%": r"\%", "#": r"\#", "$": r"\$", "±": r"$\pm$"})
-PAPER = "paper"  # a row, or a column, of the paper's figures
-Mark = Callable[[str, int], str]  # a score's text and its rank -> its text in a format
+PAPER = "paper"  # a row, or a column, of the paper's scores
 
 
-def print_ablation(result: Ablation) -> None:
-    """Print the table: for two axes rows by columns, else a row for each cell; failures; and what a comparison says."""
-    columns, rows = _grid([result], _stars) if result.has_map else table(result, _stars)
-    print_table(_title(result), columns, rows)
-    print("*  best of its row, ** best of all" if len(result.axes) > 1 else "** best of all")
-    _print_notes(result)
+@dataclass(frozen=True)
+class Score:
+    """A score in a table, which shows its rank in the manner of the format (see `Ablation.rank`)."""
+
+    text: str
+    rank: int
 
 
-def print_paper_table(made: Table) -> None:
-    """Print a table as the paper has it, its figures below ours; failures; and what the comparisons say."""
-    print_table(_table_title(made), *_grid(made.results, _stars))
-    print("*  best of its row, ** best of its corpus" if made.has_map else "** best of its corpus")
-    for result in made.results:
-        _print_notes(result)
+Table = tuple[list[str], list[list[str | Score]]]  # headings and rows
+
+
+def print_result(result: Ablation | PaperTable) -> None:
+    """Print the scores, for two axes rows by columns, else a row for each cell; failures; and the comparisons.
+
+    Of a table of the paper, the paper's scores stand below ours.
+    """
+    row = "*  best of its row, "
+    if isinstance(result, PaperTable):
+        (columns, rows), title, ablations = score_table(result.results), _paper_title(result), result.results
+        legend = (row if result.has_heat_map else "") + "** best of its corpus"
+    else:
+        columns, rows = score_table([result]) if result.has_heat_map else cell_table(result)
+        title, ablations, legend = _title(result), [result], (row if len(result.axes) > 1 else "") + "** best of all"
+    print_table(title, columns, _marked(rows, _stars))
+    echo(legend)
+    for ablation in ablations:
+        for line in _notes(ablation):
+            echo(wrapped(line))
 
 
 def write_ablation(result: Ablation, out: Path) -> None:
     """Write ablation.json, .csv, .md, .tex and, for two axes, the heat map ablation.png."""
     write_json(out / "ablation.json", {"schema": 2, **_as_json(result)})
-    write_text(out / "ablation.csv", _csv([result]))
+    _write_csv(out / "ablation.csv", [result])
     write_text(out / "ablation.md", _markdown(result))
-    write_text(out / "ablation.tex", _latex(*(_grid([result], _ranked) if result.has_map else table(result, _ranked))))
-    if result.has_map and (problem := drawn(plot_heat_map, result, out / "ablation.png")):
-        say(problem)
+    write_text(out / "ablation.tex", _latex(*(score_table([result]) if result.has_heat_map else cell_table(result))))
+    if result.has_heat_map:
+        _draw(result, out / "ablation.png")
 
 
-def write_table(made: Table) -> None:
+def write_table(table: PaperTable) -> None:
     """Write ablation.json, .csv, .md, .tex and, of Table 2, a heat map for each corpus."""
-    out = made.folder
-    write_json(
-        out / "ablation.json",
-        {"schema": 2, "table": made.number, "corpora": [_as_json(result) for result in made.results]},
-    )
-    write_text(out / "ablation.csv", _csv(made.results))
-    write_text(out / "ablation.md", _table_markdown(made))
-    write_text(out / "ablation.tex", _latex(*_grid(made.results, _ranked)))
-    for result in made.results:
-        if result.has_map and (problem := drawn(plot_heat_map, result, out / f"{result.recipe}.png")):
-            say(problem)
+    out, corpora = table.folder, [_as_json(result) for result in table.results]
+    write_json(out / "ablation.json", {"schema": 2, "table": table.number, "corpora": corpora})
+    _write_csv(out / "ablation.csv", table.results)
+    write_text(out / "ablation.md", _paper_markdown(table))
+    write_text(out / "ablation.tex", _latex(*score_table(table.results)))
+    for result in table.results:
+        if result.has_heat_map:
+            _draw(result, out / f"{result.recipe}.png")
 
 
-def table(result: Ablation, mark: Mark) -> tuple[list[str], list[list[str]]]:
-    """Headings and a row for each cell: values, mean and deviation in percent, the paper's, each seed's, parameters."""
-    rows, has_paper = [], _has_paper([result])
+def _draw(result: Ablation, path: Path) -> None:
+    if problem := drawn(plot_heat_map, result, path):
+        logger.warning(problem)
+
+
+def cell_table(result: Ablation) -> Table:
+    """A row for each cell: its values, mean and deviation in percent, the paper's, each seed's, parameters."""
+    has_paper = _has_paper([result])
+    columns = [*result.keys, f"{result.score_name} (%)", *([PAPER] if has_paper else []), "by seed", "parameters"]
+    rows: list[list[str | Score]] = []
     for cell in result.cells:
-        seeds = " ".join(f"{100 * score:.2f}" for score in cell.scores.values()) or "-"
-        rows.append(
-            [
-                *map(value_of, cell.overrides),
-                mark(score_text(cell), result.rank(cell)),
-                *([_paper_text(result.published(cell))] if has_paper else []),
-                seeds,
-                "-" if cell.parameters is None else f"{cell.parameters:,}",
-            ]
-        )
-    return [*result.keys, f"{result.what} (%)", *([PAPER] if has_paper else []), "by seed", "parameters"], rows
+        by_seed = " ".join(f"{100 * score:.2f}" for score in cell.scores.values()) or "-"
+        parameters = "-" if cell.parameters is None else f"{cell.parameters:,}"
+        paper = [_paper_text(result.published(cell))] if has_paper else []
+        rows.append([*map(value_of, cell.overrides), _score(result, cell), *paper, by_seed, parameters])
+    return columns, rows
+
+
+def score_table(results: Sequence[Ablation]) -> Table:
+    """The first axis down, corpora and the second axis across, a row of the paper's scores below each of ours."""
+    columns = [" / ".join(results[0].keys)]
+    for result in results:
+        heading = f"{result.recipe} {result.score_name}" if result.table else ""
+        across = [value_of(text) for text in result.axes[1]] if result.has_heat_map else [""]
+        columns += [", ".join(filter(None, (heading, value))) for value in across]
+    rows: list[list[str | Score]] = []
+    for number, text in enumerate(results[0].axes[0]):
+        cells = [(result, cell) for result in results for cell in result.by_first_axis()[number]]
+        rows.append([value_of(text), *(_score(result, cell) for result, cell in cells)])
+        if _has_paper(results):
+            published = [_paper_text(result.published(cell)) for result, cell in cells]
+            rows.append([f"{value_of(text)}, {PAPER}", *published])
+    return columns, rows
+
+
+def _score(result: Ablation, cell: Cell) -> Score:
+    return Score(score_text(cell), result.rank(cell))
 
 
 def score_text(cell: Cell) -> str:
@@ -95,24 +130,9 @@ def _has_paper(results: Sequence[Ablation]) -> bool:
     return any(result.published(cell) for result in results for cell in result.cells)
 
 
-def _grid(results: Sequence[Ablation], mark: Mark) -> tuple[list[str], list[list[str]]]:
-    """Headings and rows: the first axis down, corpora and the second across, the paper's row below each of ours."""
-    columns, rows, has_paper = [" / ".join(results[0].keys)], [], _has_paper(results)
-    for result in results:
-        heading = f"{result.recipe} {result.what}" if result.table else ""
-        columns += (
-            [f"{heading}, {value_of(text)}".removeprefix(", ") for text in result.axes[1]]
-            if result.has_map
-            else [heading]
-        )
-    for number, text in enumerate(results[0].axes[0]):
-        cells = [(result, cell) for result in results for cell in result.lines()[number]]
-        rows.append([value_of(text), *(mark(score_text(cell), result.rank(cell)) for result, cell in cells)])
-        if has_paper:
-            rows.append(
-                [f"{value_of(text)}, {PAPER}", *(_paper_text(result.published(cell)) for result, cell in cells)]
-            )
-    return columns, rows
+def _marked(rows: Sequence[Sequence[str | Score]], mark: Callable[[str, int], str]) -> list[list[str]]:
+    """Rows whose scores have been given the mark of their rank."""
+    return [[mark(cell.text, cell.rank) if isinstance(cell, Score) else cell for cell in row] for row in rows]
 
 
 def _stars(text: str, rank: int) -> str:
@@ -123,35 +143,23 @@ def _bold(text: str, rank: int) -> str:
     return (text, f"**{text}**", f"**{text}** *")[rank]
 
 
-def _ranked(text: str, rank: int) -> str:
-    return f"{rank}|{text}"
-
-
 def _bold_latex(text: str, rank: int) -> str:
     return (text, rf"\textbf{{{text}}}", rf"\underline{{\textbf{{{text}}}}}")[rank]
 
 
 def _title(result: Ablation) -> str:
-    return f"{', '.join((result.recipe, *result.overrides))}: {result.what} (%), {_seeds(result)}"
+    changes = ", ".join((result.recipe, *result.overrides))
+    return f"{changes}: {result.score_name} (%), {counted(result.seeds, 'seed')}"
 
 
-def _table_title(made: Table) -> str:
-    return f"{', '.join((f'Table {made.number}', *made.results[0].overrides))}: scores (%), {_seeds(made.results[0])}"
-
-
-def _seeds(result: Ablation) -> str:
-    return f"{result.seeds} seed{'s' if result.seeds > 1 else ''}"
-
-
-def _print_notes(result: Ablation) -> None:
-    import textwrap
-
-    for line in _notes(result):
-        print(textwrap.fill(line, 79))
+def _paper_title(table: PaperTable) -> str:
+    first = table.results[0]
+    changes = ", ".join((f"Table {table.number}", *first.overrides))
+    return f"{changes}: scores (%), {counted(first.seeds, 'seed')}"
 
 
 def _notes(result: Ablation) -> Iterator[str]:
-    """What failed, what the runs started from, what is wrong with the figures, and what a comparison says."""
+    """What failed, what the runs started from, what is wrong with the scores, and what the comparison says."""
     corpus = f"{result.recipe}: " if result.table else ""
     for cell in result.cells:
         for seed, text in cell.failures.items():
@@ -159,100 +167,99 @@ def _notes(result: Ablation) -> Iterator[str]:
     for start in result.starts:
         yield f"{corpus}{start}."
     for leak in result.leaks:
-        yield f"{corpus}the reported clips also {leak}: the figures flatter."
+        yield f"{corpus}the reported clips also {leak}: the scores are optimistic."
     for line in result.comparison.sentences() if result.comparison else ():
         yield corpus + line
 
 
+def _markdown_table(columns: Sequence[str], rows: Sequence[Sequence[str | Score]]) -> str:
+    return markdown_table(columns, _marked(rows, _bold))
+
+
 def _markdown(result: Ablation) -> str:
-    parts = [
+    sections = [
         f"# {_title(result)}\n",
         "Written by `aum ablate`. Mean and standard deviation over the seeds; bold: best of its row; *: best of all.\n",
     ]
-    if result.has_map:
-        parts += [markdown_table(*_grid([result], _bold)), "![](ablation.png)\n"]
-    return "\n".join([*parts, *_details(result)])
+    if result.has_heat_map:
+        sections += [_markdown_table(*score_table([result])), "![](ablation.png)\n"]
+    return "\n".join([*sections, *_details(result)])
 
 
-def _table_markdown(made: Table) -> str:
-    parts = [
-        f"# {_table_title(made)}\n",
+def _paper_markdown(table: PaperTable) -> str:
+    sections = [
+        f"# {_paper_title(table)}\n",
         "Written by `aum ablate`. Mean and standard deviation over the seeds, and below them the paper's (arXiv "
         "2406.03344, three seeds); bold: best of its row; *: best of its corpus.\n",
-        markdown_table(*_grid(made.results, _bold)),
+        _markdown_table(*score_table(table.results)),
     ]
-    for result in made.results:
-        parts += [
+    for result in table.results:
+        sections += [
             f"## {result.recipe}\n",
-            *([f"![]({result.recipe}.png)\n"] if result.has_map else []),
+            *([f"![]({result.recipe}.png)\n"] if result.has_heat_map else []),
             *_details(result),
         ]
-    return "\n".join(parts)
+    return "\n".join(sections)
 
 
 def _details(result: Ablation) -> list[str]:
-    """A row for each cell with its seeds, what there is to say, and what trained the runs."""
+    """A row for each cell with its seeds, the notes, and what trained the runs."""
     return [
-        markdown_table(*table(result, _bold)),
+        _markdown_table(*cell_table(result)),
         *(f"{line}\n" for line in _notes(result)),
         *(f"Trained on {machine}.\n" for machine in result.machines),
     ]
 
 
-def _latex(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A table whose scores `_ranked` has marked."""
-
-    def cell(text: str) -> str:
-        rank, bar, rest = text.partition("|")
-        return _bold_latex(rest.translate(LATEX), int(rank)) if bar else text.translate(LATEX)
-
+def _latex(columns: Sequence[str], rows: Sequence[Sequence[str | Score]]) -> str:
+    """A table in LaTeX."""
+    escaped = [
+        [
+            Score(cell.text.translate(LATEX), cell.rank) if isinstance(cell, Score) else cell.translate(LATEX)
+            for cell in row
+        ]
+        for row in rows
+    ]
     lines = [
         r"% needs \usepackage{booktabs}; bold: best of its row; underlined: best of all",
         rf"\begin{{tabular}}{{{'l' * len(columns)}}}",
         r"\toprule",
-        " & ".join(map(cell, columns)) + r" \\",
+        " & ".join(column.translate(LATEX) for column in columns) + r" \\",
         r"\midrule",
-        *(" & ".join(map(cell, row)) + r" \\" for row in rows),
+        *(" & ".join(row) + r" \\" for row in _marked(escaped, _bold_latex)),
         r"\bottomrule",
         r"\end{tabular}",
     ]
     return "\n".join(lines) + "\n"
 
 
-def _csv(results: Sequence[Ablation]) -> str:
-    """A row for each cell; with the corpus in a table of the paper, and the paper's figures where it reports any."""
-    text, first, has_paper = io.StringIO(), results[0], _has_paper(results)
-    writer = csv.writer(text, lineterminator="\n")
-    seeds = [f"seed_{seed}" for seed in range(first.seeds)]
-    writer.writerow(
-        [
-            *(["corpus", "split", "metric"] if first.table else []),
-            *first.keys,
-            "mean",
-            "std",
-            *(["paper_mean", "paper_std"] if has_paper else []),
-            *seeds,
-            "parameters",
-            "failed",
-        ]
-    )
-    for result in results:
-        for cell in result.cells:
-            published = result.published(cell)
-            figures = [published.mean, published.std] if published else [None, None]
-            writer.writerow(
-                [
-                    *([result.recipe, result.split, result.metric] if result.table else []),
-                    *map(value_of, cell.overrides),
-                    cell.mean,
-                    cell.std,
-                    *(figures if has_paper else []),
-                    *(cell.scores.get(seed) for seed in range(result.seeds)),
-                    cell.parameters,
-                    "; ".join(cell.failures.values()),
-                ]
-            )
-    return text.getvalue()
+def _write_csv(path: Path, results: Sequence[Ablation]) -> None:
+    """Write a row for each cell; in a table of the paper with its corpus, and with the paper's scores if it has any."""
+    first, has_paper = results[0], _has_paper(results)
+    columns = [
+        *(["corpus", "split", "metric"] if first.table else []),
+        *first.keys,
+        *("mean", "std"),
+        *(["paper_mean", "paper_std"] if has_paper else []),
+        *(f"seed_{seed}" for seed in range(first.seeds)),
+        *("parameters", "failed"),
+    ]
+    with csv_writer(path, columns) as writer:
+        for result in results:
+            for cell in result.cells:
+                published = result.published(cell)
+                paper = [published.mean, published.std] if published else [None, None]
+                writer.writerow(
+                    [
+                        *([result.recipe, result.split, result.metric] if result.table else []),
+                        *map(value_of, cell.overrides),
+                        *(cell.mean, cell.std),
+                        *(paper if has_paper else []),
+                        *(cell.scores.get(seed) for seed in range(result.seeds)),
+                        cell.parameters,
+                        "; ".join(cell.failures.values()),
+                    ]
+                )
 
 
 def _as_json(result: Ablation) -> dict[str, object]:

@@ -1,14 +1,14 @@
 """aum bench: time and memory by number of tokens, AuM beside AST.
 
-Each model has a process of its own, so that running out of memory ends that one only; the processes work in turn.
+Each model has a process of its own, so that running out of memory ends that one only; their runs are interleaved.
 """
 
 from aumcli.bench.interleave import StoppingRule
-from aumcli.bench.machines import compare
 from aumcli.bench.measurement import BenchConfig, Measurement, measure, network_config
+from aumcli.bench.output import join_results
 from aumcli.bench.results import Result, read_results
 from aumcli.bench.sweep import MODELS, Sweep, bench
-from aumcli.bench.tables import compared, point_lines
+from aumcli.bench.tables import comparison_table, machine_lines, measurement_lines
 
 __all__ = [
     "MODELS",
@@ -18,10 +18,11 @@ __all__ = [
     "StoppingRule",
     "Sweep",
     "bench",
-    "compare",
-    "compared",
+    "comparison_table",
+    "join_results",
+    "machine_lines",
     "measure",
+    "measurement_lines",
     "network_config",
-    "point_lines",
     "read_results",
 ]

@@ -1,33 +1,38 @@
-"""Timing in turn: each competitor in a process of its own, one run each, until all figures are precise."""
+"""Interleaved runs: each competitor in a process of its own, one run after the other, until all medians are precise."""
 
 import math
 import statistics
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from typing import Any, TypeVar
 
 from aumcli.errors import AumError
 from aumcli.utils.subprocesses import OUT_OF_MEMORY, Worker
 
 OVER_BUDGET = "over budget"
-FEWEST = 5  # runs before a figure can count as precise
-FEWEST_DEAR = 3  # runs that are made even beyond the budget
+MIN_SAMPLES = 5  # below which a median does not count as precise
+MIN_SAMPLES_OVER_BUDGET = 3  # that are taken even beyond the budget
+WARM_UPS = 2
+
+Config = TypeVar("Config")
+Run = tuple[dict[str, float], dict[str, Any]]  # milliseconds by the name of what was timed; anything else to report
 
 
 @dataclass(frozen=True)
 class StoppingRule:
-    """When a point has been measured enough."""
+    """When a measurement ends."""
 
     precision: float = 0.01  # relative standard error of the median to reach
     repeats: int = 50  # timed runs at most
-    budget_s: float = 60.0  # seconds of runs, the warm-up included; three timed runs are made all the same
+    budget_s: float = 60.0  # seconds of runs, warm-up included; three timed runs are made in any case
 
 
 @dataclass
 class Samples:
-    """What one competitor gave."""
+    """What was measured of one competitor."""
 
     ms: dict[str, list[float]] = field(default_factory=dict)  # by the name of what was timed
-    facts: dict[str, object] = field(default_factory=dict)  # what its last run said besides
+    facts: dict[str, Any] = field(default_factory=dict)  # what its last run reported besides
     failure: str = ""  # why there are no times
     warm_ups: int = 0
     spent_s: float = 0.0
@@ -37,21 +42,14 @@ class Samples:
         """Timed runs."""
         return min(map(len, self.ms.values()), default=0)
 
-    def is_precise(self, rules: StoppingRule) -> bool:
-        """Whether every figure has the precision that is asked for, or there are none."""
-        return (
-            bool(self.failure)
-            or self.count >= FEWEST
-            and all(relative_error(x) <= rules.precision for x in self.ms.values())
-        )
+    def is_precise(self, rule: StoppingRule) -> bool:
+        """Whether every median has the precision that is asked for."""
+        return self.count >= MIN_SAMPLES and all(relative_error(ms) <= rule.precision for ms in self.ms.values())
 
-    def goes_on(self, rules: StoppingRule) -> bool:
-        """Whether it may run again."""
-        return (
-            not self.failure
-            and self.count < rules.repeats
-            and (self.count < FEWEST_DEAR or self.spent_s < rules.budget_s)
-        )
+    def may_continue(self, rule: StoppingRule) -> bool:
+        """Whether repeats and budget allow another run."""
+        within_budget = self.count < MIN_SAMPLES_OVER_BUDGET or self.spent_s < rule.budget_s
+        return not self.failure and self.count < rule.repeats and within_budget
 
 
 def quartiles(samples: Sequence[float]) -> tuple[float, float, float]:
@@ -63,57 +61,59 @@ def quartiles(samples: Sequence[float]) -> tuple[float, float, float]:
 
 
 def relative_error(samples: Sequence[float]) -> float:
-    """Standard error of the median over the median: 0.93 interquartile ranges over the root of the number.
+    """Standard error of the median over the median: 0.93 interquartile ranges over the root of the number of samples.
 
-    Source: McGill, Tukey and Larsen 1978, whose notches of 1.57 interquartile ranges are 1.7 standard errors; outliers,
-    which are many where others use the machine, count no more than other samples.
+    Source: McGill, Tukey and Larsen 1978, whose notches of 1.57 interquartile ranges are 1.7 standard errors. Outliers,
+    which are frequent where others use the machine, count no more than other samples.
     """
     low, middle, high = quartiles(samples)
     return 0.93 * (high - low) / math.sqrt(len(samples)) / middle if middle else math.inf
 
 
 def run_interleaved(
-    generator: Callable[..., Iterator[tuple[dict, dict]]], arguments: Sequence[object], rules: StoppingRule
+    generator: Callable[[Config], Iterator[Run]], configs: Sequence[Config], rule: StoppingRule
 ) -> list[Samples]:
-    """Let competitors run in turn, so that whatever slows the machine down hits all alike.
+    """Measure competitors by interleaved runs, so that whatever slows the machine down affects all alike.
 
-    A precise one goes on while another is not, within its budget. One that runs out of memory or time beside others,
-    who may have left it no memory for its files, has another try alone: only what fails alone has failed.
+    A competitor that is precise continues while another is not, within its budget. One that runs out of memory or
+    budget beside the others is measured again alone: only what fails alone has failed.
 
     Args:
-        generator: yields, for each run, milliseconds by name, and facts.
-        arguments: one for each competitor's generator.
-        rules: when it is enough.
+        generator: yields the result of each run; it is started in a process of its own for each competitor.
+        configs: what the generator is called with, for each competitor.
+        rule: when a measurement ends.
 
     Returns:
-        What each gave.
+        The samples of each competitor.
     """
-    together = _in_turn(generator, arguments, rules)
+    together = _interleave(generator, configs, rule)
     if len(together) == 1:
         return together
     return [
-        _in_turn(generator, [argument], rules)[0]
+        _interleave(generator, [config], rule)[0]
         if samples.failure.startswith((OUT_OF_MEMORY, OVER_BUDGET))
         else samples
-        for argument, samples in zip(arguments, together)
+        for config, samples in zip(configs, together)
     ]
 
 
-def _in_turn(generator: Callable[..., Iterator], arguments: Sequence[object], rules: StoppingRule) -> list[Samples]:
-    workers, all_samples = [Worker(generator, argument) for argument in arguments], [Samples() for _ in arguments]
+def _interleave(
+    generator: Callable[[Config], Iterator[Run]], configs: Sequence[Config], rule: StoppingRule
+) -> list[Samples]:
+    workers, all_samples = [Worker(generator, config) for config in configs], [Samples() for _ in configs]
     try:
-        while any(each.goes_on(rules) and not each.is_precise(rules) for each in all_samples):
+        while any(samples.may_continue(rule) and not samples.is_precise(rule) for samples in all_samples):
             for worker, samples in zip(workers, all_samples):
-                if samples.goes_on(rules):
-                    _run(worker, samples, rules)
+                if samples.may_continue(rule):
+                    _run(worker, samples, rule)
     finally:
         for worker in workers:
             worker.close()
     return all_samples
 
 
-def _run(worker: Worker, samples: Samples, rules: StoppingRule) -> None:
-    """One run: the first two warm up, or the first alone where it took a tenth of the budget."""
+def _run(worker: Worker, samples: Samples, rule: StoppingRule) -> None:
+    """One run: the first two are warm-up, or the first alone where it took a tenth of the budget."""
     try:
         times, samples.facts = worker.ask()
     except AumError as error:
@@ -122,9 +122,9 @@ def _run(worker: Worker, samples: Samples, rules: StoppingRule) -> None:
         return
     took_s = sum(times.values()) / 1000
     samples.spent_s += took_s
-    if samples.warm_ups == 0 and took_s > rules.budget_s:
+    if samples.warm_ups == 0 and took_s > rule.budget_s:
         samples.failure = f"{OVER_BUDGET}: {took_s:.0f} s a run"
-    elif samples.warm_ups == 2 or samples.warm_ups == 1 and took_s > rules.budget_s / 10:
+    elif samples.warm_ups == WARM_UPS or samples.warm_ups == 1 and took_s > rule.budget_s / 10:
         for name, ms in times.items():
             samples.ms.setdefault(name, []).append(ms)
     else:

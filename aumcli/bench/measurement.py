@@ -1,18 +1,22 @@
-"""One point of a benchmark: a model at a number of tokens, timed and its memory measured in a process of its own."""
+"""One measurement: a model at a number of tokens, its time and memory measured in a process of its own."""
 
-import os
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
+from typing import TYPE_CHECKING, TypeVar
 
-from aumcli.bench.interleave import StoppingRule, quartiles, relative_error, run_interleaved
-from aumcli.config import ARCHITECTURES, FrontendConfig, NetworkConfig
+from aumcli.bench.interleave import Run, StoppingRule, quartiles, relative_error, run_interleaved
+from aumcli.config import ARCHITECTURES, FrontendConfig, NetworkConfig, SpectrogramTransformerConfig
 from aumcli.errors import AumError
-from aumcli.utils.memory import kept_bytes
+from aumcli.utils.memory import kept_bytes, peak_bytes, physical_bytes, resident_bytes
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor, nn
 
 GIB = 2**30
+Result = TypeVar("Result")
 
 
 @dataclass(frozen=True)
@@ -33,10 +37,10 @@ class BenchConfig:
 
 @dataclass
 class Measurement:
-    """What was measured of one setting."""
+    """What was measured with one configuration."""
 
-    setting: BenchConfig
-    clip_s: float  # sound that so many tokens stand for
+    config: BenchConfig
+    clip_s: float  # duration of a clip of as many tokens
     backend: str = ""
     samples_ms: list[float] = field(default_factory=list)
     peak_bytes: int | None = None  # on a GPU allocated there, else what the process grew by while computing
@@ -55,38 +59,23 @@ class Measurement:
 
 
 def network_config(model: str, tokens: int) -> tuple[NetworkConfig, str, float]:
-    """Configuration of a model at so many patches, its backend, and the seconds of sound that they stand for.
+    """Configuration of a model at a number of patches, its backend, and the seconds of audio that they cover.
 
     Args:
-        model: see `BenchConfig.model`; of a directory the configuration counts, its weights would not change the time.
-        tokens: a multiple of the patches that lie above one another.
+        model: see `BenchConfig.model`; of a directory only the configuration counts, the weights don't change the time.
+        tokens: a multiple of the patches along the frequency axis.
 
     Raises:
-        AumError: there is no such model, or it can't have so many patches.
+        AumError: there is no such model, or it can't have that number of patches.
     """
-    from aumcli.checkpoints import read_config
-    from aumcli.checkpoints.lookup import find_model
-
     name = model.removesuffix("-eager")
-    architecture, _, size = name.partition("-")
-    if architecture in ARCHITECTURES and size in ARCHITECTURES[architecture].SIZES:
-        config, hop_ms = ARCHITECTURES[architecture](size=size), FrontendConfig().hop_ms
-    else:
-        try:
-            stored = read_config(find_model(name))
-        except AumError as error:
-            names = [f"{name}-{each}" for name, kind in ARCHITECTURES.items() for each in kind.SIZES]
-            raise AumError(
-                f"there is no model {model} to measure",
-                fix=f"choose from: {', '.join(names)}, ast-SIZE-eager, or a model directory",
-            ) from error
-        config, hop_ms = stored.model, stored.frontend.hop_ms
-    if model != name and config.architecture != "ast":
-        raise AumError(f"{model}: only an AST has attention that could be eager", fix=f"write {name}")
+    config, hop_ms = _stored_config(name)
+    if model != name and not isinstance(config, SpectrogramTransformerConfig):
+        raise AumError(f"{model}: only an AST has eager attention", fix=f"write {name}")
     rows = config.grid[0]
     if tokens < 1 or tokens % rows:
         raise AumError(
-            f"{model} has {rows} patches above one another, so it can't have {tokens} tokens",
+            f"{model} has {rows} patches along the frequency axis, so it can't have {tokens} tokens",
             fix=f"--min-tokens is a multiple of {rows}",
         )
     frames = config.patch_frames + (tokens // rows - 1) * (config.patch_frames - config.overlap)
@@ -94,80 +83,99 @@ def network_config(model: str, tokens: int) -> tuple[NetworkConfig, str, float]:
     return config, "auto" if model == name else "eager", frames * hop_ms / 1000
 
 
-def measure(settings: Sequence[BenchConfig], rules: StoppingRule) -> list[Measurement]:
-    """Measure several models in turn (see `aumcli.bench.interleave.run_interleaved`)."""
-    points = []
-    for setting, samples in zip(settings, run_interleaved(timed_runs, settings, rules)):
-        points.append(
-            Measurement(
-                setting,
-                network_config(setting.model, setting.tokens)[2],
-                samples_ms=samples.ms.get("run", []),
-                failure=samples.failure,
-                **({} if samples.failure else samples.facts),
-            )
+def _stored_config(name: str) -> tuple[NetworkConfig, float]:
+    """Configuration and hop in ms of an architecture and size, or of a model directory."""
+    from aumcli.checkpoints import read_config
+    from aumcli.checkpoints.lookup import find_model
+
+    architecture, _, size = name.partition("-")
+    if architecture in ARCHITECTURES and size in ARCHITECTURES[architecture].SIZES:
+        return ARCHITECTURES[architecture].model_validate({"size": size}), FrontendConfig().hop_ms
+    try:
+        stored = read_config(find_model(name))
+    except AumError as error:
+        names = [f"{name}-{each}" for name, kind in ARCHITECTURES.items() for each in kind.SIZES]
+        raise AumError(
+            f"there is no model {name} to measure",
+            fix=f"choose from: {', '.join(names)}, ast-SIZE-eager, or a model directory",
+        ) from error
+    return stored.model, stored.frontend.hop_ms
+
+
+def measure(configs: Sequence[BenchConfig], rule: StoppingRule) -> list[Measurement]:
+    """Measure several models by interleaved runs (see `aumcli.bench.interleave.run_interleaved`)."""
+    measurements = []
+    for config, samples in zip(configs, run_interleaved(timed_runs, configs, rule)):
+        clip_s = network_config(config.model, config.tokens)[2]
+        facts = {} if samples.failure else samples.facts
+        measurements.append(
+            Measurement(config, clip_s, samples_ms=samples.ms.get("run", []), failure=samples.failure, **facts)
         )
-    return points
+    return measurements
 
 
-def timed_runs(setting: BenchConfig) -> Iterator[tuple[dict, dict]]:
-    """Build a model and run it again and again: for each run its milliseconds, and backend, peak and bytes kept."""
+def timed_runs(config: BenchConfig) -> Iterator[Run]:
+    """Build a model and run it again and again.
+
+    Yields:
+        Milliseconds; backend, peak memory and bytes kept for the backward pass.
+    """
     import torch
 
-    torch.set_num_threads(setting.threads)
-    torch.manual_seed(setting.seed)
-    on_gpu, has_peak = setting.device.startswith("cuda"), sys.platform != "win32"
-    most = None if setting.memory_cap_gib is None else setting.memory_cap_gib * GIB
-    if most is not None and on_gpu:
-        share = min(1.0, most / memory_bytes(setting.device))
-        torch.cuda.set_per_process_memory_fraction(share, torch.device(setting.device).index)
-    run, backend = _prepare(setting)
-    base = _resident_bytes() if has_peak else 0
+    torch.set_num_threads(config.threads)
+    torch.manual_seed(config.seed)
+    cap = None if config.memory_cap_gib is None else config.memory_cap_gib * GIB
+    on_gpu, has_peak = config.device.startswith("cuda"), sys.platform != "win32"
+    if cap is not None and on_gpu:
+        share = min(1.0, cap / device_bytes(config.device))
+        torch.cuda.set_per_process_memory_fraction(share, torch.device(config.device).index)
+    run, backend = _prepare_run(config)
+    base = resident_bytes() if has_peak else 0
     while True:
-        ms, saved = timed(run, setting.device)
-        peak = torch.cuda.max_memory_allocated() if on_gpu else _peak_bytes() - base if has_peak else None
-        if most is not None and peak is not None and peak > most:
-            raise MemoryError(f"{peak} bytes are above the cap")  # which a worker calls out of memory
+        ms, saved = timed(run, config.device)
+        peak = torch.cuda.max_memory_allocated() if on_gpu else peak_bytes() - base if has_peak else None
+        if cap is not None and peak is not None and peak > cap:
+            raise MemoryError(f"{peak} bytes are above the cap")  # which a worker reports as out of memory
         yield {"run": ms}, {"peak_bytes": peak, "saved_bytes": saved, "backend": backend}
 
 
-def timed(run: Callable, device: str) -> tuple[float, object]:
+def timed(run: Callable[[], Result], device: str) -> tuple[float, Result]:
     """Milliseconds that a call takes, the device's work included, and what it returns."""
     import torch
 
-    synchronise = getattr(torch, device.partition(":")[0]).synchronize  # of torch.cpu, torch.cuda or torch.mps
-    synchronise()
+    synchronize = getattr(torch, device.partition(":")[0]).synchronize  # of torch.cpu, torch.cuda or torch.mps
+    synchronize()
     start = time.perf_counter()
     result = run()
-    synchronise()
+    synchronize()
     return 1000 * (time.perf_counter() - start), result
 
 
-def _prepare(setting: BenchConfig) -> tuple[Callable[[], int | None], str]:
+def _prepare_run(config: BenchConfig) -> tuple[Callable[[], int | None], str]:
     """Build a model; what runs it once, and the name of its backend."""
     import torch
 
     from aumcli.core import build_network
 
-    config, backend, _ = network_config(setting.model, setting.tokens)
-    device, dtype = torch.device(setting.device), getattr(torch, setting.dtype)
-    features = torch.randn(setting.batch, config.frames, config.n_mels).to(device)
-    network = build_network(config, backend).to(device)
-    network.activation_checkpointing = setting.activation_checkpointing
-    if setting.mode == "training":
+    model, backend, _ = network_config(config.model, config.tokens)
+    device, dtype = torch.device(config.device), getattr(torch, config.dtype)
+    features = torch.randn(config.batch, model.frames, model.n_mels).to(device)  # (b, frames, mels)
+    network = build_network(model, backend).to(device)
+    network.activation_checkpointing = config.activation_checkpointing
+    if config.mode == "training":
         return _training_step(network, features, dtype), network.backend_on(device)
     network.eval().to(dtype)
     features = features.to(dtype)
 
-    @torch.inference_mode()
     def run() -> None:
-        network(features)
+        with torch.inference_mode():
+            network(features)
 
     return run, network.backend_on(device)
 
 
-def _training_step(network, features, dtype) -> Callable[[], int]:
-    """Forward, backward and an AdamW step; the call gives the bytes that the backward pass needed kept."""
+def _training_step(network: "nn.Module", features: "Tensor", dtype: "torch.dtype") -> Callable[[], int]:
+    """Forward, backward and an AdamW step; the call returns the bytes that were kept for the backward pass."""
     import torch
     import torch.nn.functional as F
 
@@ -177,7 +185,7 @@ def _training_step(network, features, dtype) -> Callable[[], int]:
     scaler = torch.amp.GradScaler(device.type, enabled=dtype == torch.float16)
     saved: list[int] = []
 
-    def loss_of_batch():
+    def loss_of_batch() -> "Tensor":
         with torch.autocast(device.type, dtype, enabled=dtype != torch.float32):
             return F.cross_entropy(network(features), targets)
 
@@ -194,34 +202,10 @@ def _training_step(network, features, dtype) -> Callable[[], int]:
     return step
 
 
-def memory_bytes(device: str) -> int | None:
-    """The memory of a GPU, or of this machine; None where the system doesn't say."""
+def device_bytes(device: str) -> float:
+    """The memory of a GPU, or of this machine; infinity where the system doesn't report it."""
     import torch
 
     if device.startswith("cuda"):
         return torch.cuda.get_device_properties(device).total_memory
-    names = getattr(os, "sysconf_names", {})
-    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") if "SC_PHYS_PAGES" in names else None
-
-
-def _peak_bytes() -> int:
-    """The most memory that this process ever held."""
-    if sys.platform == "linux":  # getrusage would count the parent's, from before the program was loaded
-        return _status("VmHWM")
-    import resource
-
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else 1024 * peak
-
-
-def _resident_bytes() -> int:
-    """The memory that this process holds now, or held at most where the system doesn't say."""
-    return _status("VmRSS") if sys.platform == "linux" else _peak_bytes()
-
-
-def _status(key: str) -> int:
-    """A size from Linux's table about this process, in bytes."""
-    for line in Path("/proc/self/status").read_text(encoding="ascii", errors="replace").splitlines():
-        if line.startswith(f"{key}:"):
-            return 1024 * int(line.split()[1])
-    raise RuntimeError(f"/proc/self/status has no {key}")
+    return physical_bytes()

@@ -1,12 +1,13 @@
 """bench.png: time and memory against tokens, in the manner of the paper's figure 2."""
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from aumcli.bench.analysis import Group, by_model, groups
 from aumcli.bench.interleave import quartiles
-from aumcli.bench.measurement import Measurement
+from aumcli.bench.measurement import GIB, Measurement
 from aumcli.bench.results import Result
 from aumcli.report.plots import BLUE, GREEN, ORANGE, STYLE, save_figure
 from aumcli.utils.subprocesses import OUT_OF_MEMORY
@@ -15,19 +16,23 @@ from aumcli.utils.text import one_line
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.lines import Line2D
+    from matplotlib.typing import LineStyleType
 
 KINDS = {"aum": ("AuM", BLUE, "o"), "ast": ("AST", ORANGE, "s"), "ast-eager": ("AST eager", GREEN, "^")}
 OTHERS = (("#CC79A7", "D"), ("#E69F00", "v"), ("#56B4E9", "P"), ("#000000", "X"))  # Okabe and Ito 2008
-DASHES = ("-", (0, (4, 1.5)), (0, (1, 1.2)), (0, (5, 1, 1, 1)))  # one for each machine
+SIZES = ("base", "small", "tiny", "nano")
+DASHES: "Sequence[LineStyleType]" = ("-", (0, (4, 1.5)), (0, (1, 1.2)), (0, (5, 1, 1, 1)))  # one for each machine
 WIDTH, HEIGHT = 7.2, 3.0  # inches; a row of panels
+
+LineStyle = dict[str, Any]  # keyword arguments of matplotlib's Line2D
 
 
 def plot_results(results: Sequence[Result], path: Path | str) -> None:
     """Draw time and memory against tokens on logarithmic axes, a row of panels for each mode and type.
 
-    Lines are medians, bands the middle half of the samples. Hue and marker tell the kind of model, a hollow marker the
+    Lines are medians, bands the middle half of the samples. Hue and marker show the kind of model, a hollow marker the
     smaller one of a kind, dashes the machine. A cross at the upper edge is a model that ran out of memory; where the
-    memory was capped, a dotted line says at what.
+    memory was capped, a dotted line shows the cap.
 
     Args:
         results: of one machine or several.
@@ -39,131 +44,141 @@ def plot_results(results: Sequence[Result], path: Path | str) -> None:
     from matplotlib import rc_context
     from matplotlib.figure import Figure
 
-    keys = list(dict.fromkeys(key for result in results for key in groups(result.points)))
-    looks = _looks(list(dict.fromkeys(point.setting.model for result in results for point in result.points)))
+    keys = list(dict.fromkeys(key for result in results for key in groups(result.measurements)))
+    measurements = [each for result in results for each in result.measurements]
+    styles = _styles(list(dict.fromkeys(each.config.model for each in measurements)))
     with rc_context(STYLE):
         figure = Figure(figsize=(WIDTH, HEIGHT * max(1, len(keys)) + 0.3), layout="constrained")
         panels = figure.subplots(max(1, len(keys)), 2, squeeze=False)
         for row, key in zip(panels, keys):
             for axes, of_memory in zip(row, (False, True)):
-                _panel(axes, results, key, looks, of_memory)
+                _panel(axes, results, key, styles, of_memory)
         handles = _legend(
-            looks,
+            styles,
             [result.machine for result in results],
-            {p.failure for r in results for p in r.points} - {""},
-            {key[-1] for key in keys},
+            {each.failure for each in measurements} - {""},
+            {key.memory_cap_gib for key in keys},
         )
         figure.legend(handles=handles, loc="outside lower center", ncols=3, fontsize=8, handlelength=2.6)
         save_figure(figure, path)
 
 
-def _looks(models: Sequence[str]) -> dict[str, dict]:
-    """How each model's line is drawn, and its name."""
-    looks, others, sizes = {}, iter(OTHERS * len(models)), ("base", "small", "tiny", "nano")
-    ranked = [size for size in sizes if any(model.removesuffix("-eager").endswith(f"-{size}") for model in models)]
+def _styles(models: Sequence[str]) -> dict[str, LineStyle]:
+    """How each model's line is drawn, with its label."""
+    styles, others = {}, iter(OTHERS * len(models))
+    used = [size for size in SIZES if any(model.removesuffix("-eager").endswith(f"-{size}") for model in models)]
     for model in models:
         name = model.removesuffix("-eager")
         kind, _, size = name.partition("-")
-        if kind in KINDS and size in sizes:
+        if kind in KINDS and size in SIZES:
             label, colour, marker = KINDS[kind + model.removeprefix(name)]
-            fill = colour if ranked.index(size) == 0 else "white"
-            looks[model] = {
+            rank = used.index(size)
+            styles[model] = {
                 "label": f"{label}, {size}",
                 "color": colour,
                 "marker": marker,
-                "markerfacecolor": fill,
-                "markersize": 5.5 - 0.8 * ranked.index(size),
+                "markerfacecolor": "white" if rank else colour,
+                "markersize": 5.5 - 0.8 * rank,
             }
         else:
             colour, marker = next(others)
-            looks[model] = {"label": one_line(model), "color": colour, "marker": marker, "markersize": 5}
-    return looks
+            styles[model] = {"label": one_line(model), "color": colour, "marker": marker, "markersize": 5}
+    return styles
 
 
-def _panel(axes: "Axes", results: Sequence[Result], key: Group, looks: dict[str, dict], of_memory: bool) -> None:
+def _panel(axes: "Axes", results: Sequence[Result], key: Group, styles: dict[str, LineStyle], of_memory: bool) -> None:
     """One set of axes: a line for each model and machine."""
-    shown = [(result, groups(result.points).get(key, [])) for result in results]
-    lengths = sorted({point.setting.tokens for _, points in shown for point in points})
-    mode, dtype, device, batch, cap = key
-    unit, unit_bytes = ("GiB", 2**30) if device.startswith("cuda") else ("MiB", 2**20)
+    on_gpu = key.device.startswith("cuda")
+    unit, unit_bytes = ("GiB", GIB) if on_gpu else ("MiB", 2**20)
+    shown = [groups(result.measurements).get(key, []) for result in results]
+    lengths = sorted({each.config.tokens for measurements in shown for each in measurements})
     axes.set_xscale("log", base=2)
     axes.set_yscale("log")
     crosses: dict[int, int] = {}
-    for (_, points), dashes in zip(shown, DASHES * len(shown)):
-        for model, by_tokens in by_model(points).items():
-            _curve(
-                axes,
-                [by_tokens[tokens] for tokens in sorted(by_tokens)],
-                looks[model],
-                dashes,
-                unit_bytes if of_memory else 0,
-                crosses,
-            )
+    for measurements, dashes in zip(shown, list(DASHES) * len(shown)):
+        for model, by_tokens in by_model(measurements).items():
+            line = [by_tokens[tokens] for tokens in sorted(by_tokens)]
+            if of_memory:
+                _memory_line(axes, line, styles[model], dashes, unit_bytes)
+            else:
+                _time_line(axes, line, styles[model], dashes)
+            for failed in line:
+                if failed.failure:
+                    _cross(axes, failed, styles[model], crosses)
     axes.set_xticks(lengths, [f"{tokens}" for tokens in lengths])
     axes.set_xticks([], minor=True)
-    if cap is not None and of_memory:
-        axes.axhline(cap * 2**30 / unit_bytes, color="#555555", ls=":", lw=1.2)
-        axes.annotate(
-            f"{cap:g} GiB",
-            (0.01, cap * 2**30 / unit_bytes),
-            xycoords=axes.get_yaxis_transform(),
-            xytext=(0, -2),
-            textcoords="offset points",
-            va="top",
-            fontsize=7,
-            color="#555555",
-        )
+    if key.memory_cap_gib is not None and of_memory:
+        _cap_line(axes, key.memory_cap_gib, unit_bytes)
     axes.margins(y=0.06)
     low, high = axes.get_ylim()
     if crosses:  # room for them above the curves
         axes.set_ylim(low, high * (high / low) ** (0.06 + 0.05 * max(crosses.values())))
     _round_ticks(axes)
-    device_memory = "device memory" if device.startswith("cuda") else "memory"
-    time = "time per step (ms)" if mode == "training" else "time (ms)"
-    axes.set(xlabel="tokens", ylabel=f"peak {device_memory} ({unit})" if of_memory else time)
-    axes.set_title(f"{mode}, {dtype}, batch {batch}: {'memory' if of_memory else 'time'}", fontsize=9)
-    _seconds_axis(axes, [point for _, points in shown for point in points], lengths)
+    memory = "peak device memory" if on_gpu else "peak memory"
+    time = "time per step (ms)" if key.mode == "training" else "time (ms)"
+    axes.set(xlabel="tokens", ylabel=f"{memory} ({unit})" if of_memory else time)
+    axes.set_title(f"{key.mode}, {key.dtype}, batch {key.batch}: {'memory' if of_memory else 'time'}", fontsize=9)
+    _seconds_axis(axes, [each for measurements in shown for each in measurements], lengths)
 
 
-def _curve(
-    axes: "Axes", points: Sequence[Measurement], look: dict, dashes, unit_bytes: int, crosses: dict[int, int]
+def _time_line(axes: "Axes", measurements: Sequence[Measurement], style: LineStyle, dashes: "LineStyleType") -> None:
+    """A model's medians, with a band for the middle half of the samples."""
+    ran = [each for each in measurements if each.samples_ms]
+    if ran:
+        tokens = [each.config.tokens for each in ran]
+        low, middle, high = zip(*(quartiles(each.samples_ms) for each in ran))
+        axes.fill_between(tokens, low, high, color=style["color"], alpha=0.25, lw=0)
+        axes.plot(tokens, middle, ls=dashes, **style)
+
+
+def _memory_line(
+    axes: "Axes", measurements: Sequence[Measurement], style: LineStyle, dashes: "LineStyleType", unit_bytes: int
 ) -> None:
-    """A model's line, of time with a band, or of memory in units of so many bytes; crosses where it could not run."""
-    ran = [point for point in points if point.samples_ms and (not unit_bytes or point.peak_bytes)]
-    x = [point.setting.tokens for point in ran]
-    if unit_bytes:
-        axes.plot(x, [point.peak_bytes / unit_bytes for point in ran], ls=dashes, **look)
-    elif ran:
-        low, middle, high = zip(*(quartiles(point.samples_ms) for point in ran))
-        axes.fill_between(x, low, high, color=look["color"], alpha=0.25, lw=0)
-        axes.plot(x, middle, ls=dashes, **look)
-    for point in points:
-        if point.failure:
-            tokens = point.setting.tokens
-            height = 0.965 - 0.05 * crosses.get(tokens, 0)
-            crosses[tokens] = crosses.get(tokens, 0) + 1
-            mark = "x" if point.failure == OUT_OF_MEMORY else "1"
-            place = axes.get_xaxis_transform()
-            axes.plot([tokens], [height], mark, transform=place, color=look["color"], ms=6, mew=1.8, clip_on=False)
-            if mark == "x":
-                size = look["label"].rpartition(", ")[2]
-                axes.annotate(
-                    f"{size} OOM",
-                    (tokens, height),
-                    xycoords=place,
-                    xytext=(-6, 0),
-                    textcoords="offset points",
-                    ha="right",
-                    va="center",
-                    fontsize=7,
-                    color=look["color"],
-                )
+    """A model's peaks."""
+    peaks = {each.config.tokens: each.peak_bytes for each in measurements if each.samples_ms and each.peak_bytes}
+    axes.plot(list(peaks), [peak / unit_bytes for peak in peaks.values()], ls=dashes, **style)
+
+
+def _cross(axes: "Axes", failed: Measurement, style: LineStyle, crosses: dict[int, int]) -> None:
+    """A mark for what could not run, below those that were made before at the same length."""
+    tokens = failed.config.tokens
+    height = 0.965 - 0.05 * crosses.get(tokens, 0)
+    crosses[tokens] = crosses.get(tokens, 0) + 1
+    out_of_memory, place = failed.failure == OUT_OF_MEMORY, axes.get_xaxis_transform()
+    marker = "x" if out_of_memory else "1"
+    axes.plot([tokens], [height], marker, transform=place, color=style["color"], ms=6, mew=1.8, clip_on=False)
+    if out_of_memory:
+        axes.annotate(
+            f"{style['label'].rpartition(', ')[2]} OOM",
+            (tokens, height),
+            xycoords=place,
+            xytext=(-6, 0),
+            textcoords="offset points",
+            ha="right",
+            va="center",
+            fontsize=7,
+            color=style["color"],
+        )
+
+
+def _cap_line(axes: "Axes", cap_gib: float, unit_bytes: int) -> None:
+    """A dotted line where the memory was capped."""
+    height = cap_gib * GIB / unit_bytes
+    axes.axhline(height, color="#555555", ls=":", lw=1.2)
+    axes.annotate(
+        f"{cap_gib:g} GiB",
+        (0.01, height),
+        xycoords=axes.get_yaxis_transform(),
+        xytext=(0, -2),
+        textcoords="offset points",
+        va="top",
+        fontsize=7,
+        color="#555555",
+    )
 
 
 def _round_ticks(axes: "Axes") -> None:
     """Plain numbers on the logarithmic axis, also between the powers of ten where it spans few of them."""
-    import math
-
     from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
     low, high = axes.get_ylim()
@@ -173,35 +188,37 @@ def _round_ticks(axes: "Axes") -> None:
     axes.yaxis.set_minor_formatter(NullFormatter())
 
 
-def _seconds_axis(axes: "Axes", points: Sequence[Measurement], lengths: Sequence[int]) -> None:
-    """Seconds of audio above, where all models agree about them."""
-    rates = {round(point.clip_s / point.setting.tokens, 9) for point in points}
-    if len(rates) == 1:
-        rate = rates.pop()
-        top = axes.secondary_xaxis("top", functions=(lambda tokens: tokens * rate, lambda seconds: seconds / rate))
-        top.set_xticks([tokens * rate for tokens in lengths], [f"{tokens * rate:.3g}" for tokens in lengths])
+def _seconds_axis(axes: "Axes", measurements: Sequence[Measurement], lengths: Sequence[int]) -> None:
+    """Seconds of audio above, where they are the same for all models."""
+    import numpy as np
+
+    scales = {round(each.clip_s / each.config.tokens, 9) for each in measurements}
+    if len(scales) == 1:
+        (scale,) = scales
+        top = axes.secondary_xaxis("top", functions=(lambda x: np.asarray(x) * scale, lambda x: np.asarray(x) / scale))
+        top.set_xticks([tokens * scale for tokens in lengths], [f"{tokens * scale:.3g}" for tokens in lengths])
         top.set_xticks([], minor=True)
         top.set_xlabel("audio (s)")
         top.spines["top"].set_visible(True)
 
 
 def _legend(
-    looks: dict[str, dict], machines: Sequence[str], failures: set[str], caps: set[float | None]
+    styles: dict[str, LineStyle], machines: Sequence[str], failures: set[str], caps: set[float | None]
 ) -> "list[Line2D]":
     """An entry for each model, each machine where there are several, and each mark that occurs."""
     from matplotlib.lines import Line2D
 
-    handles = [Line2D([], [], **look) for look in looks.values()]
+    handles = [Line2D([], [], **style) for style in styles.values()]
     if len(machines) > 1:
         handles += [
             Line2D([], [], color="black", ls=dashes, label=machine)
-            for machine, dashes in zip(machines, DASHES * len(machines))
+            for machine, dashes in zip(machines, list(DASHES) * len(machines))
         ]
-    limit = ", ".join(f"{cap:g} GiB" for cap in sorted(caps - {None}))
-    for mark, label, some in (
-        ("x", OUT_OF_MEMORY + (f" ({limit})" if limit else ""), OUT_OF_MEMORY in failures),
-        ("1", "not measured (see bench.md)", failures - {OUT_OF_MEMORY}),
+    limits = ", ".join(f"{cap:g} GiB" for cap in sorted(cap for cap in caps if cap is not None))
+    for marker, label, occurs in (
+        ("x", OUT_OF_MEMORY + (f" ({limits})" if limits else ""), OUT_OF_MEMORY in failures),
+        ("1", "not measured (see bench.md)", bool(failures - {OUT_OF_MEMORY})),
     ):
-        if some:
-            handles.append(Line2D([], [], color="black", ls="", marker=mark, mew=1.8, label=label))
+        if occurs:
+            handles.append(Line2D([], [], color="black", ls="", marker=marker, mew=1.8, label=label))
     return handles

@@ -1,18 +1,18 @@
-"""What a benchmark gave, as an object, as JSON and as CSV."""
+"""The result of a benchmark: as an object, as JSON and as CSV."""
 
-import csv
-import io
 import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 from aumcli.bench.interleave import StoppingRule, quartiles
 from aumcli.bench.measurement import BenchConfig, Measurement
 from aumcli.errors import AumError
 from aumcli.report.environment import environment
+from aumcli.utils.csv import csv_writer
 
-SCHEMA = 2
+SCHEMA = 3
 RESULTS = "bench.json"
 COLUMNS = (
     "machine",
@@ -39,19 +39,19 @@ COLUMNS = (
 
 @dataclass
 class Result:
-    """What one machine gave."""
+    """What was measured on one machine."""
 
-    environment: dict[str, object]
-    rules: StoppingRule
-    points: list[Measurement]
+    environment: dict[str, Any]
+    stopping_rule: StoppingRule
+    measurements: list[Measurement]
 
     @property
     def machine(self) -> str:
-        """What tells it from other machines: its GPU, or its processor."""
+        """A name for the machine: its GPU, or its processor."""
         return str(self.environment.get("gpu") or self.environment["cpu"])
 
 
-def here(device: str) -> dict[str, object]:
+def environment_of(device: str) -> dict[str, Any]:
     """This machine and its software; with its GPU where that is the device."""
     import torch
 
@@ -72,7 +72,11 @@ def read_results(path: Path | str) -> list[Result]:
         if document["schema"] != SCHEMA:
             raise AumError(f"{path} has schema {document['schema']}, this version reads {SCHEMA}", fix="measure again")
         return [
-            Result(each["environment"], StoppingRule(**each["rules"]), [_point(point) for point in each["points"]])
+            Result(
+                each["environment"],
+                StoppingRule(**each["stopping_rule"]),
+                [_measurement(values) for values in each["measurements"]],
+            )
             for each in document["results"]
         ]
     except OSError as error:
@@ -90,10 +94,11 @@ def as_json(results: Sequence[Result]) -> dict[str, object]:
         "results": [
             {
                 "environment": each.environment,
-                "rules": asdict(each.rules),
-                "points": [
-                    asdict(point) | {"median_ms": point.median_ms, "relative_error": point.relative_error}
-                    for point in each.points
+                "stopping_rule": asdict(each.stopping_rule),
+                "measurements": [
+                    asdict(measurement)
+                    | {"median_ms": measurement.median_ms, "relative_error": measurement.relative_error}
+                    for measurement in each.measurements
                 ],
             }
             for each in results
@@ -101,29 +106,22 @@ def as_json(results: Sequence[Result]) -> dict[str, object]:
     }
 
 
-def _point(values: dict) -> Measurement:
-    """A point from JSON: figures that follow from others are computed again."""
+def _measurement(values: dict[str, Any]) -> Measurement:
+    """A measurement from JSON; median and error are computed again."""
     values = {key: value for key, value in values.items() if key not in ("median_ms", "relative_error")}
-    return Measurement(**values | {"setting": BenchConfig(**values["setting"])})
+    return Measurement(**values | {"config": BenchConfig(**values["config"])})
 
 
-def as_csv(results: Sequence[Result]) -> str:
-    """A row for each point (see `COLUMNS`)."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(COLUMNS)
-    for result in results:
-        for point in result.points:
-            known = (
-                asdict(point) | asdict(point.setting) | {"machine": result.machine, "samples": len(point.samples_ms)}
-            )
-            if point.samples_ms:
-                low, middle, high = quartiles(point.samples_ms)
-                known |= {
-                    "lower_quartile_ms": low,
-                    "median_ms": middle,
-                    "upper_quartile_ms": high,
-                    "relative_error": point.relative_error,
-                }
-            writer.writerow([known.get(column) for column in COLUMNS])
-    return text.getvalue()
+def write_csv(path: Path, results: Sequence[Result]) -> None:
+    """Write a row for each measurement (see `COLUMNS`)."""
+    with csv_writer(path, COLUMNS) as writer:
+        for result in results:
+            for measurement in result.measurements:
+                samples = measurement.samples_ms
+                known = asdict(measurement) | asdict(measurement.config)
+                known |= {"machine": result.machine, "samples": len(samples)}
+                if samples:
+                    low, middle, high = quartiles(samples)
+                    known |= {"lower_quartile_ms": low, "median_ms": middle, "upper_quartile_ms": high}
+                    known |= {"relative_error": measurement.relative_error}
+                writer.writerow([known.get(column) for column in COLUMNS])

@@ -1,19 +1,19 @@
-"""The sweep: models by number of tokens, modes and types; and what the other measurements have in common with it."""
+"""The sweep: models by number of tokens, modes and types."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from aumcli.bench.interleave import StoppingRule
-from aumcli.bench.measurement import GIB, BenchConfig, Measurement, measure, memory_bytes, network_config
-from aumcli.bench.output import update
-from aumcli.bench.results import here
+from aumcli.bench.measurement import GIB, BenchConfig, Measurement, device_bytes, measure, network_config
+from aumcli.bench.output import update_results
+from aumcli.bench.results import environment_of
 from aumcli.errors import AumError
 
 MODES, DTYPES = ("inference", "training"), ("float32", "bfloat16", "float16")
 MODELS = ("aum-base", "ast-base", "ast-base-eager", "aum-small", "ast-small", "ast-small-eager")
 
-NOMINAL = 0.95  # of the memory that a card is sold with its driver shows: 47.5 GiB of an A6000's 48
+VISIBLE = 0.95  # of a card's nominal memory is what its driver shows at least: 47.5 GiB of an A6000's 48
 
 
 @dataclass(frozen=True)
@@ -22,13 +22,13 @@ class Sweep:
 
     Args:
         models: names as in `BenchConfig.model`.
-        min_tokens, max_tokens: patches per clip: the least, twice that, ... up to the most.
+        min_tokens, max_tokens: patches per clip: from the minimum on doubled up to the maximum.
         modes: "inference", and "training": forward, backward and an AdamW step.
         dtypes: "float32", "bfloat16", "float16": autocast in training (with scaled gradients for float16), weights and
             all in inference.
         device: "cpu", "cuda" or "auto".
         batch: clips at a time.
-        rules: when a point has been measured enough.
+        stopping_rule: when a measurement ends.
         memory_cap_gib: what needs more memory counts as out of memory, as on a smaller device; None: the machine's own.
 
     Raises:
@@ -42,10 +42,10 @@ class Sweep:
     dtypes: Sequence[str] = ("float32",)
     device: str = "cpu"
     batch: int = 1
-    rules: StoppingRule = field(default_factory=StoppingRule)
+    stopping_rule: StoppingRule = field(default_factory=StoppingRule)
     memory_cap_gib: float | None = None
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         from aumcli.classifier import pick_device
 
         for name, values, known in (("--mode", self.modes, MODES), ("--dtype", self.dtypes, DTYPES)):
@@ -60,10 +60,10 @@ class Sweep:
         for model in self.models:
             network_config(model, self.min_tokens)
         object.__setattr__(self, "device", str(pick_device(self.device)))
-        has = memory_bytes(self.device) if self.memory_cap_gib else None
-        if has is not None and NOMINAL * self.memory_cap_gib * GIB > has:
+        cap_gib, has_gib = self.memory_cap_gib or 0.0, device_bytes(self.device) / GIB
+        if VISIBLE * cap_gib > has_gib:
             raise AumError(
-                f"{self.device} has {has / GIB:.1f} GiB of memory, less than --memory-cap {self.memory_cap_gib:g}: "
+                f"{self.device} has {has_gib:.1f} GiB of memory, less than --memory-cap {cap_gib:g}: "
                 "what runs out of memory here needn't there",
                 fix="measure on a device with more, or lower the cap",
             )
@@ -74,8 +74,8 @@ class Sweep:
         doublings = (self.max_tokens // self.min_tokens).bit_length()
         return [self.min_tokens << i for i in range(doublings)]
 
-    def setting(self, model: str, tokens: int, mode: str = "inference", dtype: str | None = None) -> BenchConfig:
-        """The setting of one point."""
+    def config(self, model: str, tokens: int, mode: str = "inference", dtype: str | None = None) -> BenchConfig:
+        """The configuration of one measurement."""
         import torch
 
         return BenchConfig(
@@ -95,19 +95,23 @@ def bench(sweep: Sweep, out: Path | str | None = None) -> Iterator[list[Measurem
 
     Args:
         sweep: what to measure.
-        out: folder for bench.json, bench.csv, bench.md and bench.png, written after every number of tokens. Points of
-            other settings that are there, measured on the same machine, stay. None: nothing is written.
+        out: folder for bench.json, bench.csv, bench.md and bench.png, written after every number of tokens.
+            Measurements of other configurations that are there, made on the same machine, are kept. None: nothing is
+            written.
 
     Yields:
-        The points of one mode, type and number of tokens, in the order of the models.
+        The measurements of one mode, type and number of tokens, in the order of the models.
 
     Raises:
         AumError: `out` can't be written, or holds results of another machine or version.
     """
-    update(out, here(sweep.device), sweep.rules, [])
+    machine, rule = environment_of(sweep.device), sweep.stopping_rule
+    if out is not None:
+        update_results(out, machine, rule, [])
     for mode in sweep.modes:
         for dtype in sweep.dtypes:
             for tokens in sweep.lengths:
-                row = measure([sweep.setting(model, tokens, mode, dtype) for model in sweep.models], sweep.rules)
-                update(out, here(sweep.device), sweep.rules, row)
+                row = measure([sweep.config(model, tokens, mode, dtype) for model in sweep.models], rule)
+                if out is not None:
+                    update_results(out, machine, rule, row)
                 yield row

@@ -1,15 +1,17 @@
-"""What aum bench prints and writes for people: a line per point, who is ahead where, and the same as Markdown."""
+"""What aum bench prints and writes for people: a line per measurement, who is faster where, and both as Markdown."""
 
 from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
 
-from aumcli.bench.analysis import by_model, comparisons, groups, growth, rival_of, unprecise
+from aumcli.bench.analysis import baseline_of, by_model, comparisons, groups, growth, imprecise
 from aumcli.bench.interleave import StoppingRule
 from aumcli.bench.measurement import BenchConfig, Measurement
 from aumcli.bench.results import Result
 from aumcli.report.tables import markdown_table
-from aumcli.utils.text import counted
+from aumcli.utils.text import counted, wrapped
 
-HEADING = f"{'tokens':>6} {'sound':>8}  {'model':<16}{'median':>11} {'error':>7} {'peak':>9} {'kept':>9}{'x AuM':>7}"
+COLUMNS = ("tokens", "sound", "model", "backend", "median", "error", "samples", "peak", "kept", "x AuM")
+NAME_WIDTH = 16  # longer names of models lose their beginning in the terminal
 NOTES = (
     "error: standard error of the median. x AuM: the time over that of the AuM of this size (else of the first model); "
     "above 1, AuM is ahead. peak: {peak}. kept: bytes kept for the backward pass, without the weights."
@@ -20,60 +22,85 @@ PEAKS = {
 }
 
 
-def point_lines(rows: Iterable[list[Measurement]], rules: StoppingRule) -> Iterator[str]:
-    """Lines to print while a benchmark runs, a heading where mode or type change, and at the end what follows."""
-    points: list[Measurement] = []
+def measurement_lines(rows: Iterable[list[Measurement]], rule: StoppingRule) -> Iterator[str]:
+    """Lines to print while a benchmark runs, with a heading where mode or type change; conclusions at the end.
+
+    Args:
+        rows: measurements of one length, mode and type each, as they are made.
+        rule: that they were stopped by.
+    """
+    measurements: list[Measurement] = []
     for row in rows:
-        new = next(iter(groups(row)))
-        if not points or new not in groups(points):
-            yield from ([""] if points else [])
-            yield title(row[0].setting)
-            yield HEADING
-        points += row
-        yield from _lines(row)
+        if not set(groups(row)) & set(groups(measurements)):
+            yield from ([""] if measurements else [])
+            yield title(row[0].config)
+            yield _line(dict(zip(COLUMNS, COLUMNS)))
+        measurements += row
+        yield from (_line(cells) for cells in _cells(row))
     yield ""
-    for group, each in groups(points).items():
-        yield f"{group[0]}, {group[1]}"
-        yield from (_wrapped(line) for line in conclusions(each, rules))
+    for group, each in groups(measurements).items():
+        yield f"{group.mode}, {group.dtype}"
+        yield from (wrapped(line) for line in conclusions(each, rule))
 
 
-def _lines(row: Sequence[Measurement]) -> Iterator[str]:
-    ratios = _times_aum(row)
-    for point in row:
-        setting, name = point.setting, point.setting.model
-        start = f"{setting.tokens:>6} {_seconds(point.clip_s):>8}  {name if len(name) < 17 else '…' + name[-15:]:<16}"
-        if point.median_ms is None:
-            yield f"{start}  {point.failure}"
+def _line(cells: dict[str, str]) -> str:
+    """A row for the terminal; a failure takes the place of the figures."""
+    name = cells["model"]
+    name = name if len(name) <= NAME_WIDTH else "…" + name[1 - NAME_WIDTH :]
+    start = f"{cells['tokens']:>6} {cells['sound']:>8}  {name:<{NAME_WIDTH}}"
+    if "failure" in cells:
+        return f"{start}  {cells['failure']}"
+    figures = f"{cells['median']:>11} {cells['error']:>7} {cells['peak']:>9} {cells['kept']:>9}{cells['x AuM']:>7}"
+    return (start + figures).rstrip()
+
+
+def _cells(row: Sequence[Measurement]) -> Iterator[dict[str, str]]:
+    """The cells of each measurement of one length, by `COLUMNS`; "failure" in the place of figures."""
+    ratios = _times_baseline(row)
+    for measurement in row:
+        config, ratio = measurement.config, ratios.get(measurement.config.model)
+        cells = {"tokens": f"{config.tokens:,}", "sound": _seconds(measurement.clip_s), "model": config.model}
+        cells["backend"] = measurement.backend or "-"
+        if measurement.median_ms is None or measurement.relative_error is None:
+            yield cells | {"failure": measurement.failure}
             continue
-        ratio = ratios.get(name)
-        yield (
-            f"{start}{milliseconds(point.median_ms):>11} {100 * point.relative_error:>5.1f} % "
-            f"{_size(point.peak_bytes):>9} {_size(point.saved_bytes):>9}{'' if ratio is None else f'{ratio:.2f}':>7}"
-        ).rstrip()
+        yield cells | {
+            "median": milliseconds(measurement.median_ms),
+            "error": f"{100 * measurement.relative_error:.1f} %",
+            "samples": str(len(measurement.samples_ms)),
+            "peak": _size(measurement.peak_bytes),
+            "kept": _size(measurement.saved_bytes),
+            "x AuM": "" if ratio is None else f"{ratio:.2f}",
+        }
 
 
-def conclusions(points: Sequence[Measurement], rules: StoppingRule) -> Iterator[str]:
-    """How each model's time grows, who is ahead where, what was not measured well enough, and what could not run."""
-    for name, each in by_model(points).items():
-        found = growth(list(each.values()))
-        if found:
+def _times_baseline(row: Sequence[Measurement]) -> dict[str, float]:
+    """The time of each model that has a baseline over the baseline's."""
+    names = [measurement.config.model for measurement in row]
+    times = {measurement.config.model: measurement.median_ms for measurement in row if measurement.median_ms}
+    baselines = {name: baseline_of(name, names) for name in times}
+    return {name: times[name] / times[base] for name, base in baselines.items() if name != base and base in times}
+
+
+def conclusions(measurements: Sequence[Measurement], rule: StoppingRule) -> Iterator[str]:
+    """How each model's time grows, which is faster where, what was not measured precisely, and what could not run."""
+    for name, by_tokens in by_model(measurements).items():
+        if found := growth(list(by_tokens.values())):
             yield (
                 f"- {name}: time grows as tokens^{found.exponent:.2f} "
-                f"({found.points} lengths from {found.from_tokens:,} tokens on)."
+                f"({found.lengths} lengths from {found.from_tokens:,} tokens on)."
             )
-    for each in comparisons(points):
-        yield f"- {each.sentence()}"
-    if sentence := unprecise(points, rules.precision):
+    for comparison in comparisons(measurements):
+        yield f"- {comparison.sentence()}"
+    if sentence := imprecise(measurements, rule.precision):
         yield f"- {sentence}."
-    for point in points:
-        if point.failure:
-            yield f"- {point.setting.model} at {point.setting.tokens:,} tokens: {point.failure}."
+    for each in measurements:
+        if each.failure:
+            yield f"- {each.config.model} at {each.config.tokens:,} tokens: {each.failure}."
 
 
 def markdown(results: Sequence[Result]) -> str:
-    """All results as one page: for each machine its environment,
-    and for each mode and type a table and what follows.
-    """
+    """All results as one page: the environment of each machine, and for each mode and type a table and conclusions."""
     lines = [
         "# Time and memory by number of tokens",
         "",
@@ -83,120 +110,92 @@ def markdown(results: Sequence[Result]) -> str:
         "",
     ]
     for result in results:
-        lines += _preamble(result.environment, result.rules)
-        for each in groups(result.points).values():
-            on_gpu = each[0].setting.device.startswith("cuda")
+        lines += [
+            f"## {result.machine}",
+            "",
+            f"{_facts(result.environment)}. {_rule(result.stopping_rule).capitalize()}.",
+            "",
+        ]
+        for each in groups(result.measurements).values():
+            peak = PEAKS["gpu" if each[0].config.device.startswith("cuda") else "cpu"]
             lines += [
-                f"### {title(each[0].setting)}",
+                f"### {title(each[0].config)}",
                 "",
-                markdown_table(*_markdown_rows(each)),
-                NOTES.format(peak=PEAKS["gpu" if on_gpu else "cpu"]),
+                markdown_table(COLUMNS, _markdown_rows(each)),
+                NOTES.format(peak=peak),
                 "",
                 "Time grows as a power of the tokens: least squares on logarithms over the longer half of the lengths.",
                 "",
             ]
-            lines += [*conclusions(each, result.rules), ""]
+            lines += [*conclusions(each, result.stopping_rule), ""]
     return "\n".join(lines)
 
 
-def _preamble(environment: dict[str, object], rules: StoppingRule) -> list[str]:
-    facts = ", ".join(f"{key} {value}" for key, value in environment.items())
-    return [f"## {environment.get('gpu') or environment['cpu']}", "", f"{facts}. {_rule(rules).capitalize()}.", ""]
-
-
-def _markdown_rows(points: Sequence[Measurement]) -> tuple[list[str], list[list[str]]]:
+def _markdown_rows(measurements: Sequence[Measurement]) -> list[list[str]]:
     rows = []
-    for tokens in dict.fromkeys(point.setting.tokens for point in points):
-        row = [point for point in points if point.setting.tokens == tokens]
-        ratios = _times_aum(row)
-        for point in row:
-            start = [f"{tokens:,}", _seconds(point.clip_s), point.setting.model, point.backend or "-"]
-            if point.median_ms is None:
-                rows.append([*start, point.failure, "-", "-", "-", "-", "-"])
-                continue
-            ratio = ratios.get(point.setting.model)
-            rows.append(
-                [
-                    *start,
-                    milliseconds(point.median_ms),
-                    f"{100 * point.relative_error:.1f} %",
-                    str(len(point.samples_ms)),
-                    _size(point.peak_bytes),
-                    _size(point.saved_bytes),
-                    "-" if ratio is None else f"{ratio:.2f}",
-                ]
-            )
-    return ["tokens", "sound", "model", "backend", "median", "error", "samples", "peak", "kept", "x AuM"], rows
+    for tokens in dict.fromkeys(each.config.tokens for each in measurements):
+        for cells in _cells([each for each in measurements if each.config.tokens == tokens]):
+            figures = {"median": cells["failure"]} if "failure" in cells else {}
+            rows.append([(cells | figures).get(column, "-") or "-" for column in COLUMNS])
+    return rows
 
 
-def _times_aum(row: Sequence[Measurement]) -> dict[str, float]:
-    """Each model's time over its AuM's."""
-    times = {point.setting.model: point.median_ms for point in row}
-    pairs = {name: rival_of(name, list(times)) for name in times}
-    return {
-        name: times[name] / times[other]
-        for name, other in pairs.items()
-        if name != other and times[name] and times[other]
-    }
+def machine_lines(results: Sequence[Result]) -> Iterator[str]:
+    """The environment of each machine, with the letter that stands for it in `comparison_table`."""
+    for name, result in zip(_letters(results), results):
+        yield wrapped(f"{name}: {_facts(result.environment)}")
 
 
-def compared(results: Sequence[Result]) -> Iterator[str]:
-    """Lines that compare machines: their environments, and each point's time on each over that on the first."""
-    names = [chr(ord("A") + i) for i in range(len(results))]
-    for name, result in zip(names, results):
-        yield _wrapped(f"{name}: " + ", ".join(f"{key} {value}" for key, value in result.environment.items()))
-    by_setting = [{_key(point): point for point in result.points} for result in results]
-    common = [key for key in by_setting[0] if any(key in each for each in by_setting[1:])]
-    if not common:
-        yield "They have no point in common: no model was measured on both at the same length, mode and type."
-        return
-    yield ""
-    yield (
-        f"{'mode':<10}{'dtype':<9}{'tokens':>6}  {'model':<16}"
-        + "".join(f"{name:>11}" for name in names)
-        + "".join(f"{f'{name}/A':>7}" for name in names[1:])
-    )
-    for key in sorted(common, key=lambda key: (key[0], key[1], key[3], common.index(key))):
-        points = [each.get(key) for each in by_setting]
+def comparison_table(results: Sequence[Result]) -> tuple[list[str], list[list[str]]]:
+    """Headings and rows that compare machines: each median on each machine, and over that on the first.
+
+    There are no rows where no model was measured on the first and another one with the same configuration.
+    """
+    names = _letters(results)
+    columns = ["mode", "dtype", "tokens", "model", *names, *(f"{name}/A" for name in names[1:])]
+    by_config = [{_comparable(each.config): each for each in result.measurements} for result in results]
+    common = [key for key in by_config[0] if any(key in each for each in by_config[1:])]
+    rows = []
+    for key in sorted(common, key=lambda key: (key[0], key[1], key[2], common.index(key))):
+        medians = [each[key].median_ms if key in each else None for each in by_config]
+        first = medians[0]
         cells = [
-            milliseconds(point.median_ms) if point and point.median_ms else "failed" if point else "-"
-            for point in points
+            milliseconds(median) if median else "failed" if key in each else "-"
+            for median, each in zip(medians, by_config)
         ]
-        first = points[0].median_ms
-        ratios = [
-            f"{point.median_ms / first:.2f}" if point and point.median_ms and first else "-" for point in points[1:]
-        ]
-        figures = "".join(f"{cell:>11}" for cell in cells) + "".join(f"{ratio:>7}" for ratio in ratios)
-        yield f"{key[0]:<10}{key[1]:<9}{key[3]:>6}  {key[2][-16:]:<16}{figures}"
+        ratios = [f"{median / first:.2f}" if median and first else "-" for median in medians[1:]]
+        mode, dtype, tokens, model, _ = key
+        rows.append([mode, dtype, f"{tokens}", model, *cells, *ratios])
+    return columns, rows
 
 
-def _key(point: Measurement) -> tuple[str, str, str, int, int]:
-    setting = point.setting
-    return setting.mode, setting.dtype, setting.model, setting.tokens, setting.batch
+def _letters(results: Sequence[Result]) -> list[str]:
+    return [chr(ord("A") + i) for i in range(len(results))]
 
 
-def title(setting: BenchConfig) -> str:
+def _comparable(config: BenchConfig) -> tuple[str, str, int, str, int]:
+    """What has to be equal on two machines."""
+    return config.mode, config.dtype, config.tokens, config.model, config.batch
+
+
+def title(config: BenchConfig) -> str:
     """What a table's figures have in common."""
-    threads = f"{setting.threads} thread{'s' if setting.threads > 1 else ''}"
-    cap = "" if setting.memory_cap_gib is None else f", at most {setting.memory_cap_gib:g} GiB"
+    cap = "" if config.memory_cap_gib is None else f", at most {config.memory_cap_gib:g} GiB"
     return (
-        f"{setting.mode}, {setting.dtype}, {setting.device}, batch {setting.batch}, {threads}, seed {setting.seed}{cap}"
+        f"{config.mode}, {config.dtype}, {config.device}, batch {config.batch}, {counted(config.threads, 'thread')}, "
+        f"seed {config.seed}{cap}"
     )
 
 
-def _rule(rules: StoppingRule) -> str:
+def _facts(environment: dict[str, Any]) -> str:
+    return ", ".join(f"{key} {value}" for key, value in environment.items())
+
+
+def _rule(rule: StoppingRule) -> str:
     return (
-        f"medians, runs in turn until each has a standard error of {100 * rules.precision:g} %, "
-        f"at most {counted(rules.repeats, 'run')} "
-        f"or {rules.budget_s:g} s a point"
+        f"medians of interleaved runs, repeated until each has a standard error of {100 * rule.precision:g} %, "
+        f"at most {counted(rule.repeats, 'run')} or {rule.budget_s:g} s a measurement"
     )
-
-
-def _wrapped(text: str) -> str:
-    """Text for a terminal of 80 columns."""
-    import textwrap
-
-    return textwrap.fill(text, 79, subsequent_indent="  ", break_long_words=False)
 
 
 def _seconds(value: float) -> str:

@@ -18,6 +18,7 @@ from types import ModuleType
 
 from aumcli.checkpoints.directory import CONFIG, WEIGHTS, read_model
 from aumcli.config import ModelConfig
+from aumcli.core import n_parameters
 from aumcli.errors import AumError
 from aumcli.utils.files import atomic_path, read_json, write_text
 from aumcli.utils.text import counted
@@ -92,7 +93,7 @@ def push(
         AumError: the folder is no sound model directory, or the hub can't be reached or refuses.
     """
     network, config = read_model(folder)
-    parameters = sum(x.numel() for x in network.parameters())
+    parameters = n_parameters(network)
     with TemporaryDirectory() as staged, _hub(f"send to {repo_id}") as hub:
         copy_model(folder, staged)
         write_text(Path(staged) / CARD, model_card(config, repo_id, parameters, _scores(Path(folder), config), licence))

@@ -1,6 +1,7 @@
 """Tensors in, tensors out: the frontend, the models and their kernels."""
 
 import copy
+from functools import cache
 from typing import TYPE_CHECKING
 
 from aumcli.config import AudioMambaConfig, NetworkConfig, SpectrogramTransformerConfig
@@ -31,6 +32,15 @@ def build_network(config: NetworkConfig, backend: str = "auto") -> "SpectrogramN
 def n_parameters(module: "nn.Module", trained_only: bool = False) -> int:
     """Number of parameters of a module, or of those that are trained."""
     return sum(x.numel() for x in module.parameters() if x.requires_grad or not trained_only)
+
+
+@cache
+def count_parameters(config: NetworkConfig) -> int:
+    """Number of parameters of the network that a configuration describes, which is not built in memory."""
+    import torch
+
+    with torch.device("meta"):
+        return n_parameters(build_network(config))
 
 
 def at_length(network: "SpectrogramNetwork", frames: int) -> "SpectrogramNetwork | None":

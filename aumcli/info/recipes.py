@@ -6,6 +6,7 @@ from typing import Any
 from aumcli.checkpoints import read_config, read_model
 from aumcli.checkpoints.lookup import default_model, find_model, packaged_models
 from aumcli.config import ModelConfig
+from aumcli.core import n_parameters
 from aumcli.core.kernels import available_backends, choose_backend, cpu
 from aumcli.errors import AumError, did_you_mean
 from aumcli.info.published import PAGES
@@ -150,7 +151,7 @@ def namesake(name: str) -> dict[str, dict[str, Any]]:
         "packaged_model": {
             "folder": str(folder),
             "model": config.model.describe(),
-            "parameters": sum(each.numel() for each in network.parameters()),
+            "parameters": n_parameters(network),
             "sample_rate_hz": config.frontend.sample_rate_hz,
             "clip_s": config.frontend.clip_s,
             "labels": list(config.labels),

@@ -1,12 +1,13 @@
 """What computed a result: versions, machine and the commit of the code."""
 
-import os
 import platform
 import subprocess
 import sys
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
+
+from aumcli.utils.threads import available_cpus
 
 
 def environment() -> dict[str, Any]:
@@ -22,14 +23,13 @@ def environment() -> dict[str, Any]:
         aumcli = version("aumcli")
     except PackageNotFoundError:  # run from a bare checkout
         aumcli = "unknown"
-    cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     return {
         "aumcli": aumcli,
         "torch": torch.__version__,
         "python": platform.python_version(),
         "platform": platform.platform(),
         "cpu": _cpu_model(),
-        "cpus": cpus,
+        "cpus": available_cpus(),
         "threads": torch.get_num_threads(),
     }
 

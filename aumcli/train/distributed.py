@@ -25,6 +25,7 @@ from torch.distributed.rendezvous import rendezvous
 from aumcli.errors import AumError
 from aumcli.utils.files import scratch_folder
 from aumcli.utils.processes import FIX, rank_and_world_size
+from aumcli.utils.threads import available_cpus
 
 BUCKET_BYTES = 25 * 2**20  # gradients are reduced in buckets of this size
 TIMEOUT = timedelta(minutes=30)  # the longest wait: one process reads a corpus while the others are ready
@@ -132,7 +133,7 @@ def launch(devices: int, arguments: Sequence[str]) -> int:
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
     from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    cores = available_cpus()
     if devices > 2 * cores and not torch.cuda.is_available():
         raise AumError(f"--devices {devices} on {cores} cores without a GPU", fix=f"choose at most {cores}")
     logging.getLogger("torch.distributed.elastic").setLevel(

@@ -20,7 +20,7 @@ from aumcli.utils.progress import progress
 
 CHUNK_BYTES = 2**18
 TIMEOUT_S = 30
-TAIL_BYTES = 2**24  # of zeros behind the last member; nobody writes so many
+TAIL_BYTES = 2**24  # of zeros after the last member; more are not read
 DAMAGED = (tarfile.TarError, zipfile.BadZipFile, gzip.BadGzipFile, zlib.error, EOFError, NotImplementedError)
 
 
@@ -48,7 +48,7 @@ def download(url: str, path: Path, size: int | None = None, sha256: str | None =
         _verify(part, url, size, sha256)
         part.replace(path)
     except (urllib.error.URLError, http.client.HTTPException, TimeoutError, ConnectionError) as error:
-        if getattr(error, "code", None) == 416:  # the part is no beginning of the file
+        if getattr(error, "code", None) == 416:  # the part is not a beginning of the file
             part.unlink()
         reason = getattr(error, "reason", None) or error
         raise AumError(
@@ -154,7 +154,7 @@ def unpack(
     except DAMAGED as error:
         reason = str(error).partition("\n")[0].rstrip(":")  # tarfile adds a line for each compression that it tried
         raise AumError(
-            f"{archive} is no archive, or damaged: {reason}", fix="download it again", exit_code=1
+            f"{archive} is not an archive, or is damaged: {reason}", fix="download it again", exit_code=1
         ) from error
     except OSError as error:
         raise disk_error(folder, error) from error
@@ -213,14 +213,15 @@ def _tar(archive: Path) -> Iterator[Member]:
     with tarfile.open(archive) as packed:
         for member in packed:
             if not member.isdir():
-                yield member.name, member.size, member.isreg(), partial(_content, packed, member)
+                yield member.name, member.size, member.isreg(), partial(member_content, packed, member)
             forget_members(packed)  # Speech Commands has 105,829
         for _ in range(TAIL_BYTES // CHUNK_BYTES):  # the compressor's checksum stands behind tar's own end
             if packed.fileobj is None or not packed.fileobj.read(CHUNK_BYTES):
                 break
 
 
-def _content(packed: tarfile.TarFile, member: tarfile.TarInfo) -> IO[bytes]:
+def member_content(packed: tarfile.TarFile, member: tarfile.TarInfo) -> IO[bytes]:
+    """Open the content of a plain file."""
     content = packed.extractfile(member)
     assert content is not None  # only that of a plain file is asked for
     return content

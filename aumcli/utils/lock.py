@@ -84,7 +84,7 @@ def locked(folder: Path, what: str) -> Iterator[str]:
 
     Args:
         folder: is made.
-        what: is done with it, such as "training".
+        what: the activity, such as "training".
 
     Yields:
         "", or a sentence that says why the folder can't be locked and what that means.
@@ -103,7 +103,7 @@ def locked(folder: Path, what: str) -> Iterator[str]:
         ) from error
     except OSError as error:
         raise disk_error(folder, error) from error
-    with suppress(OSError):  # of a full disk: it is only told to people
+    with suppress(OSError):  # of a full disk: it is for information only
         os.truncate(number, 0)
         os.write(
             number, f"process {os.getpid()} on {socket.gethostname()}, since {datetime.now():%Y-%m-%d %H:%M}\n".encode()
@@ -115,7 +115,7 @@ def locked(folder: Path, what: str) -> Iterator[str]:
 
 
 def _holder(path: Path) -> str:
-    """Who has a lock, as its file says."""
+    """Who holds a lock, according to its file."""
     try:
         return f": {path.read_text(encoding='utf-8').strip()}"
     except (OSError, ValueError):  # ValueError: not written yet, or by another program

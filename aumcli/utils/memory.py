@@ -1,10 +1,11 @@
-"""The process's memory: kept instead of being given back and fetched anew; and what a training step keeps of it."""
+"""The process's memory: its size, how it is kept for reuse, and what a training step keeps of it."""
 
 import ctypes
 import math
 import os
 import sys
 from collections.abc import Callable, Iterable
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -33,6 +34,29 @@ def physical_bytes() -> float:
         return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     except (AttributeError, ValueError, OSError):  # AttributeError: Windows
         return math.inf
+
+
+def peak_bytes() -> int:
+    """The most memory that this process ever held; not on Windows."""
+    if sys.platform == "linux":  # getrusage would count the parent's, from before the program was loaded
+        return _status_bytes("VmHWM")
+    import resource
+
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else 1024 * peak
+
+
+def resident_bytes() -> int:
+    """The memory that this process holds now, or held at most where the system doesn't report it; not on Windows."""
+    return _status_bytes("VmRSS") if sys.platform == "linux" else peak_bytes()
+
+
+def _status_bytes(key: str) -> int:
+    """A size from Linux's table about this process."""
+    for line in Path("/proc/self/status").read_text(encoding="ascii", errors="replace").splitlines():
+        if line.startswith(f"{key}:"):
+            return 1024 * int(line.split()[1])
+    raise RuntimeError(f"/proc/self/status has no {key}")
 
 
 def kept_bytes(compute: "Callable[[], Tensor]", weights: "Iterable[Tensor]") -> int:

@@ -11,10 +11,10 @@ def rank_and_world_size() -> tuple[int, int]:
     """This process's rank, and how many there are: (0, 1) where no launcher says how many.
 
     Raises:
-        AumError: what the environment says is no rank among so many.
+        AumError: the environment's rank is not below its number of processes.
     """
     size = _number("WORLD_SIZE", 1)
-    rank = _number("RANK", 0) if size > 1 else 0  # a batch system may number its jobs so; then they are not one work
+    rank = _number("RANK", 0) if size > 1 else 0  # batch systems set it for jobs that are not one training
     if size < 1 or not 0 <= rank < size:
         raise AumError(f"the environment says process RANK={rank} of WORLD_SIZE={size}", fix=FIX)
     if size > 1 and not os.environ.get("RANK"):
@@ -23,7 +23,7 @@ def rank_and_world_size() -> tuple[int, int]:
 
 
 def _number(name: str, default: int) -> int:
-    """A whole number from the environment; one that is empty counts as not set."""
+    """An integer from the environment; an empty one counts as not set."""
     text = os.environ.get(name) or str(default)
     try:
         return int(text)

@@ -15,7 +15,7 @@ OUT_OF_MEMORY = "out of memory"
 
 
 class Worker:
-    """A generator that runs in a process of its own, a step for each `ask`; if it dies, that is an answer, not the end.
+    """A generator that runs in a process of its own, a step for each `ask`; if it dies, `ask` says so.
 
     Args:
         generator: a function of a module, that yields what can be pickled.
@@ -66,7 +66,7 @@ def _serve(pipe: Connection, generator: Callable[..., Iterator[object]], argumen
         steps = generator(*arguments)
         while pipe.recv():
             pipe.send(next(steps))
-    except (EOFError, BrokenPipeError, ConnectionError, KeyboardInterrupt):  # nobody asks any more
+    except (EOFError, BrokenPipeError, ConnectionError, KeyboardInterrupt):  # the other process has ended
         return
     except AumError as error:
         pipe.send(error)

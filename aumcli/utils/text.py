@@ -10,6 +10,7 @@ import json
 import os
 import re
 import shlex
+import textwrap
 
 ESCAPE = "aum-escape"  # for open(errors=...): what the encoding doesn't have is escaped, a byte as \xNN
 _SURROGATES = re.compile("[\ud800-\udfff]")
@@ -38,7 +39,7 @@ codecs.register_error(ESCAPE, _escape_error)
 
 
 def shown(text: str) -> str:
-    """Text for people: bytes that are not UTF-8 as `\\xNN`."""
+    """Text to show: bytes that are not UTF-8 as `\\xNN`."""
     return _SURROGATES.sub(lambda match: _escape(match[0]), text)
 
 
@@ -70,8 +71,8 @@ def unescaped(text: str) -> str:
     return raw.decode("utf-8", "surrogateescape")
 
 
-def plural(count: int, one: str, many: str = "") -> str:
-    """The word for so many: `one` for 1, else `many`, by default `one` with the ending of a regular plural."""
+def plural(count: float, one: str, many: str = "") -> str:
+    """The form of a word that fits a number: `one` for 1, else `many`, by default the regular plural of `one`."""
     if count == 1:
         return one
     return many or (f"{one}es" if one.endswith(("s", "x", "sh")) else f"{one}s")
@@ -80,6 +81,11 @@ def plural(count: int, one: str, many: str = "") -> str:
 def counted(count: int, one: str, many: str = "") -> str:
     """A number with its word: "1 clip", "2,000 clips", "0 classes"; a verb may stand in both words."""
     return f"{count:,} {plural(count, one, many)}"
+
+
+def wrapped(text: str) -> str:
+    """A sentence for a terminal of 80 columns, its further lines indented; long words, such as paths, stay whole."""
+    return textwrap.fill(text, 79, subsequent_indent="  ", break_long_words=False, break_on_hyphens=False)
 
 
 def to_json(value: object, indent: int | None = None, separators: tuple[str, str] | None = None) -> str:

@@ -42,6 +42,11 @@ def compute_threads(count: int | None) -> Iterator[None]:
         torch.set_num_threads(before)
 
 
+def available_cpus() -> int:
+    """Processors that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 def default_workers() -> int:
     """Threads that decode sounds unless the caller says how many: half the cores, at most 4.
 

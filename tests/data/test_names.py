@@ -139,16 +139,16 @@ def test_such_sounds_in_shards(folder, tmp_path):
     ).exists()
 
 
-def test_a_sound_that_is_left_out_by_such_a_name_is_named(folder, tmp_path, aum):
+def test_a_sound_that_is_skipped_by_such_a_name_is_named(folder, tmp_path, aum):
     with open(os.path.join(folder, b"low", b"bad\xe9\r\x1b.wav"), "wb") as file:
         file.write(b"no sound")
     result = aum("prepare", "folder", os.fsdecode(folder), "--out", tmp_path / "data")
     assert result.code == 1 and "bad\\xe9" in result.out and not {"\x1b", "\udce9"} & {*result.out}
-    (left_out,) = json.loads((tmp_path / "data" / "report.json").read_text(encoding="utf-8"))["left_out"]
-    assert left_out["path"].endswith("bad\\xe9\r\x1b.wav")
+    (skipped,) = json.loads((tmp_path / "data" / "report.json").read_text(encoding="utf-8"))["skipped"]
+    assert skipped["path"].endswith("bad\\xe9\r\x1b.wav")
     assert json.loads(aum("prepare", "folder", os.fsdecode(folder), "--out", tmp_path / "data", "--json").out)[
-        "left_out"
-    ] == [left_out]
+        "skipped"
+    ] == [skipped]
 
 
 # what looks the same

@@ -9,7 +9,7 @@ from training import quietly
 
 from aumcli.data.clips import Clip
 from aumcli.data.manifest import read_manifest
-from aumcli.data.training_clips import HEARD, clip_hashes, read_training_clips, seen_in_training
+from aumcli.data.training_clips import TRAINING_CLIPS, clip_hashes, read_training_clips, seen_in_training
 from aumcli.errors import AumError
 from aumcli.evaluate import evaluate
 from aumcli.prepare import prepare
@@ -76,7 +76,7 @@ def test_so_are_those_of_the_weights_that_a_training_starts_from(trained, corpus
     shutil.copytree(trained / "best", tmp_path / "second" / "best")
     shutil.copy(trained / "recipe.toml", tmp_path / "second")
     np.save(
-        tmp_path / "second" / HEARD,
+        tmp_path / "second" / TRAINING_CLIPS,
         np.concatenate([clip_hashes(clips), clip_hashes(read_manifest(corpus).split("test"))[:3]]),
     )
     said = []
@@ -90,8 +90,8 @@ def test_so_are_those_of_the_weights_that_a_training_starts_from(trained, corpus
 
 def test_a_damaged_list_is_named(trained, tmp_path):
     shutil.copytree(trained, tmp_path / "run")
-    (tmp_path / "run" / HEARD).write_bytes(b"\x93NUMPY")
-    with pytest.raises(AumError, match=HEARD):
+    (tmp_path / "run" / TRAINING_CLIPS).write_bytes(b"\x93NUMPY")
+    with pytest.raises(AumError, match=TRAINING_CLIPS):
         read_training_clips(tmp_path / "run")
 
 

@@ -1,4 +1,4 @@
-"""Which channel of a sound is heard: the mean of all, unless its path names one, as in `call.wav::left`.
+"""Which channel of a sound is used: the mean of all, unless its path names one, as in `call.wav::left`.
 
 Behind `::` stands left, right, a number from 1 on, or max: the one with the most power. A clip's path takes that along
 from `aum prepare`, by way of the manifest, to training and evaluation.
@@ -47,7 +47,7 @@ def with_channel(path: Path | str, channel: str) -> str:
 def split_channel(path: P) -> tuple[P, str]:
     """Split a path into that of a sound and its channel."""
     sound, separator, channel = os.fspath(path).rpartition(SEPARATOR)
-    # what stands behind an HDF5 file is a data set, whatever its name; and a file may be called so
+    # after an HDF5 file comes a data set, whatever its name; and a file may have such a name
     if (
         separator
         and sound

@@ -5,6 +5,7 @@ else that of the file, else 24 kHz: EPIC-KITCHENS's own file, which says none, h
 read.
 """
 
+import importlib
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -24,7 +25,7 @@ RATE_HZ = 24000
 
 
 def split_dataset(path: P) -> tuple[P, str | None]:
-    """Split a path into its file and, for an HDF5 file, the name of a data set in it, else None; a channel is dropped."""
+    """Split a path into its file and the data set in it, None unless it is an HDF5 file; a channel is dropped."""
     if SEPARATOR in os.fspath(path):
         path, _ = split_channel(path)
         file, _, name = os.fspath(path).partition(SEPARATOR)
@@ -66,7 +67,7 @@ def open_hdf5(file: Path | str, name: str) -> Iterator[Hdf5Sound]:
         name: the data set in it.
 
     Raises:
-        AumError: h5py is not installed, the file is none or damaged, or the data set doesn't exist or is no sound.
+        AumError: h5py is not installed, the file is none or damaged, or the data set doesn't exist or is not a sound.
     """
     h5py = import_h5py()
     try:
@@ -81,7 +82,7 @@ def open_hdf5(file: Path | str, name: str) -> Iterator[Hdf5Sound]:
             )
             if not sound:
                 raise AumError(
-                    f"{file}{SEPARATOR}{name} is no sound: {data.dtype} of shape {data.shape}",
+                    f"{file}{SEPARATOR}{name} is not a sound: {data.dtype} of shape {data.shape}",
                     fix="store (samples,) or (samples, channels), float or int16",
                     exit_code=1,
                 )
@@ -89,7 +90,7 @@ def open_hdf5(file: Path | str, name: str) -> Iterator[Hdf5Sound]:
             yield Hdf5Sound(data, int(rate_hz))
     except OSError as error:
         raise AumError(
-            f"{file} is no HDF5 file, or damaged: {error}", fix="copy or download it again", exit_code=1
+            f"{file} is not an HDF5 file, or damaged: {error}", fix="copy or download it again", exit_code=1
         ) from error
 
 
@@ -101,14 +102,13 @@ def hdf5_names(file: Path) -> list[str]:
             return [name for name, item in stored.items() if isinstance(item, h5py.Dataset)]
     except OSError as error:
         raise AumError(
-            f"{file} is no HDF5 file, or damaged: {error}", fix="copy or download it again", exit_code=1
+            f"{file} is not an HDF5 file, or damaged: {error}", fix="copy or download it again", exit_code=1
         ) from error
 
 
 def import_h5py() -> ModuleType:
     """The optional package h5py, or an AumError that says how to install it."""
     try:
-        import h5py
+        return importlib.import_module("h5py")
     except ImportError as error:
         raise AumError("reading HDF5 files needs the package h5py", fix="pip install 'aumcli[data]'") from error
-    return h5py

@@ -39,7 +39,7 @@ def index(request: PrepareRequest) -> CorpusIndex:
         2000 clips; the group is the fold.
 
     Raises:
-        AumError: no network, or the content is not the published one, or a setting is no fold.
+        AumError: no network, or the content is not the published one, or a setting is not a fold.
     """
     request.refuse(split="its splits are folds: --set test=5 --set val=4", seed="nothing in it is random")
     settings = request.known_settings(test="5", val="4")
@@ -91,7 +91,11 @@ def _fetch(out: Path) -> None:
 
 
 def _take(archive: Path, folder: Path) -> None:
-    unpack(archive, folder, _wanted, UNPACKED_BYTES, {"audio", "meta"}.__contains__, _verified)
+    unpack(archive, folder, _wanted, UNPACKED_BYTES, {"audio", "meta"}.__contains__, _verify)
+
+
+def _verify(folder: Path) -> None:
+    _verified(folder)
 
 
 def _wanted(member: str) -> str | None:

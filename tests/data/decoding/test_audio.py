@@ -131,7 +131,7 @@ def test_missing_folder_and_empty(tmp_path):
 
 @pytest.mark.parametrize("name", ["a.wav", "a.mp3", "a.flac", "a.raw"])
 def test_text_under_an_audio_name(tmp_path, name):
-    (tmp_path / name).write_text("this is no sound\n" * 50)
+    (tmp_path / name).write_text("this is not a sound\n" * 50)
     refused(tmp_path / name, "not audio")
 
 

@@ -119,7 +119,7 @@ def test_ogg_streams_side_by_side(file):
     skeleton = ogg_page(2, 0, 99, 0, bytes([16]), b"fishead\0" + bytes(8)), ogg_page(4, 0, 99, 1, bytes([0]), b"")
     path = file(
         "oga", b"".join([one[0], skeleton[0], *one[1:3], skeleton[1], *one[3:]])
-    )  # pictures, subtitles and the like are no sound
+    )  # pictures, subtitles and the like are not sound
     same(path, mean_of(encoded("ogg")))
 
 
@@ -158,7 +158,7 @@ def test_header_says_another_length(file, name, share):
 
 def test_recorder_that_crashed_says_how_much_it_had(file):
     path = file("wav", saying("wav", encoded("wav", 10.0), 16000))
-    with pytest.raises(AumError, match=r"says 1\.000 s, 9\.000 s stand behind") as caught:
+    with pytest.raises(AumError, match=r"1\.000 s, 9\.000 s") as caught:
         load_audio(path)
     assert f"ffmpeg -ignore_length 1 -i {path} " in caught.value.fix
 
@@ -392,12 +392,12 @@ def test_ogg_pages_missing_in_the_middle(file, name):
 def test_ogg_positions_that_do_not_go_on(file):
     pages = ogg_pages(encoded("ogg", 10.0))
     pages[-1] = summed(replaced(pages[-1], 6, struct.pack("<q", 1600)))
-    refused(file("ogg", b"".join(pages)), "positions don't go on")
+    refused(file("ogg", b"".join(pages)), "positions")
     pages = ogg_pages(encoded("ogg", 10.0))
     doubled = [
         summed(replaced(page, 18, struct.pack("<I", number))) for number, page in enumerate(pages[:5] + pages[4:])
     ]
-    refused(file("ogg", b"".join(doubled)), "positions don't go on")
+    refused(file("ogg", b"".join(doubled)), "positions")
 
 
 def test_ogg_with_several_last_pages(file):
@@ -606,12 +606,12 @@ BAD = {
 
 def test_prepare_counts_them_as_unusable(tmp_path):
     report = prepare("folder", tmp_path / "out", source=corpus(tmp_path / "in", BAD), split="60/20/20")
-    reasons = {Path(item.path).name: item for item in report.left_out}
+    reasons = {Path(item.path).name: item for item in report.skipped}
     assert set(reasons) == set(BAD) and report.failures == len(BAD)
     assert all(item.fix and ("holds more" in item.reason or "truncated" in item.reason) for item in reasons.values())
     good = {"pipe.wav": sized("wav", encoded("wav", seed=20), 2_000_000_000), "layer2.mp2": MP2}
     report = prepare("folder", tmp_path / "good", source=corpus(tmp_path / "in2", good), split="60/20/20")
-    assert not report.left_out and report.longest_s == 2
+    assert not report.skipped and report.longest_s == 2
 
 
 @pytest.mark.parametrize("name", BAD)

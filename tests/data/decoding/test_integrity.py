@@ -64,7 +64,7 @@ def test_bad_clips_are_looked_at_again(tmp_path, monkeypatch, clips):
     results, seen = opened(tmp_path, monkeypatch, clips)
     assert seen == sorted([clips[5].path, short]) and "is too short: 20 ms" in results[6].reason
     results, seen = opened(tmp_path, monkeypatch, clips, longest_s=0.05)
-    assert seen == [clips[5].path] and "it may be the whole video" in results[0].reason and results[0].fix
+    assert seen == [clips[5].path] and "it may be the complete video" in results[0].reason and results[0].fix
 
 
 def test_what_was_kept_once_is_not_kept_by_the_next_call(tmp_path, clips):
@@ -73,11 +73,11 @@ def test_what_was_kept_once_is_not_kept_by_the_next_call(tmp_path, clips):
 
     soundfile.write(clips[0].path, np.zeros(800), 8000)
     soundfile.write(clips[1].path, np.linspace(-50, 50, 800), 8000, subtype="FLOAT")
-    for keep, left_out in (({"silent", "loud"}, []), ((), [0, 1]), ({"loud"}, [0]), ({"silent"}, [1])):
+    for keep, skipped in (({"silent", "loud"}, []), ((), [0, 1]), ({"loud"}, [0]), ({"silent"}, [1])):
         journal = Journal(tmp_path / JOURNAL)
         results = list(open_clips(clips, journal, 2, None, keep))
         journal.close()
-        assert [place for place, result in enumerate(results) if isinstance(result, SkippedClip)] == left_out
+        assert [place for place, result in enumerate(results) if isinstance(result, SkippedClip)] == skipped
 
 
 @pytest.mark.parametrize("content", [b"", b"no database", None])
@@ -104,7 +104,8 @@ def test_a_kill_loses_a_batch_at_most(tmp_path, monkeypatch):
     for n in range(30):
         sound(tmp_path / "sounds" / f"{'ab'[n % 2]}" / f"{n}.wav", 300.0, seed=n, seconds=0.1)
     script = (
-        "import time\nfrom aumcli.data.decoding import integrity\nfrom aumcli.prepare import prepare\nintegrity.BATCH_CLIPS = 4\n"
+        "import time\nfrom aumcli.data.decoding import integrity\nfrom aumcli.prepare import prepare\n"
+        "integrity.BATCH_CLIPS = 4\n"
         "check = integrity.check_clip\ndef slow(*how):\n    time.sleep(0.05)\n    return check(*how)\n"
         "integrity.check_clip = slow\n"
         f"prepare('folder', {str(tmp_path / 'out')!r}, source={str(tmp_path / 'sounds')!r}, workers=1)\n"

@@ -328,7 +328,7 @@ def test_tables_without_a_header(rows, settings, expected):
     [
         ([["a.wav", "beach", "b1"]], "first row doesn.t tell what its 3 columns are: a.wav, beach, b1\n.*are counted"),
         ([["a.wav", "street", "0", "1", "car"]], "first row doesn.t tell"),
-        ([["0.5", "0.2", "owl"]], "1 and 2 are no start and stop\n.*--set duration=2"),
+        ([["0.5", "0.2", "owl"]], "1 and 2 are not start and stop\n.*--set duration=2"),
         ([["---g-f_I2yQ", "1", "people", "test"]], "first row doesn.t tell"),
     ],
 )

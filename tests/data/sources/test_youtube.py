@@ -95,7 +95,7 @@ def test_as20k_is_the_balanced_part(tmp_path):
     assert not any("validation" in text for text in report.warnings)
     with pytest.raises(AumError, match="no setting vall; it has val"):
         prepare("as20k", tmp_path / "out", source=root, settings=["vall=5"])
-    with pytest.raises(AumError, match="no percentage"):
+    with pytest.raises(AumError, match="not a percentage"):
         prepare("as20k", tmp_path / "out", source=root, annotations=tmp_path / "tables", settings=["val=100"])
 
 
@@ -120,8 +120,8 @@ def test_audioset_files_that_are_not_the_segment(tmp_path):
     sound(root / "again" / "--4gqARaEJE.flac", 400.0)
     sound(root / "eval" / "evaluation2.wav", 400.0, seconds=15.1)
     report, clips = prepared("audioset", tmp_path / "out", source=root, settings=["train=full"])
-    reasons = [item.reason for item in report.left_out]
-    assert len(reasons) == 2 and "begins at another time" in reasons[0] and "it may be the whole video" in reasons[1]
+    reasons = [item.reason for item in report.skipped]
+    assert len(reasons) == 2 and "begins at another time" in reasons[0] and "it may be the complete video" in reasons[1]
     assert any("1 sound occurs twice" in text for text in report.warnings)
 
 

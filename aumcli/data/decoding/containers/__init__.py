@@ -5,8 +5,8 @@ what is damaged within one, so that everything behind comes early, and guesses t
 index. A scan finds all of that, and what libsndfile has to be shown instead of the file where it would refuse a good
 one: see `Contents`.
 
-A header that says less or more than there is, is an error. A length that its writer could not know is no promise.
-Behind the sound may stand whole chunks of metadata, tags and zeros; anything else counts as sound.
+A header that says less or more than there is, is an error. A length that its writer could not know is not checked.
+Complete chunks of metadata, tags and zeros may follow the sound; anything else counts as sound.
 """
 
 import os

@@ -20,9 +20,9 @@ def whole_fix(path: str) -> str:
 
 
 def cut_fix(path: str, size: int) -> str:
-    """The command that cuts off what stands behind the first `size` bytes."""
+    """The command that cuts off what follows the first `size` bytes."""
     out = shell_quoted(_beside(path, "-cut"))
-    return f"if what stands behind that is no sound, cut it off: head -c {size} {_quoted(path)[0]} > {out}"
+    return f"if what follows is not sound, cut it off: head -c {size} {_quoted(path)[0]} > {out}"
 
 
 def _quoted(path: Path | str) -> tuple[str, str]:

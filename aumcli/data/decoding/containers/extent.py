@@ -28,7 +28,7 @@ def compare(region: Region, start: int, size: int, frame_bytes: int, is_no_sound
         region: the file.
         start: where the sound begins.
         size: its bytes, as the header says.
-        frame_bytes: of a sample of all channels; fewer that are left over are no sound. 0: not known.
+        frame_bytes: of a sample of all channels; fewer that are left over are not sound. 0: not known.
         is_no_sound: whether what begins at a place, behind the sound, is none.
     """
     rest = region.size - start

@@ -23,7 +23,7 @@ _LENGTH_BITS = 0xFFFEFE00  # of a header: all that its frame's length depends on
 _MODE_BITS, _MONO = 0xC0, 0xC0
 SEARCHED_BYTES = 2**16  # for the first frame,
 SEARCHED_BEHIND_BYTES = 2**20  # and for others behind the last,
-CHAIN = 3  # which so many must follow
+CHAIN = 3  # further frames that must follow
 LONGEST_FREE_FRAME = 8192
 _EXACT_WRITERS = re.compile(rb"LAME|Lav[fc]")
 
@@ -104,7 +104,7 @@ def scan(region: Region, path: str, wrapped: bool = False) -> Contents | None:
     if index is not None and index.frames is not None and not agrees:
         _compare(path, stream, index.frames, index.is_exact)
     if stream.start - begin >= length and not agrees:  # there is room for a frame that was lost
-        raise damaged(path, f"{stream.start - begin:,} bytes at its beginning are no sound", convert_fix(path))
+        raise damaged(path, f"{stream.start - begin:,} bytes at its beginning are not sound", convert_fix(path))
     if index is not None and agrees and index.is_read:
         # libsndfile passes over one tag in front by itself, and one of ID3's first version behind
         plain = (
@@ -139,7 +139,7 @@ def begins(region: Region, begin: int, within: int = SEARCHED_BEHIND_BYTES) -> i
 
 
 def _walk(region: Region, start: int, most: int | None = None) -> _Stream:
-    """Follow the frames from `start` on, at most so many."""
+    """Follow the frames from `start` on, at most `most`."""
     word = int.from_bytes(region.read(start, 4))
     first, mono, free = _frame(word & _LENGTH_BITS) or _NO_FRAME, word & _MODE_BITS == _MONO, 0
     stream = _Stream(start, start, first)
@@ -224,4 +224,4 @@ def _check_rest(region: Region, path: str, stream: _Stream, agrees: bool) -> Non
         raise another_file(path, where)
     rest = region.size - stream.end
     if rest >= stream.shortest and not agrees:
-        raise damaged(path, f"after {where} follow {rest:,} bytes that are no sound", convert_fix(path))
+        raise damaged(path, f"after {where} follow {rest:,} bytes that are not sound", convert_fix(path))

@@ -58,7 +58,7 @@ class _Stream:
     first: int  # number of the first page
     page: _Page  # the last so far
     position: int | None = None  # behind the last packet that has ended, in samples (Opus: at 48 kHz)
-    opus: int = 0  # samples at 48 kHz of a packet that goes on on the next page
+    opus: int = 0  # samples at 48 kHz of a packet that continues on the next page
     spans: list[tuple[int, int]] = field(default_factory=list)  # where its pages stand
 
 
@@ -124,7 +124,7 @@ def _advance(path: str, streams: dict[int, _Stream], stream: _Stream, page: _Pag
     if page.position != NO_POSITION:
         stays = page.position == stream.position and not page.flags & LAST  # the last one may be cut to nothing
         if stream.position and (page.position < stream.position or stays):
-            raise damaged(path, f"its positions don't go on after {_where(streams)}", convert_fix(path))
+            raise damaged(path, f"its positions don't continue after {_where(streams)}", convert_fix(path))
         stream.position = page.position
     stream.page = page
     start = stream.spans.pop()[0] if stream.spans and stream.spans[-1][1] == page.start else page.start
@@ -132,7 +132,7 @@ def _advance(path: str, streams: dict[int, _Stream], stream: _Stream, page: _Pag
 
 
 def _opus_samples(page: _Page, begun: int) -> tuple[list[int], int]:
-    """Samples at 48 kHz of the packets that end on a page, and of one that goes on behind it; of `begun`, before it."""
+    """Samples at 48 kHz of the packets that end on a page, and of one that continues; of `begun`, before it."""
     ended, at, starts = [], page.body, not begun
     for length in page.lengths:
         if starts and length:
@@ -178,7 +178,7 @@ def _flac(region: Region, path: str, bodies: list[range], samples: int) -> Conte
     """The FLAC stream in Ogg's pages; its own number of samples, where it has one, must be theirs."""
     head = region.read(bodies[0].start - region.span(0, 0).start, len(bodies[0]))
     if len(head) != flac.HEAD_BYTES:
-        raise damaged(path, "its first page is no FLAC header", convert_fix(path))
+        raise damaged(path, "its first page is not a FLAC header", convert_fix(path))
     promised = flac.total_of(head)
     if promised > samples:
         raise truncated(path, f"its header promises {promised:,} samples, {samples:,} are there")
@@ -200,7 +200,7 @@ def _checksum(page: bytes) -> bytes:
 
 
 def _where(streams: dict[int, _Stream]) -> str:
-    """How far the sound has come, for people."""
+    """The position in the sound, in words."""
     sound = next((stream for stream in streams.values() if stream.codec), None)
     return f"{sound.position:,} samples" if sound is not None and sound.position is not None else "its beginning"
 
@@ -209,4 +209,4 @@ def _lost(path: str, region: Region, at: int, streams: dict[int, _Stream]) -> Ex
     """The error that no good page stands at `at`: at the end of the file, or with others behind it."""
     if any(b"OggS" in block for _, block in region.blocks(at + 1, overlap=3)):
         return damaged(path, f"the bytes after {_where(streams)} are changed or missing", convert_fix(path))
-    return truncated(path, f"no whole page follows {_where(streams)}")
+    return truncated(path, f"no complete page follows {_where(streams)}")

@@ -71,7 +71,7 @@ def _sound(region: Region, path: str, layout: Layout, chunk: Chunk, long_size: L
     elif there is Extent.LESS:
         raise truncated(path, f"its header promises {fmt.text(size)} of sound, {fmt.text(rest)} are there")
     elif there is Extent.MORE:
-        why = f"its header says {fmt.text(size)}, {fmt.text(rest - size)} stand behind that"
+        why = f"its header says {fmt.text(size)}, {fmt.text(rest - size)} more follow"
         convert = "if all of it is sound, " + convert_fix(path, "-ignore_length 1")
         raise left_over(path, why, whole_fix(path) if layout is W64 else convert)
     if fmt.tag in MPEG:
