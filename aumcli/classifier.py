@@ -1,10 +1,10 @@
 """A model with its frontend and labels: from a sound to named scores, the same for validation, eval and predict."""
 
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from itertools import islice
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, TypeVar, overload
 
 import numpy as np
 import torch
@@ -27,6 +27,8 @@ from aumcli.utils.text import counted
 BATCH_WINDOWS = 64  # in one go
 DEVICES = ("cpu", "cuda", "mps")
 Sound = Path | str | BinaryIO | np.ndarray | Tensor
+S = TypeVar("S", bound=Sound)
+Labels = list[tuple[str, float]]  # with their scores, best first
 
 
 class Classifier:
@@ -76,7 +78,7 @@ class Classifier:
         """Map normalised log-mel features (b, frames, mels) to classification tokens after the last norm, (b, d)."""
         return self._forward(self.network.forward_features, features)
 
-    def _forward(self, function, features: Tensor) -> Tensor:
+    def _forward(self, function: Callable[[Tensor], Tensor], features: Tensor) -> Tensor:
         if any(module.training for module in self.network.modules()):  # telling all of them takes longer than asking
             self.network.eval()
         with torch.inference_mode():
@@ -151,7 +153,15 @@ class Classifier:
     def _windows(self, clip: np.ndarray | LongClip) -> Iterable[np.ndarray]:
         return clip.windows(*self.window_samples) if isinstance(clip, LongClip) else self.windows(clip)
 
-    def predict(self, sound: Sound | Sequence[Sound], rate_hz: int | None = None, *, top: int = 5) -> list:
+    @overload
+    def predict(self, sound: Sound, rate_hz: int | None = None, *, top: int = 5) -> Labels: ...
+
+    @overload
+    def predict(self, sound: list[S] | tuple[S, ...], rate_hz: int | None = None, *, top: int = 5) -> list[Labels]: ...
+
+    def predict(
+        self, sound: Sound | list[S] | tuple[S, ...], rate_hz: int | None = None, *, top: int = 5
+    ) -> Labels | list[Labels]:
         """Give the likeliest labels of a sound of any length, the scores of its windows averaged.
 
         Args:
@@ -159,7 +169,7 @@ class Classifier:
                 (samples,), or with channels as a second axis, the shorter one, floats in -1..1 or integers; or a list
                 of such sounds.
             rate_hz: of samples.
-            top: so many labels at most.
+            top: most labels.
 
         Returns:
             [(label, score)], best first; of a list one such list for each sound.
@@ -186,14 +196,16 @@ class Classifier:
                 raise AumError("samples were given without their rate", fix="model.predict(samples, rate_hz)")
         return self._predict_blocks([resample(waveform, rate_hz, to_hz)], top)
 
-    def _predict_blocks(self, blocks: Iterable[np.ndarray], top: int) -> list[tuple[str, float]]:
-        total, count = 0.0, 0
+    def _predict_blocks(self, blocks: Iterable[np.ndarray], top: int) -> Labels:
+        total: np.ndarray | float = 0.0
+        count = 0
         windows = (window for _, window in cut_windows(blocks, *self.window_samples))
         while batch := list(islice(windows, BATCH_WINDOWS)):
-            total, count = total + self.score_windows(batch).sum(0, dtype=np.float64), count + len(batch)
-        return self.best((total / count).astype(np.float32), top)
+            total = total + self.score_windows(batch).sum(0, dtype=np.float64)
+            count += len(batch)
+        return self.best(np.asarray(total / count, dtype=np.float32), top)
 
-    def best(self, scores: np.ndarray, top: int) -> list[tuple[str, float]]:
+    def best(self, scores: np.ndarray, top: int) -> Labels:
         """The `top` likeliest labels with their scores, best first."""
         order = np.argsort(-scores, kind="stable")[:top]
         return [(self.config.labels[i], float(scores[i])) for i in order]
@@ -258,5 +270,5 @@ def load_model(model: Path | str, device: str = "cpu", backend: str = "auto") ->
     folder = find_model(model)
     network, config = read_model(folder, backend)
     classifier = Classifier(network, config, str(model), device)
-    _ = classifier.backend  # a named backend that can't run is said now, not at the first clip
+    _ = classifier.backend  # a named backend that can't run fails now, not at the first clip
     return classifier

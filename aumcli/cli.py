@@ -695,11 +695,11 @@ def info(
     """Show what is installed, or what a name stands for."""
     from aumcli import info as facts
     from aumcli.recipe import Recipe, dump_recipe
+    from aumcli.report.tables import text_columns
 
     if name is None:
         rows = facts.installed()
-        # no table: a terminal folds the cells, and a folded command can't be pasted
-        _print_json(dict(rows)) if as_json else echo("\n".join(f"{what:<18}  {value}" for what, value in rows))
+        _print_json(dict(rows)) if as_json else echo("\n".join(text_columns(rows, 18)))
     elif name == "recipes":
         _print_json(facts.recipes()) if as_json else echo("\n".join(facts.recipe_lines()))
     elif page := facts.page_name(name):
@@ -717,18 +717,15 @@ def info(
 def _dry_run(recipe, out: Path, data, device: str, threads: int | None) -> None:
     """Print what a training would do; where its data is prepared, also what it would meet and how long it takes."""
     from aumcli.plan import dry_run
-
-    def show(rows) -> None:
-        for what, value in rows:
-            echo(f"{what:<10}  {value}")
+    from aumcli.report.tables import text_columns
 
     rows, fitted = dry_run(recipe, data)
-    show(rows)
+    echo("\n".join(text_columns(rows, 10)))
     if fitted is not None:
         from aumcli.train.dry_run import dry_run_training
 
         _use_threads(threads)
-        show(dry_run_training(fitted, out, data, device).rows())
+        echo("\n".join(text_columns(dry_run_training(fitted, out, data, device).rows(), 10)))
 
 
 def _refuse_with(option: str, others: dict[str, object]) -> None:

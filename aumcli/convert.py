@@ -1,9 +1,13 @@
-"""aum convert: a published checkpoint becomes a model directory that every other command takes; a model becomes one
-file, or goes to the hub and comes back."""
+"""aum convert: a published checkpoint becomes a model directory that every other command takes.
+
+A model becomes one file, or goes to the hub and comes back.
+"""
 
 import os
 import shlex
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 from aumcli.checkpoints import (
@@ -81,57 +85,54 @@ def convert(
             )
         return push(find_model(source), *target) if target else export_model(load_model(source), out)
     _check_directory(out)
-    if (Path(out) / CONFIG).exists():
-        raise AumError(f"{out} already holds a model", fix="name another folder, or remove this one first")
-    trained_by = None if recipe is None else _load_stated(recipe)
-    fetched = hub_name(source) is not None
+    stated = None if recipe is None else _load_stated(recipe)
     path = checkpoint_path(source)
-    if fetched and plain:
+    if plain and hub_name(source) is not None:
         _, config = read_model(path)  # refuses what is damaged before anything is written
         copy_model(path, out)
         return [("model", config.model.describe()), ("classes", str(len(config.labels))), ("written to", str(out))]
     table = None if labels is None else read_labels(labels)
-    stated = (
-        {}
-        if trained_by is None
-        else {
-            "frontend": trained_by.frontend,
-            "activation": activation or _activation(trained_by, recipe),
-            "views": trained_by.data.views,
-        }
-    )
-    how = {
-        "cls_position": cls_position,
-        "labels": table and [label.name for label in table],
-        "new_head": new_head,
-        "frames": frames,
-        "heads": heads,
-        "activation": activation,
-    } | stated
+    with_recipe = partial(_with_recipe, source, out, options)
     try:
-        imported = import_checkpoint(path, **how)
-    except UnknownFrontend as error:
-        raise AumError(error.problem, fix=_with_recipe(source, out, options, error.n_classes)) from error
-    network, config, notes = imported.network, imported.config, imported.notes
-    if trained_by is not None:
-        if config.provenance["head"] != "new":
-            n_classes = config.model.n_classes
-            if trained_by.model.n_classes != n_classes:
-                raise AumError(
-                    f"{source} has {counted(n_classes, 'class')}, the recipe {recipe} has "
-                    f"{trained_by.model.n_classes}: it was not trained by that one",
-                    fix=_with_recipe(source, out, options, n_classes),
-                )
-            _check_order(table or [], labels, trained_by)
-        config = config.model_copy(
-            update={"provenance": config.provenance | {"recipe": str(recipe), "test": trained_by.data.test}}
+        imported = import_checkpoint(
+            path,
+            cls_position=cls_position,
+            labels=None if table is None else [label.name for label in table],
+            new_head=new_head,
+            frames=frames,
+            heads=heads,
+            frontend=None if stated is None else stated.frontend,
+            activation=activation if stated is None else activation or _activation(stated, str(recipe)),
+            views=None if stated is None else stated.data.views,
         )
-        notes = [*notes, f"frontend, {'' if activation else 'scores, '}evaluation views: the recipe {recipe}'s"]
+    except UnknownFrontend as error:
+        raise AumError(error.problem, fix=with_recipe(error.n_classes)) from error
+    if stated is not None:
+        if imported.config.provenance["head"] != "new":
+            n_classes = imported.config.model.n_classes
+            if stated.model.n_classes != n_classes:
+                raise AumError(
+                    f"{source} has {counted(n_classes, 'class')}, the recipe {recipe} has {stated.model.n_classes}: "
+                    "it was not trained by that one",
+                    fix=with_recipe(n_classes),
+                )
+            _check_order(table or [], labels, stated)
+        imported = _trained_by(imported, stated, str(recipe), "" if activation else "scores, ")
+    weights = imported.network.state_dict()
     if to == "transformers":
-        notes = notes + transformers_ast.write(out, network.state_dict(), config)
+        notes = transformers_ast.write(out, weights, imported.config)
+        imported = replace(imported, notes=[*imported.notes, *notes])
     else:
-        save_model(out, network.state_dict(), config)
-    return _rows(Imported(network, config, notes), out)
+        save_model(out, weights, imported.config)
+    return _rows(imported, out)
+
+
+def _trained_by(imported: Imported, stated: Recipe, recipe: str, scores: str) -> Imported:
+    """What was imported, with the recipe that it was trained by in its provenance and notes."""
+    config = imported.config
+    provenance = config.provenance | {"recipe": recipe, "test": stated.data.test}
+    note = f"frontend, {scores}evaluation views: the recipe {recipe}'s"
+    return replace(imported, config=config.model_copy(update={"provenance": provenance}), notes=[*imported.notes, note])
 
 
 def _rows(imported: Imported, out: Path | str) -> list[tuple[str, str]]:
@@ -186,7 +187,7 @@ def _check_order(table: Sequence[Label], path: Path | str | None, recipe: Recipe
 
 
 def _with_recipe(source: Path | str, out: Path | str, options: Mapping[str, object], n_classes: int) -> str:
-    """The call once more, with the recipe that has so many classes."""
+    """The call once more, with the recipe of that many classes."""
     given = [
         word
         for option, value in options.items()
@@ -206,9 +207,7 @@ def _with_recipe(source: Path | str, out: Path | str, options: Mapping[str, obje
 
 
 def _check_directory(out: Path | str) -> None:
-    """Refuse what can't be meant for a model directory: a name like a file's,
-    unless it ends in a slash or is there already.
-    """
+    """Refuse a directory that holds a model, and a name like a file's, unless it ends in a slash or is a directory."""
     suffix = Path(out).suffix
     if suffix[1:2].isalpha() and not str(out).endswith(("/", "\\")) and not os.path.isdir(out):
         raise AumError(
@@ -217,3 +216,5 @@ def _check_directory(out: Path | str) -> None:
         )
     if suffix == "":
         check_folder(out)
+    if (Path(out) / CONFIG).exists():
+        raise AumError(f"{out} already holds a model", fix="name another folder, or remove this one first")

@@ -9,7 +9,7 @@ import numpy as np
 from aumcli.errors import AumError
 from aumcli.utils.text import counted, plural
 
-Z95 = 1.959963984540054  # of a normal distribution, 95 % lie within so many standard deviations
+Z95 = 1.959963984540054  # of a normal distribution, 95 % lie within this many standard deviations
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ class Metrics:
     top5_accuracy_ci95: tuple[float, float] | None = None
     mean_average_precision_ci95: tuple[float, float] | None = None
 
-    def to_dict(self) -> dict:
+    def to_dict(self) -> dict[str, object]:
         """Give the metrics as JSON can hold them.
 
         Returns:
@@ -76,7 +76,7 @@ def evaluate_scores(
     Args:
         scores: one score per clip and class, higher is likelier, (clips, classes) float: logits or probabilities.
         targets: class index of each clip, (clips,) int; or, for multi-label data, (clips, classes) of 0 and 1. The
-            shape decides, so that a split whose clips happen to have one label each is judged like the others.
+            shape decides, so that a split whose clips happen to have one label each is evaluated like the others.
         label_names: the classes' names, all different.
         threshold: multi-label data only: a label counts as predicted from this score on. It moves precision, recall
             and F1 and nothing else; pass 0.0 for logits.
@@ -139,7 +139,7 @@ def evaluate_scores(
 def wilson_interval(share: float | None, clips: int) -> tuple[float, float] | None:
     """Between which shares the true one lies with 95 % confidence.
 
-    That is where `share` was seen in so many clips; None for None.
+    `share` was seen in `clips` clips; None for None.
 
     Source: Wilson 1927; unlike the normal approximation it holds for few clips and for shares near 0 and 1.
     """
@@ -209,7 +209,7 @@ def d_prime(auc: float) -> float:
 
 
 def _check(scores: np.ndarray, targets: np.ndarray, label_names: Sequence[str]) -> None:
-    """Refuse what can't be judged, naming the first offender."""
+    """Refuse what can't be evaluated, naming the first offender."""
     if scores.ndim != 2 or not scores.size:
         raise AumError(
             f"scores have the shape {scores.shape}; (clips, classes) with at least one clip is needed",
@@ -226,8 +226,8 @@ def _check(scores: np.ndarray, targets: np.ndarray, label_names: Sequence[str]) 
             f"targets have the shape {targets.shape}, scores {scores.shape}",
             fix=f"pass ({clips},) class indices or ({clips}, {classes}) zeros and ones",
         )
-    whole = np.issubdtype(targets.dtype, np.integer)
-    if targets.ndim == 1 and not (whole and np.all((targets >= 0) & (targets < classes))):
+    integers = np.issubdtype(targets.dtype, np.integer)
+    if targets.ndim == 1 and not (integers and np.all((targets >= 0) & (targets < classes))):
         raise AumError(
             f"targets are not class indices 0..{classes - 1}",
             fix="pass integers; for several labels per clip, zeros and ones",

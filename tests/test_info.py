@@ -63,8 +63,8 @@ def test_a_run(aum, run, corpus):
     result = aum("info", run)
     page, report = result.out, read_json(run / "report.json")
     assert result.code == 0 and page.startswith("runs/tones: a run, ")
-    assert value_of(page, "knows") == f"3 classes: {', '.join(CLASSES)}"
-    assert "8,000 Hz" in value_of(page, "hears") and "32 mel bands" in value_of(page, "frontend")
+    assert value_of(page, "classes") == f"3 classes: {', '.join(CLASSES)}"
+    assert "8,000 Hz" in value_of(page, "input") and "32 mel bands" in value_of(page, "frontend")
     metrics = read_json(run / "eval-test.json")["metrics"]
     low, high = (f"{100 * each:.2f}" for each in metrics["accuracy_ci95"])
     test = value_of(page, "test")
@@ -103,7 +103,7 @@ def test_what_is_not_known_is_left_out(aum, run):
     page = aum("info", "model").out
     assert page.startswith("model: a model directory")
     names = set(re.findall(r"^(\w[\w ]*?)  ", page, re.M))
-    assert names == {"knows", "scores", "hears", "frontend", "longer clips", "size", "files"}
+    assert names == {"classes", "scores", "input", "frontend", "longer clips", "size", "files"}
     assert "None" not in page and commands(page)[0] == ["aum", "eval", "model", "--data", "data/NAME"]
 
 
@@ -153,8 +153,13 @@ def test_many_classes_are_folded_and_no_name_commands_the_terminal(aum, run):
     model = config.model.model_copy(update={"n_classes": 300})
     write_config("model", config.model_copy(update={"labels": labels, "model": model, "thresholds": None}))
     shutil.copy(run / "best" / "model.safetensors", "model")
-    knows = value_of(aum("info", "model").out, "knows")
-    assert knows.startswith("300 classes: ") and "and 288 more" in knows and len(knows) < 250 and "\x1b" not in knows
+    classes = value_of(aum("info", "model").out, "classes")
+    assert (
+        classes.startswith("300 classes: ")
+        and "and 288 more" in classes
+        and len(classes) < 250
+        and "\x1b" not in classes
+    )
 
 
 def test_a_packaged_model_by_its_folder(aum):

@@ -1,4 +1,4 @@
-"""aum info RUN or MODEL: what it knows and hears, how good it is, how it was made, its size, and what to do next."""
+"""aum info RUN or MODEL: its classes and input, how good it is, how it was made, its size, and what to do next."""
 
 import csv
 import math
@@ -19,13 +19,13 @@ from aumcli.utils.csv import listed
 from aumcli.utils.files import read_json
 from aumcli.utils.text import counted, one_line, shell_quoted, unescaped
 
-ALL_LABELS, SOME_LABELS = 24, 12  # so many classes are all named; of more, so many
+ALL_LABELS, SOME_LABELS = 24, 12  # up to ALL_LABELS classes are all named, of more the first SOME_LABELS
 WIDTH, NAME_WIDTH = 80, 12  # columns of a line, and of what stands before it
 Row = tuple[str, str]
 
 
 def model_lines(name: str) -> list[str]:
-    """A run or a model for people; what is not known of it is left out.
+    """A run or a model for people; what is not known of it is skipped.
 
     Args:
         name: a run, a model directory, a packaged model's name or hf://owner/name.
@@ -36,11 +36,11 @@ def model_lines(name: str) -> list[str]:
     folder = find_model(name)
     config, run = read_config(folder), _run_of(folder)
     report, problems = _json(run / "report.json") if run else ({}, [])
-    of_best = folder.name == "best"  # report.json tells of these weights
+    of_best = folder.name == "best"  # whose metrics report.json has
     results, more = _results(run, folder, of_best, report)
     paragraphs = [
-        _knows(config),
-        _hears(config),
+        _classes(config),
+        _input(config),
         results,
         _made(config, run, report),
         _size(folder),
@@ -64,7 +64,7 @@ def _run_of(folder: Path) -> Path | None:
     return folder.parent if (folder.parent / "recipe.toml").is_file() else None
 
 
-def _knows(config: ModelConfig) -> list[Row]:
+def _classes(config: ModelConfig) -> list[Row]:
     labels, few = config.labels, len(config.labels) <= ALL_LABELS
     names = ", ".join(labels) if few else f"{listed(labels, SOME_LABELS)} (--json has all)"
     how = {"softmax": "those of a clip add up to 1", "sigmoid": "from 0 to 1 for each class on its own"}[
@@ -75,14 +75,14 @@ def _knows(config: ModelConfig) -> list[Row]:
         if config.thresholds
         else ""
     )
-    return [("knows", f"{counted(len(labels), 'class')}: {names}"), ("scores", how + thresholds)]
+    return [("classes", f"{counted(len(labels), 'class')}: {names}"), ("scores", how + thresholds)]
 
 
-def _hears(config: ModelConfig) -> list[Row]:
+def _input(config: ModelConfig) -> list[Row]:
     front = config.frontend
     normal = "" if (front.mean, front.std) == (0, 0.5) else f", normalised by mean {front.mean:g} and std {front.std:g}"
     return [
-        ("hears", f"{front.sample_rate_hz:,} Hz, {front.clip_s:.2f} s at a time"),
+        ("input", f"{front.sample_rate_hz:,} Hz, {front.clip_s:.2f} s at a time"),
         (
             "frontend",
             f"{front.kind}: {counted(front.frames, 'frame')} of {front.window_ms:g} ms every {front.hop_ms:g} ms, "
@@ -136,7 +136,7 @@ def _made(config: ModelConfig, run: Path | None, report: dict[str, Any]) -> list
     if run:
         with suppress(AumError):  # of another version: the rest is known all the same
             recipe = load_recipe(run / "recipe.toml")
-    if recipe:
+    if run and recipe:
         near = nearest_recipe(recipe)
         name = "one of its own" if near is None else f"{near[0]} with {', '.join(near[1])}" if near[1] else near[0]
         rows.append(("recipe", f"{name}; all of it: {run / 'recipe.toml'}"))
@@ -152,7 +152,9 @@ def _made(config: ModelConfig, run: Path | None, report: dict[str, Any]) -> list
         rows.append(("imported", f"from {said['imported_from']}{kind}{head}"))
     if recipe:
         rows.append(("start", f"from {recipe.train.init}" if recipe.train.init else "fresh weights"))
-    rows.append(("training", ", ".join(_training(said, _history(run, report), recipe and recipe.train.epochs))))
+    rows.append(
+        ("training", ", ".join(_training(said, _history(run, report), recipe.train.epochs if recipe else None)))
+    )
     made_with = report.get("environment") or {}
     parts = [f"{key} {made_with[key]}" for key in ("aumcli", "torch", "python") if made_with.get(key)]
     parts += [f"{report['backend']} backend on {report.get('device')}"] if report.get("backend") else []

@@ -6,6 +6,7 @@ from typing import Any
 
 from aumcli import paper
 from aumcli.recipe import Recipe, load_recipe
+from aumcli.report.tables import text_columns
 
 PAGES = tuple(paper.TITLES)
 SOURCE = "Erol et al. 2024, arXiv 2406.03344"
@@ -134,7 +135,7 @@ def _cell_lines(cells: list[dict[str, Any]]) -> list[str]:
         position = [text.partition("=")[2] for text in cell["settings"][1:]]
         figures = " ± ".join(f"{100 * cell['published'][key]:.2f}" for key in ("mean", "std"))
         rows.append((cell["row"], cell["recipe"], *position, cell["metric"], figures))
-    return _columns(rows)
+    return text_columns(rows)
 
 
 def _table_5() -> dict[str, dict[str, dict[str, str]]]:
@@ -159,7 +160,7 @@ def _setting_lines(table: dict[str, dict[str, dict[str, str]]]) -> list[str]:
             (setting, *(cells[corpus]["recipe"] + "*" * ("paper" in cells[corpus]) for corpus in corpora))
             for setting, cells in table.items()
         ]
-        lines += [*_columns(rows), ""]
+        lines += [*text_columns(rows), ""]
     other = [
         f"{corpus} {setting} {cell['paper']}"
         for setting, cells in table.items()
@@ -178,11 +179,6 @@ def _setting_lines(table: dict[str, dict[str, dict[str, str]]]) -> list[str]:
         "* differs from the paper's Table 5, after the authors' scripts; docs/paper.md says why. Table 5 has:",
         *(f"  {text}" for text in other),
     ]
-
-
-def _columns(rows: list[tuple[str, ...]]) -> list[str]:
-    widths = [max(map(len, cells)) for cells in zip(*rows)]
-    return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths)).rstrip() for row in rows]
 
 
 def _prepare(corpora: tuple[str, ...]) -> list[tuple[str, str]]:

@@ -66,7 +66,7 @@ def recipe_lines() -> list[str]:
     lines = []
     for group, rows in recipes().items():
         is_corpus = rows[0]["name"] == group
-        length = f": {counted(rows[0]['epochs'], 'epoch')}, batch {rows[0]['batch_size']}"
+        length = f": {counted(int(rows[0]['epochs']), 'epoch')}, batch {rows[0]['batch_size']}"
         lines.append(group + (length if is_corpus else ""))
         lines += [f"  {row['name']:<33}  {row['model']:<15}  {row['paper'] or row['training']}" for row in rows]
     return [*lines, "", "aum info NAME: all keys of one; aum train --recipe NAME --dry-run: what it needs"]

@@ -15,12 +15,12 @@ from aumcli.data.decoding.windows import cut_windows
 from aumcli.errors import AumError
 from aumcli.predict.inputs import PIPED, Source
 
-PART_SAMPLES = 2**20  # windows are handed over when they come to so many samples,
-WAITING_SAMPLES = 2**24  # and threads pause while so many wait
+PART_SAMPLES = 2**20  # windows are handed over when they have this many samples,
+WAITING_SAMPLES = 2**24  # and threads pause while this many wait
 RUN_FILES, RUN_BYTES = (
     16,
     2**20,
-)  # short files are taken so many at a time: for each alone, handing over takes as long as decoding
+)  # short files are decoded in runs: handing each over alone takes as long as decoding it
 AHEAD = 16  # runs of files begun before the first of them is done
 
 Window = tuple[int, np.ndarray]  # first sample, samples
@@ -110,7 +110,7 @@ class Decoder:
         self._waiting, self._exhausted, self._stopped = 0, False, False
         lock = threading.Lock()
         self._room, self._ready = threading.Condition(lock), threading.Condition(lock)
-        self._taking = threading.Lock()  # of sources: it may take its time, and nobody else waits for it
+        self._taking = threading.Lock()  # of sources: it may block, and nothing else waits for this lock
         self._threads = [threading.Thread(target=self._work, daemon=True) for _ in range(workers)]
 
     def __enter__(self) -> "Decoder":
@@ -193,7 +193,7 @@ class Decoder:
     def _hand_over(self, run: _Run, parts: list[Part], done: bool = False, error: BaseException | None = None) -> bool:
         """Leave parts for the reader, when there is room or the reader waits for just these.
 
-        False: nobody reads any more.
+        False: the reader has stopped.
         """
         with self._room:
             while not self._stopped and self._waiting >= WAITING_SAMPLES and (run is not self._runs[0] or run.parts):

@@ -1,4 +1,4 @@
-"""From scores of windows to what is said of a clip: mean scores, events, and curves for a picture."""
+"""From scores of windows to results of a clip: mean scores, events, and curves for a picture."""
 
 from collections import deque
 from dataclasses import dataclass
@@ -6,7 +6,7 @@ from itertools import accumulate
 
 import numpy as np
 
-CURVE_POINTS = 2048  # a curve has at most so many; neighbours are joined by their maximum
+CURVE_POINTS = 2048  # most points of a curve; neighbours are joined by their maximum
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,7 +111,9 @@ class ClipScores:
     """
 
     def __init__(self, thresholds: np.ndarray, smooth: int, curves: bool, max_gap: int = 0):
-        self.windows, self.total, self.embedded = 0, 0.0, 0.0  # the latter two: sums over windows
+        self.windows = 0
+        self.total: np.ndarray | float = 0.0  # sums over windows, (classes,) and (d,)
+        self.embedded: np.ndarray | float = 0.0
         self.first_window = -1  # where the first is in a `WindowStore`
         self.events = Events(thresholds, smooth, max_gap)
         self.curves = Curves() if curves else None
@@ -119,7 +121,7 @@ class ClipScores:
     @property
     def mean(self) -> np.ndarray:
         """Mean scores of the windows, (classes,) float32."""
-        return (self.total / self.windows).astype(np.float32)
+        return np.asarray(self.total / self.windows, dtype=np.float32)
 
     @property
     def embedding(self) -> np.ndarray | None:

@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, TypeVar
 
 from aumcli.data.decoding.audio import find_audio
 from aumcli.errors import AumError
@@ -20,6 +20,7 @@ from aumcli.utils.files import no_scratch
 from aumcli.utils.processes import rank_and_world_size
 from aumcli.utils.text import one_line
 
+T = TypeVar("T")
 BLOCK_SAMPLES = 4096
 SHOWN_CHARACTERS = 80  # of a damaged line
 PIPED = "send sound that can be read: ffmpeg -i FILE -f wav - | aum predict -"
@@ -27,7 +28,7 @@ PIPED = "send sound that can be read: ffmpeg -i FILE -f wav - | aum predict -"
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """A sound to label; `problem` and `fix` instead where what was named is none."""
+    """A sound to label; `problem` and `fix` instead where a name means no sound."""
 
     path: str  # as people know it
     name: str  # below a folder of results
@@ -42,7 +43,7 @@ class Source:
 
     @property
     def is_copy(self) -> bool:
-        """Whether what is opened is a copy of ours, which nobody else knows."""
+        """Whether what is opened is a temporary copy."""
         return self.file != self.path
 
 
@@ -67,7 +68,7 @@ def find_clips(paths: Iterable[Path | str], listed: Path | str | None = None) ->
     found: list[Source] = []
     problems: list[AumError] = []
 
-    def add(path: str, sources: Callable[[str], Iterable]) -> list:
+    def add(path: str, sources: Callable[[str], Iterable[T]]) -> list[T]:
         try:
             return [*sources(path)]
         except AumError as error:
@@ -142,7 +143,7 @@ def _entries(path: Path | str) -> list[str]:
 
 
 @functools.cache
-def _scratch() -> tempfile.TemporaryDirectory:
+def _scratch() -> tempfile.TemporaryDirectory[str]:
     """A folder that goes when the program ends."""
     try:
         return tempfile.TemporaryDirectory(prefix="aum-", ignore_cleanup_errors=True)

@@ -80,7 +80,7 @@ class ResultsJournal:
 
     def _no_header(self) -> AumError:
         return AumError(
-            f"{self.path} is damaged at its beginning, or of another version: nobody knows how its results were made",
+            f"{self.path} is damaged at its beginning, or of another version: how its results were made is not known",
             fix=f"start again: rm {shell_quoted(self.path)}",
         )
 

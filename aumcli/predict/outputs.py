@@ -79,7 +79,7 @@ class Outputs:
         writers.check_format(self.kind, None if self.path is None else self.out, len(sources))
         if self.embed is None:
             if self.embed_windows:
-                raise AumError("--embed-windows says what --embed writes", fix="add --embed FILE.parquet")
+                raise AumError("--embed-windows needs --embed", fix="add --embed FILE.parquet")
         elif self.embed_windows:
             check_parquet(self.embed, "embeddings of windows")
         else:

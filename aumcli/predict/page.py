@@ -16,10 +16,11 @@ from aumcli.config import FrontendConfig
 from aumcli.data.decoding.audio import load_audio, open_audio
 from aumcli.data.decoding.channels import MEAN, with_channel
 from aumcli.errors import AumError, debugging
+from aumcli.predict.prediction import Record
 from aumcli.utils.files import atomic_path
 from aumcli.utils.text import to_json
 
-FILE_MB, PAGE_MB = 4, 64  # sounds up to so many megabytes, and all together, are inside the page
+FILE_MB, PAGE_MB = 4, 64  # largest sound that is inside the page, and all of them together
 PICTURES = 1000  # files with waveform and spectrogram
 COLUMNS, MOST_COLUMNS, COLUMNS_PER_S, MELS = 800, 8000, 20, 64  # of a picture; wider ones are scrolled
 PLAYED = {
@@ -36,7 +37,7 @@ NOTE = (
 )
 
 
-def write_page(path: Path, header: dict, records: Iterable[dict], files: Mapping[str, str]) -> None:
+def write_page(path: Path, header: Record, records: Iterable[Record], files: Mapping[str, str]) -> None:
     """Write the page.
 
     It has a table of everything, and for each file a player, a picture with its events, and scores over time.
@@ -61,8 +62,8 @@ def write_page(path: Path, header: dict, records: Iterable[dict], files: Mapping
                 file = Path(files.get(record["path"], record["path"]))
                 sound = _sound(file, path, room, own=record["path"] in files)
                 room -= len(sound.get("audio", "")) if sound.get("audio", "").startswith("data:") else 0
-                heard = with_channel(file, header.get("channel", MEAN))
-                shown |= sound | (_picture_or_why_not(heard, header["sample_rate_hz"]) if number < PICTURES else {})
+                labelled = with_channel(file, header.get("channel", MEAN))
+                shown |= sound | (_picture_or_why_not(labelled, header["sample_rate_hz"]) if number < PICTURES else {})
             page.write(("," if number else "") + _escaped(shown))
         page.write("]}" + after.replace("@SCRIPT@", script))
 
@@ -100,7 +101,7 @@ def _sound(file: Path, page: Path, room: int, own: bool) -> dict[str, str]:
     return {"audio": quote(relative.encode("utf-8", "surrogateescape")), "audio_note": f"played from {relative}"}
 
 
-def _picture_or_why_not(file: Path, rate_hz: int) -> dict[str, object]:
+def _picture_or_why_not(file: str, rate_hz: int) -> dict[str, object]:
     """What `_picture` gives; where that fails, a note: no picture is worth the page."""
     try:
         return _picture(file, rate_hz)
@@ -117,7 +118,7 @@ def _frontend_config(rate_hz: int) -> FrontendConfig:
 
 
 def _scale(rate_hz: int) -> dict[str, object]:
-    """What a picture's rows are: so many mel bands between two frequencies."""
+    """What a picture's rows are: mel bands between two frequencies."""
     return {"hz": [_frontend_config(rate_hz).low_hz, rate_hz / 2], "mels": MELS}
 
 

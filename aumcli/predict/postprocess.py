@@ -1,6 +1,6 @@
-"""What is said of clips whose windows are scored: labels, events, curves.
+"""From a clip's scores to its prediction: labels, events, curves.
 
-The same code serves while they are scored and for scores that a file has.
+The same code serves while clips are scored and for scores that a file has.
 """
 
 from collections.abc import Sequence
@@ -17,7 +17,7 @@ CANCELS = (
     "{}: its channels cancel each other, and their mean, which is labelled, is next to silent: "
     "take one with --channel left"
 )
-CURVES, MOST_CURVES = 5, 12  # classes whose scores over time are kept: so many, or more where more have events
+CURVES, MOST_CURVES = 5, 12  # classes whose scores over time are kept: at least, and at most where more have events
 
 
 class PendingClip:
@@ -57,7 +57,7 @@ class PostProcessor:
         return PendingClip(source, ClipScores(self.thresholds, self.config.smooth, self.curves, max_gap))
 
     def predictions(self, clips: Sequence[PendingClip]) -> list[Prediction]:
-        """What is said of clips whose windows are all scored."""
+        """Predictions for clips whose windows are all scored."""
         scored = [clip.scores.mean for clip in clips if not clip.decoded.problem]
         # all at once: sorted one by one, each would wait for a thread that decodes to let go of Python's lock
         ranked = zip(scored, np.argsort(-np.stack(scored), axis=1, kind="stable").tolist() if scored else [])
@@ -74,7 +74,7 @@ class PostProcessor:
         ]
 
     def _prediction(self, clip: PendingClip, mean: np.ndarray, order: list[int]) -> Prediction:
-        """What is said of a clip whose classes have these mean scores, (classes,), and this order."""
+        """The prediction for a clip with these mean scores, (classes,), and classes in this order."""
         decoded, scores, names = clip.decoded, clip.scores, self.labels
         found = self._events(scores, decoded.duration_s)
         prediction = Prediction(

@@ -4,6 +4,7 @@ import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import pairwise
 from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
@@ -17,8 +18,13 @@ from aumcli.predict.prediction import DECIMALS, Prediction, Record
 from aumcli.predict.window_store import WindowStore
 from aumcli.utils.text import shown
 
+if TYPE_CHECKING:
+    from pyarrow import RecordBatch, Schema
+
+T = TypeVar("T")
+Columns = list[Any]  # of some rows: lists, arrays and arrow's own
 COLUMNS = ("path", "name", "start_s", "stop_s", "duration_s", "channels_cancel")  # then one for each class
-GROUP_VALUES, GROUP_ROWS = 2**21, 10_000  # a row group has at most so many scores and rows
+GROUP_VALUES, GROUP_ROWS = 2**21, 10_000  # most scores and rows of a row group
 
 
 def class_columns(labels: Sequence[str]) -> list[str]:
@@ -70,7 +76,7 @@ def write_scores(
         metadata={METADATA: json.dumps({**facts, "columns": columns, "failed": failed})},
     )
 
-    def blocks() -> Iterator[list]:
+    def blocks() -> Iterator[Columns]:
         for source, record in zip(sources, records()):
             if "problem" in record:
                 continue
@@ -102,7 +108,7 @@ def write_window_embeddings(path: Path, header: Record, records: Iterable[Record
         metadata={METADATA: json.dumps(header)},
     )
 
-    def blocks() -> Iterator[list]:
+    def blocks() -> Iterator[Columns]:
         for record in records:
             if "problem" not in record:
                 for start_s, stop_s, rows in _rows(record, store, header["sample_rate_hz"]):
@@ -112,7 +118,7 @@ def write_window_embeddings(path: Path, header: Record, records: Iterable[Record
     _write(path, schema, blocks(), max(1, min(GROUP_ROWS, GROUP_VALUES // store.width)))
 
 
-def _write(path: Path, schema, blocks: Iterable[list], group_rows: int) -> None:
+def _write(path: Path, schema: "Schema", blocks: Iterable[Columns], group_rows: int) -> None:
     """Write blocks of columns; those of short clips come together in one row group, those of long ones are cut."""
     pa = import_pyarrow()
     with parquet_writer(path, schema) as writer:
@@ -134,7 +140,7 @@ class ScoresFile:
         path: the file.
 
     Raises:
-        AumError: it is none, or pyarrow is missing.
+        AumError: it is no such file, or pyarrow is missing.
     """
 
     def __init__(self, path: Path):
@@ -161,7 +167,7 @@ class ScoresFile:
         """Of the samples that the windows were cut from."""
         return self.header["sample_rate_hz"]
 
-    def _batches(self, columns: Sequence[str]) -> Iterator:
+    def _batches(self, columns: Sequence[str]) -> Iterator["RecordBatch"]:
         """Columns of some rows at a time."""
         try:
             with open(self.path, "rb") as file, self._pa.parquet.ParquetFile(file) as parquet:
@@ -186,37 +192,29 @@ class ScoresFile:
                 batch.column(column).take(self._pa.array(starts)).to_pylist() for column in ("path", "name")
             )
             found += [Source(path, name, path) for path, name in zip(paths, names)]
-        return self._with_failed(
-            found,
-            [
-                Source(
-                    each["path"], each["name"], each["path"], "" if each["is_sound"] else each["problem"], each["fix"]
-                )
-                for each in self.failed
-            ],
-        )
+        failed = [
+            Source(each["path"], each["name"], each["path"], "" if each["is_sound"] else each["problem"], each["fix"])
+            for each in self.failed
+        ]
+        return list(self._with_failed(found, failed))
 
     def predictions(self, post: PostProcessor) -> Iterator[Prediction]:
-        """What is said of each of `sources`, in memory that doesn't depend on their number and length."""
+        """A prediction for each of `sources`, in memory that doesn't depend on their number and length."""
         return self._with_failed(
             self._scored(post),
             [Prediction(each["path"], problem=each["problem"], fix=each["fix"]) for each in self.failed],
         )
 
-    def _with_failed(self, scored: Iterable, failed: list):
-        """Put what stands for those that failed in between; a list for a list, else an iterator."""
-
-        def joined():
-            waiting, place = list(zip([each["place"] for each in self.failed], failed))[::-1], 0
-            for each in scored:
-                while waiting and waiting[-1][0] == place:
-                    yield waiting.pop()[1]
-                    place += 1
-                yield each
+    def _with_failed(self, scored: Iterable[T], failed: list[T]) -> Iterator[T]:
+        """Insert what stands for sounds that failed."""
+        waiting, place = list(zip([each["place"] for each in self.failed], failed))[::-1], 0
+        for each in scored:
+            while waiting and waiting[-1][0] == place:
+                yield waiting.pop()[1]
                 place += 1
-            yield from (each for _, each in waiting[::-1])
-
-        return list(joined()) if isinstance(scored, list) else joined()
+            yield each
+            place += 1
+        yield from (each for _, each in waiting[::-1])
 
     def _scored(self, post: PostProcessor) -> Iterator[Prediction]:
         clip: PendingClip | None = None
@@ -225,7 +223,7 @@ class ScoresFile:
             starts_s, stops_s = (batch.column(name).to_numpy() for name in ("start_s", "stop_s"))
             spans = list(zip(self._samples(starts_s).tolist(), self._samples(stops_s).tolist()))
             begins = np.flatnonzero(starts_s == 0.0).tolist()
-            cuts = [*([] if begins[:1] == [0] else [0]), *begins, len(spans)]  # what comes first may go on with a clip
+            cuts = [*([] if begins[:1] == [0] else [0]), *begins, len(spans)]  # the first rows may continue a clip
             for first, stop in pairwise(cuts):
                 if starts_s[first] == 0.0:  # the first window of a clip
                     if clip is not None:

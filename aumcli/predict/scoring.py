@@ -4,7 +4,7 @@ import functools
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from itertools import groupby
 
 import numpy as np
@@ -26,9 +26,9 @@ from aumcli.utils.text import counted
 from aumcli.utils.threads import default_workers
 
 DEFAULT_THRESHOLD = 0.5
-GROUP_BATCHES = 8  # results of so many batches are given out together at the latest
-FEW_TOKENS = 48  # below so many the automatic batch is larger
-AT_ONCE = 4  # batches scored at once, at most
+GROUP_BATCHES = 8  # most batches whose results are yielded together
+FEW_TOKENS = 48  # with fewer the automatic batch is larger
+AT_ONCE = 4  # most batches scored in parallel
 POSITION_BYTES = 12  # for each of a token's values: its position before and after it is resized, and a copy
 LONG_S = 60.0  # from there on a file's own progress is shown
 
@@ -37,7 +37,7 @@ def window_samples(classifier: Classifier, config: PredictConfig) -> tuple[int |
     """Samples of a window (None: the whole clip), and from one window to the next.
 
     Raises:
-        AumError: the windows would leave samples out, or are shorter than one.
+        AumError: the windows would skip samples, or are shorter than one.
     """
     rate_hz, (size, hop) = classifier.config.frontend.sample_rate_hz, classifier.window_samples
     if config.whole:
@@ -54,7 +54,7 @@ def window_samples(classifier: Classifier, config: PredictConfig) -> tuple[int |
         )
     if not 1 <= hop <= size:
         raise AumError(
-            f"windows of {size / rate_hz:.4g} s can't start every {hop / rate_hz:.4g} s: samples would be left out, or "
+            f"windows of {size / rate_hz:.4g} s can't start every {hop / rate_hz:.4g} s: samples would be skipped, or "
             "it is less than a sample",
             fix="make the hop at least a sample and at most the window",
         )
@@ -62,7 +62,7 @@ def window_samples(classifier: Classifier, config: PredictConfig) -> tuple[int |
 
 
 def _for_windows(classifier: Classifier, size: int) -> Classifier:
-    """The model for windows of so many samples, or the AumError of windows too long for the memory."""
+    """The model for windows of `size` samples, or the AumError of windows too long for the memory."""
     model, window_s = classifier.config.model, size / classifier.config.frontend.sample_rate_hz
     error = AumError(
         f"windows of {window_s:g} s are too long for the memory",
@@ -160,6 +160,19 @@ def _pool(threads: int, each: int) -> ThreadPoolExecutor:
     return ThreadPoolExecutor(threads, "aum-score", torch.set_num_threads, (each,))
 
 
+Encoded = tuple[
+    np.ndarray, np.ndarray | None
+]  # scores (windows, classes) and, where asked for, embeddings (windows, d)
+
+
+@dataclass(frozen=True)
+class _Batch:
+    """Windows that are scored together, each with its clip; `scores` waits for what comes of them."""
+
+    scores: Callable[[], Encoded]
+    windows: list[tuple[PendingClip, Window]]
+
+
 class _Scorer:
     """Puts windows into batches, has them scored, and gives clips back in groups, all in order.
 
@@ -178,9 +191,7 @@ class _Scorer:
         self.at_once = min(threads, AT_ONCE)
         self.pool = _pool(self.at_once, threads // self.at_once) if self.at_once > 1 else None
         self._waiting: list[tuple[PendingClip, Window]] = []
-        self._work: deque[tuple[Callable, list[tuple[PendingClip, Window]]] | list[PendingClip]] = (
-            deque()
-        )  # batches, and groups behind theirs
+        self._work: deque[_Batch | list[PendingClip]] = deque()  # batches, and groups behind theirs
         self._group: list[PendingClip] = []
         self._batches = self._windows = 0  # in work; of the group
 
@@ -207,12 +218,14 @@ class _Scorer:
         if all:
             self._close_group()
         while self._work:
-            if isinstance(self._work[0], list):
-                yield self.post.predictions(self._work.popleft())
-            elif all or self._batches > (self.at_once if self.pool else 0):
-                self._take(*self._work.popleft())
-            else:
+            first = self._work[0]
+            if not isinstance(first, list) and not all and self._batches <= (self.at_once if self.pool else 0):
                 return
+            self._work.popleft()
+            if isinstance(first, list):
+                yield self.post.predictions(first)
+            else:
+                self._take(first)
 
     def _close_group(self) -> None:
         if self._waiting:
@@ -229,35 +242,35 @@ class _Scorer:
         waiting, self._waiting = self._waiting, []
         windows = [samples for _, (_, samples) in waiting]
         if self.pool is not None and len(waiting) == self.batch:
-            score = self.pool.submit(self._encode, windows).result
+            scores: Callable[[], Encoded] = self.pool.submit(self._encode, windows).result
         else:
-            score = functools.partial(self._encode, windows)
-        self._work.append((score, waiting))
+            scores = functools.partial(self._encode, windows)
+        self._work.append(_Batch(scores, waiting))
         self._batches += 1
 
-    def _encode(self, windows: list[np.ndarray]) -> tuple[np.ndarray, np.ndarray | None]:
+    def _encode(self, windows: list[np.ndarray]) -> Encoded:
         classifier = self.classifier.at_length(len(windows[0])) if self.config.whole else self.classifier
         return classifier.encode_windows(windows) if self.embed else (classifier.score_windows(windows), None)
 
-    def _take(self, score: Callable, waiting: list[tuple[PendingClip, Window]]) -> None:
+    def _take(self, batch: _Batch) -> None:
         """Wait for a batch's scores and give them to its clips.
 
         A window too long for the memory is its clip's problem.
         """
         self._batches -= 1
         try:
-            scores, embeddings = score()
+            scores, embeddings = batch.scores()
         except (MemoryError, RuntimeError) as error:
             if "memory" not in f"{type(error).__name__} {error}".lower():
                 raise
             if not self.config.whole:
-                windows = counted(len(waiting), "window at a time is", "windows at a time are")
+                windows = counted(len(batch.windows), "window at a time is", "windows at a time are")
                 raise AumError(
                     f"{windows} too much for the memory",
                     fix="give a smaller --batch, or a shorter --window",
                     exit_code=1,
                 ) from error
-            clip = waiting[0][0]
+            clip = batch.windows[0][0]
             clip.decoded = DecodeResult(
                 problem=f"{clip.source.path} is too long for the memory in one pass",
                 fix="leave out --whole",
@@ -266,7 +279,7 @@ class _Scorer:
             return
         clips = [
             (clip.scores, [(start, start + len(samples)) for _, (start, samples) in items])
-            for clip, items in groupby(waiting, key=lambda item: item[0])
+            for clip, items in groupby(batch.windows, key=lambda item: item[0])
         ]
         if self.store is not None:
             spans = [span for _, of_clip in clips for span in of_clip]

@@ -1,4 +1,4 @@
-"""Scores and embeddings of windows on disk while a call runs: beside the journal, to outlive breaks, too."""
+"""Scores and embeddings of windows on disk while a call runs: beside the journal, kept through interruptions too."""
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -29,7 +29,7 @@ class WindowStore:
         )
         self.windows = (
             path.stat().st_size // self.row.itemsize if path.exists() else 0
-        )  # whole ones that an earlier call left
+        )  # complete ones that an earlier call left
         self._file: BinaryIO | None = None
 
     def __enter__(self) -> "WindowStore":
@@ -39,8 +39,13 @@ class WindowStore:
         if self._file is not None:
             self._file.close()
 
+    @property
+    def _opened(self) -> BinaryIO:
+        assert self._file is not None  # by `keep`
+        return self._file
+
     def keep(self, windows: int) -> None:
-        """Go on behind the first so many windows of the file, and drop the others.
+        """Append after the first `windows` windows of the file, and drop the others.
 
         Raises:
             AumError: the file can't be written.
@@ -62,8 +67,8 @@ class WindowStore:
             rows["embedding"] = embeddings
         first = self.windows
         try:
-            self._file.write(rows.tobytes())
-            self._file.flush()
+            self._opened.write(rows.tobytes())
+            self._opened.flush()
         except OSError as error:
             raise disk_error(self.path, error) from error
         self.windows += len(spans)
@@ -77,9 +82,9 @@ class WindowStore:
         """
         at_once = max(1, READ_BYTES // self.row.itemsize)
         for place in range(first, first + count, at_once):
-            self._file.seek(place * self.row.itemsize)
+            self._opened.seek(place * self.row.itemsize)
             wanted = min(at_once, first + count - place)
-            rows = np.frombuffer(self._file.read(wanted * self.row.itemsize), dtype=self.row)
+            rows = np.frombuffer(self._opened.read(wanted * self.row.itemsize), dtype=self.row)
             if len(rows) < wanted or not (rows["stop"] > rows["start"]).all():
                 raise AumError(
                     f"{self.path} is damaged",
@@ -90,5 +95,5 @@ class WindowStore:
 
     def remove(self) -> None:
         """Everything is written elsewhere: close the file and remove it."""
-        self._file.close()
+        self._opened.close()
         self.path.unlink(missing_ok=True)

@@ -23,14 +23,16 @@ import numpy as np
 from aumcli.errors import AumError
 from aumcli.predict.parquet import METADATA, import_pyarrow, parquet_writer
 from aumcli.predict.prediction import Record, embedding_of
+from aumcli.report.tables import PredictionRow, print_predictions
 from aumcli.utils.csv import csv_lines
 from aumcli.utils.files import atomic_path, write_json
 from aumcli.utils.text import ESCAPE, one_line, shown, to_json
 
+Row = tuple[str | float | None, ...]  # of COLUMNS
 KEYS = ("path", "duration_s", "windows", "labels", "events", "warning", "problem", "fix")
 COLUMNS = ("path", "kind", "start_s", "stop_s", "label", "score", "problem", "fix")  # kind: clip, event or failed
 ROWS_TOGETHER = 10_000
-TABLE_ROWS = 500  # a table's columns fit so many
+TABLE_ROWS = 500  # rows that a table's columns are fitted to
 
 
 class Format(StrEnum):
@@ -104,7 +106,7 @@ def _jsonl(header: Record, records: Iterable[Record]) -> Iterator[str]:
         yield to_json({"schema": header["schema"], **_plain(record)}) + "\n"
 
 
-def rows_of(record: Record) -> Iterator[tuple]:
+def rows_of(record: Record) -> Iterator[Row]:
     """A record as rows of COLUMNS: one for each label of the clip and for each event, or one for its problem."""
     path = record["path"]
     if "problem" in record:
@@ -116,7 +118,7 @@ def rows_of(record: Record) -> Iterator[tuple]:
         yield path, "event", event["start_s"], event["stop_s"], event["label"], event["score"], None, None
 
 
-def _table_rows(record: Record) -> Iterator[tuple]:
+def _table_rows(record: Record) -> Iterator[PredictionRow]:
     """A record as rows of `print_predictions`: its labels, then its events.
 
     Of a clip scored in one window an event is the clip itself: the same class, score and length. Such a clip is one
@@ -142,7 +144,7 @@ def _csv(header: Record, records: Iterable[Record]) -> Iterator[str]:
         yield _csv_lines(rows_of(record))
 
 
-def _csv_lines(rows: Iterable[tuple]) -> str:
+def _csv_lines(rows: Iterable[Row]) -> str:
     text = io.StringIO()
     csv_lines(text).writerows(rows)
     return text.getvalue()
@@ -150,9 +152,7 @@ def _csv_lines(rows: Iterable[tuple]) -> str:
 
 def _table(header: Record, records: Iterable[Record], width: int | None = None) -> Iterator[str]:
     """For people: a row with the labels of each clip, and its events (see `_table_rows`); as wide as the terminal."""
-    from aumcli.report.tables import print_predictions
-
-    rows: list[tuple] = []
+    rows: list[PredictionRow] = []
     heading = True
 
     def block() -> str:

@@ -128,7 +128,7 @@ def plot_confusion(matrix: "np.ndarray", label_names: Sequence[str], path: Path 
         for name in map(one_line, label_names)
     ]
     font = min(9.0, 0.8 * 72 * cell)
-    named = classes <= NAMES_UP_TO  # a picture with more would take a minute, and no screen shows it whole
+    named = classes <= NAMES_UP_TO  # a picture with more would take a minute, and fits no screen
     margin = 1.0 + 0.62 * font / 72 * max(map(len, names)) * named  # inches, for the names
     side = max(1.8, cell * classes) if named else UNNAMED_INCHES
     with rc_context({**STYLE, "axes.grid": False, "axes.spines.top": True, "axes.spines.right": True}):
@@ -170,7 +170,7 @@ def plot_confusion(matrix: "np.ndarray", label_names: Sequence[str], path: Path 
 def drawn(plot: Callable[..., None], *arguments: object) -> str:
     """Draw a picture: `plot(*arguments)`.
 
-    "", or a sentence that says why there is none: no picture is worth a report.
+    "", or a sentence that says why there is none: a report is written without it.
     """
     try:
         plot(*arguments)

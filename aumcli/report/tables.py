@@ -6,7 +6,7 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, TextIO
 
-from aumcli.metrics import Metrics
+from aumcli.metrics import ClassMetrics, Metrics
 from aumcli.utils.text import counted, one_line, plural
 
 if TYPE_CHECKING:
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 PIPE_COLUMNS = 100_000  # width where the output is no terminal: a program reads it, nothing may wrap
 CLASSES_SHOWN = 10  # classes that aum prepare lists in the terminal
 SKIPPED_SHOWN = 10  # files that aum prepare skipped, in the terminal; report.json has all
+PredictionRow = tuple[str, float | None, float | None, list[tuple[str, float]]]  # see `print_predictions`
 GAP = 2  # columns between those of a plain table
 
 
@@ -30,7 +31,7 @@ def print_table(
         columns: headings.
         rows: one value per column: floats get four decimals, None and NaN a dash. Columns of numbers are flush right.
         file: where to print; standard output by default.
-        heading: False for a table that goes on.
+        heading: False for a table that continues.
     """
     from rich import box
     from rich.table import Table
@@ -51,6 +52,19 @@ def print_table(
     console.print(table)
 
 
+def text_columns(rows: Sequence[Sequence[str]], first: int = 0) -> list[str]:
+    """Rows as lines of text that no terminal folds, so that a command in them can be pasted.
+
+    Args:
+        rows: the cells, all of one length.
+        first: width of the first column, at least.
+    """
+    widths = [max(map(len, cells)) for cells in zip(*rows)]
+    widths[:1] = [max(first, width) for width in widths[:1]]
+    gap = " " * GAP
+    return [gap.join(cell.ljust(width) for cell, width in zip(row, widths)).rstrip() for row in rows]
+
+
 def markdown_table(columns: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
     """A table as Markdown."""
     lines = [columns, ["---"] * len(columns), *rows]
@@ -58,7 +72,7 @@ def markdown_table(columns: Sequence[str], rows: Sequence[Sequence[object]]) -> 
 
 
 def print_metrics(metrics: Metrics, title: str, file: TextIO | None = None) -> None:
-    """Print the figures of a whole split, one a line, and how many classes stand behind them.
+    """Print the figures of a split, one a line, and over how many classes they are taken.
 
     Args:
         metrics: what `evaluate_scores` found.
@@ -96,7 +110,7 @@ def print_classes(metrics: Metrics, limit: int = 20, where: str = "report.json",
         file: where to print; standard output by default.
     """
 
-    def badness(row):
+    def badness(row: ClassMetrics) -> tuple[bool, float, str]:
         value = row.average_precision if metrics.multi_label else row.f1
         return (not row.support or math.isnan(value), value, row.label)  # classes without clips come last
 
@@ -115,7 +129,7 @@ def print_classes(metrics: Metrics, limit: int = 20, where: str = "report.json",
 
 
 def print_prepared(report: "PrepareReport", file: TextIO | None = None) -> None:
-    """Print what `aum prepare` found: splits, classes, how the source was understood, warnings, what was left out.
+    """Print what `aum prepare` found: splits, classes, how the source was understood, warnings, skipped files.
 
     Args:
         report: what `aumcli.prepare.prepare` returned.
@@ -134,7 +148,7 @@ def print_prepared(report: "PrepareReport", file: TextIO | None = None) -> None:
         )
     for item in report.skipped[:SKIPPED_SHOWN]:
         name = "" if item.path in item.reason else f"{item.path}: "
-        lines.append(f"left out: {name}{item.reason} (fix: {item.fix})")
+        lines.append(f"skipped: {name}{item.reason} (fix: {item.fix})")
     if report.skipped:
         lines.append(f"skipped: {len(report.skipped):,} in all; {report.folder}/report.json names each")
     console = _console(file)
@@ -157,14 +171,14 @@ def _class_line(report: "PrepareReport") -> str:
 
 
 def print_predictions(
-    predictions: Sequence[tuple], file: TextIO | None = None, heading: bool = True, width: int | None = None
+    predictions: Sequence[PredictionRow], file: TextIO | None = None, heading: bool = True, width: int | None = None
 ) -> None:
     """Print the labels of clips, one clip or window a line.
 
     Args:
         predictions: (clip, start in s or None, stop in s or None, [(label, score), ...] best first) of each.
         file: where to print; standard output by default.
-        heading: False for a table that goes on.
+        heading: False for a table that continues.
         width: of the terminal in columns; paths lose their middle and the further labels their end to fit. None: all is
             written.
     """
@@ -189,7 +203,7 @@ def print_predictions(
     )
 
 
-def _fit(columns: Sequence[str], rows: list[list], width: int) -> None:
+def _fit(columns: Sequence[str], rows: list[list[Any]], width: int) -> None:
     """Shorten cells of a table of predictions so that it is at most `width` columns wide."""
     from rich.cells import cell_len
 

@@ -29,6 +29,7 @@ from aumcli.errors import AumError
 from aumcli.metrics import best_row
 from aumcli.plan import infer_frontend, settings_rows
 from aumcli.recipe import Recipe
+from aumcli.report.tables import text_columns
 from aumcli.train.data_check import check_same_data
 from aumcli.train.distributed import ProcessGroup
 from aumcli.train.optim import make_optimizer
@@ -241,12 +242,7 @@ def build(
             ),
             *notes,
         ],
-        [
-            *(
-                f"{what:<10}  {value}"
-                for what, value in settings_rows(recipe, len(train_clips), reported, measured, lost, kept is not None)
-            )
-        ],
+        text_columns(settings_rows(recipe, len(train_clips), reported, measured, lost, kept is not None), 10),
     )
 
 

@@ -242,7 +242,7 @@ def test_thresholds_are_the_models_own_unless_one_is_named(model):
 @pytest.mark.parametrize(
     "settings, words",
     [
-        (dict(window_s=0.5, hop_s=0.6), "left out"),
+        (dict(window_s=0.5, hop_s=0.6), "hop"),
         (dict(hop_s=1e-9), "less than a sample"),
         (dict(whole=True, hop_s=1.0), "--whole"),
         (dict(smooth=2), "--smooth"),

@@ -210,7 +210,7 @@ def test_speed_is_said(predict, rec):
         (("--out", "rec/low.wav/r.json"), "can't write"),
         (("--window", "0"), "window_s"),
         (("--smooth", 4), "--smooth"),
-        (("--window", 0.2, "--hop", 0.3), "left out"),
+        (("--window", 0.2, "--hop", 0.3), "windows of 0.2 s"),
         (("--whole", "--hop", 0.3), "--whole"),
     ],
 )

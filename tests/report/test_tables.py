@@ -8,7 +8,14 @@ import pytest
 from rich.cells import cell_len
 
 from aumcli.metrics import evaluate_scores
-from aumcli.report.tables import print_classes, print_metrics, print_predictions, print_prepared, print_table
+from aumcli.report.tables import (
+    print_classes,
+    print_metrics,
+    print_predictions,
+    print_prepared,
+    print_table,
+    text_columns,
+)
 
 
 def printed(function, *arguments, **options):
@@ -183,3 +190,9 @@ def test_predictions_with_and_without_windows():
         "-",
         "-",
     ]
+
+
+def test_text_columns_are_aligned_and_never_folded():
+    rows = [("what", "value"), ("a", "x" * 300), ("longer", "")]
+    assert text_columns(rows) == ["what    value", "a       " + "x" * 300, "longer"]
+    assert text_columns(rows, 10)[0] == "what        value" and text_columns([]) == []
