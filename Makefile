@@ -3,7 +3,7 @@ PYTHON ?= python3
 AUM = .venv/bin/aum
 SOURCES = pyproject.toml setup.py $(wildcard aumcli/core/kernels/*.c aumcli/core/kernels/*.h)
 
-.PHONY: demo test lint format digits clean
+.PHONY: demo test lint format docs digits clean
 
 # docs/demo.svg shows what this prints: python docs/demo.py makes it again.
 demo: .venv/installed
@@ -25,6 +25,10 @@ format: .venv/linted
 	.venv/bin/ruff check --fix
 	.venv/bin/ruff format
 
+# The site is in site/ then: site/index.html.
+docs: .venv/documented
+	NO_MKDOCS_2_WARNING=1 .venv/bin/python -m mkdocs build --strict --quiet
+
 .venv/bin/python:
 	$(PYTHON) -m venv .venv
 
@@ -40,6 +44,10 @@ format: .venv/linted
 	.venv/bin/python -m pip install --quiet 'ruff==0.17.*' 'mypy==1.*'
 	touch $@
 
+.venv/documented: .venv/installed
+	.venv/bin/python -m pip install --quiet --editable '.[docs]'
+	touch $@
+
 # The packaged model; FSDD=archive.tar.gz takes a copy of the corpus instead of downloading it.
 digits: .venv/installed
 	$(AUM) prepare fsdd $(if $(FSDD),--source $(FSDD))
@@ -48,4 +56,4 @@ digits: .venv/installed
 	    save_model('aumcli/models/digits', network.state_dict(), config, torch.float16)"
 
 clean:
-	rm -rf .venv build *.egg-info aumcli/core/kernels/_cpu*.so
+	rm -rf .venv build site *.egg-info aumcli/core/kernels/_cpu*.so

@@ -1,8 +1,9 @@
 """The `aum` command: one short function per subcommand. Heavy imports stay inside them, so that --help is quick."""
 
 import json
+import logging
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from enum import StrEnum
 from functools import partial, wraps
@@ -14,12 +15,14 @@ import typer
 from typer.core import TyperGroup
 
 from aumcli.errors import AumError
-from aumcli.utils.console import as_message, close_output, echo, open_streams, print_error, say
+from aumcli.utils.console import as_message, close_output, echo, open_streams, print_error
 from aumcli.utils.files import check_folder, descriptor
 from aumcli.utils.logging import show_logs
 from aumcli.utils.memory import keep_memory
 from aumcli.utils.processes import rank_and_world_size
 from aumcli.utils.text import shell_quoted, to_json
+
+logger = logging.getLogger(__name__)
 
 
 class _Commands(TyperGroup):
@@ -299,12 +302,10 @@ def evaluate(
         write_json(json_file, as_json(result))
     split = result.split
     print_metrics(result.metrics, f"{model} on {result.data}, {split} split")
-    for note in (f"scored of each clip: {VIEWS[result.provenance['views']]}", *result.notes):
+    for note in (f"scored of each clip: {VIEWS[str(result.provenance['views'])]}", *result.notes):
         echo(note)
     print_classes(result.metrics, where=f"eval-{split}.json")
     if out is not None:
-        if result.no_picture:
-            say(f"warning: {result.no_picture}")
         plot = f", confusion-{split}.png" if result.metrics.confusion is not None and not result.no_picture else ""
         echo(f"{out}: wrote eval-{split}.json{plot} and scores-{split}.npz, the scores of each clip")
 
@@ -417,6 +418,8 @@ def predict(
     from aumcli.predict import find_clips, predict_config
     from aumcli.predict import pipeline as running
     from aumcli.predict.inputs import record
+    from aumcli.predict.outputs import Outputs
+    from aumcli.predict.writers import Format
 
     config = predict_config(
         top=top,
@@ -431,8 +434,8 @@ def predict(
         max_gap_s=max_gap,
         min_duration_s=min_duration,
     )
-    outputs = running.Outputs(out, running.Format.named(format), html, embed, scores, embed_windows)
-    emit = partial(echo, end="")
+    outputs = Outputs(out, Format.named(format), html, embed, scores, embed_windows)
+    write = partial(echo, end="")
     if from_scores is not None:
         _refuse_with(
             "--from-scores",
@@ -449,9 +452,9 @@ def predict(
                 "--join": join,
             },
         )
-        failed = running.run_from_scores(from_scores, config, outputs, emit, say)
+        failed = running.run_from_scores(from_scores, config, outputs, write)
     elif join:
-        failed = running.join(outputs, emit, say)
+        failed = running.join(outputs, write)
     else:
         sources = find_clips(clips or [], listed) + ([record(mic)] if mic else [])
         if not sources:
@@ -459,9 +462,9 @@ def predict(
                 "there is nothing to label", fix="name sound files or folders, or --from LIST, or --mic SECONDS"
             )
         path, why = (model, "named by --model") if model else default_model()
-        say(f"model {path} ({why})")
+        logger.info(f"model {path} ({why})")
         _use_threads(threads)
-        failed = running.run(load_model(path, device), sources, config, outputs, resume, emit, say)
+        failed = running.run(load_model(path, device), sources, config, outputs, write, resume)
     for each in failed:
         print_error(AumError(each["problem"], each["fix"]))
     raise typer.Exit(1 if failed else 0)
@@ -533,8 +536,7 @@ def bench(
             module.StoppingRule(precision, repeats, budget),
             memory_cap,
         )
-        for line in module.measurement_lines(module.bench(sweep, out), sweep.stopping_rule):
-            echo(line)
+        _echo_lines(module.measurement_lines(module.bench(sweep, out), sweep.stopping_rule))
     if out is not None:
         echo(f"{out}: wrote the results")
 
@@ -620,9 +622,7 @@ def ablate(
         )
         grids, out, run = table_plan.grids, table_plan.folder, partial(module.ablate_table, table_plan)
     if dry_run:
-        for line in module.dry_run(grids, device, jobs, threads):
-            echo(line)
-        return
+        return _echo_lines(module.dry_run(grids, device, jobs, threads))
     try:
         result = run(device, jobs, threads)
     except KeyboardInterrupt:
@@ -758,6 +758,11 @@ def _without(arguments: list[str], option: str) -> list[str]:
     while option in kept:
         del kept[kept.index(option) : kept.index(option) + 2]
     return kept
+
+
+def _echo_lines(lines: Iterable[str]) -> None:
+    for line in lines:
+        echo(line)
 
 
 def _print_json(value: object) -> None:

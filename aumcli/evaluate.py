@@ -1,19 +1,22 @@
 """aum eval: score a split and say how good the scores are."""
 
 import hashlib
+import logging
 import zipfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 
 from aumcli.classifier import Classifier, load_model
+from aumcli.data.clips import Clip
 from aumcli.data.corpus import local_folder
 from aumcli.data.datasets.clip_source import ClipSource, Crop
 from aumcli.data.datasets.stream import ShardStream, index_of_shards, split_stream
 from aumcli.data.datasets.waveforms import Waveforms
-from aumcli.data.manifest import Clip, Manifest, read_manifest
+from aumcli.data.manifest import Manifest, read_manifest
 from aumcli.data.splits import split_clips
 from aumcli.data.training_clips import read_training_clips, seen_in_training
 from aumcli.errors import AumError
@@ -24,13 +27,14 @@ from aumcli.utils.csv import listed
 from aumcli.utils.files import atomic_path, check_writable, write_json
 from aumcli.utils.text import counted, plural, unescaped
 
+logger = logging.getLogger(__name__)
 BATCH_CLIPS = 64
 SCORES = "scores-{}.npz"  # of a split
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Metrics of a model on a split, with what one needs to know to trust them; all classes in the model's order."""
+    """Metrics of a model on a split, and how they were computed; all classes in the model's order."""
 
     model: str
     data: str
@@ -124,13 +128,15 @@ def evaluate(
         tuple(_name(clip, folder) for clip in clips),
         scores,
         targets,
-        (
-            *(seen_in_training(read_training_clips(model), clips, model, split) if split != "train" else ()),
-            *_notes(matched, manifest, metrics, split),
-        ),
+        _notes(matched, manifest, metrics, split),
     )
+    if split != "train":
+        for warning in seen_in_training(read_training_clips(model), clips, model, split):
+            logger.warning(warning)
     if out is not None:
         result = replace(result, no_picture=write_evaluation(result, Path(out)))
+        if result.no_picture:
+            logger.warning(result.no_picture)
     return result
 
 
@@ -176,9 +182,15 @@ def score_clips(
     for batch in waveforms.load(
         (items[start : start + BATCH_CLIPS] for start in range(0, len(items), BATCH_CLIPS)), 0, crop
     ):
-        if failed := [item for item in batch if isinstance(item, AumError)]:
-            raise failed[0]
-        yield classifier.score(batch) if crop is None else classifier.score_windows(batch)
+        decoded = []
+        for item in batch:
+            if isinstance(item, AumError):
+                raise item
+            decoded.append(item)
+        if crop is None:
+            yield classifier.score(decoded)
+        else:
+            yield classifier.score_windows(cast(list[np.ndarray], decoded))  # a cropped clip is never a long one
 
 
 def _place(clip: Clip) -> float:
@@ -204,7 +216,7 @@ def match_labels(classifier: Classifier, manifest: Manifest) -> MatchedLabels:
         if all(each in index for each in own) and not numbers:
             return MatchedLabels(np.array([index[each] for each in own]), by)
     unknown = [name for name in manifest.label_names if name not in index]
-    absent = sorted(index.keys() - set(manifest.label_names), key=index.get)
+    absent = sorted(index.keys() - set(manifest.label_names), key=index.__getitem__)
     differences = f"{len(unknown)} that the model doesn't know: {listed(map(repr, unknown))}"
     differences += f"; {len(absent)} of the model's that the data hasn't: {listed(map(repr, absent))}" if absent else ""
     unnamed = classifier.labels[0] == "class 0"

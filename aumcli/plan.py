@@ -6,7 +6,7 @@ from pathlib import Path
 from aumcli.checkpoints import frontend_of
 from aumcli.checkpoints.lookup import checkpoint_path
 from aumcli.config import VIEWS, AugmentConfig, DataConfig, FrontendConfig, TrainConfig
-from aumcli.core import build_network, n_parameters
+from aumcli.core import build_network, count_parameters
 from aumcli.data.clips import Clip
 from aumcli.data.corpus import corpus_folder, open_corpus
 from aumcli.data.datasets.stream import index_of_shards, shard_streams
@@ -19,12 +19,12 @@ from aumcli.recipe import MEASURED, Recipe, load_recipe, recipe_names
 from aumcli.utils.memory import kept_bytes
 from aumcli.utils.text import counted
 
-MEASURED_FILES = 2000  # sizes of so many are read; more would take minutes on a network's disk
+MEASURED_FILES = 2000  # whose sizes are read; more would take minutes on a network's disk
 FLOAT = 4  # bytes
 
 
 CROPS = {
-    "random": "a random part is trained on",
+    "random": "a random crop is trained on",
     "first": "their beginning is trained on",
     "epic_sounds": "their beginning, beyond 10 s from a random start, is trained on",
 }
@@ -130,7 +130,7 @@ def _reported(data: DataConfig, clips: int | None) -> str:
         return f"nothing: the data lack {what}; --set data.test=NAME names another, `aum eval` takes --split"
     count = "" if clips is None else f", {counted(clips, 'clip')}"
     if data.leak:
-        keep = f", --set data.val_fraction=0.1 keeps clips of {data.train} back to choose on"
+        keep = f", --set data.val_fraction=0.1 chooses on a share of {data.train} instead"
         return (
             f"{what}{count}, WHICH ALSO {data.leak.upper()}: the figures will flatter; --set data.test=NAME names "
             f"other clips to report{'' if data.leak == 'train' else keep}"
@@ -209,7 +209,7 @@ def dry_run(recipe: Recipe, data: Path | str | None = None) -> tuple[list[tuple[
                 f"{_coverage(recipe, manifest)}",
             )
         ]
-    parameters = n_parameters(_skeleton(recipe))
+    parameters = count_parameters(recipe.model)
     classes = counted(recipe.model.n_classes, "class")
     rows.append(("model", f"{recipe.model.describe()}, {parameters:,} parameters, {classes}{_unfitted(recipe)}"))
     return [
@@ -230,7 +230,7 @@ def _unfitted(recipe: Recipe) -> str:
 
 
 def _memory(recipe: Recipe, weights: int) -> str:
-    """What a step needs, in words, for so many bytes of weights."""
+    """What a step needs, in words, for `weights` bytes of weights."""
     train = recipe.train
     fixed, kept = (
         (4 + bool(train.ema)) * weights,
@@ -270,13 +270,6 @@ def activation_bytes(recipe: Recipe) -> int:
     one, deep, wide, both = kept(1, 1), kept(2, 1), kept(1, 2), kept(2, 2)
     depth, batch = model.depth - 1, train.batch_size - 1
     return one + depth * (deep - one) + batch * (wide - one) + depth * batch * (both - deep - wide + one)
-
-
-def _skeleton(recipe: Recipe):
-    import torch
-
-    with torch.device("meta"):
-        return build_network(recipe.model)
 
 
 def _missing(recipe: Recipe, folder: Path) -> tuple[list[tuple[str, str]], int | None, str]:

@@ -1,6 +1,7 @@
-"""aum prepare: take or fetch a corpus, open every clip once, and write the manifest."""
+"""aum prepare: find or download a corpus, open every clip once, and write the manifest."""
 
 import json
+import math
 import os
 from array import array
 from collections import Counter
@@ -18,7 +19,7 @@ from aumcli.data.datasets.shards import write_shards
 from aumcli.data.decoding.audio import AudioInfo
 from aumcli.data.decoding.channels import MEAN, check_channel, split_channel
 from aumcli.data.decoding.integrity import implausible, open_clips
-from aumcli.data.decoding.windows import WHOLE_S
+from aumcli.data.decoding.windows import LONG_CLIP_S
 from aumcli.data.manifest import read_manifest, write_clips, write_manifest
 from aumcli.data.sources import KEPT, TEST_ONLY, CorpusIndex, PrepareRequest, SkippedClip
 from aumcli.errors import AumError
@@ -30,18 +31,19 @@ from aumcli.utils.progress import progress
 from aumcli.utils.text import counted, plural
 
 DATA = Path("data")
-OWN_NAMES = ("folder", "csv", "ast-json")  # data of one's own: prepared under its own name, not the corpus's
+OWN_NAMES = ("folder", "csv", "ast-json")  # the user's own data: prepared under the name of its source
 MISSING = "missing.csv"
+JOURNAL = ".prepare.journal"  # what an interrupted call has done already
 NO_VAL = (
     "there are no clips for validation, which chooses the best epoch: train with --set data.val_fraction=0.1, "
-    "which keeps some of train back for it; or, where the data has no splits of its own, prepare with --split 80/10/10"
+    "which validates on a share of train; or, where the data has no splits of its own, prepare with --split 80/10/10"
 )
-MEASURED_S = 30.0  # of a longer clip, so much is measured: memory stays bounded
+MEASURED_S = 30.0  # the beginning of a longer clip that normalisation is measured on: memory stays bounded
 
 
 @dataclass(frozen=True)
 class PrepareReport:
-    """What report.json holds: clips and seconds by split and by class and split, and everything that was left out."""
+    """What report.json holds: clips and seconds by split and by class and split, and all skipped clips."""
 
     corpus: str
     folder: str
@@ -57,15 +59,15 @@ class PrepareReport:
     longest_s: float
     shortest_s: float
     normalisation: dict[str, float]  # of the training split's log-mel energies: {"mean", "std", "clips"}
-    left_out: list[SkippedClip]
+    skipped: list[SkippedClip]
     missing: dict[str, dict[str, int]]  # split -> {"listed", "missing"}; missing.csv names each
     warnings: list[str]
     notes: list[str]  # how the source was understood
 
     @property
     def failures(self) -> int:
-        """How many clips there should have been besides."""
-        return len(self.left_out) + sum(cell["missing"] for cell in self.missing.values())
+        """How many clips were skipped or have no file."""
+        return len(self.skipped) + sum(cell["missing"] for cell in self.missing.values())
 
 
 def prepare(
@@ -82,21 +84,21 @@ def prepare(
     shards: bool = False,
     channel: str = MEAN,
 ) -> PrepareReport:
-    """Prepare a corpus: write manifest.csv, labels.csv and report.json. An interrupted call goes on where it stopped.
+    """Prepare a corpus: write manifest.csv, labels.csv and report.json. An interrupted call is resumed.
 
     Args:
         corpus: one of `aumcli.data.sources.names()`.
         out: where to; None for data/<corpus>, for data of one's own data/<name of the source>.
-        source: archive or folder to take the sounds from; `folder`, `csv` and `ast-json` need it.
+        source: archive or folder of the sounds; `folder`, `csv` and `ast-json` need it.
         split: percent of train, val and test, such as "80/10/10"; None for the corpus's own splits.
         seed: chooses among random splits, or random sounds.
-        strict: a clip that can't be used is an error and no manifest is written; else it is left out and reported.
+        strict: a clip that can't be used is an error and no manifest is written; else it is skipped and reported.
         annotations: tables about the sounds, or the folder of them; None: they lie with the sounds.
         settings: "key=value" each, for what only some corpora have; and `keep`: `silent`, `loud` or both, joined by a
-            comma, for implausible clips that are used all the same.
+            comma, for implausible clips that are used nevertheless.
         workers: threads that open clips; None for as many as there are cores.
         shards: write tar files for streaming too (see `aumcli.data.datasets.shards`).
-        channel: what is heard of sounds with several: their mean, or one (see `aumcli.data.decoding.channels`).
+        channel: what is used of sounds with several channels: their mean, or one (see `aumcli.data.decoding.channels`).
 
     Returns:
         What was found, as in report.json; where `failures` is not 0 some inputs failed.
@@ -113,14 +115,16 @@ def prepare(
 
 
 def _prepare(request: PrepareRequest, strict: bool, workers: int, shards: bool, doubts: list[str]) -> PrepareReport:
-    """Prepare in a folder that nobody else writes to."""
-    earlier = _earlier(request.out) if request.corpus in OWN_NAMES else _Earlier({}, {})  # others draw no splits anew
+    """Prepare in a folder that is locked."""
+    earlier = (
+        _earlier(request.out) if request.corpus in OWN_NAMES else _Earlier({}, {})
+    )  # other corpora have fixed splits
     index = sources.load(request.corpus).index(
         replace(request, earlier=earlier.splits if earlier.drawn_like(request) else {})
     )
     index.warnings.extend(doubts)
     clips = Clips.of(index.clips)
-    journal = Journal(request.out)
+    journal = Journal(request.out / JOURNAL)
     try:
         found = _open_all(clips, index, journal, workers, request.keep, request.channel)
         report = _finish(request, index, clips, found, strict, earlier)
@@ -141,13 +145,13 @@ class _Earlier:
     report: Mapping[str, object]
 
     def drawn_like(self, request: PrepareRequest) -> bool:
-        """Whether it was asked for the same random splits."""
+        """Whether it drew its random splits in the same way."""
         values = (self.report.get(key) for key in ("corpus", "seed", "split", "settings"))
         return [*values] == [request.corpus, request.seed, request.shares and [*request.shares], dict(request.settings)]
 
 
 def _earlier(out: Path) -> _Earlier:
-    """What an earlier call wrote, nothing where there was none or it can't be read: it is written anew."""
+    """What an earlier call wrote; empty where there is nothing or it can't be read."""
     try:
         clips, report = read_manifest(out).clips, json.loads((out / "report.json").read_text(encoding="utf-8"))
         columns = clips.columns()
@@ -165,7 +169,7 @@ def _earlier(out: Path) -> _Earlier:
 
 
 def _moved(earlier: Mapping[str, str], clips: Clips) -> list[str]:
-    """A warning where clips of an earlier test split are trained on now."""
+    """A warning where clips of an earlier test split are in train now."""
     columns = clips.columns()
     moved = [
         path
@@ -181,7 +185,7 @@ def _moved(earlier: Mapping[str, str], clips: Clips) -> list[str]:
 
 
 def _request(corpus: str, out, source, split, seed, annotations, settings) -> PrepareRequest:
-    """The caller's wishes, checked."""
+    """The arguments of `prepare`, checked."""
     sources.load(corpus)
     source = None if source is None else Path(source)
     annotations = None if annotations is None else Path(annotations)
@@ -229,10 +233,11 @@ def parse_shares(text: str | None) -> tuple[float, float, float] | None:
     if text is None:
         return None
     try:
-        shares = tuple(float(part) for part in text.split("/"))
+        train, val, test = map(float, text.split("/"))
     except ValueError:
-        shares = ()
-    in_range = len(shares) == 3 and (shares[0] > 0 or shares == TEST_ONLY) and min(shares) >= 0  # NaN is neither
+        train = val = test = math.nan
+    shares = train, val, test
+    in_range = (train > 0 or shares == TEST_ONLY) and val >= 0 and test >= 0  # NaN is neither
     if not in_range or not abs(sum(shares) - 100) < 1e-6:
         raise AumError(
             f"split {text!r} is not three percentages that add up to 100, the first above 0",
@@ -243,12 +248,12 @@ def parse_shares(text: str | None) -> tuple[float, float, float] | None:
 
 @dataclass
 class _Found:
-    """The usable clips, what is known of each, and the others."""
+    """The usable clips, their durations and sample rates, and the skipped ones."""
 
     clips: Clips
     durations_s: array
     sample_rates_hz: array
-    left_out: list[SkippedClip]
+    skipped: list[SkippedClip]
     kept: dict[str, list[str]]  # silent or loud -> paths of such clips
     cancelling: list[str]  # paths of clips whose channels cancel each other
 
@@ -257,8 +262,8 @@ def _open_all(
     clips: Clips, index: CorpusIndex, journal: Journal, workers: int, keep: frozenset[str], channel: str
 ) -> _Found:
     """Open every clip once."""
-    places, durations_s, rates, left_out, cancelling = array("q"), array("d"), array("q"), list(index.left_out), []
-    kept = {what: [] for what in KEPT if what in keep}
+    places, durations_s, rates, skipped, cancelling = array("q"), array("d"), array("q"), list(index.skipped), []
+    kept: dict[str, list[str]] = {what: [] for what in KEPT if what in keep}
     results = progress(
         open_clips(clips.with_channel(channel), journal, workers, index.longest_s, keep), "opening", len(clips)
     )
@@ -272,26 +277,26 @@ def _open_all(
             if result.cancels:
                 cancelling.append(clips.slice_at(place)[0])
         else:
-            left_out.append(result)
-    return _Found(clips.take(np.array(places, dtype=np.int64)), durations_s, rates, left_out, kept, cancelling)
+            skipped.append(result)
+    return _Found(clips.take(np.array(places, dtype=np.int64)), durations_s, rates, skipped, kept, cancelling)
 
 
 def _finish(
     request: PrepareRequest, index: CorpusIndex, clips: Clips, found: _Found, strict: bool, earlier: _Earlier
 ) -> PrepareReport:
-    """Judge what was found and write it down; `found.clips` get their final splits."""
-    if strict and (found.left_out or index.missing):
-        raise _strict_error(found.left_out, index.missing)
+    """Write manifest and report; `found.clips` get their final splits."""
+    if strict and (found.skipped or index.missing):
+        raise _strict_error(found.skipped, index.missing)
     if not found.clips:
         raise AumError(
-            f"nothing is left of {request.corpus}: {_first_reasons(index, found.left_out)}",
-            fix=listed(dict.fromkeys(item.fix for item in found.left_out if item.fix), 3, "; or ")
+            f"nothing is left of {request.corpus}: {_first_reasons(index, found.skipped)}",
+            fix=listed(dict.fromkeys(item.fix for item in found.skipped if item.fix), 3, "; or ")
             or "repair the files or take others",
             exit_code=1,
         )
     warnings = list(index.warnings)
     if index.arrange is not None:
-        arranged, more = index.arrange(found.clips, found.left_out)
+        arranged, more = index.arrange(found.clips, found.skipped)
         found.clips, warnings = Clips.of(arranged), warnings + more
     warnings += _moved(earlier.splits, found.clips)
     for what, identity in index.identities.items():
@@ -339,48 +344,46 @@ def leaks(what: str, clips: Iterable[Clip], identity) -> list[str]:
     ]
 
 
-def _first_reasons(index: CorpusIndex, left_out: Sequence[SkippedClip]) -> str:
+def _first_reasons(index: CorpusIndex, skipped: Sequence[SkippedClip]) -> str:
     missing = (
         f"{counted(len(index.missing), 'clip has', 'clips have')} no file"
         if index.missing
         else "the source offers no clips"
     )
-    return listed((_reason(item) for item in left_out), 3) or missing
+    return listed((_reason(item) for item in skipped), 3) or missing
 
 
 def _reason(item: SkippedClip) -> str:
-    """Problem with the file's name in front, unless it says it already."""
+    """The problem, after the file's name unless it contains that already."""
     return item.reason if item.path in item.reason else f"{item.path}: {item.reason}"
 
 
-def _strict_error(left_out: list[SkippedClip], missing: Clips) -> AumError:
-    lines = [f"  {_reason(item)} ({item.fix})" for item in left_out] + [
+def _strict_error(skipped: list[SkippedClip], missing: Clips) -> AumError:
+    lines = [f"  {_reason(item)} ({item.fix})" for item in skipped] + [
         f"  {path}: no such file" for path in missing.paths()
     ]
     return AumError(
         f"{counted(len(lines), 'clip')} can't be used and no manifest was written:\n" + "\n".join(lines),
-        fix="repair or remove them, or leave --strict out to prepare the rest",
+        fix="repair or remove them, or omit --strict to prepare the rest",
         exit_code=1,
     )
 
 
-def _about_training(request: PrepareRequest, found: _Found, rates: Mapping[int, int]) -> list[str]:
-    """What a training won't hear."""
-    return [*_not_heard(request, rates), *_long(request, found)]
+def _training_notes(request: PrepareRequest, found: _Found, rates: Mapping[int, int]) -> list[str]:
+    """Notes about what a training does not use."""
+    return [*_unused_band_note(request, rates), *_long_clip_note(request, found)]
 
 
-def _long(request: PrepareRequest, found: _Found) -> list[str]:
-    """A note about clips of which training hears a part only.
-
-    The corpora's own lengths are their publishers' choice.
-    """
-    long = [duration_s for duration_s in found.durations_s if duration_s > WHOLE_S]
+def _long_clip_note(request: PrepareRequest, found: _Found) -> list[str]:
+    """A note about clips of which an epoch uses a crop; not of published corpora, whose lengths are fixed."""
+    long = [duration_s for duration_s in found.durations_s if duration_s > LONG_CLIP_S]
     if not long or request.corpus not in OWN_NAMES:
         return []
     return [
-        f"{counted(len(long), 'clip lasts', 'clips last')} longer than {WHOLE_S:g} s, the longest {max(long):,.0f} s: "
-        "an epoch of training hears one random part of each, as long as the model's input (10 s at most, unless "
-        "frontend.frames says more); a table with start and stop makes several clips of one file: aum prepare csv"
+        f"{counted(len(long), 'clip lasts', 'clips last')} longer than {LONG_CLIP_S:g} s, "
+        f"the longest {max(long):,.0f} s: an epoch trains on one random crop of each, as long as the model's input "
+        "(10 s at most, unless frontend.frames sets more); a table with start and stop makes several clips of one "
+        "file: aum prepare csv"
     ]
 
 
@@ -428,18 +431,18 @@ def _report(
         longest_s=round(max(found.durations_s), 3),
         shortest_s=round(min(found.durations_s), 6),
         normalisation=_normalisation(found),
-        left_out=found.left_out,
+        skipped=found.skipped,
         missing={
             split: {"listed": len(clips.of_split(split)) + len(rows), "missing": len(rows)}
             for split, rows in absent.items()
         },
         warnings=warnings,
-        notes=[*index.notes, *_kept(found), *(_about_training(request, found, rates) if to_train else ())],
+        notes=[*index.notes, *_kept(found), *(_training_notes(request, found, rates) if to_train else ())],
     )
 
 
 def _kept(found: _Found) -> list[str]:
-    """Which implausible clips are used because the caller wants them."""
+    """Notes about implausible clips that are used because of --set keep."""
     return [
         f"{counted(len(paths), f'{what} clip')} ({KEPT[what]}) {plural(len(paths), 'is', 'are')} kept by "
         f"--set keep={what}: {listed(paths, 3)}"
@@ -452,14 +455,16 @@ def _keep_setting(request: PrepareRequest) -> dict[str, str]:
     return {"keep": ",".join(sorted(request.keep))} if request.keep else {}
 
 
-def _not_heard(request: PrepareRequest, rates: Mapping[int, int]) -> list[str]:
-    """Which band a model of the corpus' own recipe, else of quickstart, won't hear."""
+def _unused_band_note(request: PrepareRequest, rates: Mapping[int, int]) -> list[str]:
+    """Which band is above the input of a model of the corpus' own recipe, else of quickstart."""
     from aumcli.data.infer import HIGHEST_RATE_HZ, unused_band  # torch: late
     from aumcli.recipe import load_recipe, recipe_names
 
-    recipe = load_recipe(request.corpus) if request.corpus in recipe_names() else None
-    measured = recipe is None or "sample_rate" in recipe.data.infer
-    lost = unused_band(rates, HIGHEST_RATE_HZ if measured else recipe.frontend.sample_rate_hz)
+    rate_hz = HIGHEST_RATE_HZ
+    if request.corpus in recipe_names():
+        recipe = load_recipe(request.corpus)
+        rate_hz = HIGHEST_RATE_HZ if "sample_rate" in recipe.data.infer else recipe.frontend.sample_rate_hz
+    lost = unused_band(rates, rate_hz)
     return [lost] if lost else []
 
 

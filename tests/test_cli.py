@@ -224,7 +224,7 @@ def test_prepare_json(aum, tmp_path):
     sounds(tmp_path / "sounds", 4)
     result = aum("prepare", "folder", tmp_path / "sounds", "--out", "data/mine", "--json")
     report = json.loads(result.out)
-    assert result.code == 0 and report["left_out"] == [] and report["corpus"] == "folder"
+    assert result.code == 0 and report["skipped"] == [] and report["corpus"] == "folder"
 
 
 def test_predict_json(aum, trained, clips, tmp_path):
@@ -317,7 +317,7 @@ def test_prepare_leaves_bad_files_out_and_names_them(aum, tmp_path):
         assert what in line and "fix: " in line
     manifest = read_manifest("mine")
     assert len(manifest.clips) == 30
-    assert len(json.loads(Path("mine/report.json").read_text())["left_out"]) == 5
+    assert len(json.loads(Path("mine/report.json").read_text())["skipped"]) == 5
     result = aum("prepare", "folder", tmp_path / "sounds", "--out", "strict", "--strict")
     assert_mistake(result, *said, code=1)
     assert not Path("strict/manifest.csv").exists()

@@ -88,7 +88,8 @@ def page(aum, workplace, done, monkeypatch):
     """Run the page up to a command; gives what that one printed."""
     for name in (
         "train.loggers.plot_curves",
-        "train.loggers.plot_confusion",
+        "train.report.plot_curves",
+        "train.report.plot_confusion",
         "evaluate.plot_confusion",
         "ablate.tables.plot_heat_map",
     ):

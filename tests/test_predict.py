@@ -108,7 +108,7 @@ def test_what_stands_before_a_mistake_in_the_list_is_given_first(tmp_path, monke
         for _, part in decoder:
             given.append(part)
             time.sleep(0.01)
-    assert sum(isinstance(part, decoding.End) for part in given) == 3
+    assert sum(isinstance(part, decoding.DecodeResult) for part in given) == 3
 
 
 def paths_of(*paths):

@@ -4,12 +4,13 @@ import logging
 from collections.abc import Iterator, Sequence
 
 from aumcli.ablate.cells import Ablation, Cell, PaperTable
-from aumcli.ablate.grid import Grid, count_parameters, value_of
+from aumcli.ablate.grid import Grid, value_of
 from aumcli.ablate.plan import TablePlan
 from aumcli.ablate.runs import complete, default_jobs, machine_of, read_score, scores_file
 from aumcli.ablate.significance import Comparison, compare
 from aumcli.ablate.tables import write_ablation, write_table
 from aumcli.checkpoints import read_config
+from aumcli.core import count_parameters
 from aumcli.errors import AumError
 from aumcli.evaluate import read_scores
 

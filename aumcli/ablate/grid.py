@@ -4,11 +4,11 @@ import itertools
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 
 from aumcli import paper
-from aumcli.config import ARCHITECTURES, NetworkConfig
+from aumcli.config import ARCHITECTURES
+from aumcli.core import count_parameters
 from aumcli.errors import AumError
 from aumcli.paper import Published
 from aumcli.recipe import Recipe, load_recipe
@@ -212,14 +212,3 @@ def matched_mlp_width(recipe: str, overrides: Sequence[str]) -> int:
     wanted = count_parameters(load_recipe(recipe, as_aum).model)
     one, two = (count_parameters(load_recipe(recipe, [*overrides, f"{MLP_WIDTH}={width}"]).model) for width in (1, 2))
     return 1 + round((wanted - one) / (two - one))
-
-
-@cache
-def count_parameters(config: NetworkConfig) -> int:
-    """Parameters of the network that a configuration describes."""
-    import torch
-
-    from aumcli.core import build_network, n_parameters
-
-    with torch.device("meta"):  # shapes without numbers
-        return n_parameters(build_network(config))

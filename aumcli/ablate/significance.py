@@ -1,6 +1,5 @@
 """Is a difference between two variants more than chance? Over seeds, and over the clips of the reported split."""
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -9,7 +8,7 @@ import numpy as np
 from aumcli.utils.text import counted
 
 DRAWS = 1000  # of the bootstrap
-POWER, LEVEL = 0.8, 0.05
+LEVEL = 0.05
 
 Scores = tuple[Sequence[np.ndarray], Sequence[np.ndarray]]  # of two variants, by seed, (clips, classes) each
 # right in the first alone and in the second alone, p, and the bootstrap's differences (draws,)
@@ -32,7 +31,6 @@ class Comparison:
     t: float | None  # paired t-test over seeds; None where it isn't defined
     p_seeds: float | None
     interval_seeds: tuple[float, float] | None  # 95 %
-    detectable: float | None  # a true difference that so many seeds find four times out of five
     clips: int
     only_first: int | None  # right in the first alone, over clips and seeds; None for several labels
     only_second: int | None
@@ -60,14 +58,12 @@ class Comparison:
         return lines
 
     def _over_seeds(self) -> str:
-        if self.t is None or self.p_seeds is None or self.interval_seeds is None or self.detectable is None:
+        if self.t is None or self.p_seeds is None or self.interval_seeds is None:
             return "Over seeds: no test is possible with one seed, or where all seeds differ alike."
         low, high = (100 * x for x in self.interval_seeds)
         return (
             f"Over seeds: paired t({len(self.seeds) - 1}) = {self.t:.2f}, {_p(self.p_seeds)}, 95 % interval "
-            f"{low:+.2f} to {high:+.2f}. With {len(self.seeds)} seeds that scatter like these, the test finds "
-            f"a true difference of {100 * self.detectable:.2f} points in four cases out of five, "
-            "smaller ones less often."
+            f"{low:+.2f} to {high:+.2f}."
         )
 
 
@@ -94,7 +90,7 @@ def compare(
     exact.
     """
     differences = np.subtract(*values)
-    t, p_seeds, interval, detectable = _over_seeds(differences)
+    t, p_seeds, interval = _over_seeds(differences)
     even = np.full(len(targets), 1 / len(targets))
     weights = np.random.default_rng(0).multinomial(len(targets), even, size=DRAWS)  # (draws, clips)
     over_clips = _over_clips if targets.ndim == 1 else _over_multi_label_clips
@@ -109,7 +105,6 @@ def compare(
         t,
         p_seeds,
         interval,
-        detectable,
         len(targets),
         only_first,
         only_second,
@@ -137,33 +132,16 @@ def _over_multi_label_clips(scores: Scores, targets: np.ndarray, weights: np.nda
     return None, None, float(p), drawn
 
 
-def _over_seeds(differences: np.ndarray) -> tuple[float | None, float | None, tuple[float, float] | None, float | None]:
-    """t, p and 95 % interval of a paired t-test, and the difference that it would find with a power of 0.8."""
+def _over_seeds(differences: np.ndarray) -> tuple[float | None, float | None, tuple[float, float] | None]:
+    """t, p and 95 % interval of a paired t-test; None where there is none."""
     from scipy.stats import ttest_1samp
 
     n = len(differences)
     if n < 2 or np.ptp(differences) < 1e-12:
-        return None, None, None, None
+        return None, None, None
     result = ttest_1samp(differences, 0.0)
     low, high = result.confidence_interval(1 - LEVEL)
-    found = detectable_effect(n) * float(differences.std(ddof=1))
-    return float(result.statistic), float(result.pvalue), (float(low), float(high)), found
-
-
-def detectable_effect(n: int) -> float:
-    """The true mean difference, in standard deviations, that a paired t-test with n pairs finds with a power of 0.8."""
-    from scipy.optimize import brentq
-    from scipy.stats import chi2, norm, t
-
-    # over the spread of an estimated standard deviation; scipy's noncentral t gives NaN for two or three pairs
-    spread = np.sqrt(chi2.ppf((np.arange(4000) + 0.5) / 4000, n - 1) / (n - 1))
-    edge = t.ppf(1 - LEVEL / 2, n - 1) * spread
-
-    def power(effect: float) -> float:
-        shift = effect * math.sqrt(n)
-        return float((norm.sf(edge - shift) + norm.cdf(-edge - shift)).mean())
-
-    return brentq(lambda effect: power(effect) - POWER, 0.01, 100.0)
+    return float(result.statistic), float(result.pvalue), (float(low), float(high))
 
 
 def sign_flip_p(differences: np.ndarray) -> float:

@@ -33,6 +33,14 @@ def n_parameters(module: "nn.Module", trained_only: bool = False) -> int:
     return sum(x.numel() for x in module.parameters() if x.requires_grad or not trained_only)
 
 
+def count_parameters(config: NetworkConfig) -> int:
+    """Number of parameters of the network that a configuration describes, which is not built in memory."""
+    import torch
+
+    with torch.device("meta"):
+        return n_parameters(build_network(config))
+
+
 def at_length(network: "SpectrogramNetwork", frames: int) -> "SpectrogramNetwork | None":
     """A network for spectrograms of another length: it shares every weight but the positions, which are resized.
 

@@ -49,7 +49,7 @@ class _Categories(Generic[T]):
 
 
 class Clips(Sequence[Clip]):
-    """A list of clips that makes each one when it is asked for; equal to any list of equal clips.
+    """A list of clips, stored by column; equal to any list of equal clips.
 
     Args:
         folder: relative paths are below it.

@@ -1,4 +1,4 @@
-"""Where the prepared corpus of a training lies: in a folder, or at a URL from which its tables are fetched."""
+"""The prepared corpus of a training: a folder, or shards at a URL, whose tables are downloaded."""
 
 import json
 import urllib.request
@@ -15,7 +15,7 @@ from aumcli.utils.files import file_sha256, write_json
 def corpus_folder(config: DataConfig, data: Path | str | None) -> Path:
     """The prepared folder that a training reads.
 
-    `data`, else data/<the recipe's corpus>; of the URL of shards, data/NAME (see `fetch_corpus`).
+    `data`, else data/<the recipe's corpus>; for the URL of shards, data/NAME (see `fetch_corpus`).
 
     Raises:
         AumError: neither is given.
@@ -43,21 +43,21 @@ def open_corpus(config: DataConfig, data: Path | str | None) -> Manifest:
 
 
 def local_folder(data: Path | str) -> Path:
-    """A prepared folder; of the URL of shards data/NAME (see `fetch_corpus`)."""
+    """A prepared folder; for the URL of shards, data/NAME (see `fetch_corpus`)."""
     return fetch_corpus(str(data)) if "://" in str(data) else Path(data)
 
 
 def fetch_corpus(url: str) -> Path:
-    """Fetch what describes a corpus whose shards lie elsewhere: labels.csv, manifest.csv and the index, into data/NAME.
+    """Download labels.csv, manifest.csv and the index of a corpus whose shards are at a URL, into data/NAME.
 
     Args:
-        url: of shards.json, or of the folder that it lies in; the tables lie one folder higher.
+        url: of shards.json, or of its folder; the tables are one folder higher.
 
     Returns:
         data/NAME, NAME being the name of the folder of the tables.
 
     Raises:
-        AumError: something can't be fetched, or the manifest is not the one that the shards were made from.
+        AumError: the download failed, or the manifest is not the one that the shards were made from.
     """
     base = url.rstrip("/").removesuffix("/shards.json")
     above = base.removesuffix("/shards")

@@ -8,14 +8,15 @@ from pathlib import Path
 
 from aumcli.data.clips import Clip, Clips
 from aumcli.data.decoding.audio import check_clip
-from aumcli.data.decoding.hdf5 import SEPARATOR, split_dataset
+from aumcli.data.decoding.channels import SEPARATOR
+from aumcli.data.decoding.hdf5 import split_dataset
 from aumcli.data.decoding.integrity import implausible
 from aumcli.utils.csv import listed
 from aumcli.utils.files import file_sha256
 from aumcli.utils.progress import progress
 from aumcli.utils.text import counted
 
-HEAD_BYTES = 2**16  # files of one size whose beginnings differ are not read any further
+HEAD_BYTES = 2**16  # files of one size whose beginnings differ are not read beyond
 
 
 def content_digest(path: Path | str) -> str:
@@ -42,7 +43,7 @@ def same_files(paths: Iterable[str]) -> dict[str, str]:
     for file in dict.fromkeys(os.fspath(split_dataset(path)[0]) for path in paths):
         try:
             status = os.stat(file)
-        except OSError:  # it has gone meanwhile: who uses it will say so
+        except OSError:  # deleted meanwhile: opening it raises the error
             files[file] = file
             continue
         inode = (status.st_dev, status.st_ino) if status.st_ino else os.path.realpath(file)  # links, soft and hard
@@ -69,8 +70,8 @@ def _head(path: str) -> bytes | str:
         return path
 
 
-def tell_silence_apart(content: dict[str, str]) -> dict[str, str]:
-    """Give equal files that are silent a content of their own: that one silence is another's copy tells nothing.
+def distinguish_silent(content: dict[str, str]) -> dict[str, str]:
+    """Tell equal silent files apart: that one silence equals another does not make it a copy.
 
     Args:
         content: path -> what files of equal content share.
@@ -85,13 +86,13 @@ def tell_silence_apart(content: dict[str, str]) -> dict[str, str]:
     return apart
 
 
-def duplicates(clips: Sequence[Clip], keys: Iterable[object], several: str = "") -> list[str]:
+def duplicate_warnings(clips: Sequence[Clip], keys: Iterable[object], several: str = "") -> list[str]:
     """Warn about clips that are the same sound: doubled, under several classes, or in several splits.
 
     Args:
         clips: with their splits.
         keys: for each clip, what clips of the same sound share.
-        several: what helps where a sound has several classes.
+        several: advice for a sound with several classes, added to that warning.
     """
     places: dict[object, list[int]] = defaultdict(list)
     for place, key in enumerate(keys):
@@ -117,21 +118,21 @@ def duplicates(clips: Sequence[Clip], keys: Iterable[object], several: str = "")
     return warnings
 
 
-def doubled(clips: Sequence[Clip], silent: bool, several: str = "") -> list[str]:
-    """Warn about clips whose files, and times where they are slices, are the same (see `duplicates`).
+def duplicate_file_warnings(clips: Sequence[Clip], silent: bool, several: str = "") -> list[str]:
+    """Warn about clips whose files, and times where they are slices, are the same (see `duplicate_warnings`).
 
     Args:
         clips: with their splits.
-        silent: whether silent clips are kept, whose being equal tells nothing.
-        several: see `duplicates`.
+        silent: whether silent clips are kept, which are not copies of each other.
+        several: see `duplicate_warnings`.
     """
-    return duplicates(clips, clip_keys(clips, files_of(clips, silent)), several)
+    return duplicate_warnings(clips, clip_keys(clips, files_of(clips, silent)), several)
 
 
 def files_of(clips: Sequence[Clip], silent: bool) -> dict[str, str]:
     """Path of each clip -> what files of its content share; silent files are apart where `silent` clips are kept."""
     files = same_files(Clips.of(clips).paths())
-    return tell_silence_apart(files) if silent else files
+    return distinguish_silent(files) if silent else files
 
 
 def clip_keys(clips: Sequence[Clip], files: Mapping[str, str]) -> Iterator[object]:

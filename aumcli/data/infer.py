@@ -14,7 +14,7 @@ from aumcli.data.clips import Clip
 from aumcli.data.datasets.clip_source import LongClip
 from aumcli.data.datasets.waveforms import Waveforms
 from aumcli.data.decoding.audio import audio_info
-from aumcli.data.decoding.windows import WHOLE_S
+from aumcli.data.decoding.windows import LONG_CLIP_S
 from aumcli.data.manifest import Manifest
 from aumcli.errors import AumError
 from aumcli.utils.progress import progress
@@ -109,13 +109,13 @@ def _khz(rate_hz: int) -> str:
 def measure_normalisation(config: FrontendConfig, clips: Sequence[Clip]) -> tuple[float, float]:
     """Mean and standard deviation of the log-mel energies of clips, without padding.
 
-    Of more than MEASURED_CLIPS clips, that many evenly spaced ones are measured. A clip of more than WHOLE_S is
+    Of more than MEASURED_CLIPS clips, that many evenly spaced ones are measured. A clip of more than LONG_CLIP_S is
     measured in pieces of that length; the last one overlaps the one before, to be as long.
     """
     clips = [clips[i] for i in np.linspace(0, len(clips) - 1, min(len(clips), MEASURED_CLIPS)).astype(int)]
     logmel = build_frontend(config)
     waveforms = Waveforms(clips, config.sample_rate_hz, cache_mb=0)
-    piece = int(WHOLE_S * config.sample_rate_hz)
+    piece = int(LONG_CLIP_S * config.sample_rate_hz)
     count, total, squares = 0, 0.0, 0.0
     for i in progress(range(len(waveforms)), "measuring", len(waveforms)):
         clip = waveforms[i]

@@ -17,7 +17,7 @@ _SPEAKER = re.compile(r"/m/voxclb(\d{4})", re.ASCII)  # id10001 to id11251, in t
 
 @dataclass(frozen=True, slots=True)
 class Label:
-    """A class: its place in the model's output, its id in the manifest, and the name people read."""
+    """A class: its index in the model's output, its id in the manifest, and its name."""
 
     index: int
     id: str

@@ -52,7 +52,7 @@ class Manifest:
 
     @cached_property
     def sample_rates_hz(self) -> dict[int, int]:
-        """Clips by the rate of their files, as report.json has them; {} where it says nothing."""
+        """Clips by the sample rate of their files, from report.json; {} where it doesn't have them."""
         try:
             rates = json.loads((self.folder / "report.json").read_text(encoding="utf-8"))["sample_rates_hz"]
             return {int(rate): int(clips) for rate, clips in rates.items()}
@@ -90,7 +90,7 @@ class Manifest:
         return clips
 
     def targets(self, clips: Sequence[Clip]) -> np.ndarray:
-        """Say which classes each clip has.
+        """One-hot or multi-hot targets.
 
         Args:
             clips: n clips of this manifest.
@@ -116,7 +116,7 @@ class Manifest:
         paths = dict.fromkeys(Clips.of(clips).paths())
         missing = {path for path in paths if not os.path.exists(split_dataset(path)[0])}
         if missing:
-            rows = {}
+            rows: dict[str, int] = {}
             for row, path in enumerate(self.clips.paths(), start=2):  # row 1 is the header
                 if path in missing:
                     rows.setdefault(path, row)
@@ -130,7 +130,7 @@ class Manifest:
 
 
 def read_manifest(folder: Path | str) -> Manifest:
-    """Read a prepared corpus; its sound files are not looked at.
+    """Read a prepared corpus; its sound files are not opened.
 
     Args:
         folder: holds manifest.csv and labels.csv.
@@ -160,14 +160,16 @@ def data_digest(folder: Path) -> str:
     return hashlib.sha256(b"".join(digests)).hexdigest()
 
 
-def write_manifest(folder: Path | str, clips: Sequence[Clip], labels: Sequence[Label], report: dict) -> None:
-    """Write a prepared corpus; each file appears whole or not at all, manifest.csv last.
+def write_manifest(
+    folder: Path | str, clips: Sequence[Clip], labels: Sequence[Label], report: Mapping[str, object]
+) -> None:
+    """Write a prepared corpus, each file atomically, manifest.csv last.
 
     Args:
         folder: is made; clips below it are written with relative paths, others with absolute ones.
         clips: at least one.
         labels: every label id that the clips use; index 0, 1, ...
-        report: what report.json shall hold.
+        report: the content of report.json.
 
     Raises:
         AumError: the labels contradict each other, a clip has an unknown label or no split, or there is no clip.
@@ -195,7 +197,7 @@ def write_manifest(folder: Path | str, clips: Sequence[Clip], labels: Sequence[L
     write_parquet(folder / "manifest.csv", columns)
 
 
-def write_clips(path: Path, columns: Mapping[str, Sequence]) -> None:
+def write_clips(path: Path, columns: Mapping[str, Sequence[object]]) -> None:
     """Write clips, given as `Clips.columns` does, as a CSV file in the manifest's form."""
     with csv_writer(path, CLIP_COLUMNS) as writer:
         writer.writerows(zip(*(columns[name] for name in CLIP_COLUMNS)))

@@ -28,13 +28,13 @@ Window = tuple[int, np.ndarray]  # first sample, samples
 
 @dataclass(slots=True)
 class DecodeResult:
-    """How a file ended: its length, or what is wrong with it; size and time (see `stamp`) when it was begun."""
+    """What decoding a file found: its length, or what is wrong with it; its `fingerprint` when it was begun."""
 
     duration_s: float = 0.0
     cancels: bool = False  # whether its channels' mean is next to nothing (see `Balance`)
     problem: str = ""
     fix: str = ""
-    stamp: tuple[int, int] = (-1, -1)
+    fingerprint: tuple[int, int] = (-1, -1)
 
 
 Part = tuple[Source, list[Window] | DecodeResult]
@@ -42,7 +42,7 @@ Part = tuple[Source, list[Window] | DecodeResult]
 
 @dataclass(slots=True)
 class _Run:
-    """Files that a thread decodes one after the other, with their stamps, and parts that wait to be taken."""
+    """Files that a thread decodes one after the other, with their fingerprints, and parts that wait to be taken."""
 
     sources: list[tuple[Source, tuple[int, int]]] = field(default_factory=list)
     parts: list[Part] = field(default_factory=list)
@@ -50,8 +50,9 @@ class _Run:
     error: BaseException | None = None  # not a bad file: a mistake in the program or the list
 
 
-def stamp(source: Source) -> tuple[int, int]:
-    """A file's size in bytes and its time in ns, by which it is known to be unchanged;
+def fingerprint(source: Source) -> tuple[int, int]:
+    """A file's size in bytes and its time in ns, by which it is known to be unchanged.
+
     (-1, -1) for one that isn't there.
     """
     try:
@@ -62,9 +63,7 @@ def stamp(source: Source) -> tuple[int, int]:
 
 
 def decode(source: Source, rate_hz: int, size: int | None, hop: int) -> Iterator[list[Window] | DecodeResult]:
-    """Decode a file to windows of `size` samples (None: one window) at `rate_hz`, a list at a time,
-    and at last an DecodeResult.
-    """
+    """Decode a file to lists of windows of `size` samples (None: one window) at `rate_hz`, then a DecodeResult."""
     if source.problem:
         yield DecodeResult(problem=source.problem, fix=source.fix)
         return
@@ -99,7 +98,7 @@ class Decoder:
         workers: threads.
 
     Yields:
-        (source, windows or how it ended): for each file, in order, lists of windows and then an `DecodeResult`.
+        (source, windows or result): for each file, in order, lists of windows and then a `DecodeResult`.
 
     Raises:
         BaseException: whatever the list of sources raised, behind the files before it.
@@ -149,10 +148,10 @@ class Decoder:
             parts: list[Part] = []
             waiting, error = 0, run.error
             try:
-                for source, stamped in run.sources:
+                for source, read in run.sources:
                     for part in decode(source, *self._how):
                         if isinstance(part, DecodeResult):
-                            part.stamp = stamped
+                            part.fingerprint = read
                         parts.append((source, part))
                         waiting += _samples(parts[-1:])
                         if waiting >= PART_SAMPLES:
@@ -175,7 +174,7 @@ class Decoder:
             try:
                 while len(run.sources) < RUN_FILES and size < RUN_BYTES:
                     source = next(self._sources)
-                    run.sources.append((source, stamp(source)))
+                    run.sources.append((source, fingerprint(source)))
                     size += run.sources[-1][1][0]
             except StopIteration:
                 exhausted = True
@@ -192,7 +191,8 @@ class Decoder:
                 return run
 
     def _hand_over(self, run: _Run, parts: list[Part], done: bool = False, error: BaseException | None = None) -> bool:
-        """Leave parts for the reader, when there is room or the reader waits for just these;
+        """Leave parts for the reader, when there is room or the reader waits for just these.
+
         False: nobody reads any more.
         """
         with self._room:

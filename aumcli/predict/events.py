@@ -37,37 +37,37 @@ class Events:
         self.found: list[tuple[int, int, int, float]] = []  # start, stop, class, score
         self._open: dict[int, tuple[int, int, float]] = {}  # class -> start, stop, score
         self._rows: deque[tuple[int, int, np.ndarray]] = deque(maxlen=smooth)
-        self._ahead = 0  # windows in `_rows` that were not judged yet
+        self._ahead = 0  # windows in `_rows` whose mean was not compared yet
 
     def add(self, start: int, stop: int, scores: np.ndarray, reached: list[int] | None = None) -> None:
-        """Take in the next window.
+        """Add the next window.
 
         It is given as its first sample, the one after its last, its scores (classes,), and where it is known which of
         them reach their threshold.
         """
         if self.half == 0:
-            return self._judge(start, stop, scores, reached)
+            return self._apply_threshold(start, stop, scores, reached)
         self._rows.append((start, stop, scores))
         self._ahead += 1
         if self._ahead > self.half:
-            self._judge_smoothed()
+            self._apply_to_smoothed()
 
     def finish(self) -> list[tuple[int, int, int, float]]:
         """All events as (first sample, the one after the last, class, score), by time."""
         while self._ahead:
             if len(self._rows) > self.half + self._ahead:  # the oldest is no neighbour of the next any more
                 self._rows.popleft()
-            self._judge_smoothed()
+            self._apply_to_smoothed()
         self.found += [(start, stop, label, score) for label, (start, stop, score) in self._open.items()]
         self._open = {}
         return sorted(self.found, key=lambda event: event[:3])
 
-    def _judge_smoothed(self) -> None:
+    def _apply_to_smoothed(self) -> None:
         start, stop, _ = self._rows[-self._ahead]
-        self._judge(start, stop, np.mean([scores for _, _, scores in self._rows], axis=0))
+        self._apply_threshold(start, stop, np.mean([scores for _, _, scores in self._rows], axis=0))
         self._ahead -= 1
 
-    def _judge(self, start: int, stop: int, scores: np.ndarray, reached: list[int] | None = None) -> None:
+    def _apply_threshold(self, start: int, stop: int, scores: np.ndarray, reached: list[int] | None = None) -> None:
         for label in np.flatnonzero(scores >= self.thresholds).tolist() if reached is None else reached:
             score, before = float(scores[label]), self._open.get(label)
             if before is not None and start <= before[1] + self.max_gap:
@@ -86,7 +86,7 @@ class Curves:
         self._per_point, self._in_last = 1, 0  # windows
 
     def add(self, scores: np.ndarray) -> None:
-        """Take in the next window's scores, (classes,)."""
+        """Add the next window's scores, (classes,)."""
         if self._points and self._in_last < self._per_point:
             self._points[-1], self._in_last = np.maximum(self._points[-1], scores), self._in_last + 1
             return

@@ -61,8 +61,8 @@ def find_clips(paths: Iterable[Path | str], listed: Path | str | None = None) ->
     Raises:
         AumError: nothing that is named is there, or the list can't be read.
     """
-    paths = [*map(str, paths)]
-    if listed is not None and os.fspath(listed) == "-" in paths:
+    names = [*map(str, paths)]
+    if listed is not None and os.fspath(listed) == "-" in names:
         raise AumError("standard input is either a sound, -, or a list, --from -", fix="name the sound's file")
     found: list[Source] = []
     problems: list[AumError] = []
@@ -75,7 +75,7 @@ def find_clips(paths: Iterable[Path | str], listed: Path | str | None = None) ->
             found.append(Source(path, os.path.basename(path), path, error.problem, error.fix))
             return []
 
-    for name in [*paths, *(_entries(listed) if listed is not None else [])]:
+    for name in [*names, *(_entries(listed) if listed is not None else [])]:
         for path in add(name, _matches):
             found += add(path, _sounds)
     if len(problems) == len(found) > 0:

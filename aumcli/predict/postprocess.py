@@ -20,13 +20,13 @@ CANCELS = (
 CURVES, MOST_CURVES = 5, 12  # classes whose scores over time are kept: so many, or more where more have events
 
 
-class Clip:
-    """A file whose windows are being scored."""
+class PendingClip:
+    """A sound whose windows are being scored."""
 
-    __slots__ = ("end", "scores", "source")
+    __slots__ = ("decoded", "scores", "source")
 
     def __init__(self, source: Source, scores: ClipScores):
-        self.source, self.scores, self.end = source, scores, DecodeResult()
+        self.source, self.scores, self.decoded = source, scores, DecodeResult()
 
 
 class PostProcessor:
@@ -51,36 +51,41 @@ class PostProcessor:
             curves,
         )
 
-    def begin(self, source: Source) -> Clip:
+    def begin(self, source: Source) -> PendingClip:
         """A clip that no window was scored of yet."""
         max_gap = round(self.config.max_gap_s * self.rate_hz)
-        return Clip(source, ClipScores(self.thresholds, self.config.smooth, self.curves, max_gap))
+        return PendingClip(source, ClipScores(self.thresholds, self.config.smooth, self.curves, max_gap))
 
-    def predictions(self, clips: Sequence[Clip]) -> list[Prediction]:
+    def predictions(self, clips: Sequence[PendingClip]) -> list[Prediction]:
         """What is said of clips whose windows are all scored."""
-        scored = [clip.scores.mean for clip in clips if not clip.end.problem]
+        scored = [clip.scores.mean for clip in clips if not clip.decoded.problem]
         # all at once: sorted one by one, each would wait for a thread that decodes to let go of Python's lock
         ranked = zip(scored, np.argsort(-np.stack(scored), axis=1, kind="stable").tolist() if scored else [])
         return [
-            Prediction(clip.source.path, problem=clip.end.problem, fix=clip.end.fix, stamp=clip.end.stamp)
-            if clip.end.problem
+            Prediction(
+                clip.source.path,
+                problem=clip.decoded.problem,
+                fix=clip.decoded.fix,
+                fingerprint=clip.decoded.fingerprint,
+            )
+            if clip.decoded.problem
             else self._prediction(clip, *next(ranked))
             for clip in clips
         ]
 
-    def _prediction(self, clip: Clip, mean: np.ndarray, order: list[int]) -> Prediction:
+    def _prediction(self, clip: PendingClip, mean: np.ndarray, order: list[int]) -> Prediction:
         """What is said of a clip whose classes have these mean scores, (classes,), and this order."""
-        end, scores, names = clip.end, clip.scores, self.labels
-        found = self._events(scores, end.duration_s)
+        decoded, scores, names = clip.decoded, clip.scores, self.labels
+        found = self._events(scores, decoded.duration_s)
         prediction = Prediction(
             clip.source.path,
-            end.duration_s,
+            decoded.duration_s,
             scores.windows,
             tuple((names[i], float(mean[i])) for i in order[: self.config.top]),
             tuple(event for _, event in found),
             embedding=scores.embedding,
-            stamp=end.stamp,
-            warning=CANCELS.format(clip.source.path) if end.cancels else "",
+            fingerprint=decoded.fingerprint,
+            warning=CANCELS.format(clip.source.path) if decoded.cancels else "",
             first_window=scores.first_window,
         )
         if scores.curves is None:

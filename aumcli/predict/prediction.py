@@ -2,11 +2,13 @@
 
 import base64
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 
 from aumcli.predict.events import Event
 
+Record = dict[str, Any]  # a prediction as JSON values, see `Prediction.to_record`
 SCHEMA = 1  # version of what `Prediction.to_dict` gives
 DECIMALS = 6  # of seconds, a fraction of a sample, and of scores
 
@@ -28,7 +30,7 @@ class Prediction:
     curves: dict[str, list[float]] | None = None  # scores over time of the events' and the likeliest labels
     classes: dict[str, int] | None = None  # with curves: the index of each class that is named
     first_window: int = -1  # where its windows begin in a `WindowStore`
-    stamp: tuple[int, int] = (-1, -1)  # the file's size in bytes and its time in ns when it was read
+    fingerprint: tuple[int, int] = (-1, -1)  # the file's size in bytes and its time in ns when it was read
 
     def with_curves(
         self, windows_per_point: int, curves: dict[str, list[float]], classes: dict[str, int]
@@ -36,7 +38,7 @@ class Prediction:
         """The same with scores over time."""
         return replace(self, windows_per_point=windows_per_point, curves=curves, classes=classes)
 
-    def to_dict(self) -> dict[str, object]:
+    def to_dict(self) -> Record:
         """The prediction as plain values, times in s."""
         if self.problem:
             return {"path": self.path, "problem": self.problem, "fix": self.fix}
@@ -58,7 +60,7 @@ class Prediction:
             **warning,
         }
 
-    def to_record(self) -> dict[str, object]:
+    def to_record(self) -> Record:
         """The same with the embedding and the curves, where there are any: what a journal holds."""
         record = self.to_dict()
         if self.embedding is not None:
@@ -70,6 +72,6 @@ class Prediction:
         return record
 
 
-def embedding_of(record: dict) -> np.ndarray:
+def embedding_of(record: Record) -> np.ndarray:
     """The embedding in a record, (d,) float32."""
     return np.frombuffer(base64.b64decode(record["embedding"]), dtype="<f4")

@@ -11,24 +11,14 @@ from aumcli.errors import AumError
 from aumcli.predict.decoding import DecodeResult
 from aumcli.predict.events import add_batch
 from aumcli.predict.inputs import Source
-from aumcli.predict.postprocess import Clip, PostProcessor
-from aumcli.predict.prediction import DECIMALS, Prediction
+from aumcli.predict.parquet import METADATA, import_pyarrow, parquet_writer
+from aumcli.predict.postprocess import PendingClip, PostProcessor
+from aumcli.predict.prediction import DECIMALS, Prediction, Record
 from aumcli.predict.window_store import WindowStore
-from aumcli.predict.writers import import_pyarrow
-from aumcli.utils.files import atomic_path
 from aumcli.utils.text import shown
 
-Record = dict
 COLUMNS = ("path", "name", "start_s", "stop_s", "duration_s", "channels_cancel")  # then one for each class
 GROUP_VALUES, GROUP_ROWS = 2**21, 10_000  # a row group has at most so many scores and rows
-FACTS = b"aumcli"  # the key of the schema's metadata
-
-
-def check_parquet(path: Path, what: str) -> None:
-    """Raise the AumError of a file that can't hold a row for each window."""
-    if path.suffix.lower() != ".parquet":
-        raise AumError(f"{what} can't be written as {path.name}", fix="name a .parquet file")
-    import_pyarrow()
 
 
 def class_columns(labels: Sequence[str]) -> list[str]:
@@ -77,7 +67,7 @@ def write_scores(
     types = (pa.string(), pa.string(), pa.float64(), pa.float64(), pa.float64(), pa.bool_())
     schema = pa.schema(
         [*zip(COLUMNS, types), *((name, pa.float32()) for name in columns)],
-        metadata={FACTS: json.dumps({**facts, "columns": columns, "failed": failed})},
+        metadata={METADATA: json.dumps({**facts, "columns": columns, "failed": failed})},
     )
 
     def blocks() -> Iterator[list]:
@@ -109,7 +99,7 @@ def write_window_embeddings(path: Path, header: Record, records: Iterable[Record
             ("stop_s", pa.float64()),
             ("embedding", pa.list_(pa.float32(), store.width)),
         ],
-        metadata={FACTS: json.dumps(header)},
+        metadata={METADATA: json.dumps(header)},
     )
 
     def blocks() -> Iterator[list]:
@@ -125,11 +115,7 @@ def write_window_embeddings(path: Path, header: Record, records: Iterable[Record
 def _write(path: Path, schema, blocks: Iterable[list], group_rows: int) -> None:
     """Write blocks of columns; those of short clips come together in one row group, those of long ones are cut."""
     pa = import_pyarrow()
-    with (
-        atomic_path(path) as temporary,
-        open(temporary, "wb") as file,
-        pa.parquet.ParquetWriter(file, schema) as writer,
-    ):
+    with parquet_writer(path, schema) as writer:
         waiting, rows = [], 0
         for block in blocks:
             waiting.append(pa.record_batch([pa.array(column) for column in block], schema=schema))
@@ -156,7 +142,7 @@ class ScoresFile:
         try:
             with open(path, "rb") as file:
                 metadata = self._pa.parquet.read_schema(file).metadata or {}
-            facts = json.loads(metadata.get(FACTS, b"{}"))
+            facts = json.loads(metadata.get(METADATA.encode(), b"{}"))
             self.failed, self.columns, self.labels = facts.pop("failed"), facts.pop("columns"), facts.pop("labels")
             self.model_thresholds = np.array(facts.pop("model_threshold"), dtype=np.float32)
             self.header = facts  # how the scores were made
@@ -233,7 +219,7 @@ class ScoresFile:
         return list(joined()) if isinstance(scored, list) else joined()
 
     def _scored(self, post: PostProcessor) -> Iterator[Prediction]:
-        clip: Clip | None = None
+        clip: PendingClip | None = None
         for batch in self._batches([*COLUMNS, *self.columns]):
             scores = np.stack([batch.column(name).to_numpy() for name in self.columns], axis=1)  # (rows, classes)
             starts_s, stops_s = (batch.column(name).to_numpy() for name in ("start_s", "stop_s"))
@@ -249,7 +235,7 @@ class ScoresFile:
                         for column in ("path", "name", "duration_s", "channels_cancel")
                     )
                     clip = post.begin(Source(path, name, path))
-                    clip.end = DecodeResult(duration_s, cancels)
+                    clip.decoded = DecodeResult(duration_s, cancels)
                 if clip is None:
                     raise AumError(
                         f"{self.path} is damaged: a clip's first window is missing",

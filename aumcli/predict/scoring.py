@@ -18,7 +18,7 @@ from aumcli.errors import AumError
 from aumcli.predict.decoding import Decoder, DecodeResult, Window
 from aumcli.predict.events import add_batch
 from aumcli.predict.inputs import Source
-from aumcli.predict.postprocess import Clip, PostProcessor
+from aumcli.predict.postprocess import PendingClip, PostProcessor
 from aumcli.predict.prediction import Prediction
 from aumcli.predict.window_store import WindowStore
 from aumcli.utils.memory import physical_bytes
@@ -114,7 +114,7 @@ def predict_groups(
     """Label files in order, some at a time.
 
     Which files form a group, and so which windows share a batch, depends on the files alone: scores of a list that is
-    taken up again after a group are the same to the last bit.
+    continued after a group are the same to the last bit.
 
     Args:
         classifier: see `aumcli.load_model`.
@@ -128,7 +128,7 @@ def predict_groups(
     if size is not None:
         classifier = _for_windows(classifier, size)
     scorer = _Scorer(classifier, config, embed, curves, store)
-    clip: Clip | None = None
+    clip: PendingClip | None = None
     sources = (replace(source, file=with_channel(source.file, config.channel)) for source in sources)
     workers = config.workers or default_workers()
     with Decoder(sources, classifier.config.frontend.sample_rate_hz, size, hop, workers) as decoder:
@@ -177,27 +177,27 @@ class _Scorer:
         threads = torch.get_num_threads() if classifier.device.type == "cpu" and not config.whole else 1
         self.at_once = min(threads, AT_ONCE)
         self.pool = _pool(self.at_once, threads // self.at_once) if self.at_once > 1 else None
-        self._waiting: list[tuple[Clip, Window]] = []
-        self._work: deque[tuple[Callable, list[tuple[Clip, Window]]] | list[Clip]] = (
+        self._waiting: list[tuple[PendingClip, Window]] = []
+        self._work: deque[tuple[Callable, list[tuple[PendingClip, Window]]] | list[PendingClip]] = (
             deque()
         )  # batches, and groups behind theirs
-        self._group: list[Clip] = []
+        self._group: list[PendingClip] = []
         self._batches = self._windows = 0  # in work; of the group
 
-    def add(self, clip: Clip, windows: list[Window]) -> None:
-        """Take in windows of the current clip."""
+    def add(self, clip: PendingClip, windows: list[Window]) -> None:
+        """Add windows of the current clip."""
         self._windows += len(windows)
         for window in windows:
             self._waiting.append((clip, window))
             if len(self._waiting) == self.batch:
                 self._start()
 
-    def end(self, clip: Clip, end: DecodeResult) -> None:
-        """Close the current clip, and the group where it comes to whole batches or is large."""
-        if clip.end.problem:
-            clip.end.stamp = end.stamp
+    def end(self, clip: PendingClip, decoded: DecodeResult) -> None:
+        """Close the current clip, and the group where it comes to full batches or is large."""
+        if clip.decoded.problem:
+            clip.decoded.fingerprint = decoded.fingerprint
         else:
-            clip.end = end
+            clip.decoded = decoded
         self._group.append(clip)
         if not self._waiting or self._windows >= GROUP_BATCHES * self.batch:
             self._close_group()
@@ -239,7 +239,7 @@ class _Scorer:
         classifier = self.classifier.at_length(len(windows[0])) if self.config.whole else self.classifier
         return classifier.encode_windows(windows) if self.embed else (classifier.score_windows(windows), None)
 
-    def _take(self, score: Callable, waiting: list[tuple[Clip, Window]]) -> None:
+    def _take(self, score: Callable, waiting: list[tuple[PendingClip, Window]]) -> None:
         """Wait for a batch's scores and give them to its clips.
 
         A window too long for the memory is its clip's problem.
@@ -258,10 +258,10 @@ class _Scorer:
                     exit_code=1,
                 ) from error
             clip = waiting[0][0]
-            clip.end = DecodeResult(
+            clip.decoded = DecodeResult(
                 problem=f"{clip.source.path} is too long for the memory in one pass",
                 fix="leave out --whole",
-                stamp=clip.end.stamp,
+                fingerprint=clip.decoded.fingerprint,
             )
             return
         clips = [

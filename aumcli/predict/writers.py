@@ -21,12 +21,12 @@ from typing import BinaryIO
 import numpy as np
 
 from aumcli.errors import AumError
-from aumcli.predict.prediction import embedding_of
+from aumcli.predict.parquet import METADATA, import_pyarrow, parquet_writer
+from aumcli.predict.prediction import Record, embedding_of
 from aumcli.utils.csv import csv_lines
 from aumcli.utils.files import atomic_path, write_json
 from aumcli.utils.text import ESCAPE, one_line, shown, to_json
 
-Record = dict
 KEYS = ("path", "duration_s", "windows", "labels", "events", "warning", "problem", "fix")
 COLUMNS = ("path", "kind", "start_s", "stop_s", "label", "score", "problem", "fix")  # kind: clip, event or failed
 ROWS_TOGETHER = 10_000
@@ -241,21 +241,10 @@ def printed(format: Format, header: Record, records: Iterable[Record]) -> Iterat
 
 def write(path: Path, format: Format, header: Record, records: Iterable[Record]) -> None:
     """Write records to a file, which appears when it is complete."""
-    with atomic_path(path) as temporary:
-        if format is Format.PARQUET:
-            return _write_parquet(temporary, header, records)
-        with open(temporary, "w", encoding="utf-8", errors=ESCAPE, newline="") as file:
-            file.writelines(TEXT[format](header, records))
-
-
-def import_pyarrow():
-    """The package pyarrow with its Parquet, or the AumError of its absence."""
-    try:
-        import pyarrow
-        import pyarrow.parquet
-    except ImportError as error:
-        raise AumError("parquet needs the package pyarrow", fix="pip install 'aumcli[data]', or write csv") from error
-    return pyarrow
+    if format is Format.PARQUET:
+        return _write_parquet(path, header, records)
+    with atomic_path(path) as temporary, open(temporary, "w", encoding="utf-8", errors=ESCAPE, newline="") as file:
+        file.writelines(TEXT[format](header, records))
 
 
 def check_format(format: Format, out: Path | str | None, inputs: int) -> None:
@@ -278,16 +267,13 @@ def _write_parquet(path: Path, header: Record, records: Iterable[Record]) -> Non
     """The rows of `rows_of`; the header stands in the file's metadata."""
     pa = import_pyarrow()
     types = [pa.float64() if name in ("start_s", "stop_s", "score") else pa.string() for name in COLUMNS]
-    schema = pa.schema(list(zip(COLUMNS, types)), metadata={"aumcli": json.dumps(header)})
+    schema = pa.schema(list(zip(COLUMNS, types)), metadata={METADATA: json.dumps(header)})
     rows = (
         [shown(value) if isinstance(value, str) else value for value in row]
         for record in records
         for row in rows_of(record)
     )
-    with (
-        open(path, "wb") as file,
-        pa.parquet.ParquetWriter(file, schema) as writer,
-    ):  # pyarrow itself wants names in UTF-8
+    with parquet_writer(path, schema) as writer:
         while some := list(islice(rows, ROWS_TOGETHER)):
             writer.write_table(pa.table([list(column) for column in zip(*some)], schema=schema))
 
@@ -298,6 +284,11 @@ def check_embeddings(path: Path) -> None:
         import_pyarrow()
     elif path.suffix.lower() != ".npy":
         raise AumError(f"embeddings can't be written as {path.name}", fix="name a .npy or .parquet file")
+
+
+def embeddings_index(path: Path) -> Path | None:
+    """The file that names the rows of an .npy."""
+    return path.with_suffix(".json") if path.suffix.lower() == ".npy" else None
 
 
 def write_embeddings(path: Path, header: Record, records: Iterable[Record]) -> None:
@@ -336,13 +327,9 @@ def _npy_header(file: BinaryIO, count: int, width: int) -> None:
 def _parquet_embeddings(path: Path, header: Record, records: Iterable[Record], width: int) -> None:
     pa = import_pyarrow()
     schema = pa.schema(
-        [("path", pa.string()), ("embedding", pa.list_(pa.float32(), width))], metadata={"aumcli": json.dumps(header)}
+        [("path", pa.string()), ("embedding", pa.list_(pa.float32(), width))], metadata={METADATA: json.dumps(header)}
     )
-    with (
-        atomic_path(path) as temporary,
-        open(temporary, "wb") as file,
-        pa.parquet.ParquetWriter(file, schema) as writer,
-    ):
+    with parquet_writer(path, schema) as writer:
         while some := list(islice(records, ROWS_TOGETHER)):
             vectors = pa.FixedSizeListArray.from_arrays(
                 pa.array(np.concatenate([embedding_of(record) for record in some])), width

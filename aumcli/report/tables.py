@@ -132,11 +132,11 @@ def print_prepared(report: "PrepareReport", file: TextIO | None = None) -> None:
             f"{plural(cell['missing'], 'has', 'have')} no file; "
             f"{report.folder}/missing.csv names them"
         )
-    for item in report.left_out[:SKIPPED_SHOWN]:
+    for item in report.skipped[:SKIPPED_SHOWN]:
         name = "" if item.path in item.reason else f"{item.path}: "
         lines.append(f"left out: {name}{item.reason} (fix: {item.fix})")
-    if report.left_out:
-        lines.append(f"left out: {len(report.left_out):,} in all; {report.folder}/report.json names each")
+    if report.skipped:
+        lines.append(f"skipped: {len(report.skipped):,} in all; {report.folder}/report.json names each")
     console = _console(file)
     for line in lines:
         console.print(one_line(line), highlight=False, markup=False, soft_wrap=True)  # so that a setting can be copied

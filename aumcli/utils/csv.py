@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     from _csv import Reader, Writer
 
 DELIMITERS = (",", "\t", ";", "|")  # of others' tables
-SNIFFED = 200  # lines of such a table that are looked at
-SHOWN = 5  # so many problems are written out, the rest counted
+SNIFFED = 200  # lines of such a table that are examined
+SHOWN = 5  # problems that are written out; the rest is counted
 FIELD_BYTES = 2**20  # a longer field is no field: a quote was never closed
 
 
@@ -130,7 +130,7 @@ def sniff(path: Path, known: Callable[[list[str]], int]) -> Dialect:
         with open(path, encoding=encoding, newline="") as file:
             lines = [line for line in (file.readline(FIELD_BYTES) for _ in range(SNIFFED)) if line]
     except UnicodeError:
-        return Dialect()  # whoever reads on will say where it isn't
+        return Dialect()  # reading it raises the error, with the place
     named = re.fullmatch(r"sep=(.)", lines[0].strip()) if lines else None
     if named:
         return Dialect(encoding, named[1], 1)

@@ -213,14 +213,15 @@ def _tar(archive: Path) -> Iterator[Member]:
     with tarfile.open(archive) as packed:
         for member in packed:
             if not member.isdir():
-                yield member.name, member.size, member.isreg(), partial(_content, packed, member)
+                yield member.name, member.size, member.isreg(), partial(member_content, packed, member)
             forget_members(packed)  # Speech Commands has 105,829
         for _ in range(TAIL_BYTES // CHUNK_BYTES):  # the compressor's checksum stands behind tar's own end
             if packed.fileobj is None or not packed.fileobj.read(CHUNK_BYTES):
                 break
 
 
-def _content(packed: tarfile.TarFile, member: tarfile.TarInfo) -> IO[bytes]:
+def member_content(packed: tarfile.TarFile, member: tarfile.TarInfo) -> IO[bytes]:
+    """Open the content of a plain file."""
     content = packed.extractfile(member)
     assert content is not None  # only that of a plain file is asked for
     return content

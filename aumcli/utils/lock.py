@@ -18,6 +18,7 @@ else:
     import fcntl
 
 NAME = ".lock"
+LOCKED_BYTE = 2**31 - 2  # on Windows
 
 
 class LockTaken(Exception):
@@ -52,8 +53,12 @@ def open_locked(path: Path) -> tuple[int, str]:
 
 def _lock(number: int) -> str:
     try:
-        if sys.platform == "win32":
-            msvcrt.locking(number, msvcrt.LK_NBLCK, 1)
+        if sys.platform == "win32":  # where nobody else may read what is locked: a byte that no file has
+            os.lseek(number, LOCKED_BYTE, os.SEEK_SET)
+            try:
+                msvcrt.locking(number, msvcrt.LK_NBLCK, 1)
+            finally:
+                os.lseek(number, 0, os.SEEK_SET)
         else:
             fcntl.flock(number, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except (BlockingIOError, PermissionError) as error:  # the latter: Windows, and NFS
@@ -79,7 +84,7 @@ def locked(folder: Path, what: str) -> Iterator[str]:
 
     Args:
         folder: is made.
-        what: is done with it, such as "training".
+        what: the activity, such as "training".
 
     Yields:
         "", or a sentence that says why the folder can't be locked and what that means.
@@ -110,7 +115,7 @@ def locked(folder: Path, what: str) -> Iterator[str]:
 
 
 def _holder(path: Path) -> str:
-    """Who has a lock, as its file says."""
+    """Who holds a lock, according to its file."""
     try:
         return f": {path.read_text(encoding='utf-8').strip()}"
     except (OSError, ValueError):  # ValueError: not written yet, or by another program

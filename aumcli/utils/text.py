@@ -39,7 +39,7 @@ codecs.register_error(ESCAPE, _escape_error)
 
 
 def shown(text: str) -> str:
-    """Text for people: bytes that are not UTF-8 as `\\xNN`."""
+    """Text to show: bytes that are not UTF-8 as `\\xNN`."""
     return _SURROGATES.sub(lambda match: _escape(match[0]), text)
 
 
@@ -71,8 +71,8 @@ def unescaped(text: str) -> str:
     return raw.decode("utf-8", "surrogateescape")
 
 
-def plural(count: int, one: str, many: str = "") -> str:
-    """The word for so many: `one` for 1, else `many`, by default `one` with the ending of a regular plural."""
+def plural(count: float, one: str, many: str = "") -> str:
+    """The form of a word that fits a number: `one` for 1, else `many`, by default the regular plural of `one`."""
     if count == 1:
         return one
     return many or (f"{one}es" if one.endswith(("s", "x", "sh")) else f"{one}s")

@@ -10,7 +10,7 @@ from tiny import sound
 
 from aumcli.data import duplicates
 from aumcli.data.clips import Clip
-from aumcli.data.duplicates import HEAD_BYTES, content_digest, doubled, same_files, tell_silence_apart
+from aumcli.data.duplicates import HEAD_BYTES, content_digest, distinguish_silent, duplicate_file_warnings, same_files
 
 
 def test_copies_and_links_are_found_and_little_is_read(tmp_path, monkeypatch):
@@ -60,7 +60,7 @@ def test_silence_may_occur_often(tmp_path):
         ("f", np.arange(800) / 800),
     ):
         soundfile.write(tmp_path / f"{name}.wav", wave, 8000)
-    apart = tell_silence_apart(same_files(str(tmp_path / f"{name}.wav") for name in "abcdef"))
+    apart = distinguish_silent(same_files(str(tmp_path / f"{name}.wav") for name in "abcdef"))
     assert len(set(apart.values())) == 5  # only e and f are the same sound
 
 
@@ -81,7 +81,7 @@ def test_what_is_said_of_doubled_clips(tmp_path, labels, splits, words):
         Clip(tmp_path / "b.wav", 0.0, 0.1, (labels[1],), splits[1]),
         Clip(path, 0.1, 0.2, (labels[0],), splits[0]),
     ]
-    warnings = doubled(clips, False, ", ask")
+    warnings = duplicate_file_warnings(clips, False, ", ask")
     assert len(warnings) == len(words) and all(word in text for word, text in zip(words, warnings))
     assert (
         f"1 sound occurs several times {words[0]}" in warnings[0]

@@ -2,6 +2,7 @@
 
 import json
 import os
+import sqlite3
 import unicodedata
 from pathlib import Path
 
@@ -16,8 +17,7 @@ from aumcli.data.decoding.audio import load_audio
 from aumcli.data.manifest import Label, read_manifest, write_manifest
 from aumcli.errors import AumError
 from aumcli.evaluate import evaluate
-from aumcli.prepare import prepare
-from aumcli.utils import journal as journals
+from aumcli.prepare import JOURNAL, prepare
 from aumcli.utils.csv import csv_rows
 from aumcli.utils.journal import Journal
 from aumcli.utils.lock import locked
@@ -139,16 +139,16 @@ def test_such_sounds_in_shards(folder, tmp_path):
     ).exists()
 
 
-def test_a_sound_that_is_left_out_by_such_a_name_is_named(folder, tmp_path, aum):
+def test_a_sound_that_is_skipped_by_such_a_name_is_named(folder, tmp_path, aum):
     with open(os.path.join(folder, b"low", b"bad\xe9\r\x1b.wav"), "wb") as file:
         file.write(b"no sound")
     result = aum("prepare", "folder", os.fsdecode(folder), "--out", tmp_path / "data")
     assert result.code == 1 and "bad\\xe9" in result.out and not {"\x1b", "\udce9"} & {*result.out}
-    (left_out,) = json.loads((tmp_path / "data" / "report.json").read_text(encoding="utf-8"))["left_out"]
-    assert left_out["path"].endswith("bad\\xe9\r\x1b.wav")
+    (skipped,) = json.loads((tmp_path / "data" / "report.json").read_text(encoding="utf-8"))["skipped"]
+    assert skipped["path"].endswith("bad\\xe9\r\x1b.wav")
     assert json.loads(aum("prepare", "folder", os.fsdecode(folder), "--out", tmp_path / "data", "--json").out)[
-        "left_out"
-    ] == [left_out]
+        "skipped"
+    ] == [skipped]
 
 
 # what looks the same
@@ -222,10 +222,10 @@ def test_an_ast_list_with_a_mark_before_it(tmp_path):
 )
 def test_a_damaged_journal_costs_time_only(folder, tmp_path, monkeypatch, damage):
     expected = prepare("folder", tmp_path / "whole", source=Path(os.fsdecode(folder)))
-    journal = Journal(tmp_path / "data")
+    journal = Journal(tmp_path / "data" / JOURNAL)
     journal.put([(f"key {number}", [1.0, 8000, 1] * 40) for number in range(500)])
     journal.close()
-    path = tmp_path / "data" / journals.NAME
+    path = tmp_path / "data" / JOURNAL
     path.write_bytes(damage(path.read_bytes()))
     report = prepare("folder", tmp_path / "data", source=Path(os.fsdecode(folder)))
     assert report.splits == expected.splits and not path.exists()
@@ -233,14 +233,14 @@ def test_a_damaged_journal_costs_time_only(folder, tmp_path, monkeypatch, damage
 
 
 def test_a_journal_that_is_damaged_while_it_is_open(tmp_path):
-    journal = Journal(tmp_path)
+    journal = Journal(tmp_path / JOURNAL)
     journal.put([(f"key {number}", ["x" * 200]) for number in range(500)])
     size = journal.path.stat().st_size
     with open(journal.path, "rb+") as file:
         file.seek(4096)
         file.write(b"\xff" * (size - 4096))
     journal._db.close()
-    journal._db = journals.sqlite3.connect(journal.path)
+    journal._db = sqlite3.connect(journal.path)
     assert journal.get(["key 3", "key 400"]) == [None, None]
     journal.put([("key 3", [1])])
     assert journal.get(["key 3"]) == [[1]]

@@ -9,7 +9,7 @@ from training import quietly
 
 from aumcli.data.clips import Clip
 from aumcli.data.manifest import read_manifest
-from aumcli.data.training_clips import HEARD, clip_hashes, read_training_clips, seen_in_training
+from aumcli.data.training_clips import TRAINING_CLIPS, clip_hashes, read_training_clips, seen_in_training
 from aumcli.errors import AumError
 from aumcli.evaluate import evaluate
 from aumcli.prepare import prepare
@@ -18,8 +18,17 @@ pytest_plugins = ["aum_fixtures"]
 pytestmark = pytest.mark.usefixtures("on_one_thread")
 
 
-def warnings(notes) -> list[str]:
-    return [note for note in notes if note.startswith("warning: ")]
+def warnings(messages) -> list[str]:
+    return [text for text in messages if "was trained on" in text]
+
+
+def warned(caplog, *arguments, **how) -> list[str]:
+    """What an evaluation warns of."""
+    caplog.clear()
+    with caplog.at_level("WARNING", "aumcli"):
+        evaluate(*arguments, **how)
+    assert all(record.levelname == "WARNING" for record in caplog.records)
+    return [record.getMessage() for record in caplog.records]
 
 
 def test_a_clip_is_known_where_its_corpus_was_moved(tmp_path):
@@ -46,8 +55,8 @@ def test_a_run_keeps_what_it_was_trained_on(trained, corpus):
     assert read_training_clips(corpus) is None and read_training_clips(None) is None
 
 
-def test_test_clips_of_training_are_named(trained, corpus, tmp_path):
-    assert not warnings(evaluate(trained).notes) and not warnings(evaluate(trained, split="train").notes)
+def test_test_clips_of_training_are_named(trained, corpus, tmp_path, caplog):
+    assert not warned(caplog, trained) and not warned(caplog, trained, split="train")
     other = tmp_path / "other"
     shutil.copytree(corpus, other)
     rows = (corpus / "manifest.csv").read_text().splitlines()
@@ -57,7 +66,7 @@ def test_test_clips_of_training_are_named(trained, corpus, tmp_path):
     ]
     (other / "manifest.csv").write_text("\n".join([rows[0], *tested]) + "\n")
     (other / "manifest.parquet").unlink(missing_ok=True)
-    [warning] = warnings(evaluate(trained, other).notes)
+    [warning] = warned(caplog, trained, other)
     assert f"{trained} was trained on 2 of the 8 clips of the test split" in warning
 
 
@@ -67,7 +76,7 @@ def test_so_are_those_of_the_weights_that_a_training_starts_from(trained, corpus
     shutil.copytree(trained / "best", tmp_path / "second" / "best")
     shutil.copy(trained / "recipe.toml", tmp_path / "second")
     np.save(
-        tmp_path / "second" / HEARD,
+        tmp_path / "second" / TRAINING_CLIPS,
         np.concatenate([clip_hashes(clips), clip_hashes(read_manifest(corpus).split("test"))[:3]]),
     )
     said = []
@@ -81,8 +90,8 @@ def test_so_are_those_of_the_weights_that_a_training_starts_from(trained, corpus
 
 def test_a_damaged_list_is_named(trained, tmp_path):
     shutil.copytree(trained, tmp_path / "run")
-    (tmp_path / "run" / HEARD).write_bytes(b"\x93NUMPY")
-    with pytest.raises(AumError, match=HEARD):
+    (tmp_path / "run" / TRAINING_CLIPS).write_bytes(b"\x93NUMPY")
+    with pytest.raises(AumError, match=TRAINING_CLIPS):
         read_training_clips(tmp_path / "run")
 
 

@@ -4,6 +4,7 @@ import csv
 import json
 import os
 import random
+import sqlite3
 import stat
 import subprocess
 import sys
@@ -15,9 +16,9 @@ import pytest
 from safetensors.torch import load_file, save_file
 from tiny import CLASSES, sound
 
-from aumcli.predict import journal as journals
 from aumcli.predict import writers
-from aumcli.predict.journal import Journal
+from aumcli.predict.journal import ResultsJournal
+from aumcli.utils.journal import Journal
 
 pytest_plugins = ["aum_fixtures"]
 pytestmark = [
@@ -126,7 +127,8 @@ def test_standard_output_by_any_name(predict, out):
     for more in ((), ("--format", "csv"), ("--format", "json")):
         plain, named = predict("rec", *more), predict("rec", "--out", out, *more)
         assert plain.code == named.code == 0 and plain.out == named.out != ""
-    assert not Path("-").exists() and "nothing to go on from" in predict("rec", "--out", out, "--resume").err
+    assert not Path("-").exists()
+    assert "--resume" in predict("rec", "--out", out, "--resume").err
 
 
 def test_a_page_on_standard_output_stands_alone(predict):
@@ -288,7 +290,7 @@ def test_a_name_that_is_too_long_is_said_before_the_work(predict):
 
 
 def test_two_calls_for_one_output(predict, monkeypatch):
-    append, refused = Journal.append, []
+    append, refused = ResultsJournal.append, []
 
     def meanwhile(self, *arguments):
         if not refused:
@@ -315,7 +317,7 @@ def test_two_calls_for_one_output(predict, monkeypatch):
         append(self, *arguments)
 
     MODEL = predict.__closure__[1].cell_contents
-    monkeypatch.setattr(Journal, "append", meanwhile)
+    monkeypatch.setattr(ResultsJournal, "append", meanwhile)
     assert predict("rec", "--out", "r.csv").code == 0
     for result in refused[1:]:
         assert (
@@ -379,52 +381,80 @@ def test_it_says_that_the_weights_or_the_folder_differ(predict, trained, tmp_pat
     "damage",
     [
         lambda data: data[:-30],
+        lambda data: data[: len(data) // 2],
         lambda data: data[: len(data) // 2] + bytes(500),
+        lambda data: data[: len(data) // 2] + bytes(len(data) // 2),
         lambda data: data[:-40] + bytes(40),
-        lambda data: data[: len(data) // 2] + bytes(100) + data[len(data) // 2 + 100 :],
+        lambda data: data[: len(data) // 2] + bytes(5000) + data[len(data) // 2 + 5000 :],
+        lambda data: data[:-3000] + b"\xff" * 3000,
+        lambda data: data.replace(b'"windows"', b'"window\0"'),
+        lambda data: data.replace(b'"windows": 1', b'"windows": \xff', 1),
         lambda data: data + b"{}\n",
-        lambda data: data + b"null\n",
-        lambda data: data + b'{"path": "rec/low.wav"}\n',
-        lambda data: data + b"\xff\xfe\n",
+        lambda data: data + bytes(5000),
         lambda data: b"",
     ],
 )
 def test_a_damaged_journal_costs_what_is_damaged(predict, damage):
-    for number in range(9):
+    for number in range(30):
         sound(Path("rec") / f"{number}.wav", 300.0, seed=number)
     assert predict("rec", "--out", "r.csv", "--batch", 2, "--resume").code == 0
     before, path = Path("r.csv").read_bytes(), Path("r.csv.journal")
-    path.write_bytes(damage(path.read_bytes()))
+    content = path.read_bytes()
+    path.write_bytes(damage(content))
     result = predict("rec", "--out", "r.csv", "--batch", 2, "--resume")
     assert result.code == 0 and Path("r.csv").read_bytes() == before
-    assert ("is damaged from byte" in result.err) == (b"\0" in damage(b"x" * 1000) or damage(b"")[-1:] == b"\n")
+    unharmed = damage(content).startswith(content)
+    assert ("is damaged from result" in result.err) == (not unharmed and damage(content) != b"")
+    assert ("0 clips, " in result.err) == unharmed
+    result = predict("rec", "--out", "r.csv", "--batch", 2, "--resume")  # it is whole again
+    assert result.code == 0 and "0 clips, " in result.err and "damaged" not in result.err
+    assert Path("r.csv").read_bytes() == before
+
+
+@pytest.mark.parametrize("lost", [0, 5, 17, 32])
+def test_a_result_that_is_lost_costs_the_groups_from_there_on(predict, lost):
+    for number in range(30):
+        sound(Path("rec") / f"{number}.wav", 300.0, seed=number)
+    assert predict("rec", "--out", "r.csv", "--batch", 2, "--resume").code == 0
+    before = Path("r.csv").read_bytes()
+    with sqlite3.connect("r.csv.journal") as database:
+        database.execute("DELETE FROM results WHERE key = ?", (lost,))
+    database.close()
+    result = predict("rec", "--out", "r.csv", "--batch", 2, "--resume")
+    assert result.code == 0 and Path("r.csv").read_bytes() == before and "0 clips, " not in result.err
 
 
 @pytest.mark.parametrize("content", [bytes(5000), b"hello\n", b"[1]\n", b"null\n", b"\xff\xfe\n", b'"text"\n'])
 def test_a_journal_without_a_beginning(predict, content):
     Path("r.csv.journal").write_bytes(content)
     result = predict("rec", "--out", "r.csv", "--resume")
-    assert (
-        result.code == 2
-        and "r.csv.journal is damaged at its beginning" in result.err
-        and "rm r.csv.journal" in result.err
-    )
+    assert result.code == 2 and "rm r.csv.journal" in result.err and "damaged" in result.err
     assert Path("r.csv.journal").read_bytes() == content
 
 
+@pytest.mark.parametrize("change", ["DELETE FROM header", "UPDATE header SET value = 'x'", "PRAGMA user_version = 999"])
+def test_a_journal_of_another_kind(predict, change):
+    assert predict("rec", "--out", "r.csv", "--resume").code == 0
+    with sqlite3.connect("r.csv.journal") as database:
+        database.execute(change)
+    database.close()
+    content = Path("r.csv.journal").read_bytes()
+    result = predict("rec", "--out", "r.csv", "--resume")
+    assert result.code == 2 and "rm r.csv.journal" in result.err and Path("r.csv.journal").read_bytes() == content
+
+
 def test_a_journal_on_a_full_disk_is_said_once(predict, monkeypatch):
-    """The rest of a line that a full disk didn't take must not come up again when the file is closed."""
+    connect = Journal._connect
 
-    def full(records):
-        raise OSError(28, "No space left on device")
+    def full(self):
+        database = connect(self)
+        database.execute("PRAGMA max_page_count=1")
+        return database
 
-    monkeypatch.setattr(journals, "_line", full)
+    monkeypatch.setattr(Journal, "_connect", full)
     result = predict("rec", "--out", "r.csv")
-    assert (
-        result.code == 1
-        and result.err.count("error: ") == 1
-        and "no space left on the disk while saving r.csv.journal" in result.err
-    )
+    assert result.code == 1 and result.err.count("error: ") == 1
+    assert "no space left" in result.err and "r.csv.journal" in result.err
 
 
 def test_windows_that_nothing_could_hold(predict, monkeypatch):

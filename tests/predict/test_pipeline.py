@@ -5,9 +5,11 @@ import io
 import json
 import os
 import signal
+import sqlite3
 import subprocess
 import sys
 import time
+from contextlib import closing
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +20,8 @@ from tiny import CLASSES, RATE_HZ, sound
 from aumcli.data.decoding.audio import load_audio
 from aumcli.predict import writers
 from aumcli.predict.inputs import Source, find_clips
+from aumcli.predict.journal import ResultsJournal
+from aumcli.utils.journal import SUFFIX, Journal
 
 pytest_plugins = ["aum_fixtures"]
 pytestmark = pytest.mark.usefixtures("on_one_thread")
@@ -340,33 +344,47 @@ class Killed(BaseException):
 def test_resumed_output_is_the_uninterrupted_one(predict, name, monkeypatch):
     folder, options = many(40), ("--batch", 4, "--threshold", 0.4)
     assert predict(folder, "--out", "once-" + name, *options).code == 0
-    from aumcli.predict.journal import Journal
+    append, calls, left = ResultsJournal.append, [], {}
 
-    append, calls = Journal.append, []
-
-    def killed(self, records, *places_and_stamps):
-        if len(calls) == 4:  # half of a group reaches the disk
-            for line in (
-                json.dumps({"path": "many/020.wav", "size": 1, "mtime_ns": 1, "end": False}) + "\n",
-                '{"path": "man',
-            ):
-                self._file.seek(0, 2)
-                self._file.write(line.encode())
-                self._file.flush()
+    def killed(self, records, *places_and_fingerprints):
+        if len(calls) == 4:  # half of a group reaches the disk: what lies there then is kept as a kill leaves it
+            database = self._journal._db
+            database.execute("PRAGMA cache_size=1")
+            database.execute("BEGIN")
+            for key in range(self._next - 2, self._next + 1000):
+                half = json.dumps(
+                    {"path": "many/020.wav", "size": 1, "mtime_ns": 1, "ends_group": False} | {"x": "x" * 999}
+                )
+                database.execute("INSERT OR REPLACE INTO results VALUES (?, ?)", (key, half.encode()))
+            left.update({path: path.read_bytes() for path in self.path.parent.glob(self.path.name + "*")})
             raise Killed
         calls.append(len(records))
-        append(self, records, *places_and_stamps)
+        append(self, records, *places_and_fingerprints)
 
     with monkeypatch.context() as patch:
-        patch.setattr(Journal, "append", killed)
+        patch.setattr(ResultsJournal, "append", killed)
         with pytest.raises(Killed):
             predict(folder, "--out", name, *options)
+    journal, beside_it = sorted(left)
+    assert beside_it.name == journal.name + SUFFIX and b"x" * 500 in left[journal]
+    for path, content in left.items():
+        path.write_bytes(content)
     result = predict(folder, "--out", name, *options)
     assert result.code == 2 and "--resume" in result.err  # nothing is thrown away unasked
     result = predict(folder, "--out", name, "--resume", *options)
-    assert result.code == 0 and f"{40 - sum(calls)} clips, " in result.err
+    assert result.code == 0 and f"{40 - sum(calls)} clips, " in result.err and "damaged" not in result.err
     for path in [Path(name)] if not name.endswith("/") else sorted(Path(name).rglob("*.json")):
         assert path.read_bytes() == Path(f"once-{path}").read_bytes()
+    assert not beside_it.exists()
+
+
+def results_in(journal):
+    """How many results a journal has that another process is writing."""
+    try:
+        with closing(sqlite3.connect(f"{journal.absolute().as_uri()}?immutable=1", uri=True)) as database:
+            return database.execute("SELECT count(*) FROM results").fetchone()[0]
+    except sqlite3.DatabaseError:  # there is none yet, or it is just being written
+        return 0
 
 
 def test_only_what_is_new_or_changed_is_done_again(predict):
@@ -409,12 +427,12 @@ def test_killed_for_real(predict, trained):
         [*command, "killed.csv"], stderr=subprocess.DEVNULL, env=os.environ | {"OMP_NUM_THREADS": "1"}
     )
     journal, until = Path("killed.csv.journal"), time.monotonic() + 60
-    while not journal.exists() or journal.read_bytes().count(b"\n") < 30:
+    while not journal.exists() or results_in(journal) < 30:
         assert process.poll() is None and time.monotonic() < until
         time.sleep(0.002)
     process.send_signal(signal.SIGKILL)
     process.wait()
-    assert not Path("killed.csv").exists() and journal.read_bytes().count(b"\n") < 400
+    assert not Path("killed.csv").exists() and 30 <= results_in(journal) < 400
     assert predict("many", "--batch", 4, "--out", "killed.csv", "--resume").code == 0
     assert Path("killed.csv").read_bytes() == Path("once.csv").read_bytes()
 
@@ -458,33 +476,38 @@ def test_a_source_is_taken_as_it_is():
 
 
 def test_interrupted_it_says_how_to_go_on(predict, monkeypatch):
-    from aumcli.predict.journal import Journal
-
-    def interrupt(self, records, places, stamps):
+    def interrupt(self, records, places, fingerprints):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(Journal, "append", interrupt)
+    monkeypatch.setattr(ResultsJournal, "append", interrupt)
     result = predict(many(3), "--out", "r.json")
     assert result.code == 130 and "0 of 3 results are in r.json.journal" in result.err and "--resume" in result.err
 
 
 def test_a_full_disk_keeps_what_was_done(predict, monkeypatch):
-    from aumcli.predict.journal import Journal
+    put, calls = Journal.put, []
 
-    write, calls = Journal._write, []
-
-    def full(self, records):
-        calls.append(len(records))
-        if len(calls) == 4:
-            raise OSError(28, "No space left on device")
-        return write(self, records)
+    def full(self, items):
+        calls.append(len(items))
+        if len(calls) == 3:
+            limit_pages(self)
+            items = [(key, value | {"more": "x" * 10_000}) for key, value in items]
+        put(self, items)
 
     with monkeypatch.context() as patch:
-        patch.setattr(Journal, "_write", full)
+        patch.setattr(Journal, "put", full)
         result = predict(many(12), "--out", "r.csv", "--batch", 2)
-    assert result.code == 1 and "no space left" in result.err
+    assert result.code == 1 and result.err.count("error: ") == 1
+    assert "no space left" in result.err and "r.csv.journal" in result.err
     result = predict("many", "--out", "r.csv", "--batch", 2, "--resume")
-    assert result.code == 0 and f"{12 - sum(calls[1:3])} clips, " in result.err
+    assert result.code == 0 and f"{12 - sum(calls[:2])} clips, " in result.err
+
+
+def limit_pages(journal):
+    """Let SQLite find the disk full: the file can't grow any more."""
+    database = journal._db
+    pages = database.execute("PRAGMA page_count").fetchone()[0]
+    database.execute(f"PRAGMA max_page_count={pages}")
 
 
 def test_help_tells_the_defaults_there_are():

@@ -10,7 +10,7 @@ from tiny import CLASSES, sound
 
 from aumcli.predict import score_files as module
 from aumcli.predict.events import Events
-from aumcli.predict.journal import Journal
+from aumcli.predict.journal import ResultsJournal
 
 parquet = pytest.importorskip("pyarrow.parquet")
 pytest_plugins = ["aum_fixtures"]
@@ -196,7 +196,7 @@ def test_broken_off_and_resumed_the_file_is_the_same(predict, monkeypatch):
     options = ("--batch", 4, "--embed", "e.parquet", "--embed-windows")
     predict("many", "--scores", "once.parquet", *options)
     expected = Path("once.parquet").read_bytes(), Path("e.parquet").read_bytes()
-    append, calls = Journal.append, []
+    append, calls = ResultsJournal.append, []
 
     def killed(self, *arguments):
         calls.append(None)
@@ -205,7 +205,7 @@ def test_broken_off_and_resumed_the_file_is_the_same(predict, monkeypatch):
         append(self, *arguments)
 
     with monkeypatch.context() as patch:
-        patch.setattr(Journal, "append", killed)
+        patch.setattr(ResultsJournal, "append", killed)
         with pytest.raises(Killed):
             predict("many", "--scores", "s.parquet", *options)
     left = next(path for path in Path().iterdir() if path.name.endswith(".windows"))

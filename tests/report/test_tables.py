@@ -125,7 +125,7 @@ def prepared(classes, multi_label=False, **changes):
             "longest_s": 1.0,
             "shortest_s": 1.0,
             "normalisation": {},
-            "left_out": [],
+            "skipped": [],
             "missing": {},
             "warnings": [],
             "notes": [],

@@ -6,7 +6,7 @@ the CPU and moved to the tensors' device, so a GPU gets the same clips.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
@@ -74,7 +74,7 @@ def noise(seeds: Tensor, *shape: int) -> Tensor:
     return _from_seeds(torch.rand, seeds, shape)
 
 
-def _from_seeds(draw, seeds: Tensor, shape: tuple[int, ...]) -> Tensor:
+def _from_seeds(draw: Callable[..., Tensor], seeds: Tensor, shape: tuple[int, ...]) -> Tensor:
     drawn, generator = torch.empty(len(seeds), *shape), torch.Generator()
     for row, seed in zip(drawn, seeds.tolist()):
         draw(shape, generator=generator.manual_seed(seed), out=row)
@@ -145,7 +145,7 @@ def mixup_waveforms(
 def warp_features(
     features: Tensor, n_frames: Tensor, config: AugmentConfig, frontend: FrontendConfig, random: ClipRandom
 ) -> tuple[Tensor, Tensor]:
-    """Stretch clips in time with their pitch kept (tempo), and scale their frequency axis with their tempo kept (freq_warp).
+    """Stretch clips in time, keeping their pitch (tempo), and scale frequencies, keeping their tempo (freq_warp).
 
     Both interpolate linearly. A clip made longer than the array is cut at its end; frames after a changed clip's end
     are zero. A peak at f Hz moves to factor * f; where that asks for mels beyond the array, the outermost one is taken.
@@ -340,4 +340,4 @@ def _fft_size(samples: int) -> int:
     """The next even size that is quick to transform."""
     from scipy.fft import next_fast_len
 
-    return 2 * next_fast_len((samples + 1) // 2, real=True)
+    return 2 * int(next_fast_len((samples + 1) // 2, real=True))

@@ -122,7 +122,7 @@ def make_batch(
     Returns:
         Features (b, frames, mels) and targets (b, classes), which mixing has changed.
     """
-    config, device = frontend.config, frontend.window.device
+    config, device = frontend.config, next(frontend.buffers()).device
     rows, size = [*range(len(waveforms))] if rows is None else [*rows], size or len(waveforms)
     clips = waveforms + (partners.waveforms if partners else [])
     few = len(clips) * config.clip_samples < FEW_SAMPLES
@@ -141,9 +141,8 @@ def make_batch(
             batch, lengths, targets = _mixed(batch, lengths, targets, partners)
         random = ClipRandom(stream_seed(seed, 1), rows, size)
         batch, lengths = batch[:, : config.clip_samples], lengths.clamp(max=config.clip_samples)
-        energies, n_frames = warp_features(
-            frontend.energies(batch, lengths), frontend.n_frames(lengths), augment, config, random
-        )
+        n_frames = torch.as_tensor(frontend.n_frames(lengths))  # (b,)
+        energies, n_frames = warp_features(frontend.energies(batch, lengths), n_frames, augment, config, random)
         energies = equalise_features(energies, augment, random)
         features = mask_features(warp_time(frontend.fit(energies, n_frames), augment, random), augment, random)
         return disturb_features(frontend.normalise(features), augment, random), targets

@@ -13,7 +13,7 @@ from aumcli.data.decoding.windows import cut_windows
 from aumcli.errors import AumError
 from aumcli.utils.threads import default_workers, map_in_parts
 
-EPIC_SOUNDS_CLIP_S = 10.0  # of a longer clip a part of this length is drawn, whose beginning the model sees
+EPIC_SOUNDS_CLIP_S = 10.0  # of a longer clip a crop of this length is drawn, whose beginning the model gets
 
 
 @dataclass(frozen=True)

@@ -8,8 +8,8 @@ Layout, below the prepared folder:
     shards/val-000000.tar       each split has shards of its own
 
 A sample of a shard is two members that follow one another, `KEY.json` and `KEY.SUFFIX`. KEY is nine digits, the clip's
-row in manifest.csv counted from 0. Rows of a split are shuffled once (by the corpus's seed), so any shard is a fair
-part of its split.
+row in manifest.csv counted from 0. Rows of a split are shuffled once (by the corpus's seed), so any shard is a random
+sample of its split.
 
 - `KEY.SUFFIX`: the sound. The clip's own file, byte for byte, where the clip is a whole file that libsndfile reads
   (wav, flac, ogg, mp3, ...); of a slice, one channel, or a sound in an HDF5 file, its mono samples as .flac, or as .wav
@@ -26,6 +26,7 @@ manifest.csv that they were made from: with another one beside them they are out
 """
 
 import hashlib
+import importlib
 import io
 import json
 import re
@@ -37,6 +38,8 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
 from pathlib import Path, PurePosixPath
+from types import ModuleType
+from typing import IO
 
 import numpy as np
 import soundfile
@@ -46,14 +49,14 @@ from aumcli.data.decoding.audio import READABLE_SUFFIXES, audio_info, decode_aud
 from aumcli.data.decoding.hdf5 import split_dataset
 from aumcli.data.labels import Label
 from aumcli.errors import AumError
-from aumcli.utils.download import TIMEOUT_S, check_space
+from aumcli.utils.download import TIMEOUT_S, check_space, forget_members, member_content
 from aumcli.utils.files import atomic_path, file_sha256, write_json
 from aumcli.utils.journal import Journal
 from aumcli.utils.progress import progress
 
 INDEX = "shards/shards.json"
 SHARD_CLIPS, SHARD_BYTES = 4096, 2**28
-BATCH_CLIPS = 256  # so many sounds are in memory at a time
+BATCH_CLIPS = 256  # sounds that are in memory at a time
 BLOCK_BYTES = 2**20
 _URL = re.compile(r"https?://")
 
@@ -114,7 +117,7 @@ def write_shards(
         labels: the classes.
         seed: shuffles each split.
         workers: threads that read sounds.
-        journal: knows which shards are finished, and gets told.
+        journal: records which shards are finished.
 
     Returns:
         The index, as it was written.
@@ -151,7 +154,7 @@ def write_shards(
 def _write_split(
     folder: Path, clips: Clips, split: str, order: np.ndarray, threads: ThreadPoolExecutor, journal: Journal
 ) -> Iterator[Shard]:
-    """Write the shards of one split, one after the other; `order` has its rows as they shall stand."""
+    """Write the shards of one split, one after the other; `order` is that of its rows."""
     identity = hashlib.sha256("\n".join(map(clip_key, clips.take(order))).encode() + order.tobytes())
     first, number = 0, 0
     bar = iter(progress(order, f"sharding {split}", len(order)))
@@ -159,10 +162,10 @@ def _write_split(
         path = folder / "shards" / f"{split}-{number:06d}.tar"
         key = f"shard|{path}|{first}|{identity.hexdigest()}"
         stored = journal.get([key])[0]
-        if stored is None or not path.is_file() or path.stat().st_size != stored["bytes"]:
-            stored = asdict(_write_shard(path, split, clips, order[first:], threads))
-            journal.put([(key, stored)])
-        shard = Shard(**stored)
+        shard = Shard(**stored) if isinstance(stored, dict) else None
+        if shard is None or not path.is_file() or path.stat().st_size != shard.bytes:
+            shard = _write_shard(path, split, clips, order[first:], threads)
+            journal.put([(key, asdict(shard))])
         yield shard
         first, number = first + shard.clips, number + 1
         for _ in range(shard.clips):
@@ -172,7 +175,8 @@ def _write_split(
 
 def _write_shard(path: Path, split: str, clips: Clips, order: np.ndarray, threads: ThreadPoolExecutor) -> Shard:
     """Write as many of the clips as one shard holds."""
-    count, size, rates = 0, 0, Counter()
+    count, size = 0, 0
+    rates: Counter[str] = Counter()
     path.parent.mkdir(parents=True, exist_ok=True)
     check_space(path.parent, SHARD_BYTES, f"writing {path.name}")
     with atomic_path(path) as temporary:
@@ -286,7 +290,7 @@ def read_shard(source: Path | str, start: int = 0, sha256: str | None = None) ->
 
     Args:
         source: path or http(s) URL of a shard.
-        start: so many clips are passed over first, without being decoded.
+        start: clips that are skipped first, without being decoded.
         sha256: the shard's digest from the index. With it a shard that was cut or changed is an error when its end is
             reached; each clip's own digest is checked before it is given, with or without.
 
@@ -324,8 +328,8 @@ def _samples(tar: tarfile.TarFile, source: Path | str) -> Iterator[tuple[str, by
     before: tuple[str, str, bytes] | None = None
     for member in tar:
         path = PurePosixPath(member.name)
-        here = (path.stem, path.suffix[1:], tar.extractfile(member).read()) if member.isreg() else None
-        tar.members.clear()
+        here = (path.stem, path.suffix[1:], member_content(tar, member).read()) if member.isreg() else None
+        forget_members(tar)
         if here is None:
             raise _changed(source, f"{member.name} is no file")
         if before is None:
@@ -361,10 +365,10 @@ def _decoded(name: str, about: bytes, sound: bytes) -> tuple[Clip, np.ndarray, i
     return clip, waveform, rate_hz
 
 
-class _Hashed:
+class _Hashed(io.RawIOBase):
     """A file that is read once, from beginning to end, and whose digest is then known."""
 
-    def __init__(self, file):
+    def __init__(self, file: IO[bytes]):
         self._file, self.hash = file, hashlib.sha256()
 
     def read(self, size: int = -1) -> bytes:
@@ -373,9 +377,12 @@ class _Hashed:
         return data
 
 
-def _opened(source: str):
+def _opened(source: str) -> IO[bytes]:
     try:
-        return urllib.request.urlopen(source, timeout=TIMEOUT_S) if _URL.match(source) else open(source, "rb")
+        if not _URL.match(source):
+            return open(source, "rb")
+        response: IO[bytes] = urllib.request.urlopen(source, timeout=TIMEOUT_S)
+        return response
     except (urllib.error.URLError, OSError) as error:
         raise AumError(
             f"can't read {source}: {getattr(error, 'reason', None) or getattr(error, 'strerror', None) or error}",
@@ -390,9 +397,8 @@ def _changed(source: Path | str, problem: str) -> AumError:
     )
 
 
-def _webdataset():
+def _webdataset() -> ModuleType:
     try:
-        import webdataset
+        return importlib.import_module("webdataset")
     except ImportError as error:
         raise AumError("writing shards needs the package webdataset", fix="pip install 'aumcli[data]'") from error
-    return webdataset

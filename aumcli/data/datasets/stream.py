@@ -79,8 +79,8 @@ class ShardStream:
         if weights is not None:
             drawn = np.bincount(random.choice(len(self), len(self), p=weights), minlength=len(self))
             order = np.repeat(order, drawn[order])
-        order = _through_buffer(order, self._buffer, random)
-        return [order[i : i + batch_size] for i in range(0, len(order), batch_size)]
+        shuffled = _through_buffer(order, self._buffer, random)
+        return [shuffled[i : i + batch_size] for i in range(0, len(shuffled), batch_size)]
 
     def load(
         self,
@@ -169,11 +169,12 @@ class ShardStream:
 def _through_buffer(order: np.ndarray, size: int, random: np.random.Generator) -> list[int]:
     """What a shuffle buffer makes of an order: for each clip that enters the full buffer, a random one leaves it."""
     held, rest = order[:size].tolist(), order[size:].tolist()
-    given = []
+    given: list[int] = []
     for clip, place in zip(rest, random.integers(0, max(1, len(held)), len(rest)).tolist()):
         given.append(held[place])
         held[place] = clip
-    return given + random.permutation(np.array(held, dtype=np.int64)).tolist()
+    given += random.permutation(np.array(held, dtype=np.int64)).tolist()
+    return given
 
 
 def index_of_shards(manifest: Manifest) -> ShardIndex | None:

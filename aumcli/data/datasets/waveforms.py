@@ -12,7 +12,7 @@ from torch import Tensor
 from aumcli.data.clips import Clip, Clips
 from aumcli.data.datasets.clip_source import Crop, Decoded, Item, LongClip, decode_ahead
 from aumcli.data.decoding.audio import audio_info, load_audio, open_audio
-from aumcli.data.decoding.windows import WHOLE_S
+from aumcli.data.decoding.windows import LONG_CLIP_S
 from aumcli.errors import AumError
 
 
@@ -27,7 +27,7 @@ class Waveforms:
     Args:
         clips: what to decode.
         sample_rate_hz: the rate to resample to.
-        cache_mb: decoded clips are kept, up to this many megabytes; not those of more than WHOLE_S.
+        cache_mb: decoded clips are kept, up to this many megabytes; not those of more than LONG_CLIP_S.
     """
 
     def __init__(self, clips: Sequence[Clip], sample_rate_hz: int, cache_mb: int):
@@ -47,7 +47,7 @@ class Waveforms:
             return self._cache[index]
         path, start_s, stop_s = self.clips.slice_at(index)
         with open_audio(path, self.sample_rate_hz, start_s, stop_s) as (info, blocks):
-            if info.duration_s > WHOLE_S:
+            if info.duration_s > LONG_CLIP_S:
                 return LongClip(path, start_s, stop_s, self.sample_rate_hz)
             first, *others = blocks
         waveform = np.concatenate([first, *others]) if others else first
@@ -84,7 +84,7 @@ class Waveforms:
         seed: int | None = None,
         epoch: int | None = None,
     ) -> Iterator[list[Decoded]]:
-        """See `ClipSource.load`; seed and epoch make no difference here. Long are clips of more than WHOLE_S."""
+        """See `ClipSource.load`; seed and epoch make no difference here. Long are clips of more than LONG_CLIP_S."""
 
         def decode(item: Item) -> Decoded:
             clip, place = item
@@ -113,8 +113,8 @@ def epoch_batches(
     """
     random = np.random.default_rng(stream_seed(seed, epoch))
     order = random.permutation(clips) if weights is None else random.choice(clips, clips, p=weights)
-    order = order.tolist()
-    return [order[i : i + batch_size] for i in range(0, clips, batch_size)]
+    indices: list[int] = order.tolist()
+    return [indices[i : i + batch_size] for i in range(0, clips, batch_size)]
 
 
 def balanced_weights(clips: Sequence[Clip]) -> np.ndarray:
@@ -127,11 +127,12 @@ def balanced_weights(clips: Sequence[Clip]) -> np.ndarray:
     """
     counts = Counter(label for clip in clips for label in clip.labels)
     weights = np.array([sum(1 / (counts[label] + 0.01) for label in clip.labels) for clip in clips])
-    return weights / weights.sum()
+    normalised: np.ndarray = weights / weights.sum()
+    return normalised
 
 
 def padded(waveforms: Sequence[np.ndarray], samples: int) -> Tensor:
-    """Waveforms of at most so many samples as the rows of one tensor, (b, samples) float32, with zeros behind them.
+    """Waveforms of at most `samples` samples as the rows of one tensor, (b, samples) float32, with zeros behind them.
 
     One operation copies all: copied one by one, each would wait for a thread that decodes to let go of Python's lock.
     """

@@ -58,10 +58,10 @@ SYSTEM_NAMES = frozenset(
         "Thumbs.db",
         "desktop.ini",
     }
-)  # what systems leave beside people's files
+)  # files that operating systems create
 ROUNDING_S = 0.001  # annotations round times to the millisecond, sometimes to past the file's end
 BLOCK_S = 30.0  # files are decoded in blocks of this length,
-BLOCK_VALUES = 2**22  # and of at most so many values, whatever rate and channels
+BLOCK_VALUES = 2**22  # and of at most this many values, whatever rate and channels
 LOWEST_HZ, HIGHEST_HZ, MOST_CHANNELS, LONGEST_S = 1, 1_000_000, 256, 31 * 86_400.0  # beyond lie damaged headers
 
 
@@ -87,7 +87,8 @@ def load_audio(
 
     Args:
         path: a file that libsndfile reads (wav, flac, ogg, mp3, aiff, ...) at any rate with any number of channels, or
-            a data set in an HDF5 file (see `aumcli.data.decoding.hdf5`); it may name a channel (see `aumcli.data.decoding.channels`).
+            a data set in an HDF5 file (see `aumcli.data.decoding.hdf5`); it may name a channel (see
+            `aumcli.data.decoding.channels`).
         sample_rate_hz: the rate to resample to; None for the file's own.
         start_s: first second of the slice; None for the beginning.
         stop_s: end of the slice in seconds; None for the end of the file.
@@ -165,7 +166,7 @@ def decode_audio(data: bytes, name: str) -> tuple[np.ndarray, int]:
 
 
 def file_content(path: Path | str) -> bytes | None:
-    """The content of a sound file, whole; None where libsndfile can't read it as it is, or its path names a channel."""
+    """All bytes of a sound file; None where libsndfile can't read it as it is, or its path names a channel."""
     path, channel = split_channel(os.fspath(path))
     found = scan_file(path, os.stat(path))
     return Path(path).read_bytes() if channel == MEAN and found is not None and not found.parts else None
@@ -248,13 +249,13 @@ def find_files(folder: Path | str) -> list[Path]:
 
 
 def walk_files(
-    folder: Path | str, passed_over: list[str] | None = None, unreadable: list[OSError] | None = None
+    folder: Path | str, ignored: list[str] | None = None, unreadable: list[OSError] | None = None
 ) -> Iterator[str]:
     """Give what `find_files` lists one by one, folder by folder: AudioSet has 2 million.
 
     Args:
         folder: where to begin.
-        passed_over: gets hidden files and folders, and those of SYSTEM_NAMES.
+        ignored: gets hidden files and folders, and those of SYSTEM_NAMES.
         unreadable: gets what can't be listed; None: that is an AumError.
     """
     if not os.path.isdir(folder):
@@ -263,18 +264,18 @@ def walk_files(
     on_error = _unreadable_folder if unreadable is None else unreadable.append
     for here, folders, names in os.walk(folder, onerror=on_error, followlinks=True):
         entered.add(os.path.realpath(here))
-        if passed_over is not None:
-            passed_over += (os.path.join(here, name) for name in sorted(folders + names) if is_passed_over(name))
+        if ignored is not None:
+            ignored += (os.path.join(here, name) for name in sorted(folders + names) if is_ignored(name))
         folders[:] = sorted(
             name
             for name in folders
-            if not is_passed_over(name) and os.path.realpath(os.path.join(here, name)) not in entered
+            if not is_ignored(name) and os.path.realpath(os.path.join(here, name)) not in entered
         )
-        yield from (os.path.join(here, name) for name in sorted(names) if not is_passed_over(name))
+        yield from (os.path.join(here, name) for name in sorted(names) if not is_ignored(name))
 
 
-def is_passed_over(name: str) -> bool:
-    """Whether a file or folder is hidden, or one that systems make beside people's own."""
+def is_ignored(name: str) -> bool:
+    """Whether a file or folder is hidden, or created by the operating system."""
     return name.startswith(".") or name in SYSTEM_NAMES
 
 
@@ -462,7 +463,7 @@ def _blocks(path: str, sound: _Decoder | Hdf5Sound, first: int, last: int) -> It
         if first:
             sound.seek(first)
         count = wanted = 0
-        while first < last and count == wanted:  # behind a short read libsndfile goes on elsewhere
+        while first < last and count == wanted:  # after a short read libsndfile continues at another place
             wanted = min(step, last - first)
             block = np.empty((wanted, sound.channels), dtype)
             count = sound.buffer_read_into(block, dtype)  # asks libsndfile less than read() does

@@ -1,4 +1,4 @@
-"""Which channel of a sound is heard: the mean of all, unless its path names one, as in `call.wav::left`.
+"""Which channel of a sound is used: the mean of all, unless its path names one, as in `call.wav::left`.
 
 Behind `::` stands left, right, a number from 1 on, or max: the one with the most power. A clip's path takes that along
 from `aum prepare`, by way of the manifest, to training and evaluation.

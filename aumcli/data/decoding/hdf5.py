@@ -5,6 +5,7 @@ else that of the file, else 24 kHz: EPIC-KITCHENS's own file, which says none, h
 read.
 """
 
+import importlib
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -24,7 +25,7 @@ RATE_HZ = 24000
 
 
 def split_dataset(path: P) -> tuple[P, str | None]:
-    """Split a path into its file and, for an HDF5 file, the name of a data set in it, else None; a channel is dropped."""
+    """Split a path into its file and the data set in it, None unless it is an HDF5 file; a channel is dropped."""
     if SEPARATOR in os.fspath(path):
         path, _ = split_channel(path)
         file, _, name = os.fspath(path).partition(SEPARATOR)
@@ -108,7 +109,6 @@ def hdf5_names(file: Path) -> list[str]:
 def import_h5py() -> ModuleType:
     """The optional package h5py, or an AumError that says how to install it."""
     try:
-        import h5py
+        return importlib.import_module("h5py")
     except ImportError as error:
         raise AumError("reading HDF5 files needs the package h5py", fix="pip install 'aumcli[data]'") from error
-    return h5py

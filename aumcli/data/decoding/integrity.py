@@ -14,21 +14,21 @@ from aumcli.utils.threads import map_in_parts
 
 LOUDEST = 10.0  # times full scale: mixing overshoots by less than 20 dB, other units by more
 SHORTEST_S = 0.025  # one window of the frontend: less has no spectrum
-PARTS = 8  # for each thread: so that they end together, and an interruption is heard
-BATCH_CLIPS = 512  # so many are handed to the threads, and written to the journal, at a time
+PARTS = 8  # per thread: so that threads finish together, and an interruption takes effect soon
+BATCH_CLIPS = 512  # clips that are submitted to the threads, and written to the journal, at a time
 
 
 def open_clips(
     clips: Clips, journal: Journal, workers: int, longest_s: float | None, keep: Collection[str] = ()
 ) -> Iterator[AudioInfo | SkippedClip]:
-    """Decode each clip, unless the journal says what came of it.
+    """Decode each clip, unless the journal has its result.
 
     Args:
         clips: what to open.
-        journal: gets what is found out about usable clips; the others are looked at again next time.
+        journal: gets the results of usable clips; the others are decoded again next time.
         workers: threads; libsndfile decodes outside Python's lock.
         longest_s: a clip that lasts longer can't be used; None for no limit.
-        keep: which implausible clips are used all the same: `silent`, `loud`.
+        keep: which implausible clips are used nevertheless: `silent`, `loud`.
 
     Yields:
         For each clip, in order, what it holds, or why it can't be used.
@@ -43,23 +43,23 @@ def open_clips(
                 threads,
                 PARTS * workers,
                 partial(_open, silent="silent" in keep),
-                [clip for clip, values in zip(batch, known) if values is None],
+                [clip for clip, values in zip(batch, known) if not isinstance(values, list)],
             )
-            results = [next(opened) if values is None else AudioInfo(*values) for values in known]
+            results = [AudioInfo(*values) if isinstance(values, list) else next(opened) for values in known]
             journal.put(
                 [
                     (key, astuple(result))
                     for key, values, result in zip(keys, known, results)
-                    if values is None and isinstance(result, AudioInfo)
+                    if not isinstance(values, list) and isinstance(result, AudioInfo)
                 ]
             )
-            yield from (_judged(clip, result, longest_s, keep) for clip, result in zip(batch, results))
+            yield from (_check_plausible(clip, result, longest_s, keep) for clip, result in zip(batch, results))
     finally:
         threads.shutdown(cancel_futures=True)
 
 
 def implausible(info: AudioInfo) -> set[str]:
-    """What of a clip, once decoded, is hardly meant: `silent`, `loud`, or nothing."""
+    """What makes a decoded clip implausible: `silent`, `loud`, or nothing."""
     found = {"silent"} if info.highest - info.lowest < SILENCE else set()
     return found | {"loud"} if max(-info.lowest, info.highest) > LOUDEST else found
 
@@ -71,10 +71,10 @@ def _open(clip: Clip, silent: bool) -> AudioInfo | SkippedClip:
         return SkippedClip(str(clip.path), error.problem, error.fix, clip.start_s, clip.stop_s)
 
 
-def _judged(
+def _check_plausible(
     clip: Clip, result: AudioInfo | SkippedClip, longest_s: float | None, keep: Collection[str]
 ) -> AudioInfo | SkippedClip:
-    """What came of a clip, looking also at its length and its loudness."""
+    """The result, unless length or level of the clip are implausible."""
     if isinstance(result, SkippedClip):
         return result
     reason = fix = ""

@@ -1,4 +1,4 @@
-"""Changing the sample rate, of a whole sound or block by block."""
+"""Changing the sample rate, at once or block by block."""
 
 import functools
 import math
@@ -29,14 +29,12 @@ def resample(waveform: np.ndarray, rate_hz: int, to_hz: int) -> np.ndarray:
 
 
 def resample_blocks(blocks: Iterable[np.ndarray], rate_hz: int, to_hz: int) -> Iterator[np.ndarray]:
-    """Resample a sound that comes in blocks, (samples,) float32 each;
-    together the results are `resample` of the whole.
-    """
+    """Resample a sound that comes in blocks, (samples,) float32 each; joined, the results equal those of `resample`."""
     common = math.gcd(rate_hz, to_hz)
     old, new = rate_hz // common, to_hz // common
     width = math.ceil(ZERO_CROSSINGS / _cutoff(old, new))
     rest, origin = np.zeros(width, dtype=np.float32), -width  # samples still needed, and the place of the first of them
-    done = given = 0  # samples resampled, and taken in
+    done = given = 0  # samples resampled, and read
     for block in blocks:
         rest, given = np.concatenate([rest, block]), given + len(block)
         # sample k lies behind the old sample k * old // new, and needs `width + 1` more behind that
@@ -50,13 +48,11 @@ def resample_blocks(blocks: Iterable[np.ndarray], rate_hz: int, to_hz: int) -> I
 
 
 def _interpolate(samples: np.ndarray, origin: int, old: int, new: int, begin: int, end: int) -> np.ndarray:
-    """Samples `begin` to `end` of a signal resampled by new / old,
-    of which `samples` holds a part that starts at `origin`.
-    """
+    """Samples `begin` to `end` of a signal resampled by new / old; `samples[0]` is its sample `origin`."""
     result = np.empty(end - begin, dtype=np.float32)
     width = math.ceil(ZERO_CROSSINGS / _cutoff(old, new))
     windows = np.lib.stride_tricks.sliding_window_view(samples, 2 * width + 2)
-    # Phases repeat after `new` samples, so whole rounds of them share one filter bank, if it is of a sensible size
+    # Phases repeat after `new` samples, so rounds of them share one filter bank, if it is of a sensible size
     most = min(RESAMPLE_BLOCK, max(1, RESAMPLE_TAPS // (2 * width + 2)))
     step = most // new * new or most
     for start in range(begin // step * step, end, step):
@@ -71,9 +67,7 @@ def _interpolate(samples: np.ndarray, origin: int, old: int, new: int, begin: in
 
 @functools.lru_cache(maxsize=8)
 def _filters(old: int, new: int, begin: int, count: int) -> np.ndarray:
-    """Interpolation filters, (count, taps) float32,
-    of the samples `begin` onwards of a signal resampled by new / old.
-    """
+    """Interpolation filters, (count, taps) float32, of samples `begin` onwards of a signal resampled by new / old."""
     cutoff = _cutoff(old, new)
     width = math.ceil(ZERO_CROSSINGS / cutoff)
     phase = np.arange(begin, begin + count, dtype=np.int64) * old % new / new  # place after the old sample before it

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Iterator
 
 import numpy as np
 
-WHOLE_S = 30.0  # longer clips are never held in memory whole
+LONG_CLIP_S = 30.0  # longer clips are never completely in memory
 
 
 def cut_windows(blocks: Iterable[np.ndarray], size: int, hop: int) -> Iterator[tuple[int, np.ndarray]]:

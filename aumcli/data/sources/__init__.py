@@ -1,14 +1,14 @@
 """Corpora that `aum prepare` knows.
 
-The module of a corpus defines `index(request: PrepareRequest) -> CorpusIndex`: it takes or fetches the files and says which clips
-there are and what they are called. It judges no sound file; `aumcli.prepare` opens them all, the same way for all.
+The module of a corpus defines `index(request: PrepareRequest) -> CorpusIndex`, which finds or downloads the files and
+lists clips and labels. It opens no sound file; `aumcli.prepare` opens all of them, the same way for every corpus.
 """
 
 import hashlib
 import importlib
 import os
 import unicodedata
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import ModuleType
@@ -53,7 +53,7 @@ LABEL_TABLE = "class_labels_indices.csv"
 
 @dataclass(frozen=True)
 class SkippedClip:
-    """A clip that could not be used, or a file that is none: where it lies, why, and what would mend it."""
+    """A clip or file that could not be used: its path, the reason, and a fix."""
 
     path: str
     reason: str
@@ -64,11 +64,11 @@ class SkippedClip:
 
 @dataclass(frozen=True)
 class PrepareRequest:
-    """What the caller of `prepare` wants.
+    """The arguments of `prepare`.
 
     `source` holds the sounds, `annotations` (a file or a folder; None: `source`) the tables about them; `shares` are
     percent of train, val and test, None for the corpus's own; `settings` are what only some corpora have; `keep` says
-    which implausible clips are used all the same (see `KEPT`).
+    which implausible clips are used nevertheless (see `KEPT`).
     """
 
     corpus: str
@@ -79,7 +79,7 @@ class PrepareRequest:
     annotations: Path | None = None
     settings: Mapping[str, str] = field(default_factory=dict)
     keep: frozenset[str] = frozenset()
-    channel: str = "mean"  # what is heard of sounds with several
+    channel: str = "mean"  # of sounds with several channels
     earlier: Mapping[str, str] = field(
         default_factory=dict
     )  # path -> split, of an earlier call that drew splits likewise
@@ -88,7 +88,7 @@ class PrepareRequest:
         """Raise an AumError if an option is set that this corpus has no use for.
 
         Args:
-            reasons: option (source, split, seed or annotations) -> why it can't be used.
+            reasons: option (source, split, seed or annotations) -> why the corpus has no use for it.
         """
         given = {
             "source": self.source is not None,
@@ -102,13 +102,17 @@ class PrepareRequest:
 
     def known_settings(self, **defaults: str) -> dict[str, str]:
         """The settings with their defaults; an AumError names those that the corpus doesn't have."""
-        unknown = [key for key in self.settings if key not in defaults]
+        self.check_settings(defaults)
+        return defaults | dict(self.settings)
+
+    def check_settings(self, known: Collection[str]) -> None:
+        """Raise an AumError that names the settings that the corpus doesn't have."""
+        unknown = [key for key in self.settings if key not in known]
         if unknown:
             raise AumError(
-                f"{self.corpus} has no setting {listed(unknown)}; it has {', '.join([*defaults, 'keep'])}",
+                f"{self.corpus} has no setting {listed(unknown)}; it has {', '.join([*known, 'keep'])}",
                 fix="correct --set",
             )
-        return defaults | dict(self.settings)
 
     @property
     def sounds(self) -> Path:
@@ -145,27 +149,27 @@ class PrepareRequest:
 
 @dataclass(frozen=True)
 class CorpusIndex:
-    """What a source offers before any clip was opened.
+    """The clips and labels of a source, before any clip was opened.
 
     Args:
         clips: those that have a file.
         labels: the classes.
-        origin: where all comes from, for people.
-        left_out: files that can't be clips.
+        origin: the source, as it is shown to the user.
+        skipped: files that can't be clips.
         missing: clips that the corpus's tables list and that have no file; their paths are what the tables call them.
-        warnings: what is likely wrong.
+        warnings: likely mistakes.
         identities: what -> the identity of a clip in this respect, such as speaker -> its group; splits shouldn't share
             any.
-        longest_s: clips of the corpus last no longer, None where they may; one that does is no such clip.
-        arrange: gets the usable clips and the list of those left out, and returns the clips with their splits and
-            further warnings: for sources whose splits depend on what can be used.
-        notes: how the source was understood, and what was passed over as usual.
+        longest_s: the longest that a clip of the corpus can be; longer ones are skipped. None: no limit.
+        arrange: gets the usable and the skipped clips, and returns the clips with their splits and further warnings:
+            for sources whose splits depend on which clips are usable.
+        notes: how the source was understood, and which files were ignored as usual.
     """
 
     clips: Sequence[Clip]
     labels: list[Label]
     origin: str
-    left_out: list[SkippedClip] = field(default_factory=list)
+    skipped: list[SkippedClip] = field(default_factory=list)
     missing: Clips = field(default_factory=Clips)
     warnings: list[str] = field(default_factory=list)
     identities: Mapping[str, Callable[[Clip], str]] = field(default_factory=dict)
@@ -174,8 +178,8 @@ class CorpusIndex:
     notes: list[str] = field(default_factory=list)
 
 
-def nothing_called(path: Path) -> str:
-    """Say that a path doesn't exist, and which names in its folder are near: "doesn't exist; did you mean x.csv?"."""
+def not_found(path: Path) -> str:
+    """Say that a path doesn't exist, with similar names in its folder: "doesn't exist; did you mean x.csv?"."""
     try:
         near = did_you_mean(path.name, os.listdir(path.parent))
     except OSError:
@@ -240,8 +244,8 @@ def labels_for(request: PrepareRequest, ids: Iterable[str]) -> list[Label]:
     return labels
 
 
-def hash_place(identity: str, seed: int) -> float:
-    """A place from 0 to 100 that follows from the hash of a name."""
+def hash_percent(identity: str, seed: int) -> float:
+    """A number from 0 to 100 that is derived from the hash of a name."""
     return (
         int.from_bytes(hashlib.sha256(f"{seed}:{identity}".encode("utf-8", "surrogateescape")).digest()[:8], "big")
         / 2**64
@@ -249,16 +253,14 @@ def hash_place(identity: str, seed: int) -> float:
     )
 
 
-def shared_out(identity: str, shares: tuple[float, float, float], seed: int) -> str:
-    """The split of a clip by a hash of what it must not be parted from, such as its speaker,
-    by percent of train, val, test.
-    """
-    place = hash_place(identity, seed)
+def split_by_hash(identity: str, shares: tuple[float, float, float], seed: int) -> str:
+    """Derive a split from the hash of what may not be divided, such as a speaker, by percent of train, val, test."""
+    place = hash_percent(identity, seed)
     return "train" if place < shares[0] else "val" if place < shares[0] + shares[1] else "test"
 
 
-def without_val(request: PrepareRequest, val: float) -> list[str]:
-    """A warning for corpora that come without a validation split, where none was asked for."""
+def no_val_warning(request: PrepareRequest, val: float) -> list[str]:
+    """A warning for corpora that come without a validation split, unless `val` percent of train become one."""
     return (
         []
         if val

@@ -11,9 +11,9 @@ import re
 from pathlib import Path
 
 from aumcli.data.clips import Clips
-from aumcli.data.duplicates import doubled
+from aumcli.data.duplicates import duplicate_file_warnings
 from aumcli.data.labels import read_labels
-from aumcli.data.sources import LABEL_TABLE, SPLIT_NAMES, SPLITS, CorpusIndex, PrepareRequest, nothing_called
+from aumcli.data.sources import LABEL_TABLE, SPLIT_NAMES, SPLITS, CorpusIndex, PrepareRequest, not_found
 from aumcli.errors import AumError
 from aumcli.utils.csv import listed, raise_problems
 
@@ -42,7 +42,7 @@ def index(request: PrepareRequest) -> CorpusIndex:
     if folder is None:
         raise AumError("which folder? None was given", fix=LAYOUT)
     if not folder.is_dir():
-        raise AumError(f"{folder} {'is not a folder' if folder.exists() else nothing_called(folder)}", fix=LAYOUT)
+        raise AumError(f"{folder} {'is not a folder' if folder.exists() else not_found(folder)}", fix=LAYOUT)
     files = {split: folder / settings[split] for split in SPLITS if settings[split]} or _by_name(folder)
     table = folder / settings["labels"] if settings["labels"] else _label_table(folder)
     labels = read_labels(table)
@@ -63,13 +63,15 @@ def index(request: PrepareRequest) -> CorpusIndex:
             clips.append(os.path.join(root, item["wav"]), None, None, ids, split, "")
         raise_problems(path, problems, f"take the label table that belongs to it with --set labels=FILE, not {table}")
     silent = "silent" in request.keep
-    return CorpusIndex(clips, labels, str(folder), arrange=lambda usable, _: (usable, doubled(usable, silent)))
+    return CorpusIndex(
+        clips, labels, str(folder), arrange=lambda usable, _: (usable, duplicate_file_warnings(usable, silent))
+    )
 
 
 def read_items(path: Path) -> list[dict[str, str]]:
     """The list of one file; an AumError if it is laid out otherwise."""
     try:
-        items = json.loads(path.read_text(encoding="utf-8-sig"))["data"]
+        items: list[dict[str, str]] = json.loads(path.read_text(encoding="utf-8-sig"))["data"]
         wrong = [
             i
             for i, item in enumerate(items)

@@ -16,14 +16,14 @@ import numpy as np
 
 from aumcli.data.clips import Clips
 from aumcli.data.labels import read_labels
-from aumcli.data.sources import LABEL_TABLE, CorpusIndex, PrepareRequest, shared_out, without_val
+from aumcli.data.sources import LABEL_TABLE, CorpusIndex, PrepareRequest, no_val_warning, split_by_hash
 from aumcli.data.sources.youtube import LONGEST_S, Segment, find_clips
 from aumcli.errors import AumError
 from aumcli.utils.csv import csv_reader, raise_problems
 
 BALANCED, UNBALANCED, EVAL = "balanced_train_segments.csv", "unbalanced_train_segments.csv", "eval_segments.csv"
 TRAIN = {"unbalanced": (UNBALANCED,), "full": (BALANCED, UNBALANCED)}  # of audioset: setting -> tables
-ASIDE = "aside"  # the split, before it is taken out, of segments that are not trained on
+ASIDE = "aside"  # temporary split of the balanced segments, which are removed before training
 COMMENT_LINES = 3
 URL = "http://storage.googleapis.com/us_audioset/youtube_corpus/v1/csv/"
 GET = """AudioSet's sounds are YouTube's and can't be downloaded here. Into {folder} put
@@ -47,7 +47,7 @@ def index(request: PrepareRequest) -> CorpusIndex:
     """
     is_20k = request.corpus == "as20k"
     settings = request.known_settings(**({} if is_20k else {"train": "unbalanced"}), val="0")
-    val, trained = percent(request, "val", settings["val"]), settings.get("train")
+    val, trained = percent(request, "val", settings["val"]), settings.get("train", "")
     if not is_20k and trained not in TRAIN:
         raise AumError(f"audioset has no training set {trained!r}; it has {', '.join(TRAIN)}", fix="--set train=full")
     request.refuse(split="its splits are published; --set val=5 takes 5 % of train for validation")
@@ -64,24 +64,24 @@ def index(request: PrepareRequest) -> CorpusIndex:
     segments = (
         with_val(each, val, request.seed) for path, split in paths.items() for each in read_segments(path, split, known)
     )
-    clips, missing, left_out, warnings = find_clips(Path(os.path.abspath(request.sounds)), segments)
-    warnings += without_val(request, val)
+    clips, missing, skipped, warnings = find_clips(Path(os.path.abspath(request.sounds)), segments)
+    warnings += no_val_warning(request, val)
     if trained == "unbalanced":
-        (clips, found), (missing, absent) = map(_parted, (clips, missing))
-        warnings.append(_about_aside(found, absent))
+        (clips, found), (missing, absent) = map(_without_aside, (clips, missing))
+        warnings.append(_aside_note(found, absent))
     return CorpusIndex(
-        clips, labels, str(request.sounds), left_out, missing, warnings, {"video": lambda clip: clip.group}, LONGEST_S
+        clips, labels, str(request.sounds), skipped, missing, warnings, {"video": lambda clip: clip.group}, LONGEST_S
     )
 
 
-def _parted(clips: Clips) -> tuple[Clips, int]:
-    """The clips without those that are laid aside, and the number of these."""
+def _without_aside(clips: Clips) -> tuple[Clips, int]:
+    """The clips without those of the split ASIDE, and the number of these."""
     aside = clips.is_of_split(ASIDE)
     return clips.take(np.flatnonzero(~aside)), int(aside.sum())
 
 
-def _about_aside(found: int, absent: int) -> str:
-    """What the training set lacks: balanced segments that have a file, and such as have none."""
+def _aside_note(found: int, absent: int) -> str:
+    """A warning that the balanced segments, with (`found`) or without (`absent`) a file, are not trained on."""
     what = "the balanced segments are"
     if found + absent:
         what = f"the {found + absent:,} of {BALANCED}, {found:,} of which have a file, are"
@@ -123,7 +123,7 @@ def read_segments(path: Path, split: str, known: set[str]) -> Iterator[Segment]:
 
 
 def percent(request: PrepareRequest, name: str, text: str) -> float:
-    """Read a setting that is a share in percent; an AumError if it is none."""
+    """Read a setting in percent; an AumError if it is no percentage."""
     try:
         value = float(text)
     except ValueError:
@@ -135,6 +135,6 @@ def percent(request: PrepareRequest, name: str, text: str) -> float:
 
 def with_val(segment: Segment, val: float, seed: int) -> Segment:
     """The segment; as validation, if it is for training and its video falls into that many percent."""
-    if not val or segment.split != "train" or shared_out(segment.video, (100 - val, val, 0), seed) == "train":
+    if not val or segment.split != "train" or split_by_hash(segment.video, (100 - val, val, 0), seed) == "train":
         return segment
     return replace(segment, split="val")

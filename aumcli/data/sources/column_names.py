@@ -1,4 +1,4 @@
-"""The names that people, their programs and corpora give to the columns of tables about sounds.
+"""The names that columns have in tables about sounds, of corpora and of annotation programs.
 
 A name is compared by its words: `Begin Time (s)`, `beginTime`, `begin_time_s` and R's `Begin.Time..s.` are the same.
 """
@@ -58,7 +58,7 @@ ONE_WORD = re.compile(r"(start|begin|onset|end|stop)(time|timestamp|sec|secs|sec
 def words(name: str) -> list[str]:
     """A column's name as words in lower case: "Begin Time (s)" -> begin, time, s; "fsID" -> fs, id."""
     apart = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", " ", name).lower().replace("_", " ")
-    found = []
+    found: list[str] = []
     for word in re.findall(r"[^\W_]+", apart):
         two = ONE_WORD.fullmatch(word)
         found += two.groups() if two else [word]
@@ -66,7 +66,7 @@ def words(name: str) -> list[str]:
 
 
 def unit(name: str) -> float | None:
-    """Seconds per unit of a column of times: 1 where its name says no unit; None for samples."""
+    """Seconds per unit of a column of times: 1 where its name has no unit; None for samples."""
     return next((UNITS[word] for word in words(name) if word in UNITS), 1.0)
 
 

@@ -1,4 +1,4 @@
-"""Which column of somebody's table serves as what, told from its name and from what it holds."""
+"""Which role each column of a user's table has, by its name and its values."""
 
 import shlex
 from collections.abc import Collection, Mapping, Sequence
@@ -25,39 +25,39 @@ NO_TIMES = "or none, for whole files: --set start="
 
 @dataclass(frozen=True)
 class Columns:
-    """What each column of a table serves as.
+    """The role of each column of a table.
 
     Args:
         header: the columns' names; 1, 2, ... where the table has none.
         places: role -> place of its column. Besides ROLES, `origin` is a start in the count of time that `stop` has,
             where `start` has another.
-        said: further sentences about the choice.
+        notes: further sentences about the choice.
     """
 
     header: list[str]
     places: dict[str, int]
-    said: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
 
     def unit(self, role: str) -> float | None:
         """Seconds per unit of a column of times; None for samples."""
         return unit(self.header[self.places[role]])
 
     def describe(self) -> str:
-        """All columns in one line, for people."""
+        """All columns in one line."""
         names = {role: self.header[place] for role, place in self.places.items() if role != "origin"}
         if "origin" in self.places:
             names["stop"] = f"{names['start']} + {names['stop']} - {self.header[self.places['origin']]}"
         used = set(self.places.values())
         unused = [name or "(no name)" for place, name in enumerate(self.header) if place not in used]
         text = ", ".join(f"{role} = {name}" for role, name in names.items())
-        return "; ".join([text, *([f"not used: {', '.join(unused)}"] if unused else []), *self.said])
+        return "; ".join([text, *([f"not used: {', '.join(unused)}"] if unused else []), *self.notes])
 
 
 def find_columns(
     table: Path,
     header: Sequence[str],
     rows: Sequence[Sequence[str]],
-    settings: Mapping[str, str | None],
+    settings: Mapping[str, str],
     splits: Collection[str],
 ) -> Columns:
     """Choose the columns of a table.
@@ -66,8 +66,8 @@ def find_columns(
         table: for errors.
         header: the names; empty for a table without a header.
         rows: its first rows, to see what columns hold.
-        settings: role -> what the caller says: the name of a column, "" for none, None where nothing is said.
-        splits: values of a column that says the split.
+        settings: role -> the name of a column, "" for none; a role that is not in it is recognised by name.
+        splits: values of a column of splits.
 
     Returns:
         The choice; `path` is missing where nothing could be the path.
@@ -94,12 +94,15 @@ def _setting(role: str, name: str) -> str:
     return "--set " + shlex.quote(f"{role}={name}")
 
 
-def _named(table: Path, header: Sequence[str], settings: Mapping[str, str | None]) -> dict[str, int]:
+def _named(table: Path, header: Sequence[str], settings: Mapping[str, str]) -> dict[str, int]:
     """Places of the columns that the caller names."""
     folded = [name.strip().casefold() for name in header]
-    places, absent = {}, []
-    for role in (role for role in ROLES if settings.get(role)):
-        name = settings[role].strip()
+    places: dict[str, int] = {}
+    absent: list[str] = []
+    for role in ROLES:
+        name = (settings.get(role) or "").strip()
+        if not settings.get(role):
+            continue
         if name in header:
             places[role] = list(header).index(name)
         elif name.casefold() in folded:
@@ -115,15 +118,13 @@ def _named(table: Path, header: Sequence[str], settings: Mapping[str, str | None
 class _ByName:
     """The choice among the columns of a table with a header."""
 
-    def __init__(
-        self, table: Path, header: Sequence[str], rows: Sequence[Sequence[str]], settings: Mapping[str, str | None]
-    ):
+    def __init__(self, table: Path, header: Sequence[str], rows: Sequence[Sequence[str]], settings: Mapping[str, str]):
         self.table, self.header, self.rows = table, list(header), rows
         self.words = [words(name) for name in header]
         self.places = _named(table, header, settings)
-        self.open = {role for role in ROLES if settings.get(role) is None}  # of which the caller says nothing
+        self.open = {role for role in ROLES if settings.get(role) is None}  # roles that the caller doesn't set
         self.whole_files = settings.get("start") == "" and not settings.get("stop")
-        self.said: list[str] = []
+        self.notes: list[str] = []
 
     def choose(self, splits: Collection[str]) -> Columns:
         """All columns; see `find_columns`."""
@@ -134,9 +135,9 @@ class _ByName:
         others = self._fitting("label", set(self.places.values())) if "label" in self.open else []
         if others and "label" in self.places:
             names = [self.header[place] for place in others]
-            self.said.append(f"the label could also be {', '.join(names)}: {_setting('label', names[0])}")
+            self.notes.append(f"the label could also be {', '.join(names)}: {_setting('label', names[0])}")
         if self.open >= set(TIMES) and "path" in self.places and self.words[self.places["path"]][0] == "slice":
-            self.said.append("times are those of the recordings that the slices were cut from")  # UrbanSound8K
+            self.notes.append("times are those of the recordings that the slices were cut from")  # UrbanSound8K
         elif not self.whole_files:
             self._choose_times()
         if "label" not in self.places:
@@ -146,15 +147,15 @@ class _ByName:
                 fix="name it: --set path=COLUMN --set label=COLUMN",
             )
         order = {role: self.places[role] for role in (*ROLES, "origin") if role in self.places}
-        return Columns(self.header, order, self.said)
+        return Columns(self.header, order, self.notes)
 
     def _fitting(self, role: str, taken: set[int]) -> list[int]:
-        """Places of the columns that could serve, the best first."""
+        """Places of the columns that could have a role, the best first."""
         names = ["_".join(each) for each in self.words]
         return [place for name in NAMES[role] for place, own in enumerate(names) if own == name and place not in taken]
 
     def _take(self, role: str, taken: set[int], values: Collection[str] | None = None) -> None:
-        """Let the best column serve, one that holds some of `values` if they are given."""
+        """Give a role to the best column, one that holds some of `values` if they are given."""
         fitting = self._fitting(role, taken) if role in self.open else []
         for place in fitting:
             held = {value.lower() for value in self._values(place)}
@@ -190,7 +191,7 @@ class _ByName:
             self._nothing_overlooked()
 
     def _only(self, role: str, fitting: Sequence[int]) -> int:
-        """The column among several that says it in seconds, where only one does."""
+        """The column among several that is in seconds, if only one is."""
         ranks = [{1.0: 0, None: 2}.get(unit(self.header[place]), 1) for place in fitting]
         best = [self.header[place] for place, rank in zip(fitting, ranks) if rank == min(ranks)]
         if len(best) > 1:
@@ -221,7 +222,7 @@ class _ByName:
         )
 
     def _nothing_overlooked(self) -> None:
-        """Refuse to take whole files where a column looks like a time and isn't understood."""
+        """Refuse to use complete files where a column looks like a time in an unknown unit."""
         like = [
             self.header[place]
             for place, name in enumerate(self.words)
@@ -238,12 +239,12 @@ class _ByName:
         return [row[place].strip() for row in self.rows if len(row) > place and row[place].strip()]
 
     def _holds_times(self, place: int) -> bool:
-        """Whether what stands in a column can be times; True where nothing does."""
+        """Whether the values of a column can be times; True for an empty one."""
         values = self._values(place)
         return not values or sum(map(looks_like_time, values)) > len(values) / 2
 
 
-def _by_content(table: Path, rows: Sequence[Sequence[str]], settings: Mapping[str, str | None]) -> Columns:
+def _by_content(table: Path, rows: Sequence[Sequence[str]], settings: Mapping[str, str]) -> Columns:
     """Columns of a table without a header, such as Audacity's labels: start, stop, text."""
     width = max(map(len, rows), default=0)
     header = [str(number + 1) for number in range(width)]

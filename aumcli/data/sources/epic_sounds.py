@@ -68,27 +68,31 @@ def index(request: PrepareRequest) -> CorpusIndex:
     audio = find_videos(request.sounds) if request.sounds.exists() else {}
     if not audio:
         raise AumError(f"{request.sounds} has no audio of a video", fix=GET.format(folder=request.sounds), exit_code=1)
-    clips, missing, left_out, names = Clips(), Clips(), [], {}
+    clips, missing = Clips(), Clips()
+    skipped: list[SkippedClip] = []
+    names: dict[int, str] = {}
     for split, path in paths.items():
-        for row in () if path is None else csv_rows(path, COLUMNS, fix=FIX):
+        if path is None:
+            continue
+        for row in csv_rows(path, COLUMNS, fix=FIX):
             _add_class(names, row, path)
             start_s, stop_s, problem = slice_of(row)
-            labels, video = (row["class"],), row["video_id"]
+            ids, video = (row["class"],), row["video_id"]
             if problem:
-                left_out.append(SkippedClip(f"{path} {row['annotation_id']}", problem, FIX, start_s, stop_s))
+                skipped.append(SkippedClip(f"{path} {row['annotation_id']}", problem, FIX, start_s, stop_s))
             elif video not in audio:
-                missing.append(video, start_s, stop_s, labels, split, row[GROUPS[group]])
+                missing.append(video, start_s, stop_s, ids, split, row[GROUPS[group]])
             else:
-                clips.append(audio[video], start_s, stop_s, labels, split, row[GROUPS[group]])
+                clips.append(audio[video], start_s, stop_s, ids, split, row[GROUPS[group]])
     labels = [Label(place, names[index], names[index]) for place, index in enumerate(sorted(names))]
     warnings = [f"no table for {split}: {TABLES[split]}" for split, path in paths.items() if path is None]
     return CorpusIndex(
-        clips, labels, str(request.sounds), left_out, missing, warnings, {"video": lambda clip: video_of(clip.path)}
+        clips, labels, str(request.sounds), skipped, missing, warnings, {"video": lambda clip: video_of(clip.path)}
     )
 
 
 def slice_of(row: Mapping[str, str]) -> tuple[float | None, float | None, str]:
-    """Where a row's clip lies.
+    """Start and stop of a row's clip.
 
     Args:
         row: of an annotation table.
@@ -100,7 +104,7 @@ def slice_of(row: Mapping[str, str]) -> tuple[float | None, float | None, str]:
         first, last = int(row["start_sample"]), int(row["stop_sample"])
         stamps = [_seconds(row[f"{end}_timestamp"]) for end in ("start", "stop")]
     except ValueError:
-        return None, None, "its times are no numbers"
+        return None, None, "its times are not numbers"
     apart = max(abs(stamp * RATE_HZ - sample) for stamp, sample in zip(stamps, (first, last)))
     problem = ""
     if not 0 <= first < last:

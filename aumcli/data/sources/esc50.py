@@ -91,7 +91,11 @@ def _fetch(out: Path) -> None:
 
 
 def _take(archive: Path, folder: Path) -> None:
-    unpack(archive, folder, _wanted, UNPACKED_BYTES, {"audio", "meta"}.__contains__, _verified)
+    unpack(archive, folder, _wanted, UNPACKED_BYTES, {"audio", "meta"}.__contains__, _verify)
+
+
+def _verify(folder: Path) -> None:
+    _verified(folder)
 
 
 def _wanted(member: str) -> str | None:

@@ -1,8 +1,8 @@
-"""One's own sounds: a folder with one sub-folder per class, or with train, val and test holding those.
+"""The user's own sounds: a folder with one sub-folder per class, or with train, val and test holding those.
 
 The files stay where they are. Without split folders, the split of a file follows from its content: the sounds of a
 class are ranked by a hash, so the same sounds give the same splits on any machine and under any name, and identical
-files never stand on both sides. Where groups are known, such as speakers, they stay whole. A later call with more
+files never stand on both sides. Known groups, such as speakers, are not divided. A later call with more
 sounds leaves those that had a split where they were.
 """
 
@@ -12,7 +12,7 @@ import os
 import re
 import unicodedata
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -20,10 +20,10 @@ from pathlib import Path
 import numpy as np
 
 from aumcli.data.clips import Clip
-from aumcli.data.decoding.audio import AUDIO_SUFFIXES, is_passed_over, walk_files
-from aumcli.data.duplicates import content_digest, duplicates, tell_silence_apart
+from aumcli.data.decoding.audio import AUDIO_SUFFIXES, is_ignored, walk_files
+from aumcli.data.duplicates import content_digest, distinguish_silent, duplicate_warnings
 from aumcli.data.labels import Label
-from aumcli.data.sources import SPLIT_NAMES, SPLITS, CorpusIndex, PrepareRequest, SkippedClip, nothing_called
+from aumcli.data.sources import SPLIT_NAMES, SPLITS, CorpusIndex, PrepareRequest, SkippedClip, not_found
 from aumcli.errors import AumError
 from aumcli.utils.csv import csv_reader, listed, sniff
 from aumcli.utils.progress import progress
@@ -60,7 +60,7 @@ def index(request: PrepareRequest) -> CorpusIndex:
     root = Path(os.path.abspath(root))
     if not root.is_dir():
         raise AumError(
-            f"{root} {'is not a folder' if root.exists() else nothing_called(root)}",
+            f"{root} {'is not a folder' if root.exists() else not_found(root)}",
             fix="aum prepare folder DIR; " + LAYOUT,
         )
     if request.out != root and request.out.is_relative_to(root):
@@ -74,7 +74,7 @@ def index(request: PrepareRequest) -> CorpusIndex:
     found = _Found()
     for split, parent in (parents or {"": root}).items():
         _class_folders(parent, split, found)
-    clips, left_out = _grouped(found.clips, group, root, parents), found.left_out + found.unreadable
+    clips, skipped = _grouped(found.clips, group, root, parents), found.skipped + found.unreadable
     warnings = found.warnings + _same_names(parents.values() or [root])
     classes = sorted({clip.labels[0] for clip in clips})
     if len(classes) < 2:
@@ -104,11 +104,11 @@ def index(request: PrepareRequest) -> CorpusIndex:
         clips,
         labels,
         str(root),
-        left_out,
+        skipped,
         warnings=warnings,
         arrange=arrange,
         identities={"group": lambda clip: clip.group} if group else {},
-        notes=_passed_over(found.passed_over, root) + _about_groups(clips, group),
+        notes=_ignored_note(found.ignored, root) + _group_note(clips, group),
     )
 
 
@@ -117,24 +117,24 @@ class _Found:
     """What the class folders hold."""
 
     clips: list[Clip] = field(default_factory=list)
-    left_out: list[SkippedClip] = field(default_factory=list)
+    skipped: list[SkippedClip] = field(default_factory=list)
     unreadable: list[SkippedClip] = field(default_factory=list)  # folders
     warnings: list[str] = field(default_factory=list)
-    passed_over: list[str] = field(default_factory=list)  # hidden, or the system's
+    ignored: list[str] = field(default_factory=list)  # hidden, or the system's
 
 
-def _passed_over(paths: list[str], root: Path) -> list[str]:
-    """A note about what systems leave beside people's files."""
+def _ignored_note(paths: list[str], root: Path) -> list[str]:
+    """A note about hidden files and those of the system."""
     if not paths:
         return []
     return [
-        f"passed over, hidden or the system's: {len(paths)}, "
+        f"ignored, hidden or the system's: {len(paths)}, "
         + listed(shown(str(Path(path).relative_to(root))) for path in sorted(paths))
     ]
 
 
 def _entries(folder: Path) -> list[Path]:
-    """What lies in a folder, sorted."""
+    """The entries of a folder, sorted."""
     try:
         return sorted(folder.iterdir())
     except OSError as error:
@@ -152,7 +152,7 @@ def _sub_folders(folder: Path) -> list[Path]:
     return [
         path
         for path in _entries(folder)
-        if os.path.isdir(path) and not is_passed_over(path.name) and not os.path.exists(path / "shards.json")
+        if os.path.isdir(path) and not is_ignored(path.name) and not os.path.exists(path / "shards.json")
     ]  # our own, where sounds lie in the data folder
 
 
@@ -185,15 +185,15 @@ def _split_folders(root: Path) -> dict[str, Path]:
 
 
 def _class_folders(parent: Path, split: str, found: _Found) -> None:
-    """Add the clips of the class folders in `parent`, sounds without a class, and what is said of other files."""
+    """Add the clips of the class folders in `parent`, sounds without a class, and warnings about other files."""
     other = []
     for path in _entries(parent):
-        if is_passed_over(path.name):
-            found.passed_over.append(str(path))
+        if is_ignored(path.name):
+            found.ignored.append(str(path))
         elif os.path.isdir(path):
             continue
         elif path.suffix.lower() in AUDIO_SUFFIXES:
-            found.left_out.append(
+            found.skipped.append(
                 SkippedClip(
                     shown(str(path)),
                     "lies beside the class folders, so it has no class",
@@ -204,7 +204,7 @@ def _class_folders(parent: Path, split: str, found: _Found) -> None:
             other.append(path)
     for folder in _sub_folders(parent):
         unreadable: list[OSError] = []
-        files = sorted(map(Path, walk_files(folder, found.passed_over, unreadable)))
+        files = sorted(map(Path, walk_files(folder, found.ignored, unreadable)))
         for error in unreadable:
             name = shown(str(error.filename))
             reason = f"{name} can't be listed: {error.strerror or error}"
@@ -214,14 +214,14 @@ def _class_folders(parent: Path, split: str, found: _Found) -> None:
         _check_class(folder, sounds or unreadable, split)
         found.clips += [Clip(path, labels=(class_name(folder),), split=split) for path in sounds]
     if other:
-        are_none = plural(len(other), "is no sound and was", "are not sounds and were")
+        are_none = plural(len(other), "is not a sound and was", "are not sounds and were")
         found.warnings.append(
-            f"{counted(len(other), 'file')} in {parent} {are_none} passed over: "
+            f"{counted(len(other), 'file')} in {parent} {are_none} ignored: "
             + listed(shown(str(path.relative_to(parent))) for path in other)
         )
 
 
-def _check_class(folder: Path, sounds: list, split: str) -> None:
+def _check_class(folder: Path, sounds: Sequence[object], split: str) -> None:
     if ";" in folder.name or folder.name != folder.name.strip():
         raise AumError(
             f"{folder} can't be the name of a class: it contains ';' or begins or ends with a space",
@@ -309,7 +309,7 @@ def _grouped(clips: list[Clip], group: str, root: Path, parents: dict[str, Path]
     return [replace(clip, group=name) for clip, name in zip(clips, names)]
 
 
-def _about_groups(clips: list[Clip], group: str) -> list[str]:
+def _group_note(clips: list[Clip], group: str) -> list[str]:
     """A note that names the groups, so that a wrong pattern is seen."""
     names = sorted({clip.group for clip in clips})
     return [f"{counted(len(names), 'group')}, each in one split: {listed(names)}"] if group else []
@@ -317,7 +317,7 @@ def _about_groups(clips: list[Clip], group: str) -> list[str]:
 
 def _arrange(
     clips: list[Clip],
-    left_out: list[SkippedClip],
+    skipped: list[SkippedClip],
     shares: dict[str, float],
     classes: list[str],
     seed: int,
@@ -328,7 +328,7 @@ def _arrange(
 
     Args:
         clips: usable clips; split "" or the one of the folder.
-        left_out: what could not be used, to tell why a class is empty.
+        skipped: what could not be used, to tell why a class is empty.
         shares: split -> share of the class that it shall get; train gets the rest.
         classes: every class.
         seed: another seed gives other splits.
@@ -338,13 +338,13 @@ def _arrange(
     Returns:
         The clips with their splits, and warnings.
     """
-    content = {clip.path: content_digest(clip.path) for clip in progress(clips, "comparing", len(clips))}
-    content = tell_silence_apart(content) if silent else content
+    content = {str(clip.path): content_digest(clip.path) for clip in progress(clips, "comparing", len(clips))}
+    content = distinguish_silent(content) if silent else content
     with_sounds = {clip.labels[0] for clip in clips if _is_open(clip)}
     for name in classes:
         if name not in with_sounds:
-            raise _no_train(name, clips, left_out)
-    key = {clip.path: clip.group or content[clip.path] for clip in clips}  # what has to stay together
+            raise _no_train(name, clips, skipped)
+    key = {clip.path: clip.group or content[str(clip.path)] for clip in clips}  # what has to stay together
     kept = {
         key[clip.path]: earlier[str(clip.path)]
         for clip in clips
@@ -355,11 +355,13 @@ def _arrange(
     if shares == ALL_TESTED:
         chosen = dict.fromkeys(key.values(), "test")
     arranged = [replace(clip, split=chosen.get(key[clip.path], "train")) if _is_open(clip) else clip for clip in clips]
-    return arranged, duplicates(arranged, [content[clip.path] for clip in arranged]) + _thin(arranged, classes, shares)
+    return arranged, duplicate_warnings(arranged, [content[str(clip.path)] for clip in arranged]) + _thin(
+        arranged, classes, shares
+    )
 
 
 def _is_open(clip: Clip) -> bool:
-    """Whether no folder says which split a clip belongs to, or it is that from which others are taken."""
+    """Whether a clip's split is not fixed by a folder: it has none, or is in train, from which others are taken."""
     return clip.split in ("", "train")
 
 
@@ -403,7 +405,7 @@ def _by_group(
     Large groups come first, each to where it brings the classes' shares closest to what is wanted.
     """
     place = {name: i for i, name in enumerate(classes)}
-    sizes = defaultdict(lambda: np.zeros(len(classes)))  # clips of each class
+    sizes: dict[str, np.ndarray] = defaultdict(lambda: np.zeros(len(classes)))  # group -> clips of each class
     for clip in filter(_is_open, clips):
         sizes[key[clip.path]][place[clip.labels[0]]] += 1
     names = ["train", *shares]
@@ -420,8 +422,9 @@ def _by_group(
         gain = (2 * lack * sizes[group] / total - (sizes[group] / total) ** 2).sum(
             axis=1
         )  # how much less the squared error gets
-        empty = [i for i in np.flatnonzero(wanted > 0) if not groups[i]]
-        best = max(empty if len(empty) >= len(open_groups) - number else range(len(names)), key=lambda i: gain[i])
+        empty = [i for i in np.flatnonzero(wanted > 0).tolist() if not groups[i]]
+        candidates = empty if len(empty) >= len(open_groups) - number else range(len(names))
+        best = max(candidates, key=gain.__getitem__)
         have[best] += sizes[group]
         groups[best] += 1
         chosen[group] = names[best]
@@ -437,17 +440,17 @@ def _counts(sounds: int, shares: dict[str, float]) -> dict[str, int]:
     least = 1 if sounds > len(shares) else 0
     counts = {split: max(least, math.floor(sounds * share + 0.5)) for split, share in shares.items()}
     while counts and sum(counts.values()) >= max(sounds, 1) and max(counts.values()):
-        counts[max(counts, key=counts.get)] -= 1  # one must remain for train
+        counts[max(counts, key=counts.__getitem__)] -= 1  # one must remain for train
     return counts
 
 
-def _no_train(name: str, clips: list[Clip], left_out: list[SkippedClip]) -> AumError:
+def _no_train(name: str, clips: list[Clip], skipped: list[SkippedClip]) -> AumError:
     if any(clip.labels[0] == name for clip in clips):
         return AumError(
             f"class {name!r} has no sound to train on: it only occurs in other splits",
             fix="add sounds to its train folder, or remove the class from the other splits",
         )
-    own = [item for item in left_out if name in map(class_name, map(Path, Path(item.path).parts))]
+    own = [item for item in skipped if name in map(class_name, map(Path, Path(item.path).parts))]
     fixes = dict.fromkeys(item.fix for item in own)
     return AumError(
         f"no sound of class {name!r} can be used: {listed(item.reason for item in own)}",

@@ -1,4 +1,4 @@
-"""Labels as somebody's table has them: several in one value, joined by something; and what looks wrong in them."""
+"""Labels in a user's table: several in one value, joined by a separator; and warnings about likely mistakes."""
 
 import ast
 import re
@@ -16,7 +16,7 @@ LIST = re.compile(r"[^\s\d],[^\s\d]")  # lamp,river; not "speech, man speaking",
 
 
 def split_labels(text: str, separator: str) -> tuple[str, ...]:
-    """Take a table's value apart.
+    """Split a table's value into labels.
 
     Args:
         text: one label, several joined by the separator, or a list in brackets as Python and JSON write it.
@@ -25,7 +25,7 @@ def split_labels(text: str, separator: str) -> tuple[str, ...]:
     Returns:
         The labels, each once, with accents composed.
     """
-    parts = _listed(text)
+    parts = _parse_list(text)
     if parts is None:
         if not separator:
             parts = [text]
@@ -38,7 +38,7 @@ def split_labels(text: str, separator: str) -> tuple[str, ...]:
     return tuple(dict.fromkeys(filter(None, labels)))
 
 
-def _listed(text: str) -> list[str] | None:
+def _parse_list(text: str) -> list[str] | None:
     """The items of a list in brackets; None for any other text, such as the label [noise]."""
     if not (text.startswith("[") and text.endswith("]")):
         return None
@@ -78,10 +78,10 @@ def label_warnings(labels: Iterable[str], separator: str) -> list[str]:
             if mark == "|" or mark == "," and (LIST.search(label) or seen & set(parts)) or seen >= set(parts)
         ]
         if shown:
-            parts = ", ".join(joined[shown[0]])
+            apart = ", ".join(joined[shown[0]])
             warnings.append(
                 f"{_classes(shown)} like several labels in one, such as {shown[0]!r}: {separator_setting(mark)} takes "
-                f"them apart ({parts})"
+                f"them apart ({apart})"
             )
     alike = defaultdict(list)
     for label in labels:

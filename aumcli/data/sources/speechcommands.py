@@ -49,7 +49,7 @@ def index(request: PrepareRequest) -> CorpusIndex:
         folder, origin = own, URL
         if not (own / LISTS["test"]).is_file():
             _fetch(request.out)
-    return _listed(request, Path(os.path.abspath(folder)), origin)
+    return _index_folder(request, Path(os.path.abspath(folder)), origin)
 
 
 def _fetch(out: Path) -> None:
@@ -77,11 +77,11 @@ def _check_lists(folder: Path) -> None:
         )
 
 
-def _listed(request: PrepareRequest, folder: Path, origin: str) -> CorpusIndex:
+def _index_folder(request: PrepareRequest, folder: Path, origin: str) -> CorpusIndex:
     splits = {
         line: split for split, name in LISTS.items() for line in (folder / name).read_text(encoding="utf-8").split()
     }
-    clips, missing, left_out, found = Clips(), Clips(), [], set()
+    clips, missing, skipped, found = Clips(), Clips(), [], set()
     for path in walk_files(folder):
         name = Path(path).relative_to(folder).as_posix()
         word, _, file = name.rpartition("/")
@@ -89,7 +89,7 @@ def _listed(request: PrepareRequest, folder: Path, origin: str) -> CorpusIndex:
             continue
         speaker, mark, _ = file.partition("_nohash_")
         if not mark or not word or "/" in word:
-            left_out.append(SkippedClip(path, "is not named WORD/SPEAKER_nohash_N.wav", "move it away"))
+            skipped.append(SkippedClip(path, "is not named WORD/SPEAKER_nohash_N.wav", "move it away"))
             continue
         found.add(name)
         clips.append(path, None, None, (word,), splits.get(name, "train"), speaker)
@@ -103,7 +103,7 @@ def _listed(request: PrepareRequest, folder: Path, origin: str) -> CorpusIndex:
         clips,
         labels_for(request, classes | {labels[0] for labels in missing.label_sets}),
         origin,
-        left_out,
+        skipped,
         missing,
         _differences(clips, classes),
         {"speaker": lambda clip: clip.group},
@@ -111,7 +111,7 @@ def _listed(request: PrepareRequest, folder: Path, origin: str) -> CorpusIndex:
 
 
 def _differences(clips: Clips, classes: set[str]) -> list[str]:
-    """Where a folder isn't the whole corpus: a download is known to be by its digest, a copy by its counts."""
+    """Warnings where a folder isn't the complete corpus, by its counts; a download is verified by its SHA-256."""
     found = {split: len(clips.of_split(split)) for split in CLIPS}
     warnings = [
         f"{counted(found[split], 'clip')} in {split}, the published corpus has {count:,}"

@@ -2,7 +2,7 @@
 
 The kinds share much of their spectra on purpose: their pitches overlap, and timbre, colour, loudness and background are
 drawn alike for all, so that what tells them apart for sure is how a sound moves in time. A classifier on the average
-spectrum gets a part right, a model that listens to the course of the sound nearly everything.
+spectrum gets some right, a model of the course of the sound nearly all.
 """
 
 import re
@@ -75,7 +75,7 @@ def index(request: PrepareRequest) -> CorpusIndex:
             soundfile.write(partial / name, synthesise(kind, split, number, request.seed), SAMPLE_RATE_HZ, "PCM_16")
             clips.append(Clip(request.out / name, labels=(kind,), split=split))
         for split in CLIPS_PER_KIND:  # all or nothing: an interrupted run leaves the old ones
-            replace_folder(partial / split, request.out / split, _OWN_NAME.fullmatch)
+            replace_folder(partial / split, request.out / split, lambda name: _OWN_NAME.fullmatch(name) is not None)
     except OSError as error:
         raise disk_error(request.out, error) from error
     except soundfile.LibsndfileError as error:
@@ -105,8 +105,9 @@ def synthesise(kind: str, split: str, number: int, seed: int = 0) -> np.ndarray:
     mix = sound + noise * level * 10 ** (-rng.uniform(*SNR_DB) / 20)
     if rng.random() < BURST_SHARE:
         mix = mix + _noise(rng) * _window(rng.uniform(0, 0.8), rng.uniform(0.05, 0.2)) * level * rng.uniform(0.1, 0.3)
-    peak = 10 ** (rng.uniform(*PEAK_DB) / 20)
-    return np.rint(mix / np.abs(mix).max() * peak * 32767).astype(np.int16)
+    peak: float = 10 ** (rng.uniform(*PEAK_DB) / 20)
+    rounded: np.ndarray = np.rint(mix / np.abs(mix).max() * peak * 32767)
+    return rounded.astype(np.int16)
 
 
 def _noise(rng: Rng, samples: int = SAMPLES) -> np.ndarray:
@@ -115,7 +116,8 @@ def _noise(rng: Rng, samples: int = SAMPLES) -> np.ndarray:
     spectrum[1:] *= np.arange(1, len(spectrum)) ** -rng.uniform(0, 1)
     spectrum[0] = 0
     noise = np.fft.irfft(spectrum, samples)
-    return noise / np.sqrt(np.mean(noise**2))
+    normalised: np.ndarray = noise / np.sqrt(np.mean(noise**2))
+    return normalised
 
 
 def _coloured(sound: np.ndarray, rng: Rng) -> np.ndarray:
@@ -136,8 +138,8 @@ def _tone(pitch_hz: float | np.ndarray, rng: Rng, samples: int = SAMPLES) -> np.
     turns = np.cumsum(np.broadcast_to(pitch_hz, samples)) / SAMPLE_RATE_HZ + rng.random()
     falloff, top_hz = rng.uniform(0.3, 2.5), float(np.max(pitch_hz))
     strength = rng.uniform(0.3, 1, 8) * np.arange(1.0, 9) ** -falloff
-    below, now, twice = 0.0, np.sin(2 * np.pi * turns), 2 * np.cos(2 * np.pi * turns)
-    tone = strength[0] * now
+    below, now, twice = np.zeros(samples), np.sin(2 * np.pi * turns), 2 * np.cos(2 * np.pi * turns)
+    tone: np.ndarray = strength[0] * now
     for order in range(2, 9):
         if order * top_hz < 7000:
             below, now = now, twice * now - below  # sin(k x), cheaper than a sine each
@@ -147,7 +149,8 @@ def _tone(pitch_hz: float | np.ndarray, rng: Rng, samples: int = SAMPLES) -> np.
 
 def _pitch(kind: str, rng: Rng) -> float:
     low, high = PITCH_HZ[kind]
-    return low * (high / low) ** rng.random()
+    pitch_hz: float = low * (high / low) ** rng.random()
+    return pitch_hz
 
 
 def _at(starts_s: np.ndarray, gains: np.ndarray, sound: np.ndarray) -> np.ndarray:
@@ -159,7 +162,7 @@ def _at(starts_s: np.ndarray, gains: np.ndarray, sound: np.ndarray) -> np.ndarra
 
 
 def _thud(kind: str, rng: Rng, decay_s: float) -> np.ndarray:
-    """What is heard when one thing hits another, a dying resonance with some noise, until 100 dB down: (samples,)."""
+    """The sound of a strike, a decaying resonance with some noise, until 100 dB down: (samples,)."""
     samples = int(12 * decay_s * SAMPLE_RATE_HZ)
     tone = _tone(_pitch(kind, rng), rng, samples)
     noise = _noise(rng, 2 ** samples.bit_length())[:samples]  # such lengths are transformed fast
@@ -220,7 +223,9 @@ def _whistle(rng: Rng) -> np.ndarray:
     length_s = rng.uniform(0.5, 0.8)
     start_s = rng.uniform(0.02, 0.98 - length_s)
     slide = np.clip((TIME_S - start_s) / length_s, 0, 1) * rng.choice([-1, 1]) * rng.uniform(0.4, 0.8)
-    return _tone(_pitch("whistle", rng) * 2**slide, rng) * _window(start_s, length_s, 0.03)
+    pitch_hz = _pitch("whistle", rng) * 2**slide
+    whistle: np.ndarray = _tone(pitch_hz, rng) * _window(start_s, length_s, 0.03)
+    return whistle
 
 
 def _chirp(rng: Rng) -> np.ndarray:
@@ -228,13 +233,15 @@ def _chirp(rng: Rng) -> np.ndarray:
     rate_hz, phase, duty = rng.uniform(3, 7), rng.random(), rng.uniform(0.4, 0.6)
     place = np.mod(rate_hz * TIME_S + phase, 1)
     sweep = (place / duty - 0.5) * rng.choice([-1, 1]) * rng.uniform(0.8, 1.4)
-    return _tone(_pitch("chirp", rng) * 2 ** np.clip(sweep, -0.7, 0.7), rng) * _gate(place, duty)
+    calls: np.ndarray = _tone(_pitch("chirp", rng) * 2 ** np.clip(sweep, -0.7, 0.7), rng) * _gate(place, duty)
+    return calls
 
 
 def _alarm(rng: Rng) -> np.ndarray:
     """A series of short beeps, all of one pitch."""
     rate_hz, phase, duty = rng.uniform(3, 7), rng.random(), rng.uniform(0.4, 0.6)
-    return _tone(_pitch("alarm", rng), rng) * _gate(np.mod(rate_hz * TIME_S + phase, 1), duty)
+    beeps: np.ndarray = _tone(_pitch("alarm", rng), rng) * _gate(np.mod(rate_hz * TIME_S + phase, 1), duty)
+    return beeps
 
 
 def _gate(place: np.ndarray, duty: float) -> np.ndarray:
@@ -245,7 +252,8 @@ def _gate(place: np.ndarray, duty: float) -> np.ndarray:
 def _hum(rng: Rng) -> np.ndarray:
     """One tone from beginning to end, which beats slightly."""
     beat = 1 + rng.uniform(0.05, 0.2) * np.sin(2 * np.pi * (rng.uniform(1, 4) * TIME_S + rng.random()))
-    return _tone(_pitch("hum", rng), rng) * beat
+    hum: np.ndarray = _tone(_pitch("hum", rng), rng) * beat
+    return hum
 
 
 KINDS: dict[str, Callable[[Rng], np.ndarray]] = {

@@ -1,8 +1,8 @@
 """`aum prepare csv TABLE`: a table that says which sounds, or which stretches of them, have which labels.
 
-Columns are told from the names that people and their programs give them (see `aumcli.data.sources.columns`), or named with
---set: `--set path=fname --set label=category`; `--set start=` says that there is none. What was made of the table is
-printed.
+Columns are recognised by their names (see `aumcli.data.sources.columns`), or named with --set:
+`--set path=fname --set label=category`; `--set start=` says that there is none. How the table was understood is noted
+in the report.
 """
 
 import math
@@ -15,7 +15,7 @@ from pathlib import Path
 
 from aumcli.data.clips import Clip, Clips
 from aumcli.data.decoding.audio import audio_info
-from aumcli.data.duplicates import clip_keys, duplicates, files_of
+from aumcli.data.duplicates import clip_keys, duplicate_warnings, files_of
 from aumcli.data.sources import (
     CORPORA,
     SPLIT_NAMES,
@@ -23,16 +23,16 @@ from aumcli.data.sources import (
     CorpusIndex,
     PrepareRequest,
     SkippedClip,
-    hash_place,
+    hash_percent,
     labels_for,
-    nothing_called,
-    shared_out,
+    not_found,
+    split_by_hash,
 )
+from aumcli.data.sources.audio_finder import AudioFinder
 from aumcli.data.sources.column_names import known_columns
 from aumcli.data.sources.columns import ROLES, find_columns, is_headerless
 from aumcli.data.sources.folder import OWN_FILES
 from aumcli.data.sources.label_values import label_warnings
-from aumcli.data.sources.lookup import Lookup
 from aumcli.data.sources.table_rows import FOLD, RowReader, Rows
 from aumcli.errors import AumError
 from aumcli.utils.csv import SNIFFED, csv_reader, listed, sniff
@@ -43,7 +43,7 @@ SHARES = (80.0, 10.0, 10.0)
 SEPARATOR = ";"
 FSD50K = {"fname", "labels", "mids"}  # a table whose labels are joined by commas
 SEVERAL = " (where a sound has all of them, one row should, joined by ;)"
-SAMPLED = 30  # slices whose files' lengths are looked at before all are opened
+SAMPLED = 30  # slices that are compared with their files' lengths before all are opened
 CALL = "aum prepare csv TABLE.csv, whose first line names a path and a label column"
 
 
@@ -63,27 +63,28 @@ def index(request: PrepareRequest) -> CorpusIndex:
     Raises:
         AumError: no table, or its columns can't be told, or its times belong to other files.
     """
-    settings = request.known_settings(**dict.fromkeys(ROLES), separator=None)
+    request.check_settings([*ROLES, "separator"])
+    settings = request.settings
     path = request.annotations or request.source
     if path is None:
         raise AumError("which table? None was given", fix=CALL)
     tables = _tables(path)
-    lookup, sound = _sounds(request, path)
+    finder, sound = _sounds(request, path)
     rows = Rows()
     for table in tables:
         try:
-            _read(request, table, settings, lookup, sound, rows)
+            _read(request, table, settings, finder, sound, rows)
         except AumError as error:
             if len(tables) == 1:
                 raise AumError(error.problem, error.fix + _of_corpus(table), error.exit_code) from error
-            rows.left_out.append(SkippedClip(str(table), error.problem, f"{error.fix}; or move it away"))
-    return _judged(request, path, settings["separator"], lookup, rows)
+            rows.skipped.append(SkippedClip(str(table), error.problem, f"{error.fix}; or move it away"))
+    return _corpus_index(request, path, settings.get("separator"), finder, rows)
 
 
 def _tables(path: Path) -> list[Path]:
     """The table, or those of a folder."""
     if not path.exists():
-        raise AumError(f"{path} {nothing_called(path)}", fix=CALL)
+        raise AumError(f"{path} {not_found(path)}", fix=CALL)
     if path.is_file():
         return [path]
     if not path.is_dir():
@@ -100,27 +101,27 @@ def _of_corpus(table: Path) -> str:
     return f"; for the corpus itself, aum prepare {names[0]}" if names else ""
 
 
-def _sounds(request: PrepareRequest, path: Path) -> tuple[Lookup, str | None]:
+def _sounds(request: PrepareRequest, path: Path) -> tuple[AudioFinder, str | None]:
     """Where the sounds lie; and the one that all rows are of, where the caller names one."""
     source = request.source if request.annotations is not None else None
     if source is None:
-        return Lookup(Path(os.path.abspath(path if path.is_dir() else path.parent))), None
+        return AudioFinder(Path(os.path.abspath(path if path.is_dir() else path.parent))), None
     if not source.exists():
-        raise AumError(f"{source} {nothing_called(source)}", fix="name the folder of the sounds with --source")
+        raise AumError(f"{source} {not_found(source)}", fix="name the folder of the sounds with --source")
     if source.is_dir():
-        return Lookup(Path(os.path.abspath(source))), None
-    return Lookup(Path(os.path.abspath(source.parent))), os.path.abspath(source)
+        return AudioFinder(Path(os.path.abspath(source))), None
+    return AudioFinder(Path(os.path.abspath(source.parent))), os.path.abspath(source)
 
 
 def _read(
     request: PrepareRequest,
     table: Path,
-    settings: Mapping[str, str | None],
-    lookup: Lookup,
+    settings: Mapping[str, str],
+    finder: AudioFinder,
     sound: str | None,
     rows: Rows,
 ) -> None:
-    """Add what one table says."""
+    """Add the rows of one table."""
     dialect = sniff(table, known_columns)
     with csv_reader(table, None, "prepare that", spaces=True, dialect=dialect) as (reader, _):
         numbered = (
@@ -133,23 +134,23 @@ def _read(
         header = [] if is_headerless(first) else [first[0].lstrip("# "), *first[1:]]
         sample = sample[bool(header) :]
         columns = find_columns(table, header, [row for _, row in sample], settings, SPLIT_NAMES)
-        if sound is not None and settings["path"] is None:
+        if sound is not None and settings.get("path") is None:
             columns.places.pop("path", None)
         if "path" not in columns.places and sound is None:
-            sound = rows.sounds[table.name] = _sound_of(table, columns.header, lookup)
+            sound = rows.sounds[table.name] = _sound_of(table, columns.header, finder)
         if "split" in columns.places and request.shares:
             name = columns.header[columns.places["split"]]
             raise AumError(
-                f"--split can't be used with {table}: its column {name!r} says the splits",
+                f"--split can't be used with {table}: its column {name!r} has the splits",
                 fix="leave --split out, or the column: --set split=",
             )
-        separator = settings["separator"]
+        separator = settings.get("separator")
         if separator is None:
             separator = "," if set(columns.header) >= FSD50K else SEPARATOR
         reading = RowReader(
             table,
             columns,
-            lookup,
+            finder,
             sound,
             separator,
             decimal_comma=dialect.delimiter != ",",
@@ -159,10 +160,10 @@ def _read(
             try:
                 reading.add(row, number, rows)
             except AumError as error:  # the sound's own
-                rows.left_out.append(SkippedClip(str(table), error.problem, error.fix))
+                rows.skipped.append(SkippedClip(str(table), error.problem, error.fix))
             except ValueError as error:
                 problem, fix = (*error.args, "correct the row")[:2]
-                rows.left_out.append(SkippedClip(str(table), f"{table}: row {number}: {problem}", fix))
+                rows.skipped.append(SkippedClip(str(table), f"{table}: row {number}: {problem}", fix))
     delimiter = {"\t": ", separated by tabs", ",": ""}.get(dialect.delimiter, f", separated by {dialect.delimiter}")
     several = any(len(labels) > 1 for labels in rows.clips.label_sets)
     joined = f"; several labels are joined by {separator!r}" if several else ""
@@ -170,9 +171,9 @@ def _read(
     rows.notes += [] if note in rows.notes else [note]
 
 
-def _sound_of(table: Path, header: Sequence[str], lookup: Lookup) -> str:
+def _sound_of(table: Path, header: Sequence[str], finder: AudioFinder) -> str:
     """The sound that has the name of a table without paths."""
-    sound = lookup.of_table(table)
+    sound = finder.of_table(table)
     if sound is None:
         raise AumError(
             f"{table} has no column that could be the path; it has {', '.join(header)}",
@@ -182,12 +183,14 @@ def _sound_of(table: Path, header: Sequence[str], lookup: Lookup) -> str:
     return sound
 
 
-def _judged(request: PrepareRequest, path: Path, separator: str | None, lookup: Lookup, rows: Rows) -> CorpusIndex:
-    """What all rows come to."""
-    if lookup.missing and len(lookup.missing) == len(set(rows.names)):
+def _corpus_index(
+    request: PrepareRequest, path: Path, separator: str | None, finder: AudioFinder, rows: Rows
+) -> CorpusIndex:
+    """The clips of all rows, with their labels and splits."""
+    if finder.missing and len(finder.missing) == len(set(rows.names)):
         raise AumError(
-            f"none of the {counted(len(lookup.missing), 'sound')} that {path} names lie below {lookup.folder}: "
-            f"{listed(sorted(lookup.missing), 3)}",
+            f"none of the {counted(len(finder.missing), 'sound')} that {path} names lie below {finder.folder}: "
+            f"{listed(sorted(finder.missing), 3)}",
             exit_code=1,
             fix=f"aum prepare csv --annotations {shlex.quote(str(path))} --source FOLDER looks for them "
             f"elsewhere{_of_corpus(path)}",
@@ -203,55 +206,57 @@ def _judged(request: PrepareRequest, path: Path, separator: str | None, lookup: 
     def arrange(clips: Sequence[Clip], _: list[SkippedClip]) -> tuple[Clips, list[str]]:
         files.update(files_of(clips, "silent" in request.keep))
         arranged = _with_splits(Clips.of(clips), files, names, folds, request)
-        return arranged, duplicates(arranged, clip_keys(arranged, files), SEVERAL)
+        return arranged, duplicate_warnings(arranged, clip_keys(arranged, files), SEVERAL)
 
     return CorpusIndex(
         rows.clips,
         labels_for(request, ids),
         str(path),
-        rows.left_out,
+        rows.skipped,
         identities=identities,
         arrange=arrange,
-        notes=[*rows.notes, *_notes(rows, lookup, folds)],
+        notes=[*rows.notes, *_notes(rows, finder, folds)],
         warnings=label_warnings(ids, SEPARATOR if separator is None else separator),
     )
 
 
-def _notes(rows: Rows, lookup: Lookup, folds: Mapping[str, str]) -> list[str]:
-    """What was done with the rows besides what they say."""
+def _notes(rows: Rows, finder: AudioFinder, folds: Mapping[str, str]) -> list[str]:
+    """Notes about rows that were merged, sounds that were found elsewhere, and folds."""
     notes = []
     if rows.repeated:
-        notes.append(f"rows that say what another one says, and count once: {rows.repeated:,}")
-    if lookup.moved:
-        name, found = next(iter(lookup.moved.items()))
-        notes.append(f"sounds found elsewhere than the table says: {len(lookup.moved):,}, such as {found} for {name}")
+        notes.append(f"repeated rows, which count once: {rows.repeated:,}")
+    if finder.moved:
+        name, found = next(iter(finder.moved.items()))
+        notes.append(
+            f"sounds found at another path than the table's: {len(finder.moved):,}, such as {found} for {name}"
+        )
     if rows.sounds:
         name, found = next(iter(rows.sounds.items()))
         notes.append(
-            f"no column says the sound, so it is that of the table's name: {found} for {name}"
+            f"no column names the sound, so the one named like the table is used: {found} for {name}"
             + (f", and so for {counted(len(rows.sounds) - 1, 'more table')}" if len(rows.sounds) > 1 else "")
         )
     if folds:
         chosen = ", ".join(f"fold {fold} for {split}" for fold, split in folds.items() if split != "train")
-        notes.append(f"splits follow the folds: {chosen}, the others for train; --split 80/10/10 shares out otherwise")
+        notes.append(f"splits follow the folds: {chosen}, the others for train; --split 80/10/10 ignores them")
     return notes
 
 
 def _check_times(path: Path, clips: Clips) -> None:
-    """Refuse times that lie outside all files that are looked at: they are in other units, or of other recordings."""
-    outside, looked_at = [], 0
+    """Refuse times that are outside all sampled files: they are in other units, or of other recordings."""
+    outside, checked = [], 0
     for clip in clips[:: max(1, len(clips) // SAMPLED)]:
         last = clip.start_s if clip.stop_s is None else clip.stop_s
         if last is None:
             continue
         try:
             duration_s = audio_info(clip.path).duration_s
-        except AumError:  # will be named when it is opened
+        except AumError:  # reported when it is opened
             continue
-        looked_at += 1
+        checked += 1
         if last > duration_s + 1 or (clip.start_s or 0) >= duration_s:
             outside.append(f"{clip.path} lasts {duration_s:.3g} s, the clip ends at {last:g} s")
-    if len(outside) >= 3 and len(outside) == looked_at:
+    if len(outside) >= 3 and len(outside) == checked:
         raise AumError(
             f"{path}: the times lie outside the files: {listed(outside, 1)}",
             fix="--set start= takes whole files; if the times are milliseconds or samples, let the columns' "
@@ -283,7 +288,9 @@ def _with_splits(
     columns = clips.columns()
     said = [folds.get(split.removeprefix(FOLD), "") if split.startswith(FOLD) else split for split in columns["split"]]
     keys = [group or names.get(files[path], names[path]) for group, path in zip(columns["group"], columns["path"])]
-    chosen = _shared_out({key for key, split in zip(keys, said) if not split}, request.shares or SHARES, request.seed)
+    chosen = _splits_by_hash(
+        {key for key, split in zip(keys, said) if not split}, request.shares or SHARES, request.seed
+    )
     arranged = Clips()
     splits = [split or chosen[key] for key, split in zip(keys, said)]
     for row in zip(columns["path"], columns["start_s"], columns["stop_s"], clips.labels(), splits, columns["group"]):
@@ -291,10 +298,10 @@ def _with_splits(
     return arranged
 
 
-def _shared_out(keys: set[str], shares: tuple[float, float, float], seed: int) -> dict[str, str]:
+def _splits_by_hash(keys: set[str], shares: tuple[float, float, float], seed: int) -> dict[str, str]:
     """The split of each key by its hash; where few keys leave one empty that has a share, a key goes there."""
-    order = sorted(keys, key=lambda key: hash_place(key, seed))
-    chosen = {key: shared_out(key, shares, seed) for key in order}
+    order = sorted(keys, key=lambda key: hash_percent(key, seed))
+    chosen = {key: split_by_hash(key, shares, seed) for key in order}
     if order and shares[0] and "train" not in chosen.values():
         chosen[order[0]] = "train"
     for split, share in zip(SPLITS, shares):

@@ -1,4 +1,4 @@
-"""Rows of somebody's table as clips."""
+"""Rows of a user's table as clips."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -10,23 +10,23 @@ from pathlib import Path
 from aumcli.data.clips import Clips
 from aumcli.data.decoding.audio import audio_info
 from aumcli.data.sources import SPLIT_NAMES, SkippedClip
+from aumcli.data.sources.audio_finder import AudioFinder
 from aumcli.data.sources.columns import TIMES, Columns
 from aumcli.data.sources.label_values import FORBIDDEN, separator_setting, split_labels
-from aumcli.data.sources.lookup import Lookup
 from aumcli.utils.text import counted
 
 EMPTY = ("", "na", "nan")  # a time that isn't there, as R and pandas write it
-FOLD = "fold "  # before a fold that stands for a split, until it is known which
+FOLD = "fold "  # prefix of a fold in the place of a split, until folds are assigned to splits
 TIME_FIX = "correct the row; another column: --set start=COLUMN; whole files: --set start="
 
 
 @dataclass
 class Rows:
-    """What tables say, by row, and how it was understood."""
+    """Clips of the rows of tables, and notes on how they were read."""
 
-    clips: Clips = field(default_factory=Clips)  # split: "", or FOLD and a fold, where none is said
+    clips: Clips = field(default_factory=Clips)  # split: "", or FOLD and a fold, where the table has none
     names: list[str] = field(default_factory=list)  # of their sounds, as written
-    left_out: list[SkippedClip] = field(default_factory=list)
+    skipped: list[SkippedClip] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     sounds: dict[str, str] = field(default_factory=dict)  # table without paths -> the sound of its name
     grouped: bool = False
@@ -42,22 +42,22 @@ class RowReader:
     Args:
         table: its path.
         columns: what its columns are.
-        lookup: where the sounds are.
-        sound: of which all rows are, where no column says it.
+        finder: where the sounds are.
+        sound: the one that all rows belong to, where no column names it.
         separator: between several labels.
         decimal_comma: whether a comma may be a decimal point.
-        follow_folds: whether a fold says the split where nothing else does.
+        follow_folds: whether folds become splits where there is no column for the split.
     """
 
     table: Path
     columns: Columns
-    lookup: Lookup
+    finder: AudioFinder
     sound: str | None
     separator: str
     decimal_comma: bool
     follow_folds: bool
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         self._units = {role: self.columns.unit(role) for role in (*TIMES, "origin") if role in self.columns.places}
         self._labels = cache(self._labels_in)  # the same few values in all rows
         self._rate_hz = cache(lambda path: audio_info(path).sample_rate_hz)
@@ -81,14 +81,15 @@ class RowReader:
         name = values.get("path", self.sound)
         if not name or "\0" in name:
             raise ValueError("the path contains NUL" if name else "no path")
-        path = self.lookup.path(name) if "path" in values else self.sound
+        path = self.finder.path(name) if "path" in values else name
         start_s, stop_s = self._span(values, path)
         labels = self._labels(values["label"])
         if not labels:
             reason = f"row {number} of {self.table.name} gives it no label"
-            rows.left_out.append(SkippedClip(path, reason, "label it, or remove the row"))
+            rows.skipped.append(SkippedClip(path, reason, "label it, or remove the row"))
             return
-        clip = (path, start_s, stop_s, labels, *self._split_and_group(values))
+        split, group = self._split_and_group(values)
+        clip = (path, start_s, stop_s, labels, split, group)
         digest = blake2b(repr(clip).encode("utf-8", "surrogatepass"), digest_size=16).digest()
         if digest in rows.seen:  # Raven writes a row for each view of a sound
             rows.repeated += 1
@@ -96,7 +97,7 @@ class RowReader:
         rows.seen.add(digest)
         rows.clips.append(*clip)
         rows.names.append(name)
-        rows.grouped |= bool(clip[-1])
+        rows.grouped |= bool(group)
         rows.sliced |= start_s is not None or stop_s is not None
 
     def _labels_in(self, text: str) -> tuple[str, ...]:
@@ -120,12 +121,12 @@ class RowReader:
     def _span(self, values: Mapping[str, str], path: str) -> tuple[float | None, float | None]:
         """Start and stop in s; None for the file's."""
         times = {role: self._seconds(role, values[role], path) for role in self._units}
-        start_s, stop_s = times.get("start"), times.get("stop")
+        start_s, stop_s, duration_s = times.get("start"), times.get("stop"), times.get("duration")
         if "origin" in times and stop_s is not None:
             stop_s = round((start_s or 0.0) + stop_s - (times["origin"] or 0.0), 6)
-        elif times.get("duration") is not None:
+        elif duration_s is not None:
             start_s = start_s or 0.0
-            stop_s = round(start_s + times["duration"], 6)
+            stop_s = round(start_s + duration_s, 6)
         first_s = start_s or 0.0
         if first_s < 0 or stop_s is not None and stop_s <= first_s:
             end = "" if stop_s is None else f" to {stop_s:g} s"

@@ -8,7 +8,7 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-from aumcli.data.sources import SPLIT_NAMES, CorpusIndex, PrepareRequest, labels_for, without_val
+from aumcli.data.sources import SPLIT_NAMES, CorpusIndex, PrepareRequest, labels_for, no_val_warning
 from aumcli.data.sources.audioset import percent, with_val
 from aumcli.data.sources.youtube import LONGEST_S, Segment, find_clips, parse_name
 from aumcli.errors import AumError
@@ -40,15 +40,15 @@ def index(request: PrepareRequest) -> CorpusIndex:
     segments = [with_val(segment, val, request.seed) for segment in _segments(request)]
     if not request.sounds.is_dir():
         raise AumError(f"{request.sounds} is not a folder", fix=GET.format(folder=request.sounds))
-    clips, missing, left_out, warnings = find_clips(Path(os.path.abspath(request.sounds)), segments)
+    clips, missing, skipped, warnings = find_clips(Path(os.path.abspath(request.sounds)), segments)
     labels = labels_for(request, {segment.labels[0] for segment in segments})
     return CorpusIndex(
         clips,
         labels,
         str(request.sounds),
-        left_out,
+        skipped,
         missing,
-        warnings + without_val(request, val),
+        warnings + no_val_warning(request, val),
         {"video": lambda clip: clip.group},
         LONGEST_S,
     )

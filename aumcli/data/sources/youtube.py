@@ -1,6 +1,4 @@
-"""Clips of YouTube videos as people have them: the names they give the files,
-and which of a corpus's rows each one is.
-"""
+"""Clips of YouTube videos: the usual names of their files, and which of a corpus's rows each one is."""
 
 import re
 from collections.abc import Iterable
@@ -19,7 +17,7 @@ from aumcli.utils.text import counted
 # seconds or milliseconds, with leading zeros or without, of the start or of both ends. No name can be read in two ways.
 NAME = re.compile(r"Y?([\w-]{11})(?:_(\d+(?:\.\d+)?)(?:[_-]\d+(?:\.\d+)?)?)?", re.ASCII)
 SAME_START_S = 0.5  # tables have 30.000 where file names have 30
-LONGEST_S = 15.0  # of a corpus whose clips last 10 s: what is longer is the whole video
+LONGEST_S = 15.0  # of a corpus whose clips last 10 s: a longer file is the complete video
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +60,9 @@ def find_clips(folder: Path, segments: Iterable[Segment]) -> tuple[Clips, Clips,
         table.append(segment.video, segment.start_s, None, segment.labels, segment.split, segment.video)
         rows[segment.video] = row if segment.video not in rows else (*_all(rows[segment.video]), row)
     files: dict[int, str] = {}  # row -> file
-    left_out, doubled, foreign = [], [], 0
+    skipped: list[SkippedClip] = []
+    doubled: list[str] = []
+    foreign = 0
     for path in walk_files(folder):
         stem, dot, suffix = path.rpartition("/")[2].rpartition(".")
         if f"{dot}{suffix}".lower() not in AUDIO_SUFFIXES:
@@ -71,15 +71,15 @@ def find_clips(folder: Path, segments: Iterable[Segment]) -> tuple[Clips, Clips,
         if video not in rows:
             foreign += 1
             continue
-        row = _row(table, _all(rows[video]), time)
-        if row is None:
-            left_out.append(
+        own_row = _row(table, _all(rows[video]), time)
+        if own_row is None:
+            skipped.append(
                 SkippedClip(path, "begins at another time than the table says", "cut the clip at the time in the table")
             )
-        elif row in files:
+        elif own_row in files:
             doubled.append(path)
         else:
-            files[row] = path
+            files[own_row] = path
     found = np.array(sorted(files), dtype=np.int64)
     clips = Clips()
     for row, clip in zip(found.tolist(), table.take(found)):
@@ -91,7 +91,7 @@ def find_clips(folder: Path, segments: Iterable[Segment]) -> tuple[Clips, Clips,
             f"{counted(len(doubled), 'sound occurs', 'sounds occur')} twice, the first of each was taken; "
             f"the others: {listed(doubled, 3)}"
         )
-    return clips, missing, left_out, warnings
+    return clips, missing, skipped, warnings
 
 
 def _all(rows: int | tuple[int, ...]) -> tuple[int, ...]:
@@ -102,6 +102,7 @@ def _row(table: Clips, rows: tuple[int, ...], time: float | None) -> int | None:
     """Which of a video's rows a file is: the only one if its name tells no time, else the one that starts then."""
     if time is None:
         return rows[0] if len(rows) == 1 else None
-    times = (time, time / 1000) if time >= 1000 else (time,)  # nobody writes 30 ms
-    near = [row for row in rows if min(abs(table[row].start_s - start_s) for start_s in times) < SAME_START_S]
+    times = (time, time / 1000) if time >= 1000 else (time,)  # no table has starts in ms below 1000
+    starts_s = {row: table[row].start_s or 0.0 for row in rows}
+    near = [row for row in rows if min(abs(starts_s[row] - start_s) for start_s in times) < SAME_START_S]
     return near[0] if len(near) == 1 else None

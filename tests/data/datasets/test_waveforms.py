@@ -41,7 +41,7 @@ def test_a_long_clips_part_is_that_of_the_whole_clip(tmp_path, monkeypatch, kind
     crop = Crop(2000, kind)
     whole = Waveforms([clip], RATE, cache_mb=10)
     parts = [whole.part(0, crop, place) for place in (0.0, 0.3, 0.999)]
-    monkeypatch.setattr(dataset, "WHOLE_S", 1.0)
+    monkeypatch.setattr(dataset, "LONG_CLIP_S", 1.0)
     long = Waveforms([clip], RATE, cache_mb=10)
     for place, part in zip((0.0, 0.3, 0.999), parts):
         found = long.part(0, crop, place)

@@ -171,7 +171,7 @@ def test_prepare_remembers_the_channel(stereo, tmp_path):
         "the channels of 30 clips cancel each other" in text and "--channel left" in text for text in report.warnings
     )
     report = prepare("folder", tmp_path / "left", source=stereo, channel="left")
-    assert not report.warnings and not report.left_out
+    assert not report.warnings and not report.skipped
     mean, left = (read_manifest(tmp_path / name) for name in ("mean", "left"))
     assert [f"{path}::left" for path in mean.clips.paths()] == [*left.clips.paths()]
     assert [clip.split for clip in mean.clips] == [clip.split for clip in left.clips]  # the channel moves nothing

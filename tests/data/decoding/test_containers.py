@@ -606,12 +606,12 @@ BAD = {
 
 def test_prepare_counts_them_as_unusable(tmp_path):
     report = prepare("folder", tmp_path / "out", source=corpus(tmp_path / "in", BAD), split="60/20/20")
-    reasons = {Path(item.path).name: item for item in report.left_out}
+    reasons = {Path(item.path).name: item for item in report.skipped}
     assert set(reasons) == set(BAD) and report.failures == len(BAD)
     assert all(item.fix and ("holds more" in item.reason or "truncated" in item.reason) for item in reasons.values())
     good = {"pipe.wav": sized("wav", encoded("wav", seed=20), 2_000_000_000), "layer2.mp2": MP2}
     report = prepare("folder", tmp_path / "good", source=corpus(tmp_path / "in2", good), split="60/20/20")
-    assert not report.left_out and report.longest_s == 2
+    assert not report.skipped and report.longest_s == 2
 
 
 @pytest.mark.parametrize("name", BAD)

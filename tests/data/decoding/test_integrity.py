@@ -18,8 +18,8 @@ from aumcli.data.decoding import integrity
 from aumcli.data.decoding.integrity import open_clips
 from aumcli.data.sources import SkippedClip
 from aumcli.errors import AumError
-from aumcli.prepare import leaks, prepare
-from aumcli.utils.journal import NAME, Journal
+from aumcli.prepare import JOURNAL, leaks, prepare
+from aumcli.utils.journal import Journal
 
 
 @pytest.fixture
@@ -37,7 +37,7 @@ def opened(tmp_path, monkeypatch, clips, workers=2, longest_s=None):
     seen, check = [], integrity.check_clip
     with monkeypatch.context() as patch:
         patch.setattr(integrity, "check_clip", lambda path, *how: seen.append(path) or check(path, *how))
-        journal = Journal(tmp_path)
+        journal = Journal(tmp_path / JOURNAL)
         results = list(open_clips(clips, journal, workers, longest_s))
         journal.close()
     return results, sorted(seen)
@@ -73,22 +73,22 @@ def test_what_was_kept_once_is_not_kept_by_the_next_call(tmp_path, clips):
 
     soundfile.write(clips[0].path, np.zeros(800), 8000)
     soundfile.write(clips[1].path, np.linspace(-50, 50, 800), 8000, subtype="FLOAT")
-    for keep, left_out in (({"silent", "loud"}, []), ((), [0, 1]), ({"loud"}, [0]), ({"silent"}, [1])):
-        journal = Journal(tmp_path)
+    for keep, skipped in (({"silent", "loud"}, []), ((), [0, 1]), ({"loud"}, [0]), ({"silent"}, [1])):
+        journal = Journal(tmp_path / JOURNAL)
         results = list(open_clips(clips, journal, 2, None, keep))
         journal.close()
-        assert [place for place, result in enumerate(results) if isinstance(result, SkippedClip)] == left_out
+        assert [place for place, result in enumerate(results) if isinstance(result, SkippedClip)] == skipped
 
 
 @pytest.mark.parametrize("content", [b"", b"no database", None])
 def test_a_journal_that_is_none_is_replaced(tmp_path, monkeypatch, clips, content):
     opened(tmp_path, monkeypatch, clips)
     if content is None:
-        with sqlite3.connect(tmp_path / NAME) as database:
+        with sqlite3.connect(tmp_path / JOURNAL) as database:
             database.execute("PRAGMA user_version = 999")
         database.close()
     else:
-        (tmp_path / NAME).write_bytes(content * 200)
+        (tmp_path / JOURNAL).write_bytes(content * 200)
     assert len(opened(tmp_path, monkeypatch, clips)[1]) == 20 and opened(tmp_path, monkeypatch, clips)[1] == []
 
 
@@ -104,7 +104,8 @@ def test_a_kill_loses_a_batch_at_most(tmp_path, monkeypatch):
     for n in range(30):
         sound(tmp_path / "sounds" / f"{'ab'[n % 2]}" / f"{n}.wav", 300.0, seed=n, seconds=0.1)
     script = (
-        "import time\nfrom aumcli.data.decoding import integrity\nfrom aumcli.prepare import prepare\nintegrity.BATCH_CLIPS = 4\n"
+        "import time\nfrom aumcli.data.decoding import integrity\nfrom aumcli.prepare import prepare\n"
+        "integrity.BATCH_CLIPS = 4\n"
         "check = integrity.check_clip\ndef slow(*how):\n    time.sleep(0.05)\n    return check(*how)\n"
         "integrity.check_clip = slow\n"
         f"prepare('folder', {str(tmp_path / 'out')!r}, source={str(tmp_path / 'sounds')!r}, workers=1)\n"
@@ -115,7 +116,7 @@ def test_a_kill_loses_a_batch_at_most(tmp_path, monkeypatch):
     while count < 8 and time.time() < deadline:
         time.sleep(0.05)
         try:
-            with sqlite3.connect(tmp_path / "out" / NAME) as database:
+            with sqlite3.connect(tmp_path / "out" / JOURNAL) as database:
                 count = database.execute("SELECT count(*) FROM results").fetchone()[0]
             database.close()
         except sqlite3.OperationalError:
@@ -129,7 +130,7 @@ def test_a_kill_loses_a_batch_at_most(tmp_path, monkeypatch):
     assert (
         len(seen) <= 30 - count
         and (tmp_path / "out" / "manifest.csv").exists()
-        and not (tmp_path / "out" / NAME).exists()
+        and not (tmp_path / "out" / JOURNAL).exists()
     )
 
 

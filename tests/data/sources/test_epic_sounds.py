@@ -61,7 +61,7 @@ def test_epic_sounds(kitchen, tmp_path, kind):
     else:
         soundfile.write(write(root / "audio" / "x", "").parent / f"P01_11.{kind}", samples, 24000)
     report, clips = prepared("epic_sounds", tmp_path / "out", source=root)
-    assert splits(report) == {"train": 3, "val": 3} and report.left_out == []
+    assert splits(report) == {"train": 3, "val": 3} and report.skipped == []
     clip = read_manifest(tmp_path / "out").clips[0]
     assert (clip.labels, clip.group, clip.split) == (("ceramic / wood collision",), "P01_11", "train")
     waveform, rate_hz = load_audio(clip.path, None, clip.start_s, clip.stop_s)
@@ -117,7 +117,7 @@ def test_epic_sounds_without_some_videos_and_beyond_their_end(kitchen, tmp_path)
     write(table, table.read_text().replace("P01_11,00:00:03.065", "P02_01,00:00:03.065"))
     report, _ = prepared("epic_sounds", tmp_path / "out", source=root)
     assert report.missing == {"train": {"listed": 3, "missing": 1}}
-    assert len(report.left_out) == 3 and all("doesn't lie inside the file" in item.reason for item in report.left_out)
+    assert len(report.skipped) == 3 and all("doesn't lie inside the file" in item.reason for item in report.skipped)
     write(table, table.read_text().replace(",34\n", ",4\n"))
     with pytest.raises(AumError, match="contradicts other rows"):
         prepare("epic_sounds", tmp_path / "out", source=root)

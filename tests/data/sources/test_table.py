@@ -48,7 +48,7 @@ def two(tmp_path):
 )
 def test_csv_times_as_people_write_them(two, text, expected):
     report = prepare("csv", two / "out", source=write(two / "t.csv", text), workers=2)
-    assert rows_of(report) == [("a.wav", *expected[:2], "owl"), ("b.wav", *expected[2:], "cat")] and not report.left_out
+    assert rows_of(report) == [("a.wav", *expected[:2], "owl"), ("b.wav", *expected[2:], "cat")] and not report.skipped
 
 
 def test_csv_of_raven(two):
@@ -70,7 +70,7 @@ def test_csv_of_audacity_and_birdnet_by_the_tables_name(two):
     label = write(two / "a.txt", "0.5\t1.5\towl\n\\\t100.0\t2000.0\n3\t4,5\tcat\n5\t5\tcat\n")
     report = prepare("csv", two / "out", source=label)
     assert rows_of(report) == [("a.wav", 0.5, 1.5, "owl"), ("a.wav", 3, 4.5, "cat")]
-    assert "point in time" in report.left_out[0].reason and any(
+    assert "point in time" in report.skipped[0].reason and any(
         f"{two / 'a.wav'} for a.txt" in note for note in report.notes
     )
     birdnet = "Start (s),End (s),Scientific name,Common name,Confidence\n0.0,3.0,Strix aluco,Tawny Owl,0.9\n"
@@ -83,7 +83,7 @@ def test_csv_of_audacity_and_birdnet_by_the_tables_name(two):
     assert rows_of(report) == [("b.wav", 0, 3, "Tawny Owl")] and set(splits(report)) == {"train"}
     write(two / "README.txt", "Labels by Ann\n")
     report = prepare("csv", two / "out", source=two)  # all tables of a folder
-    assert len(rows_of(report)) == 3 and [item.path for item in report.left_out] == [
+    assert len(rows_of(report)) == 3 and [item.path for item in report.skipped] == [
         str(two / "README.txt"),
         str(label),
     ]
@@ -141,7 +141,7 @@ def test_csv_separators_that_are_none(two):
         source=write(two / "t.csv", "file,label\na.wav,lamp;river\nb.wav,lamp\n"),
         settings=["separator="],
     )
-    assert len(report.left_out) == 1 and "--set 'separator=;'" in report.left_out[0].fix
+    assert len(report.skipped) == 1 and "--set 'separator=;'" in report.skipped[0].fix
     assert prepare(
         "csv",
         two / "out",
@@ -231,7 +231,7 @@ def test_csv_wrong_rows_are_named_and_the_rest_is_done(tmp_path):
         "csv", tmp_path / "out", source=write(tmp_path / "t.csv", "path,label,start,stop\n" + "\n".join(rows) + "\n")
     )
     assert rows_of(report) == [("0.wav", 0, 0.2, "dog"), ("0.wav", 0.3, 0.4, "dog")]
-    found = {int(re.search(r"row (\d+)", item.reason)[1]): item.reason for item in report.left_out}
+    found = {int(re.search(r"row (\d+)", item.reason)[1]): item.reason for item in report.skipped}
     for row, what in {
         3: "a point in time",
         4: "no stretch of time",
@@ -247,7 +247,7 @@ def test_csv_wrong_rows_are_named_and_the_rest_is_done(tmp_path):
         15: "start '0:61'",
     }.items():
         assert what in found[row], row
-    assert len(found) == 12 and all(item.fix for item in report.left_out)
+    assert len(found) == 12 and all(item.fix for item in report.skipped)
 
 
 @pytest.mark.parametrize(
@@ -392,7 +392,7 @@ def test_csv_whatever_it_holds_there_is_no_stack_trace(tmp_path, part):
         }
         try:
             index = table.index(PrepareRequest("csv", tmp_path / "out", path, settings=settings))
-            clips, _ = index.arrange(index.clips, index.left_out)
+            clips, _ = index.arrange(index.clips, index.skipped)
             assert all(clip.split and clip.labels for clip in clips)
             ended["read"] += bool(clips)
         except AumError as error:

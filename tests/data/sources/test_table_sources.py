@@ -31,7 +31,7 @@ def test_csv_with_all_columns(tmp_path):
     assert splits(report) == {"train": 1, "val": 1, "test": 1} and report.multi_label
     clip = clips[str(tmp_path / "sounds" / "0.wav") + "@0.5"]
     assert (clip.stop_s, clip.labels, clip.split, clip.group) == (1.5, ("dog", "cat"), "train", "ann")
-    assert [item.reason for item in report.left_out] == ["row 5 of mine.csv gives it no label"]
+    assert [item.reason for item in report.skipped] == ["row 5 of mine.csv gives it no label"]
     assert any("1 of 2 groups occurs in several splits" in text for text in report.warnings)
     moved = write(tmp_path / "elsewhere" / "mine.csv", table.read_text())
     assert splits(prepare("csv", tmp_path / "out2", source=tmp_path / "sounds", annotations=moved)) == splits(report)

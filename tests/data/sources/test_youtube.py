@@ -120,7 +120,7 @@ def test_audioset_files_that_are_not_the_segment(tmp_path):
     sound(root / "again" / "--4gqARaEJE.flac", 400.0)
     sound(root / "eval" / "evaluation2.wav", 400.0, seconds=15.1)
     report, clips = prepared("audioset", tmp_path / "out", source=root, settings=["train=full"])
-    reasons = [item.reason for item in report.left_out]
+    reasons = [item.reason for item in report.skipped]
     assert len(reasons) == 2 and "begins at another time" in reasons[0] and "it may be the whole video" in reasons[1]
     assert any("1 sound occurs twice" in text for text in report.warnings)
 

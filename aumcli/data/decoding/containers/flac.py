@@ -16,7 +16,7 @@ _SYNC = re.compile(rb"\xff[\xf8\xf9]")
 
 
 def _crc_table(bits: int, polynomial: int) -> tuple[int, ...]:
-    """What each value of the highest byte does to a checksum of so many bits."""
+    """What each value of the highest byte does to a checksum of `bits` bits."""
     table = []
     for crc in range(0, 1 << bits, 1 << bits - 8):
         for _ in range(8):

@@ -1,7 +1,7 @@
-"""Finding the sounds that somebody's table names, wherever they lie below a folder.
+"""Finding the sounds that a user's table names, anywhere below a folder.
 
 Tables come from other machines: with `\\` between folders, with paths of another disk, without suffixes, in a folder
-beside the sounds'. A file is taken if exactly one fits best, and it is said that it lies elsewhere than the table says.
+beside the sounds'. A file is used if exactly one fits best, and a note tells that its path is not the table's.
 """
 
 import os
@@ -18,11 +18,11 @@ BESIDE = re.compile(
 )  # folders of tables, beside those of the sounds
 
 
-class Lookup:
-    """Paths of sounds by what a table calls them.
+class AudioFinder:
+    """Finds the path of each sound that a table names.
 
     Args:
-        folder: relative paths are below it; others are looked for there.
+        folder: relative paths are below it; others are searched for there.
     """
 
     def __init__(self, folder: Path):
@@ -33,7 +33,7 @@ class Lookup:
         self._files: dict[str, list[str]] | None = None  # folded name, or stem -> paths
 
     def path(self, name: str) -> str:
-        """Find a sound; where there is none, the path that it should have.
+        """Find a sound; if there is none, return the path that it should have.
 
         Raises:
             ValueError: several files fit equally well.
@@ -107,7 +107,7 @@ def _folded(name: str) -> str:
 
 
 def _alike(path: str, parts: list[str]) -> tuple[int, bool]:
-    """In how many parts, from the end, a path is as a table has it; and whether its name is so to the letter."""
+    """How many folders, from the end, a path has in common with a table's; and whether its name is exactly the same."""
     own = path.split(os.sep)
     folders = 0
     for one, two in zip(reversed(own[:-1]), reversed(parts[:-1])):

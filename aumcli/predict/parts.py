@@ -1,0 +1,99 @@
+"""Parts of an output: what each of several processes leaves of its share of the sounds, and what joins them.
+
+A part is a header and then a result a line, both as JSON. It appears when it is complete.
+"""
+
+import glob
+import json
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
+from itertools import chain
+from pathlib import Path
+
+from aumcli.errors import AumError
+from aumcli.predict.prediction import Record
+from aumcli.utils.files import atomic_path, beside
+from aumcli.utils.text import shell_quoted
+
+PART = ".part-{}-of-{}"
+LONGEST = PART.format(99999, 99999)
+
+
+def part_path(out: Path, rank: int, processes: int) -> Path:
+    """Where a process of several leaves its part of the results."""
+    return beside(out, PART.format(rank + 1, processes), LONGEST)
+
+
+def write_part(path: Path, header: Record, records: Iterator[Record]) -> None:
+    """Write a process's part."""
+    with atomic_path(path) as temporary, open(temporary, "wb") as file:
+        file.writelines(map(_line, chain([header], records)))
+
+
+def read_parts(out: Path) -> tuple[Record, Callable[[], Iterator[Record]], list[Path]]:
+    """Join the parts of an output.
+
+    Args:
+        out: the output that the processes were given.
+
+    Returns:
+        The header, a function that gives the records in the order of the whole list, and the parts.
+
+    Raises:
+        AumError: there are no parts, some are missing, or they come from different calls.
+    """
+    found = list(out.parent.glob(glob.escape(beside(out, "", LONGEST).name) + PART.format("*", "*")))
+    counts = {int(path.name.rpartition("-")[2]) for path in found}
+    if len(counts) != 1:
+        raise AumError(
+            f"there are {'parts of different calls' if counts else 'no parts'} beside {out}",
+            fix="name the --out of the torchrun call" + (", and remove what is left of others" if counts else ""),
+        )
+    processes = counts.pop()
+    paths = [part_path(out, rank, processes) for rank in range(processes)]
+    for path in paths:
+        if not path.exists():
+            raise AumError(
+                f"{path} is missing: that process has not finished",
+                fix="run the same torchrun command with --resume",
+                exit_code=1,
+            )
+    headers = []
+    for path in paths:
+        with open(path, "rb") as file:
+            headers.append(_parsed(path, file.readline()))
+    if any(header != headers[0] for header in headers):
+        raise AumError(
+            f"the parts of {out} were made in different ways", fix="run the same torchrun command for all of them"
+        )
+    return headers[0], lambda: _interleave(paths), paths
+
+
+def _parsed(path: Path, line: bytes) -> Record:
+    """A line of a part."""
+    try:
+        return {**json.loads(line)}
+    except (ValueError, TypeError) as error:
+        raise AumError(
+            f"{path} is damaged",
+            fix=f"remove it, and run the same torchrun command again: rm {shell_quoted(path)}",
+            exit_code=1,
+        ) from error
+
+
+def _interleave(paths: Sequence[Path]) -> Iterator[Record]:
+    with ExitStack() as stack:
+        files = [stack.enter_context(open(path, "rb")) for path in paths]
+        for file in files:
+            file.readline()
+        while True:
+            for path, file in zip(paths, files):
+                line = file.readline()
+                if not line:
+                    return
+                yield _parsed(path, line)
+
+
+def _line(record: Record) -> bytes:
+    """A record as a line of JSON; names come back as they are, bytes that aren't UTF-8 included."""
+    return json.dumps(record, ensure_ascii=False, allow_nan=False).encode("utf-8", "backslashreplace") + b"\n"
