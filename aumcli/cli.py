@@ -3,7 +3,7 @@
 import json
 import logging
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from enum import StrEnum
 from functools import partial, wraps
@@ -536,8 +536,7 @@ def bench(
             module.StoppingRule(precision, repeats, budget),
             memory_cap,
         )
-        for line in module.measurement_lines(module.bench(sweep, out), sweep.stopping_rule):
-            echo(line)
+        _echo_lines(module.measurement_lines(module.bench(sweep, out), sweep.stopping_rule))
     if out is not None:
         echo(f"{out}: wrote the results")
 
@@ -623,9 +622,7 @@ def ablate(
         )
         grids, out, run = table_plan.grids, table_plan.folder, partial(module.ablate_table, table_plan)
     if dry_run:
-        for line in module.dry_run(grids, device, jobs, threads):
-            echo(line)
-        return
+        return _echo_lines(module.dry_run(grids, device, jobs, threads))
     try:
         result = run(device, jobs, threads)
     except KeyboardInterrupt:
@@ -758,6 +755,11 @@ def _without(arguments: list[str], option: str) -> list[str]:
     while option in kept:
         del kept[kept.index(option) : kept.index(option) + 2]
     return kept
+
+
+def _echo_lines(lines: Iterable[str]) -> None:
+    for line in lines:
+        echo(line)
 
 
 def _print_json(value: object) -> None:

@@ -1,4 +1,4 @@
-"""The paper's tables and figure (Erol et al. 2024, arXiv 2406.03344): their cells as recipes, and what it reports."""
+"""The paper's tables and figure (Erol et al. 2024, arXiv 2406.03344): their cells as recipes, and its figures."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -93,25 +93,25 @@ INITS = {  # table, architecture: what its runs start from, as docs/paper.md cal
 }
 
 
-def _spread(text: str) -> tuple[str, ...]:
-    """The cells of a row of Table 5, where one may stand for several columns: "12 x6"."""
+def _expand(text: str) -> tuple[str, ...]:
+    """The cells of a row of Table 5, each of which may stand for several columns: "12 x6"."""
     cells = [cell.strip().partition(" x") for cell in text.split(",")]
     return tuple(value for value, _, times in cells for _ in range(int(times or 1)))
 
 
 TABLE_5: dict[str, tuple[str, ...]] = {  # what the paper says, by corpus
-    "batch size": _spread("12 x6"),
-    "loss": _spread("BCE x3, CE x3"),
-    "balanced sampling": _spread("Yes, No x5"),
-    "warm-up": _spread("1000 steps x5, 2 Epochs"),
-    "spectrogram": _spread("128x1024 x3, 128x128 x2, 128x1024"),
-    "SpecAug": _spread("48 / 192 x3, 48 / 48 x2, 48 / 192"),
-    "mixup": _spread("0.5 x2, 0 x2, 0.6 x2"),
-    "epochs": _spread("5, 25, 20 x2, 30 x2"),
-    "decay": _spread("2 / 1 / 0.5, 10 / 5 / 0.5, 5 / 2 / 0.75 x2, 5 / 1 / 0.85, LambdaLR*"),
-    "mean": _spread("-4.268 x2, 5.077, -3.761, -6.846,"),
-    "std": _spread("4.569 x2, 4.453, 4.201, 5.565,"),
-    "rate": _spread("1e-5, 5e-5, 1e-5 x2, 2.5e-4 x2"),
+    "batch size": _expand("12 x6"),
+    "loss": _expand("BCE x3, CE x3"),
+    "balanced sampling": _expand("Yes, No x5"),
+    "warm-up": _expand("1000 steps x5, 2 Epochs"),
+    "spectrogram": _expand("128x1024 x3, 128x128 x2, 128x1024"),
+    "SpecAug": _expand("48 / 192 x3, 48 / 48 x2, 48 / 192"),
+    "mixup": _expand("0.5 x2, 0 x2, 0.6 x2"),
+    "epochs": _expand("5, 25, 20 x2, 30 x2"),
+    "decay": _expand("2 / 1 / 0.5, 10 / 5 / 0.5, 5 / 2 / 0.75 x2, 5 / 1 / 0.85, LambdaLR*"),
+    "mean": _expand("-4.268 x2, 5.077, -3.761, -6.846,"),
+    "std": _expand("4.569 x2, 4.453, 4.201, 5.565,"),
+    "rate": _expand("1e-5, 5e-5, 1e-5 x2, 2.5e-4 x2"),
 }
 FIGURE_2 = (  # what the text says of it (section 3.3); the figure has no numbers
     "in training, AuM-B at 1024 tokens (20 s) takes as little memory as AST-S",
@@ -122,12 +122,12 @@ FIGURE_2 = (  # what the text says of it (section 3.3); the figure has no number
 
 @dataclass(frozen=True)
 class PaperCell:
-    """A cell of Tables 1 to 4: the recipe that makes it again, the settings on top, and what the paper reports."""
+    """A cell of Tables 1 to 4: the recipe that reproduces it, the overrides on top, and what the paper reports."""
 
     row: str
     corpus: str
     recipe: str
-    settings: tuple[str, ...]
+    overrides: tuple[str, ...]
     published: Published
 
 
@@ -174,7 +174,7 @@ def published_cell(recipe: str, variant: Sequence[str], model: NetworkConfig) ->
     """What the paper's Table 2 reports of a cell of a grid; None where it isn't one of its cells.
 
     Args:
-        recipe: the recipe of the whole grid.
+        recipe: of the grid.
         variant: what the grid changes, "section.key=value" each.
         model: the cell's.
     """
@@ -185,7 +185,7 @@ def published_cell(recipe: str, variant: Sequence[str], model: NetworkConfig) ->
 
 
 def chosen(option: str, names: Sequence[str], known: Sequence[str], where: str) -> tuple[str, ...]:
-    """The given ones of the known names, in the latters' order; all where none is given.
+    """Those of the known names that are given, in the order of the known ones; all where none is given.
 
     Raises:
         AumError: one is not known.

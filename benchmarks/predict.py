@@ -12,13 +12,14 @@ import json
 import os
 import resource
 import signal
+import sqlite3
 import subprocess
 import sys
 import tempfile
 import time
 from collections import deque
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import closing
 from pathlib import Path
 
 import numpy as np
@@ -232,11 +233,19 @@ def kill(sounds: Path, out: Path, count: int) -> None:
     process, done = start_predict(sounds, "--out", out), 0
     while process.poll() is None and done < count // 2:
         time.sleep(0.05)
-        with suppress(FileNotFoundError):
-            done = journal.read_bytes().count(b"\n") - 1
+        done = results_in(journal)
     process.send_signal(signal.SIGKILL)
     process.communicate()
     print(f"  killed with {done:,} of {count:,} results in the journal", flush=True)
+
+
+def results_in(journal: Path) -> int:
+    """How many results a journal has that another process is writing."""
+    try:
+        with closing(sqlite3.connect(f"{journal.absolute().as_uri()}?immutable=1", uri=True)) as database:
+            return int(database.execute("SELECT count(*) FROM results").fetchone()[0])
+    except sqlite3.DatabaseError:  # there is none yet, or it is just being written
+        return 0
 
 
 def main() -> None:

@@ -95,7 +95,7 @@ def published(name: str) -> dict[str, Any]:
                 "row": cell.row,
                 "corpus": cell.corpus,
                 "recipe": cell.recipe,
-                "settings": list(cell.settings),
+                "settings": list(cell.overrides),
                 "metric": cell.published.metric,
                 "published": {"mean": cell.published.mean, "std": cell.published.std},
             }
@@ -105,7 +105,7 @@ def published(name: str) -> dict[str, Any]:
         "commands": [
             *_prepare(paper.corpora_of(number)),
             *_ablations(number),
-            *_by_hand(last.recipe, last.settings, inits.get(paper.architecture_of(number, last.row))),
+            *_by_hand(last.recipe, last.overrides, inits.get(paper.architecture_of(number, last.row))),
         ],
     }
 
