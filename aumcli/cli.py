@@ -217,7 +217,7 @@ def train(
     loaded = load_recipe(recipe, overrides)  # before torch: a mistake in a recipe is said at once
     if resume and any(text.partition("=")[0].strip() != "train.epochs" for text in overrides):
         raise AumError(
-            "--resume goes on with the run's own recipe, so --seed, --init and --set can't change it, "
+            "--resume continues with the run's own recipe, so --seed, --init and --set can't change it, "
             "but for train.epochs",
             fix="leave them out, or start a new run with another --out",
         )

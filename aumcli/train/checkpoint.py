@@ -62,6 +62,7 @@ def save_checkpoint(state: TrainState) -> None:
     with atomic_path(state.out / "last" / CHECKPOINT) as temporary:
         temporary.write_bytes(buffer.getbuffer())
     state.saved_at = time.monotonic()
+    logger.debug("checkpoint after epoch %d and %d steps", len(state.history), state.epoch.step)
 
 
 @contextmanager
