@@ -1,7 +1,6 @@
 """The `aum` command: one short function per subcommand. Heavy imports stay inside them, so that --help is quick."""
 
 import json
-import logging
 import sys
 from collections.abc import Callable, Iterable
 from contextlib import suppress
@@ -17,12 +16,12 @@ from typer.core import TyperGroup
 from aumcli.errors import AumError
 from aumcli.utils.console import as_message, close_output, echo, open_streams, print_error
 from aumcli.utils.files import check_folder, descriptor
-from aumcli.utils.logging import show_logs
+from aumcli.utils.logging import get_logger, show_logs
 from aumcli.utils.memory import keep_memory
 from aumcli.utils.processes import rank_and_world_size
 from aumcli.utils.text import shell_quoted, to_json
 
-logger = logging.getLogger(__name__)
+logger = get_logger(__name__)
 
 
 class _Commands(TyperGroup):

@@ -1,7 +1,6 @@
 """aum eval: score a split and say how good the scores are."""
 
 import hashlib
-import logging
 import zipfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -25,9 +24,10 @@ from aumcli.report.environment import environment
 from aumcli.report.plots import drawn, plot_confusion
 from aumcli.utils.csv import listed
 from aumcli.utils.files import atomic_path, check_writable, write_json
+from aumcli.utils.logging import get_logger
 from aumcli.utils.text import counted, plural, unescaped
 
-logger = logging.getLogger(__name__)
+logger = get_logger(__name__)
 BATCH_CLIPS = 64
 SCORES = "scores-{}.npz"  # of a split
 

@@ -1,6 +1,5 @@
 """The ablation: do the runs that aren't done, and write what is known after each."""
 
-import logging
 from collections.abc import Iterator, Sequence
 
 from aumcli.ablate.cells import Ablation, Cell, PaperTable
@@ -13,8 +12,9 @@ from aumcli.checkpoints import read_config
 from aumcli.core import count_parameters
 from aumcli.errors import AumError
 from aumcli.evaluate import read_scores
+from aumcli.utils.logging import get_logger
 
-logger = logging.getLogger(__name__)
+logger = get_logger(__name__)
 
 Outcomes = dict[int, str]  # of runs that have ended, by their places in `Grid.runs`: why they failed, "" if they didn't
 
@@ -70,9 +70,9 @@ def _complete(grids: Sequence[Grid], device: str, jobs: int | None, threads: int
         yield results
         name = f"{sum(map(len, outcomes))} of {len(every)}: {grids[number].prefix}{run.name}"
         if failure:
-            logger.warning("%s: failed: %s", name, failure)
+            logger.warning(f"{name}: failed: {failure}")
         else:
-            logger.info("%s: %.2f %%", name, 100 * read_score(run)[1])
+            logger.info(f"{name}: {100 * read_score(run)[1]:.2f} %")
 
 
 def _collect(grid: Grid, outcomes: Outcomes) -> Ablation:

@@ -1,6 +1,5 @@
 """The runs: each an ordinary run folder, trained or taken as it is, several at a time."""
 
-import logging
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
@@ -11,11 +10,12 @@ from aumcli.evaluate import SCORES, evaluate
 from aumcli.recipe import MEASURED, dump_recipe, load_recipe
 from aumcli.train import train
 from aumcli.utils.files import read_json, write_text
+from aumcli.utils.logging import get_logger
 from aumcli.utils.subprocesses import Worker
 from aumcli.utils.text import counted
 from aumcli.utils.threads import available_cpus, compute_threads
 
-logger = logging.getLogger(__name__)
+logger = get_logger(__name__)
 
 PLANNED = "planned.toml"  # a run's recipe before it was fitted to the data
 REPORT, RESULT = "report.json", "eval-{}.json"  # of a finished run; the latter of the split that is reported
@@ -68,7 +68,7 @@ def _in_parallel(runs: Sequence[Run], device: str, jobs: int, threads: int) -> I
             return error.problem
         return ""
 
-    logger.info("%s to do, %d at a time, %s each", counted(len(runs), "run"), jobs, counted(threads, "thread"))
+    logger.info(f"{counted(len(runs), 'run')} to do, {jobs} at a time, {counted(threads, 'thread')} each")
     with ThreadPoolExecutor(jobs) as pool:
         futures = {pool.submit(work, run): run for run in runs}
         try:

@@ -1,6 +1,5 @@
 """An ablation, or a table of the paper, for people and programs: terminal, Markdown, LaTeX, CSV, JSON."""
 
-import logging
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -14,9 +13,10 @@ from aumcli.report.tables import markdown_table, print_table
 from aumcli.utils.console import echo
 from aumcli.utils.csv import csv_writer
 from aumcli.utils.files import write_json, write_text
+from aumcli.utils.logging import get_logger
 from aumcli.utils.text import counted, wrapped
 
-logger = logging.getLogger(__name__)
+logger = get_logger(__name__)
 
 LATEX = str.maketrans({"_": r"\_", "&": r"\&", "%": r"\%", "#": r"\#", "$": r"\$", "±": r"$\pm$"})
 PAPER = "paper"  # a row, or a column, of the paper's scores

@@ -1,6 +1,5 @@
 """The files of a benchmark: bench.json, and the table, the page and the picture that are made from it."""
 
-import logging
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -13,8 +12,9 @@ from aumcli.bench.tables import markdown
 from aumcli.errors import AumError
 from aumcli.report.plots import drawn
 from aumcli.utils.files import check_writable, write_json, write_text
+from aumcli.utils.logging import get_logger
 
-logger = logging.getLogger(__name__)
+logger = get_logger(__name__)
 
 
 def update_results(

@@ -1,7 +1,6 @@
 """Model directories: config.json and model.safetensors, written and read without pickle."""
 
 import json
-import logging
 import re
 from pathlib import Path
 
@@ -15,9 +14,10 @@ from aumcli.core import build_network
 from aumcli.core.network import SpectrogramNetwork
 from aumcli.errors import AumError
 from aumcli.utils.files import atomic_path, write_json
+from aumcli.utils.logging import get_logger
 from aumcli.utils.text import counted
 
-logger = logging.getLogger(__name__)
+logger = get_logger(__name__)
 
 WEIGHTS, CONFIG = "model.safetensors", "config.json"
 MOST_CONFIG_BYTES = 2**22  # some 100,000 labels
@@ -68,7 +68,7 @@ def read_model(folder: Path | str, backend: str = "auto") -> tuple[SpectrogramNe
     path, config = folder / WEIGHTS, read_config(folder)
     _check_shapes(path, safetensors_shapes(path), config.model)
     stored = read_safetensors(path)
-    logger.debug("read %d tensors from %s", len(stored), path)
+    logger.debug(f"read {len(stored)} tensors from {path}")
     if whole := [name for name, x in stored.items() if not x.is_floating_point()]:
         raise AumError(
             f"{path} doesn't fit {CONFIG}: {whole[0]} holds no floating point numbers",

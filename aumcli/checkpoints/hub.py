@@ -7,7 +7,6 @@ A model there is named `hf://owner/name` or `hf://owner/name@revision`. Only suc
 
 import hashlib
 import json
-import logging
 import re
 import shutil
 import sys
@@ -22,9 +21,10 @@ from aumcli.config import ModelConfig
 from aumcli.core import n_parameters
 from aumcli.errors import AumError
 from aumcli.utils.files import atomic_path, read_json, write_text
+from aumcli.utils.logging import get_logger
 from aumcli.utils.text import counted
 
-logger = logging.getLogger(__name__)
+logger = get_logger(__name__)
 
 CARD = "README.md"
 SHOWN_LABELS = 20
@@ -67,7 +67,7 @@ def pull(repo_id: str, revision: str | None = None) -> Path:
                 fix="check the name; checkpoints of other kinds have to be downloaded and given to aum convert",
             )
         folder = Path(hub.snapshot_download(repo_id, revision=about.sha, allow_patterns=[CONFIG, WEIGHTS]))
-    logger.debug("%s at revision %s is in %s", repo_id, about.sha, folder)
+    logger.debug(f"{repo_id} at revision {about.sha} is in {folder}")
     for name, file in listed.items():
         wanted = file.lfs.sha256 if file.lfs else file.blob_id
         if _checksum(folder / name, git=file.lfs is None) != wanted:

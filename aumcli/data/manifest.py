@@ -9,7 +9,6 @@ same rows (see `aumcli.data.parquet`); missing.csv, those that the corpus's tabl
 
 import hashlib
 import json
-import logging
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -25,9 +24,10 @@ from aumcli.data.parquet import read_parquet, write_parquet
 from aumcli.errors import AumError
 from aumcli.utils.csv import csv_reader, csv_writer, listed, raise_problems
 from aumcli.utils.files import file_sha256, write_json
+from aumcli.utils.logging import get_logger
 from aumcli.utils.text import counted, escaped, plural, unescaped
 
-logger = logging.getLogger(__name__)
+logger = get_logger(__name__)
 
 CLIP_COLUMNS = ("path", "start_s", "stop_s", "labels", "split", "group")
 TEXTS = ("path", "group")  # columns that may hold names of files
@@ -154,7 +154,7 @@ def read_manifest(folder: Path | str) -> Manifest:
     clips, known = read_parquet(folder / "manifest.csv"), {label.id for label in labels}
     if clips is None or any(_label_set_problems(ids, "any", known) for ids in clips.label_sets):
         clips = _read_clips(folder / "manifest.csv", known)  # which names the row
-    logger.debug("read %d clips and %d classes from %s", len(clips), len(labels), folder)
+    logger.debug(f"read {len(clips):,} clips and {len(labels):,} classes from {folder}")
     return Manifest(folder, clips, labels)
 
 

@@ -1,6 +1,5 @@
 """Where results go: which files are written, whether they can be, and writing them."""
 
-import logging
 import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -17,9 +16,10 @@ from aumcli.predict.window_store import WindowStore
 from aumcli.predict.writers import Format, is_folder
 from aumcli.utils.csv import listed
 from aumcli.utils.files import beside, check_writable, descriptor, is_stream
+from aumcli.utils.logging import get_logger
 from aumcli.utils.text import counted, one_line
 
-logger = logging.getLogger(__name__)
+logger = get_logger(__name__)
 
 
 @dataclass(frozen=True)

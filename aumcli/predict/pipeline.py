@@ -1,6 +1,5 @@
 """What the command does: label sounds, keep the results as they come, write them, say how quick it was."""
 
-import logging
 import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -26,13 +25,14 @@ from aumcli.predict.score_files import ScoresFile, write_scores
 from aumcli.predict.scoring import model_thresholds, predict_groups
 from aumcli.predict.window_store import WindowStore
 from aumcli.utils.files import beside, scratch_folder
+from aumcli.utils.logging import get_logger
 from aumcli.utils.progress import progress
 from aumcli.utils.text import counted
 
 if TYPE_CHECKING:
     from tqdm import tqdm
 
-logger = logging.getLogger(__name__)
+logger = get_logger(__name__)
 
 
 @dataclass

@@ -1,7 +1,6 @@
 """Windows of many files scored in batches, and put together again file by file."""
 
 import functools
-import logging
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -22,11 +21,12 @@ from aumcli.predict.inputs import Source
 from aumcli.predict.postprocess import PendingClip, PostProcessor
 from aumcli.predict.prediction import Prediction
 from aumcli.predict.window_store import WindowStore
+from aumcli.utils.logging import get_logger
 from aumcli.utils.memory import physical_bytes
 from aumcli.utils.text import counted
 from aumcli.utils.threads import default_workers
 
-logger = logging.getLogger(__name__)
+logger = get_logger(__name__)
 
 DEFAULT_THRESHOLD = 0.5
 GROUP_BATCHES = 8  # most batches whose results are yielded together
@@ -134,7 +134,7 @@ def predict_groups(
     clip: PendingClip | None = None
     sources = (replace(source, file=with_channel(source.file, config.channel)) for source in sources)
     workers = config.workers or default_workers()
-    logger.debug("decoding in %d threads, windows of %s samples", workers, size or "all")
+    logger.debug(f"decoding in {counted(workers, 'thread')}, windows of {size or 'all'} samples")
     with Decoder(sources, classifier.config.frontend.sample_rate_hz, size, hop, workers) as decoder:
         for source, part in decoder:
             clip = clip or scorer.post.begin(source)

@@ -2,7 +2,6 @@
 
 import csv
 import io
-import logging
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -19,10 +18,11 @@ from aumcli.train.distributed import ProcessGroup, launch_id
 from aumcli.train.setup import EpochProgress, TrainState
 from aumcli.utils.files import atomic_path, check_writable, no_empty_folders
 from aumcli.utils.lock import locked
+from aumcli.utils.logging import get_logger
 
 CHECKPOINT = "state.pt"
 
-logger = logging.getLogger(__name__)
+logger = get_logger(__name__)
 
 
 def save_epoch(state: TrainState) -> None:
@@ -62,7 +62,7 @@ def save_checkpoint(state: TrainState) -> None:
     with atomic_path(state.out / "last" / CHECKPOINT) as temporary:
         temporary.write_bytes(buffer.getbuffer())
     state.saved_at = time.monotonic()
-    logger.debug("checkpoint after epoch %d and %d steps", len(state.history), state.epoch.step)
+    logger.debug(f"checkpoint after epoch {len(state.history)} and {state.epoch.step} steps")
 
 
 @contextmanager

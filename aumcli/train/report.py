@@ -1,16 +1,15 @@
 """report.json, report.md and the plots of a finished run: how it came about and how good it is."""
 
-import logging
-
 from aumcli.metrics import Metrics
 from aumcli.report.environment import commit, environment
 from aumcli.report.plots import drawn, plot_confusion, plot_curves
 from aumcli.report.tables import markdown_table
 from aumcli.train.setup import TrainState
 from aumcli.utils.files import write_json, write_text
+from aumcli.utils.logging import get_logger
 from aumcli.utils.text import counted
 
-logger = logging.getLogger(__name__)
+logger = get_logger(__name__)
 
 
 def write_report(state: TrainState, metrics: Metrics) -> None:

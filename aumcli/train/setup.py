@@ -33,12 +33,13 @@ from aumcli.report.tables import text_columns
 from aumcli.train.data_check import check_same_data
 from aumcli.train.distributed import ProcessGroup
 from aumcli.train.optim import make_optimizer
+from aumcli.utils.logging import get_logger
 from aumcli.utils.text import counted, escaped
 
 WEIGHTS_PURPOSE, BATCH_PURPOSE, MODEL_PURPOSE = 1, 2, 3  # what a stream of random numbers is for
 FEW_PARAMETERS = 2_000_000
 
-logger = logging.getLogger(__name__)
+logger = get_logger(__name__)
 
 
 @dataclass

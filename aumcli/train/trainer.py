@@ -40,10 +40,11 @@ from aumcli.train.setup import MODEL_PURPOSE, EpochProgress, TrainState, autocas
 from aumcli.train.signals import StopSignal
 from aumcli.train.validation import validate, validation_metrics, validation_scores
 from aumcli.utils.files import write_text
+from aumcli.utils.logging import get_logger
 from aumcli.utils.text import counted
 from aumcli.utils.threads import compute_threads
 
-logger = logging.getLogger(__name__)
+logger = get_logger(__name__)
 
 
 def train(

@@ -2,7 +2,6 @@
 
 import gzip
 import http.client
-import logging
 import shutil
 import tarfile
 import urllib.error
@@ -17,9 +16,10 @@ from typing import IO
 from aumcli.errors import AumError
 from aumcli.utils.csv import listed
 from aumcli.utils.files import disk_error, file_sha256
+from aumcli.utils.logging import get_logger
 from aumcli.utils.progress import progress
 
-logger = logging.getLogger(__name__)
+logger = get_logger(__name__)
 
 CHUNK_BYTES = 2**18
 TIMEOUT_S = 30
@@ -46,7 +46,7 @@ def download(url: str, path: Path, size: int | None = None, sha256: str | None =
         have = part.stat().st_size if part.exists() else 0
         if size is None or have < size:
             request = urllib.request.Request(url, headers={"Range": f"bytes={have}-"} if have else {})
-            logger.debug("fetching %s from byte %d on", url, have)
+            logger.debug(f"fetching {url} from byte {have:,} on")
             with urllib.request.urlopen(request, timeout=TIMEOUT_S) as answer:
                 _receive(answer, part, have, size)
         _verify(part, url, size, sha256)
