@@ -184,7 +184,7 @@ class AudioMambaConfig(NetworkConfig):
     """An Audio Mamba (AuM)."""
 
     SIZES: ClassVar = {
-        "nano": {"width": 128, "depth": 6, "state_size": 8},  # ours, for CPUs: the scan costs as much as the products
+        "nano": {"width": 128, "depth": 6, "state_size": 8},  # ours, for CPUs: the scan costs as much as the matmuls
         "tiny": {"width": 192, "depth": 24},
         "small": {"width": 384, "depth": 24},
         "base": {"width": 768, "depth": 24},

@@ -67,7 +67,7 @@ def dry_run_training(recipe: Recipe, out: Path | None, data: Path | str | None =
     if recipe.train.pretrained and not recipe.train.init:  # which the plan says
         recipe = recipe.with_values(train={"pretrained": ""})
     state, notes, _ = build(
-        recipe, out or Path("rehearsal"), data, pick_device(local_device(device)), ProcessGroup(), False
+        recipe, out or Path("dry-run"), data, pick_device(local_device(device)), ProcessGroup(), False
     )
     size, seconds = _step_seconds(state)
     batch, train = min(state.recipe.train.batch_size, len(state.train)), state.recipe.train

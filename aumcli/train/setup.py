@@ -194,9 +194,9 @@ def build(
     network, averaged, notes = _networks(recipe, config, fresh)
     if fresh and recipe.train.init and reported and index is None:
         tested = split_clips(manifest, recipe.data.reported, recipe.data.test_group)
-        heard = read_training_clips(recipe.train.init)
+        seen = read_training_clips(recipe.train.init)
         if process_group.is_rank_zero:
-            for warning in seen_in_training(heard, tested, recipe.train.init, recipe.data.reported):
+            for warning in seen_in_training(seen, tested, recipe.train.init, recipe.data.reported):
                 logger.warning(warning)
     network.to(device)
     classifier = Classifier(averaged or network, config, str(out), device)

@@ -159,13 +159,13 @@ class StepResult:
         loss: mean over the clips of the batch.
         clips: how many could be read.
         unreadable: of this process; see `Microbatch`.
-        suspect: features of the first microbatch here whose loss is not finite, else of the last one.
+        nonfinite_batch: features of the first microbatch here whose loss is not finite, else of the last one.
     """
 
     loss: float = 0.0
     clips: int = 0
     unreadable: list[tuple[int, AumError]] = field(default_factory=list)
-    suspect: Tensor | None = None
+    nonfinite_batch: Tensor | None = None
 
 
 def train_step(
@@ -205,7 +205,7 @@ def _backward(
         loss = loss_of(state.network(features), targets, state.recipe.train) * (len(rows) / size)
     state.scaler.scale(loss).backward()
     if math.isfinite(result.loss):
-        result.suspect = features
+        result.nonfinite_batch = features
     result.loss += loss.item()
     result.clips += len(rows)
 
@@ -251,7 +251,7 @@ def _skip_step(state: TrainState, epoch: int, batch: list[int], result: StepResu
     settings = state.recipe.train
     state.epoch.skipped_steps += 1
     state.nonfinite_in_a_row += 1
-    diagnoses = state.process_group.gather(diagnose(state, epoch, batch, result.loss, norm, result.suspect))
+    diagnoses = state.process_group.gather(diagnose(state, epoch, batch, result.loss, norm, result.nonfinite_batch))
     problem = min(diagnoses, key=lambda text: ELSEWHERE in text)
     if state.nonfinite_in_a_row > settings.max_nonfinite_steps:
         raise AumError(
