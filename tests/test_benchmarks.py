@@ -17,8 +17,8 @@ FOLDER = Path(__file__).parents[1] / "benchmarks"
 SHARED = {"harness.py"}
 CALLS = {
     "busy.py": ["--spins 2000"],
-    # what distributed-stop adds to these is tested in tests/train/test_distributed.py
-    "endurance.py": ["kill", "stop", "distributed-kill"],
+    # the other sections differ in how they disturb a training, which tests/train does too
+    "endurance.py": ["stop"],
     "kernel_backends.py": [""],
     "predict.py": ["hour", "clips"],
     "profile_blocks.py": [""],

@@ -163,7 +163,7 @@ def test_own_sounds_in_three_lines(aum, tmp_path, clips):
         "train", "--data", "data/mine", "--recipe", RECIPE, "--set", "train.epochs=1", "--out", "runs/mine", "--seed", 3
     )
     assert result.code == 0, result
-    assert "epoch   1/1" in result.out and "seed 3" in result.out and "aum eval runs/mine" in result.out
+    assert "epoch   1/1" in result.err and "seed 3" in result.err and "aum eval runs/mine" in result.out
     result = aum("predict", clips)
     assert result.code == 0 and "model runs/mine (the newest run)" in result.err
     assert [line.split()[0] for line in result.out.splitlines()[1:]] == [str(path) for path in sorted(clips.iterdir())]

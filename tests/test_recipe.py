@@ -56,7 +56,7 @@ def test_a_file_states_differences_only(write):
 
 def test_extends_merges_section_by_section(write):
     base = load_recipe("quickstart")
-    recipe = load_recipe(write("mine.toml", 'extends = "quickstart"\n[train]\nepochs = 3\n[data]\nfit = []\n'))
+    recipe = load_recipe(write("mine.toml", 'extends = "quickstart"\n[train]\nepochs = 3\n[data]\ninfer = []\n'))
     assert recipe.train.epochs == 3 and recipe.data.infer == ()
     assert recipe.train.lr == base.train.lr and recipe.augment == base.augment
 
@@ -137,7 +137,7 @@ def test_circles_are_refused(write, files):
         ('train.optimizer="adam"', "train", "optimizer", "adam"),
         ("model.direction=Fo-Fo", "model", "direction", "Fo-Fo"),
         ("model.published_gate_gradient=true", "model", "published_gate_gradient", True),
-        ("data.infer=[]", "data", "fit", ()),
+        ("data.infer=[]", "data", "infer", ()),
         ("data.test_group=", "data", "test_group", ""),
         ("data.test_group=Ann Smith", "data", "test_group", "Ann Smith"),
         (" train.epochs = 5", "train", "epochs", 5),

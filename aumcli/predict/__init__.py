@@ -3,6 +3,7 @@
 A bad file is named and never stops the others.
 """
 
+import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
@@ -36,7 +37,9 @@ def predict_config(**settings: object) -> PredictConfig:
     except ValidationError as error:
         first = error.errors()[0]
         if first["type"] == "value_error":
-            raise AumError(first["msg"].removeprefix("Value error, "), fix="change one of these options") from error
+            problem = first["msg"].removeprefix("Value error, ")
+            options = dict.fromkeys(re.findall(r"--[a-z]+", problem))
+            raise AumError(problem, fix=f"change {' or '.join(options)}") from error
         name = str(first["loc"][0])
         if name not in PredictConfig.model_fields:
             raise AumError(
