@@ -103,7 +103,8 @@ def selective_scan(
     _check_scan(u, delta, A, B, C, D, z, delta_bias)
     chosen = _fitting(backend, u, A.shape[1] <= cpu.MOST_STATES)
     if chosen in OPERATORS:
-        return operators.scan(u, delta, A, None, B, C, D, z, delta_bias, delta_softplus, reverse, False)
+        inputs = operators.ScanInputs(u, delta, A, None, B, C, D, z, delta_bias)
+        return operators.scan(inputs, delta_softplus, reverse, published_gate=False)
     with _full_precision(u):
         y: Tensor = _MODULES[chosen].selective_scan(
             *_wide(u, delta, A, B, C, D, z, delta_bias), delta_softplus, reverse
@@ -136,7 +137,8 @@ def bidirectional_scan(
     _check_shape("A_b", A_b, A.shape)
     chosen = _fitting(backend, u, A.shape[1] <= cpu.MOST_STATES)
     if chosen in OPERATORS:
-        return operators.scan(u, delta, A, A_b, B, C, D, z, delta_bias, True, False, published_gate_gradient)
+        inputs = operators.ScanInputs(u, delta, A, A_b, B, C, D, z, delta_bias)
+        return operators.scan(inputs, softplus=True, reverse=False, published_gate=published_gate_gradient)
     with _full_precision(u):
         y: Tensor = _MODULES[chosen].bidirectional_scan(
             *_wide(u, delta, A, A_b, B, C, D, z, delta_bias), published_gate_gradient

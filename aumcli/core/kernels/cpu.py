@@ -4,12 +4,13 @@ import ctypes
 import functools
 import sys
 from pathlib import Path
-from typing import overload
+from typing import Any, overload
 
 import torch
 from torch import Tensor
 from torch.utils.weak import WeakTensorKeyDictionary
 
+from aumcli.core.kernels.operators import ScanInputs
 from aumcli.core.kernels.torch_ops import MelOptions
 
 _int, _pointer = ctypes.c_int64, ctypes.c_void_p
@@ -35,11 +36,6 @@ class _ScanProblem(ctypes.Structure):
         ("half_out", _int),
         *_fields(_pointer, "du ddelta dz dB dC dA dA_b dD dbias"),
     ]
-
-
-_ScanInputs = tuple[
-    Tensor, Tensor, Tensor, Tensor | None, Tensor, Tensor, Tensor | None, Tensor | None, Tensor | None
-]  # u, delta, A, A_b, B, C, D, z, bias
 
 
 class _ConvProblem(ctypes.Structure):
@@ -147,7 +143,7 @@ def _empty(like: Tensor, *shape: int, half: bool = False) -> Tensor:
     return torch.empty(shape or like.shape, dtype=torch.bfloat16 if half else torch.float32)
 
 
-def _scan_problem(inputs: _ScanInputs, softplus: bool, reverse: bool, published_gate: bool) -> _ScanProblem:
+def _scan_problem(inputs: ScanInputs, softplus: bool, reverse: bool, published_gate: bool) -> _ScanProblem:
     u, delta, A, A_b, B, C, D, z, bias = inputs
     b, l, e = u.shape
     if A.shape[1] > MOST_STATES:
@@ -173,18 +169,9 @@ def _scan_problem(inputs: _ScanInputs, softplus: bool, reverse: bool, published_
     )
 
 
-def _prepare(
-    u: Tensor,
-    delta: Tensor,
-    A: Tensor,
-    A_b: Tensor | None,
-    B: Tensor,
-    C: Tensor,
-    D: Tensor | None,
-    z: Tensor | None,
-    bias: Tensor | None,
-) -> _ScanInputs:
-    return (
+def _prepare(inputs: ScanInputs) -> ScanInputs:
+    u, delta, A, A_b, B, C, D, z, bias = inputs
+    return ScanInputs(
         _rows(u, True),
         _rows(delta, True),
         _flat(A),
@@ -197,23 +184,12 @@ def _prepare(
     )
 
 
-def scan(
-    u: Tensor,
-    delta: Tensor,
-    A: Tensor,
-    A_b: Tensor | None,
-    B: Tensor,
-    C: Tensor,
-    D: Tensor | None,
-    z: Tensor | None,
-    bias: Tensor | None,
-    softplus: bool,
-    reverse: bool,
-    published_gate: bool,
-) -> Tensor:
+def scan(*arguments: Any) -> Tensor:
     """The operator `scan` (see `aumcli.core.kernels.operators`)."""
-    tensors = _prepare(u, delta, A, A_b, B, C, D, z, bias)
-    problem = _scan_problem(tensors, softplus, reverse, published_gate)
+    inputs = ScanInputs(*arguments[:9])
+    tensors = _prepare(inputs)  # held while the problem points into them
+    problem = _scan_problem(tensors, *arguments[9:])
+    u, A_b = inputs.u, inputs.A_b
     half = u.dtype == torch.bfloat16
     out = _empty(u, half=half)
     partial = _empty(u) if half and A_b is not None else out  # rounded once, not once for each direction
@@ -223,24 +199,12 @@ def scan(
     return out.to(u.dtype)
 
 
-def scan_backward(
-    grad: Tensor,
-    u: Tensor,
-    delta: Tensor,
-    A: Tensor,
-    A_b: Tensor | None,
-    B: Tensor,
-    C: Tensor,
-    D: Tensor | None,
-    z: Tensor | None,
-    bias: Tensor | None,
-    softplus: bool,
-    reverse: bool,
-    published_gate: bool,
-) -> tuple[Tensor, ...]:
+def scan_backward(grad: Tensor, *arguments: Any) -> tuple[Tensor, ...]:
     """The operator `scan_backward`."""
-    tensors = _prepare(u, delta, A, A_b, B, C, D, z, bias)
-    problem = _scan_problem(tensors, softplus, reverse, published_gate)
+    inputs = ScanInputs(*arguments[:9])
+    tensors = _prepare(inputs)  # held while the problem points into them
+    problem = _scan_problem(tensors, *arguments[9:])
+    u, _, A, A_b, _, _, D, z, bias = inputs
     grad = _rows(grad)
     b, l, e = u.shape
     n, blocks = A.shape[1], -(-e // _BLOCK)
@@ -258,7 +222,6 @@ def scan_backward(
     if u.numel():
         _run("aum_scan_backward", problem)
     grads = (du, ddelta, dA.sum(0), dA_b.sum(0), dB.sum(1), dC.sum(1), dD.sum(0), dz, dbias.sum(0))
-    inputs = (u, delta, A, A_b, B, C, D, z, bias)
     return *(g if x is None else g.to(x.dtype) for g, x in zip(grads, inputs)), out.to(u.dtype)
 
 

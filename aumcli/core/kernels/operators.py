@@ -4,7 +4,7 @@ cpu.py and triton_*.py implement each, forward and backward, under its name; `au
 """
 
 from collections.abc import Callable
-from typing import Any, NoReturn
+from typing import Any, NamedTuple, NoReturn
 
 import torch
 from torch import Tensor
@@ -44,41 +44,29 @@ def _like_or_none(x: Tensor | None, like: Tensor) -> Tensor:
     return like.new_empty(0, dtype=torch.float32) if x is None else _like(x)
 
 
+class ScanInputs(NamedTuple):
+    """The tensors of `scan`, in its order; shapes as in `aumcli.core.kernels.bidirectional_scan`."""
+
+    u: Tensor
+    delta: Tensor
+    A: Tensor
+    A_b: Tensor | None  # of the reversed direction; None: there is one direction
+    B: Tensor
+    C: Tensor
+    D: Tensor | None
+    z: Tensor | None
+    delta_bias: Tensor | None
+
+
 @torch.library.register_fake("aumcli::scan")
-def _(
-    u: Tensor,
-    delta: Tensor,
-    A: Tensor,
-    A_b: Tensor | None,
-    B: Tensor,
-    C: Tensor,
-    D: Tensor | None,
-    z: Tensor | None,
-    delta_bias: Tensor | None,
-    softplus: bool,
-    reverse: bool,
-    published_gate: bool,
-) -> Tensor:
+def _(u: Tensor, *others: object) -> Tensor:
     return _like(u)
 
 
 @torch.library.register_fake("aumcli::scan_backward")
-def _(
-    grad: Tensor,
-    u: Tensor,
-    delta: Tensor,
-    A: Tensor,
-    A_b: Tensor | None,
-    B: Tensor,
-    C: Tensor,
-    D: Tensor | None,
-    z: Tensor | None,
-    delta_bias: Tensor | None,
-    softplus: bool,
-    reverse: bool,
-    published_gate: bool,
-) -> tuple[Tensor, ...]:
-    return *(_like_or_none(x, u) for x in (u, delta, A, A_b, B, C, D, z, delta_bias)), _like(u)
+def _(grad: Tensor, *arguments: Any) -> tuple[Tensor, ...]:
+    inputs = ScanInputs(*arguments[:9])
+    return *(_like_or_none(x, inputs.u) for x in inputs), _like(inputs.u)
 
 
 @torch.library.register_fake("aumcli::conv")
@@ -149,22 +137,9 @@ torch.library.register_autograd("aumcli::conv", _conv_backward, setup_context=_c
 torch.library.register_autograd("aumcli::norm", _norm_backward, setup_context=_norm_context)
 
 
-def scan(
-    u: Tensor,
-    delta: Tensor,
-    A: Tensor,
-    A_b: Tensor | None,
-    B: Tensor,
-    C: Tensor,
-    D: Tensor | None,
-    z: Tensor | None,
-    delta_bias: Tensor | None,
-    softplus: bool,
-    reverse: bool,
-    published_gate: bool,
-) -> Tensor:
-    """The scan operator: one direction where A_b is None, else both (see `aumcli.core.kernels`)."""
-    y: Tensor = torch.ops.aumcli.scan(u, delta, A, A_b, B, C, D, z, delta_bias, softplus, reverse, published_gate)
+def scan(inputs: ScanInputs, softplus: bool, reverse: bool, published_gate: bool) -> Tensor:
+    """The scan operator (see `aumcli.core.kernels`)."""
+    y: Tensor = torch.ops.aumcli.scan(*inputs, softplus, reverse, published_gate)
     return y
 
 
