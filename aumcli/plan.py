@@ -1,6 +1,7 @@
 """What a training will do, and what it needs: data, steps, memory and disk, before anything is trained."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from aumcli.checkpoints import frontend_of
@@ -9,7 +10,8 @@ from aumcli.config import VIEWS, AugmentConfig, DataConfig, FrontendConfig, Trai
 from aumcli.core import build_network, count_parameters
 from aumcli.data.clips import Clip
 from aumcli.data.corpus import corpus_folder, open_corpus
-from aumcli.data.datasets.stream import index_of_shards, shard_streams
+from aumcli.data.datasets.shards import ShardIndex
+from aumcli.data.datasets.stream import ShardStream, index_of_shards, shard_streams
 from aumcli.data.decoding.hdf5 import split_dataset
 from aumcli.data.infer import infer_shape, measure_normalisation, sample_rates, unused_band
 from aumcli.data.manifest import Manifest
@@ -28,6 +30,52 @@ CROPS = {
     "first": "their beginning is trained on",
     "epic_sounds": "their beginning, beyond 10 s from a random start, is trained on",
 }
+
+
+@dataclass(frozen=True)
+class TrainingData:
+    """The clips of a training, and where they are read from.
+
+    Attributes:
+        manifest: the prepared corpus.
+        index: its shards, where it has no sound files here.
+        streams: what reads training and validation clips from these; None: they are files.
+        train, val: the clips that are trained on, and those that choose the best epoch.
+        reported: how many clips there are to report results on; 0: the data lack them.
+    """
+
+    manifest: Manifest
+    index: ShardIndex | None
+    streams: tuple[ShardStream, ShardStream] | None
+    train: Sequence[Clip]
+    val: Sequence[Clip]
+    reported: int
+
+    def unused_band(self, sample_rate_hz: int) -> str:
+        """The band of the recordings above the model's input (see `aumcli.data.infer.unused_band`)."""
+        files = self.train if self.index is None else []
+        return unused_band(sample_rates(self.manifest, files), sample_rate_hz)
+
+
+def training_data(recipe: Recipe, manifest: Manifest) -> TrainingData:
+    """The clips that a recipe takes from a corpus.
+
+    Raises:
+        AumError: a split or a file is missing, or shards can't serve the recipe.
+    """
+    index = index_of_shards(manifest)
+    reported = reported_clips(manifest, recipe.data, index)
+    if index is not None:
+        streams = shard_streams(manifest, index, recipe.data, recipe.augment, recipe.frontend.sample_rate_hz)
+        return TrainingData(manifest, index, streams, streams[0].clips, streams[1].clips, reported)
+    train, val = training_splits(manifest, recipe.data)
+    manifest.check_files([*train, *val])
+    return TrainingData(manifest, None, None, train, val, reported)
+
+
+def start_frontend(recipe: Recipe) -> FrontendConfig | None:
+    """The frontend of the weights that a training starts from, where they say it; None for fresh weights."""
+    return frontend_of(checkpoint_path(recipe.train.init)) if recipe.train.init else None
 
 
 def infer_frontend(
@@ -185,27 +233,19 @@ def dry_run(recipe: Recipe, data: Path | str | None = None) -> tuple[list[tuple[
     if manifest is None:
         (rows, clips, audio), reported = _missing(recipe, folder), None
     else:
-        index = index_of_shards(manifest)
-        if index is not None:
-            train, val = shard_streams(manifest, index, recipe.data, recipe.augment, recipe.frontend.sample_rate_hz)
-            train_clips, val_clips = train.clips, val.clips
-            size = _size(sum(shard.bytes for shard in index.shards))
-            audio = f"streams {size} in {counted(len(index.shards), 'shard')} from {index.base}"
+        found = training_data(recipe, manifest)
+        if found.index is not None:
+            size = _size(sum(shard.bytes for shard in found.index.shards))
+            audio = f"streams {size} in {counted(len(found.index.shards), 'shard')} from {found.index.base}"
         else:
-            train_clips, val_clips = training_splits(manifest, recipe.data)
-            manifest.check_files([*train_clips, *val_clips])
-            audio = _audio_bytes([*train_clips, *val_clips])
-        reported = reported_clips(manifest, recipe.data, index)
-        kept = frontend_of(checkpoint_path(recipe.train.init)) if recipe.train.init else None
-        recipe, clips = (
-            infer_frontend(recipe, train_clips, len(manifest.labels), manifest.multi_label, kept),
-            len(train_clips),
-        )
-        lost = unused_band(sample_rates(manifest, train_clips if index is None else []), recipe.frontend.sample_rate_hz)
+            audio = _audio_bytes([*found.train, *found.val])
+        clips, reported, kept = len(found.train), found.reported, start_frontend(recipe)
+        recipe = infer_frontend(recipe, found.train, len(manifest.labels), manifest.multi_label, kept)
+        lost = found.unused_band(recipe.frontend.sample_rate_hz)
         rows = [
             (
                 "data",
-                f"{folder}: {clips:,} training and {counted(len(val_clips), 'validation clip')}"
+                f"{folder}: {clips:,} training and {counted(len(found.val), 'validation clip')}"
                 f"{_coverage(recipe, manifest)}",
             )
         ]

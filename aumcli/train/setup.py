@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from aumcli.checkpoints import frontend_of, initialise
+from aumcli.checkpoints import initialise
 from aumcli.checkpoints.lookup import checkpoint_path
 from aumcli.classifier import Classifier
 from aumcli.config import ModelConfig
@@ -19,15 +19,13 @@ from aumcli.core.network import SpectrogramNetwork
 from aumcli.data.clips import Clip
 from aumcli.data.corpus import corpus_folder, open_corpus
 from aumcli.data.datasets.clip_source import ClipSource
-from aumcli.data.datasets.stream import index_of_shards, shard_streams
 from aumcli.data.datasets.waveforms import Waveforms, balanced_weights, stream_seed
-from aumcli.data.infer import sample_rates, unused_band
 from aumcli.data.manifest import Manifest, data_digest
-from aumcli.data.splits import reported_clips, split_clips, training_splits
+from aumcli.data.splits import split_clips
 from aumcli.data.training_clips import read_training_clips, seen_in_training
 from aumcli.errors import AumError
 from aumcli.metrics import best_row
-from aumcli.plan import infer_frontend, settings_rows
+from aumcli.plan import TrainingData, infer_frontend, settings_rows, start_frontend, training_data
 from aumcli.recipe import Recipe
 from aumcli.report.tables import text_columns
 from aumcli.train.data_check import check_same_data
@@ -162,20 +160,10 @@ def build(
     sha256 = data_digest(folder)
     if saved is not None:
         check_same_data(saved, manifest, sha256, out)
-    index = index_of_shards(manifest)
-    if index is not None:
-        train: ClipSource
-        val: ClipSource
-        train, val = shard_streams(manifest, index, recipe.data, recipe.augment, recipe.frontend.sample_rate_hz)
-        train_clips, val_clips = train.clips, val.clips
-    else:
-        train_clips, val_clips = training_splits(manifest, recipe.data)
-        manifest.check_files([*train_clips, *val_clips])
-    reported = reported_clips(manifest, recipe.data, index)
-    measured = recipe.data.infer
-    kept = frontend_of(checkpoint_path(recipe.train.init)) if fresh and recipe.train.init else None
+    found = training_data(recipe, manifest)
+    measured, kept = recipe.data.infer, start_frontend(recipe) if fresh else None
     if fresh:
-        recipe = infer_frontend(recipe, train_clips, len(manifest.labels), manifest.multi_label, kept)
+        recipe = infer_frontend(recipe, found.train, len(manifest.labels), manifest.multi_label, kept)
         recipe = _with_microbatches(recipe, process_group)
     config = ModelConfig(
         model=recipe.model,
@@ -188,22 +176,19 @@ def build(
             "seed": recipe.seed,
             "test_group": recipe.data.test_group,
             "test": recipe.data.reported,
-            "clips": len(train_clips),
+            "clips": len(found.train),
         },
     )
     network, averaged, notes = _networks(recipe, config, fresh)
-    if fresh and recipe.train.init and reported and index is None:
-        tested = split_clips(manifest, recipe.data.reported, recipe.data.test_group)
-        seen = read_training_clips(recipe.train.init)
-        if process_group.is_rank_zero:
-            for warning in seen_in_training(seen, tested, recipe.train.init, recipe.data.reported):
-                logger.warning(warning)
+    if fresh and process_group.is_rank_zero:
+        _warn_of_seen_clips(recipe, found)
     network.to(device)
     classifier = Classifier(averaged or network, config, str(out), device)
-    if index is None:
-        train, val = (
-            Waveforms(clips, recipe.frontend.sample_rate_hz, recipe.data.cache_mb) for clips in (train_clips, val_clips)
-        )
+    train: ClipSource
+    val: ClipSource
+    train, val = found.streams or (
+        Waveforms(clips, recipe.frontend.sample_rate_hz, recipe.data.cache_mb) for clips in (found.train, found.val)
+    )
     scaler = torch.amp.GradScaler(device.type, enabled=recipe.train.dtype == "float16")
     state = TrainState(
         recipe,
@@ -216,34 +201,45 @@ def build(
         scaler,
         train,
         val.share(process_group.rank, process_group.size),
-        val_clips,
-        reported,
-        balanced_weights(train_clips) if recipe.data.sampling == "balanced" else None,
+        found.val,
+        found.reported,
+        balanced_weights(found.train) if recipe.data.sampling == "balanced" else None,
         process_group,
         progress,
         sha256,
     )
-    lost = unused_band(sample_rates(manifest, train_clips if index is None else []), recipe.frontend.sample_rate_hz)
-    parameters, trained = n_parameters(network), n_parameters(network, trained_only=True)
+    lost = found.unused_band(recipe.frontend.sample_rate_hz)
+    settings = settings_rows(recipe, len(found.train), found.reported, measured, lost, kept is not None)
+    return state, [_summary(state, found), *notes], text_columns(settings, 10)
+
+
+def _warn_of_seen_clips(recipe: Recipe, found: TrainingData) -> None:
+    """Warn where the weights that a training starts from were trained on clips that it will be tested on."""
+    if not recipe.train.init or not found.reported or found.index is not None:
+        return
+    tested = split_clips(found.manifest, recipe.data.reported, recipe.data.test_group)
+    seen = read_training_clips(recipe.train.init)
+    for warning in seen_in_training(seen, tested, recipe.train.init, recipe.data.reported):
+        logger.warning(warning)
+
+
+def _summary(state: TrainState, found: TrainingData) -> str:
+    """One line on data, model and machine."""
+    recipe, group = state.recipe, state.process_group
+    parameters, trained = n_parameters(state.network), n_parameters(state.network, trained_only=True)
+    shards = (
+        ""
+        if found.index is None
+        else f", streamed from {counted(len(found.index.shards), 'shard')} in {found.index.base}"
+    )
+    several = f"; {group.size} processes, {recipe.train.gradient_accumulation_steps} microbatches a step"
     return (
-        state,
-        [
-            f"{folder}: {len(train_clips):,} training and {counted(len(val_clips), 'validation clip')}, "
-            f"{counted(len(manifest.labels), 'class')}"
-            + ("; " if index is None else f", streamed from {counted(len(index.shards), 'shard')} in {index.base}; ")
-            + f"{recipe.model.describe()}, {parameters:,} parameters"
-            + (f", {trained:,} trained" if trained < parameters else "")
-            + "; "
-            f"{classifier.backend} backend on {device}, {counted(torch.get_num_threads(), 'thread')}, "
-            f"seed {recipe.seed}"
-            + (
-                f"; {process_group.size} processes, {recipe.train.gradient_accumulation_steps} microbatches a step"
-                if process_group.size > 1
-                else ""
-            ),
-            *notes,
-        ],
-        text_columns(settings_rows(recipe, len(train_clips), reported, measured, lost, kept is not None), 10),
+        f"{state.data}: {len(found.train):,} training and {counted(len(found.val), 'validation clip')}, "
+        f"{counted(len(found.manifest.labels), 'class')}{shards}; "
+        f"{recipe.model.describe()}, {parameters:,} parameters"
+        f"{f', {trained:,} trained' if trained < parameters else ''}; "
+        f"{state.classifier.backend} backend on {state.classifier.device}, "
+        f"{counted(torch.get_num_threads(), 'thread')}, seed {recipe.seed}{several if group.size > 1 else ''}"
     )
 
 
