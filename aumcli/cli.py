@@ -71,7 +71,8 @@ def command(name: str | None = None) -> Callable[[F], F]:
     def register(function: F) -> F:
         @wraps(function)
         def run(*args: Any, verbose: int = 0, quiet: int = 0, **kwargs: Any) -> object:
-            show_logs(verbose - quiet)
+            if verbose or quiet:  # else those before the command's name count
+                show_logs(verbose - quiet)
             return function(*args, **kwargs)
 
         parameters = list(signature(function).parameters.values())
@@ -107,8 +108,11 @@ def _options(
     version: Annotated[
         bool, typer.Option("--version", callback=_show_version, is_eager=True, help="show the version and end")
     ] = False,
+    verbose: Verbose = 0,
+    quiet: Quiet = 0,
 ) -> None:
     """Audio classification with Audio Mamba: prepare data, train, evaluate, predict, compare."""
+    show_logs(verbose - quiet)
 
 
 @command()
@@ -677,10 +681,7 @@ def convert(
     print_table("", ("what", "value"), rows)
 
 
-@app.command(
-    help="Show what is installed and which kernels can run; "
-    "with a name, the recipes, one recipe, run or model, or a table of the paper."
-)
+@command()
 def info(
     name: Annotated[
         str | None,
@@ -688,7 +689,7 @@ def info(
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Show what is installed, or what a name stands for."""
+    """Show what is installed and which kernels run; with a name, recipes, a run, a model or a table of the paper."""
     from aumcli import info as facts
     from aumcli.recipe import Recipe, dump_recipe
     from aumcli.report.tables import text_columns

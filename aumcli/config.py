@@ -397,9 +397,13 @@ class PredictConfig(Frozen):
     @model_validator(mode="after")
     def _check_windows(self) -> "PredictConfig":
         if self.whole and (self.window_s or self.hop_s):
-            raise ValueError("--whole scores each clip in one pass, so --window and --hop don't apply")
+            raise ValueError(
+                "a clip that is scored in one pass has no windows; leave --whole out, or --window and --hop"
+            )
         if self.smooth % 2 == 0:
-            raise ValueError(f"--smooth {self.smooth} is even; --smooth {self.smooth + 1} has a centre window")
+            raise ValueError(
+                f"--smooth {self.smooth} is even, so no window is in the middle; --smooth {self.smooth + 1}"
+            )
         return self
 
 

@@ -3,7 +3,6 @@
 A bad file is named and never stops the others.
 """
 
-import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
@@ -37,9 +36,8 @@ def predict_config(**settings: object) -> PredictConfig:
     except ValidationError as error:
         first = error.errors()[0]
         if first["type"] == "value_error":
-            problem = first["msg"].removeprefix("Value error, ")
-            options = dict.fromkeys(re.findall(r"--[a-z]+", problem))
-            raise AumError(problem, fix=f"change {' or '.join(options)}") from error
+            problem, _, fix = first["msg"].removeprefix("Value error, ").partition("; ")  # as PredictConfig says it
+            raise AumError(problem, fix) from error
         name = str(first["loc"][0])
         if name not in PredictConfig.model_fields:
             raise AumError(

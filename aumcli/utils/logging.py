@@ -4,7 +4,6 @@ Every module logs to `get_logger(__name__)`. A program that imports aumcli sees 
 """
 
 import logging
-import os
 from collections.abc import MutableMapping
 from typing import Any
 
@@ -48,7 +47,5 @@ def show_logs(verbosity: int = 0) -> None:
     Args:
         verbosity: 0 for information and warnings, 1 or more for debugging too, -1 for warnings, -2 for errors only.
     """
-    levels = {-1: logging.WARNING, 0: logging.INFO, 1: logging.DEBUG}
-    LOGGER.setLevel(levels.get(verbosity, logging.DEBUG if verbosity > 0 else logging.ERROR))
+    LOGGER.setLevel(min(logging.ERROR, max(logging.DEBUG, logging.INFO - 10 * verbosity)))
     LOGGER.addHandler(_HANDLER)
-    LOGGER.propagate = "PYTEST_CURRENT_TEST" in os.environ  # else a program's own root handler shows them twice
