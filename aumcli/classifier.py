@@ -101,8 +101,7 @@ class Classifier:
             AumError: the network has no positions that could be resized.
         """
         frontend, model = self.config.frontend, self.config.model
-        step = model.patch_frames - model.overlap
-        frames = model.patch_frames - step * (-(self.frontend.n_frames(samples) - model.patch_frames) // step)
+        frames = model.whole_frames(self.frontend.n_frames(samples))
         if samples <= frontend.clip_samples or frames <= model.frames:
             return self
         network = at_length(self.network, frames)

@@ -206,6 +206,9 @@ def train(
         bool, typer.Option("--dry-run", help="say what would happen and what it needs; write nothing")
     ] = False,
     resume: Annotated[bool, typer.Option(help="go on where the run in --out was saved last")] = False,
+    minutes: Annotated[
+        float | None, typer.Option(min=0.1, help="train as many of the recipe's epochs as fit into this time")
+    ] = None,
     device: Device = "cpu",
     devices: Annotated[
         int, typer.Option(min=1, help="train on so many GPUs (--device cuda), or in so many processes on the CPU")
@@ -218,6 +221,10 @@ def train(
     overrides = _overrides(set_, {"seed": seed, "train.init": init and str(init)})
     check_folder(out)
     loaded = load_recipe(recipe, overrides)  # before torch: a mistake in a recipe is said at once
+    if resume and minutes is not None:
+        raise AumError(
+            "--resume continues with the run's own schedule, so --minutes can't change it", fix="leave --minutes out"
+        )
     if resume and any(text.partition("=")[0].strip() != "train.epochs" for text in overrides):
         raise AumError(
             "--resume continues with the run's own recipe, so --seed, --init and --set can't change it, "
@@ -245,6 +252,7 @@ def train(
                 resume=resume,
                 device=device,
                 epochs=loaded.train.epochs if resume and overrides else None,
+                minutes=minutes,
             )
     except KeyboardInterrupt:
         raise AumError(

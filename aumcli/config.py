@@ -75,6 +75,10 @@ class FrontendConfig(Frozen):
         None, description="points of the FFT; none: the next power of two from the window on"
     )
     low_hz: NotNegative = Field(20.0, description="lower edge of the first filter")
+    remove_level: Flag = Field(
+        False,
+        description="subtract each clip's own mean log energy, before padding: how loud a clip is then says nothing",
+    )
     mean: float = Field(-4.2677393, strict=True, description="subtracted from the log energies (default: AudioSet)")
     std: PositiveFloat = Field(4.5689974, description="then divided by twice this; mean 0, std 0.5: not normalised")
 
@@ -122,8 +126,26 @@ class FrontendConfig(Frozen):
         return self
 
 
+class ConvStemConfig(Frozen):
+    """Stages of 3 x 3 convolutions between a spectrogram and its tokens, each (channels, mels, frames) to the next.
+
+    A stage's first convolution has the stage's strides; padding is one on every side, so sizes are divided by the
+    strides and rounded up.
+    """
+
+    channels: tuple[Positive, ...] = Field((24, 48, 64), min_length=1, description="output channels of each stage")
+    mel_strides: tuple[Positive, ...] = Field((2, 2, 2), description="of each stage, along the mels")
+    frame_strides: tuple[Positive, ...] = Field((2, 2, 1), description="of each stage, along the frames")
+
+    @model_validator(mode="after")
+    def _check_stages(self) -> "ConvStemConfig":
+        if not len(self.channels) == len(self.mel_strides) == len(self.frame_strides):
+            raise ValueError("channels, mel_strides and frame_strides have one number per stage, so they are equally long")
+        return self
+
+
 class NetworkConfig(Frozen):
-    """What every architecture has: patches of a spectrogram through a stack of blocks."""
+    """What every architecture has: tokens of a spectrogram through a stack of blocks."""
 
     SIZES: ClassVar[dict[str, dict[str, int]]] = {}
 
@@ -133,6 +155,12 @@ class NetworkConfig(Frozen):
     n_classes: Positive = Field(527, description="number of classes; the data decides")
     n_mels: Positive = Field(128, description="height of the spectrogram; follows frontend.n_mels")
     frames: Positive = Field(1024, description="length of the spectrogram; follows frontend.frames")
+    tokenizer: Literal["patches", "conv"] = Field(
+        "patches",
+        description="patches: a linear projection of each, as published; conv: a stem of convolutions, then one token "
+        "per step of time",
+    )
+    stem: ConvStemConfig = Field(ConvStemConfig(), description="of the tokenizer conv")
     patch_mels: Positive = Field(16, description="height of a patch in mels")
     patch_frames: Positive = Field(16, description="length of a patch in frames")
     overlap: Count = Field(0, description="mels, and frames, that neighbouring patches share")
@@ -148,6 +176,8 @@ class NetworkConfig(Frozen):
 
     @model_validator(mode="after")
     def _check_patches(self) -> "NetworkConfig":
+        if self.tokenizer == "conv":
+            return self
         for axis, whole, patch in (
             ("n_mels", self.n_mels, self.patch_mels),
             ("frames", self.frames, self.patch_frames),
@@ -161,20 +191,34 @@ class NetworkConfig(Frozen):
         return self
 
     @property
+    def token_frames(self) -> int:
+        """Frames from one token to the next."""
+        return math.prod(self.stem.frame_strides) if self.tokenizer == "conv" else self.patch_frames - self.overlap
+
+    def whole_frames(self, frames: int) -> int:
+        """The least number of frames, at least `frames`, that tokens fill completely."""
+        first = self.token_frames if self.tokenizer == "conv" else self.patch_frames
+        return first + self.token_frames * math.ceil(max(0, frames - first) / self.token_frames)
+
+    @property
     def grid(self) -> tuple[int, int]:
-        """Patches along (mels, frames)."""
+        """Tokens along (mels, frames)."""
+        if self.tokenizer == "conv":
+            return 1, math.ceil(self.frames / self.token_frames)
         return (
             1 + (self.n_mels - self.patch_mels) // (self.patch_mels - self.overlap),
-            1 + (self.frames - self.patch_frames) // (self.patch_frames - self.overlap),
+            1 + (self.frames - self.patch_frames) // self.token_frames,
         )
 
     @property
     def n_patches(self) -> int:
+        """Tokens without the classification token."""
         return self.grid[0] * self.grid[1]
 
     def describe(self) -> str:
         """One line about the network."""
-        return f"{self.size or ''} {self._architecture()}, {self.width} x {self.depth}".strip()
+        stem = ", conv stem" if self.tokenizer == "conv" else ""
+        return f"{self.size or ''} {self._architecture()}, {self.width} x {self.depth}{stem}".strip()
 
     def _architecture(self) -> str:
         raise NotImplementedError
@@ -255,9 +299,44 @@ Network = Annotated[
 ]
 
 
+# named augmentations: what a policy sets where the recipe doesn't
+POLICIES: dict[str, dict[str, float]] = {
+    # for labels of any kind: pitch, tempo and colour of a sound stay as they are
+    "gentle": {"shift_s": 0.1, "freq_mask": 12, "time_mask": 16},
+    # for words, whoever says them into whatever microphone
+    "speech": {
+        "shift_s": 0.1,
+        "freq_mask": 12,
+        "time_mask": 12,
+        "speed": 0.12,
+        "tempo": 0.15,
+        "freq_warp": 0.15,
+        "gain_db": 10.0,
+        "eq_db": 8.0,
+        "noise": 0.3,
+    },
+    # for sounds at any distance and in any surroundings; their pitch stays as it is
+    "field": {
+        "shift_s": 0.1,
+        "freq_mask": 12,
+        "time_mask": 16,
+        "gain_db": 10.0,
+        "eq_db": 6.0,
+        "noise": 0.5,
+        "reverb": 0.1,
+    },
+}
+
+
 class AugmentConfig(Frozen):
     """What training does to a clip before the model sees it; zero switches a thing off."""
 
+    policy: Literal["none", "gentle", "speech", "field", "auto"] = Field(
+        "none",
+        description="sets what is not given otherwise: gentle, for labels of any kind; speech, for words, whoever "
+        "says them; field, for sounds at any distance and in any noise; auto: the one of these whose short run is best "
+        "on the validation clips",
+    )
     shift_s: NotNegative = Field(0.0, description="random time shift, up to this much each way")
     mixup: Fraction = Field(0.0, description="fraction of clips that are mixed with another (ratio from Beta(10, 10))")
     mixup_partners: Literal["batch", "corpus"] = Field(
@@ -303,6 +382,15 @@ class AugmentConfig(Frozen):
         0.0, description="fraction of clips that are band-limited, as by a telephone or a small loudspeaker"
     )
     reverb: Fraction = Field(0.0, description="fraction of clips that get the reverberation of a synthetic room")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _expand_policy(cls, values: Any) -> Any:
+        return {**POLICIES.get(values.get("policy"), {}), **values} if isinstance(values, dict) else values
+
+    def with_policy(self, policy: str) -> "AugmentConfig":
+        """Copy with this policy in the place of "auto"; what was set beside that stays."""
+        return AugmentConfig.model_validate(self.model_dump(exclude_unset=True) | {"policy": policy})
 
 
 class TrainConfig(Frozen):

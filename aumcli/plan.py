@@ -103,7 +103,7 @@ def infer_frontend(
     infer, loss = recipe.data.infer, recipe.train.loss
     if loss == "auto":
         loss = "bce" if multi_label else "cross_entropy"
-    shape = infer_shape(infer, clips, recipe.frontend.hop_ms, recipe.model.patch_frames)
+    shape = infer_shape(infer, clips, recipe.frontend.hop_ms, recipe.model.whole_frames)
     recipe = recipe.with_values(frontend=shape, model={"n_classes": n_classes}, train={"loss": loss})
     if "normalisation" in infer:
         mean, std = measure_normalisation(recipe.frontend, clips)

@@ -69,6 +69,7 @@ class Recipe(Frozen):
         """Copy with some values of some sections replaced and everything checked again."""
         values = self.model_dump()
         values["model"] = {key: value for key, value in values["model"].items() if key not in SHARED}
+        values["augment"] = self.augment.model_dump(exclude_unset=True)  # a policy may yet set the others
         for section, changes in sections.items():
             values[section] |= changes
         return _validated(values, "the fitted recipe")

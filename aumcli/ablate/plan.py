@@ -14,8 +14,8 @@ from aumcli.data.datasets.stream import index_of_shards
 from aumcli.data.manifest import Manifest
 from aumcli.data.splits import reported_clips, training_splits
 from aumcli.errors import AumError
-from aumcli.train.dry_run import dry_run_training, duration
-from aumcli.utils.text import counted
+from aumcli.train.dry_run import dry_run_training
+from aumcli.utils.text import counted, duration
 from aumcli.utils.threads import compute_threads
 
 DATA = Path("data")  # where aum prepare writes the corpora

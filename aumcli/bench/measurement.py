@@ -78,7 +78,7 @@ def network_config(model: str, tokens: int) -> tuple[NetworkConfig, str, float]:
             f"{model} has {rows} patches along the frequency axis, so it can't have {tokens} tokens",
             fix=f"--min-tokens is a multiple of {rows}",
         )
-    frames = config.patch_frames + (tokens // rows - 1) * (config.patch_frames - config.overlap)
+    frames = config.whole_frames(1) + (tokens // rows - 1) * config.token_frames
     config = type(config).model_validate(config.model_dump() | {"frames": frames})
     return config, "auto" if model == name else "eager", frames * hop_ms / 1000
 

@@ -170,11 +170,13 @@ def load(
         AumError: it is of a model of another size or kind.
     """
     model, old = network.config, checkpoint.model
-    for name in ("architecture", "width", "depth"):
+    conv = "conv" in (model.tokenizer, old.tokenizer)
+    for name in ("architecture", "width", "depth", *(("tokenizer", "n_mels", "stem") if conv else ())):
         if getattr(model, name) != getattr(old, name):
             raise AumError(
                 f"{path} ({checkpoint.kind}, {old.describe()}) can't initialise {model.describe()}: another {name}",
-                fix="take a checkpoint of the same size, or set model.size to the checkpoint's",
+                fix="take a checkpoint of the same size, or set "
+                + (f"model.{name} to the checkpoint's" if name == "tokenizer" else "model.size to the checkpoint's"),
             )
     tensors, notes = _resized(network, checkpoint)
     head = HEADS[model.architecture]
@@ -264,7 +266,7 @@ def _resized(network: SpectrogramNetwork, checkpoint: Checkpoint) -> tuple[dict[
     patches, positions = PATCHES[model.architecture], POSITIONS[model.architecture]
     tensors = dict(checkpoint.tensors)
     size, had = (model.patch_mels, model.patch_frames), (old.patch_mels, old.patch_frames)
-    if size != had:
+    if model.tokenizer == "patches" and size != had:
         tensors[patches] = resize_patches(tensors[patches].float(), size)
         notes.append(f"resized the patch embedding from {had[0]} x {had[1]} to {size[0]} x {size[1]}")
     prefixes = [1 + getattr(each, "distilled", False) for each in (old, model)]

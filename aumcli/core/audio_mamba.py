@@ -11,7 +11,7 @@ from aumcli.core.activation_checkpointing import run_block
 from aumcli.core.kernels import OPERATORS, add_rms_norm, choose_backend, cpu
 from aumcli.core.mixer import Mixer
 from aumcli.core.network import SpectrogramNetwork, drop_path
-from aumcli.core.tokenizers import PatchEmbed, PositionEmbedding, check_features, place_cls
+from aumcli.core.tokenizers import PatchEmbed, PositionEmbedding, build_tokenizer, check_features, place_cls
 
 
 class RMSNorm(nn.Module):
@@ -82,7 +82,7 @@ class AudioMamba(SpectrogramNetwork):
     def __init__(self, config: AudioMambaConfig, backend: str = "auto"):
         super().__init__()
         self.config = config
-        self.patch_embed = PatchEmbed(config)
+        self.patch_embed = build_tokenizer(config)  # the published name
         self.cls_token = nn.Parameter(torch.zeros(1, 1, config.width))
         self.pos_embed = PositionEmbedding(config.n_patches, config.width)
         self.layers = nn.ModuleList(Block(config, backend) for _ in range(config.depth))  # type: ignore[assignment]
@@ -98,11 +98,11 @@ class AudioMamba(SpectrogramNetwork):
         for tensor in (self.cls_token, self.pos_embed.pos_embed, self.head.weight):
             nn.init.trunc_normal_(tensor, std=0.02)
         nn.init.zeros_(self.head.bias)
-        fan_in = self.patch_embed.proj.weight[0].numel()
-        # timm 0.4.12's lecun_normal_ divides by 0.8796, what a cut at two standard deviations leaves of one, but cuts
-        # at +-2, that is never: 0.0711 for the 256 inputs of a patch of 16 x 16, where 1 / sqrt(256) was meant
-        nn.init.trunc_normal_(self.patch_embed.proj.weight, std=fan_in**-0.5 / 0.87962566103423978)
-        if self.patch_embed.proj.bias is not None:
+        if isinstance(self.patch_embed, PatchEmbed):  # a stem keeps torch's values
+            fan_in = self.patch_embed.proj.weight[0].numel()
+            # timm 0.4.12's lecun_normal_ divides by 0.8796, what a cut at two standard deviations leaves of one, but
+            # cuts at +-2, that is never: 0.0711 for the 256 inputs of a patch of 16 x 16, where 1 / sqrt(256) was meant
+            nn.init.trunc_normal_(self.patch_embed.proj.weight, std=fan_in**-0.5 / 0.87962566103423978)
             nn.init.zeros_(self.patch_embed.proj.bias)
         for block in self.layers:
             block.mixer.reset_parameters(len(self.layers))

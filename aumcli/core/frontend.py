@@ -110,7 +110,7 @@ class LogMel(nn.Module):
         return frames.clamp(min=1) if isinstance(frames, Tensor) else max(1, frames)
 
     def energies(self, waveforms: Tensor, lengths: Tensor | None = None) -> Tensor:
-        """Compute log-mel energies before padding and normalisation.
+        """Compute log-mel energies before padding and normalisation; without a clip's level where the config says so.
 
         Args:
             waveforms: (b, samples), float32, in -1 .. 1, at the config's sample rate.
@@ -119,7 +119,18 @@ class LogMel(nn.Module):
         Returns:
             (b, frames, mels); 0 beyond a clip's own `n_frames`.
         """
-        return self._log_mel(waveforms, lengths, self.n_frames(waveforms.shape[1]))
+        energies = self._log_mel(waveforms, lengths, self.n_frames(waveforms.shape[1]))
+        return self._remove_level(energies, lengths) if self.config.remove_level else energies
+
+    def _remove_level(self, energies: Tensor, lengths: Tensor | None) -> Tensor:
+        """Subtract from each clip (frames, mels) the mean over its own frames; 0 beyond them. In place."""
+        if lengths is None:
+            return energies.sub_(energies.mean((1, 2), keepdim=True))
+        n_frames = self.n_frames(lengths).clamp(max=energies.shape[1])  # (b,)
+        beyond = torch.arange(energies.shape[1], device=energies.device) >= n_frames[:, None]  # (b, frames)
+        energies.masked_fill_(beyond[..., None], 0.0)
+        level = energies.sum((1, 2)) / (n_frames * energies.shape[2])
+        return energies.sub_(level[:, None, None]).masked_fill_(beyond[..., None], 0.0)
 
     def _log_mel(
         self, waveforms: Tensor, lengths: Tensor | None, frames: int, shift: float = 0.0, scale: float = 1.0
@@ -157,6 +168,11 @@ class LogMel(nn.Module):
 
     def forward(self, waveforms: Tensor, lengths: Tensor | None = None) -> Tensor:
         """Turn waveforms (b, samples) into model inputs (b, config.frames, mels); see `energies` for the arguments."""
+        if self.config.remove_level:
+            if lengths is None:
+                lengths = torch.full((len(waveforms),), waveforms.shape[1], device=waveforms.device)
+            energies = self._log_mel(waveforms, lengths, self.config.frames)
+            return self.normalise(self._end(self._remove_level(energies, lengths), self.n_frames(lengths)))
         return self._log_mel(waveforms, lengths, self.config.frames, self.config.mean, 2 * self.config.std)
 
 

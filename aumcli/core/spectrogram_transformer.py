@@ -7,7 +7,7 @@ from torch.utils.checkpoint import checkpoint
 
 from aumcli.config import SpectrogramTransformerConfig
 from aumcli.core.network import Rows, SpectrogramNetwork, drop_path
-from aumcli.core.tokenizers import PatchEmbed, check_features
+from aumcli.core.tokenizers import build_tokenizer, check_features
 
 ATTENTIONS = ("sdpa", "eager")
 
@@ -74,7 +74,7 @@ class Encoder(nn.Module):
 
     def __init__(self, config: SpectrogramTransformerConfig, backend: str):
         super().__init__()
-        self.patch_embed = PatchEmbed(config)
+        self.patch_embed = build_tokenizer(config)  # the published name
         self.cls_token = nn.Parameter(torch.zeros(1, 1, config.width))
         self.dist_token = nn.Parameter(torch.zeros(1, 1, config.width)) if config.distilled else None
         self.prefix = 1 + config.distilled

@@ -1,4 +1,6 @@
-"""Spectrogram patches as tokens: the embedding, the classification token's place, the positions' resize."""
+"""Spectrograms as tokens: patches or a stem of convolutions, the classification token's place, the positions' resize."""
+
+import math
 
 import torch
 import torch.nn.functional as F
@@ -36,6 +38,44 @@ class PatchEmbed(nn.Module):
         patches = features.reshape(b, frames // width, width, mels // height, height)
         patches = patches.permute(0, 3, 1, 4, 2).flatten(3).flatten(1, 2)  # (b, l, height * width)
         return F.linear(patches, self.proj.weight.flatten(1), self.proj.bias)
+
+
+class ConvStem(nn.Module):
+    """Stages of convolutions that keep the order of time, then one token per step: all mels of it, projected.
+
+    Unlike a patch's projection, convolutions see the same shape in a spectrum wherever it lies: a voice or a bell of
+    another pitch gives similar features, which matters with few clips to learn from. Every convolution is followed by
+    a group norm of one group, (channels, mels, frames) of a clip together, and SiLU: no statistic is shared among
+    clips, so that microbatches, processes and batch sizes don't change the result.
+
+    Source: early convolutions in the place of patches, Xiao et al. 2021; the sizes are ours.
+    """
+
+    def __init__(self, config: NetworkConfig):
+        super().__init__()
+        stem = config.stem
+        channels, mels = 1, config.n_mels
+        layers: list[nn.Module] = []
+        for width, mel_stride, frame_stride in zip(stem.channels, stem.mel_strides, stem.frame_strides):
+            layers += [
+                nn.Conv2d(channels, width, 3, (mel_stride, frame_stride), padding=1, bias=False),
+                nn.GroupNorm(1, width),
+                nn.SiLU(),
+            ]
+            channels, mels = width, math.ceil(mels / mel_stride)
+        self.convs = nn.Sequential(*layers)
+        self.proj = nn.Linear(channels * mels, config.width)
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Map features (b, frames, mels) to tokens (b, l, d), in the order of time."""
+        maps = self.convs(features.transpose(1, 2)[:, None])  # (b, channels, mels', l)
+        tokens: Tensor = self.proj(maps.permute(0, 3, 1, 2).flatten(2))
+        return tokens
+
+
+def build_tokenizer(config: NetworkConfig) -> PatchEmbed | ConvStem:
+    """Build the tokenizer of a configuration: features (b, frames, mels) to tokens (b, l, d)."""
+    return ConvStem(config) if config.tokenizer == "conv" else PatchEmbed(config)
 
 
 class PositionEmbedding(nn.Module):

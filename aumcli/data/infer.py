@@ -2,7 +2,7 @@
 
 import math
 from collections import Counter
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
 
 import numpy as np
@@ -30,14 +30,16 @@ HEADERS_READ = 100  # where report.json doesn't have the sample rates
 MEASURED_CLIPS = 2000  # normalisation is a mean over millions of values: more clips don't change it
 
 
-def infer_shape(infer: Collection[str], clips: Sequence[Clip], hop_ms: float, patch_frames: int) -> dict[str, int]:
+def infer_shape(
+    infer: Collection[str], clips: Sequence[Clip], hop_ms: float, whole_frames: Callable[[int], int]
+) -> dict[str, int]:
     """Choose the size of the model's input by the headers of sound files.
 
     Args:
         infer: what to choose: `sample_rate`, `clip_length`, both or neither (see `DataConfig.infer`).
         clips: the training split.
         hop_ms: of the frontend.
-        patch_frames: of the model; the number of frames is a multiple of it.
+        whole_frames: of the model's configuration (see `NetworkConfig`): rounds up what its tokens have to fill.
 
     Returns:
         The frontend's `sample_rate_hz` and `frames`, those that were to be chosen.
@@ -53,7 +55,7 @@ def infer_shape(infer: Collection[str], clips: Sequence[Clip], hop_ms: float, pa
         chosen["sample_rate_hz"] = min(HIGHEST_RATE_HZ, Counter(rates).most_common(1)[0][0])
     if "clip_length" in infer:
         clip_s = min(LONGEST_S, max(SHORTEST_S, float(np.quantile(durations_s, COVERED))))
-        chosen["frames"] = patch_frames * math.ceil(math.ceil(1000 * clip_s / hop_ms) / patch_frames)
+        chosen["frames"] = whole_frames(math.ceil(1000 * clip_s / hop_ms))
     return chosen
 
 

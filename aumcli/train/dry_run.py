@@ -8,6 +8,7 @@ from pathlib import Path
 import torch
 
 from aumcli.classifier import pick_device
+from aumcli.config import POLICIES
 from aumcli.data.datasets.batch import draw_epoch
 from aumcli.data.datasets.stream import ShardStream
 from aumcli.evaluate import score_clips
@@ -16,13 +17,20 @@ from aumcli.train.checkpoint import read_checkpoint
 from aumcli.train.distributed import ProcessGroup, local_device
 from aumcli.train.loggers import summary_writer
 from aumcli.train.microbatches import load_batches
+from aumcli.train.policy import short_epochs
 from aumcli.train.setup import EpochProgress, TrainState, build
 from aumcli.train.signals import StopSignal
 from aumcli.train.trainer import train_step
+from aumcli.utils.logging import get_logger
+from aumcli.utils.text import counted, duration
 
 LONGEST_S = 10.0  # a step that is likely to take longer isn't tried
 REPEATS_S = 1.0  # steps of a whole batch are repeated for this long,
 REPEATS = 5  # and this often at most
+SAFETY = 0.95  # share of the time that is asked for that is planned
+SHORTEST_WARMUP = 4  # warm-up takes a quarter of the epochs at most
+
+logger = get_logger(__name__)
 
 
 @dataclass(frozen=True)
@@ -81,6 +89,38 @@ def dry_run_training(recipe: Recipe, out: Path | None, data: Path | str | None =
     return DryRun(tuple(notes[1:]), step_s, epoch_s, epoch_s * train.epochs, f"{measured} on {place}{aside}")
 
 
+def fit_epochs(
+    recipe: Recipe, data: Path | str | None, minutes: float, device: torch.device, group: ProcessGroup
+) -> Recipe:
+    """The recipe with as many of its epochs as are likely to fit into a time, from a few measured steps.
+
+    Args:
+        recipe, data: see `aumcli.train.train`.
+        minutes: for everything: this measurement, the choice of a policy, and the training.
+        device: where to compute.
+        group: the processes of the training. Rank zero measures, alone, so several take less time than was asked for.
+    """
+    started, auto = time.monotonic(), recipe.augment.policy == "auto"
+    epochs, epoch_s = recipe.train.epochs, 0.0
+    if group.is_rank_zero:
+        # of the policies, speech takes longest
+        tried = recipe.with_values(augment=recipe.augment.with_policy("speech").model_dump()) if auto else recipe
+        epoch_s = dry_run_training(tried, None, data, str(device)).epoch_s
+        whole = SAFETY * (60 * minutes - (time.monotonic() - started)) / epoch_s
+        epochs = next(
+            (n for n in range(epochs, 1, -1) if n + auto * len(POLICIES) * short_epochs(n) <= whole), 1
+        )
+    epochs = group.gather(epochs)[0]
+    if group.is_rank_zero:
+        logger.info(
+            f"{counted(epochs, 'epoch')} of {recipe.train.epochs} fit into {minutes:g} min, at {duration(epoch_s)} each"
+            + (", while the augmentation is chosen too" if auto else "")
+        )
+    return recipe.with_values(
+        train={"epochs": epochs, "warmup_epochs": min(recipe.train.warmup_epochs, epochs / SHORTEST_WARMUP)}
+    )
+
+
 def _step_seconds(state: TrainState) -> tuple[int, float]:
     """Clips of the largest step that was tried, a whole batch if that is fast enough, and its seconds."""
     batch = state.train.batches(state.recipe.train.batch_size, state.recipe.seed, 0, state.sample_weights)[0]
@@ -119,11 +159,3 @@ def _validation_seconds(state: TrainState) -> float:
         if count == len(clips) or 4 * seconds > LONGEST_S:
             return seconds * len(clips) / count
         count = min(4 * count, len(clips))
-
-
-def duration(seconds: float) -> str:
-    """Seconds in a unit that suits them."""
-    for size, unit in ((86400, "days"), (3600, "h"), (60, "min")):
-        if seconds >= 2 * size:
-            return f"{seconds / size:.1f} {unit}"
-    return f"{seconds:.3g} s"

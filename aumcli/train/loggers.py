@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from aumcli.errors import AumError
 from aumcli.report.plots import drawn, plot_curves
 from aumcli.train.setup import TrainState
+from aumcli.utils.text import duration
 
 if TYPE_CHECKING:
     from torch.utils.tensorboard import SummaryWriter
@@ -44,7 +45,7 @@ class Loggers:
         self._next_plot = 0.0
 
     def __enter__(self) -> "Loggers":
-        if self.state.recipe.train.tensorboard and self.state.process_group.is_rank_zero:
+        if self.state.recipe.train.tensorboard and self.state.process_group.is_rank_zero and not self.state.short:
             done = len(self.state.history) * self.state.steps_per_epoch + self.state.epoch.step
             self._tensorboard = summary_writer()(str(self.state.out / "tensorboard"), purge_step=done + 1)
         return self
@@ -65,11 +66,19 @@ class Loggers:
             unit="step",
             leave=False,
             delay=2,
-            desc=f"epoch {len(state.history) + 1}/{state.recipe.train.epochs}",
+            desc=self._description(),
             disable=None if state.progress else True,
         )
         self._started, self._clips = time.perf_counter(), state.epoch.clips
         yield from self._bar
+
+    def _description(self) -> str:
+        """Which epoch is trained, and how long the whole training will go on at the pace of the epochs before."""
+        state = self.state
+        epochs, done = state.recipe.train.epochs, len(state.history)
+        name = f"{state.recipe.augment.policy}, epoch" if state.short else "epoch"
+        left = f", {duration(state.history[-1]['seconds'] * (epochs - done))} to go" if done else ""
+        return f"{name} {done + 1}/{epochs}{left}"
 
     def step(self, epoch: int) -> None:
         """Show the step of an epoch, from 0, that was just taken."""
@@ -92,7 +101,7 @@ class Loggers:
                     step = row["epoch"] * state.steps_per_epoch
                     self._tensorboard.add_scalar(name.replace("_", "/", 1), value, step)
             self._tensorboard.flush()
-        if state.process_group.is_rank_zero and time.monotonic() >= self._next_plot:
+        if state.process_group.is_rank_zero and not state.short and time.monotonic() >= self._next_plot:
             self._plot()
 
     def _plot(self) -> None:

@@ -76,10 +76,11 @@ class TrainState:
     unreadable_clips: set[int] = field(default_factory=set)  # indices of training clips
     nonfinite_in_a_row: int = 0  # steps whose loss or gradient was not finite
     saved_at: float = field(default_factory=time.monotonic)
+    short: bool = False  # a short run of which only the last epoch's figures are wanted: logs warnings, draws nothing
 
     def log(self, message: str, level: int = logging.INFO) -> None:
         """Log a message, once for all processes."""
-        if self.process_group.is_rank_zero:
+        if self.process_group.is_rank_zero and (not self.short or level >= logging.WARNING):
             logger.log(level, message)
 
     @property

@@ -30,7 +30,7 @@ from aumcli.train.checkpoint import (
     save_epoch,
 )
 from aumcli.train.data_check import free_folder
-from aumcli.train.distributed import join_process_group, local_device
+from aumcli.train.distributed import ProcessGroup, join_process_group, local_device
 from aumcli.train.loggers import Loggers
 from aumcli.train.microbatches import load_batches, make_microbatch, own_rows
 from aumcli.train.nonfinite import ELSEWHERE, diagnose
@@ -56,6 +56,7 @@ def train(
     device: str = "cpu",
     progress: bool = True,
     epochs: int | None = None,
+    minutes: float | None = None,
 ) -> Path:
     """Train a model; started by torchrun, in all of its processes together.
 
@@ -67,6 +68,7 @@ def train(
         device: where to compute.
         progress: show a bar while an epoch runs (on a terminal).
         epochs: with `resume`, train for this many epochs in all instead of the recipe's number.
+        minutes: train for as many epochs, of those of the recipe, as are likely to fit into this time.
 
     Returns:
         `out`, which now holds recipe.toml, metrics.csv, best/, last/, report.json, report.md, curves.png,
@@ -81,6 +83,8 @@ def train(
         saved = read_checkpoint(out, resume)
         if saved is not None:
             recipe, data = _resumed_recipe(saved, epochs, out), data or saved["data"]
+        else:
+            recipe = _fitted_recipe(recipe, out, data, place, group, stop, progress, minutes)
         state, notes, settings = build(recipe, out, data, place, group, progress and group.is_rank_zero, saved)
         if saved is not None:
             restore(state, saved)
@@ -98,6 +102,29 @@ def train(
                 train_epoch(state, stop, loggers)
         _finish(state)
     return out
+
+
+def _fitted_recipe(
+    recipe: Recipe,
+    out: Path,
+    data: Path | str | None,
+    device: torch.device,
+    group: ProcessGroup,
+    stop: StopSignal,
+    progress: bool,
+    minutes: float | None,
+) -> Recipe:
+    """The recipe of a new run, with the epochs that fit into the time, and a policy for "auto"."""
+    # both train, if only for a few steps, so they import this module
+    if minutes is not None:
+        from aumcli.train.dry_run import fit_epochs
+
+        recipe = fit_epochs(recipe, data, minutes, device, group)
+    if recipe.augment.policy == "auto":
+        from aumcli.train.policy import choose_policy
+
+        recipe = choose_policy(recipe, out, data, device, group, stop, progress)
+    return recipe
 
 
 def train_epoch(state: TrainState, stop: StopSignal, loggers: Loggers) -> None:

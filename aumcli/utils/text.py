@@ -113,3 +113,11 @@ def shell_quoted(path: object) -> str:
     return (
         "$'" + "".join(chr(byte) if 32 <= byte < 127 and byte not in b"'\\" else f"\\x{byte:02x}" for byte in raw) + "'"
     )
+
+
+def duration(seconds: float) -> str:
+    """Seconds in a unit that suits them."""
+    for size, unit in ((86400, "days"), (3600, "h"), (60, "min")):
+        if seconds >= 2 * size:
+            return f"{seconds / size:.1f} {unit}"
+    return f"{seconds:.3g} s"

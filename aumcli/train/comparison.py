@@ -1,0 +1,82 @@
+"""What a finished training is compared with: a linear model of the same clips, and its own training clips."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from aumcli.core.frontend import LogMel, build_frontend
+from aumcli.data.clips import Clip
+from aumcli.data.datasets.clip_source import LongClip
+from aumcli.data.datasets.waveforms import Waveforms
+from aumcli.data.decoding.windows import LONG_CLIP_S
+from aumcli.data.manifest import Manifest
+
+MOST_CLIPS = 5000  # training clips that a linear model is fitted to
+ITERATIONS = 200  # of L-BFGS
+
+
+def linear_scores(
+    frontend: LogMel, manifest: Manifest, train: Sequence[Clip], test: Sequence[Clip]
+) -> np.ndarray:
+    """Scores of a linear model of the mean and the standard deviation of each mel band over a clip's frames.
+
+    Logistic regression with an L2 penalty of one half, as scikit-learn's by default, on standardised features. One
+    binary regression for each class where a clip can have several.
+
+    Args:
+        frontend: computes the log-mel energies; normalisation doesn't matter.
+        manifest: has the labels.
+        train: clips to fit to; of more than MOST_CLIPS, that many evenly spaced ones.
+        test: clips to score.
+
+    Returns:
+        (len(test), classes) float32 in 0..1.
+
+    Raises:
+        AumError: a clip can't be read.
+    """
+    train = [train[i] for i in np.linspace(0, len(train) - 1, min(len(train), MOST_CLIPS)).astype(int)]
+    x, y = band_statistics(frontend, train), torch.from_numpy(manifest.targets(train)).double()
+    mean, std = x.mean(0), x.std(0, correction=0).clamp(min=1e-6)
+    weight, bias = _fit((x - mean) / std, y, manifest.multi_label)
+    logits = (band_statistics(frontend, test) - mean) / std @ weight + bias
+    scores = logits.sigmoid() if manifest.multi_label else logits.softmax(1)
+    return scores.float().numpy()
+
+
+def band_statistics(frontend: LogMel, clips: Sequence[Clip]) -> Tensor:
+    """Mean and standard deviation of the log energy of each mel band over a clip: (clips, 2 mels) float64."""
+    frontend = build_frontend(frontend.config)  # on the CPU
+    rate_hz = frontend.config.sample_rate_hz
+    waveforms, piece = Waveforms(clips, rate_hz, cache_mb=0), int(LONG_CLIP_S * rate_hz)
+    rows = []
+    for i in range(len(clips)):
+        clip = waveforms[i]
+        pieces = clip.windows(piece, piece) if isinstance(clip, LongClip) else [clip]
+        energies = torch.cat([frontend.energies(torch.from_numpy(samples)[None])[0] for samples in pieces]).double()
+        rows.append(torch.cat([energies.mean(0), energies.std(0, correction=0)]))
+    return torch.stack(rows)
+
+
+def _fit(x: Tensor, y: Tensor, multi_label: bool) -> tuple[Tensor, Tensor]:
+    """Weights (features, classes) and biases (classes) of logistic regression of y (n, classes) on x (n, features)."""
+    weight = torch.zeros(x.shape[1], y.shape[1], dtype=x.dtype, requires_grad=True)
+    bias = torch.zeros(y.shape[1], dtype=x.dtype, requires_grad=True)
+    optimizer = torch.optim.LBFGS([weight, bias], max_iter=ITERATIONS, line_search_fn="strong_wolfe")
+
+    def closure() -> Tensor:
+        optimizer.zero_grad()
+        logits = x @ weight + bias
+        if multi_label:
+            loss = F.binary_cross_entropy_with_logits(logits, y, reduction="sum")
+        else:
+            loss = F.cross_entropy(logits, y, reduction="sum")
+        loss = (loss + weight.square().sum() / 2) / len(x)
+        loss.backward()
+        return loss
+
+    optimizer.step(closure)
+    return weight.detach(), bias.detach()
