@@ -140,7 +140,9 @@ class ConvStemConfig(Frozen):
     @model_validator(mode="after")
     def _check_stages(self) -> "ConvStemConfig":
         if not len(self.channels) == len(self.mel_strides) == len(self.frame_strides):
-            raise ValueError("channels, mel_strides and frame_strides have one number per stage, so they are equally long")
+            raise ValueError(
+                "channels, mel_strides and frame_strides have one number per stage, so they are equally long"
+            )
         return self
 
 

@@ -1,4 +1,4 @@
-"""Spectrograms as tokens: patches or a stem of convolutions, the classification token's place, the positions' resize."""
+"""Spectrograms as tokens: patches or a convolutional stem, the classification token's place, resized positions."""
 
 import math
 

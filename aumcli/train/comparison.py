@@ -1,6 +1,8 @@
 """What a finished training is compared with: a linear model of the same clips, and its own training clips."""
 
+import logging
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -8,19 +10,92 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from aumcli.core.frontend import LogMel, build_frontend
+from aumcli.core.network import SpectrogramNetwork
 from aumcli.data.clips import Clip
 from aumcli.data.datasets.clip_source import LongClip
+from aumcli.data.datasets.stream import ShardStream
 from aumcli.data.datasets.waveforms import Waveforms
 from aumcli.data.decoding.windows import LONG_CLIP_S
 from aumcli.data.manifest import Manifest
+from aumcli.evaluate import score_clips
+from aumcli.train.report import percent
+from aumcli.train.setup import TrainState
+from aumcli.train.validation import validation_metrics
 
-MOST_CLIPS = 5000  # training clips that a linear model is fitted to
+MOST_CLIPS = 5000  # that a linear model is fitted to, or judged by
+SCORED_CLIPS = 500  # training clips that the network is judged by
+UNDERFIT = 0.9  # of a network that has seen them often, a lower accuracy on these says that it can't learn them
 ITERATIONS = 200  # of L-BFGS
 
 
-def linear_scores(
-    frontend: LogMel, manifest: Manifest, train: Sequence[Clip], test: Sequence[Clip]
-) -> np.ndarray:
+@dataclass(frozen=True)
+class Comparison:
+    """What else the validation metric reaches.
+
+    Attributes:
+        metric: its name, accuracy or mAP.
+        network: of the trained network, on the validation clips.
+        linear: of a linear model of the mean spectra, fitted to the same training clips, on the same clips.
+        training: of the network on training clips, without augmentation.
+        clips: how many of these.
+    """
+
+    metric: str
+    network: float
+    linear: float
+    training: float
+    clips: int
+
+    def lines(self) -> list[tuple[int, str]]:
+        """What people should know, as (logging level, line)."""
+        told = (
+            f"a linear model of mean spectra: {self.metric} {percent(self.linear)} on the same clips, "
+            f"this network {percent(self.network)}"
+        )
+        better = self.linear > self.network
+        lines = [(logging.WARNING if better else logging.INFO, told + (", which is worse" if better else ""))]
+        if self.training < UNDERFIT:
+            lines.append(
+                (
+                    logging.WARNING,
+                    f"the network underfits: on {self.clips:,} of its own training clips, not augmented, its "
+                    f"{self.metric} is only {percent(self.training)}; train longer (--set train.epochs=N) or augment "
+                    "less (--set augment.policy=gentle)",
+                )
+            )
+        return lines
+
+
+def compare(state: TrainState, network: SpectrogramNetwork, reached: float) -> Comparison | None:
+    """Compare a finished training.
+
+    Args:
+        state: of the training.
+        network: its best weights.
+        reached: their validation metric.
+
+    Returns:
+        None where clips are streamed, or there are too many to be done within seconds.
+
+    Raises:
+        AumError: a clip can't be read.
+    """
+    manifest, metric = state.manifest, state.metric[4:]
+    if isinstance(state.train, ShardStream) or len(state.val_clips) > MOST_CLIPS:
+        return None
+
+    def judged(scores: np.ndarray, clips: Sequence[Clip]) -> float:
+        metrics = validation_metrics(state, scores, manifest.targets(clips))
+        value = metrics.mean_average_precision if manifest.multi_label else metrics.accuracy
+        return float(value or 0.0)
+
+    linear = linear_scores(state.classifier.frontend, manifest, state.train.clips, state.val_clips)
+    some = _evenly(state.train.clips, SCORED_CLIPS)
+    scores = np.concatenate([*score_clips(state.classifier.with_network(network), some)])
+    return Comparison(metric, reached, judged(linear, state.val_clips), judged(scores, some), len(some))
+
+
+def linear_scores(frontend: LogMel, manifest: Manifest, train: Sequence[Clip], test: Sequence[Clip]) -> np.ndarray:
     """Scores of a linear model of the mean and the standard deviation of each mel band over a clip's frames.
 
     Logistic regression with an L2 penalty of one half, as scikit-learn's by default, on standardised features. One
@@ -38,13 +113,18 @@ def linear_scores(
     Raises:
         AumError: a clip can't be read.
     """
-    train = [train[i] for i in np.linspace(0, len(train) - 1, min(len(train), MOST_CLIPS)).astype(int)]
+    train = _evenly(train, MOST_CLIPS)
     x, y = band_statistics(frontend, train), torch.from_numpy(manifest.targets(train)).double()
     mean, std = x.mean(0), x.std(0, correction=0).clamp(min=1e-6)
     weight, bias = _fit((x - mean) / std, y, manifest.multi_label)
     logits = (band_statistics(frontend, test) - mean) / std @ weight + bias
     scores = logits.sigmoid() if manifest.multi_label else logits.softmax(1)
     return scores.float().numpy()
+
+
+def _evenly(clips: Sequence[Clip], most: int) -> list[Clip]:
+    """All clips, or evenly spaced ones."""
+    return [clips[i] for i in np.linspace(0, len(clips) - 1, min(len(clips), most)).astype(int)]
 
 
 def band_statistics(frontend: LogMel, clips: Sequence[Clip]) -> Tensor:

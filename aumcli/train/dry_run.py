@@ -107,9 +107,7 @@ def fit_epochs(
         tried = recipe.with_values(augment=recipe.augment.with_policy("speech").model_dump()) if auto else recipe
         epoch_s = dry_run_training(tried, None, data, str(device)).epoch_s
         whole = SAFETY * (60 * minutes - (time.monotonic() - started)) / epoch_s
-        epochs = next(
-            (n for n in range(epochs, 1, -1) if n + auto * len(POLICIES) * short_epochs(n) <= whole), 1
-        )
+        epochs = next((n for n in range(epochs, 1, -1) if n + auto * len(POLICIES) * short_epochs(n) <= whole), 1)
     epochs = group.gather(epochs)[0]
     if group.is_rank_zero:
         logger.info(

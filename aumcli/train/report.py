@@ -1,5 +1,8 @@
 """report.json, report.md and the plots of a finished run: how it came about and how good it is."""
 
+from dataclasses import asdict
+from typing import TYPE_CHECKING
+
 from aumcli.metrics import Metrics
 from aumcli.report.environment import commit, environment
 from aumcli.report.plots import drawn, plot_confusion, plot_curves
@@ -9,15 +12,19 @@ from aumcli.utils.files import write_json, write_text
 from aumcli.utils.logging import get_logger
 from aumcli.utils.text import counted
 
+if TYPE_CHECKING:
+    from aumcli.train.comparison import Comparison
+
 logger = get_logger(__name__)
 
 
-def write_report(state: TrainState, metrics: Metrics) -> None:
+def write_report(state: TrainState, metrics: Metrics, comparison: "Comparison | None") -> None:
     """Write the report of a finished run into its folder.
 
     Args:
         state: of the training.
         metrics: of the best epoch's weights on the validation split.
+        comparison: of the network with others, where it was made.
     """
     facts = {
         "seed": state.recipe.seed,
@@ -42,14 +49,15 @@ def write_report(state: TrainState, metrics: Metrics) -> None:
             "environment": machine,
             "reported": {"split": state.recipe.data.reported, "clips": state.reported},
             "metrics": metrics.to_dict(),
+            "comparison": comparison and asdict(comparison),
         },
     )
-    _write_markdown(state, metrics.clips, {**facts, **machine})
+    _write_markdown(state, metrics.clips, comparison, {**facts, **machine})
     for problem in _plots(state, metrics):
         logger.warning(problem)
 
 
-def _write_markdown(state: TrainState, clips: int, facts: dict[str, object]) -> None:
+def _write_markdown(state: TrainState, clips: int, comparison: "Comparison | None", facts: dict[str, object]) -> None:
     """Write report.md, for `clips` validation clips."""
     best, last = state.history[state.best - 1], state.history[-1]
     score = state.metric[4:]
@@ -61,6 +69,14 @@ def _write_markdown(state: TrainState, clips: int, facts: dict[str, object]) -> 
             f"best {score}",
             f"{percent(best[state.metric])} of {counted(clips, 'validation clip')}, at epoch {best['epoch']}",
         ],
+        *(
+            [
+                [f"a linear model's {score}", f"{percent(comparison.linear)}, of mean spectra, on the same clips"],
+                [f"{score} in training", f"{percent(comparison.training)} of {counted(comparison.clips, 'clip')}"],
+            ]
+            if comparison
+            else []
+        ),
         ["time", f"{sum(row['seconds'] or 0 for row in state.history) / 60:.1f} min"],
         ["skipped steps", sum(row["skipped_steps"] or 0 for row in state.history)],
         ["skipped clips", len(state.unreadable_clips)],

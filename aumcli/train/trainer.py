@@ -29,6 +29,7 @@ from aumcli.train.checkpoint import (
     save_checkpoint,
     save_epoch,
 )
+from aumcli.train.comparison import compare
 from aumcli.train.data_check import free_folder
 from aumcli.train.distributed import ProcessGroup, join_process_group, local_device
 from aumcli.train.loggers import Loggers
@@ -361,7 +362,10 @@ def _finish(state: TrainState) -> None:
     if state.process_group.is_rank_zero:
         thresholds = best_thresholds(scores, targets)
         write_config(state.out / "best", config.model_copy(update={"thresholds": thresholds}))
-        write_report(state, metrics)
+        comparison = compare(state, network, state.history[state.best - 1][state.metric] or 0.0)
+        for level, line in comparison.lines() if comparison else ():
+            state.log(line, level)
+        write_report(state, metrics, comparison)
 
 
 def _resumed_recipe(saved: dict, epochs: int | None, out: Path) -> Recipe:

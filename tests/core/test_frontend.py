@@ -294,3 +294,31 @@ def test_epic_sounds_silence_is_the_logarithm_of_the_offset():
 def test_an_fft_that_does_not_hold_the_window(fft_size):
     with pytest.raises(ValueError, match="fft_size"):
         FrontendConfig(kind="epic_sounds", fft_size=fft_size)
+
+
+@pytest.mark.parametrize("kind", ["kaldi", "epic_sounds"])
+def test_a_clips_level_is_removed_over_its_own_frames(kind):
+    config = FrontendConfig(kind=kind, frames=64, n_mels=32, remove_level=True, mean=0.0, std=0.5)
+    plain = build_frontend(config.model_copy(update={"remove_level": False}))
+    clips, lengths = _padded(_clips(1, 16000, 5000, 9000), junk=0.3)
+    features = build_frontend(config)(clips, lengths)
+    for row, frames in enumerate(plain.n_frames(lengths).clamp(max=64).tolist()):
+        own = plain(clips[row : row + 1], lengths[row : row + 1])[0, :frames]
+        torch.testing.assert_close(features[row, :frames], own - own.mean(), rtol=1e-4, atol=1e-4)
+        beyond = features[row, frames - 1] if kind == "epic_sounds" else torch.zeros(32)
+        assert (features[row, frames:] == beyond).all()
+
+
+def test_without_its_level_a_clip_is_as_loud_as_another():
+    config = FrontendConfig(frames=64, n_mels=32, remove_level=True)
+    clips, lengths = _padded(_clips(2, 16000, 7000))
+    frontend = build_frontend(config)
+    torch.testing.assert_close(frontend(clips * 0.1, lengths), frontend(clips, lengths), rtol=1e-3, atol=1e-3)
+
+
+def test_energies_and_features_remove_the_same_level():
+    config = FrontendConfig(frames=64, n_mels=32, remove_level=True)
+    clips, lengths = _padded(_clips(3, 8000, 6000))
+    frontend = build_frontend(config)
+    fitted = frontend.fit(frontend.energies(clips, lengths), frontend.n_frames(lengths))
+    torch.testing.assert_close(frontend.normalise(fitted), frontend(clips, lengths), rtol=1e-5, atol=1e-5)

@@ -4,8 +4,16 @@ import numpy as np
 import pytest
 import torch
 
-from aumcli.config import AudioMambaConfig, ClsPosition
-from aumcli.core.tokenizers import PatchEmbed, PositionEmbedding, cls_index, place_cls, resize_patches, resize_positions
+from aumcli.config import AudioMambaConfig, ClsPosition, ConvStemConfig, SpectrogramTransformerConfig
+from aumcli.core.tokenizers import (
+    ConvStem,
+    PatchEmbed,
+    PositionEmbedding,
+    cls_index,
+    place_cls,
+    resize_patches,
+    resize_positions,
+)
 
 
 @pytest.mark.parametrize(
@@ -119,3 +127,53 @@ def test_positions_without_antialiasing_are_cut_where_the_axis_is_shorter():
     wider = resize_positions(rows, (14, 14), (8, 64), antialias=False)
     want = torch.nn.functional.interpolate(cut[:, 1:].reshape(1, 1, 8, 14), (8, 64), mode="bilinear")
     torch.testing.assert_close(wider[0, 1:, 0], want.flatten())
+
+
+def conv_config(**values) -> AudioMambaConfig:
+    stem = {"channels": (4, 6), "mel_strides": (2, 3), "frame_strides": (2, 2)}
+    return AudioMambaConfig(width=8, depth=1, n_mels=20, tokenizer="conv", **{"frames": 32, "stem": stem, **values})
+
+
+@pytest.mark.parametrize("frames, tokens", [(32, 8), (33, 9), (31, 8), (1, 1)])
+def test_a_stem_gives_a_token_per_step_of_time(frames, tokens):
+    config = conv_config(frames=frames)
+    assert config.grid == (1, tokens) and config.token_frames == 4
+    assert ConvStem(config)(torch.randn(3, frames, 20)).shape == (3, tokens, 8)
+
+
+def test_a_stem_keeps_the_order_of_time():
+    stem = ConvStem(conv_config(frames=64)).eval()
+    quiet, click = torch.zeros(1, 64, 20), torch.zeros(1, 64, 20)
+    click[:, 40:44] = 3.0
+    with torch.no_grad():
+        changed = (stem(click) - stem(quiet))[0].norm(dim=1)  # (l)
+    assert int(changed.argmax()) in (10, 11)
+
+
+def test_a_clip_does_not_depend_on_the_others_of_its_batch():
+    stem, features = ConvStem(conv_config()), torch.randn(5, 32, 20)
+    together = stem(features)  # in training mode
+    for row in range(5):
+        torch.testing.assert_close(stem(features[row : row + 1])[0], together[row], rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "values, whole",
+    [
+        ({"tokenizer": "conv"}, {1: 4, 4: 4, 5: 8, 98: 100}),
+        ({"patch_mels": 16, "patch_frames": 16}, {1: 16, 16: 16, 17: 32, 1024: 1024}),
+    ],
+)
+def test_the_least_frames_that_tokens_fill(values, whole):
+    config = AudioMambaConfig(**values)
+    assert {frames: config.whole_frames(frames) for frames in whole} == whole
+
+
+def test_the_least_frames_of_overlapping_patches():
+    config = SpectrogramTransformerConfig(overlap=6, frames=1024)
+    assert [config.whole_frames(frames) for frames in (1, 16, 17, 26, 27, 1024)] == [16, 16, 26, 26, 36, 1026]
+
+
+def test_stages_are_described_completely():
+    with pytest.raises(ValueError, match="one number per stage"):
+        ConvStemConfig(channels=(4, 8))

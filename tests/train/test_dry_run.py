@@ -4,11 +4,13 @@ import builtins
 import re
 
 import pytest
+import torch
 from tiny import RECIPE, tiny
 from training import problem
 
 from aumcli.train import dry_run
-from aumcli.train.dry_run import dry_run_training
+from aumcli.train.distributed import ProcessGroup
+from aumcli.train.dry_run import DryRun, dry_run_training
 
 pytest_plugins = ["aum_fixtures"]
 pytestmark = pytest.mark.usefixtures("on_one_thread")
@@ -73,3 +75,28 @@ def test_the_clips_are_measured_once(corpus, aum, monkeypatch):
     monkeypatch.setattr(plan, "measure_normalisation", lambda *args: measured.append(1) or measure(*args))
     assert aum("train", "--recipe", RECIPE, "--data", corpus, "--dry-run").code == 0
     assert len(measured) == 1
+
+
+@pytest.mark.parametrize("policy, fitting", [("none", 9), ("auto", 3)])  # auto: 3 policies of 3 epochs each, and 3
+def test_the_epochs_that_fit_into_a_time(corpus, monkeypatch, policy, fitting):
+    measured = DryRun((), 1.0, 6.0, 60.0, "")
+    monkeypatch.setattr(dry_run, "dry_run_training", lambda *args: measured)
+    recipe = tiny(f"augment.policy={policy}", "train.epochs=40", "train.warmup_epochs=4.0")
+    minutes = 1.0 if policy == "none" else 1.3
+    fitted = dry_run.fit_epochs(recipe, corpus, minutes, torch.device("cpu"), ProcessGroup())
+    assert fitted.train.epochs == fitting and fitted.train.warmup_epochs == fitting / 4
+    assert fitted.augment == recipe.augment
+    assert dry_run.fit_epochs(recipe, corpus, 1e3, torch.device("cpu"), ProcessGroup()).train.epochs == 40
+    assert dry_run.fit_epochs(recipe, corpus, 1e-3, torch.device("cpu"), ProcessGroup()).train.epochs == 1
+
+
+def test_a_training_of_a_given_time(corpus, tmp_path, aum):
+    out = tmp_path / "run"
+    arguments = ("train", "--recipe", RECIPE, "--data", corpus, "--minutes", "0.1", "--out", out)
+    result = aum(*arguments, "--set", "train.epochs=1000")
+    assert result.code == 0 and re.search(r"(\d+) epochs of 1000 fit into 0.1 min", result.err)
+    epochs = int(re.search(r"(\d+) epochs of 1000", result.err)[1])
+    assert len((out / "metrics.csv").read_text().splitlines()) == 1 + epochs < 1000
+    assert f"\nepochs = {epochs}\n" in (out / "recipe.toml").read_text()
+    result = aum("train", "--resume", "--out", out, "--minutes", "1")
+    assert result.code == 2 and "--minutes" in result.err
