@@ -399,6 +399,9 @@ class TrainConfig(Frozen):
     """How a model is trained."""
 
     epochs: Positive = Field(20, description="passes over the training clips")
+    max_steps: Count = Field(
+        0, description="fewer epochs where they would take more optimizer steps than this in all; 0: no limit"
+    )
     batch_size: Positive = Field(64, description="clips of an optimizer step, of all processes together")
     gradient_accumulation_steps: Positive = Field(
         1,

@@ -91,7 +91,7 @@ def infer_frontend(
         kept: the frontend of the weights that the training starts from: its values are used, and nothing is measured.
 
     Returns:
-        A recipe with every value concrete: `data.infer` empty, `train.loss` decided.
+        A recipe with every value concrete: `data.infer` empty, `train.loss` and the number of epochs decided.
 
     Raises:
         AumError: a clip can't be read, the values don't go together, or the recipe says another number of classes.
@@ -104,7 +104,12 @@ def infer_frontend(
     if loss == "auto":
         loss = "bce" if multi_label else "cross_entropy"
     shape = infer_shape(infer, clips, recipe.frontend.hop_ms, recipe.model.whole_frames)
-    recipe = recipe.with_values(frontend=shape, model={"n_classes": n_classes}, train={"loss": loss})
+    epochs = recipe.train.epochs
+    if recipe.train.max_steps:
+        epochs = min(epochs, max(1, recipe.train.max_steps // recipe.train.steps_per_epoch(len(clips))))
+    recipe = recipe.with_values(
+        frontend=shape, model={"n_classes": n_classes}, train={"loss": loss, "epochs": epochs, "max_steps": 0}
+    )
     if "normalisation" in infer:
         mean, std = measure_normalisation(recipe.frontend, clips)
         recipe = recipe.with_values(frontend={"mean": mean, "std": std})

@@ -39,15 +39,21 @@ class DryRun:
 
     Attributes:
         notes: on the weights that the training starts from.
-        step_s, epoch_s, whole_s: seconds of a step, of an epoch with validation, and of all epochs.
+        epochs: how many there would be.
+        step_s, epoch_s: seconds of a step, and of an epoch with validation.
         measured: how these were measured.
     """
 
     notes: tuple[str, ...]
     step_s: float
     epoch_s: float
-    whole_s: float
+    epochs: int
     measured: str
+
+    @property
+    def whole_s(self) -> float:
+        """Seconds of all epochs."""
+        return self.epoch_s * self.epochs
 
     def rows(self) -> list[tuple[str, str]]:
         """As (what, value)."""
@@ -86,7 +92,7 @@ def dry_run_training(recipe: Recipe, out: Path | None, data: Path | str | None =
     )
     measured = f"measured in steps of {size} of the {batch} clips" if size < batch else "measured"
     aside = ", validation aside" if isinstance(state.val, ShardStream) else ""
-    return DryRun(tuple(notes[1:]), step_s, epoch_s, epoch_s * train.epochs, f"{measured} on {place}{aside}")
+    return DryRun(tuple(notes[1:]), step_s, epoch_s, train.epochs, f"{measured} on {place}{aside}")
 
 
 def fit_epochs(
@@ -101,17 +107,18 @@ def fit_epochs(
         group: the processes of the training. Rank zero measures, alone, so several take less time than was asked for.
     """
     started, auto = time.monotonic(), recipe.augment.policy == "auto"
-    epochs, epoch_s = recipe.train.epochs, 0.0
+    epochs, most, epoch_s = 0, 0, 0.0
     if group.is_rank_zero:
         # of the policies, speech takes longest
         tried = recipe.with_values(augment=recipe.augment.with_policy("speech").model_dump()) if auto else recipe
-        epoch_s = dry_run_training(tried, None, data, str(device)).epoch_s
+        measured = dry_run_training(tried, None, data, str(device))
+        most, epoch_s = measured.epochs, measured.epoch_s
         whole = SAFETY * (60 * minutes - (time.monotonic() - started)) / epoch_s
-        epochs = next((n for n in range(epochs, 1, -1) if n + auto * len(POLICIES) * short_epochs(n) <= whole), 1)
+        epochs = next((n for n in range(most, 1, -1) if n + auto * len(POLICIES) * short_epochs(n) <= whole), 1)
     epochs = group.gather(epochs)[0]
     if group.is_rank_zero:
         logger.info(
-            f"{counted(epochs, 'epoch')} of {recipe.train.epochs} fit into {minutes:g} min, at {duration(epoch_s)} each"
+            f"{counted(epochs, 'epoch')} of {most} fit into {minutes:g} min, at {duration(epoch_s)} each"
             + (", while the augmentation is chosen too" if auto else "")
         )
     return recipe.with_values(

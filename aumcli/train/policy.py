@@ -54,7 +54,6 @@ def choose_policy(
     Raises:
         AumError: stopped, or what training raises.
     """
-    epochs = short_epochs(recipe.train.epochs)
     losses: dict[str, float] = {}
     scores: dict[str, float | None] = {}
     folder = out / FOLDER
@@ -62,11 +61,11 @@ def choose_policy(
         if group.is_rank_zero:
             shutil.rmtree(folder / policy, ignore_errors=True)  # of a choice that was stopped
             (folder / policy).mkdir(parents=True)
-        short = recipe.with_values(
-            augment=recipe.augment.with_policy(policy).model_dump(),
-            train={"epochs": epochs, "warmup_epochs": min(1.0, recipe.train.warmup_epochs)},
-        )
-        state, _, _ = build(short, folder / policy, data, device, group, progress)
+        tried = recipe.with_values(augment=recipe.augment.with_policy(policy).model_dump())
+        state, _, _ = build(tried, folder / policy, data, device, group, progress)
+        epochs = short_epochs(state.recipe.train.epochs)
+        warmup_epochs = min(1.0, state.recipe.train.warmup_epochs)
+        state.recipe = state.recipe.with_values(train={"epochs": epochs, "warmup_epochs": warmup_epochs})
         state.short = True
         with Loggers(state) as loggers:
             for _ in range(epochs):

@@ -79,7 +79,7 @@ def test_the_clips_are_measured_once(corpus, aum, monkeypatch):
 
 @pytest.mark.parametrize("policy, fitting", [("none", 9), ("auto", 3)])  # auto: 3 policies of 3 epochs each, and 3
 def test_the_epochs_that_fit_into_a_time(corpus, monkeypatch, policy, fitting):
-    measured = DryRun((), 1.0, 6.0, 60.0, "")
+    measured = DryRun((), 1.0, 6.0, 40, "")
     monkeypatch.setattr(dry_run, "dry_run_training", lambda *args: measured)
     recipe = tiny(f"augment.policy={policy}", "train.epochs=40", "train.warmup_epochs=4.0")
     minutes = 1.0 if policy == "none" else 1.3
