@@ -166,6 +166,9 @@ class NetworkConfig(Frozen):
     patch_mels: Positive = Field(16, description="height of a patch in mels")
     patch_frames: Positive = Field(16, description="length of a patch in frames")
     overlap: Count = Field(0, description="mels, and frames, that neighbouring patches share")
+    pooling: Literal["cls", "mean"] = Field(
+        "cls", description="what is classified: the class token, as published, or the mean of all tokens, without one"
+    )
     drop_path: Extent = Field(0.0, description="stochastic depth at the last block")
     architecture: Literal["aum", "ast"] = Field(description="Audio Mamba or Audio Spectrogram Transformer")
 
@@ -249,7 +252,7 @@ class AudioMambaConfig(NetworkConfig):
     )
 
     def _architecture(self) -> str:
-        return f"AuM {self.direction}, CLS {self.cls_position}"
+        return f"AuM {self.direction}, " + (f"CLS {self.cls_position}" if self.pooling == "cls" else "mean of tokens")
 
     @property
     def inner_width(self) -> int:
@@ -280,6 +283,8 @@ class SpectrogramTransformerConfig(NetworkConfig):
 
     @model_validator(mode="after")
     def _check_heads(self) -> "SpectrogramTransformerConfig":
+        if self.distilled and self.pooling != "cls":
+            raise ValueError("distilled adds a second class token, so pooling is cls")
         if self.width % self.heads:
             raise ValueError(f"width {self.width} is not a multiple of heads {self.heads}")
         return self
@@ -388,7 +393,7 @@ class AugmentConfig(Frozen):
     @model_validator(mode="before")
     @classmethod
     def _expand_policy(cls, values: Any) -> Any:
-        return {**POLICIES.get(values.get("policy"), {}), **values} if isinstance(values, dict) else values
+        return {**POLICIES.get(str(values.get("policy")), {}), **values} if isinstance(values, dict) else values
 
     def with_policy(self, policy: str) -> "AugmentConfig":
         """Copy with this policy in the place of "auto"; what was set beside that stays."""

@@ -171,12 +171,12 @@ def load(
     """
     model, old = network.config, checkpoint.model
     conv = "conv" in (model.tokenizer, old.tokenizer)
-    for name in ("architecture", "width", "depth", *(("tokenizer", "n_mels", "stem") if conv else ())):
+    for name in ("architecture", "width", "depth", "pooling", *(("tokenizer", "n_mels", "stem") if conv else ())):
         if getattr(model, name) != getattr(old, name):
             raise AumError(
                 f"{path} ({checkpoint.kind}, {old.describe()}) can't initialise {model.describe()}: another {name}",
                 fix="take a checkpoint of the same size, or set "
-                + (f"model.{name} to the checkpoint's" if name == "tokenizer" else "model.size to the checkpoint's"),
+                + (f"model.{name} to the checkpoint's" if name in ("tokenizer", "pooling") else "model.size to the checkpoint's"),
             )
     tensors, notes = _resized(network, checkpoint)
     head = HEADS[model.architecture]
@@ -269,7 +269,7 @@ def _resized(network: SpectrogramNetwork, checkpoint: Checkpoint) -> tuple[dict[
     if model.tokenizer == "patches" and size != had:
         tensors[patches] = resize_patches(tensors[patches].float(), size)
         notes.append(f"resized the patch embedding from {had[0]} x {had[1]} to {size[0]} x {size[1]}")
-    prefixes = [1 + getattr(each, "distilled", False) for each in (old, model)]
+    prefixes = [(each.pooling == "cls") + getattr(each, "distilled", False) for each in (old, model)]
     rows = tensors[positions].float()
     if prefixes[0] != prefixes[1]:  # the first row belongs to the class token, the second to the distillation token
         fresh = network.state_dict()[positions][:, 1:2]

@@ -63,6 +63,11 @@ def read_checkpoint(
         if path.is_dir():
             return _directory(path)
         tensors = read_tensors(path)
+        if any("patch_embed.convs." in name for name in tensors):
+            raise AumError(
+                f"{path} is of a model with a convolutional stem, whose strides no tensor tells",
+                fix="name the model directory that it came in",
+            )
         if "pos_embed.pos_embed" in tensors:
             return Checkpoint("the authors' AuM", tensors, _audio_mamba(tensors, cls_position, frames, n_mels))
         if "layers.0.mixer.in_proj.weight" in tensors:

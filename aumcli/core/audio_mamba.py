@@ -77,50 +77,61 @@ class AudioMamba(SpectrogramNetwork):
 
     config: AudioMambaConfig
     layers: Sequence[Block]  # of type nn.ModuleList
-    cls_token: nn.Parameter
+    cls_token: nn.Parameter | None
 
     def __init__(self, config: AudioMambaConfig, backend: str = "auto"):
         super().__init__()
         self.config = config
         self.patch_embed = build_tokenizer(config)  # the published name
-        self.cls_token = nn.Parameter(torch.zeros(1, 1, config.width))
-        self.pos_embed = PositionEmbedding(config.n_patches, config.width)
+        self.cls_token = nn.Parameter(torch.zeros(1, 1, config.width)) if config.pooling == "cls" else None
+        self.pos_embed = PositionEmbedding(config.n_patches, config.width, int(config.pooling == "cls"))
         self.layers = nn.ModuleList(Block(config, backend) for _ in range(config.depth))  # type: ignore[assignment]
         self.norm_f = RMSNorm(config.width, config.norm_eps, backend)
         self.head = nn.Linear(config.width, config.n_classes)
         # the published probabilities are shifted by one: a block drops the output of the block before it
         self.drop_rates = [config.drop_path * i / max(1, config.depth - 1) for i in range(config.depth)]
-        if not self.cls_token.is_meta:  # on the meta device drawing would import torch's compiler, which takes a second
+        if not self.norm_f.weight.is_meta:  # on the meta device drawing would import torch's compiler, which takes a second
             self.reset_parameters()
 
     def reset_parameters(self) -> None:
         """Draw the published initial values."""
         for tensor in (self.cls_token, self.pos_embed.pos_embed, self.head.weight):
-            nn.init.trunc_normal_(tensor, std=0.02)
+            if tensor is not None:
+                nn.init.trunc_normal_(tensor, std=0.02)
         nn.init.zeros_(self.head.bias)
         if isinstance(self.patch_embed, PatchEmbed):  # a stem keeps torch's values
             fan_in = self.patch_embed.proj.weight[0].numel()
             # timm 0.4.12's lecun_normal_ divides by 0.8796, what a cut at two standard deviations leaves of one, but
             # cuts at +-2, that is never: 0.0711 for the 256 inputs of a patch of 16 x 16, where 1 / sqrt(256) was meant
             nn.init.trunc_normal_(self.patch_embed.proj.weight, std=fan_in**-0.5 / 0.87962566103423978)
+            assert self.patch_embed.proj.bias is not None
             nn.init.zeros_(self.patch_embed.proj.bias)
         for block in self.layers:
             block.mixer.reset_parameters(len(self.layers))
 
     def forward_features(self, features: Tensor) -> Tensor:
-        """Encode features (b, frames, mels) to the classification token after the last norm, (b, d)."""
+        """Encode features (b, frames, mels) to an embedding, (b, d).
+
+        It is the classification token after the last norm, or that norm of the tokens' mean.
+        """
         check_features(features, self.config)
-        positions = self.pos_embed.pos_embed  # (1, 1 + l, d)
-        tokens = self.patch_embed(features) + positions[:, 1:]
-        x, index = place_cls(tokens, self.cls_token + positions[:, :1], self.config.cls_position)  # (b, l + 1, d)
+        positions, index = self.pos_embed.pos_embed, 0  # (1, 1 + l, d), or (1, l, d)
+        if self.cls_token is None:
+            x = self.patch_embed(features) + positions  # (b, l, d)
+        else:
+            tokens = self.patch_embed(features) + positions[:, 1:]
+            x, index = place_cls(tokens, self.cls_token + positions[:, :1], self.config.cls_position)  # (b, l + 1, d)
         residual: Tensor | None = None
         for i, block in enumerate(self.layers):
             x = drop_path(x, self.drop_rates[i - 1] if i else 0.0, self.training, self.rows)
             x, residual = block(x, residual, self.activation_checkpointing)
         x = drop_path(x, self.config.drop_path, self.training, self.rows)
         assert residual is not None  # there is a block
-        # the other tokens' last norm would be thrown away
-        x, _ = self.norm_f(x[:, index : index + 1], residual[:, index : index + 1])
+        if self.cls_token is None:
+            x, residual = x.mean(1, keepdim=True), residual.mean(1, keepdim=True)
+        else:  # the other tokens' last norm would be thrown away
+            x, residual = x[:, index : index + 1], residual[:, index : index + 1]
+        x, _ = self.norm_f(x, residual)
         embedding: Tensor = x[:, 0]
         return embedding
 

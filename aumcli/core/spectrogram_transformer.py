@@ -75,16 +75,18 @@ class Encoder(nn.Module):
     def __init__(self, config: SpectrogramTransformerConfig, backend: str):
         super().__init__()
         self.patch_embed = build_tokenizer(config)  # the published name
-        self.cls_token = nn.Parameter(torch.zeros(1, 1, config.width))
+        self.cls_token = nn.Parameter(torch.zeros(1, 1, config.width)) if config.pooling == "cls" else None
         self.dist_token = nn.Parameter(torch.zeros(1, 1, config.width)) if config.distilled else None
-        self.prefix = 1 + config.distilled
+        self.prefix = (config.pooling == "cls") + config.distilled
         self.pos_embed = nn.Parameter(torch.zeros(1, self.prefix + config.n_patches, config.width))
         drops = [config.drop_path * i / max(1, config.depth - 1) for i in range(config.depth)]
         self.blocks = nn.ModuleList(TransformerBlock(config, backend, drop) for drop in drops)
         self.norm = nn.LayerNorm(config.width, config.norm_eps)
 
     def forward(self, features: Tensor, activation_checkpointing: str, rows: Rows) -> Tensor:
-        """Encode features (b, frames, mels) to the class tokens after the last norm, (b, 1 or 2, d)."""
+        """Encode features (b, frames, mels) to the class tokens, or all tokens' mean, after the last norm:
+        (b, 1 or 2, d).
+        """
         prefix = [
             token.expand(features.shape[0], -1, -1) for token in (self.cls_token, self.dist_token) if token is not None
         ]
@@ -92,7 +94,7 @@ class Encoder(nn.Module):
         for block in self.blocks:
             again = activation_checkpointing == "block" and torch.is_grad_enabled()
             x = checkpoint(block, x, rows, use_reentrant=False) if again else block(x, rows)
-        tokens: Tensor = self.norm(x[:, : self.prefix])
+        tokens: Tensor = self.norm(x[:, : self.prefix] if self.prefix else x.mean(1, keepdim=True))
         return tokens
 
 
@@ -139,8 +141,9 @@ class SpectrogramTransformer(SpectrogramNetwork):
                 nn.init.zeros_(parameter)
 
     def forward_features(self, features: Tensor) -> Tensor:
-        """Encode features (b, frames, mels) to the class token after the last norm,
-        the mean of both if distilled, (b, d).
+        """Encode features (b, frames, mels) to the class token after the last norm, (b, d).
+
+        It is the mean of both tokens if distilled, and that norm of all tokens' mean without a class token.
         """
         check_features(features, self.config)
         tokens: Tensor = self.v(features, self.activation_checkpointing, self.rows)  # (b, 1 or 2, d)

@@ -81,9 +81,9 @@ def build_tokenizer(config: NetworkConfig) -> PatchEmbed | ConvStem:
 class PositionEmbedding(nn.Module):
     """Learned positions, stored prefix first: row 0 belongs to the classification token wherever it stands."""
 
-    def __init__(self, n_patches: int, width: int):
+    def __init__(self, n_patches: int, width: int, prefix: int = 1):
         super().__init__()
-        self.pos_embed = nn.Parameter(torch.zeros(1, 1 + n_patches, width))
+        self.pos_embed = nn.Parameter(torch.zeros(1, prefix + n_patches, width))
 
 
 def cls_index(n_patches: int, position: ClsPosition) -> int:

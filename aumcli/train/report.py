@@ -69,19 +69,16 @@ def _write_markdown(state: TrainState, clips: int, comparison: "Comparison | Non
             f"best {score}",
             f"{percent(best[state.metric])} of {counted(clips, 'validation clip')}, at epoch {best['epoch']}",
         ],
-        *(
-            [
-                [f"a linear model's {score}", f"{percent(comparison.linear)}, of mean spectra, on the same clips"],
-                [f"{score} in training", f"{percent(comparison.training)} of {counted(comparison.clips, 'clip')}"],
-            ]
-            if comparison
-            else []
-        ),
         ["time", f"{sum(row['seconds'] or 0 for row in state.history) / 60:.1f} min"],
         ["skipped steps", sum(row["skipped_steps"] or 0 for row in state.history)],
         ["skipped clips", len(state.unreadable_clips)],
         *([key, value] for key, value in facts.items()),
     ]
+    if comparison:
+        rows[4:4] = [
+            [f"a linear model's {score}", f"{percent(comparison.linear)}, of mean spectra, on the same clips"],
+            [f"{score} in training", f"{percent(comparison.training)} of {counted(comparison.clips, 'clip')}"],
+        ]
     write_text(
         state.out / "report.md",
         f"# {state.out.name}\n\n{markdown_table(['', ''], rows)}\n![Loss and {score} by epoch](curves.png)\n\n"
