@@ -133,16 +133,15 @@ class ConvStemConfig(Frozen):
     strides and rounded up.
     """
 
-    channels: tuple[Positive, ...] = Field((24, 48, 64), min_length=1, description="output channels of each stage")
-    mel_strides: tuple[Positive, ...] = Field((2, 2, 2), description="of each stage, along the mels")
-    frame_strides: tuple[Positive, ...] = Field((2, 2, 1), description="of each stage, along the frames")
+    channels: tuple[Positive, ...] = Field((16, 32, 64, 96), min_length=1, description="output channels of each stage")
+    convs: tuple[Positive, ...] = Field((1, 2, 2, 2), description="convolutions of each stage")
+    mel_strides: tuple[Positive, ...] = Field((2, 2, 2, 2), description="of each stage, along the mels")
+    frame_strides: tuple[Positive, ...] = Field((2, 2, 1, 1), description="of each stage, along the frames")
 
     @model_validator(mode="after")
     def _check_stages(self) -> "ConvStemConfig":
-        if not len(self.channels) == len(self.mel_strides) == len(self.frame_strides):
-            raise ValueError(
-                "channels, mel_strides and frame_strides have one number per stage, so they are equally long"
-            )
+        if len({len(self.channels), len(self.convs), len(self.mel_strides), len(self.frame_strides)}) > 1:
+            raise ValueError("channels, convs, mel_strides and frame_strides have a number for each stage")
         return self
 
 

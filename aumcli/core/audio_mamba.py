@@ -90,7 +90,9 @@ class AudioMamba(SpectrogramNetwork):
         self.head = nn.Linear(config.width, config.n_classes)
         # the published probabilities are shifted by one: a block drops the output of the block before it
         self.drop_rates = [config.drop_path * i / max(1, config.depth - 1) for i in range(config.depth)]
-        if not self.norm_f.weight.is_meta:  # on the meta device drawing would import torch's compiler, which takes a second
+        if (
+            not self.norm_f.weight.is_meta
+        ):  # on the meta device drawing would import torch's compiler, which takes a second
             self.reset_parameters()
 
     def reset_parameters(self) -> None:

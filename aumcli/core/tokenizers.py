@@ -56,13 +56,12 @@ class ConvStem(nn.Module):
         stem = config.stem
         channels, mels = 1, config.n_mels
         layers: list[nn.Module] = []
-        for width, mel_stride, frame_stride in zip(stem.channels, stem.mel_strides, stem.frame_strides):
-            layers += [
-                nn.Conv2d(channels, width, 3, (mel_stride, frame_stride), padding=1, bias=False),
-                nn.GroupNorm(1, width),
-                nn.SiLU(),
-            ]
-            channels, mels = width, math.ceil(mels / mel_stride)
+        for width, convs, *strides in zip(stem.channels, stem.convs, stem.mel_strides, stem.frame_strides):
+            for stride in [tuple(strides)] + (convs - 1) * [(1, 1)]:
+                conv = nn.Conv2d(channels, width, 3, stride, padding=1, bias=False)
+                layers += [conv, nn.GroupNorm(1, width), nn.SiLU()]
+                channels = width
+            mels = math.ceil(mels / strides[0])
         self.convs = nn.Sequential(*layers)
         self.proj = nn.Linear(channels * mels, config.width)
 

@@ -89,8 +89,9 @@ def compare(state: TrainState, network: SpectrogramNetwork, reached: float) -> C
         value = metrics.mean_average_precision if manifest.multi_label else metrics.accuracy
         return float(value or 0.0)
 
-    linear = linear_scores(state.classifier.frontend, manifest, state.train.clips, state.val_clips)
-    some = _evenly(state.train.clips, SCORED_CLIPS)
+    train = [clip for i, clip in enumerate(state.train.clips) if i not in state.unreadable_clips]
+    linear = linear_scores(state.classifier.frontend, manifest, train, state.val_clips)
+    some = _evenly(train, SCORED_CLIPS)
     scores = np.concatenate([*score_clips(state.classifier.with_network(network), some)])
     return Comparison(metric, reached, judged(linear, state.val_clips), judged(scores, some), len(some))
 

@@ -14,6 +14,7 @@ from torch import Tensor
 from aumcli.checkpoints import read_model, write_config
 from aumcli.classifier import pick_device
 from aumcli.config import TrainConfig
+from aumcli.core.network import SpectrogramNetwork
 from aumcli.data.datasets.batch import EpochDraws, draw_epoch
 from aumcli.data.datasets.clip_source import Decoded
 from aumcli.data.datasets.waveforms import stream_seed
@@ -29,7 +30,7 @@ from aumcli.train.checkpoint import (
     save_checkpoint,
     save_epoch,
 )
-from aumcli.train.comparison import compare
+from aumcli.train.comparison import Comparison, compare
 from aumcli.train.data_check import free_folder
 from aumcli.train.distributed import ProcessGroup, join_process_group, local_device
 from aumcli.train.loggers import Loggers
@@ -362,10 +363,19 @@ def _finish(state: TrainState) -> None:
     if state.process_group.is_rank_zero:
         thresholds = best_thresholds(scores, targets)
         write_config(state.out / "best", config.model_copy(update={"thresholds": thresholds}))
+        write_report(state, metrics, _compared(state, network))
+
+
+def _compared(state: TrainState, network: SpectrogramNetwork) -> Comparison | None:
+    """The comparison of the finished training with a linear model, after telling it; None where there is none."""
+    try:
         comparison = compare(state, network, state.history[state.best - 1][state.metric] or 0.0)
-        for level, line in comparison.lines() if comparison else ():
-            state.log(line, level)
-        write_report(state, metrics, comparison)
+    except AumError as error:  # the model is trained and saved, so a clip that is lost now must not end the run
+        state.log(f"not compared with a linear model: {error.problem}", logging.WARNING)
+        return None
+    for level, line in comparison.lines() if comparison else ():
+        state.log(line, level)
+    return comparison
 
 
 def _resumed_recipe(saved: dict, epochs: int | None, out: Path) -> Recipe:

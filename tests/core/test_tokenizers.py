@@ -130,7 +130,7 @@ def test_positions_without_antialiasing_are_cut_where_the_axis_is_shorter():
 
 
 def conv_config(**values) -> AudioMambaConfig:
-    stem = {"channels": (4, 6), "mel_strides": (2, 3), "frame_strides": (2, 2)}
+    stem = {"channels": (4, 6), "convs": (1, 2), "mel_strides": (2, 3), "frame_strides": (2, 2)}
     return AudioMambaConfig(width=8, depth=1, n_mels=20, tokenizer="conv", **{"frames": 32, "stem": stem, **values})
 
 
@@ -175,5 +175,5 @@ def test_the_least_frames_of_overlapping_patches():
 
 
 def test_stages_are_described_completely():
-    with pytest.raises(ValueError, match="one number per stage"):
+    with pytest.raises(ValueError, match="a number for each stage"):
         ConvStemConfig(channels=(4, 8))
