@@ -16,6 +16,7 @@ pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="benchmarks read
 FOLDER = Path(__file__).parents[1] / "benchmarks"
 SHARED = {"harness.py"}
 CALLS = {
+    "accuracy.py": [""],
     "busy.py": ["--spins 2000"],
     # the other sections differ in how they disturb a training, which tests/train does too
     "endurance.py": ["stop"],

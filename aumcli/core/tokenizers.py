@@ -56,12 +56,15 @@ class ConvStem(nn.Module):
         stem = config.stem
         channels, mels = 1, config.n_mels
         layers: list[nn.Module] = []
-        for width, convs, *strides in zip(stem.channels, stem.convs, stem.mel_strides, stem.frame_strides):
-            for stride in [tuple(strides)] + (convs - 1) * [(1, 1)]:
+        for width, convs, mel_stride, frame_stride in zip(
+            stem.channels, stem.convs, stem.mel_strides, stem.frame_strides
+        ):
+            strides = [(mel_stride, frame_stride)] + (convs - 1) * [(1, 1)]
+            for stride in strides:
                 conv = nn.Conv2d(channels, width, 3, stride, padding=1, bias=False)
                 layers += [conv, nn.GroupNorm(1, width), nn.SiLU()]
                 channels = width
-            mels = math.ceil(mels / strides[0])
+            mels = math.ceil(mels / mel_stride)
         self.convs = nn.Sequential(*layers)
         self.proj = nn.Linear(channels * mels, config.width)
 
