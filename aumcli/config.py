@@ -150,7 +150,7 @@ class NetworkConfig(Frozen):
 
     SIZES: ClassVar[dict[str, dict[str, int]]] = {}
 
-    size: Literal["nano", "tiny", "small", "base"] | None = Field(None, description="sets width, depth and the like")
+    size: Literal["pico", "nano", "tiny", "small", "base"] | None = Field(None, description="sets width, depth and the like")
     width: Positive = Field(768, description="embedding width d")
     depth: Positive = Field(24, description="number of blocks")
     n_classes: Positive = Field(527, description="number of classes; the data decides")
@@ -232,6 +232,7 @@ class AudioMambaConfig(NetworkConfig):
     """An Audio Mamba (AuM)."""
 
     SIZES: ClassVar = {
+        "pico": {"width": 128, "depth": 2, "state_size": 8},  # ours, behind a convolutional stem
         "nano": {"width": 128, "depth": 6, "state_size": 8},  # ours, for CPUs: the scan costs as much as the matmuls
         "tiny": {"width": 192, "depth": 24},
         "small": {"width": 384, "depth": 24},
@@ -266,7 +267,8 @@ class SpectrogramTransformerConfig(NetworkConfig):
     """An Audio Spectrogram Transformer (AST); each size has about as many parameters as the Audio Mamba of its name."""
 
     SIZES: ClassVar = {
-        "nano": {"width": 128, "depth": 3, "heads": 4},  # ours
+        "pico": {"width": 128, "depth": 2, "heads": 4},  # ours, as is the next
+        "nano": {"width": 128, "depth": 3, "heads": 4},
         "tiny": {"width": 192, "depth": 12, "heads": 3},
         "small": {"width": 384, "depth": 12, "heads": 6},
         "base": {"width": 768, "depth": 12, "heads": 12},

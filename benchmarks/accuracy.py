@@ -180,7 +180,7 @@ def main() -> None:
         runs = []
         for seed in seeds:
             recipe = load_recipe(options.recipe, [*settings, f"seed={seed}"])
-            ast = load_recipe(options.recipe, [*settings, f"seed={seed}", "model.architecture=ast", "model.depth=2"])
+            ast = load_recipe(options.recipe, [*settings, f"seed={seed}", "model.architecture=ast"])
             runs.append(measure(recipe, ast, data, models, Path(temporary) / seed))
     rows = []
     for name in runs[0]:

@@ -117,6 +117,12 @@ def _check_prepared(number: int, data: Path, corpora: Sequence[str]) -> None:
 
 def _check(runs: Sequence[Run]) -> None:
     """Find the mistakes that many runs would have in common: weights that aren't given, missing data and splits."""
+    for run in runs:
+        if run.recipe.model.pooling == "mean" and any(value.startswith(f"{paper.POSITION}=") for value in run.variant):
+            raise AumError(
+                "the grid varies the place of the class token, and these models have none (model.pooling is mean)",
+                fix="--set model.pooling=cls; of the recipe fsdd, fsdd-patches has patches and a class token",
+            )
     missing = {
         run.recipe.model.architecture: run.recipe.train.pretrained
         for run in runs

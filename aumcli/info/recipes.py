@@ -57,7 +57,8 @@ def recipes() -> dict[str, list[dict[str, str | int]]]:
     """The shipped recipes: by corpus those of the paper, the others under "for a CPU"."""
     groups: dict[str, list[dict[str, str | int]]] = {}
     for base, variants in recipe_families().items():
-        groups.setdefault(base if variants else "for a CPU", []).extend(map(_summary, (base, *variants)))
+        group = base if load_recipe(base).paper else "for a CPU"
+        groups.setdefault(group, []).extend(map(_summary, (base, *variants)))
     return dict(sorted(groups.items()))
 
 

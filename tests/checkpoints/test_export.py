@@ -56,6 +56,8 @@ MODELS = {
     "Fo-Fo end": ("aum", {"direction": "Fo-Fo", "cls_position": "end"}),
     "Fo-Bi mid": ("aum", {}),
     "Bi-Bi head": ("aum", {"direction": "Bi-Bi", "cls_position": "head"}),
+    "stem": ("aum", {"tokenizer": "conv", "pooling": "mean"}),
+    "AST behind a stem": ("ast", {"tokenizer": "conv", "heads": 4}),
     "distilled AST": ("ast", {"heads": 4, "distilled": True, "overlap": 6}),
 }
 
@@ -104,7 +106,7 @@ def test_the_graph_does_not_grow_with_the_length(exported, tmp_path):
 
 
 def test_torch_export_runs_without_aumcli(tmp_path):
-    model = classifier("aum", direction="Fo-Fo")
+    model = classifier("aum", direction="Fo-Fo", tokenizer="conv")
     export.export_model(model, tmp_path / "model.pt2")
     torch.manual_seed(1)
     want = model.logits(torch.randn(4, 64, 32))
