@@ -150,7 +150,9 @@ class NetworkConfig(Frozen):
 
     SIZES: ClassVar[dict[str, dict[str, int]]] = {}
 
-    size: Literal["pico", "nano", "tiny", "small", "base"] | None = Field(None, description="sets width, depth and the like")
+    size: Literal["pico", "nano", "tiny", "small", "base"] | None = Field(
+        None, description="sets width, depth and the like"
+    )
     width: Positive = Field(768, description="embedding width d")
     depth: Positive = Field(24, description="number of blocks")
     n_classes: Positive = Field(527, description="number of classes; the data decides")
