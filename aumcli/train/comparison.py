@@ -1,6 +1,7 @@
 """What a finished training is compared with: a linear model of the same clips, and its own training clips."""
 
 import logging
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -75,7 +76,7 @@ def compare(state: TrainState, network: SpectrogramNetwork, reached: float) -> C
         reached: their validation metric.
 
     Returns:
-        None where clips are streamed, or there are too many to be done within seconds.
+        None where clips are streamed, there are too many to be done within seconds, or the metric is undefined.
 
     Raises:
         AumError: a clip can't be read.
@@ -87,13 +88,16 @@ def compare(state: TrainState, network: SpectrogramNetwork, reached: float) -> C
     def judged(scores: np.ndarray, clips: Sequence[Clip]) -> float:
         metrics = validation_metrics(state, scores, manifest.targets(clips))
         value = metrics.mean_average_precision if manifest.multi_label else metrics.accuracy
-        return float(value or 0.0)
+        return math.nan if value is None else float(value)
 
     train = [clip for i, clip in enumerate(state.train.clips) if i not in state.unreadable_clips]
+    if not train:
+        return None
     linear = linear_scores(state.classifier.frontend, manifest, train, state.val_clips)
     some = _evenly(train, SCORED_CLIPS)
     scores = np.concatenate([*score_clips(state.classifier.with_network(network), some)])
-    return Comparison(metric, reached, judged(linear, state.val_clips), judged(scores, some), len(some))
+    figures = reached, judged(linear, state.val_clips), judged(scores, some)
+    return Comparison(metric, *figures, len(some)) if all(map(math.isfinite, figures)) else None
 
 
 def linear_scores(frontend: LogMel, manifest: Manifest, train: Sequence[Clip], test: Sequence[Clip]) -> np.ndarray:
