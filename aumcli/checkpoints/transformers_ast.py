@@ -124,6 +124,7 @@ def write(folder: Path | str, tensors: dict[str, Tensor], config: ModelConfig) -
     if (
         not isinstance(model, SpectrogramTransformerConfig)
         or not model.distilled
+        or model.tokenizer != "patches"
         or model.patch_mels != model.patch_frames
     ):
         raise AumError(
