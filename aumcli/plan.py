@@ -104,12 +104,10 @@ def infer_frontend(
     if loss == "auto":
         loss = "bce" if multi_label else "cross_entropy"
     shape = infer_shape(infer, clips, recipe.frontend.hop_ms, recipe.model.whole_frames)
-    epochs = recipe.train.epochs
+    recipe = recipe.with_values(frontend=shape, model={"n_classes": n_classes}, train={"loss": loss})
     if recipe.train.max_steps:
-        epochs = min(epochs, max(1, recipe.train.max_steps // recipe.train.steps_per_epoch(len(clips))))
-    recipe = recipe.with_values(
-        frontend=shape, model={"n_classes": n_classes}, train={"loss": loss, "epochs": epochs, "max_steps": 0}
-    )
+        fitting = max(1, recipe.train.max_steps // recipe.train.steps_per_epoch(len(clips)))
+        recipe = recipe.with_epochs(fitting) if fitting < recipe.train.epochs else recipe
     if "normalisation" in infer:
         mean, std = measure_normalisation(recipe.frontend, clips)
         recipe = recipe.with_values(frontend={"mean": mean, "std": std})
@@ -154,6 +152,7 @@ def settings_rows(
     if clips:
         steps = train.steps_per_epoch(clips)
         length += f": {counted(steps, 'step')} each, {train.epochs * steps:,} in all"
+    length += f", at most {train.max_steps:,} (train.max_steps)" if train.max_steps else ""
     chooser = (
         f"{100 * data.val_fraction:g} % of {data.train}, kept out of training"
         if data.val_fraction
@@ -163,7 +162,7 @@ def settings_rows(
         (
             "input",
             f"{front.sample_rate_hz} Hz, {front.n_mels} mels x {front.frames} frames, {front.clip_s:.2f} s, "
-            f"{front.kind}, {normal}{fitted}",
+            f"{front.kind}, {'without its level, ' if front.remove_level else ''}{normal}{fitted}",
         ),
         *([("not used", lost)] if lost else []),
         ("start", train.init or (f"NEEDED, by --init: {train.pretrained}" if train.pretrained else "fresh weights")),

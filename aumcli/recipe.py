@@ -65,6 +65,11 @@ class Recipe(Frozen):
                 )
         return self
 
+    def with_epochs(self, epochs: int) -> "Recipe":
+        """Copy with another number of epochs, a quarter of which, at most, is warm-up."""
+        warmup_epochs = min(self.train.warmup_epochs, epochs / 4)
+        return self.with_values(train={"epochs": epochs, "warmup_epochs": warmup_epochs})
+
     def with_values(self, **sections: dict[str, Any]) -> "Recipe":
         """Copy with some values of some sections replaced and everything checked again."""
         values = self.model_dump()
@@ -169,13 +174,17 @@ def _read(name: str, seen: tuple[str, ...]) -> dict[str, Any]:
 
 
 def _laid_over(below: dict[str, Any], layer: dict[str, Any]) -> dict[str, Any]:
-    """Merge a file, or the overrides, over what lies below. A frontend value that it sets is no longer measured.
+    """Merge a file, or the overrides, over what lies below.
+
+    A frontend value that it sets is no longer measured, and epochs that it sets no longer limited by train.max_steps.
 
     A dump spells out every value, those to be measured too: where one layer says both, another value than the default
     is a choice.
     """
     said = {name: section for name, section in layer.items() if isinstance(section, dict)}
     own, measures = said.get("frontend", {}), "infer" in said.get("data", {})
+    if "epochs" in said.get("train", {}) and "max_steps" not in said["train"]:
+        below.get("train", {}).pop("max_steps", None)  # the number that is asked for, whatever limit lay below
     _merge(below, layer)
     fit = below["data"].get("infer") if isinstance(below.get("data"), dict) else None
     if not isinstance(fit, (list, tuple)) or not isinstance(below.get("frontend", {}), dict):

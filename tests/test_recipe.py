@@ -331,3 +331,16 @@ def test_zero_switches_each_augmentation_off():
     }
     assert recipe.with_values(augment=values).augment == type(recipe.augment)()
     assert len(values) >= 15
+
+
+def test_epochs_that_are_asked_for_have_no_limit_from_below(write):
+    assert load_recipe("quickstart").train.max_steps > 0
+    assert load_recipe("quickstart", ["train.epochs=80"]).train.max_steps == 0
+    assert load_recipe("quickstart", ["train.epochs=80", "train.max_steps=9"]).train.max_steps == 9
+    dumped = write("again.toml", dump_recipe(load_recipe("quickstart")))
+    assert load_recipe(dumped).train == load_recipe("quickstart").train
+
+
+def test_few_epochs_are_not_all_warm_up():
+    train = load_recipe("quickstart").with_epochs(2).train
+    assert train.epochs == 2 and train.warmup_epochs == 0.5
