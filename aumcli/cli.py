@@ -233,6 +233,8 @@ def train(
         )
     where = data and (data if "://" in data else Path(data))  # a path has no two slashes in a row
     out = out or Path("runs") / (Path(data).resolve().name if data and recipe == "quickstart" else Path(recipe).stem)
+    if dry_run and minutes is not None:
+        raise AumError("--dry-run says how long every epoch takes, whatever --minutes is", fix="leave --minutes out")
     if dry_run:
         return _dry_run(loaded, out, where, device, threads)
     if devices > 1:

@@ -398,10 +398,6 @@ class AugmentConfig(Frozen):
     def _expand_policy(cls, values: Any) -> Any:
         return {**POLICIES.get(str(values.get("policy")), {}), **values} if isinstance(values, dict) else values
 
-    def with_policy(self, policy: str) -> "AugmentConfig":
-        """Copy with this policy in the place of "auto"; what was set beside that stays."""
-        return AugmentConfig.model_validate(self.model_dump(exclude_unset=True) | {"policy": policy})
-
 
 class TrainConfig(Frozen):
     """How a model is trained."""

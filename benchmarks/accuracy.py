@@ -138,7 +138,7 @@ def measure(recipe: Recipe, ast: Recipe, data: Path, models: Sequence[str], fold
     fitted = load_recipe(folder / "recipe" / "recipe.toml")
     results["recipe"] = [score(classifier, manifest, clips), seconds, fitted.train.epochs, n_parameters(network)]
     if "ast" in models:
-        ast = ast.with_values(augment=fitted.augment.model_dump())
+        ast = ast.with_values(augment={"policy": fitted.augment.policy})
         started = time.perf_counter()
         train(ast, folder / "ast", data, progress=False)
         seconds_ast = time.perf_counter() - started

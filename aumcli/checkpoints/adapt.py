@@ -175,12 +175,7 @@ def load(
         if getattr(model, name) != getattr(old, name):
             raise AumError(
                 f"{path} ({checkpoint.kind}, {old.describe()}) can't initialise {model.describe()}: another {name}",
-                fix="take a checkpoint of the same size, or set "
-                + (
-                    f"model.{name} to the checkpoint's"
-                    if name in ("tokenizer", "pooling")
-                    else "model.size to the checkpoint's"
-                ),
+                fix=f"take a checkpoint of the same kind and size, or set model.{name} to the checkpoint's",
             )
     tensors, notes = _resized(network, checkpoint)
     head = HEADS[model.architecture]

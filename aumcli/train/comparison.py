@@ -19,9 +19,9 @@ from aumcli.data.datasets.waveforms import Waveforms
 from aumcli.data.decoding.windows import LONG_CLIP_S
 from aumcli.data.manifest import Manifest
 from aumcli.evaluate import score_clips
-from aumcli.train.report import percent
 from aumcli.train.setup import TrainState
 from aumcli.train.validation import validation_metrics
+from aumcli.utils.text import percent
 
 MOST_CLIPS = 5000  # that a linear model is fitted to, or judged by
 SCORED_CLIPS = 500  # training clips that the network is judged by

@@ -28,7 +28,6 @@ LONGEST_S = 10.0  # a step that is likely to take longer isn't tried
 REPEATS_S = 1.0  # steps of a whole batch are repeated for this long,
 REPEATS = 5  # and this often at most
 SAFETY = 0.95  # share of the time that is asked for that is planned
-SHORTEST_WARMUP = 4  # warm-up takes a quarter of the epochs at most
 
 logger = get_logger(__name__)
 
@@ -110,7 +109,7 @@ def fit_epochs(
     epochs, most, epoch_s = 0, 0, 0.0
     if group.is_rank_zero:
         # of the policies, speech takes longest
-        tried = recipe.with_values(augment=recipe.augment.with_policy("speech").model_dump()) if auto else recipe
+        tried = recipe.with_values(augment={"policy": "speech"}) if auto else recipe
         measured = dry_run_training(tried, None, data, str(device))
         most, epoch_s = measured.epochs, measured.epoch_s
         whole = SAFETY * (60 * minutes - (time.monotonic() - started)) / epoch_s
@@ -121,9 +120,7 @@ def fit_epochs(
             f"{counted(epochs, 'epoch')} of {most} fit into {minutes:g} min, at {duration(epoch_s)} each"
             + (", while the augmentation is chosen too" if auto else "")
         )
-    return recipe.with_values(
-        train={"epochs": epochs, "warmup_epochs": min(recipe.train.warmup_epochs, epochs / SHORTEST_WARMUP)}
-    )
+    return recipe.with_epochs(epochs)
 
 
 def _step_seconds(state: TrainState) -> tuple[int, float]:

@@ -1,24 +1,21 @@
 """report.json, report.md and the plots of a finished run: how it came about and how good it is."""
 
 from dataclasses import asdict
-from typing import TYPE_CHECKING
 
 from aumcli.metrics import Metrics
 from aumcli.report.environment import commit, environment
 from aumcli.report.plots import drawn, plot_confusion, plot_curves
 from aumcli.report.tables import markdown_table
+from aumcli.train.comparison import Comparison
 from aumcli.train.setup import TrainState
 from aumcli.utils.files import write_json, write_text
 from aumcli.utils.logging import get_logger
-from aumcli.utils.text import counted
-
-if TYPE_CHECKING:
-    from aumcli.train.comparison import Comparison
+from aumcli.utils.text import counted, percent
 
 logger = get_logger(__name__)
 
 
-def write_report(state: TrainState, metrics: Metrics, comparison: "Comparison | None") -> None:
+def write_report(state: TrainState, metrics: Metrics, comparison: Comparison | None) -> None:
     """Write the report of a finished run into its folder.
 
     Args:
@@ -57,7 +54,7 @@ def write_report(state: TrainState, metrics: Metrics, comparison: "Comparison | 
         logger.warning(problem)
 
 
-def _write_markdown(state: TrainState, clips: int, comparison: "Comparison | None", facts: dict[str, object]) -> None:
+def _write_markdown(state: TrainState, clips: int, comparison: Comparison | None, facts: dict[str, object]) -> None:
     """Write report.md, for `clips` validation clips."""
     best, last = state.history[state.best - 1], state.history[-1]
     score = state.metric[4:]
@@ -94,8 +91,3 @@ def _plots(state: TrainState, metrics: Metrics) -> list[str]:
         path = state.out / "confusion-val.png"
         problems.append(drawn(plot_confusion, metrics.confusion, state.classifier.labels, path, title))
     return [problem for problem in problems if problem]
-
-
-def percent(value: float | None) -> str:
-    """A fraction as a percentage."""
-    return "undefined" if value is None else f"{100 * value:.2f} %"

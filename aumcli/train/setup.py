@@ -76,7 +76,7 @@ class TrainState:
     unreadable_clips: set[int] = field(default_factory=set)  # indices of training clips
     nonfinite_in_a_row: int = 0  # steps whose loss or gradient was not finite
     saved_at: float = field(default_factory=time.monotonic)
-    short: bool = False  # a short run of which only the last epoch's figures are wanted: logs warnings, draws nothing
+    short: bool = False  # a short run of which only the last epoch's figures are wanted: it saves and draws nothing
 
     def log(self, message: str, level: int = logging.INFO) -> None:
         """Log a message, once for all processes."""

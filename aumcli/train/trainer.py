@@ -32,18 +32,18 @@ from aumcli.train.checkpoint import (
 )
 from aumcli.train.comparison import Comparison, compare
 from aumcli.train.data_check import free_folder
-from aumcli.train.distributed import ProcessGroup, join_process_group, local_device
+from aumcli.train.distributed import join_process_group, local_device
 from aumcli.train.loggers import Loggers
 from aumcli.train.microbatches import load_batches, make_microbatch, own_rows
 from aumcli.train.nonfinite import ELSEWHERE, diagnose
 from aumcli.train.optim import learning_rate, set_learning_rate, update_ema
-from aumcli.train.report import percent, write_report
+from aumcli.train.report import write_report
 from aumcli.train.setup import MODEL_PURPOSE, EpochProgress, TrainState, autocast, build
 from aumcli.train.signals import StopSignal
 from aumcli.train.validation import validate, validation_metrics, validation_scores
 from aumcli.utils.files import write_text
 from aumcli.utils.logging import get_logger
-from aumcli.utils.text import counted
+from aumcli.utils.text import counted, percent
 from aumcli.utils.threads import compute_threads
 
 logger = get_logger(__name__)
@@ -85,8 +85,15 @@ def train(
         saved = read_checkpoint(out, resume)
         if saved is not None:
             recipe, data = _resumed_recipe(saved, epochs, out), data or saved["data"]
-        else:
-            recipe = _fitted_recipe(recipe, out, data, place, group, stop, progress, minutes)
+        else:  # both train, if only for a few steps, so they import this module
+            if minutes is not None:
+                from aumcli.train.dry_run import fit_epochs
+
+                recipe = fit_epochs(recipe, data, minutes, place, group)
+            if recipe.augment.policy == "auto":
+                from aumcli.train.policy import choose_policy
+
+                recipe = choose_policy(recipe, out, data, place, group, stop, progress)
         state, notes, settings = build(recipe, out, data, place, group, progress and group.is_rank_zero, saved)
         if saved is not None:
             restore(state, saved)
@@ -106,29 +113,6 @@ def train(
     return out
 
 
-def _fitted_recipe(
-    recipe: Recipe,
-    out: Path,
-    data: Path | str | None,
-    device: torch.device,
-    group: ProcessGroup,
-    stop: StopSignal,
-    progress: bool,
-    minutes: float | None,
-) -> Recipe:
-    """The recipe of a new run, with the epochs that fit into the time, and a policy for "auto"."""
-    # both train, if only for a few steps, so they import this module
-    if minutes is not None:
-        from aumcli.train.dry_run import fit_epochs
-
-        recipe = fit_epochs(recipe, data, minutes, device, group)
-    if recipe.augment.policy == "auto":
-        from aumcli.train.policy import choose_policy
-
-        recipe = choose_policy(recipe, out, data, device, group, stop, progress)
-    return recipe
-
-
 def train_epoch(state: TrainState, stop: StopSignal, loggers: Loggers) -> None:
     """Train on all clips once, from the step of the last checkpoint on; then validate and save.
 
@@ -143,6 +127,12 @@ def train_epoch(state: TrainState, stop: StopSignal, loggers: Loggers) -> None:
     for decoded in loggers.bar(load_batches(state, epoch, batches, draws)):
         train_step(state, epoch, batches[state.epoch.step], draws, decoded, stop)
         loggers.step(epoch)
+        if stop.agreed and state.short:
+            raise AumError(
+                "stopped while the augmentation was chosen",
+                fix="start the same training again; --set augment.policy=gentle goes without the choice",
+                exit_code=128 + stop.agreed,
+            )
         if stop.agreed or _checkpoint_due(state):
             state.epoch.seconds += time.perf_counter() - started
             started = time.perf_counter()
@@ -165,7 +155,7 @@ def train_epoch(state: TrainState, stop: StopSignal, loggers: Loggers) -> None:
     }
     state.history.append(row)
     state.epoch = EpochProgress()
-    if state.process_group.is_rank_zero:
+    if state.process_group.is_rank_zero and not state.short:
         save_epoch(state)
     loggers.epoch(row)
     state.log(
@@ -350,6 +340,8 @@ def should_stop(state: TrainState) -> bool:
 def _checkpoint_due(state: TrainState) -> bool:
     """Whether a checkpoint within the epoch is due after this step."""
     settings = state.recipe.train
+    if state.short:
+        return False
     by_steps = settings.checkpoint_every_steps and state.epoch.step % settings.checkpoint_every_steps == 0
     return bool(by_steps) or time.monotonic() - state.saved_at > 60 * settings.checkpoint_every_minutes
 

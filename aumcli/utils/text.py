@@ -121,3 +121,8 @@ def duration(seconds: float) -> str:
         if seconds >= 2 * size:
             return f"{seconds / size:.1f} {unit}"
     return f"{seconds:.3g} s"
+
+
+def percent(value: float | None) -> str:
+    """A fraction as a percentage."""
+    return "undefined" if value is None else f"{100 * value:.2f} %"
