@@ -176,7 +176,7 @@ def recipes_page() -> str:
     parts, others = [], []
     for base, variants in sorted(recipe_families().items()):
         rows = [_recipe_row(name) for name in (base, *variants)]
-        if variants:
+        if load_recipe(base).paper:
             parts.append(f"## {base}\n\n{_recipe_table(rows)}")
         else:
             others += rows

@@ -22,7 +22,7 @@ ROWS = {
     "Table 4: AST-B/16": "-ast-from-audioset",
 }
 NOT_IN_TABLE_4 = ("audioset", "as20k")
-FAMILIES = {base: variants for base, variants in recipe_families().items() if variants}
+FAMILIES = {base: variants for base, variants in recipe_families().items() if load_recipe(base).paper}
 NAMES = [name for base, variants in FAMILIES.items() for name in (base, *variants)]
 
 # Table 5: batch, loss, epochs, rate, start/step/decay, frequency and time mask, mixup, mean, std; * where the authors'
