@@ -129,13 +129,17 @@ def svg(found: Iterable[tuple[str, str]]) -> str:
 def words(picture: str) -> str:
     """The text of a picture without what differs from run to run.
 
-    These are numbers, names of classes, marks of the best epoch, spaces, and how many events a clip has.
+    These are numbers, names of classes, marks of the best epoch, spaces, how many events a clip has, and what a training
+    says of itself when it went badly, as that of a few sounds does.
     """
     text = "\n".join(line for line in lines(picture) if not EVENT.match(line))
     text = re.sub(r"\bstart_s +stop_s +", "", re.sub(r"(\.wav) +- +- ", r"\1 ", text))
     text = re.sub(rf"\b(?:{'|'.join(CLASSES)})\b", "KIND", text)
     text = NUMBER.sub("#", re.sub(r"─+", "─", re.sub(r"\w+ backend", "# backend", text)))
-    return re.sub(r"\s+", " ", re.sub(r"(# %) \*", r"\1", text)).strip()
+    text = re.sub(r"\s+", " ", re.sub(r"(# %) \*", r"\1", text)).strip()
+    return re.sub(
+        r"warning: the network underfits: .*?=gentle\) |warning: (?=a linear model)|, which is worse", "", text
+    )
 
 
 def lines(picture: str) -> list[str]:
