@@ -129,8 +129,8 @@ def svg(found: Iterable[tuple[str, str]]) -> str:
 def words(picture: str) -> str:
     """The text of a picture without what differs from run to run.
 
-    These are numbers, names of classes, marks of the best epoch, spaces, how many events a clip has, and what a training
-    says of itself when it went badly, as that of a few sounds does.
+    These are numbers, names of classes, marks of the best epoch, spaces, how many events a clip has, and what a
+    training says of itself when it went badly, as that of a few sounds does.
     """
     text = "\n".join(line for line in lines(picture) if not EVENT.match(line))
     text = re.sub(r"\bstart_s +stop_s +", "", re.sub(r"(\.wav) +- +- ", r"\1 ", text))
