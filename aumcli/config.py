@@ -313,6 +313,8 @@ Network = Annotated[
 POLICIES: dict[str, dict[str, float]] = {
     # for labels of any kind: pitch, tempo and colour of a sound stay as they are
     "gentle": {"shift_s": 0.1, "freq_mask": 12, "time_mask": 16},
+    # for what a sound is like throughout, a voice, an instrument, an engine: a part of it is enough
+    "timbre": {"crop": 0.5, "shift_s": 0.1, "freq_mask": 12, "time_mask": 16},
     # for words, whoever says them into whatever microphone
     "speech": {
         "shift_s": 0.1,
@@ -341,11 +343,15 @@ POLICIES: dict[str, dict[str, float]] = {
 class AugmentConfig(Frozen):
     """What training does to a clip before the model sees it; zero switches a thing off."""
 
-    policy: Literal["none", "gentle", "speech", "field", "auto"] = Field(
+    policy: Literal["none", "gentle", "timbre", "speech", "field", "auto"] = Field(
         "none",
-        description="sets what is not given otherwise: gentle, for labels of any kind; speech, for words, whoever "
-        "says them; field, for sounds at any distance and in any noise; auto: the one of these whose short run is best "
+        description="sets what is not given otherwise: gentle, for labels of any kind; timbre, for voices, "
+        "instruments, engines; speech, for words, whoever says them; field, for sounds at any distance and in any noise; "
+        "auto: the one of these whose short run is best "
         "on the validation clips",
+    )
+    crop: Extent = Field(
+        0.0, description="up to this fraction of a clip is left out, so that a random part of it is kept"
     )
     shift_s: NotNegative = Field(0.0, description="random time shift, up to this much each way")
     mixup: Fraction = Field(0.0, description="fraction of clips that are mixed with another (ratio from Beta(10, 10))")

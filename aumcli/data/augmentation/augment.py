@@ -84,7 +84,7 @@ def _from_seeds(draw: Callable[..., Tensor], seeds: Tensor, shape: tuple[int, ..
 def augment_waveforms(
     waveforms: Tensor, lengths: Tensor, config: AugmentConfig, sample_rate_hz: int, random: ClipRandom
 ) -> tuple[Tensor, Tensor]:
-    """Change clips at random: speed, shift, band, reverb, gain, noise, in this order.
+    """Change clips at random: speed, crop, shift, band, reverb, gain, noise, in this order.
 
     The buffer keeps its size: a clip that grows (slower, later, reverberant) is cut where the buffer ends. Everything
     beyond a clip's new length is zero. The shift comes before room and noise, so that the silence it puts in front of a
@@ -103,8 +103,11 @@ def augment_waveforms(
     table = random.uniform(len(_DRAWS), waveforms)
     chance = dict(zip(_DRAWS, table.unbind(1), strict=True))  # each (b,), in [0, 1)
     rooms, noises = random.seeds(), random.seeds()
+    part, place = random.uniform(2, waveforms).unbind(1)
     if config.speed:
         waveforms, lengths = _change_speed(waveforms, lengths, _log_uniform(chance["speed"], config.speed))
+    if config.crop:
+        waveforms, lengths = _crop(waveforms, lengths, 1 - config.crop * part, place)
     if config.shift_s:
         offset = (2 * chance["shift"] - 1) * config.shift_s * sample_rate_hz
         waveforms, lengths = _shift(waveforms, lengths, offset.round().long())
@@ -224,6 +227,15 @@ def _change_speed(waveforms: Tensor, lengths: Tensor, factor: Tensor) -> tuple[T
     result = cubic.mul_(part).add_(square).mul_(part).add_(linear).mul_(part).add_(here)
     changed = torch.where(lengths > 0, (lengths / factor).round().long().clamp(1, samples), lengths)
     return _silence_after_(result, changed), changed
+
+
+def _crop(waveforms: Tensor, lengths: Tensor, kept: Tensor, place: Tensor) -> tuple[Tensor, Tensor]:
+    """Keep a part of each clip, its share `kept` in (0, 1], from `place` in [0, 1) of what can be left out."""
+    samples = waveforms.shape[1]
+    size = torch.minimum((lengths * kept).ceil().long(), lengths)
+    first = ((lengths - size + 1) * place).long()[:, None]
+    index = (torch.arange(samples, device=waveforms.device) + first).clamp_(max=samples - 1)
+    return _silence_after_(waveforms.gather(1, index), size), size
 
 
 def _shift(waveforms: Tensor, lengths: Tensor, offset: Tensor) -> tuple[Tensor, Tensor]:

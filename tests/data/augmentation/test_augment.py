@@ -92,6 +92,7 @@ def test_a_clip_of_a_part_is_changed_as_in_the_whole_batch():
     [
         AugmentConfig(speed=0.2),
         AugmentConfig(shift_s=0.2),
+        AugmentConfig(crop=0.5, shift_s=0.2),
         AugmentConfig(band_limit=1.0),
         AugmentConfig(reverb=1.0),
         AugmentConfig(gain_db=6.0),
@@ -176,6 +177,18 @@ def test_shift_puts_zeros_in_front_or_cuts_the_beginning():
     assert torch.equal(new[1, :500], clips[1, 100:600]) and not new[1, 500:].any()
     full, full_lengths = augment._shift(*noise_clips(b=1, samples=600, length=600), torch.tensor([100]))
     assert full_lengths.item() == 600 and full.shape == (1, 600)
+
+
+def test_crop_keeps_a_part_of_the_clip_in_one_piece():
+    clips = torch.arange(1.0, 1001).repeat(200, 1)
+    clips[:, 800:] = 0
+    new, lengths = augment_waveforms(clips, torch.full((200,), 800), AugmentConfig(crop=0.5), RATE, seeded(b=200))
+    assert 400 <= lengths.min() < 420 and 780 < lengths.max() <= 800
+    starts = []
+    for row, length in zip(new, lengths.tolist()):
+        starts.append(int(row[0]))
+        assert torch.equal(row[:length], torch.arange(starts[-1], starts[-1] + length)) and not row[length:].any()
+    assert max(starts) > 250 and min(starts) == 1  # of 400 at most
 
 
 def test_shift_stays_within_its_time():
