@@ -346,9 +346,8 @@ class AugmentConfig(Frozen):
     policy: Literal["none", "gentle", "timbre", "speech", "field", "auto"] = Field(
         "none",
         description="sets what is not given otherwise: gentle, for labels of any kind; timbre, for voices, "
-        "instruments, engines; speech, for words, whoever says them; field, for sounds at any distance and in any noise; "
-        "auto: the one of these whose short run is best "
-        "on the validation clips",
+        "instruments, engines; speech, for words, whoever says them; field, for sounds at any distance and in any "
+        "noise; auto: the one of these whose short run is best on the validation clips",
     )
     crop: Extent = Field(
         0.0, description="up to this fraction of a clip is left out, so that a random part of it is kept"

@@ -29,6 +29,7 @@ CALLS = {
         *("frontend", "loader", "kernels", "floors", "others"),
         *("models", "training", "bfloat16", "memory", "engine"),
     ],
+    "unheard_voices.py": [""],
 }
 PACKAGES = {  # beside what aumcli itself needs
     "speed.py frontend": ["torchaudio"],
@@ -54,6 +55,8 @@ def test_runs(call):
         pytest.skip(f"needs the compiled kernels: {reason}")
     if call == "speed.py floors" and shutil.which("cc") is None:
         pytest.skip("needs a C compiler")
+    if call == "unheard_voices.py" and shutil.which("espeak-ng") is None:
+        pytest.skip("needs espeak-ng: apt install espeak-ng")
     script, *words = call.split()
     more = [] if script == "roofline.py" else ["--smoke"]  # which measures nothing
     done = subprocess.run(

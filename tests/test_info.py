@@ -166,9 +166,9 @@ def test_a_packaged_model_by_its_folder(aum):
     folder = json.loads(aum("info", "digits", "--json").out)["packaged_model"]["folder"]
     page = aum("info", folder).out
     assert (
-        "712,714 parameters" in page
+        "487,098 parameters" in page
         and value_of(page, "recipe") == "digits"
-        and "97.33 %" in value_of(page, "validation")
+        and "99.67 %" in value_of(page, "validation")
     )
 
 
