@@ -540,7 +540,7 @@ def test_info_of_a_recipe_names_the_packaged_model_that_is_called_so_too(aum):
         assert expected in result.out, expected
     document = json.loads(aum("info", "digits", "--json").out)
     model = document["packaged_model"]
-    assert (model["parameters"], model["sample_rate_hz"], model["labels"][-1]) == (712_714, 8000, "nine") and document[
+    assert (model["parameters"], model["sample_rate_hz"], model["labels"][-1]) == (487_098, 8000, "nine") and document[
         "train"
     ]
     assert json.loads(aum("info", model["folder"], "--json").out)["labels"] == model["labels"]

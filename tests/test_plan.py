@@ -190,7 +190,7 @@ def test_the_quickstart_recipe_infers_its_frontend(tmp_path):
     clips.append(Clip(sound(tmp_path / "rare.wav", 300.0, seconds=0.7, rate_hz=22050), labels=("low",)))
     recipe = infer_frontend(load_recipe("quickstart"), clips, 3, False)
     assert recipe.frontend.sample_rate_hz == 11025  # that of most
-    assert 0.9 <= recipe.frontend.clip_s <= 1.1  # 95 % of the clips fit in whole
+    assert 0.85 <= recipe.frontend.clip_s <= 0.9  # three in four of the clips fit in whole
     assert recipe.frontend.frames % recipe.model.patch_frames == 0
     assert (recipe.model.n_classes, recipe.train.loss, recipe.data.infer) == (3, "cross_entropy", ())
     logmel, waveforms = LogMel(recipe.frontend), Waveforms(clips, 11025, 0)
