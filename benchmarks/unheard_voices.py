@@ -15,8 +15,8 @@ import torch
 from harness import parser_of, print_environment, print_section
 
 from aumcli import load_model
+from aumcli.data.sources.fsdd import DIGITS
 
-DIGITS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
 # accents with the synthesizer's own voice, then its other voices, women and men
 VOICES = (
     *("en-us", "en-gb", "en-gb-scotland", "en-gb-x-rp", "en-gb-x-gbclan", "en-gb-x-gbcwmd", "en-029"),

@@ -103,7 +103,7 @@ def augment_waveforms(
     table = random.uniform(len(_DRAWS), waveforms)
     chance = dict(zip(_DRAWS, table.unbind(1), strict=True))  # each (b,), in [0, 1)
     rooms, noises = random.seeds(), random.seeds()
-    part, place = random.uniform(2, waveforms).unbind(1)
+    part, place = random.uniform(2, waveforms).unbind(1)  # last: what a seed gave without crops stays as it was
     if config.speed:
         waveforms, lengths = _change_speed(waveforms, lengths, _log_uniform(chance["speed"], config.speed))
     if config.crop:
