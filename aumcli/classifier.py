@@ -84,9 +84,11 @@ class Classifier:
         with torch.inference_mode():
             return function(features.to(self.device))
 
-    def windows(self, waveform: np.ndarray) -> list[np.ndarray]:
-        """Cut a waveform (samples,) into the windows that are scored, overlapping by half (see `cut_windows`)."""
-        return [window for _, window in cut_windows([waveform], *self.window_samples)]
+    def windows(self, clip: np.ndarray | LongClip) -> Iterable[np.ndarray]:
+        """Cut a clip, (samples,), into the windows that are scored, overlapping by half (see `cut_windows`)."""
+        if isinstance(clip, LongClip):
+            return clip.windows(*self.window_samples)
+        return [window for _, window in cut_windows([clip], *self.window_samples)]
 
     @property
     def window_samples(self) -> tuple[int, int]:
@@ -121,7 +123,15 @@ class Classifier:
     def encode_windows(self, windows: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
         """Scores as `score_windows` gives them, and the embeddings that they come from, (windows, d)."""
         embeddings = self.embed(self._features(windows))
-        return self._probabilities(self._forward(self.network.classify, embeddings)), embeddings.float().cpu().numpy()
+        return self.head_scores(embeddings), embeddings.float().cpu().numpy()
+
+    def embed_windows(self, windows: Sequence[np.ndarray]) -> np.ndarray:
+        """Embeddings of windows, (windows, d) float32."""
+        return self.embed(self._features(windows)).float().cpu().numpy()
+
+    def head_scores(self, embeddings: Tensor) -> np.ndarray:
+        """Scores of embeddings (b, d), as `score_windows` gives them: (b, classes) float32."""
+        return self._probabilities(self._forward(self.network.classify, embeddings))
 
     def _features(self, windows: Sequence[np.ndarray]) -> Tensor:
         """Windows to normalised log-mel features, (windows, frames, mels)."""
@@ -142,15 +152,12 @@ class Classifier:
             clips: (samples,) float32 at the model's sample rate, or long ones, which are decoded window by window.
         """
         totals, counts = np.zeros((len(clips), len(self.labels))), np.zeros(len(clips), dtype=np.int64)
-        windows = ((i, window) for i, clip in enumerate(clips) for window in self._windows(clip))
+        windows = ((i, window) for i, clip in enumerate(clips) for window in self.windows(clip))
         while batch := list(islice(windows, BATCH_WINDOWS)):
             of, cut = zip(*batch)
             np.add.at(totals, list(of), self.score_windows(cut))
             np.add.at(counts, list(of), 1)
         return (totals / counts[:, None]).astype(np.float32)
-
-    def _windows(self, clip: np.ndarray | LongClip) -> Iterable[np.ndarray]:
-        return clip.windows(*self.window_samples) if isinstance(clip, LongClip) else self.windows(clip)
 
     @overload
     def predict(self, sound: Sound, rate_hz: int | None = None, *, top: int = 5) -> Labels: ...

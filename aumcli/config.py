@@ -398,6 +398,12 @@ class AugmentConfig(Frozen):
     )
     reverb: Fraction = Field(0.0, description="fraction of clips that get the reverberation of a synthetic room")
 
+    @property
+    def active(self) -> list[str]:
+        """Names of the augmentations that are on."""
+        settings = ("policy", "mixup_partners", "masking")
+        return [name for name in type(self).model_fields if name not in settings and getattr(self, name)]
+
     @model_validator(mode="before")
     @classmethod
     def _expand_policy(cls, values: Any) -> Any:
@@ -447,7 +453,14 @@ class TrainConfig(Frozen):
         description="of the matmuls in a step: bfloat16 means autocast, float16 autocast with a scaled loss, for GPUs "
         "without bfloat16; weights, the scan's state and validation stay float32",
     )
-    freeze: Literal["none", "backbone"] = Field("none", description="backbone: only the head is trained")
+    freeze: Literal["none", "backbone"] = Field(
+        "none",
+        description="backbone: only the head is trained, on embeddings of the clips, each of which is encoded once and "
+        "kept on disk",
+    )
+    augmented_views: Count = Field(
+        0, description="frozen backbone: encode each clip this often augmented as well; epochs take turns"
+    )
     layer_decay: Fraction = Field(1.0, description="the learning rate of a block, as a share of the next one's")
     activation_checkpointing: Literal["cheap", "block"] = Field(
         "cheap",
@@ -549,8 +562,10 @@ class DataConfig(Frozen):
         coerce_numbers_to_str=True,
         description="train and validate without the clips whose group has this name; test on them",
     )
-    infer: tuple[Literal["sample_rate", "clip_length", "normalisation"], ...] = Field(
-        (), description="frontend values inferred from the training split, unless a later file or --set gives them"
+    infer: tuple[Literal["sample_rate", "clip_length", "normalisation", "model"], ...] = Field(
+        (),
+        description="frontend values inferred from the training split, unless a later file or --set gives them; "
+        "model: architecture, sizes and frontend are those of the weights in train.init",
     )
     max_unreadable_clips: Count = Field(
         0, description="training clips that may be skipped, each named, because they can no longer be read"

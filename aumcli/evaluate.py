@@ -4,6 +4,7 @@ import hashlib
 import zipfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import islice
 from pathlib import Path
 from typing import cast
 
@@ -12,7 +13,7 @@ import numpy as np
 from aumcli.classifier import Classifier, load_model
 from aumcli.data.clips import Clip
 from aumcli.data.corpus import local_folder
-from aumcli.data.datasets.clip_source import ClipSource, Crop
+from aumcli.data.datasets.clip_source import ClipSource, Crop, LongClip
 from aumcli.data.datasets.stream import ShardStream, index_of_shards, split_stream
 from aumcli.data.datasets.waveforms import Waveforms
 from aumcli.data.manifest import Manifest, read_manifest
@@ -175,27 +176,37 @@ def score_clips(
     Raises:
         AumError: a clip can't be read.
     """
+    decoded = decoded_clips(classifier, clips, waveforms)
+    while batch := list(islice(decoded, BATCH_CLIPS)):
+        if classifier.config.views == "all":
+            yield classifier.score(batch)
+        else:
+            yield classifier.score_windows(cast(list[np.ndarray], batch))  # a cropped clip is never a long one
+
+
+def decoded_clips(
+    classifier: Classifier, clips: Sequence[Clip], waveforms: ClipSource | None = None
+) -> Iterator[np.ndarray | LongClip]:
+    """What `score_clips` scores of each clip, decoded a batch at a time."""
     config = classifier.config
     waveforms = waveforms or Waveforms(clips, config.frontend.sample_rate_hz, cache_mb=0)
     crop = None if config.views == "all" else Crop(config.frontend.clip_samples, config.views)
-    items = [(i, _place(clip) if config.views == "epic_sounds" else 0.0) for i, clip in enumerate(clips)]
+    items = [(i, clip_place(clip) if config.views == "epic_sounds" else 0.0) for i, clip in enumerate(clips)]
     for batch in waveforms.load(
         (items[start : start + BATCH_CLIPS] for start in range(0, len(items), BATCH_CLIPS)), 0, crop
     ):
-        decoded = []
         for item in batch:
             if isinstance(item, AumError):
                 raise item
-            decoded.append(item)
-        if crop is None:
-            yield classifier.score(decoded)
-        else:
-            yield classifier.score_windows(cast(list[np.ndarray], decoded))  # a cropped clip is never a long one
+            yield item
 
 
-def _place(clip: Clip) -> float:
-    """A number in [0, 1) that belongs to a clip, wherever its file lies and whatever is scored beside it."""
-    name = f"{clip.path.name} {clip.start_s} {clip.stop_s}"
+def clip_place(clip: Clip, *purpose: int) -> float:
+    """A number in [0, 1) that belongs to a clip, wherever its file lies and whatever is computed beside it.
+
+    Another one for each `purpose`.
+    """
+    name = " ".join(map(str, (clip.path.name, clip.start_s, clip.stop_s, *purpose)))
     return int.from_bytes(hashlib.sha256(name.encode("utf-8", "surrogateescape")).digest()[:6], "big") / 2**48
 
 

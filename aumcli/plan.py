@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from aumcli.checkpoints import frontend_of
+from aumcli.checkpoints import frontend_of, read_checkpoint
 from aumcli.checkpoints.lookup import checkpoint_path
 from aumcli.config import VIEWS, AugmentConfig, DataConfig, FrontendConfig, TrainConfig
 from aumcli.core import build_network, count_parameters
@@ -17,7 +17,7 @@ from aumcli.data.infer import infer_shape, measure_normalisation, sample_rates, 
 from aumcli.data.manifest import Manifest
 from aumcli.data.splits import reported_clips, training_splits
 from aumcli.errors import AumError
-from aumcli.recipe import MEASURED, Recipe, load_recipe, recipe_names
+from aumcli.recipe import MEASURED, SHARED, Recipe, load_recipe, recipe_names
 from aumcli.utils.memory import kept_bytes
 from aumcli.utils.text import counted
 
@@ -71,6 +71,30 @@ def training_data(recipe: Recipe, manifest: Manifest) -> TrainingData:
     train, val = training_splits(manifest, recipe.data)
     manifest.check_files([*train, *val])
     return TrainingData(manifest, None, None, train, val, reported)
+
+
+def adopt_model(recipe: Recipe) -> Recipe:
+    """A recipe whose `data.infer` names the model, with architecture, sizes and frontend of the weights it starts from.
+
+    Values that the recipe itself gives stay.
+
+    Raises:
+        AumError: it doesn't say which weights, or they can't be read.
+    """
+    if "model" not in recipe.data.infer:
+        return recipe
+    if not recipe.train.init:
+        raise AumError(
+            "this recipe takes its model from the weights that it starts from",
+            fix="name a run, a model or a checkpoint with --init PATH",
+        )
+    model, frontend = recipe.model.model_dump(exclude_unset=True), recipe.frontend.model_dump(exclude_unset=True)
+    checkpoint = read_checkpoint(checkpoint_path(recipe.train.init), model.get("cls_position", "mid"))
+    known = checkpoint.frontend.model_dump() if checkpoint.frontend else {"frames": checkpoint.model.frames}
+    sizes = checkpoint.model.model_dump(exclude={"n_classes", *SHARED})
+    chosen = {key: value for key, value in model.items() if key not in SHARED}
+    infer = tuple(item for item in recipe.data.infer if item != "model")
+    return recipe.with_values(model=sizes | chosen, frontend=known | frontend, data={"infer": infer})
 
 
 def start_frontend(recipe: Recipe) -> FrontendConfig | None:
@@ -228,6 +252,7 @@ def dry_run(recipe: Recipe, data: Path | str | None = None) -> tuple[list[tuple[
     Raises:
         AumError: the data is unusable.
     """
+    recipe = adopt_model(recipe)
     folder, manifest, measured, lost, kept = corpus_folder(recipe.data, data), None, recipe.data.infer, "", None
     try:
         manifest = open_corpus(recipe.data, folder if data else None)

@@ -75,6 +75,8 @@ class Recipe(Frozen):
         values = self.model_dump()
         values["model"] = {key: value for key, value in values["model"].items() if key not in SHARED}
         values["augment"] = self.augment.model_dump(exclude_unset=True)  # a policy may yet set the others
+        if sections.get("model", {}).get("architecture", self.model.architecture) != self.model.architecture:
+            values["model"] = {}  # which has other keys
         for section, changes in sections.items():
             values[section] |= changes
         return _validated(values, "the fitted recipe")

@@ -2,7 +2,7 @@
 
 from aumcli.checkpoints.adapt import Imported, UnknownFrontend, import_checkpoint, initialise
 from aumcli.checkpoints.directory import CONFIG, WEIGHTS, read_config, read_model, save_model, write_config
-from aumcli.checkpoints.published import frontend_of
+from aumcli.checkpoints.published import frontend_of, read_checkpoint
 
 __all__ = [
     "CONFIG",
@@ -12,6 +12,7 @@ __all__ = [
     "frontend_of",
     "import_checkpoint",
     "initialise",
+    "read_checkpoint",
     "read_config",
     "read_model",
     "save_model",

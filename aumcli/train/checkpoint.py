@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from aumcli.checkpoints import save_model
 from aumcli.errors import AumError
@@ -33,12 +34,19 @@ def save_epoch(state: TrainState) -> None:
         writer = csv.DictWriter(file, list(row))
         writer.writeheader()
         writer.writerows(state.history)
+    weights = state.classifier.network.state_dict()
+    if state.best_weights is not None or state.best == row["epoch"]:
+        _save(state, "best", state.history[state.best - 1], weights | (state.best_weights or {}))
+        state.best_weights = None
+    _save(state, "last", row, weights)
+    save_checkpoint(state)  # last: --resume trusts that everything before it was written
+
+
+def _save(state: TrainState, name: str, row: dict[str, Any], weights: dict[str, Tensor]) -> None:
+    """Write the model directory of the epoch that `row` is of."""
     config = state.classifier.config
     provenance = config.provenance | {"epoch": row["epoch"], state.metric: row[state.metric]}
-    config = config.model_copy(update={"provenance": provenance})
-    for name in ("best", "last") if state.best == row["epoch"] else ("last",):
-        save_model(state.out / name, state.classifier.network.state_dict(), config)
-    save_checkpoint(state)  # last: --resume trusts that everything before it was written
+    save_model(state.out / name, weights, config.model_copy(update={"provenance": provenance}))
 
 
 def save_checkpoint(state: TrainState) -> None:

@@ -4,6 +4,7 @@ import logging
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -23,6 +24,7 @@ from aumcli.train.setup import TrainState
 from aumcli.train.validation import validation_metrics
 from aumcli.utils.text import percent
 
+T = TypeVar("T")
 MOST_CLIPS = 5000  # that a linear model is fitted to, or judged by
 SCORED_CLIPS = 500  # training clips that the network is judged by
 UNDERFIT = 0.9  # of a network that has seen them often, a lower accuracy on these says that it can't learn them
@@ -90,12 +92,17 @@ def compare(state: TrainState, network: SpectrogramNetwork, reached: float) -> C
         value = metrics.mean_average_precision if manifest.multi_label else metrics.accuracy
         return math.nan if value is None else float(value)
 
-    train = [clip for i, clip in enumerate(state.train.clips) if i not in state.unreadable_clips]
-    if not train:
+    readable = [i for i in range(len(state.train)) if i not in state.unreadable_clips]
+    train = state.train.clips.take(readable)
+    if not readable:
         return None
     linear = linear_scores(state.classifier.frontend, manifest, train, state.val_clips)
-    some = _evenly(train, SCORED_CLIPS)
-    scores = np.concatenate([*score_clips(state.classifier.with_network(network), some)])
+    chosen = _evenly(readable, SCORED_CLIPS)
+    some, classifier = state.train.clips.take(chosen), state.classifier.with_network(network)
+    if state.embeddings is None:
+        scores = np.concatenate([*score_clips(classifier, some)])
+    else:
+        scores = classifier.head_scores(state.embeddings.view(0, chosen))
     figures = reached, judged(linear, state.val_clips), judged(scores, some)
     return Comparison(metric, *figures, len(some)) if all(map(math.isfinite, figures)) else None
 
@@ -127,9 +134,9 @@ def linear_scores(frontend: LogMel, manifest: Manifest, train: Sequence[Clip], t
     return scores.float().numpy()
 
 
-def _evenly(clips: Sequence[Clip], most: int) -> list[Clip]:
-    """All clips, or evenly spaced ones."""
-    return [clips[i] for i in np.linspace(0, len(clips) - 1, min(len(clips), most)).astype(int)]
+def _evenly(values: Sequence[T], most: int) -> list[T]:
+    """All values, or evenly spaced ones."""
+    return [values[i] for i in np.linspace(0, len(values) - 1, min(len(values), most)).astype(int)]
 
 
 def band_statistics(frontend: LogMel, clips: Sequence[Clip]) -> Tensor:

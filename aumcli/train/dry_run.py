@@ -15,6 +15,7 @@ from aumcli.evaluate import score_clips
 from aumcli.recipe import Recipe
 from aumcli.train.checkpoint import read_checkpoint
 from aumcli.train.distributed import ProcessGroup, local_device
+from aumcli.train.embeddings import check_frozen
 from aumcli.train.loggers import summary_writer
 from aumcli.train.microbatches import load_batches
 from aumcli.train.policy import short_epochs
@@ -38,8 +39,9 @@ class DryRun:
 
     Attributes:
         notes: on the weights that the training starts from.
-        epochs: how many there would be.
-        step_s, epoch_s: seconds of a step, and of an epoch with validation.
+        step_s, epoch_s: seconds of a step, and of an epoch with validation; of a frozen network 0, and those of
+            encoding all clips.
+        epochs: how many there would be; of a frozen network 1.
         measured: how these were measured.
     """
 
@@ -57,10 +59,11 @@ class DryRun:
     def rows(self) -> list[tuple[str, str]]:
         """As (what, value)."""
         time = (
-            f"{duration(self.step_s)} a step, {duration(self.epoch_s)} an epoch, {duration(self.whole_s)} in all; "
-            f"{self.measured}"
+            f"{duration(self.step_s)} a step, {duration(self.epoch_s)} an epoch, {duration(self.whole_s)} in all"
+            if self.step_s
+            else f"{duration(self.whole_s)} to encode all clips, unless they are kept already, then seconds for the head"
         )
-        return [*(("note", note) for note in self.notes), ("time", time)]
+        return [*(("note", note) for note in self.notes), ("time", f"{time}; {self.measured}")]
 
 
 def dry_run_training(recipe: Recipe, out: Path | None, data: Path | str | None = None, device: str = "cpu") -> DryRun:
@@ -77,11 +80,16 @@ def dry_run_training(recipe: Recipe, out: Path | None, data: Path | str | None =
         read_checkpoint(out, resume=False)
     if recipe.train.tensorboard:
         summary_writer()
+    check_frozen(recipe)
     if recipe.train.pretrained and not recipe.train.init:  # which the plan says
         recipe = recipe.with_values(train={"pretrained": ""})
     state, notes, _ = build(
         recipe, out or Path("dry-run"), data, pick_device(local_device(device)), ProcessGroup(), False
     )
+    if state.recipe.train.freeze == "backbone":
+        views = (1 + state.recipe.train.augmented_views) * len(state.train) + len(state.val)
+        encode_s = _validation_seconds(state) * views / len(state.val)
+        return DryRun(tuple(notes[1:]), 0.0, encode_s, 1, "measured on some validation clips")
     size, seconds = _step_seconds(state)
     batch, train = min(state.recipe.train.batch_size, len(state.train)), state.recipe.train
     step_s = seconds * batch / size

@@ -6,6 +6,7 @@ a clip's position in the batch, so neither the number of microbatches nor that o
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import repeat
 
 import numpy as np
 import torch
@@ -24,7 +25,7 @@ class Microbatch:
 
     Attributes:
         rows: positions in the batch of the clips that could be read.
-        features: (b, frames, mels), for these clips; None without any.
+        features: (b, frames, mels), or of a frozen network embeddings, (b, d), for these clips; None without any.
         targets: (b, classes) float32, likewise.
         unreadable: the other clips, or their mixup partners: index among the training clips, and the reason.
     """
@@ -33,6 +34,9 @@ class Microbatch:
     features: Tensor | None
     targets: Tensor | None
     unreadable: list[tuple[int, AumError]]
+
+
+NO_CLIPS = Microbatch([], None, None, [])
 
 
 def own_rows(state: TrainState, size: int) -> list[np.ndarray]:
@@ -46,6 +50,8 @@ def own_rows(state: TrainState, size: int) -> list[np.ndarray]:
 
 def load_batches(state: TrainState, epoch: int, batches: list[list[int]], draws: EpochDraws) -> Iterator[list[Decoded]]:
     """Decode this process's clips, and their mixup partners, of the batches that an epoch has not trained on yet."""
+    if state.embeddings is not None:  # of clips that were decoded before
+        return repeat([], len(batches) - state.epoch.step)
     size, first = state.recipe.train.batch_size, state.epoch.step
     crop = Crop(crop_samples(state.classifier.frontend, state.recipe.augment), state.recipe.data.crop)
     items = (
@@ -70,7 +76,9 @@ def make_microbatch(
     rows: np.ndarray,
     decoded: Iterator[Decoded],
 ) -> Microbatch:
-    """Compute features and targets of some rows of a batch; a clip whose mixup partner is unreadable is dropped too.
+    """Features, or a frozen network's embeddings, and targets of some rows of a batch.
+
+    A clip whose mixup partner is unreadable is dropped too.
 
     Args:
         state: of the training.
@@ -80,6 +88,10 @@ def make_microbatch(
         rows: positions in the batch.
         decoded: gives what `load_batches` decoded for these rows.
     """
+    if state.embeddings is not None:
+        good = [row for row in rows.tolist() if batch[row] not in state.unreadable_clips]
+        clips = [batch[row] for row in good]
+        return Microbatch(good, state.embeddings.view(epoch, clips), _targets(state, clips), []) if good else NO_CLIPS
     begin = state.epoch.step * state.recipe.train.batch_size
     waveforms = dict(zip(rows.tolist(), decoded))
     mixed = rows[draws.partners[begin + rows] >= 0].tolist()

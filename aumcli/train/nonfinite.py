@@ -73,7 +73,7 @@ def _first_layer(state: TrainState, features: Tensor) -> str:
     hooks = [module.register_forward_hook(hook(name)) for name, module in state.network.named_modules() if name]
     try:
         with torch.no_grad(), autocast(state):
-            state.network(features)
+            state.forward(features)
     finally:
         for each in hooks:
             each.remove()

@@ -10,7 +10,7 @@ from aumcli.config import TrainConfig
 from aumcli.core.network import SpectrogramNetwork
 
 _BLOCK = re.compile(r"(?:layers|blocks)\.(\d+)\.")
-_HEADS = ("head.", "mlp_head.")
+HEADS = ("head.", "mlp_head.")
 _INPUTS = ("patch_embed.", "_token", "pos_embed")
 
 
@@ -28,7 +28,7 @@ def make_optimizer(network: SpectrogramNetwork, settings: TrainConfig) -> torch.
     depth = network.config.depth
     groups: dict[tuple[bool, float], list[nn.Parameter]] = {}
     for name, x in network.named_parameters():
-        if settings.freeze == "backbone" and not name.startswith(_HEADS):
+        if settings.freeze == "backbone" and not name.startswith(HEADS):
             x.requires_grad_(False)
             continue
         spared = settings.optimizer == "adamw" and (x.ndim < 2 or name.endswith(("_log", "_token", "pos_embed")))

@@ -5,10 +5,11 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from aumcli.checkpoints import initialise
 from aumcli.checkpoints.lookup import checkpoint_path
@@ -25,7 +26,7 @@ from aumcli.data.splits import split_clips
 from aumcli.data.training_clips import read_training_clips, seen_in_training
 from aumcli.errors import AumError
 from aumcli.metrics import best_row
-from aumcli.plan import TrainingData, infer_frontend, settings_rows, start_frontend, training_data
+from aumcli.plan import TrainingData, adopt_model, infer_frontend, settings_rows, start_frontend, training_data
 from aumcli.recipe import Recipe
 from aumcli.report.tables import text_columns
 from aumcli.train.data_check import check_same_data
@@ -33,6 +34,9 @@ from aumcli.train.distributed import ProcessGroup
 from aumcli.train.optim import make_optimizer
 from aumcli.utils.logging import get_logger
 from aumcli.utils.text import counted, escaped
+
+if TYPE_CHECKING:
+    from aumcli.train.embeddings import Embeddings
 
 WEIGHTS_PURPOSE, BATCH_PURPOSE, MODEL_PURPOSE = 1, 2, 3  # what a stream of random numbers is for
 FEW_PARAMETERS = 2_000_000
@@ -76,7 +80,14 @@ class TrainState:
     unreadable_clips: set[int] = field(default_factory=set)  # indices of training clips
     nonfinite_in_a_row: int = 0  # steps whose loss or gradient was not finite
     saved_at: float = field(default_factory=time.monotonic)
+    embeddings: "Embeddings | None" = None  # of a frozen network, whose head is trained on these
+    best_weights: dict[str, Tensor] | None = None  # those of the best epoch, where best/ doesn't hold them yet
     short: bool = False  # a short run of which only the last epoch's figures are wanted: it saves and draws nothing
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        """Logits (b, classes) of features (b, frames, mels), or of embeddings (b, d) where the network is frozen."""
+        logits: Tensor = self.network(inputs) if self.embeddings is None else self.network.classify(inputs)
+        return logits
 
     def log(self, message: str, level: int = logging.INFO) -> None:
         """Log a message, once for all processes."""
@@ -156,6 +167,7 @@ def build(
             f"this recipe starts from weights that were not given: {recipe.train.pretrained}",
             fix="fetch them and name them with --init PATH; --set train.pretrained= trains from scratch",
         )
+    recipe = adopt_model(recipe) if fresh else recipe
     folder = corpus_folder(recipe.data, data)
     manifest = open_corpus(recipe.data, folder if data else None)
     sha256 = data_digest(folder)

@@ -33,10 +33,11 @@ from aumcli.train.checkpoint import (
 from aumcli.train.comparison import Comparison, compare
 from aumcli.train.data_check import free_folder
 from aumcli.train.distributed import join_process_group, local_device
+from aumcli.train.embeddings import check_frozen, encode
 from aumcli.train.loggers import Loggers
 from aumcli.train.microbatches import load_batches, make_microbatch, own_rows
 from aumcli.train.nonfinite import ELSEWHERE, diagnose
-from aumcli.train.optim import learning_rate, set_learning_rate, update_ema
+from aumcli.train.optim import HEADS, learning_rate, set_learning_rate, update_ema
 from aumcli.train.report import write_report
 from aumcli.train.setup import MODEL_PURPOSE, EpochProgress, TrainState, autocast, build
 from aumcli.train.signals import StopSignal
@@ -45,6 +46,9 @@ from aumcli.utils.files import write_text
 from aumcli.utils.logging import get_logger
 from aumcli.utils.text import counted, percent
 from aumcli.utils.threads import compute_threads
+
+HEAD_SAVED_S = 60.0  # between two checkpoints of a head
+TOLD_EPOCHS = 20  # of a head, one in so many is told
 
 logger = get_logger(__name__)
 
@@ -86,6 +90,7 @@ def train(
         if saved is not None:
             recipe, data = _resumed_recipe(saved, epochs, out), data or saved["data"]
         else:  # both train, if only for a few steps, so they import this module
+            check_frozen(recipe, minutes)
             if minutes is not None:
                 from aumcli.train.dry_run import fit_epochs
 
@@ -106,6 +111,8 @@ def train(
                 write_training_clips(out, state.train.clips, read_training_clips(state.recipe.train.init))
         for note in [*notes, *settings]:
             state.log(note)
+        if state.recipe.train.freeze == "backbone":
+            _count_unreadable(state, encode(state, stop))
         with Loggers(state) as loggers:
             while not is_finished(state):
                 train_epoch(state, stop, loggers)
@@ -133,6 +140,8 @@ def train_epoch(state: TrainState, stop: StopSignal, loggers: Loggers) -> None:
                 fix="start the same training again; --set augment.policy=gentle goes without the choice",
                 exit_code=128 + stop.agreed,
             )
+        if state.embeddings is not None:  # an epoch is soon over
+            continue
         if stop.agreed or _checkpoint_due(state):
             state.epoch.seconds += time.perf_counter() - started
             started = time.perf_counter()
@@ -155,18 +164,28 @@ def train_epoch(state: TrainState, stop: StopSignal, loggers: Loggers) -> None:
     }
     state.history.append(row)
     state.epoch = EpochProgress()
+    is_best = state.best == epoch + 1
     if state.process_group.is_rank_zero and not state.short:
-        save_epoch(state)
+        if state.embeddings is not None and is_best:
+            heads = {name: x for name, x in state.classifier.network.state_dict().items() if name.startswith(HEADS)}
+            state.best_weights = {name: x.detach().clone() for name, x in heads.items()}
+        if state.embeddings is None or stop.agreed or is_finished(state) or _long_since_saved(state):
+            save_epoch(state)
     loggers.epoch(row)
+    told = state.embeddings is None or is_finished(state) or epoch % TOLD_EPOCHS == 0
     state.log(
         f"epoch {row['epoch']:>3}/{settings.epochs}  loss {row['train_loss']:.4f}  val loss {row['val_loss']:.4f}  "
-        f"{state.metric[4:]} {percent(row[state.metric])}{' *' if state.best == epoch + 1 else '  '}  "
-        f"{row['seconds']:.1f} s"
+        f"{state.metric[4:]} {percent(row[state.metric])}{' *' if is_best else '  '}  {row['seconds']:.1f} s",
+        logging.INFO if told else logging.DEBUG,
     )
     if should_stop(state):
         state.log(
             f"early stopping: {state.metric[4:]} has not improved for "
             f"{counted(settings.early_stopping_patience, 'epoch')}"
+        )
+    if state.embeddings is not None and stop.agreed and not is_finished(state):
+        raise AumError(
+            f"stopped after epoch {epoch + 1}, which is saved", fix=_resume_call(state), exit_code=128 + stop.agreed
         )
 
 
@@ -221,7 +240,7 @@ def _backward(
     state.network.rows = torch.tensor(rows, device=device), size
     _seed_device(device, stream_seed(state.recipe.seed, epoch, state.epoch.step, MODEL_PURPOSE))
     with autocast(state):
-        loss = loss_of(state.network(features), targets, state.recipe.train) * (len(rows) / size)
+        loss = loss_of(state.forward(features), targets, state.recipe.train) * (len(rows) / size)
     state.scaler.scale(loss).backward()
     if math.isfinite(result.loss):
         result.nonfinite_batch = features
@@ -344,6 +363,11 @@ def _checkpoint_due(state: TrainState) -> bool:
         return False
     by_steps = settings.checkpoint_every_steps and state.epoch.step % settings.checkpoint_every_steps == 0
     return bool(by_steps) or time.monotonic() - state.saved_at > 60 * settings.checkpoint_every_minutes
+
+
+def _long_since_saved(state: TrainState) -> bool:
+    """Whether epochs of a head, which take milliseconds, should be saved again."""
+    return time.monotonic() - state.saved_at > HEAD_SAVED_S
 
 
 def _finish(state: TrainState) -> None:

@@ -23,7 +23,11 @@ def validation_scores(state: TrainState, network: SpectrogramNetwork | None = No
         Scores and targets, (clips, classes) float32 each, gathered from all processes.
     """
     classifier = state.classifier if network is None else state.classifier.with_network(network)
-    batches = [*score_clips(classifier, state.val.clips, state.val)]
+    batches = (
+        [*score_clips(classifier, state.val.clips, state.val)]
+        if state.embeddings is None
+        else [state.embeddings.validation_scores(classifier)]
+    )
     own = np.concatenate(batches) if batches else np.empty((0, len(state.manifest.labels)), dtype=np.float32)
     clips = state.val_clips
     scores, targets = np.empty((len(clips), own.shape[1]), dtype=np.float32), state.manifest.targets(clips)
