@@ -41,6 +41,7 @@ class Comparison:
         linear: of a linear model of the mean spectra, fitted to the same training clips, on the same clips.
         training: of the network on training clips, without augmentation.
         clips: how many of these.
+        frozen: whether only the network's head was trained.
     """
 
     metric: str
@@ -48,6 +49,7 @@ class Comparison:
     linear: float
     training: float
     clips: int
+    frozen: bool = False
 
     def lines(self) -> list[tuple[int, str]]:
         """What people should know, as (logging level, line)."""
@@ -58,12 +60,14 @@ class Comparison:
         better = self.linear > self.network
         lines = [(logging.WARNING if better else logging.INFO, told + (", which is worse" if better else ""))]
         if self.training < UNDERFIT:
+            mend = "train longer (--set train.epochs=N) or augment less (--set augment.policy=gentle)"
+            if self.frozen:
+                mend = "the frozen network may not tell these sounds apart; train all of it (aum train --init MODEL)"
             lines.append(
                 (
                     logging.WARNING,
                     f"the network underfits: on {self.clips:,} of its own training clips, not augmented, its "
-                    f"{self.metric} is only {percent(self.training)}; train longer (--set train.epochs=N) or augment "
-                    "less (--set augment.policy=gentle)",
+                    f"{self.metric} is only {percent(self.training)}; {mend}",
                 )
             )
         return lines
@@ -104,7 +108,11 @@ def compare(state: TrainState, network: SpectrogramNetwork, reached: float) -> C
     else:
         scores = classifier.head_scores(state.embeddings.view(0, chosen))
     figures = reached, judged(linear, state.val_clips), judged(scores, some)
-    return Comparison(metric, *figures, len(some)) if all(map(math.isfinite, figures)) else None
+    return (
+        Comparison(metric, *figures, len(some), state.embeddings is not None)
+        if all(map(math.isfinite, figures))
+        else None
+    )
 
 
 def linear_scores(frontend: LogMel, manifest: Manifest, train: Sequence[Clip], test: Sequence[Clip]) -> np.ndarray:

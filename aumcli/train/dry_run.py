@@ -61,7 +61,7 @@ class DryRun:
         time = (
             f"{duration(self.step_s)} a step, {duration(self.epoch_s)} an epoch, {duration(self.whole_s)} in all"
             if self.step_s
-            else f"{duration(self.whole_s)} to encode all clips, unless they are kept already, then seconds for the head"
+            else f"{duration(self.whole_s)} to encode all clips that are not kept yet, then seconds for the head"
         )
         return [*(("note", note) for note in self.notes), ("time", f"{time}; {self.measured}")]
 

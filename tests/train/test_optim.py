@@ -132,7 +132,9 @@ def test_a_frozen_backbone_stays_and_the_head_moves(corpus, tmp_path, architectu
         text if architecture == "aum" else text.replace("state_size = 4\n", 'architecture = "ast"\nheads = 2\n')
     )
     recipe = load_recipe(
-        file, [*settings, "train.freeze=backbone", "train.ema=0", "train.epochs=2", "train.weight_decay=0.1"]
+        file,
+        [*settings, "train.freeze=backbone", "train.ema=0", "train.epochs=2", "train.weight_decay=0.1"]
+        + [f"augment.{name}=0" for name in tiny().augment.active],
     )
     assert recipe.model.architecture == architecture
     one = quietly(recipe.with_values(train={"epochs": 1}), tmp_path / "one", corpus, say=said.append)
