@@ -8,6 +8,7 @@ from typing import BinaryIO, TypeVar, overload
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from aumcli.checkpoints import read_model
@@ -64,6 +65,11 @@ class Classifier:
     def labels(self) -> list[str]:
         """Names of the classes, by index."""
         return list(self.config.labels)
+
+    @property
+    def background(self) -> bool:
+        """Whether the model has a background class, so that it can answer nothing."""
+        return self.config.activation == "softmax_background"
 
     @property
     def backend(self) -> str:
@@ -142,8 +148,7 @@ class Classifier:
             )
 
     def _probabilities(self, logits: Tensor) -> np.ndarray:
-        scores = logits.float().softmax(-1) if self.config.activation == "softmax" else logits.float().sigmoid()
-        return scores.cpu().numpy()
+        return activate(logits.float(), self.config.activation).cpu().numpy()
 
     def score(self, clips: Sequence[np.ndarray | LongClip]) -> np.ndarray:
         """Score clips of any length, the scores of a clip's windows averaged: (clips, classes), float32.
@@ -215,6 +220,21 @@ class Classifier:
         """The `top` likeliest labels with their scores, best first."""
         order = np.argsort(-scores, kind="stable")[:top]
         return [(self.config.labels[i], float(scores[i])) for i in order]
+
+
+def activate(logits: Tensor, activation: str) -> Tensor:
+    """Logits (b, classes) as scores in 0..1 (see `ModelConfig.activation`)."""
+    if activation == "sigmoid":
+        return logits.sigmoid()
+    return logits.softmax(-1) if activation == "softmax" else with_background(logits).softmax(-1)[:, :-1]
+
+
+def with_background(logits: Tensor) -> Tensor:
+    """Logits (b, classes) with that of the background class behind them, (b, classes + 1).
+
+    It is 0: softmax doesn't change when a number is added to all logits, so that nothing is lost by not learning it.
+    """
+    return F.pad(logits, (0, 1))
 
 
 def mono_samples(samples: np.ndarray | Tensor) -> np.ndarray:

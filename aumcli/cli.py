@@ -151,6 +151,9 @@ def prepare(
     ] = False,
     shards: Annotated[bool, typer.Option("--shards", help="also write tar files that training can stream")] = False,
     channel: Channel = "mean",
+    background: Annotated[
+        Path | None, typer.Option(help="add the sounds below this folder as ones of no class, long ones cut up")
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Download or take a corpus, open every clip once, and index it: writes data/CORPUS/."""
@@ -177,6 +180,7 @@ def prepare(
             workers=workers,
             shards=shards,
             channel=channel,
+            background=background,
         )
     except KeyboardInterrupt:
         raise AumError(
@@ -361,6 +365,13 @@ def predict(
             help="least score of an event (default: the model's for each class, else 0.5)", rich_help_panel=LONG
         ),
     ] = None,
+    thresholds: Annotated[
+        Path | None,
+        typer.Option(
+            help="a CSV file with the columns label and threshold, as aum eval --precision writes it",
+            rich_help_panel=LONG,
+        ),
+    ] = None,
     smooth: Annotated[
         int | None, typer.Option(help="average so many windows for events (default: 1)", rich_help_panel=LONG)
     ] = None,
@@ -432,6 +443,7 @@ def predict(
     from aumcli.predict import pipeline as running
     from aumcli.predict.inputs import record
     from aumcli.predict.outputs import Outputs
+    from aumcli.predict.thresholds import read_thresholds
     from aumcli.predict.writers import Format
 
     config = predict_config(
@@ -440,6 +452,7 @@ def predict(
         hop_s=hop,
         whole=whole,
         threshold=threshold,
+        thresholds=thresholds and read_thresholds(thresholds),
         smooth=smooth,
         batch_size=batch,
         workers=workers,

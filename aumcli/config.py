@@ -393,6 +393,11 @@ class AugmentConfig(Frozen):
         description="coloured noise of up to this share of the clip's RMS: 0.3 is a signal-to-noise ratio of "
         "10 dB, 0.1 of 20 dB; the weakest is 30 dB below",
     )
+    background: Fraction = Field(
+        0.0,
+        description="fraction of clips that are replaced by silence or coloured noise of no class, so that the model "
+        "learns to answer nothing; 0.2 is a good one where no class is a noise",
+    )
     band_limit: Fraction = Field(
         0.0, description="fraction of clips that are band-limited, as by a telephone or a small loudspeaker"
     )
@@ -496,6 +501,7 @@ class PredictConfig(Frozen):
     threshold: Fraction | None = Field(
         None, description="lowest score of an event; none: the model's own for each class, else 0.5"
     )
+    thresholds: dict[str, Fraction] | None = Field(None, description="the same for some classes, by name")
     smooth: Positive = Field(
         1, description="windows in the moving average of scores that events are made of, an odd number"
     )
@@ -515,6 +521,8 @@ class PredictConfig(Frozen):
             raise ValueError(
                 "a clip that is scored in one pass has no windows; leave --whole out, or --window and --hop"
             )
+        if self.threshold is not None and self.thresholds is not None:
+            raise ValueError("there are a threshold for all classes and thresholds by class; leave one of them out")
         if self.smooth % 2 == 0:
             raise ValueError(
                 f"--smooth {self.smooth} is even, so no window is in the middle; --smooth {self.smooth + 1}"
@@ -597,7 +605,10 @@ class ModelConfig(Frozen):
     model: Network = Field(description="architecture and sizes")
     frontend: FrontendConfig = Field(description="from waveform to features, with the normalisation")
     labels: Annotated[tuple[str, ...], FailFast()] = Field(description="names of the classes, by index")
-    activation: Literal["softmax", "sigmoid"] = Field(description="how logits become scores: as the model was trained")
+    activation: Literal["softmax", "softmax_background", "sigmoid"] = Field(
+        description="how logits become scores: as the model was trained; softmax_background: softmax with a background "
+        "class, of logit 0 and without a score, so that the scores of a sound of no class are low"
+    )
     views: Literal["all", "first", "epic_sounds"] = Field(
         "all", description="which windows of a long clip are scored in evaluation"
     )

@@ -20,7 +20,7 @@ from aumcli.data.manifest import Manifest, read_manifest
 from aumcli.data.splits import split_clips
 from aumcli.data.training_clips import read_training_clips, seen_in_training
 from aumcli.errors import AumError
-from aumcli.metrics import Metrics, evaluate_scores
+from aumcli.metrics import Metrics, class_indices, evaluate_scores
 from aumcli.report.environment import environment
 from aumcli.report.plots import drawn, plot_confusion
 from aumcli.utils.csv import listed
@@ -44,7 +44,7 @@ class Evaluation:
     provenance: dict[str, object]
     clips: tuple[str, ...]  # of each score: path, below the data's folder where it lies there, and start
     scores: np.ndarray  # (clips, classes), float32
-    targets: np.ndarray  # (clips,) class indices, or (clips, classes) zeros and ones
+    targets: np.ndarray  # (clips,) class indices, -1 for none, or (clips, classes) zeros and ones
     notes: tuple[str, ...] = ()  # what was done to the classes, and which have no clip
     no_picture: str = ""  # why the confusion plot couldn't be drawn
 
@@ -104,8 +104,8 @@ def evaluate(
     scores = np.concatenate(list(score_clips(classifier, clips if stream is None else stream.clips, stream)))
     scores = scores if stream is None else scores[np.argsort(stream.rows)]  # in the manifest's order
     targets = matched.targets(manifest.targets(clips).astype(np.uint8), len(classifier.labels))
-    targets = targets if manifest.multi_label else targets.argmax(1)
-    metrics = evaluate_scores(scores, targets, classifier.labels, intervals=True)
+    targets = targets if manifest.multi_label else class_indices(targets)
+    metrics = evaluate_scores(scores, targets, classifier.labels, intervals=True, background=classifier.background)
     result = Evaluation(
         str(model),
         str(folder),
@@ -277,7 +277,7 @@ def write_evaluation(result: Evaluation, out: Path) -> str:
     return drawn(
         plot_confusion,
         result.metrics.confusion,
-        labels,
+        result.metrics.confusion_labels,
         out / f"confusion-{result.split}.png",
         f"{Path(result.model).name} on {Path(result.data).name}, {result.split} split",
     )

@@ -9,6 +9,7 @@ import numpy as np
 from aumcli.errors import AumError
 from aumcli.utils.text import counted, plural
 
+NOTHING = "(nothing)"  # how a clip of no class, or an answer of none, is called
 Z95 = 1.959963984540054  # of a normal distribution, 95 % lie within this many standard deviations
 
 
@@ -27,8 +28,20 @@ class ClassMetrics:
 
 
 @dataclass(frozen=True)
+class BackgroundMetrics:
+    """What a model with a background class answers with nothing."""
+
+    clips: int  # of no class
+    rejected: float  # share of these that are answered with nothing; NaN without any
+    missed: float  # share of the clips of a class that are
+
+
+@dataclass(frozen=True)
 class Metrics:
-    """What `evaluate_scores` found; None where a figure is not defined for this kind of data."""
+    """What `evaluate_scores` found; None where a figure is not defined for this kind of data.
+
+    Clips of no class count in `background` and as negatives of every class, and in nothing else.
+    """
 
     clips: int
     classes: int
@@ -42,12 +55,21 @@ class Metrics:
     ranked_classes: int  # classes behind the last three: those with both a positive and a negative clip
     left_out_classes: int  # the other classes
     per_class: tuple[ClassMetrics, ...]
-    confusion: np.ndarray | None  # (true class, predicted class) int64 clips; None for multi-label data
+    # (true class, predicted class) int64 clips; None for multi-label data; where something is of no class or answered
+    # with nothing, that stands behind the classes
+    confusion: np.ndarray | None
     # 95 % confidence intervals, low and high: Wilson's of accuracies, a bootstrap over the clips of mAP; None unless
     # asked for
     accuracy_ci95: tuple[float, float] | None = None
     top5_accuracy_ci95: tuple[float, float] | None = None
     mean_average_precision_ci95: tuple[float, float] | None = None
+    background: BackgroundMetrics | None = None  # None for a model without one, on data that have a class each
+
+    @property
+    def confusion_labels(self) -> list[str]:
+        """Names of the rows and columns of `confusion`."""
+        labels = [row.label for row in self.per_class]
+        return labels if self.confusion is None or len(self.confusion) == len(labels) else [*labels, NOTHING]
 
     def to_dict(self) -> dict[str, object]:
         """Give the metrics as JSON can hold them.
@@ -59,8 +81,12 @@ class Metrics:
         """
         values = {field.name: _plain(getattr(self, field.name)) for field in fields(self)}
         values["per_class"] = [{f.name: _plain(getattr(row, f.name)) for f in fields(row)} for row in self.per_class]
+        if self.background is None:
+            del values["background"]
+        else:
+            values["background"] = {f.name: _plain(getattr(self.background, f.name)) for f in fields(self.background)}
         if self.confusion is not None:
-            labels = [row.label for row in self.per_class]
+            labels = self.confusion_labels
             values["confusion"] = {
                 label: {labels[j]: int(row[j]) for j in np.argsort(-row, kind="stable") if row[j]}
                 for label, row in zip(labels, self.confusion, strict=True)
@@ -69,19 +95,27 @@ class Metrics:
 
 
 def evaluate_scores(
-    scores: np.ndarray, targets: np.ndarray, label_names: Sequence[str], threshold: float = 0.5, intervals: bool = False
+    scores: np.ndarray,
+    targets: np.ndarray,
+    label_names: Sequence[str],
+    threshold: float = 0.5,
+    intervals: bool = False,
+    background: bool = False,
 ) -> Metrics:
     """Compare scores with the truth.
 
     Args:
         scores: one score per clip and class, higher is likelier, (clips, classes) float: logits or probabilities.
-        targets: class index of each clip, (clips,) int; or, for multi-label data, (clips, classes) of 0 and 1. The
-            shape decides, so that a split whose clips happen to have one label each is evaluated like the others.
+        targets: class index of each clip, -1 for a clip of no class, (clips,) int; or, for multi-label data, (clips,
+            classes) of 0 and 1. The shape decides, so that a split whose clips happen to have one label each is
+            evaluated like the others.
         label_names: the classes' names, all different.
         threshold: multi-label data only: a label counts as predicted from this score on. It moves precision, recall
             and F1 and nothing else; pass 0.0 for logits.
         intervals: say how far accuracies and mAP may be off, too; on 20,000 clips of 500 classes that takes half a
             minute.
+        background: what the scores of a clip lack of 1 is that of a background class: where it is the highest, the
+            clip is answered with nothing.
 
     Returns:
         The metrics. Equal highest scores count as the class with the lowest index.
@@ -99,23 +133,31 @@ def evaluate_scores(
     if multi_label:
         positive, predicted = targets.astype(bool), scores >= threshold  # (clips, classes) bool
     else:
-        predicted_index = scores.argmax(axis=1)  # (clips,)
+        predicted_index = answers(scores, background)  # (clips,)
         targets, index = targets.astype(np.int64), np.arange(classes)  # small types overflow below
+        labelled = targets >= 0
         positive, predicted = targets[:, None] == index, predicted_index[:, None] == index
     average_precision, auc = _ranking(scores, positive)
     per_class = _per_class(label_names, positive, predicted, average_precision, auc)
     ranked = int(np.isfinite(auc).sum())
     mean_auc = _mean(auc)
-    confusion = None
+    confusion = found = accuracy = top5_accuracy = None
     if not multi_label:
-        confusion = np.bincount(targets * classes + predicted_index, minlength=classes**2).reshape(classes, classes)
-    accuracy = None if multi_label else float((predicted_index == targets).mean())
-    top5_accuracy = None if multi_label or classes <= 5 else _top_accuracy(scores, targets, 5)
+        nothing = background or not labelled.all()
+        size = classes + nothing
+        # -1, of no class, is the last row or column
+        confusion = np.bincount(targets % size * size + predicted_index % size, minlength=size**2).reshape(size, size)
+        if nothing:
+            rejected, missed = (_mean((predicted_index[some] < 0).astype(float)) for some in (~labelled, labelled))
+            found = BackgroundMetrics(int((~labelled).sum()), rejected, missed)
+        if labelled.any():
+            accuracy = float((predicted_index == targets)[labelled].mean())
+            top5_accuracy = None if classes <= 5 else _top_accuracy(scores[labelled], targets[labelled], 5)
     between = {}
     if intervals:
         between = {
-            "accuracy_ci95": wilson_interval(accuracy, clips),
-            "top5_accuracy_ci95": wilson_interval(top5_accuracy, clips),
+            "accuracy_ci95": wilson_interval(accuracy, int(positive.sum())),
+            "top5_accuracy_ci95": wilson_interval(top5_accuracy, int(positive.sum())),
             "mean_average_precision_ci95": bootstrap_interval(scores, positive),
         }
     return Metrics(
@@ -132,8 +174,23 @@ def evaluate_scores(
         left_out_classes=classes - ranked,
         per_class=per_class,
         confusion=confusion,
+        background=found,
         **between,
     )
+
+
+def answers(scores: np.ndarray, background: bool) -> np.ndarray:
+    """The class that each clip is given, (clips,) int64, by its scores (clips, classes).
+
+    With a background class -1, nothing, where what the scores lack of 1 is more than any of them.
+    """
+    best = scores.argmax(axis=1)
+    return np.where(1 - scores.sum(axis=1) > scores.max(axis=1), -1, best) if background else best
+
+
+def class_indices(targets: np.ndarray) -> np.ndarray:
+    """Targets (clips, classes) of clips with one label at most as class indices, (clips,) int64; -1 for none."""
+    return np.where(targets.any(axis=1), targets.argmax(axis=1), -1)
 
 
 def wilson_interval(share: float | None, clips: int) -> tuple[float, float] | None:
@@ -227,9 +284,9 @@ def _check(scores: np.ndarray, targets: np.ndarray, label_names: Sequence[str]) 
             fix=f"pass ({clips},) class indices or ({clips}, {classes}) zeros and ones",
         )
     integers = np.issubdtype(targets.dtype, np.integer)
-    if targets.ndim == 1 and not (integers and np.all((targets >= 0) & (targets < classes))):
+    if targets.ndim == 1 and not (integers and np.all((targets >= -1) & (targets < classes))):
         raise AumError(
-            f"targets are not class indices 0..{classes - 1}",
+            f"targets are not class indices 0..{classes - 1}, or -1 for a clip of no class",
             fix="pass integers; for several labels per clip, zeros and ones",
         )
     if targets.ndim == 2 and not np.isin(targets, (0, 1)).all():

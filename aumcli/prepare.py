@@ -22,6 +22,7 @@ from aumcli.data.decoding.integrity import implausible, open_clips
 from aumcli.data.decoding.windows import LONG_CLIP_S
 from aumcli.data.manifest import read_manifest, write_clips, write_manifest
 from aumcli.data.sources import KEPT, TEST_ONLY, CorpusIndex, PrepareRequest, SkippedClip
+from aumcli.data.sources.background import background_clips, background_note, with_splits
 from aumcli.errors import AumError
 from aumcli.utils.csv import listed
 from aumcli.utils.files import no_empty_folders
@@ -83,6 +84,7 @@ def prepare(
     workers: int | None = None,
     shards: bool = False,
     channel: str = MEAN,
+    background: Path | str | None = None,
 ) -> PrepareReport:
     """Prepare a corpus: write manifest.csv, labels.csv and report.json. An interrupted call is resumed.
 
@@ -99,6 +101,7 @@ def prepare(
         workers: threads that open clips; None for as many as there are cores.
         shards: write tar files for streaming too (see `aumcli.data.datasets.shards`).
         channel: what is used of sounds with several channels: their mean, or one (see `aumcli.data.decoding.channels`).
+        background: a folder of sounds of no class, which are added; long ones are cut up.
 
     Returns:
         What was found, as in report.json; where `failures` is not 0 some inputs failed.
@@ -111,10 +114,13 @@ def prepare(
     if workers is not None and workers < 1:
         raise AumError(f"{workers} workers can't open a clip", fix="choose 1 or more")
     with no_empty_folders(request.out), locked(request.out, "aum prepare") as doubt:
-        return _prepare(request, strict, workers or os.cpu_count() or 1, shards, [doubt] if doubt else [])
+        folders = [] if background is None else [Path(background)]
+        return _prepare(request, strict, workers or os.cpu_count() or 1, shards, [doubt] if doubt else [], folders)
 
 
-def _prepare(request: PrepareRequest, strict: bool, workers: int, shards: bool, doubts: list[str]) -> PrepareReport:
+def _prepare(
+    request: PrepareRequest, strict: bool, workers: int, shards: bool, doubts: list[str], background: list[Path]
+) -> PrepareReport:
     """Prepare in a folder that is locked."""
     earlier = (
         _earlier(request.out) if request.corpus in OWN_NAMES else _Earlier({}, {})
@@ -123,7 +129,8 @@ def _prepare(request: PrepareRequest, strict: bool, workers: int, shards: bool, 
         replace(request, earlier=earlier.splits if earlier.drawn_like(request) else {})
     )
     index.warnings.extend(doubts)
-    clips = Clips.of(index.clips)
+    unlabelled = background_clips([*index.background, *background])
+    clips = Clips.of([*index.clips, *unlabelled] if unlabelled else index.clips)
     journal = Journal(request.out / JOURNAL)
     try:
         found = _open_all(clips, index, journal, workers, request.keep, request.channel)
@@ -295,9 +302,14 @@ def _finish(
             exit_code=1,
         )
     warnings = list(index.warnings)
+    has_labels = found.clips.has_labels()
+    of_classes: Sequence[Clip] = found.clips.take(np.flatnonzero(has_labels))
     if index.arrange is not None:
-        arranged, more = index.arrange(found.clips, found.skipped)
-        found.clips, warnings = Clips.of(arranged), warnings + more
+        of_classes, more = index.arrange(of_classes, found.skipped)
+        warnings += more
+    others = with_splits(found.clips.take(np.flatnonzero(~has_labels)), Clips.of(of_classes).splits)
+    if index.arrange is not None or others:
+        found.clips = Clips.of([*of_classes, *others])  # in this order they were listed
     warnings += _moved(earlier.splits, found.clips)
     for what, identity in index.identities.items():
         warnings += leaks(what, found.clips, identity)
@@ -437,7 +449,12 @@ def _report(
             for split, rows in absent.items()
         },
         warnings=warnings,
-        notes=[*index.notes, *_kept(found), *(_training_notes(request, found, rates) if to_train else ())],
+        notes=[
+            *index.notes,
+            *background_note(found.clips.take(np.flatnonzero(~found.clips.has_labels()))),
+            *_kept(found),
+            *(_training_notes(request, found, rates) if to_train else ()),
+        ],
     )
 
 

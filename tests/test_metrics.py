@@ -126,7 +126,7 @@ def test_scores_that_are_not_finite_are_refused(value):
         (np.zeros(3), np.zeros(3, int), LABELS, "shape"),
         (np.zeros((2, 3)), np.zeros(3, int), LABELS, "targets have the shape"),
         (np.zeros((2, 3)), np.array([0, 3]), LABELS, "not class indices"),
-        (np.zeros((2, 3)), np.array([0, -1]), LABELS, "not class indices"),
+        (np.zeros((2, 3)), np.array([0, -2]), LABELS, "not class indices"),
         (np.zeros((2, 3)), np.array([0.0, 1.0]), LABELS, "not class indices"),
         (np.zeros((2, 3)), np.full((2, 3), 0.5), LABELS, "other than 0 and 1"),
         (np.zeros((2, 3)), np.array([0, 1]), ["a", "b"], "label names"),

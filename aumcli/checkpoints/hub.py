@@ -159,7 +159,7 @@ def model_card(
         (
             "Task",
             f"one of {counted(len(config.labels), 'class')} per clip"
-            if config.activation == "softmax"
+            if config.activation != "sigmoid"
             else f"any of {counted(len(config.labels), 'class')} per clip, each with its own score",
         ),
         ("Labels", labels + (f" and {more} more" if more > 0 else "")),

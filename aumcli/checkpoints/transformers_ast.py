@@ -132,6 +132,11 @@ def write(folder: Path | str, tensors: dict[str, Tensor], config: ModelConfig) -
             f"{'' if model.architecture == 'aum' else ', not distilled'}",
             fix="only a distilled AST with square patches exists there",
         )
+    if config.activation == "softmax_background":
+        raise AumError(
+            "transformers has no model with a background class, without which its scores would be others",
+            fix="export it to ONNX, whose logits can be completed by a 0",
+        )
     fixed = config.frontend.model_dump(
         exclude={"n_mels", "frames", "sample_rate_hz", "mean", "std"}
     )  # which can be said

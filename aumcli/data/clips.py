@@ -155,6 +155,11 @@ class Clips(Sequence[Clip]):
         belongs: np.ndarray = self._codes(self._splits) == code
         return belongs
 
+    def has_labels(self) -> np.ndarray:
+        """Which clips are of some class: (clips,) bool."""
+        labelled = np.array([bool(labels) for labels in self._label_sets.values], dtype=bool)
+        return np.asarray(labelled[self._codes(self._label_sets)])
+
     @property
     def splits(self) -> list[str]:
         """The splits that occur, in the order in which they first do."""

@@ -209,8 +209,6 @@ def write_clips(path: Path, columns: Mapping[str, Sequence[object]]) -> None:
 
 def _label_set_problems(labels: tuple[str, ...], split: str, known: set[str]) -> list[str]:
     problems = [f"unknown label {label!r}" for label in labels if label not in known]
-    if not labels:
-        problems.append("no label")
     if len(set(labels)) < len(labels):
         problems.append(f"a label occurs twice in {';'.join(labels)!r}")
     if not split:

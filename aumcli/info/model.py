@@ -67,9 +67,11 @@ def _run_of(folder: Path) -> Path | None:
 def _classes(config: ModelConfig) -> list[Row]:
     labels, few = config.labels, len(config.labels) <= ALL_LABELS
     names = ", ".join(labels) if few else f"{listed(labels, SOME_LABELS)} (--json has all)"
-    how = {"softmax": "those of a clip add up to 1", "sigmoid": "from 0 to 1 for each class on its own"}[
-        config.activation
-    ]
+    how = {
+        "softmax": "those of a clip add up to 1",
+        "softmax_background": "those of a clip add up to 1 at most; what is left is for nothing",
+        "sigmoid": "from 0 to 1 for each class on its own",
+    }[config.activation]
     thresholds = (
         f"; events from {min(config.thresholds):g} to {max(config.thresholds):g} on, by class"
         if config.thresholds

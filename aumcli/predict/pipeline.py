@@ -8,8 +8,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from aumcli.classifier import Classifier
 from aumcli.config import PredictConfig
 from aumcli.errors import AumError
@@ -23,6 +21,7 @@ from aumcli.predict.postprocess import PostProcessor
 from aumcli.predict.prediction import Prediction, Record
 from aumcli.predict.score_files import ScoresFile, write_scores
 from aumcli.predict.scoring import model_thresholds, predict_groups
+from aumcli.predict.thresholds import class_thresholds
 from aumcli.predict.window_store import WindowStore
 from aumcli.utils.files import beside, scratch_folder
 from aumcli.utils.logging import get_logger
@@ -256,11 +255,10 @@ def run_from_scores(
     if any(os.path.realpath(path) == os.path.realpath(scores) for path in outputs.files):
         raise AumError(f"{scores} is read by this call and would be overwritten", fix="name another file")
     outputs.check(sources, 1)
-    thresholds = file.model_thresholds
-    if config.threshold is not None:
-        thresholds = np.full(len(file.labels), config.threshold, dtype=np.float32)
+    thresholds = class_thresholds(file.labels, file.model_thresholds, config)
     header = with_postprocessing(file.header, config, file.labels, thresholds)
-    post = PostProcessor(file.labels, file.rate_hz, thresholds, config, outputs.html is not None)
+    background = bool(file.header.get("background"))
+    post = PostProcessor(file.labels, file.rate_hz, thresholds, config, outputs.html is not None, background)
     logger.info(f"scores of {len(sources):,} sounds by {header['model']}, from {scores}")
     outputs.warn_of_cut_names(sources)
 

@@ -38,18 +38,20 @@ class PostProcessor:
         thresholds: least score of an event, (classes,) float32.
         config: how; of it `top`, `smooth`, `max_gap_s` and `min_duration_s`.
         curves: keep scores over time.
+        background: the model has a background class, whose score is what the others' lack of 1.
     """
 
     def __init__(
-        self, labels: Sequence[str], rate_hz: int, thresholds: np.ndarray, config: PredictConfig, curves: bool
+        self,
+        labels: Sequence[str],
+        rate_hz: int,
+        thresholds: np.ndarray,
+        config: PredictConfig,
+        curves: bool,
+        background: bool = False,
     ):
-        self.labels, self.rate_hz, self.thresholds, self.config, self.curves = (
-            labels,
-            rate_hz,
-            thresholds,
-            config,
-            curves,
-        )
+        self.labels, self.rate_hz, self.thresholds, self.config = labels, rate_hz, thresholds, config
+        self.curves, self.background = curves, background
 
     def begin(self, source: Source) -> PendingClip:
         """A clip that no window was scored of yet."""
@@ -87,6 +89,7 @@ class PostProcessor:
             fingerprint=decoded.fingerprint,
             warning=CANCELS.format(clip.source.path) if decoded.cancels else "",
             first_window=scores.first_window,
+            nothing=max(0.0, 1 - float(mean.sum())) if self.background else None,
         )
         if scores.curves is None:
             return prediction

@@ -29,6 +29,7 @@ class Prediction:
     windows_per_point: int = 0
     curves: dict[str, list[float]] | None = None  # scores over time of the events' and the likeliest labels
     classes: dict[str, int] | None = None  # with curves: the index of each class that is named
+    nothing: float | None = None  # score of the background class; None: the model has none
     first_window: int = -1  # where its windows begin in a `WindowStore`
     fingerprint: tuple[int, int] = (-1, -1)  # the file's size in bytes and its time in ns when it was read
 
@@ -47,6 +48,7 @@ class Prediction:
             "path": self.path,
             "duration_s": round(self.duration_s, DECIMALS),
             "windows": self.windows,
+            **({} if self.nothing is None else {"nothing": round(self.nothing, DECIMALS)}),
             "labels": [{"label": label, "score": round(score, DECIMALS)} for label, score in self.labels],
             "events": [
                 {

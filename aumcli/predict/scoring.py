@@ -20,6 +20,7 @@ from aumcli.predict.events import add_batch
 from aumcli.predict.inputs import Source
 from aumcli.predict.postprocess import PendingClip, PostProcessor
 from aumcli.predict.prediction import Prediction
+from aumcli.predict.thresholds import class_thresholds
 from aumcli.predict.window_store import WindowStore
 from aumcli.utils.logging import get_logger
 from aumcli.utils.memory import physical_bytes
@@ -95,9 +96,7 @@ def batch_windows(classifier: Classifier, config: PredictConfig) -> int:
 
 def thresholds(classifier: Classifier, config: PredictConfig) -> np.ndarray:
     """Least score of an event, (classes,) float32: as asked for, else the model's own, else 0.5."""
-    if config.threshold is not None:
-        return np.full(len(classifier.labels), config.threshold, dtype=np.float32)
-    return model_thresholds(classifier)
+    return class_thresholds(classifier.labels, model_thresholds(classifier), config)
 
 
 def model_thresholds(classifier: Classifier) -> np.ndarray:
@@ -189,7 +188,9 @@ class _Scorer:
     ):
         self.classifier, self.config, self.embed, self.store = classifier, config, embed, store
         rate_hz = classifier.config.frontend.sample_rate_hz
-        self.post = PostProcessor(classifier.labels, rate_hz, thresholds(classifier, config), config, curves)
+        self.post = PostProcessor(
+            classifier.labels, rate_hz, thresholds(classifier, config), config, curves, classifier.background
+        )
         self.batch = batch_windows(classifier, config)
         threads = torch.get_num_threads() if classifier.device.type == "cpu" and not config.whole else 1
         self.at_once = min(threads, AT_ONCE)

@@ -21,6 +21,7 @@ from typing import BinaryIO
 import numpy as np
 
 from aumcli.errors import AumError
+from aumcli.metrics import NOTHING
 from aumcli.predict.parquet import METADATA, import_pyarrow, parquet_writer
 from aumcli.predict.prediction import Record, embedding_of
 from aumcli.report.tables import PredictionRow, print_predictions
@@ -29,7 +30,7 @@ from aumcli.utils.files import atomic_path, write_json
 from aumcli.utils.text import ESCAPE, one_line, shown, to_json
 
 Row = tuple[str | float | None, ...]  # of COLUMNS
-KEYS = ("path", "duration_s", "windows", "labels", "events", "warning", "problem", "fix")
+KEYS = ("path", "duration_s", "windows", "nothing", "labels", "events", "warning", "problem", "fix")
 COLUMNS = ("path", "kind", "start_s", "stop_s", "label", "score", "problem", "fix")  # kind: clip, event or failed
 ROWS_TOGETHER = 10_000
 TABLE_ROWS = 500  # rows that a table's columns are fitted to
@@ -125,6 +126,8 @@ def _table_rows(record: Record) -> Iterator[PredictionRow]:
     row: with times where its best label is an event, and with * before the further classes that are.
     """
     path, labels = record["path"], [(label["label"], label["score"]) for label in record["labels"]]
+    if record.get("nothing", 0.0) > labels[0][1]:
+        labels = [(NOTHING, record["nothing"]), *labels]
     if record["windows"] != 1:
         yield path, None, None, labels
         for event in record["events"]:

@@ -84,6 +84,7 @@ def print_metrics(metrics: Metrics, title: str, file: TextIO | None = None) -> N
         ("classes", f"{metrics.classes:,}"),
         ("accuracy", _percent(metrics.accuracy), _between(metrics.accuracy_ci95, _percent)),
         ("top-5 accuracy", _percent(metrics.top5_accuracy), _between(metrics.top5_accuracy_ci95, _percent)),
+        *_background_rows(metrics),
         ("macro F1", _cell(metrics.macro_f1)),
         ("mAP", _cell(metrics.mean_average_precision), _between(metrics.mean_average_precision_ci95, _cell)),
         ("AUC", _cell(metrics.mean_auc)),
@@ -98,6 +99,15 @@ def print_metrics(metrics: Metrics, title: str, file: TextIO | None = None) -> N
             f"{counted(metrics.left_out_classes, 'lacks', 'lack')} a positive or a negative clip",
             highlight=False,
         )
+
+
+def _background_rows(metrics: Metrics) -> list[tuple[str, str]]:
+    """What is answered with nothing, rightly and wrongly."""
+    found = metrics.background
+    if found is None:
+        return []
+    rejected = [("nothing, of no class", f"{_percent(found.rejected)} of {counted(found.clips, 'clip')}")]
+    return (rejected if found.clips else []) + [("nothing, of a class", _percent(found.missed))]
 
 
 def print_classes(metrics: Metrics, limit: int = 20, where: str = "report.json", file: TextIO | None = None) -> None:

@@ -124,7 +124,7 @@ def linear_scores(frontend: LogMel, manifest: Manifest, train: Sequence[Clip], t
     Args:
         frontend: computes the log-mel energies; normalisation doesn't matter.
         manifest: has the labels.
-        train: clips to fit to; of more than MOST_CLIPS, that many evenly spaced ones.
+        train: clips to fit to, but for those of no class; of more than MOST_CLIPS, that many evenly spaced ones.
         test: clips to score.
 
     Returns:
@@ -133,7 +133,7 @@ def linear_scores(frontend: LogMel, manifest: Manifest, train: Sequence[Clip], t
     Raises:
         AumError: a clip can't be read.
     """
-    train = _evenly(train, MOST_CLIPS)
+    train = _evenly(train if manifest.multi_label else [clip for clip in train if clip.labels], MOST_CLIPS)
     x, y = band_statistics(frontend, train), torch.from_numpy(manifest.targets(train)).double()
     mean, std = x.mean(0), x.std(0, correction=0).clamp(min=1e-6)
     weight, bias = _fit((x - mean) / std, y, manifest.multi_label)

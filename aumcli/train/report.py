@@ -89,5 +89,5 @@ def _plots(state: TrainState, metrics: Metrics) -> list[str]:
     if metrics.confusion is not None:
         title = f"{state.out.name}, validation split"
         path = state.out / "confusion-val.png"
-        problems.append(drawn(plot_confusion, metrics.confusion, state.classifier.labels, path, title))
+        problems.append(drawn(plot_confusion, metrics.confusion, metrics.confusion_labels, path, title))
     return [problem for problem in problems if problem]

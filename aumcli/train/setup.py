@@ -17,7 +17,7 @@ from aumcli.classifier import Classifier
 from aumcli.config import ModelConfig
 from aumcli.core import build_network, n_parameters
 from aumcli.core.network import SpectrogramNetwork
-from aumcli.data.clips import Clip
+from aumcli.data.clips import Clip, Clips
 from aumcli.data.corpus import corpus_folder, open_corpus
 from aumcli.data.datasets.clip_source import ClipSource
 from aumcli.data.datasets.waveforms import Waveforms, balanced_weights, stream_seed
@@ -97,6 +97,11 @@ class TrainState:
     @property
     def steps_per_epoch(self) -> int:
         return self.recipe.train.steps_per_epoch(len(self.train))
+
+    @property
+    def background(self) -> bool:
+        """Whether the model is trained with a background class."""
+        return self.classifier.background
 
     @property
     def small(self) -> bool:
@@ -182,7 +187,7 @@ def build(
         model=recipe.model,
         frontend=recipe.frontend,
         labels=tuple(manifest.label_names),
-        activation="sigmoid" if recipe.train.loss == "bce" else "softmax",
+        activation=_activation(recipe, found),
         views=recipe.data.views,
         provenance={
             "data": escaped(str(folder)),
@@ -224,6 +229,14 @@ def build(
     lost = found.unused_band(recipe.frontend.sample_rate_hz)
     settings = settings_rows(recipe, len(found.train), found.reported, measured, lost, kept is not None)
     return state, [_summary(state, found), *notes], text_columns(settings, 10)
+
+
+def _activation(recipe: Recipe, found: TrainingData) -> str:
+    """How logits become scores: with a background class where some of the training is of no class."""
+    if recipe.train.loss == "bce":
+        return "sigmoid"
+    background = recipe.augment.background > 0 or () in Clips.of(found.train).label_sets
+    return "softmax_background" if background else "softmax"
 
 
 def _warn_of_seen_clips(recipe: Recipe, found: TrainingData) -> None:

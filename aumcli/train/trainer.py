@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from aumcli.checkpoints import read_model, write_config
-from aumcli.classifier import pick_device
+from aumcli.classifier import pick_device, with_background
 from aumcli.config import TrainConfig
 from aumcli.core.network import SpectrogramNetwork
 from aumcli.data.datasets.batch import EpochDraws, draw_epoch
@@ -240,7 +240,7 @@ def _backward(
     state.network.rows = torch.tensor(rows, device=device), size
     _seed_device(device, stream_seed(state.recipe.seed, epoch, state.epoch.step, MODEL_PURPOSE))
     with autocast(state):
-        loss = loss_of(state.forward(features), targets, state.recipe.train) * (len(rows) / size)
+        loss = loss_of(state.forward(features), targets, state.recipe.train, state.background) * (len(rows) / size)
     state.scaler.scale(loss).backward()
     if math.isfinite(result.loss):
         result.nonfinite_batch = features
@@ -329,10 +329,15 @@ def _count_unreadable(state: TrainState, unreadable: list[tuple[int, AumError]])
         )
 
 
-def loss_of(logits: Tensor, targets: Tensor, settings: TrainConfig) -> Tensor:
-    """Cross entropy or binary cross entropy of logits (b, classes) against targets (b, classes) in 0..1."""
+def loss_of(logits: Tensor, targets: Tensor, settings: TrainConfig, background: bool = False) -> Tensor:
+    """Cross entropy or binary cross entropy of logits (b, classes) against targets (b, classes) in 0..1.
+
+    With a `background` class, cross entropy takes what a row of targets lacks of 1 for that of the background.
+    """
     if settings.loss == "bce":
         return F.binary_cross_entropy_with_logits(logits.float(), targets)
+    if background:
+        logits, targets = with_background(logits), torch.cat([targets, 1 - targets.sum(1, keepdim=True)], dim=1)
     return F.cross_entropy(logits.float(), targets, label_smoothing=settings.label_smoothing)
 
 

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 
 from aumcli.core.network import SpectrogramNetwork
 from aumcli.evaluate import score_clips
-from aumcli.metrics import Metrics, evaluate_scores
+from aumcli.metrics import Metrics, class_indices, evaluate_scores
 from aumcli.train.setup import TrainState
 
 
@@ -38,8 +38,8 @@ def validation_scores(state: TrainState, network: SpectrogramNetwork | None = No
 
 def validation_metrics(state: TrainState, scores: np.ndarray, targets: np.ndarray, intervals: bool = False) -> Metrics:
     """Metrics of scores (clips, classes); with confidence intervals where asked for, which takes longer."""
-    truth = targets if state.manifest.multi_label else targets.argmax(1)
-    return evaluate_scores(scores, truth, state.classifier.labels, intervals=intervals)
+    truth = targets if state.manifest.multi_label else class_indices(targets)
+    return evaluate_scores(scores, truth, state.classifier.labels, intervals=intervals, background=state.background)
 
 
 def validate(state: TrainState) -> dict[str, float | None]:
@@ -50,6 +50,10 @@ def validate(state: TrainState) -> dict[str, float | None]:
     if state.recipe.train.loss == "bce":
         loss = F.binary_cross_entropy(probabilities, truth)
     else:
+        if state.background:
+            rest = (1 - torch.from_numpy(scores).double().sum(1, keepdim=True)).clamp(1e-12, 1)  # the background's
+            probabilities = torch.cat([probabilities, rest], dim=1)
+            truth = torch.cat([truth, 1 - truth.sum(1, keepdim=True)], dim=1)
         loss = -(truth * probabilities.log()).sum(1).mean()
     metrics = validation_metrics(state, scores, targets)
     mean_ap = metrics.mean_average_precision

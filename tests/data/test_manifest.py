@@ -94,7 +94,6 @@ def test_group_is_optional_and_columns_may_be_in_any_order(corpus):
         ("a.wav,nan,,/m/1,train\n", ["row 2", "start_s"]),
         ("a.wav,0,inf,/m/1,train\n", ["row 2", "start_s"]),
         ("a.wav,,,/m/1;/m/1,train\n", ["row 2", "twice"]),
-        ("a.wav,,,,train\n", ["row 2", "no label"]),
         ("a.wav,,,/m/1,\n", ["row 2", "no split"]),
         (",,,/m/1,train\n", ["row 2", "no path"]),
         ("a.wav,,,/m/1\n", ["row 2", "4 values for 5 columns"]),

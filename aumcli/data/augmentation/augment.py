@@ -22,6 +22,10 @@ SNR_SPAN_DB = 30.0  # from the strongest noise to the weakest
 EQ_POINTS = 5  # of a random frequency response: smooth enough for a microphone's
 NOISY = 0.7  # share of clips that get noise
 SETTLE_S = 0.05  # room for the filters' ringing, so that the Fourier transform's wrap-around is silent
+BACKGROUND_SLOPE = (-0.5, 1.25)  # of noise of no class: amplitude f^0.5 (blue) to f^-1.25, below brown
+BACKGROUND_DB = (-80.0, -5.0)  # range of its level below full scale
+UNSTEADY, ENVELOPE_POINTS = 0.5, 8  # share of it whose level changes, through so many random levels
+SILENT = 0.1  # share of it that is digital silence
 OVERSAMPLING = 2  # of a clip that is resampled, so that a short polynomial can interpolate it
 _DRAWS = (
     "speed",
@@ -120,6 +124,37 @@ def augment_waveforms(
     if config.noise:
         waveforms = _add_noise(waveforms, lengths, chance, -20 * math.log10(config.noise), sample_rate_hz, noises)
     return waveforms, lengths
+
+
+def replace_by_background(
+    waveforms: Tensor, lengths: Tensor, targets: Tensor, share: float, sample_rate_hz: int, random: ClipRandom
+) -> tuple[Tensor, Tensor]:
+    """Replace a share of the clips by what is of no class: coloured noise, steady or not, or digital silence.
+
+    Args:
+        waveforms: clips with zeros after their end, (b, samples) float32; not written to.
+        lengths: samples of each clip, (b,) int64.
+        targets: (b, classes) float32.
+        share: of the clips.
+        sample_rate_hz: of the clips.
+        random: the only source of chance.
+
+    Returns:
+        The clips, and the targets, which are zero where a clip was replaced.
+    """
+    chance, noises, envelopes = random.uniform(4, waveforms), random.seeds(), random.seeds()  # (b, 4), (b,), (b,)
+    chosen = (chance[:, 0] < share).nonzero()[:, 0]
+    if not len(chosen):
+        return waveforms, targets
+    kind, level, slope = chance[chosen, 1:].unbind(1)
+    sound = _coloured_noise(noises[chosen.cpu()], _between(slope, *BACKGROUND_SLOPE), waveforms, sample_rate_hz)
+    points = noise(envelopes[chosen.cpu()], 1, ENVELOPE_POINTS).to(waveforms).square()
+    envelope = torch.nn.functional.interpolate(points, sound.shape[1], mode="linear", align_corners=True)[:, 0]
+    sound = torch.where((kind < UNSTEADY)[:, None], sound * envelope, sound)
+    gain = 10 ** (_between(level, *BACKGROUND_DB) / 20) * (kind < 1 - SILENT)  # (chosen,)
+    sound = sound * (gain / sound.square().mean(1).sqrt().clamp(min=1e-12))[:, None]
+    waveforms = waveforms.index_copy(0, chosen, _silence_after_(sound, lengths[chosen]))
+    return waveforms, targets.index_fill(0, chosen, 0.0)
 
 
 def mixup_waveforms(
@@ -297,17 +332,23 @@ def _add_noise(
     if not len(chosen):
         return waveforms
     clips, lengths = waveforms[chosen], lengths[chosen]  # (chosen, samples)
-    size = _fft_size(clips.shape[1])
-    bins = size // 2 + 1
-    raw = normal(seeds[chosen.cpu()], bins, 2).to(waveforms)
-    frequency = torch.linspace(0, rate_hz / 2, bins, device=waveforms.device)
-    octaves = torch.log(frequency.clamp(min=LOW_HZ) / LOW_HZ)
-    colour = torch.exp(-chance["slope"][chosen, None] * octaves) * (frequency >= LOW_HZ)  # (chosen, bins): f^0 .. f^-1
-    added = torch.fft.irfft(torch.view_as_complex(raw) * colour, size)[:, : clips.shape[1]]
+    added = _coloured_noise(seeds[chosen.cpu()], chance["slope"][chosen], waveforms, rate_hz)  # f^0 .. f^-1
     added = _silence_after_(added, lengths)
     snr_db = _between(chance["snr"][chosen], worst_db, worst_db + SNR_SPAN_DB)[:, None]
     scale = clips.norm(dim=1, keepdim=True) / added.norm(dim=1, keepdim=True).clamp(min=1e-12)
     return waveforms.index_copy(0, chosen, torch.addcmul(clips, added, scale * 10 ** (-snr_db / 20)))
+
+
+def _coloured_noise(seeds: Tensor, slopes: Tensor, like: Tensor, rate_hz: int) -> Tensor:
+    """Noise whose amplitude falls with frequency as f^-slope, (b, samples of `like`), each row from its own seed."""
+    size = _fft_size(like.shape[1])
+    bins = size // 2 + 1
+    raw = normal(seeds, bins, 2).to(like)
+    frequency = torch.linspace(0, rate_hz / 2, bins, device=like.device)
+    octaves = torch.log(frequency.clamp(min=LOW_HZ) / LOW_HZ)
+    colour = torch.exp(-slopes[:, None] * octaves) * (frequency >= LOW_HZ)  # (b, bins)
+    noise: Tensor = torch.fft.irfft(torch.view_as_complex(raw) * colour, size)[:, : like.shape[1]]
+    return noise
 
 
 def _interpolate(features: Tensor, position: Tensor, dim: int) -> Tensor:

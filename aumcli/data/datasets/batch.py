@@ -17,6 +17,7 @@ from aumcli.data.augmentation.augment import (
     augment_waveforms,
     equalise_features,
     mixup_waveforms,
+    replace_by_background,
     warp_features,
 )
 from aumcli.data.augmentation.masking import disturb_features, mask_features, warp_time
@@ -130,6 +131,17 @@ def make_batch(
         all_rows = rows + [size + rows[i] for i in partners.of] if partners else rows
         batch = padded(clips, crop_samples(frontend, augment)).to(device)
         lengths, targets = torch.tensor([len(clip) for clip in clips], device=device), targets.to(device)
+        if augment.background:
+            rows_of_clips, random = len(targets), ClipRandom(stream_seed(seed, 2), rows, size)
+            replaced, targets = replace_by_background(
+                batch[:rows_of_clips],
+                lengths[:rows_of_clips],
+                targets,
+                augment.background,
+                config.sample_rate_hz,
+                random,
+            )
+            batch = torch.cat([replaced, batch[rows_of_clips:]])
         batch, lengths = augment_waveforms(
             batch,
             lengths,

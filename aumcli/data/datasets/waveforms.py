@@ -120,13 +120,16 @@ def epoch_batches(
 def balanced_weights(clips: Sequence[Clip]) -> np.ndarray:
     """How likely each clip is drawn in balanced sampling: the sum over its labels of 1 / (count of the label + 0.01).
 
+    Clips of no class count as a class.
+
     Returns:
         (clips,) float64, sum 1.
 
     Source: gen_weight_file.py in the AST authors' code.
     """
-    counts = Counter(label for clip in clips for label in clip.labels)
-    weights = np.array([sum(1 / (counts[label] + 0.01) for label in clip.labels) for clip in clips])
+    label_sets = [clip.labels or ("",) for clip in clips]
+    counts = Counter(label for labels in label_sets for label in labels)
+    weights = np.array([sum(1 / (counts[label] + 0.01) for label in labels) for labels in label_sets])
     normalised: np.ndarray = weights / weights.sum()
     return normalised
 

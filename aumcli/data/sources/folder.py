@@ -1,5 +1,7 @@
 """The user's own sounds: a folder with one sub-folder per class, or with train, val and test holding those.
 
+A sub-folder `_background` has sounds of no class (see `aumcli.data.sources.background`).
+
 The files stay where they are. Without split folders, the split of a file follows from its content: the sounds of a
 class are ranked by a hash, so the same sounds give the same splits on any machine and under any name, and identical
 files never stand on both sides. Known groups, such as speakers, are not divided. A later call with more
@@ -24,6 +26,7 @@ from aumcli.data.decoding.audio import AUDIO_SUFFIXES, is_ignored, walk_files
 from aumcli.data.duplicates import content_digest, distinguish_silent, duplicate_warnings
 from aumcli.data.labels import Label
 from aumcli.data.sources import SPLIT_NAMES, SPLITS, CorpusIndex, PrepareRequest, SkippedClip, not_found
+from aumcli.data.sources.background import FOLDER
 from aumcli.errors import AumError
 from aumcli.utils.csv import csv_reader, listed, sniff
 from aumcli.utils.progress import progress
@@ -109,6 +112,7 @@ def index(request: PrepareRequest) -> CorpusIndex:
         arrange=arrange,
         identities={"group": lambda clip: clip.group} if group else {},
         notes=_ignored_note(found.ignored, root) + _group_note(clips, group),
+        background=found.background,
     )
 
 
@@ -121,6 +125,7 @@ class _Found:
     unreadable: list[SkippedClip] = field(default_factory=list)  # folders
     warnings: list[str] = field(default_factory=list)
     ignored: list[str] = field(default_factory=list)  # hidden, or the system's
+    background: list[Path] = field(default_factory=list)  # folders of sounds of no class
 
 
 def _ignored_note(paths: list[str], root: Path) -> list[str]:
@@ -203,6 +208,9 @@ def _class_folders(parent: Path, split: str, found: _Found) -> None:
         elif path.name not in OWN_FILES:
             other.append(path)
     for folder in _sub_folders(parent):
+        if folder.name == FOLDER:
+            found.background.append(folder)
+            continue
         unreadable: list[OSError] = []
         files = sorted(map(Path, walk_files(folder, found.ignored, unreadable)))
         for error in unreadable:
