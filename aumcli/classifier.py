@@ -26,6 +26,7 @@ from aumcli.errors import AumError
 from aumcli.utils.text import counted
 
 BATCH_WINDOWS = 64  # in one go
+DEFAULT_THRESHOLD = 0.5
 DEVICES = ("cpu", "cuda", "mps")
 Sound = Path | str | BinaryIO | np.ndarray | Tensor
 S = TypeVar("S", bound=Sound)
@@ -70,6 +71,11 @@ class Classifier:
     def background(self) -> bool:
         """Whether the model has a background class, so that it can answer nothing."""
         return self.config.activation == "softmax_background"
+
+    @property
+    def thresholds(self) -> np.ndarray:
+        """Least score of an event where none is asked for, (classes,) float32: the model's own, else 0.5."""
+        return np.array(self.config.thresholds or [DEFAULT_THRESHOLD] * len(self.labels), dtype=np.float32)
 
     @property
     def backend(self) -> str:

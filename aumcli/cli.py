@@ -296,6 +296,14 @@ def evaluate(
             help="folder for the JSON, the scores and the confusion plot (default: the run, if it is one)",
         ),
     ] = None,
+    background: Annotated[
+        Path | None,
+        typer.Option(help="recordings that hold none of the classes: count false alarms per hour in them"),
+    ] = None,
+    precision: Annotated[
+        float | None,
+        typer.Option(min=0.01, max=1, help="choose a threshold of this precision for each class: thresholds-SPLIT.csv"),
+    ] = None,
     json_file: Annotated[
         Path | None, typer.Option("--json", help="also write the result to this file; - prints it")
     ] = None,
@@ -306,25 +314,38 @@ def evaluate(
     from aumcli.config import VIEWS
     from aumcli.evaluate import as_json
     from aumcli.evaluate import evaluate as run_evaluation
-    from aumcli.report.tables import print_classes, print_metrics
+    from aumcli.report.tables import print_classes, print_false_alarms, print_metrics, print_thresholds
     from aumcli.utils.files import write_json
 
     check_folder(out)
     out = out or (model if (model / "best").is_dir() else None)
     _use_threads(threads)
-    result = run_evaluation(model, data, split, out, device)
+    result = run_evaluation(model, data, split, out, device, background, precision)
     if json_file is not None and descriptor(json_file) == 1:
         return _print_json(as_json(result))
     if json_file:
         write_json(json_file, as_json(result))
     split = result.split
-    print_metrics(result.metrics, f"{model} on {result.data}, {split} split")
+    print_metrics(
+        result.metrics, f"{model} on {result.data}, {split} split", calibration_error=result.calibration_error
+    )
     for note in (f"scored of each clip: {VIEWS[str(result.provenance['views'])]}", *result.notes):
         echo(note)
     print_classes(result.metrics, where=f"eval-{split}.json")
+    if result.false_alarms is not None:
+        print_false_alarms(result.false_alarms)
+    if result.thresholds:
+        print_thresholds(result.thresholds, precision or 0.0)
+        if split == "test":
+            logger.warning("thresholds that were chosen on the test split flatter every figure of it; --split val")
     if out is not None:
-        plot = f", confusion-{split}.png" if result.metrics.confusion is not None and not result.no_picture else ""
-        echo(f"{out}: wrote eval-{split}.json{plot} and scores-{split}.npz, the scores of each clip")
+        names = [f"eval-{split}.json", *result.pictures, *([f"thresholds-{split}.csv"] if result.thresholds else [])]
+        echo(f"{out}: wrote {', '.join(names)} and scores-{split}.npz, the scores of each clip")
+        if result.thresholds:
+            path = shell_quoted(out / f"thresholds-{split}.csv")
+            echo(
+                f"Use them, or edit them before:\n  aum predict RECORDING.wav --model {shell_quoted(model)} --thresholds {path}"
+            )
 
 
 @command()

@@ -1,6 +1,7 @@
 """aum eval: score a split and say how good the scores are."""
 
 import hashlib
+import json
 import zipfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -10,26 +11,30 @@ from typing import cast
 
 import numpy as np
 
+from aumcli.calibration import calibration_error, reliability, thresholds_for_precision
 from aumcli.classifier import Classifier, load_model
 from aumcli.data.clips import Clip
 from aumcli.data.corpus import local_folder
 from aumcli.data.datasets.clip_source import ClipSource, Crop, LongClip
 from aumcli.data.datasets.stream import ShardStream, index_of_shards, split_stream
 from aumcli.data.datasets.waveforms import Waveforms
+from aumcli.data.decoding.audio import AUDIO_SUFFIXES, find_files
 from aumcli.data.manifest import Manifest, read_manifest
 from aumcli.data.splits import split_clips
 from aumcli.data.training_clips import read_training_clips, seen_in_training
 from aumcli.errors import AumError
+from aumcli.false_alarms import FalseAlarms, count_false_alarms, score_recordings
 from aumcli.metrics import Metrics, class_indices, evaluate_scores
 from aumcli.report.environment import environment
-from aumcli.report.plots import drawn, plot_confusion
-from aumcli.utils.csv import listed
+from aumcli.report.plots import drawn, plot_confusion, plot_false_alarms, plot_reliability
+from aumcli.utils.csv import listed, write_table
 from aumcli.utils.files import atomic_path, check_writable, write_json
 from aumcli.utils.logging import get_logger
 from aumcli.utils.text import counted, plural, unescaped
 
 logger = get_logger(__name__)
 BATCH_CLIPS = 64
+NEVER = 1.0  # threshold of a class that has no threshold of the wanted precision
 SCORES = "scores-{}.npz"  # of a split
 
 
@@ -46,7 +51,26 @@ class Evaluation:
     scores: np.ndarray  # (clips, classes), float32
     targets: np.ndarray  # (clips,) class indices, -1 for none, or (clips, classes) zeros and ones
     notes: tuple[str, ...] = ()  # what was done to the classes, and which have no clip
-    no_picture: str = ""  # why the confusion plot couldn't be drawn
+    no_picture: str = ""  # why a plot couldn't be drawn
+    reliability: tuple[tuple[float, float, int], ...] = ()  # see `aumcli.calibration`; of data with one label per clip
+    false_alarms: FalseAlarms | None = None
+    thresholds: tuple[dict[str, object], ...] = ()  # for a wanted precision: label, threshold, precision, recall
+
+    @property
+    def pictures(self) -> list[str]:
+        """Names of the plots that `write_evaluation` drew."""
+        kinds = {
+            "confusion": self.metrics.confusion is not None,
+            "reliability": bool(self.reliability),
+            "false-alarms": self.false_alarms is not None,
+        }
+        names = [f"{kind}-{self.split}.png" for kind, wanted in kinds.items() if wanted]
+        return [name for name in names if name not in self.no_picture]
+
+    @property
+    def calibration_error(self) -> float | None:
+        """The expected calibration error; None for clips of several labels."""
+        return calibration_error(self.reliability) if self.reliability else None
 
 
 @dataclass(frozen=True)
@@ -74,6 +98,8 @@ def evaluate(
     split: str | None = None,
     out: Path | str | None = None,
     device: str = "cpu",
+    background: Path | str | None = None,
+    precision: float | None = None,
 ) -> Evaluation:
     """Evaluate a model on a split of prepared data.
 
@@ -83,8 +109,12 @@ def evaluate(
             folder are left they are streamed.
         split: train, val, test or another of the data's splits; None: the one that the model's recipe reports on, else
             test. A run that held a group out means that group by "test".
-        out: folder for `eval-<split>.json`, `scores-<split>.npz` and `confusion-<split>.png`; None: nothing is written.
+        out: folder for `eval-<split>.json`, `scores-<split>.npz`, the plots and `thresholds-<split>.csv`; None: nothing
+            is written.
         device: where to compute.
+        background: a folder of recordings that hold none of the classes: false alarms per hour are counted in them.
+        precision: choose for each class the lowest threshold that has this precision on the clips of the split, and on
+            the windows of `background` where it is given.
 
     Returns:
         The metrics.
@@ -99,6 +129,7 @@ def evaluate(
     manifest = read_manifest(folder)
     matched = match_labels(classifier, manifest)
     clips, stream = _clips_of(manifest, split, classifier)
+    recordings = None if background is None else _recordings(Path(background))
     if out is not None:
         check_writable(Path(out) / SCORES.format(split))
     scores = np.concatenate(list(score_clips(classifier, clips if stream is None else stream.clips, stream)))
@@ -106,6 +137,8 @@ def evaluate(
     targets = matched.targets(manifest.targets(clips).astype(np.uint8), len(classifier.labels))
     targets = targets if manifest.multi_label else class_indices(targets)
     metrics = evaluate_scores(scores, targets, classifier.labels, intervals=True, background=classifier.background)
+    positive = targets.astype(bool) if targets.ndim == 2 else targets[:, None] == np.arange(scores.shape[1])
+    windows, hours = ([], 0.0) if recordings is None else score_recordings(classifier, recordings)
     result = Evaluation(
         str(model),
         str(folder),
@@ -130,6 +163,11 @@ def evaluate(
         scores,
         targets,
         _notes(matched, manifest, metrics, split),
+        reliability=() if metrics.multi_label else tuple(reliability(scores, targets, classifier.background)),
+        false_alarms=count_false_alarms(windows, hours, scores, positive, classifier.thresholds, classifier.labels)
+        if windows
+        else None,
+        thresholds=_thresholds(classifier.labels, scores, positive, windows, precision) if precision else (),
     )
     if split != "train":
         for warning in seen_in_training(read_training_clips(model), clips, model, split):
@@ -139,6 +177,36 @@ def evaluate(
         if result.no_picture:
             logger.warning(result.no_picture)
     return result
+
+
+def _recordings(folder: Path) -> list[Path]:
+    """The sounds in a folder."""
+    paths = [path for path in find_files(folder) if path.suffix.lower() in AUDIO_SUFFIXES]
+    if not paths:
+        raise AumError(f"{folder} holds no recordings", fix="name a folder with sounds that hold none of the classes")
+    return paths
+
+
+def _thresholds(
+    labels: Sequence[str], scores: np.ndarray, positive: np.ndarray, windows: Sequence[np.ndarray], precision: float
+) -> tuple[dict[str, object], ...]:
+    """The thresholds of a wanted precision, with what they reach on the clips and on windows of no class."""
+    every = np.concatenate([scores, *windows])
+    truth = np.concatenate([positive, np.zeros((len(every) - len(scores), positive.shape[1]), dtype=bool)])
+    rows: list[dict[str, object]] = []
+    for i, (label, value) in enumerate(zip(labels, thresholds_for_precision(every, truth, precision))):
+        given = every[:, i] >= (NEVER if value is None else value)
+        hits = int((given & truth[:, i]).sum())
+        rows.append(
+            {
+                "label": label,
+                "threshold": NEVER if value is None else value,
+                "precision": round(hits / int(given.sum()), 4) if given.any() else None,
+                "recall": round(hits / int(truth[:, i].sum()), 4) if truth[:, i].any() else None,
+                "clips": int(truth[:, i].sum()),
+            }
+        )
+    return tuple(rows)
 
 
 def _clips_of(manifest: Manifest, split: str, classifier: Classifier) -> tuple[Sequence[Clip], ShardStream | None]:
@@ -259,12 +327,12 @@ def _notes(matched: MatchedLabels, manifest: Manifest, metrics: Metrics, split: 
 
 
 def write_evaluation(result: Evaluation, out: Path) -> str:
-    """Write eval-<split>.json, each clip's scores and, for data with one label per clip, confusion-<split>.png.
+    """Write eval-<split>.json, each clip's scores, the plots that there are figures for, and chosen thresholds.
 
     All have the classes in the model's order; scores-<split>.npz names them as `labels`.
 
     Returns:
-        "", or why the plot couldn't be drawn.
+        "", or why a plot couldn't be drawn.
     """
     labels = [row.label for row in result.metrics.per_class]
     with atomic_path(out / SCORES.format(result.split)) as temporary, open(temporary, "wb") as file:
@@ -272,15 +340,22 @@ def write_evaluation(result: Evaluation, out: Path) -> str:
             file, clips=np.array(result.clips), scores=result.scores, targets=result.targets, labels=np.array(labels)
         )
     write_json(out / f"eval-{result.split}.json", as_json(result))
-    if result.metrics.confusion is None:
-        return ""
-    return drawn(
-        plot_confusion,
-        result.metrics.confusion,
-        result.metrics.confusion_labels,
-        out / f"confusion-{result.split}.png",
-        f"{Path(result.model).name} on {Path(result.data).name}, {result.split} split",
-    )
+    if result.thresholds:
+        write_table(out / f"thresholds-{result.split}.csv", result.thresholds)
+    title = f"{Path(result.model).name} on {Path(result.data).name}, {result.split} split"
+    problems = []
+    if result.metrics.confusion is not None:
+        picture = out / f"confusion-{result.split}.png"
+        problems.append(
+            drawn(plot_confusion, result.metrics.confusion, result.metrics.confusion_labels, picture, title)
+        )
+    if result.reliability:
+        picture = out / f"reliability-{result.split}.png"
+        problems.append(drawn(plot_reliability, result.reliability, result.calibration_error, picture, title))
+    if result.false_alarms is not None:
+        picture = out / f"false-alarms-{result.split}.png"
+        problems.append(drawn(plot_false_alarms, result.false_alarms, picture, title))
+    return "; ".join(filter(None, problems))
 
 
 def as_json(result: Evaluation) -> dict[str, object]:
@@ -291,7 +366,18 @@ def as_json(result: Evaluation) -> dict[str, object]:
         "split": result.split,
         **result.provenance,
         "metrics": result.metrics.to_dict(),
+        **({"calibration_error": result.calibration_error} if result.reliability else {}),
+        **({"reliability": [list(each) for each in result.reliability]} if result.reliability else {}),
+        **({"false_alarms": _plain(result.false_alarms)} if result.false_alarms else {}),
+        **({"thresholds": list(result.thresholds)} if result.thresholds else {}),
     }
+
+
+def _plain(found: FalseAlarms) -> dict[str, object]:
+    """False alarms as JSON can hold them: a recall without clips is None."""
+    values = {**vars(found), "own": dict(zip(("per_hour", "recall"), found.own))}
+    text = json.dumps(values)
+    return dict(json.loads(text, parse_constant=lambda name: None))
 
 
 def read_scores(path: Path | str) -> tuple[list[str], np.ndarray, np.ndarray]:

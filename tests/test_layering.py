@@ -23,7 +23,7 @@ LAYERS = (
     {"recipe", "core", "usage", "paper"},
     {"checkpoints", "data"},
     {"classifier", "metrics"},
-    {"report", "plan"},
+    {"report", "plan", "calibration", "false_alarms"},
     COMMANDS,
     {"cli"},
     {"__main__"},

@@ -20,7 +20,7 @@ from aumcli.predict.parts import part_path, read_parts, write_part
 from aumcli.predict.postprocess import PostProcessor
 from aumcli.predict.prediction import Prediction, Record
 from aumcli.predict.score_files import ScoresFile, write_scores
-from aumcli.predict.scoring import model_thresholds, predict_groups
+from aumcli.predict.scoring import predict_groups
 from aumcli.predict.thresholds import class_thresholds
 from aumcli.predict.window_store import WindowStore
 from aumcli.utils.files import beside, scratch_folder
@@ -113,7 +113,7 @@ def run(
         failed = _failed(journal.records())
         if processes == 1 or outputs.anchor is None:
             if outputs.scores is not None and store is not None:
-                facts = {"labels": classifier.labels, "model_threshold": model_thresholds(classifier).tolist()}
+                facts = {"labels": classifier.labels, "model_threshold": classifier.thresholds.tolist()}
                 write_scores(outputs.scores, {**header, **facts}, journal.records, sources, store)
             outputs.write_all(header, journal.records, write, sources, store)
         else:

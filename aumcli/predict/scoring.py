@@ -29,7 +29,6 @@ from aumcli.utils.threads import default_workers
 
 logger = get_logger(__name__)
 
-DEFAULT_THRESHOLD = 0.5
 GROUP_BATCHES = 8  # most batches whose results are yielded together
 FEW_TOKENS = 48  # with fewer the automatic batch is larger
 AT_ONCE = 4  # most batches scored in parallel
@@ -96,12 +95,7 @@ def batch_windows(classifier: Classifier, config: PredictConfig) -> int:
 
 def thresholds(classifier: Classifier, config: PredictConfig) -> np.ndarray:
     """Least score of an event, (classes,) float32: as asked for, else the model's own, else 0.5."""
-    return class_thresholds(classifier.labels, model_thresholds(classifier), config)
-
-
-def model_thresholds(classifier: Classifier) -> np.ndarray:
-    """Least score of an event where none is asked for, (classes,) float32: the model's own, else 0.5."""
-    return np.array(classifier.config.thresholds or [DEFAULT_THRESHOLD] * len(classifier.labels), dtype=np.float32)
+    return class_thresholds(classifier.labels, classifier.thresholds, config)
 
 
 def predict_groups(

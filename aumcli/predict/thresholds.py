@@ -1,13 +1,13 @@
 """From which score on a window belongs to an event of a class: the model's own, a number, or a file's."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
 from aumcli.config import PredictConfig
 from aumcli.errors import AumError, did_you_mean
-from aumcli.utils.csv import csv_reader, csv_writer, listed
+from aumcli.utils.csv import csv_reader, listed
 
 COLUMNS = ("label", "threshold")
 
@@ -52,9 +52,3 @@ def read_thresholds(path: Path) -> dict[str, float]:
                 raise AumError(f"{where} names {label!r} again", fix="keep one of the rows")
             found[label] = value
     return found
-
-
-def write_thresholds(path: Path, rows: Sequence[Mapping[str, object]]) -> None:
-    """Write such a file: rows with label, threshold and what else is to be known of them."""
-    with csv_writer(path, tuple(rows[0])) as writer:
-        writer.writerows(["" if value is None else value for value in row.values()] for row in rows)

@@ -167,6 +167,70 @@ def plot_confusion(matrix: "np.ndarray", label_names: Sequence[str], path: Path 
         save_figure(figure, path)
 
 
+def plot_reliability(bins: "Sequence[tuple[float, float, int]]", error: float, path: Path | str, title: str) -> None:
+    """Draw the share of right answers by the score of the answer, and how many clips have it.
+
+    Args:
+        bins: mean score, share of right answers, clips; see `aumcli.calibration.reliability`.
+        error: the expected calibration error, 0..1.
+        path: the PNG to write.
+        title: stands above.
+
+    Raises:
+        AumError: `path` can't be written.
+    """
+    from matplotlib import rc_context
+    from matplotlib.figure import Figure
+
+    scores, shares, clips = zip(*bins)
+    with rc_context(STYLE):
+        figure = Figure(figsize=(4.2, 4.6), layout="constrained")
+        upper, lower = figure.subplots(2, 1, height_ratios=(3, 1), sharex=True)
+        figure.suptitle(f"{one_line(title)}\nexpected calibration error {100 * error:.2f} %", fontsize=10)
+        upper.plot([0, 1], [0, 1], color="#888888", ls=":", lw=1, label="as often as the score says")
+        upper.plot(scores, shares, color=BLUE, marker="o", markersize=4, label="this model")
+        upper.set(ylabel="share of right answers", xlim=(0, 1), ylim=(0, 1.02), aspect="equal")
+        upper.legend(loc="upper left")
+        lower.bar(scores, clips, width=0.03, color=BLUE)
+        lower.set(xlabel="score of the answer", ylabel="clips")
+        save_figure(figure, path)
+
+
+def plot_false_alarms(found: Any, path: Path | str, title: str) -> None:
+    """Draw recall against false alarms per hour, threshold by threshold, and the model's own thresholds.
+
+    Args:
+        found: an `aumcli.false_alarms.FalseAlarms`.
+        path: the PNG to write.
+        title: stands above.
+
+    Raises:
+        AumError: `path` can't be written.
+    """
+    from matplotlib import rc_context
+    from matplotlib.figure import Figure
+
+    with rc_context(STYLE):
+        figure = Figure(figsize=(5.2, 3.6), layout="constrained")
+        axes = figure.subplots()
+        axes.set_title(f"{one_line(title)}\n{found.hours:.2f} hours of no class")
+        axes.plot(
+            found.per_hour, [100 * each for each in found.recall], color=BLUE, marker="o", markersize=3,
+            label="one threshold for all classes",
+        )  # fmt: skip
+        for threshold in (0.1, 0.5, 0.9):
+            place = found.thresholds.index(threshold)
+            axes.annotate(
+                f"{threshold:g}", (found.per_hour[place], 100 * found.recall[place]), fontsize=8, xytext=(4, -9),
+                textcoords="offset points",
+            )  # fmt: skip
+        axes.plot(found.own[0], 100 * found.own[1], "*", color=ORANGE, ms=11, label="the model's own thresholds")
+        axes.set_xscale("symlog", linthresh=1)
+        axes.set(xlabel="false alarms per hour", ylabel="recall of clips (%)", xlim=(0, None))
+        axes.legend(loc="lower right")
+        save_figure(figure, path)
+
+
 def drawn(plot: Callable[..., None], *arguments: object) -> str:
     """Draw a picture: `plot(*arguments)`.
 

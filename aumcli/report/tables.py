@@ -3,7 +3,8 @@
 import json
 import math
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from itertools import islice
 from typing import TYPE_CHECKING, Any, TextIO
 
 from aumcli.metrics import ClassMetrics, Metrics
@@ -12,10 +13,11 @@ from aumcli.utils.text import counted, one_line, plural
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from aumcli.false_alarms import FalseAlarms
     from aumcli.prepare import PrepareReport
 
 PIPE_COLUMNS = 100_000  # width where the output is no terminal: a program reads it, nothing may wrap
-CLASSES_SHOWN = 10  # classes that aum prepare lists in the terminal
+CLASSES_SHOWN = 10  # classes that a line lists in the terminal
 SKIPPED_SHOWN = 10  # files that aum prepare skipped, in the terminal; report.json has all
 PredictionRow = tuple[str, float | None, float | None, list[tuple[str, float]]]  # see `print_predictions`
 GAP = 2  # columns between those of a plain table
@@ -71,13 +73,16 @@ def markdown_table(columns: Sequence[str], rows: Sequence[Sequence[object]]) -> 
     return "".join("| " + " | ".join(str(cell).replace("|", "\\|") for cell in line) + " |\n" for line in lines)
 
 
-def print_metrics(metrics: Metrics, title: str, file: TextIO | None = None) -> None:
+def print_metrics(
+    metrics: Metrics, title: str, file: TextIO | None = None, calibration_error: float | None = None
+) -> None:
     """Print the figures of a split, one a line, and over how many classes they are taken.
 
     Args:
         metrics: what `evaluate_scores` found.
         title: model, corpus and split.
         file: where to print; standard output by default.
+        calibration_error: the expected one, where it is known.
     """
     rows = [
         ("clips", f"{metrics.clips:,}"),
@@ -85,6 +90,7 @@ def print_metrics(metrics: Metrics, title: str, file: TextIO | None = None) -> N
         ("accuracy", _percent(metrics.accuracy), _between(metrics.accuracy_ci95, _percent)),
         ("top-5 accuracy", _percent(metrics.top5_accuracy), _between(metrics.top5_accuracy_ci95, _percent)),
         *_background_rows(metrics),
+        ("calibration error", _percent(calibration_error)),
         ("macro F1", _cell(metrics.macro_f1)),
         ("mAP", _cell(metrics.mean_average_precision), _between(metrics.mean_average_precision_ci95, _cell)),
         ("AUC", _cell(metrics.mean_auc)),
@@ -99,6 +105,35 @@ def print_metrics(metrics: Metrics, title: str, file: TextIO | None = None) -> N
             f"{counted(metrics.left_out_classes, 'lacks', 'lack')} a positive or a negative clip",
             highlight=False,
         )
+
+
+def print_false_alarms(found: "FalseAlarms", file: TextIO | None = None) -> None:
+    """Print false alarms per hour and recall by threshold, and which classes have them."""
+    shown = [i for i, t in enumerate(found.thresholds) if t in (0.1, 0.3, 0.5, 0.7, 0.9, 0.99)]
+    rows = [("the model's own", *found.own)]
+    rows += [(f"{found.thresholds[i]:g}", found.per_hour[i], found.recall[i]) for i in shown]
+    print_table(
+        f"false alarms in {found.hours:.2f} hours of {counted(found.files, 'recording')} of no class",
+        ("threshold", "per hour", "recall of clips"),
+        [(name, f"{per_hour:,.1f}", _percent(recall)) for name, per_hour, recall in rows],
+        file,
+    )
+    if found.classes:
+        most = ", ".join(
+            f"{one_line(name)} {count:,.1f}" for name, count in islice(found.classes.items(), CLASSES_SHOWN)
+        )
+        _console(file).print(f"at its own thresholds, per hour: {most}", highlight=False, markup=False)
+
+
+def print_thresholds(rows: Sequence[Mapping[str, Any]], precision: float, file: TextIO | None = None) -> None:
+    """Print the thresholds that were chosen for a precision."""
+    columns = ("label", "threshold", "precision", "recall", "clips")
+    print_table(
+        f"thresholds for a precision of {precision:g}",
+        columns,
+        [[row[name] for name in columns] for row in rows],
+        file,
+    )
 
 
 def _background_rows(metrics: Metrics) -> list[tuple[str, str]]:

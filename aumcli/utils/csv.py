@@ -3,7 +3,7 @@
 import csv
 import re
 import shlex
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -53,6 +53,12 @@ def csv_writer(path: Path, columns: Sequence[str]) -> "Iterator[Writer]":
         writer = csv_lines(file)
         writer.writerow(columns)
         yield writer
+
+
+def write_table(path: Path, rows: Sequence[Mapping[str, object]]) -> None:
+    """Write a CSV file of rows with the same columns, None as an empty cell."""
+    with csv_writer(path, tuple(rows[0])) as writer:
+        writer.writerows(["" if value is None else value for value in row.values()] for row in rows)
 
 
 @contextmanager
