@@ -152,7 +152,8 @@ def prepare(
     shards: Annotated[bool, typer.Option("--shards", help="also write tar files that training can stream")] = False,
     channel: Channel = "mean",
     background: Annotated[
-        Path | None, typer.Option(help="add the sounds below this folder as ones of no class, long ones cut up")
+        list[Path] | None,
+        typer.Option(help="add the sounds below this folder as ones of no class, long ones cut up; repeatable"),
     ] = None,
     as_json: Json = False,
 ) -> None:
@@ -180,7 +181,7 @@ def prepare(
             workers=workers,
             shards=shards,
             channel=channel,
-            background=background,
+            background=background or [],
         )
     except KeyboardInterrupt:
         raise AumError(
@@ -326,9 +327,8 @@ def evaluate(
     if json_file:
         write_json(json_file, as_json(result))
     split = result.split
-    print_metrics(
-        result.metrics, f"{model} on {result.data}, {split} split", calibration_error=result.calibration_error
-    )
+    title = f"{model} on {result.data}, {split} split"
+    print_metrics(result.metrics, title, calibration_error=result.calibration_error)
     for note in (f"scored of each clip: {VIEWS[str(result.provenance['views'])]}", *result.notes):
         echo(note)
     print_classes(result.metrics, where=f"eval-{split}.json")
@@ -343,9 +343,8 @@ def evaluate(
         echo(f"{out}: wrote {', '.join(names)} and scores-{split}.npz, the scores of each clip")
         if result.thresholds:
             path = shell_quoted(out / f"thresholds-{split}.csv")
-            echo(
-                f"Use them, or edit them before:\n  aum predict RECORDING.wav --model {shell_quoted(model)} --thresholds {path}"
-            )
+            echo("Use them, or edit them before:")
+            echo(f"  aum predict RECORDING.wav --model {shell_quoted(model)} --thresholds {path}")
 
 
 @command()

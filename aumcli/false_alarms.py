@@ -76,9 +76,13 @@ def count_false_alarms(
         own: the model's thresholds, (classes,).
         labels: names of the classes.
     """
-    at_own = sum(_events(each, own) for each in recordings)
+
+    def events(at: np.ndarray) -> np.ndarray:
+        return np.sum([_events(each, at) for each in recordings], axis=0)
+
+    at_own = events(own)
     classes = {labels[i]: round(float(at_own[i] / hours), 4) for i in np.argsort(-at_own) if at_own[i]}
-    per_hour = [sum(_events(each, np.full(len(own), t)).sum() for each in recordings) / hours for t in GRID]
+    per_hour = [events(np.full(len(own), t)).sum() / hours for t in GRID]
     return FalseAlarms(
         len(recordings),
         hours,

@@ -84,7 +84,7 @@ def prepare(
     workers: int | None = None,
     shards: bool = False,
     channel: str = MEAN,
-    background: Path | str | None = None,
+    background: Sequence[Path | str] = (),
 ) -> PrepareReport:
     """Prepare a corpus: write manifest.csv, labels.csv and report.json. An interrupted call is resumed.
 
@@ -101,7 +101,7 @@ def prepare(
         workers: threads that open clips; None for as many as there are cores.
         shards: write tar files for streaming too (see `aumcli.data.datasets.shards`).
         channel: what is used of sounds with several channels: their mean, or one (see `aumcli.data.decoding.channels`).
-        background: a folder of sounds of no class, which are added; long ones are cut up.
+        background: folders of sounds of no class, which are added; long ones are cut up.
 
     Returns:
         What was found, as in report.json; where `failures` is not 0 some inputs failed.
@@ -114,7 +114,7 @@ def prepare(
     if workers is not None and workers < 1:
         raise AumError(f"{workers} workers can't open a clip", fix="choose 1 or more")
     with no_empty_folders(request.out), locked(request.out, "aum prepare") as doubt:
-        folders = [] if background is None else [Path(background)]
+        folders = [*map(Path, background)]
         return _prepare(request, strict, workers or os.cpu_count() or 1, shards, [doubt] if doubt else [], folders)
 
 

@@ -20,7 +20,9 @@ CALLS = {
     "busy.py": ["--spins 2000"],
     # the other sections differ in how they disturb a training, which tests/train does too
     "endurance.py": ["stop"],
+    "false_alarms.py": [""],
     "kernel_backends.py": [""],
+    "other_words.py": [""],
     "predict.py": ["hour", "clips"],
     "profile_blocks.py": [""],
     "roofline.py": [""],
@@ -47,7 +49,7 @@ def test_no_script_is_forgotten():
 
 
 @pytest.mark.parametrize("call", [f"{script} {words}".strip() for script, each in CALLS.items() for words in each])
-def test_runs(call):
+def test_runs(call, tmp_path):
     for package in PACKAGES.get(call, ()):
         if importlib.util.find_spec(package) is None:
             pytest.skip(f"needs {package}: pip install aumcli[test]")
@@ -55,13 +57,14 @@ def test_runs(call):
         pytest.skip(f"needs the compiled kernels: {reason}")
     if call == "speed.py floors" and shutil.which("cc") is None:
         pytest.skip("needs a C compiler")
-    if call == "unheard_voices.py" and shutil.which("espeak-ng") is None:
+    if call in ("unheard_voices.py", "other_words.py") and shutil.which("espeak-ng") is None:
         pytest.skip("needs espeak-ng: apt install espeak-ng")
     script, *words = call.split()
     more = [] if script == "roofline.py" else ["--smoke"]  # which measures nothing
     done = subprocess.run(
         [sys.executable, FOLDER / script, *words, *more],
         env=os.environ | {"OMP_NUM_THREADS": "1"},
+        cwd=tmp_path,
         capture_output=True,
         text=True,
         timeout=300,

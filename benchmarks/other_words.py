@@ -1,0 +1,84 @@
+"""Speech without digits, to train a model of spoken digits with: sounds of no class, by voices of espeak-ng.
+
+    python benchmarks/other_words.py data/other-words
+    aum prepare fsdd --out data/digits --background data/other-words
+
+Each recording is one voice that says WORDS in random order, at its own speed and pitch. `unheard_voices.py` and
+`false_alarms.py` have other voices, and the latter other words. Needs `espeak-ng`.
+"""
+
+import random
+import shutil
+from pathlib import Path
+
+import soundfile
+from harness import parser_of
+from unheard_voices import say
+
+from aumcli.utils.progress import progress
+
+RECORDINGS = 500
+ACCENTS = ("en-us", "en-us", "en-gb", "en-gb-scotland", "en-029", "en-gb-x-rp")
+_NAMES = """
+Alex Alicia Andrea Andy Annie Denis Diogo Gene Henrique Hugo Jacky Lee Marco Mario Michael Mike Nguyen Storm adam
+anika antonio aunty belinda benjamin boris caleb david ed edward grandma grandpa gustave iven iven3 john kaukovalta
+klatt klatt3 klatt6 linda m8 marcelo max michel miguel norbert pablo paul pedro quincy rob robert sandro shelby
+steph travis victor zac
+"""
+OWNERS = _NAMES.split()  # variants of the synthesizer
+_TEXT = """
+about above across address after again against air alarm almost along already also always amber and animal answer
+any apple arm around asked away baby back bag ball bank basket because become bed before began behind bell below
+best better between beyond big bird black blue board boat body book both bottom bowl box bread bring broken brother
+brown build butter button buy cable call came camera candle car card carry case cat catch cause center chair change
+cheap check child choose church circle city class clean clear close cloud coffee cold color come cook copper corner
+cotton could country cover cross cup cut dance danger dark day deep desert different dinner distance doctor dog door
+down dream dress drive dry during each early earth easy edge egg enough evening every example eye face fall family
+farm father feel fence few field fill find finger finish fire first fish flat floor flower fly follow food foot
+force forest forget found free friend from front fruit full funny garden gave girl give glass go gold good got grass
+great green ground group grow guess hair half hand happy hard have hear heart heavy help here high hill history hold
+home horse hot hour house how hundred hurry idea important inside iron island join jump just keep key kind kitchen
+know lake language large last late laugh lead leaf learn least left leg less letter light line listen little live
+long look lost love low machine make many map market matter maybe mean metal middle milk mind minute money month
+moon more morning most mother mountain mouth move much music must name near neck need never new next night north
+nothing notice object ocean off office often oil old only open orange order other out over page paint pair paper
+park part party pass past pattern pay pencil people person phone picture piece place plan plane plant play point
+poor possible power press pretty problem pull push question quick quiet race rain reach read ready real reason red
+rest rich ride right ring river road rock roll room rope round rule run sad safe sail salt same sand save say school
+science sea season second see seed seem sell send sense sentence separate serve set several shape share sharp ship
+shirt shoe shop short should shoulder show sick side sign silver simple since sing sister sit size skin sky sleep
+slow small smell smile snow soft soil some song soon sound south space speak special spell spend spoon spring square
+stand star start state station stay steel step stick still stone stop store story straight street strong student
+study such sugar summer sun surface surprise sweet swim symbol system table tail take talk tall taste teach team
+tell test than thank that their then there thick thin thing think third those though thought through ticket tie time
+tiny today together tomorrow tool top touch toward town track trade train travel tree triangle trip trouble truck
+true trust try turn type uncle under until up use valley very view village visit voice wait walk wall want war warm
+wash watch water wave way wear weather week weight welcome well west wet what wheel when where which while white who
+whole why wide wild will wind window winter wire wish with woman wonder wood word work world worry would write wrong
+yard year yellow yes yet young
+"""
+WORDS = _TEXT.split()
+WORDS_EACH = 60
+
+
+def main() -> None:
+    """Write the recordings."""
+    parser = parser_of(__doc__)
+    parser.add_argument("folder", type=Path, nargs="?", default=Path("data/other-words"))
+    options = parser.parse_args()
+    if shutil.which("espeak-ng") is None:
+        parser.error("espeak-ng is not installed")
+    draw = random.Random(0)
+    recordings = 1 if options.smoke else RECORDINGS
+    options.folder.mkdir(parents=True, exist_ok=True)
+    for number in progress(range(recordings), "speaking", unit="recording"):
+        voice = f"{draw.choice(ACCENTS)}+{OWNERS[number % len(OWNERS)]}"
+        speed, pitch, words = draw.randint(110, 220), draw.randint(20, 90), draw.sample(WORDS, WORDS_EACH)
+        pause = draw.choice([" ", ", ", ". "])
+        samples, rate_hz = say(pause.join(words), voice, speed, pitch)
+        soundfile.write(options.folder / f"{number:03}.flac", samples.numpy(), rate_hz)
+    print(f"wrote {recordings} recordings to {options.folder}")
+
+
+if __name__ == "__main__":
+    main()
