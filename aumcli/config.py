@@ -478,6 +478,11 @@ class TrainConfig(Frozen):
     )
     checkpoint_every_minutes: PositiveFloat = Field(10.0, description="minutes between two checkpoints within an epoch")
     checkpoint_every_steps: Count = Field(0, description="steps between two checkpoints as well; 0: by the clock alone")
+    calibrate: Flag = Field(
+        False,
+        description="at the end, divide the head's weights by a temperature that is fitted on the validation clips, so "
+        "that scores mean what they say",
+    )
     max_nonfinite_steps: Count = Field(
         0, description="steps in a row that may be skipped because the loss or the gradient is not finite"
     )

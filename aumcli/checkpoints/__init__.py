@@ -1,7 +1,15 @@
 """Weights on disk: our model directories, other people's checkpoints, and the way from one model into another."""
 
 from aumcli.checkpoints.adapt import Imported, UnknownFrontend, import_checkpoint, initialise
-from aumcli.checkpoints.directory import CONFIG, WEIGHTS, read_config, read_model, save_model, write_config
+from aumcli.checkpoints.directory import (
+    CONFIG,
+    WEIGHTS,
+    read_config,
+    read_model,
+    save_model,
+    stored_temperature,
+    write_config,
+)
 from aumcli.checkpoints.published import frontend_of, read_checkpoint
 
 __all__ = [
@@ -16,5 +24,6 @@ __all__ = [
     "read_config",
     "read_model",
     "save_model",
+    "stored_temperature",
     "write_config",
 ]

@@ -13,18 +13,23 @@ from aumcli.config import ModelConfig, NetworkConfig
 from aumcli.core import build_network
 from aumcli.core.network import SpectrogramNetwork
 from aumcli.errors import AumError
-from aumcli.utils.files import atomic_path, write_json
+from aumcli.utils.files import atomic_path, utf8_path, write_json
 from aumcli.utils.logging import get_logger
 from aumcli.utils.text import counted
 
 logger = get_logger(__name__)
 
+TEMPERATURE = "temperature"  # a key of the weights' metadata
 WEIGHTS, CONFIG = "model.safetensors", "config.json"
 MOST_CONFIG_BYTES = 2**22  # some 100,000 labels
 
 
 def save_model(
-    folder: Path | str, tensors: dict[str, Tensor], config: ModelConfig, dtype: torch.dtype | None = None
+    folder: Path | str,
+    tensors: dict[str, Tensor],
+    config: ModelConfig,
+    dtype: torch.dtype | None = None,
+    temperature: float | None = None,
 ) -> None:
     """Write a model directory; each file appears whole or not at all.
 
@@ -33,6 +38,7 @@ def save_model(
         tensors: the network's state dict.
         config: what config.json shall hold.
         dtype: store floating point weights in this type; None for their own.
+        temperature: what the head's weights were divided by, which stands in the weights' file.
 
     Raises:
         AumError: the folder can't be written or the disk is full.
@@ -41,9 +47,19 @@ def save_model(
 
     folder = Path(folder)
     tensors = {name: x.detach().to("cpu", dtype).contiguous() for name, x in sorted(tensors.items())}
+    metadata = {"format": "pt", **({} if temperature is None else {TEMPERATURE: str(temperature)})}
     with atomic_path(folder / WEIGHTS) as temporary:
-        temporary.write_bytes(save(tensors, metadata={"format": "pt"}))
+        temporary.write_bytes(save(tensors, metadata=metadata))
     write_config(folder, config)
+
+
+def stored_temperature(folder: Path | str) -> float | None:
+    """What the head's weights in a model directory were divided by; None for nothing."""
+    from safetensors import safe_open
+
+    with utf8_path(Path(folder) / WEIGHTS) as plain, safe_open(plain, "pt") as content:
+        value = (content.metadata() or {}).get(TEMPERATURE)
+    return None if value is None else float(value)
 
 
 def write_config(folder: Path | str, config: ModelConfig) -> None:

@@ -142,6 +142,11 @@ class AudioMamba(SpectrogramNetwork):
         logits: Tensor = self.head(embedding)
         return logits
 
+    @property
+    def output(self) -> nn.Linear:
+        """The last layer, which gives the logits."""
+        return self.head
+
     def backend_on(self, device: torch.device) -> str:
         """Name of the kernel backend that runs on a device."""
         return choose_backend(self.norm_f.backend, device, torch.float32)

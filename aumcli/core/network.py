@@ -35,6 +35,17 @@ class SpectrogramNetwork(nn.Module):
         """Map normalised log-mel features (b, frames, mels) to logits (b, classes)."""
         return self.classify(self.forward_features(features))
 
+    @property
+    def output(self) -> nn.Linear:
+        """The last layer, which gives the logits."""
+        raise NotImplementedError
+
+    def scale_logits(self, factor: float) -> None:
+        """Multiply all logits by a factor, by way of the last layer's weights."""
+        with torch.no_grad():
+            for parameter in self.output.parameters():
+                parameter.mul_(factor)
+
     def backend_on(self, device: torch.device) -> str:
         """Name of the backend that runs on a device."""
         raise NotImplementedError

@@ -154,6 +154,13 @@ class SpectrogramTransformer(SpectrogramNetwork):
         logits: Tensor = self.mlp_head(embedding)
         return logits
 
+    @property
+    def output(self) -> nn.Linear:
+        """The last layer, which gives the logits."""
+        layer = self.mlp_head[1]
+        assert isinstance(layer, nn.Linear)
+        return layer
+
     def backend_on(self, device: torch.device) -> str:
         """Name of the attention that runs, the same on every device."""
         return self.backend

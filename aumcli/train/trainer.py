@@ -7,11 +7,13 @@ import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from aumcli.checkpoints import read_model, write_config
+from aumcli.calibration import calibration_error, fit_temperature, reliability
+from aumcli.checkpoints import read_model, save_model, stored_temperature
 from aumcli.classifier import pick_device, with_background
 from aumcli.config import TrainConfig
 from aumcli.core.network import SpectrogramNetwork
@@ -20,7 +22,7 @@ from aumcli.data.datasets.clip_source import Decoded
 from aumcli.data.datasets.waveforms import stream_seed
 from aumcli.data.training_clips import read_training_clips, write_training_clips
 from aumcli.errors import AumError
-from aumcli.metrics import Metrics, best_thresholds
+from aumcli.metrics import Metrics, best_thresholds, class_indices
 from aumcli.recipe import Recipe, dump_recipe
 from aumcli.train.checkpoint import (
     locked_run_folder,
@@ -380,11 +382,43 @@ def _finish(state: TrainState) -> None:
     state.process_group.gather(None)  # rank zero has written best/
     network, config = read_model(state.out / "best")
     scores, targets = validation_scores(state, network)
+    temperature = stored_temperature(state.out / "best")  # of a run that was stopped, or has ended, after this
+    if state.recipe.train.calibrate and temperature is None:
+        scores, temperature = _calibrate(state, network, scores, targets)
     metrics: Metrics = validation_metrics(state, scores, targets, intervals=True)
     if state.process_group.is_rank_zero:
-        thresholds = best_thresholds(scores, targets)
-        write_config(state.out / "best", config.model_copy(update={"thresholds": thresholds}))
+        said = {} if temperature is None else {"temperature": temperature}
+        changes = {"thresholds": best_thresholds(scores, targets), "provenance": config.provenance | said}
+        save_model(state.out / "best", network.state_dict(), config.model_copy(update=changes), temperature=temperature)
         write_report(state, metrics, _compared(state, network))
+
+
+def _calibrate(
+    state: TrainState, network: SpectrogramNetwork, scores: np.ndarray, targets: np.ndarray
+) -> tuple[np.ndarray, float]:
+    """Divide a network's logits by the temperature that fits the validation clips.
+
+    It is fitted to the mean scores of a clip's windows, each of which has logits of its own.
+
+    Args:
+        state: of the training.
+        network: is changed.
+        scores: of the validation clips by it, (clips, classes).
+        targets: (clips, classes).
+
+    Returns:
+        The scores that the clips have now, and the temperature.
+    """
+    temperature = fit_temperature(scores, targets, state.classifier.config.activation)
+    network.scale_logits(1 / temperature)
+    after, _ = validation_scores(state, network)
+    said = f"scores are calibrated by a temperature of {temperature:g}"
+    if not state.manifest.multi_label:
+        truth = class_indices(targets)
+        errors = [calibration_error(reliability(each, truth, state.background)) for each in (scores, after)]
+        said += f": expected calibration error on these clips {percent(errors[0])} before, {percent(errors[1])} after"
+    state.log(said)
+    return after, temperature
 
 
 def _compared(state: TrainState, network: SpectrogramNetwork) -> Comparison | None:
