@@ -398,6 +398,11 @@ class AugmentConfig(Frozen):
         description="fraction of clips that are replaced by silence or coloured noise of no class, so that the model "
         "learns to answer nothing; 0.2 is a good one where no class is a noise",
     )
+    background_noise: Fraction = Field(
+        0.0,
+        description="fraction of the clips of a class that lie somewhere in a clip of no class of their batch, 0 to 30 "
+        "dB louder than it",
+    )
     band_limit: Fraction = Field(
         0.0, description="fraction of clips that are band-limited, as by a telephone or a small loudspeaker"
     )

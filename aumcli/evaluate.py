@@ -375,7 +375,7 @@ def as_json(result: Evaluation) -> dict[str, object]:
 
 def _plain(found: FalseAlarms) -> dict[str, object]:
     """False alarms as JSON can hold them: a recall without clips is None."""
-    values = {**vars(found), "own": dict(zip(("per_hour", "recall"), found.own))}
+    values = {**vars(found), "own": dict(zip(("per_hour", "time", "recall"), found.own))}
     text = json.dumps(values)
     return dict(json.loads(text, parse_constant=lambda name: None))
 

@@ -25,8 +25,9 @@ class FalseAlarms:
         windows: scored in them, half overlapping.
         thresholds: of all classes.
         per_hour: events at each of these, of all classes together.
+        time: share of the windows in which any class reaches it: an event may last for an hour.
         recall: share of the clips whose own class reaches it; NaN without clips.
-        own: events per hour and recall at the model's own thresholds.
+        own: events per hour, share of the windows and recall at the model's own thresholds.
         classes: events per hour of each class that has any there, most first.
     """
 
@@ -35,8 +36,9 @@ class FalseAlarms:
     windows: int
     thresholds: tuple[float, ...]
     per_hour: tuple[float, ...]
+    time: tuple[float, ...]
     recall: tuple[float, ...]
-    own: tuple[float, float]
+    own: tuple[float, float, float]
     classes: dict[str, float]
 
 
@@ -80,6 +82,9 @@ def count_false_alarms(
     def events(at: np.ndarray) -> np.ndarray:
         return np.sum([_events(each, at) for each in recordings], axis=0)
 
+    def time(at: np.ndarray) -> float:
+        return float(np.concatenate([(each >= at).any(axis=1) for each in recordings]).mean())
+
     at_own = events(own)
     classes = {labels[i]: round(float(at_own[i] / hours), 4) for i in np.argsort(-at_own) if at_own[i]}
     per_hour = [events(np.full(len(own), t)).sum() / hours for t in GRID]
@@ -89,8 +94,9 @@ def count_false_alarms(
         sum(map(len, recordings)),
         GRID,
         tuple(map(float, per_hour)),
+        tuple(time(np.full(len(own), t)) for t in GRID),
         tuple(_recall(scores, positive, np.full(len(own), t)) for t in GRID),
-        (float(at_own.sum() / hours), _recall(scores, positive, own)),
+        (float(at_own.sum() / hours), time(own), _recall(scores, positive, own)),
         classes,
     )
 

@@ -4,11 +4,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+
 from aumcli.checkpoints import frontend_of, read_checkpoint
 from aumcli.checkpoints.lookup import checkpoint_path
 from aumcli.config import VIEWS, AugmentConfig, DataConfig, FrontendConfig, TrainConfig
 from aumcli.core import build_network, count_parameters
-from aumcli.data.clips import Clip
+from aumcli.data.clips import Clip, Clips
 from aumcli.data.corpus import corpus_folder, open_corpus
 from aumcli.data.datasets.shards import ShardIndex
 from aumcli.data.datasets.stream import ShardStream, index_of_shards, shard_streams
@@ -124,18 +126,26 @@ def infer_frontend(
     if kept is not None:
         keys = [key for name in recipe.data.infer for key in MEASURED[name]]
         recipe = recipe.with_values(frontend={key: getattr(kept, key) for key in keys}, data={"infer": ()})
+    count, clips = len(clips), _of_classes(clips)
     infer, loss = recipe.data.infer, recipe.train.loss
     if loss == "auto":
         loss = "bce" if multi_label else "cross_entropy"
     shape = infer_shape(infer, clips, recipe.frontend.hop_ms, recipe.model.whole_frames)
     recipe = recipe.with_values(frontend=shape, model={"n_classes": n_classes}, train={"loss": loss})
     if recipe.train.max_steps:
-        fitting = max(1, recipe.train.max_steps // recipe.train.steps_per_epoch(len(clips)))
+        fitting = max(1, recipe.train.max_steps // recipe.train.steps_per_epoch(count))
         recipe = recipe.with_epochs(fitting) if fitting < recipe.train.epochs else recipe
     if "normalisation" in infer:
         mean, std = measure_normalisation(recipe.frontend, clips)
         recipe = recipe.with_values(frontend={"mean": mean, "std": std})
     return recipe.with_values(data={"infer": ()})
+
+
+def _of_classes(clips: Sequence[Clip]) -> Sequence[Clip]:
+    """Clips without those of no class, which shall fit the input rather than decide it."""
+    clips = Clips.of(clips)
+    has_labels = clips.has_labels()
+    return clips if has_labels.all() else clips.take(np.flatnonzero(has_labels))
 
 
 def _check_classes(recipe: Recipe, n_classes: int) -> None:
@@ -169,7 +179,11 @@ def settings_rows(
         kept: whether that was not measured, but is as the weights were trained with that the training starts from.
     """
     front, train, data = recipe.frontend, recipe.train, recipe.data
-    normal = "not normalised" if (front.mean, front.std) == (0, 0.5) else f"mean {front.mean:g}, std {front.std:g}"
+    normal = (
+        "not normalised"
+        if (front.mean, front.std) == (0, 0.5)
+        else f"mean {round(front.mean, 6) + 0.0:g}, std {front.std:g}"
+    )
     origin = f"as {train.init} was trained with" if kept else "measured on the clips"
     fitted = f"; {origin}: " + ", ".join(measured).replace("_", " ") if measured else ""
     length = f"{counted(train.epochs, 'epoch')}, batches of {counted(train.batch_size, 'clip')}"

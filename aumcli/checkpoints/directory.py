@@ -47,10 +47,25 @@ def save_model(
 
     folder = Path(folder)
     tensors = {name: x.detach().to("cpu", dtype).contiguous() for name, x in sorted(tensors.items())}
-    metadata = {"format": "pt", **({} if temperature is None else {TEMPERATURE: str(temperature)})}
+    content = save(tensors, metadata={"format": "pt"})
     with atomic_path(folder / WEIGHTS) as temporary:
-        temporary.write_bytes(save(tensors, metadata=metadata))
+        temporary.write_bytes(
+            content if temperature is None else _with_metadata(content, TEMPERATURE, str(temperature))
+        )
     write_config(folder, config)
+
+
+def _with_metadata(content: bytes, key: str, value: str) -> bytes:
+    """The content of a safetensors file with an entry more in its metadata.
+
+    safetensors itself writes several entries in an order that differs from call to call.
+    """
+    end = 8 + int.from_bytes(content[:8], "little")
+    header = json.loads(content[8:end])
+    header["__metadata__"][key] = value
+    text = json.dumps(header, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)  # what follows is aligned
+    return len(text).to_bytes(8, "little") + text + content[end:]
 
 
 def stored_temperature(folder: Path | str) -> float | None:

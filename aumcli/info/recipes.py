@@ -124,7 +124,9 @@ def nearest_recipe(recipe: Recipe) -> tuple[str, list[str]] | None:
     found = []
     for name in recipe_names():
         shipped = load_recipe(name)
-        measured = {f"frontend.{key}" for what in shipped.data.infer for key in MEASURED[what]}
+        measured = {f"frontend.{key}" for what in shipped.data.infer for key in MEASURED.get(what, ())}
+        if "model" in shipped.data.infer:
+            measured |= {key for key in own if key.startswith(("model.", "frontend."))}
         other = _flat(shipped)
         keys = [key for key in {**other, **own} if key not in measured | OF_THE_RUN and own.get(key) != other.get(key)]
         found.append((len(keys), name, [f"{key} = {own[key]}" for key in keys if key in own]))

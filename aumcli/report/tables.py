@@ -110,12 +110,12 @@ def print_metrics(
 def print_false_alarms(found: "FalseAlarms", file: TextIO | None = None) -> None:
     """Print false alarms per hour and recall by threshold, and which classes have them."""
     shown = [i for i, t in enumerate(found.thresholds) if t in (0.1, 0.3, 0.5, 0.7, 0.9, 0.99)]
-    rows = [("the model's own", *found.own)]
-    rows += [(f"{found.thresholds[i]:g}", found.per_hour[i], found.recall[i]) for i in shown]
+    values = [*zip(found.per_hour, found.time, found.recall)]
+    rows = [("the model's own", *found.own), *((f"{found.thresholds[i]:g}", *values[i]) for i in shown)]
     print_table(
         f"false alarms in {found.hours:.2f} hours of {counted(found.files, 'recording')} of no class",
-        ("threshold", "per hour", "recall of clips"),
-        [(name, f"{per_hour:,.1f}", _percent(recall)) for name, per_hour, recall in rows],
+        ("threshold", "per hour", "of the time", "recall of clips"),
+        [(name, f"{per_hour:,.1f}", _percent(time), _percent(recall)) for name, per_hour, time, recall in rows],
         file,
     )
     if found.classes:

@@ -149,7 +149,8 @@ def _step_seconds(state: TrainState) -> tuple[int, float]:
 
 def _timed_step(state: TrainState, batch: list[int]) -> float:
     """Seconds of a step of these clips: decoding, features, both passes, the update."""
-    draws = draw_epoch([batch], len(state.train), state.recipe.augment, state.recipe.seed, 0)
+    recipe, has_labels = state.recipe, state.train.clips.has_labels()
+    draws = draw_epoch([batch], len(state.train), recipe.augment, recipe.seed, 0, has_labels)
     state.epoch, started = EpochProgress(), time.perf_counter()
     [decoded] = load_batches(state, 0, [batch], draws)
     train_step(state, 0, batch, draws, decoded, StopSignal())

@@ -98,8 +98,11 @@ def check_frozen(recipe: Recipe, minutes: float | None = None) -> None:
             "augment.policy auto can't be chosen for a frozen network (train.freeze)",
             fix="--recipe head, or --set augment.policy=none",
         )
-    if augment.mixup:
-        raise AumError("a frozen network (train.freeze) can't be trained with mixup", fix="--set augment.mixup=0")
+    for name in ("mixup", "background", "background_noise"):
+        if getattr(augment, name):
+            raise AumError(
+                f"a frozen network (train.freeze) can't be trained with augment.{name}", fix=f"--set augment.{name}=0"
+            )
     if augment.active and not views:
         raise AumError(
             f"a frozen network (train.freeze) encodes each clip as it is, without augment.{augment.active[0]}",

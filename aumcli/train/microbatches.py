@@ -114,6 +114,7 @@ def make_microbatch(
             [partner_of[row] for row in mixed],
             _targets(state, draws.partners[positions].tolist()),
             torch.from_numpy(draws.ratios[positions]),
+            torch.from_numpy(draws.noise[:, positions]),
         )
     features, targets = make_batch(
         state.classifier.frontend,

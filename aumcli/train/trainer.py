@@ -132,7 +132,7 @@ def train_epoch(state: TrainState, stop: StopSignal, loggers: Loggers) -> None:
     started = time.perf_counter()
     state.network.train()
     batches = state.train.batches(settings.batch_size, seed, epoch, state.sample_weights)[: state.steps_per_epoch]
-    draws = draw_epoch(batches, len(state.train), state.recipe.augment, seed, epoch)
+    draws = draw_epoch(batches, len(state.train), state.recipe.augment, seed, epoch, state.train.clips.has_labels())
     for decoded in loggers.bar(load_batches(state, epoch, batches, draws)):
         train_step(state, epoch, batches[state.epoch.step], draws, decoded, stop)
         loggers.step(epoch)

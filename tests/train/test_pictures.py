@@ -82,7 +82,8 @@ def test_a_picture_that_fails_costs_no_report(corpus, tmp_path, monkeypatch, aum
         and "warning: no picture confusion-test.png: ValueError" in result.err
         and "confusion-test.png" not in result.out
     )
-    assert {path.name for path in (tmp_path / "out").iterdir()} == {"eval-test.json", "scores-test.npz"}
+    names = {path.name for path in (tmp_path / "out").iterdir()}
+    assert names == {"eval-test.json", "scores-test.npz", "reliability-test.png"}
 
 
 def test_a_mistake_of_ours_in_a_picture_fails_a_test(corpus, tmp_path, monkeypatch):

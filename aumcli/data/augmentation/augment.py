@@ -153,7 +153,7 @@ def replace_by_background(
     sound = torch.where((kind < UNSTEADY)[:, None], sound * envelope, sound)
     gain = 10 ** (_between(level, *BACKGROUND_DB) / 20) * (kind < 1 - SILENT)  # (chosen,)
     sound = sound * (gain / sound.square().mean(1).sqrt().clamp(min=1e-12))[:, None]
-    waveforms = waveforms.index_copy(0, chosen, _silence_after_(sound, lengths[chosen]))
+    waveforms = waveforms.index_copy(0, chosen, silence_after_(sound, lengths[chosen]))
     return waveforms, targets.index_fill(0, chosen, 0.0)
 
 
@@ -178,6 +178,32 @@ def mixup_waveforms(
     """
     first, second = _remove_mean(waveforms, lengths), _remove_mean(partners, partner_lengths)
     return _remove_mean(torch.lerp(second, first, ratios[:, None].to(first.dtype)), lengths)  # cuts the second
+
+
+def lay_into_noise(
+    waveforms: Tensor, lengths: Tensor, noises: Tensor, noise_lengths: Tensor, louder_db: Tensor, place: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Lay clips somewhere into longer recordings of something else; into shorter ones from their beginning.
+
+    Args:
+        waveforms: clips with zeros after their end, (b, samples) float32; not written to.
+        lengths: samples of each clip, (b,) int64.
+        noises: what each is laid into, likewise.
+        noise_lengths: (b,) int64.
+        louder_db: by how much the clip's RMS exceeds the noise's, (b,) float32.
+        place: in [0, 1), (b,): which of the places where the clip fits.
+
+    Returns:
+        The mixtures, (b, samples), and their lengths: those of the longer of the two.
+    """
+    offset = ((noise_lengths - lengths).clamp(min=0) * place).long()
+    index = torch.arange(waveforms.shape[1], device=waveforms.device) - offset[:, None]
+    laid = waveforms.gather(1, index.clamp(min=0)).masked_fill(index < 0, 0.0)
+    power, noise_power = (
+        x.square().sum(1) / n.clamp(min=1) for x, n in ((waveforms, lengths), (noises, noise_lengths))
+    )
+    gain = 10 ** (-louder_db / 20) * (power / noise_power.clamp(min=1e-12)).sqrt()
+    return laid + gain[:, None] * noises, torch.maximum(lengths, noise_lengths)
 
 
 def warp_features(
@@ -261,7 +287,7 @@ def _change_speed(waveforms: Tensor, lengths: Tensor, factor: Tensor) -> tuple[T
     linear = after.sub_(here).sub_(square).sub_(cubic)
     result = cubic.mul_(part).add_(square).mul_(part).add_(linear).mul_(part).add_(here)
     changed = torch.where(lengths > 0, (lengths / factor).round().long().clamp(1, samples), lengths)
-    return _silence_after_(result, changed), changed
+    return silence_after_(result, changed), changed
 
 
 def _crop(waveforms: Tensor, lengths: Tensor, kept: Tensor, place: Tensor) -> tuple[Tensor, Tensor]:
@@ -270,7 +296,7 @@ def _crop(waveforms: Tensor, lengths: Tensor, kept: Tensor, place: Tensor) -> tu
     size = torch.minimum((lengths * kept).ceil().long(), lengths)
     first = ((lengths - size + 1) * place).long()[:, None]
     index = (torch.arange(samples, device=waveforms.device) + first).clamp_(max=samples - 1)
-    return _silence_after_(waveforms.gather(1, index), size), size
+    return silence_after_(waveforms.gather(1, index), size), size
 
 
 def _shift(waveforms: Tensor, lengths: Tensor, offset: Tensor) -> tuple[Tensor, Tensor]:
@@ -280,7 +306,7 @@ def _shift(waveforms: Tensor, lengths: Tensor, offset: Tensor) -> tuple[Tensor, 
     index = torch.arange(samples, device=waveforms.device) - offset[:, None]  # (b, samples)
     moved = waveforms.gather(1, index.clamp(0, samples - 1)).masked_fill_(index < 0, 0.0)
     lengths = (lengths + offset).clamp(max=samples)
-    return _silence_after_(moved, lengths), lengths
+    return silence_after_(moved, lengths), lengths
 
 
 def _limit_band(waveforms: Tensor, lengths: Tensor, chance: dict[str, Tensor], share: float, rate_hz: int) -> Tensor:
@@ -296,7 +322,7 @@ def _limit_band(waveforms: Tensor, lengths: Tensor, chance: dict[str, Tensor], s
     ratio = (frequency / low) ** 8
     gain = (ratio / (1 + ratio) / (1 + (frequency / high) ** 16)).sqrt()  # (chosen, size // 2 + 1)
     filtered = torch.fft.irfft(torch.fft.rfft(waveforms[chosen], size) * gain, size)[:, :samples]
-    return waveforms.index_copy(0, chosen, _silence_after_(filtered, lengths[chosen]))
+    return waveforms.index_copy(0, chosen, silence_after_(filtered, lengths[chosen]))
 
 
 def _reverberate(
@@ -318,7 +344,7 @@ def _reverberate(
     wet = torch.fft.irfft(torch.fft.rfft(waveforms[chosen], size) * torch.fft.rfft(room, size), size)[:, :samples]
     longer = lengths[chosen] + (lengths[chosen] > 0) * tail_samples[:, 0].long()
     lengths = lengths.index_copy(0, chosen, longer.clamp(max=samples))
-    return waveforms.index_copy(0, chosen, _silence_after_(wet, lengths[chosen])), lengths
+    return waveforms.index_copy(0, chosen, silence_after_(wet, lengths[chosen])), lengths
 
 
 def _add_noise(
@@ -333,7 +359,7 @@ def _add_noise(
         return waveforms
     clips, lengths = waveforms[chosen], lengths[chosen]  # (chosen, samples)
     added = _coloured_noise(seeds[chosen.cpu()], chance["slope"][chosen], waveforms, rate_hz)  # f^0 .. f^-1
-    added = _silence_after_(added, lengths)
+    added = silence_after_(added, lengths)
     snr_db = _between(chance["snr"][chosen], worst_db, worst_db + SNR_SPAN_DB)[:, None]
     scale = clips.norm(dim=1, keepdim=True) / added.norm(dim=1, keepdim=True).clamp(min=1e-12)
     return waveforms.index_copy(0, chosen, torch.addcmul(clips, added, scale * 10 ** (-snr_db / 20)))
@@ -365,11 +391,11 @@ def _interpolate(features: Tensor, position: Tensor, dim: int) -> Tensor:
 
 def _remove_mean(waveforms: Tensor, lengths: Tensor) -> Tensor:
     """Subtract each clip's mean over its own samples, and silence what comes after them."""
-    own = _silence_after_(waveforms.clone(), lengths)
-    return _silence_after_(own.sub_(own.sum(dim=1, keepdim=True) / lengths.clamp(min=1)[:, None]), lengths)
+    own = silence_after_(waveforms.clone(), lengths)
+    return silence_after_(own.sub_(own.sum(dim=1, keepdim=True) / lengths.clamp(min=1)[:, None]), lengths)
 
 
-def _silence_after_(waveforms: Tensor, lengths: Tensor) -> Tensor:
+def silence_after_(waveforms: Tensor, lengths: Tensor) -> Tensor:
     """Write zeros after each clip's end, in place."""
     return waveforms.masked_fill_(torch.arange(waveforms.shape[1], device=waveforms.device) >= lengths[:, None], 0.0)
 

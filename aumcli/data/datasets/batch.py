@@ -16,8 +16,10 @@ from aumcli.data.augmentation.augment import (
     ClipRandom,
     augment_waveforms,
     equalise_features,
+    lay_into_noise,
     mixup_waveforms,
     replace_by_background,
+    silence_after_,
     warp_features,
 )
 from aumcli.data.augmentation.masking import disturb_features, mask_features, warp_time
@@ -25,6 +27,7 @@ from aumcli.data.datasets.waveforms import padded, stream_seed
 from aumcli.utils.threads import compute_threads
 
 FEW_SAMPLES = 500_000  # a batch of fewer is turned into features by one thread
+NOISE_DB = (0.0, 30.0)  # range of how much louder a clip is than background noise
 EPOCH_PURPOSE, PARTNER_ROWS = 4, 2  # of a seed; a batch has a row for each clip and one for what it is mixed with
 
 
@@ -35,16 +38,24 @@ class EpochDraws:
     Attributes:
         places: number in [0, 1) that chooses the part of a longer clip, (2, n): of the clip, and of its partner.
         partners: the clip that is mixed in, (n,) int64; -1 for none.
-        ratios: share of the clip itself in a mixture, (n,) float32.
+        ratios: share of the clip itself in a mixture, (n,) float32; NaN where the partner is of no class, and noise.
+        noise: how much louder than this noise a clip is, in dB, and a number in [0, 1) that chooses where in it the
+            clip lies, (2, n) float32.
     """
 
     places: np.ndarray
     partners: np.ndarray
     ratios: np.ndarray
+    noise: np.ndarray
 
 
 def draw_epoch(
-    batches: Sequence[Sequence[int]], clips: int, augment: AugmentConfig, seed: int, epoch: int
+    batches: Sequence[Sequence[int]],
+    clips: int,
+    augment: AugmentConfig,
+    seed: int,
+    epoch: int,
+    has_labels: np.ndarray | None = None,
 ) -> EpochDraws:
     """Draw parts and partners for all clips of an epoch: Beta(10, 10) of a clip and its partner, as published.
 
@@ -53,9 +64,10 @@ def draw_epoch(
     Args:
         batches: clip indices.
         clips: how many training clips there are.
-        augment: mixup and mixup_partners are read. A batch of one has nothing to mix with unless partners are of the
-            corpus.
+        augment: mixup, mixup_partners and background_noise are read. A batch of one has nothing to mix with unless
+            partners are of the corpus.
         seed, epoch: decide the result.
+        has_labels: which clips are of a class, (clips,) bool; None: all.
     """
     order = np.concatenate([np.asarray(batch, dtype=np.int64) for batch in batches])
     random = np.random.default_rng(stream_seed(seed, epoch, EPOCH_PURPOSE))
@@ -70,7 +82,19 @@ def draw_epoch(
         step = 1 + (choice * (sizes - 1)).astype(np.int64)  # never the clip itself
         partners, alone = order[begins + (np.arange(len(order)) - begins + step) % sizes], sizes == 1
     partners = np.where((mixed < augment.mixup) & ~alone, partners, -1)
-    return EpochDraws(places, partners, ratios.astype(np.float32))
+    noisy, which, louder, where = random.random((4, len(order)))
+    if augment.background_noise and has_labels is not None:
+        begin = 0
+        for batch in batches:
+            rows, own = np.arange(begin, begin + len(batch)), np.asarray(batch)
+            begin += len(batch)
+            noises = own[~has_labels[own]]
+            chosen = rows[has_labels[own] & (noisy[rows] < augment.background_noise) & (partners[rows] < 0)]
+            if len(noises):
+                partners[chosen] = noises[(which[chosen] * len(noises)).astype(np.int64)]
+                ratios[chosen] = np.nan
+    noise = np.stack([NOISE_DB[0] + (NOISE_DB[1] - NOISE_DB[0]) * louder, where]).astype(np.float32)
+    return EpochDraws(places, partners, ratios.astype(np.float32), noise)
 
 
 @dataclass(frozen=True)
@@ -81,13 +105,15 @@ class Partners:
         of: places of these clips among those given to `make_batch`.
         waveforms: (samples,) float32 each.
         targets: (len(of), classes) float32.
-        ratios: share of the clip itself, (len(of),) float32.
+        ratios: share of the clip itself, (len(of),) float32; NaN where the partner is noise.
+        noise: see `EpochDraws`, (2, len(of)) float32; None where no partner is noise.
     """
 
     of: list[int]
     waveforms: list[np.ndarray]
     targets: Tensor
     ratios: Tensor
+    noise: Tensor | None = None
 
 
 def crop_samples(frontend: LogMel, augment: AugmentConfig) -> int:
@@ -150,7 +176,7 @@ def make_batch(
             ClipRandom(stream_seed(seed, 0), all_rows, PARTNER_ROWS * size),
         )
         if partners:
-            batch, lengths, targets = _mixed(batch, lengths, targets, partners)
+            batch, lengths, targets = _mixed(batch, lengths, targets, partners, config.clip_samples)
         random = ClipRandom(stream_seed(seed, 1), rows, size)
         batch, lengths = batch[:, : config.clip_samples], lengths.clamp(max=config.clip_samples)
         n_frames = torch.as_tensor(frontend.n_frames(lengths))  # (b,)
@@ -160,9 +186,23 @@ def make_batch(
         return disturb_features(frontend.normalise(features), augment, random), targets
 
 
-def _mixed(batch: Tensor, lengths: Tensor, targets: Tensor, partners: Partners) -> tuple[Tensor, Tensor, Tensor]:
+def _mixed(
+    batch: Tensor, lengths: Tensor, targets: Tensor, partners: Partners, clip_samples: int
+) -> tuple[Tensor, Tensor, Tensor]:
     """Clips, lengths and targets with the partners, which follow the clips, mixed in."""
     b, of, ratios = len(targets), torch.tensor(partners.of, device=batch.device), partners.ratios.to(batch.device)
-    mixtures = mixup_waveforms(batch[of], lengths[of], batch[b:], lengths[b:], ratios)
+    noisy, ratios = ratios.isnan(), ratios.nan_to_num(1.0)
+    mixtures, longer = mixup_waveforms(batch[of], lengths[of], batch[b:], lengths[b:], ratios), lengths[of]
     mixed_targets = torch.lerp(partners.targets.to(targets), targets[of], ratios[:, None].to(targets.dtype))
-    return batch[:b].index_copy(0, of, mixtures), lengths[:b], targets.index_copy(0, of, mixed_targets)
+    if partners.noise is not None and noisy.any():
+        louder, place = partners.noise.to(batch.device)[:, noisy]
+        noise_lengths = lengths[b:][noisy].clamp(max=clip_samples)
+        noises = silence_after_(batch[b:][noisy], noise_lengths)
+        mixtures[noisy], longer[noisy] = lay_into_noise(
+            mixtures[noisy], longer[noisy], noises, noise_lengths, louder, place
+        )
+    return (
+        batch[:b].index_copy(0, of, mixtures),
+        lengths[:b].index_copy(0, of, longer),
+        targets.index_copy(0, of, mixed_targets),
+    )

@@ -1,0 +1,276 @@
+"""Sounds of no class: prepared, trained against, answered with nothing."""
+
+import json
+import re
+import shutil
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+from tiny import CLASSES, RATE_HZ, sound, sounds, tiny
+from training import assert_same_run, problem, quietly
+
+from aumcli.classifier import load_model
+from aumcli.config import AugmentConfig
+from aumcli.core.frontend import build_frontend
+from aumcli.data.augmentation.augment import ClipRandom, replace_by_background
+from aumcli.data.clips import Clip
+from aumcli.data.datasets.batch import make_batch
+from aumcli.data.manifest import read_manifest, write_manifest
+from aumcli.data.sources.background import with_splits
+from aumcli.prepare import prepare
+
+pytest_plugins = ["aum_fixtures"]
+pytestmark = pytest.mark.usefixtures("on_one_thread")
+OFF = ("speed", "noise", "shift_s", "mixup", "freq_mask", "time_mask")
+
+
+def rumble(path, seconds: float, seed: int = 0, level: float = 0.1):
+    """Noise unlike that of the class hiss: brown."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    steps = np.random.default_rng(seed).standard_normal(round(seconds * RATE_HZ)).cumsum()
+    wave = steps - np.convolve(steps, np.ones(801) / 801, "same")
+    soundfile.write(path, (level * wave / np.abs(wave).max()).astype(np.float32), RATE_HZ)
+    return path
+
+
+@pytest.fixture(scope="module")
+def answering(tmp_path_factory):
+    """A run that was trained with sounds of no class, and its data."""
+    root = tmp_path_factory.mktemp("background")
+    sounds(root / "sounds", 10)
+    rumble(root / "sounds" / "_background" / "long.wav", 95)
+    prepare("folder", root / "data", source=root / "sounds", split="60/20/20")
+    settings = [f"augment.{name}=0" for name in OFF]
+    recipe = tiny(
+        *settings, "train.epochs=25", "train.lr=0.01", "train.ema=0", "model.drop_path=0", "train.calibrate=true"
+    )
+    return quietly(recipe, root / "run", root / "data"), root / "data"
+
+
+def test_a_folder_of_no_class_is_no_class(answering):
+    manifest = read_manifest(answering[1])
+    assert manifest.label_names == sorted(CLASSES)
+    others = [clip for clip in manifest.clips if not clip.labels]
+    assert [(clip.start_s, clip.stop_s) for clip in others] == [(10.0 * i, 10.0 * (i + 1)) for i in range(8)] + [
+        (80.0, None)
+    ]
+    assert [clip.split for clip in others] == ["train"] * 7 + ["val"] + ["test"]
+    report = json.loads((answering[1] / "report.json").read_text())
+    assert "9 clips of no class, of 1 file" in report["notes"] and report["splits"]["train"]["clips"] == 25
+    assert not manifest.targets(others).any()
+
+
+def test_other_folders_and_other_corpora(tmp_path):
+    sounds(tmp_path / "sounds", 4)
+    for number in range(12):
+        sound(tmp_path / "more" / "deep" / f"{number}.wav", None, seed=100 + number)
+    report = prepare(
+        "folder", tmp_path / "data", source=tmp_path / "sounds", split="100/0/0", background=[tmp_path / "more"]
+    )
+    assert "12 clips of no class, of 12 files" in report.notes and [*report.splits] == ["train"]
+    report = prepare("folder", tmp_path / "data", source=tmp_path / "sounds", background=[tmp_path / "more"])
+    assert {clip.split for clip in read_manifest(tmp_path / "data").clips if not clip.labels} == {
+        "train",
+        "val",
+        "test",
+    }
+    (tmp_path / "empty").mkdir()
+    error = problem(prepare, "folder", tmp_path / "data", source=tmp_path / "sounds", background=[tmp_path / "empty"])
+    assert "no sounds of no class" in error.problem
+    assert with_splits([], ["train"]) == []
+
+
+def test_clips_of_no_class_survive_every_form(answering, tmp_path):
+    manifest = read_manifest(answering[1])
+    write_manifest(tmp_path, manifest.clips, manifest.labels, {})
+    fast = read_manifest(tmp_path).clips
+    for path in tmp_path.glob("*.parquet"):
+        path.unlink()
+    assert read_manifest(tmp_path).clips == fast == manifest.clips
+    assert fast.has_labels().tolist() == [bool(clip.labels) for clip in manifest.clips]
+
+
+def test_shards_of_no_class(tmp_path):
+    sounds(tmp_path / "sounds", 6)
+    rumble(tmp_path / "sounds" / "_background" / "long.wav", 40)
+    prepare("folder", tmp_path / "data", source=tmp_path / "sounds", split="50/25/25", shards=True)
+    shutil.rmtree(tmp_path / "sounds")
+    run = quietly(
+        tiny("train.epochs=1", "data.infer=[]", "frontend.sample_rate_hz=8000", "frontend.frames=48"),
+        tmp_path / "run",
+        tmp_path / "data",
+    )
+    assert load_model(run).config.activation == "softmax_background"
+
+
+def test_it_answers_nothing(answering, tmp_path, aum):
+    run, data = answering
+    model = load_model(run)
+    assert model.background and model.config.provenance["temperature"] > 0
+    rumble(tmp_path / "wind.wav", 3, seed=9)
+    sound(tmp_path / "low.wav", CLASSES["low"], seed=99)
+    shown = aum("predict", tmp_path / "wind.wav", tmp_path / "low.wav", "--model", run, "--top", 1)
+    assert re.search(r"wind\.wav.*\(nothing\)", shown.out) and re.search(r"low\.wav.*low", shown.out)
+    result = aum(
+        "predict", tmp_path / "wind.wav", "--model", run, "--format", "json", "--scores", tmp_path / "s.parquet"
+    )
+    [wind] = json.loads(result.out)["clips"]
+    assert wind["nothing"] > 0.5 and wind["nothing"] + sum(x["score"] for x in wind["labels"]) == pytest.approx(
+        1, abs=1e-4
+    )
+    assert wind["events"] == []
+    again = aum("predict", "--from-scores", tmp_path / "s.parquet", "--format", "json")
+    assert json.loads(again.out)["clips"] == [wind]
+    plain = aum("predict", tmp_path / "low.wav", "--model", "digits", "--format", "json", "--channel", "left")
+    assert plain.code == 0
+
+
+def test_eval_counts_what_is_answered_with_nothing(answering, tmp_path, aum):
+    run, data = answering
+    result = aum("eval", run, "--data", data, "--out", tmp_path / "out", "--json", tmp_path / "e.json")
+    assert re.search(r"nothing, of no class +100.00 % of 1 clip", result.out) and "nothing, of a class" in result.out
+    assert {"reliability-test.png", "confusion-test.png"} <= {path.name for path in (tmp_path / "out").iterdir()}
+    found = json.loads((tmp_path / "e.json").read_text())
+    assert found["metrics"]["background"] == {"clips": 1, "rejected": 1.0, "missed": 0.0}
+    assert 0 <= found["calibration_error"] < 0.5 and sum(n for _, _, n in found["reliability"]) == 7
+
+
+def test_false_alarms_and_thresholds(answering, trained, tmp_path, aum):
+    run, data = answering
+    for number in range(2):
+        rumble(tmp_path / "wind" / f"{number}.wav", 60, seed=20 + number)
+    counts = {}
+    for model in (trained, run):
+        out = tmp_path / model.parent.name
+        result = aum(
+            "eval", model, "--data", data, "--split", "val", "--background", tmp_path / "wind", "--precision", "0.9",
+            "--out", out, "--json", out / "e.json",
+        )  # fmt: skip
+        assert result.code == 0, result.err
+        assert "false alarms in 0.03 hours of 2 recordings" in result.out and "thresholds for a precision" in result.out
+        counts[model] = json.loads((out / "e.json").read_text())["false_alarms"]["own"]["time"]
+        assert (out / "false-alarms-val.png").stat().st_size > 5000
+    assert counts[run] < 0.05 < counts[trained]
+    file = tmp_path / answering[0].parent.name / "thresholds-val.csv"
+    assert file.read_text().startswith("label,threshold,precision,recall,clips\n")
+    wind = tmp_path / "wind" / "0.wav"
+    used = json.loads(aum("predict", wind, "--model", run, "--thresholds", file, "--format", "json").out)["threshold"]
+    rows = [line.split(",") for line in file.read_text().splitlines()[1:]]
+    expected = {row[0]: pytest.approx(float(row[1]), abs=1e-5) for row in rows}
+    assert used == expected or used == next(iter(expected.values()))
+    file.write_text("label,threshold\nlow,0.25\n")
+    used = json.loads(aum("predict", wind, "--model", run, "--thresholds", file, "--format", "json").out)["threshold"]
+    own = dict(zip(load_model(run).labels, load_model(run).thresholds.tolist()))
+    assert used == {**{name: pytest.approx(value, abs=1e-5) for name, value in own.items()}, "low": 0.25}
+    assert "flatter" in aum("eval", run, "--data", data, "--precision", "0.9", "--out", tmp_path / "t").err
+    (tmp_path / "empty").mkdir()
+    assert "no recordings" in aum("eval", run, "--data", data, "--background", tmp_path / "empty").err
+
+
+@pytest.mark.parametrize(
+    "text, words",
+    [
+        ("label,threshold\nlow,high\n", "row 2 has no number"),
+        ("label,threshold\nlow,1.5\n", "1.5"),
+        ("label,threshold\nlow,0.5\nlow,0.4\n", "again"),
+        ("label,threshold\nlaw,0.5\n", "did you mean low"),
+        ("label,score\nlow,0.5\n", "threshold"),
+    ],
+)
+def test_wrong_thresholds(trained, clips, tmp_path, aum, text, words):
+    (tmp_path / "t.csv").write_text(text)
+    result = aum("predict", clips, "--model", trained, "--thresholds", tmp_path / "t.csv")
+    assert result.code and words in result.err
+
+
+def test_two_kinds_of_threshold(trained, clips, tmp_path, aum):
+    (tmp_path / "t.csv").write_text("label,threshold\nlow,0.5\n")
+    result = aum("predict", clips, "--model", trained, "--thresholds", tmp_path / "t.csv", "--threshold", "0.3")
+    assert result.code == 2 and "leave one of them out" in result.err
+
+
+def test_a_share_of_clips_becomes_background():
+    rng = np.random.default_rng(0)
+    waveforms = torch.from_numpy(rng.standard_normal((400, 2000)).astype(np.float32))
+    lengths, targets = torch.full((400,), 1500), torch.ones(400, 3) / 3
+    waveforms[:, 1500:] = 0
+    made, after = replace_by_background(waveforms, lengths, targets, 0.25, 8000, ClipRandom(1, range(400), 400))
+    replaced = after.sum(1) == 0
+    assert 70 < replaced.sum() < 130 and torch.equal(made[~replaced], waveforms[~replaced])
+    assert not made[:, 1500:].any() and torch.equal(after[~replaced], targets[~replaced])
+    silent = (made[replaced] == 0).all(1).float().mean()
+    assert 0.02 < silent < 0.25
+    levels = 20 * made[replaced][(made[replaced] != 0).any(1)][:, :1500].square().mean(1).sqrt().log10()
+    assert levels.min() < -60 and levels.max() > -25
+    some, again = replace_by_background(
+        waveforms[100:200], lengths[100:200], targets[100:200], 0.25, 8000, ClipRandom(1, range(100, 200), 400)
+    )
+    torch.testing.assert_close(some, made[100:200]) and torch.equal(again, after[100:200])
+
+
+def test_other_augmentation_stays_as_it_was():
+    """Clips that are not replaced are augmented as without it."""
+    frontend = build_frontend(tiny().frontend.model_copy(update={"sample_rate_hz": RATE_HZ, "frames": 48}))
+    clips = [np.random.default_rng(i).standard_normal(3000).astype(np.float32) for i in range(8)]
+    settings = {"shift_s": 0.05, "noise": 0.2, "speed": 0.1, "freq_mask": 4}
+    plain, _ = make_batch(frontend, clips, torch.ones(8, 1), AugmentConfig(**settings), 5)
+    features, targets = make_batch(frontend, clips, torch.ones(8, 1), AugmentConfig(**settings, background=0.5), 5)
+    kept = targets[:, 0] == 1
+    assert 0 < kept.sum() < 8
+    torch.testing.assert_close(features[kept], plain[kept])
+    assert not torch.isclose(features[~kept], plain[~kept]).all()
+
+
+def test_background_by_augmentation_alone(corpus, tmp_path):
+    run = quietly(tiny("augment.background=0.3", "train.epochs=2"), tmp_path / "run", corpus)
+    assert load_model(run).background
+    multi = read_manifest(corpus)
+    clips = [
+        Clip(clip.path, labels=("high", "low") if i % 2 else clip.labels, split=clip.split)
+        for i, clip in enumerate(multi.clips)
+    ]
+    write_manifest(tmp_path / "multi", clips, multi.labels, {})
+    run = quietly(tiny("augment.background=0.3", "train.epochs=1"), tmp_path / "sigmoid", tmp_path / "multi")
+    assert load_model(run).config.activation == "sigmoid"
+
+
+@pytest.mark.parametrize("moment", range(1, 5))
+def test_a_crash_while_the_calibrated_model_is_written(corpus, tmp_path, monkeypatch, moment):
+    """Die at the moment-th rename after the last epoch; the temperature goes into the weights once."""
+    recipe = tiny("train.calibrate=true", "train.epochs=2")
+    quietly(recipe, tmp_path / "whole", corpus)
+    from aumcli.utils import files
+
+    replace, left = files.os.replace, [None]
+
+    def say(text):
+        if text.startswith("epoch   2/"):
+            left[0] = moment
+
+    class Crash(BaseException):
+        pass
+
+    def crash(source, target):
+        if left[0] is not None:
+            left[0] -= 1
+            if not left[0]:
+                raise Crash
+        replace(source, target)
+
+    with monkeypatch.context() as patch, pytest.raises(Crash):
+        patch.setattr("aumcli.utils.files.os.replace", crash)
+        quietly(recipe, tmp_path / "run", corpus, say=say)
+    quietly(recipe, tmp_path / "run", resume=True)
+    assert_same_run(tmp_path / "run", tmp_path / "whole")
+    first, second = ((tmp_path / name / "best" / "config.json").read_text() for name in ("run", "whole"))
+    assert first == second
+
+
+def test_calibration_is_said_and_lowers_the_error(corpus, tmp_path):
+    said = []
+    quietly(tiny("train.calibrate=true", "train.epochs=8"), tmp_path / "run", corpus, say=said.append)
+    [line] = [text for text in said if "calibrated" in text]
+    before, after = (float(value) for value in re.findall(r"([\d.]+) % (?:before|after)", line))
+    assert after <= before + 5
