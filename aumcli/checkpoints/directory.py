@@ -48,6 +48,8 @@ def save_model(
     folder = Path(folder)
     tensors = {name: x.detach().to("cpu", dtype).contiguous() for name, x in sorted(tensors.items())}
     content = save(tensors, metadata={"format": "pt"})
+    if temperature is not None:
+        content = _with_metadata(content, TEMPERATURE, str(temperature))
     with atomic_path(folder / WEIGHTS) as temporary:
         temporary.write_bytes(
             content if temperature is None else _with_metadata(content, TEMPERATURE, str(temperature))
