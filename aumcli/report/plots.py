@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from aumcli.errors import AumError, debugging
-from aumcli.metrics import best_row
+from aumcli.metrics import NOTHING, best_row
 from aumcli.utils.files import atomic_path
 from aumcli.utils.text import counted, one_line
 
@@ -138,7 +138,8 @@ def plot_confusion(matrix: "np.ndarray", label_names: Sequence[str], path: Path 
         image = axes.imshow(
             share, cmap=colormaps["Blues"].with_extremes(bad="#e4e4e4"), norm=norm, interpolation="nearest"
         )
-        accuracy = f"accuracy {100 * np.trace(matrix) / clips:.2f} % of " if clips else ""
+        word = "right" if NOTHING in label_names else "accuracy"  # which is of the clips of a class
+        accuracy = f"{word} {100 * np.trace(matrix) / clips:.2f} % of " if clips else ""
         scale = 1 + side / 20  # large pictures, large words
         axes.set_title(f"{one_line(title)}\n{accuracy}{counted(clips, 'clip')}", fontsize=10 * scale)
         order = "" if named else ", by index"
@@ -184,15 +185,17 @@ def plot_reliability(bins: "Sequence[tuple[float, float, int]]", error: float, p
 
     scores, shares, clips = zip(*bins)
     with rc_context(STYLE):
-        figure = Figure(figsize=(4.2, 4.6), layout="constrained")
-        upper, lower = figure.subplots(2, 1, height_ratios=(3, 1), sharex=True)
-        figure.suptitle(f"{one_line(title)}\nexpected calibration error {100 * error:.2f} %", fontsize=10)
-        upper.plot([0, 1], [0, 1], color="#888888", ls=":", lw=1, label="as often as the score says")
-        upper.plot(scores, shares, color=BLUE, marker="o", markersize=4, label="this model")
-        upper.set(ylabel="share of right answers", xlim=(0, 1), ylim=(0, 1.02), aspect="equal")
-        upper.legend(loc="upper left")
-        lower.bar(scores, clips, width=0.03, color=BLUE)
-        lower.set(xlabel="score of the answer", ylabel="clips")
+        figure = Figure(figsize=(4.6, 4.4), layout="constrained")
+        axes = figure.subplots()
+        axes.set_title(f"{one_line(title)}\nexpected calibration error {100 * error:.2f} %")
+        axes.plot([0, 1], [0, 1], color="#888888", ls=":", lw=1, label="as often as the score says")
+        areas = [12 + 300 * count / sum(clips) for count in clips]
+        axes.scatter(scores, shares, areas, color=BLUE, label="this model, by number of clips", clip_on=False)
+        for score, share, count in bins:
+            axes.annotate(f"{count:,}", (score, share), fontsize=7, xytext=(5, -9), textcoords="offset points")
+        axes.set(xlabel="score of the answer", ylabel="share of right answers", xlim=(0, 1.02), ylim=(0, 1.02))
+        axes.set_aspect("equal")
+        axes.legend(loc="lower right", markerscale=0.6)
         save_figure(figure, path)
 
 
@@ -226,6 +229,7 @@ def plot_false_alarms(found: Any, path: Path | str, title: str) -> None:
             )  # fmt: skip
         axes.plot(found.own[0], 100 * found.own[2], "*", color=ORANGE, ms=11, label="the model's own thresholds")
         axes.set_xscale("symlog", linthresh=1)
+        axes.xaxis.set_major_formatter("{x:g}")
         axes.set(xlabel="false alarms per hour", ylabel="recall of clips (%)", xlim=(0, None))
         axes.legend(loc="lower right")
         save_figure(figure, path)
