@@ -53,8 +53,9 @@ docs: .venv/documented
 
 # The packaged model; FSDD=archive.tar.gz takes a copy of the corpus instead of downloading it.
 digits: .venv/installed
-	.venv/bin/python benchmarks/other_words.py data/other-words
 	$(AUM) prepare synth
+	$(AUM) prepare fsdd $(if $(FSDD),--source $(FSDD))
+	.venv/bin/python benchmarks/other_words.py data/other-words --data data/fsdd
 	$(AUM) prepare fsdd --out data/digits --background data/other-words --background data/synth/train $(if $(FSDD),--source $(FSDD))
 	$(AUM) train --recipe digits --data data/digits
 	.venv/bin/python -c "import torch; from aumcli.checkpoints import *; network, config = read_model('runs/digits/best'); \

@@ -144,10 +144,12 @@ def score(events: tuple[Event, ...], placed: list[tuple[float, float, str]]) -> 
     return recall, f1, len(right) - sum(right)
 
 
-def events_in(model: Classifier, sound: Sound, rate_hz: int, folder: Path) -> tuple[Event, ...]:
+def events_in(
+    model: Classifier, sound: Sound, rate_hz: int, folder: Path, threshold: float | None
+) -> tuple[Event, ...]:
     """The events that `aum predict` finds in a recording."""
     soundfile.write(folder / "recording.wav", sound, rate_hz)
-    [prediction] = predict_files(model, [folder / "recording.wav"])
+    [prediction] = predict_files(model, [folder / "recording.wav"], threshold=threshold)
     return prediction.events
 
 
@@ -160,6 +162,7 @@ def main() -> None:
     )
     parser.add_argument("--speech", type=Path, help="recordings of speech without digits")
     parser.add_argument("--minutes", type=float, default=60, help="of each kind")
+    parser.add_argument("--threshold", type=float, help="of all classes (default: the model's own)")
     parser.add_argument("--snr", type=float, default=10, help="of the digits over what is there, in dB")
     options = parser.parse_args()
     model = load_model(options.model)
@@ -186,10 +189,10 @@ def main() -> None:
         draw = np.random.default_rng(0)
         sound = make(draw, int(60 * options.minutes * rate_hz), rate_hz)
         with tempfile.TemporaryDirectory() as folder:
-            alarms = events_in(model, sound, rate_hz, Path(folder))
+            alarms = events_in(model, sound, rate_hz, Path(folder), options.threshold)
             time = sum(event.stop_s - event.start_s for event in alarms) / 60 / options.minutes
             mixed, placed = mix_digits(draw, sound, digits, rate_hz, options.snr)
-            recall, f1, wrong = score(events_in(model, mixed, rate_hz, Path(folder)), placed)
+            recall, f1, wrong = score(events_in(model, mixed, rate_hz, Path(folder), options.threshold), placed)
         per_hour = len(alarms) * 60 / options.minutes
         rows.append(
             [kind, f"{per_hour:.0f}", f"{100 * time:.1f} %", len(placed), f"{100 * recall:.1f} %", f"{f1:.3f}", wrong]

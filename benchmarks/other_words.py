@@ -1,20 +1,25 @@
-"""Speech without digits, to train a model of spoken digits with: sounds of no class, by voices of espeak-ng.
+"""Speech without digits, to train a model of spoken digits with: sounds of no class.
 
-    python benchmarks/other_words.py data/other-words
+    python benchmarks/other_words.py data/other-words --data data/fsdd
     aum prepare fsdd --out data/digits --background data/other-words
 
-Each recording is one voice that says WORDS in random order, at its own speed and pitch. `unheard_voices.py` and
-`false_alarms.py` have other voices, and the latter other words. Needs `espeak-ng`.
+Each recording is one voice of espeak-ng that says WORDS in random order, at its own speed and pitch.
+`unheard_voices.py` and `false_alarms.py` have other voices, and the latter other words. Of each training clip of the
+spoken digits there is one that is no digit, so that a human voice alone doesn't make one: the clip backwards, its
+beginning with the end of another digit by the same speaker, or its pieces in another order. Needs `espeak-ng`.
 """
 
 import random
 import shutil
 from pathlib import Path
 
+import numpy as np
 import soundfile
 from harness import parser_of
 from unheard_voices import say
 
+from aumcli.data.decoding.audio import load_audio
+from aumcli.data.manifest import read_manifest
 from aumcli.utils.progress import progress
 
 RECORDINGS = 500
@@ -59,12 +64,35 @@ yard year yellow yes yet young
 """
 WORDS = _TEXT.split()
 WORDS_EACH = 60
+PIECES = 5  # of a digit, which are put into another order
+
+
+def undo_digits(data: Path, folder: Path) -> int:
+    """Make of each training clip one that is no digit; how many there are."""
+    clips, draw = read_manifest(data).split("train"), np.random.default_rng(0)
+    sounds = [load_audio(clip.path, None, clip.start_s, clip.stop_s) for clip in clips]
+    for i, (clip, (sound, rate_hz)) in enumerate(zip(clips, sounds)):
+        kind = draw.integers(3)
+        if kind == 0:
+            made = sound[::-1]
+        elif kind == 1:
+            others = [j for j, each in enumerate(clips) if each.group == clip.group and each.labels != clip.labels]
+            other = sounds[draw.choice(others)][0]
+            made = np.concatenate([sound[: len(sound) // 2], other[len(other) // 2 :]])
+        else:
+            pieces = np.array_split(sound, PIECES)
+            made = np.concatenate([pieces[j] for j in draw.permutation(PIECES)])
+        soundfile.write(folder / f"undone-{i:04}.flac", made, rate_hz)
+    return len(clips)
 
 
 def main() -> None:
     """Write the recordings."""
     parser = parser_of(__doc__)
     parser.add_argument("folder", type=Path, nargs="?", default=Path("data/other-words"))
+    parser.add_argument(
+        "--data", type=Path, help="prepared FSDD, to make clips that are no digits of its training split"
+    )
     options = parser.parse_args()
     if shutil.which("espeak-ng") is None:
         parser.error("espeak-ng is not installed")
@@ -77,7 +105,8 @@ def main() -> None:
         pause = draw.choice([" ", ", ", ". "])
         samples, rate_hz = say(pause.join(words), voice, speed, pitch)
         soundfile.write(options.folder / f"{number:03}.flac", samples.numpy(), rate_hz)
-    print(f"wrote {recordings} recordings to {options.folder}")
+    undone = undo_digits(options.data, options.folder) if options.data else 0
+    print(f"wrote {recordings} recordings and {undone} short clips to {options.folder}")
 
 
 if __name__ == "__main__":

@@ -26,6 +26,11 @@ from aumcli.utils.text import counted
 if TYPE_CHECKING:
     from aumcli.classifier import Classifier
 
+ACTIVATIONS = {
+    "softmax": "softmax",
+    "softmax_background": "softmax, with a 0 behind the logits for the background class",
+    "sigmoid": "sigmoid",
+}
 SUFFIXES = (".onnx", ".pt2")
 TOLERANCE = 1e-4  # largest difference of logits; rounding in another order gives some 1e-6
 BATCHES = (1, 3)
@@ -79,7 +84,10 @@ def export_model(classifier: "Classifier", out: Path | str) -> list[tuple[str, s
         ("model", config.model.describe()),
         ("written to", f"{out}, {out.stat().st_size / 2**20:.1f} MiB"),
         ("input", f"features (batch, {config.model.frames} frames, {config.model.n_mels} mels), float32, any batch"),
-        ("output", f"logits (batch, {counted(len(config.labels), 'class')}); scores by {config.activation}"),
+        (
+            "output",
+            f"logits (batch, {counted(len(config.labels), 'class')}); scores by {ACTIVATIONS[config.activation]}",
+        ),
         *(
             (
                 f"largest difference, batch {b}",
