@@ -8,6 +8,7 @@ import numpy as np
 from aumcli.metrics import answers
 
 BINS = 15
+NEVER = "never"  # stands for the threshold of a class that has none of the wanted precision
 TEMPERATURES = (0.1, 10.0)  # the range in which one is looked for
 STEPS = 60  # of the search, each of which leaves 0.62 of the range
 
@@ -96,7 +97,8 @@ def thresholds_for_precision(scores: np.ndarray, positive: np.ndarray, precision
         precision: the wanted share.
 
     Returns:
-        A score of each class, rounded down to four decimals; None where none has that precision.
+        For each class a score between the lowest that has the precision and the next lower one, where they differ by
+        more than rounding to four decimals; None where none has that precision.
     """
     return [_threshold(column, truth, precision) for column, truth in zip(scores.T, positive.T)]
 

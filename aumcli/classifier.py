@@ -68,7 +68,7 @@ class Classifier:
         return list(self.config.labels)
 
     @property
-    def background(self) -> bool:
+    def has_background(self) -> bool:
         """Whether the model has a background class, so that it can answer nothing."""
         return self.config.activation == "softmax_background"
 

@@ -511,7 +511,7 @@ class PredictConfig(Frozen):
     threshold: Fraction | None = Field(
         None, description="lowest score of an event; none: the model's own for each class, else 0.5"
     )
-    thresholds: dict[str, Fraction] | None = Field(None, description="the same for some classes, by name")
+    thresholds: dict[str, NotNegative] | None = Field(None, description="the same for some classes, by name")
     smooth: Positive = Field(
         1, description="windows in the moving average of scores that events are made of, an odd number"
     )

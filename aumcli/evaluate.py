@@ -11,7 +11,7 @@ from typing import cast
 
 import numpy as np
 
-from aumcli.calibration import calibration_error, reliability, thresholds_for_precision
+from aumcli.calibration import NEVER, calibration_error, reliability, thresholds_for_precision
 from aumcli.classifier import Classifier, load_model
 from aumcli.data.clips import Clip
 from aumcli.data.corpus import local_folder
@@ -23,7 +23,7 @@ from aumcli.data.manifest import Manifest, read_manifest
 from aumcli.data.splits import split_clips
 from aumcli.data.training_clips import read_training_clips, seen_in_training
 from aumcli.errors import AumError
-from aumcli.false_alarms import FalseAlarms, count_false_alarms, score_recordings
+from aumcli.false_alarms import FalseAlarms, ScoredRecording, count_false_alarms, score_recordings
 from aumcli.metrics import Metrics, class_indices, evaluate_scores
 from aumcli.report.environment import environment
 from aumcli.report.plots import drawn, plot_confusion, plot_false_alarms, plot_reliability
@@ -34,7 +34,6 @@ from aumcli.utils.text import counted, plural, unescaped
 
 logger = get_logger(__name__)
 BATCH_CLIPS = 64
-NEVER = 1.0  # threshold of a class that has no threshold of the wanted precision
 SCORES = "scores-{}.npz"  # of a split
 
 
@@ -52,6 +51,7 @@ class Evaluation:
     targets: np.ndarray  # (clips,) class indices, -1 for none, or (clips, classes) zeros and ones
     notes: tuple[str, ...] = ()  # what was done to the classes, and which have no clip
     no_picture: str = ""  # why a plot couldn't be drawn
+    background: bool = False  # whether the model can answer nothing
     reliability: tuple[tuple[float, float, int], ...] = ()  # see `aumcli.calibration`; of data with one label per clip
     false_alarms: FalseAlarms | None = None
     thresholds: tuple[dict[str, object], ...] = ()  # for a wanted precision: label, threshold, precision, recall
@@ -136,7 +136,7 @@ def evaluate(
     scores = scores if stream is None else scores[np.argsort(stream.rows)]  # in the manifest's order
     targets = matched.targets(manifest.targets(clips).astype(np.uint8), len(classifier.labels))
     targets = targets if manifest.multi_label else class_indices(targets)
-    metrics = evaluate_scores(scores, targets, classifier.labels, intervals=True, background=classifier.background)
+    metrics = evaluate_scores(scores, targets, classifier.labels, intervals=True, background=classifier.has_background)
     positive = targets.astype(bool) if targets.ndim == 2 else targets[:, None] == np.arange(scores.shape[1])
     windows, hours = ([], 0.0) if recordings is None else score_recordings(classifier, recordings)
     result = Evaluation(
@@ -163,7 +163,8 @@ def evaluate(
         scores,
         targets,
         _notes(matched, manifest, metrics, split),
-        reliability=() if metrics.multi_label else tuple(reliability(scores, targets, classifier.background)),
+        background=classifier.has_background,
+        reliability=() if metrics.multi_label else tuple(reliability(scores, targets, classifier.has_background)),
         false_alarms=count_false_alarms(windows, hours, scores, positive, classifier.thresholds, classifier.labels)
         if windows
         else None,
@@ -188,14 +189,14 @@ def _recordings(folder: Path) -> list[Path]:
 
 
 def _thresholds(
-    labels: Sequence[str], scores: np.ndarray, positive: np.ndarray, windows: Sequence[np.ndarray], precision: float
+    labels: Sequence[str], scores: np.ndarray, positive: np.ndarray, others: Sequence[ScoredRecording], precision: float
 ) -> tuple[dict[str, object], ...]:
     """The thresholds of a wanted precision, with what they reach on the clips and on windows of no class."""
-    every = np.concatenate([scores, *windows])
+    every = np.concatenate([scores, *(each.scores for each in others)])
     truth = np.concatenate([positive, np.zeros((len(every) - len(scores), positive.shape[1]), dtype=bool)])
     rows: list[dict[str, object]] = []
     for i, (label, value) in enumerate(zip(labels, thresholds_for_precision(every, truth, precision))):
-        given = every[:, i] >= (NEVER if value is None else value)
+        given = every[:, i] >= (np.inf if value is None else value)
         hits = int((given & truth[:, i]).sum())
         rows.append(
             {
@@ -337,7 +338,12 @@ def write_evaluation(result: Evaluation, out: Path) -> str:
     labels = [row.label for row in result.metrics.per_class]
     with atomic_path(out / SCORES.format(result.split)) as temporary, open(temporary, "wb") as file:
         np.savez_compressed(
-            file, clips=np.array(result.clips), scores=result.scores, targets=result.targets, labels=np.array(labels)
+            file,
+            clips=np.array(result.clips),
+            scores=result.scores,
+            targets=result.targets,
+            labels=np.array(labels),
+            background=np.array(result.background),
         )
     write_json(out / f"eval-{result.split}.json", as_json(result))
     if result.thresholds:
@@ -381,10 +387,16 @@ def _plain(found: FalseAlarms) -> dict[str, object]:
 
 
 def read_scores(path: Path | str) -> tuple[list[str], np.ndarray, np.ndarray]:
-    """Read a scores-<split>.npz: clips, scores and targets as in `Evaluation`."""
+    """Read a scores-<split>.npz: clips, scores and targets as in `Evaluation`.
+
+    Where the model can answer nothing, the score of that stands behind those of the classes.
+    """
     try:
         with np.load(path, allow_pickle=False) as arrays:
-            return arrays["clips"].tolist(), arrays["scores"], arrays["targets"]
+            scores = arrays["scores"]
+            if arrays.get("background"):
+                scores = np.column_stack([scores, 1 - scores.sum(axis=1)])
+            return arrays["clips"].tolist(), scores, arrays["targets"]
     except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
         raise AumError(f"can't read {path}: {error}", fix="remove it and evaluate again") from error
 

@@ -1,6 +1,6 @@
 """How often a model reports an event in recordings that hold none of its classes."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -42,36 +42,47 @@ class FalseAlarms:
     classes: dict[str, float]
 
 
-def score_recordings(classifier: Classifier, paths: Iterable[Path | str]) -> tuple[list[np.ndarray], float]:
-    """Score the windows of recordings, as `aum predict` does: (windows, classes) float32 of each, and their hours.
+@dataclass(frozen=True)
+class ScoredRecording:
+    """The windows of a recording: first sample and the one after the last of each, (n,), and scores, (n, classes)."""
+
+    starts: np.ndarray
+    stops: np.ndarray
+    scores: np.ndarray
+
+
+def score_recordings(classifier: Classifier, paths: Sequence[Path]) -> tuple[list[ScoredRecording], float]:
+    """Score the windows of recordings, as `aum predict` does, and say how many hours they are.
 
     Raises:
         AumError: one can't be read.
     """
-    rate_hz, scores, seconds = classifier.config.frontend.sample_rate_hz, [], 0.0
-    for path in progress(paths, "scoring", None):
+    rate_hz, recordings, seconds = classifier.config.frontend.sample_rate_hz, [], 0.0
+    for path in progress(paths, "scoring", len(paths), "recording"):
         with open_audio(path, rate_hz) as (info, blocks):
-            windows = (window for _, window in cut_windows(blocks, *classifier.window_samples))
-            rows = []
+            windows = cut_windows(blocks, *classifier.window_samples)
+            spans, rows = [], []
             while batch := list(islice(windows, BATCH_WINDOWS)):
-                rows.append(classifier.score_windows(batch))
-            scores.append(np.concatenate(rows))
+                spans += [(start, start + len(window)) for start, window in batch]
+                rows.append(classifier.score_windows([window for _, window in batch]))
+            starts, stops = np.array(spans).T
+            recordings.append(ScoredRecording(starts, stops, np.concatenate(rows)))
             seconds += info.duration_s
-    return scores, seconds / 3600
+    return recordings, seconds / 3600
 
 
 def count_false_alarms(
-    recordings: Sequence[np.ndarray],
+    recordings: Sequence[ScoredRecording],
     hours: float,
     scores: np.ndarray,
     positive: np.ndarray,
     own: np.ndarray,
     labels: Sequence[str],
 ) -> FalseAlarms:
-    """Count events of recordings of no class: windows that follow each other and reach a threshold are one.
+    """Count events of recordings of no class: windows that reach a threshold and touch or overlap are one.
 
     Args:
-        recordings: scores of the windows of each, (windows, classes).
+        recordings: of no class.
         hours: of all of them.
         scores: of clips of known classes, (clips, classes).
         positive: their classes, (clips, classes) bool.
@@ -83,7 +94,7 @@ def count_false_alarms(
         return np.sum([_events(each, at) for each in recordings], axis=0)
 
     def time(at: np.ndarray) -> float:
-        return float(np.concatenate([(each >= at).any(axis=1) for each in recordings]).mean())
+        return float(np.concatenate([(each.scores >= at).any(axis=1) for each in recordings]).mean())
 
     at_own = events(own)
     classes = {labels[i]: round(float(at_own[i] / hours), 4) for i in np.argsort(-at_own) if at_own[i]}
@@ -91,7 +102,7 @@ def count_false_alarms(
     return FalseAlarms(
         len(recordings),
         hours,
-        sum(map(len, recordings)),
+        sum(len(each.scores) for each in recordings),
         GRID,
         tuple(map(float, per_hour)),
         tuple(time(np.full(len(own), t)) for t in GRID),
@@ -101,12 +112,14 @@ def count_false_alarms(
     )
 
 
-def _events(scores: np.ndarray, thresholds: np.ndarray) -> np.ndarray:
-    """Events of each class, (classes,), in the windows of a recording, (windows, classes)."""
-    reached = scores >= thresholds
-    begun = reached.copy()
-    begun[1:] &= ~reached[:-1]
-    return begun.sum(axis=0)
+def _events(recording: ScoredRecording, thresholds: np.ndarray) -> np.ndarray:
+    """Events of each class in a recording, (classes,), joined as `aumcli.predict.events.Events` does."""
+    reached = recording.scores >= thresholds
+    counts = np.zeros(len(thresholds), dtype=int)
+    for label in np.flatnonzero(reached.any(axis=0)):
+        rows = np.flatnonzero(reached[:, label])
+        counts[label] = 1 + (recording.starts[rows[1:]] > recording.stops[rows[:-1]]).sum()
+    return counts
 
 
 def _recall(scores: np.ndarray, positive: np.ndarray, thresholds: np.ndarray) -> float:

@@ -114,12 +114,17 @@ def prepare(
     if workers is not None and workers < 1:
         raise AumError(f"{workers} workers can't open a clip", fix="choose 1 or more")
     with no_empty_folders(request.out), locked(request.out, "aum prepare") as doubt:
-        folders = [*map(Path, background)]
+        folders = [(Path(folder), "") for folder in background]
         return _prepare(request, strict, workers or os.cpu_count() or 1, shards, [doubt] if doubt else [], folders)
 
 
 def _prepare(
-    request: PrepareRequest, strict: bool, workers: int, shards: bool, doubts: list[str], background: list[Path]
+    request: PrepareRequest,
+    strict: bool,
+    workers: int,
+    shards: bool,
+    doubts: list[str],
+    background: list[tuple[Path, str]],
 ) -> PrepareReport:
     """Prepare in a folder that is locked."""
     earlier = (
@@ -307,7 +312,8 @@ def _finish(
     if index.arrange is not None:
         of_classes, more = index.arrange(of_classes, found.skipped)
         warnings += more
-    others = with_splits(found.clips.take(np.flatnonzero(~has_labels)), Clips.of(of_classes).splits)
+    rest = found.clips.take(np.flatnonzero(~has_labels))
+    others = with_splits(rest, Clips.of(of_classes).splits, request.shares)
     if index.arrange is not None or others:
         found.clips = Clips.of([*of_classes, *others])  # in this order they were listed
     warnings += _moved(earlier.splits, found.clips)

@@ -14,9 +14,9 @@ from training import assert_same_run, problem, quietly
 from aumcli.classifier import load_model
 from aumcli.config import AugmentConfig
 from aumcli.core.frontend import build_frontend
-from aumcli.data.augmentation.augment import ClipRandom, replace_by_background
+from aumcli.data.augmentation.augment import ClipRandom, lay_into_noise, replace_by_background
 from aumcli.data.clips import Clip
-from aumcli.data.datasets.batch import make_batch
+from aumcli.data.datasets.batch import draw_epoch, make_batch
 from aumcli.data.manifest import read_manifest, write_manifest
 from aumcli.data.sources.background import with_splits
 from aumcli.prepare import prepare
@@ -40,7 +40,7 @@ def answering(tmp_path_factory):
     """A run that was trained with sounds of no class, and its data."""
     root = tmp_path_factory.mktemp("background")
     sounds(root / "sounds", 10)
-    rumble(root / "sounds" / "_background" / "long.wav", 95)
+    rumble(root / "sounds" / "_background" / "long.wav", 105)
     prepare("folder", root / "data", source=root / "sounds", split="60/20/20")
     settings = [f"augment.{name}=0" for name in OFF]
     recipe = tiny(
@@ -53,12 +53,11 @@ def test_a_folder_of_no_class_is_no_class(answering):
     manifest = read_manifest(answering[1])
     assert manifest.label_names == sorted(CLASSES)
     others = [clip for clip in manifest.clips if not clip.labels]
-    assert [(clip.start_s, clip.stop_s) for clip in others] == [(10.0 * i, 10.0 * (i + 1)) for i in range(8)] + [
-        (80.0, None)
-    ]
-    assert [clip.split for clip in others] == ["train"] * 7 + ["val"] + ["test"]
+    slices = [(clip.start_s, clip.stop_s) for clip in others]
+    assert slices == [(10.0 * i, 10.0 * (i + 1)) for i in range(9)] + [(90.0, None)]
+    assert [clip.split for clip in others] == ["train"] * 6 + ["val"] * 2 + ["test"] * 2  # 60/20/20
     report = json.loads((answering[1] / "report.json").read_text())
-    assert "9 clips of no class, of 1 file" in report["notes"] and report["splits"]["train"]["clips"] == 25
+    assert "10 clips of no class, of 1 file" in report["notes"] and report["splits"]["train"]["clips"] == 24
     assert not manifest.targets(others).any()
 
 
@@ -70,16 +69,57 @@ def test_other_folders_and_other_corpora(tmp_path):
         "folder", tmp_path / "data", source=tmp_path / "sounds", split="100/0/0", background=[tmp_path / "more"]
     )
     assert "12 clips of no class, of 12 files" in report.notes and [*report.splits] == ["train"]
-    report = prepare("folder", tmp_path / "data", source=tmp_path / "sounds", background=[tmp_path / "more"])
-    assert {clip.split for clip in read_manifest(tmp_path / "data").clips if not clip.labels} == {
-        "train",
-        "val",
-        "test",
-    }
+    prepare("folder", tmp_path / "data", source=tmp_path / "sounds", background=[tmp_path / "more"])
+    before = {clip.path: clip.split for clip in read_manifest(tmp_path / "data").clips if not clip.labels}
+    for number in range(12, 40):
+        sound(tmp_path / "more" / "deep" / f"{number}.wav", None, seed=100 + number)
+    prepare("folder", tmp_path / "data", source=tmp_path / "sounds", background=[tmp_path / "more"])
+    after = {clip.path: clip.split for clip in read_manifest(tmp_path / "data").clips if not clip.labels}
+    assert {path: after[path] for path in before} == before
+    assert set(after.values()) == {"train", "val", "test"} and 20 < [*after.values()].count("train") < 40
     (tmp_path / "empty").mkdir()
     error = problem(prepare, "folder", tmp_path / "data", source=tmp_path / "sounds", background=[tmp_path / "empty"])
     assert "no sounds of no class" in error.problem
-    assert with_splits([], ["train"]) == []
+    assert with_splits([], ["train"], None) == []
+
+
+def test_split_folders_have_their_own(tmp_path):
+    for split, each in (("train", 4), ("val", 2), ("test", 2)):
+        sounds(tmp_path / "sounds" / split, each)
+    rumble(tmp_path / "sounds" / "train" / "_background" / "a.wav", 30)
+    rumble(tmp_path / "sounds" / "test" / "_background" / "b.wav", 30)
+    prepare("folder", tmp_path / "data", source=tmp_path / "sounds")
+    found = {(clip.path.name, clip.split) for clip in read_manifest(tmp_path / "data").clips if not clip.labels}
+    assert found == {("a.wav", "train"), ("b.wav", "test")}
+
+
+def test_noise_that_isnt_there(corpus, tmp_path):
+    error = problem(quietly, tiny("augment.background_noise=0.5"), tmp_path / "run", corpus)
+    assert "has none to train on" in error.problem and "--background DIR" in error.fix
+
+
+def test_clips_lie_in_sounds_of_no_class():
+    """Twice as loud as it, anywhere within it; shorter ones lie at the beginning."""
+    clips, noises = torch.zeros(3, 100), torch.zeros(3, 100)
+    clips[:, :20], noises[0], noises[1, :10], noises[2, :50] = 1.0, 0.5, 0.5, 0.0
+    lengths, noise_lengths = torch.full((3,), 20), torch.tensor([100, 10, 50])
+    level = torch.full((3,), 20 * np.log10(2))
+    mixed, longer = lay_into_noise(clips, lengths, noises, noise_lengths, level, torch.tensor([0.5, 0.9, 0.999]))
+    assert longer.tolist() == [100, 20, 50]
+    torch.testing.assert_close(mixed[0], torch.full((100,), 0.5) + (torch.arange(100) // 20 == 2))
+    torch.testing.assert_close(mixed[1], clips[1] + 0.5 * (torch.arange(100) < 10))
+    torch.testing.assert_close(mixed[2], ((torch.arange(100) >= 29) & (torch.arange(100) < 49)).float())
+
+
+def test_draws_of_noise_take_clips_of_no_class_of_the_same_batch():
+    has_labels = np.array([True] * 20 + [False] * 4)
+    batches = [[*range(10), 20, 21], [*range(10, 20), 22], [23]]
+    plain = draw_epoch(batches, 24, AugmentConfig(), 0, 0, has_labels)
+    draws = draw_epoch(batches, 24, AugmentConfig(background_noise=1.0), 0, 0, has_labels)
+    assert (plain.partners == -1).all() and np.array_equal(plain.places, draws.places)
+    assert set(draws.partners[:10]) <= {20, 21} and (draws.partners[10:12] == -1).all()
+    assert (draws.partners[12:22] == 22).all() and draws.partners[22] == draws.partners[23] == -1
+    assert np.isnan(draws.ratios[:10]).all() and draws.noise[0].min() >= 0 and draws.noise[0].max() <= 30
 
 
 def test_clips_of_no_class_survive_every_form(answering, tmp_path):
@@ -108,7 +148,7 @@ def test_shards_of_no_class(tmp_path):
 def test_it_answers_nothing(answering, tmp_path, aum):
     run, data = answering
     model = load_model(run)
-    assert model.background and model.config.provenance["temperature"] > 0
+    assert model.has_background and model.config.provenance["temperature"] > 0
     rumble(tmp_path / "wind.wav", 3, seed=9)
     sound(tmp_path / "low.wav", CLASSES["low"], seed=99)
     shown = aum("predict", tmp_path / "wind.wav", tmp_path / "low.wav", "--model", run, "--top", 1)
@@ -130,11 +170,11 @@ def test_it_answers_nothing(answering, tmp_path, aum):
 def test_eval_counts_what_is_answered_with_nothing(answering, tmp_path, aum):
     run, data = answering
     result = aum("eval", run, "--data", data, "--out", tmp_path / "out", "--json", tmp_path / "e.json")
-    assert re.search(r"nothing, of no class +100.00 % of 1 clip", result.out) and "nothing, of a class" in result.out
+    assert re.search(r"nothing, of no class +100.00 % of 2 clips", result.out) and "nothing, of a class" in result.out
     assert {"reliability-test.png", "confusion-test.png"} <= {path.name for path in (tmp_path / "out").iterdir()}
     found = json.loads((tmp_path / "e.json").read_text())
-    assert found["metrics"]["background"] == {"clips": 1, "rejected": 1.0, "missed": 0.0}
-    assert 0 <= found["calibration_error"] < 0.5 and sum(n for _, _, n in found["reliability"]) == 7
+    assert found["metrics"]["background"] == {"clips": 2, "rejected": 1.0, "missed": 0.0}
+    assert 0 <= found["calibration_error"] < 0.5 and sum(n for _, _, n in found["reliability"]) == 8
 
 
 def test_false_alarms_and_thresholds(answering, trained, tmp_path, aum):
@@ -150,9 +190,13 @@ def test_false_alarms_and_thresholds(answering, trained, tmp_path, aum):
         )  # fmt: skip
         assert result.code == 0, result.err
         assert "false alarms in 0.03 hours of 2 recordings" in result.out and "thresholds for a precision" in result.out
-        counts[model] = json.loads((out / "e.json").read_text())["false_alarms"]["own"]["time"]
+        counts[model] = json.loads((out / "e.json").read_text())["false_alarms"]
         assert (out / "false-alarms-val.png").stat().st_size > 5000
-    assert counts[run] < 0.05 < counts[trained]
+    at = counts[run]["thresholds"].index(0.5)
+    assert counts[run]["time"][at] < 0.05 < 0.5 < counts[trained]["time"][at]
+    assert (
+        counts[trained]["own"]["time"] < 0.5 and counts[trained]["own"]["recall"] > 0.8
+    )  # its thresholds are cautious
     file = tmp_path / answering[0].parent.name / "thresholds-val.csv"
     assert file.read_text().startswith("label,threshold,precision,recall,clips\n")
     wind = tmp_path / "wind" / "0.wav"
@@ -174,6 +218,7 @@ def test_false_alarms_and_thresholds(answering, trained, tmp_path, aum):
     [
         ("label,threshold\nlow,high\n", "row 2 has no number"),
         ("label,threshold\nlow,1.5\n", "1.5"),
+        ("label,threshold\nlow,nan\n", "nan"),
         ("label,threshold\nlow,0.5\nlow,0.4\n", "again"),
         ("label,threshold\nlaw,0.5\n", "did you mean low"),
         ("label,score\nlow,0.5\n", "threshold"),
@@ -225,7 +270,7 @@ def test_other_augmentation_stays_as_it_was():
 
 def test_background_by_augmentation_alone(corpus, tmp_path):
     run = quietly(tiny("augment.background=0.3", "train.epochs=2"), tmp_path / "run", corpus)
-    assert load_model(run).background
+    assert load_model(run).has_background
     multi = read_manifest(corpus)
     clips = [
         Clip(clip.path, labels=("high", "low") if i % 2 else clip.labels, split=clip.split)

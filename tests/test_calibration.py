@@ -9,8 +9,9 @@ from aumcli.classifier import activate, with_background
 from aumcli.config import AudioMambaConfig, SpectrogramTransformerConfig, TrainConfig
 from aumcli.core import build_network
 from aumcli.core.network import SpectrogramNetwork
-from aumcli.false_alarms import GRID, count_false_alarms
+from aumcli.false_alarms import GRID, ScoredRecording, count_false_alarms
 from aumcli.metrics import NOTHING, answers, class_indices, evaluate_scores
+from aumcli.predict.events import Events
 from aumcli.train.trainer import loss_of
 
 
@@ -90,20 +91,37 @@ def test_a_class_without_clips_has_no_threshold():
 
 
 def test_false_alarms_are_counted_as_events():
-    """Windows that follow each other are one event; 0.5 h in all."""
-    first = np.array([[0.0, 0.9], [0.6, 0.9], [0.6, 0.0], [0.0, 0.9], [0.0, 0.0]])
+    """Windows that touch are one event, as in aum predict; 0.5 h in all."""
+
+    def recording(scores, hop=4, size=8):
+        starts = hop * np.arange(len(scores))
+        return ScoredRecording(starts, starts + size, scores)
+
+    first = np.array([[0.0, 0.9], [0.6, 0.9], [0.6, 0.0], [0.0, 0.0], [0.0, 0.9], [0.6, 0.0], [0.0, 0.9]])
     second = np.array([[0.6, 0.0], [0.6, 0.0]])
     scores, positive = np.array([[0.7, 0.1], [0.2, 0.8]]), np.array([[True, False], [False, True]])
-    found = count_false_alarms([first, second], 0.5, scores, positive, np.array([0.5, 0.95]), ["a", "b"])
-    assert (
-        found.own == (4.0, pytest.approx(4 / 7), 0.5)
-        and found.classes == {"a": 4.0}
-        and found.files == 2
-        and found.windows == 7
+    found = count_false_alarms(
+        [recording(first), recording(second)], 0.5, scores, positive, np.array([0.5, 0.95]), ["a", "b"]
     )
-    at = dict(zip(GRID, zip(found.per_hour, found.recall)))
-    assert dict(zip(GRID, found.time))[0.65] == pytest.approx(3 / 7)
-    assert at[0.5] == (8.0, 1.0) and at[0.65] == (4.0, 1.0) and at[0.75] == (4.0, 0.5) and at[0.95] == (0.0, 0.0)
+    assert found.own == (6.0, pytest.approx(5 / 9), 0.5) and found.classes == {"a": 6.0}
+    assert found.files == 2 and found.windows == 9
+    at = dict(zip(GRID, zip(found.per_hour, found.time, found.recall)))
+    assert at[0.5][0] == 10.0 and at[0.65] == (4.0, pytest.approx(4 / 9), 1.0)
+    assert at[0.75] == (4.0, pytest.approx(4 / 9), 0.5) and at[0.95] == (0.0, 0.0, 0.0)
+
+
+@pytest.mark.parametrize("size, hop", [(8, 4), (9, 4), (8, 8), (8, 3)])
+def test_they_are_the_events_of_predict(size, hop):
+    rng = np.random.default_rng(size + hop)
+    scores, own = rng.random((200, 3)), np.array([0.5, 0.8, 0.95])
+    starts = hop * np.arange(200)
+    starts[-1] -= 2  # the last window ends with the recording
+    events = Events(own, 1)
+    for start, row in zip(starts.tolist(), scores):
+        events.add(start, start + size, row)
+    recording = ScoredRecording(starts, starts + size, scores)
+    found = count_false_alarms([recording], 1.0, scores, scores > 2, own, ["a", "b", "c"])
+    assert found.own[0] == len(events.finish())
 
 
 def test_softmax_with_a_background_class():

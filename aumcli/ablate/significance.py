@@ -114,8 +114,11 @@ def compare(
 
 
 def _over_clips(scores: Scores, targets: np.ndarray, weights: np.ndarray) -> OverClips:
-    """Of clips with one label each: an exact test, and the bootstrap."""
-    right = [np.stack([each.argmax(1) == targets for each in one]).astype(int) for one in scores]  # (n, clips) each
+    """Of clips with one label each: an exact test, and the bootstrap; the answer to clips of no class is nothing."""
+    wanted = [np.where(targets < 0, each.shape[1] - 1, targets) for each in (one[0] for one in scores)]
+    right = [
+        np.stack([each.argmax(1) == truth for each in one]).astype(int) for one, truth in zip(scores, wanted)
+    ]  # (n, clips) each
     by_clip = (right[0] - right[1]).sum(0)  # (clips)
     only_first, only_second = (int((right[i] > right[1 - i]).sum()) for i in (0, 1))
     drawn = weights @ by_clip / (len(targets) * len(right[0]))  # (draws)

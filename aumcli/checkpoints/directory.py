@@ -51,9 +51,7 @@ def save_model(
     if temperature is not None:
         content = _with_metadata(content, TEMPERATURE, str(temperature))
     with atomic_path(folder / WEIGHTS) as temporary:
-        temporary.write_bytes(
-            content if temperature is None else _with_metadata(content, TEMPERATURE, str(temperature))
-        )
+        temporary.write_bytes(content)
     write_config(folder, config)
 
 

@@ -40,7 +40,7 @@ def header_of(classifier: Classifier, config: PredictConfig) -> Record:
         "backend": classifier.backend,
         "device": str(classifier.device),
         "dtype": "float32",
-        **({"background": True} if classifier.background else {}),
+        **({"background": True} if classifier.has_background else {}),
         "sample_rate_hz": rate_hz,
         "window_s": size and size / rate_hz,
         "hop_s": hop / rate_hz if size else None,

@@ -183,7 +183,7 @@ class _Scorer:
         self.classifier, self.config, self.embed, self.store = classifier, config, embed, store
         rate_hz = classifier.config.frontend.sample_rate_hz
         self.post = PostProcessor(
-            classifier.labels, rate_hz, thresholds(classifier, config), config, curves, classifier.background
+            classifier.labels, rate_hz, thresholds(classifier, config), config, curves, classifier.has_background
         )
         self.batch = batch_windows(classifier, config)
         threads = torch.get_num_threads() if classifier.device.type == "cpu" and not config.whole else 1

@@ -5,11 +5,14 @@ from pathlib import Path
 
 import numpy as np
 
+from aumcli.calibration import NEVER
 from aumcli.config import PredictConfig
 from aumcli.errors import AumError, did_you_mean
 from aumcli.utils.csv import csv_reader, listed
 
 COLUMNS = ("label", "threshold")
+ABOVE = 2.0  # every score
+FIX = f"write a number from 0 to 1, or {NEVER} for no events"
 
 
 def class_thresholds(labels: Sequence[str], own: np.ndarray, config: PredictConfig) -> np.ndarray:
@@ -33,7 +36,7 @@ def read_thresholds(path: Path) -> dict[str, float]:
     """Read a CSV file with the columns label and threshold; others are ignored.
 
     Raises:
-        AumError: it can't be read, a row has no number in 0..1, or a label stands twice.
+        AumError: it can't be read, a row has neither a number in 0..1 nor `never`, or a label stands twice.
     """
     found: dict[str, float] = {}
     with csv_reader(path, COLUMNS) as (reader, header):
@@ -43,11 +46,12 @@ def read_thresholds(path: Path) -> dict[str, float]:
                 continue
             where = f"{path}, row {reader.line_num}"
             try:
-                label, value = row[places[0]], float(row[places[1]])
+                label, text = row[places[0]], row[places[1]].strip()
+                value = ABOVE if text == NEVER else float(text)
             except (IndexError, ValueError) as error:
-                raise AumError(f"{where} has no number as threshold", fix="write one from 0 to 1") from error
-            if not 0 <= value <= 1:
-                raise AumError(f"{where} has the threshold {value:g}", fix="write a number from 0 to 1")
+                raise AumError(f"{where} has no number as threshold", fix=FIX) from error
+            if not (0 <= value <= 1 or text == NEVER):
+                raise AumError(f"{where} has the threshold {value:g}", fix=FIX)
             if label in found:
                 raise AumError(f"{where} names {label!r} again", fix="keep one of the rows")
             found[label] = value

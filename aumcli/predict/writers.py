@@ -113,7 +113,10 @@ def rows_of(record: Record) -> Iterator[Row]:
     if "problem" in record:
         yield path, "failed", None, None, None, None, record["problem"], record["fix"]
         return
-    for label in record["labels"]:
+    labels = record["labels"]
+    if record.get("nothing", 0.0) > labels[0]["score"]:
+        labels = [{"label": NOTHING, "score": record["nothing"]}, *labels]
+    for label in labels:
         yield path, "clip", 0.0, record["duration_s"], label["label"], label["score"], None, None
     for event in record["events"]:
         yield path, "event", event["start_s"], event["stop_s"], event["label"], event["score"], None, None

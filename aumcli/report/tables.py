@@ -134,6 +134,13 @@ def print_thresholds(rows: Sequence[Mapping[str, Any]], precision: float, file: 
         [[row[name] for name in columns] for row in rows],
         file,
     )
+    if without := [one_line(str(row["label"])) for row in rows if isinstance(row["threshold"], str)]:
+        names = ", ".join(without[:CLASSES_SHOWN]) + (
+            f" and {len(without) - CLASSES_SHOWN} more" * (len(without) > CLASSES_SHOWN)
+        )
+        _console(file).print(
+            f"no threshold reaches that precision, and so no event: {names}", highlight=False, markup=False
+        )
 
 
 def _background_rows(metrics: Metrics) -> list[tuple[str, str]]:

@@ -8,11 +8,14 @@ import base64
 import hashlib
 import json
 import os
+import time
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from importlib import metadata
 from itertools import islice
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 import torch
@@ -31,10 +34,14 @@ from aumcli.train.optim import HEADS
 from aumcli.train.setup import TrainState
 from aumcli.train.signals import StopSignal
 from aumcli.utils.journal import Journal
+from aumcli.utils.lock import LockTaken
 from aumcli.utils.logging import get_logger
 from aumcli.utils.text import counted
 
+T = TypeVar("T")
 FOLDER = "embeddings"  # below the data's, or the run's where that can't be written
+VERSION = 1  # of how clips are decoded, augmented and encoded
+WAIT_S = 1.0  # between two looks at whether another training has ended
 
 logger = get_logger(__name__)
 
@@ -48,11 +55,13 @@ class Embeddings:
             is the clip as it is.
         val: of the windows of this process' validation clips, (windows, d).
         val_clips: index of the clip that each of these belongs to, (windows,) int64.
+        n_val: this process' validation clips; there may be none.
     """
 
     train: Tensor
     val: Tensor
-    val_clips: Tensor
+    val_clips: np.ndarray
+    n_val: int
 
     def view(self, epoch: int, clips: Sequence[int]) -> Tensor:
         """Embeddings of training clips in an epoch, (b, d): the views take turns."""
@@ -61,9 +70,9 @@ class Embeddings:
     def validation_scores(self, classifier: Classifier) -> np.ndarray:
         """Scores of this process' validation clips, those of a clip's windows averaged: (clips, classes) float32."""
         windows = classifier.head_scores(self.val)
-        totals = np.zeros((int(self.val_clips.max()) + 1, windows.shape[1]))
-        np.add.at(totals, self.val_clips.numpy(), windows)
-        return (totals / np.bincount(self.val_clips.numpy())[:, None]).astype(np.float32)
+        totals = np.zeros((self.n_val, windows.shape[1]))
+        np.add.at(totals, self.val_clips, windows)
+        return (totals / np.bincount(self.val_clips, minlength=self.n_val)[:, None]).astype(np.float32)
 
 
 class _Item(NamedTuple):
@@ -126,7 +135,7 @@ def encode(state: TrainState, stop: StopSignal) -> list[tuple[int, AumError]]:
     """
     group, settings = state.process_group, state.recipe.train
     path = _path(state)
-    with Journal(path, durable=False) as journal:
+    with _opened(path) as journal:
         encoder = _Encoder(state, journal, stop)
         own = state.train.share(group.rank, group.size)
         train = np.full((1 + settings.augmented_views, len(state.train), state.recipe.model.width), np.nan, np.float32)
@@ -136,18 +145,19 @@ def encode(state: TrainState, stop: StopSignal) -> list[tuple[int, AumError]]:
             problems: list[tuple[int, AumError]] = []
             for item, embedding in encoder.encode(_training_items(state, own, view, problems)):
                 views[item.clip] = embedding
-            for rank, part in enumerate(group.gather(views)):
+            for rank, (part, some) in enumerate(_gathered(state, stop, (views, problems))):
                 train[view, rank :: group.size] = part
-            for rank, some in enumerate(group.gather(problems)):
                 unreadable += [(rank + group.size * clip, error) for clip, error in some]
         pairs = [(item.clip, x) for item, x in encoder.encode(_validation_items(state))]
+        _gathered(state, stop, None)
         encoder.finish()
     val = np.array([x for _, x in pairs], np.float32).reshape(len(pairs), train.shape[2])
     device = state.classifier.device
     state.embeddings = Embeddings(
         torch.from_numpy(train).to(device),
         torch.from_numpy(val).to(device),
-        torch.tensor([clip for clip, _ in pairs], dtype=torch.int64),
+        np.array([clip for clip, _ in pairs], np.int64),
+        len(state.val),
     )
     computed, kept = map(int, group.sum([encoder.computed, encoder.kept], device))
     state.log(
@@ -156,6 +166,36 @@ def encode(state: TrainState, stop: StopSignal) -> list[tuple[int, AumError]]:
         else f"embeddings: {counted(computed, 'window')} of clips encoded, kept in {path}"
     )
     return unreadable
+
+
+def _gathered(state: TrainState, stop: StopSignal, value: T) -> list[T]:
+    """What every process has of something; all of them stop where one was asked to."""
+    values, signals = zip(*state.process_group.gather((value, stop.received)))
+    if any(signals):
+        raise AumError(
+            "stopped while clips were encoded; what was encoded is kept",
+            fix="start the same training again",
+            exit_code=128 + max(signals),
+        )
+    return list(values)
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[Journal]:
+    """Open the file that keeps embeddings; while another training encodes into it, wait: it does the same work."""
+    told = False
+    while True:
+        try:
+            with Journal(path, lock=True, durable=False) as journal:
+                yield journal
+            return
+        except AumError as error:
+            if not isinstance(error.__cause__, LockTaken):
+                raise
+        if not told:
+            logger.info(f"waiting for another training that encodes clips into {path}")
+        told = True
+        time.sleep(WAIT_S)
 
 
 class _Encoder:
@@ -181,12 +221,8 @@ class _Encoder:
         """Yield each item and its embedding, (d,) float32, in order."""
         last = -1
         while batch := list(islice(items, BATCH_WINDOWS)):
-            if self.stop.received:
-                raise AumError(
-                    "stopped while clips were encoded; what was encoded is kept",
-                    fix="start the same training again",
-                    exit_code=128 + self.stop.received,
-                )
+            if self.stop.received:  # all processes end when what they have is gathered
+                return
             digests = [hashlib.sha256(item.waveform.tobytes()) for item in batch]
             keys = [
                 digest.hexdigest() + (f" {item.view} {self._augment}" if item.view else "")
@@ -250,17 +286,20 @@ def _validation_items(state: TrainState) -> Iterator[_Item]:
 
 
 def _path(state: TrainState) -> Path:
-    """The file that keeps the embeddings of this network on this kind of device."""
+    """The file of this process that keeps the embeddings of this network on this kind of device."""
     classifier = state.classifier
     folder = (state.data if os.access(state.data, os.W_OK) else state.out) / FOLDER
-    return folder / f"{_network_digest(classifier.network, classifier)[:16]}.sqlite"
+    rank = state.process_group.rank
+    return folder / f"{_network_digest(classifier.network, classifier)[:16]}{f'-{rank}' if rank else ''}.sqlite"
 
 
 def _network_digest(network: SpectrogramNetwork, classifier: Classifier) -> str:
-    """SHA-256 of all that an embedding depends on besides the clip: weights, sizes, frontend, backend."""
+    """SHA-256 of all that an embedding depends on besides the clip: weights, sizes, frontend, backend, versions."""
     model = classifier.config.model.model_dump(mode="json", exclude={"n_classes"})
     frontend = classifier.config.frontend.model_dump(mode="json")
-    digest = hashlib.sha256(json.dumps([model, frontend, classifier.backend, classifier.device.type]).encode())
+    versions = [VERSION, metadata.version("aumcli"), torch.__version__]
+    made = [model, frontend, classifier.backend, classifier.device.type, versions]
+    digest = hashlib.sha256(json.dumps(made).encode())
     for name, x in sorted(network.state_dict().items()):
         if not name.startswith(HEADS):
             digest.update(name.encode())

@@ -91,7 +91,10 @@ def make_microbatch(
     if state.embeddings is not None:
         good = [row for row in rows.tolist() if batch[row] not in state.unreadable_clips]
         clips = [batch[row] for row in good]
-        return Microbatch(good, state.embeddings.view(epoch, clips), _targets(state, clips), []) if good else NO_CLIPS
+        if not good:
+            return NO_CLIPS
+        targets = _targets(state, clips).to(state.classifier.device)
+        return Microbatch(good, state.embeddings.view(epoch, clips), targets, [])
     begin = state.epoch.step * state.recipe.train.batch_size
     waveforms = dict(zip(rows.tolist(), decoded))
     mixed = rows[draws.partners[begin + rows] >= 0].tolist()

@@ -99,9 +99,9 @@ class TrainState:
         return self.recipe.train.steps_per_epoch(len(self.train))
 
     @property
-    def background(self) -> bool:
+    def has_background(self) -> bool:
         """Whether the model is trained with a background class."""
-        return self.classifier.background
+        return self.classifier.has_background
 
     @property
     def small(self) -> bool:
@@ -181,6 +181,11 @@ def build(
     found = training_data(recipe, manifest)
     measured, kept = recipe.data.infer, start_frontend(recipe) if fresh else None
     if fresh:
+        if recipe.augment.background_noise and Clips.of(found.train).has_labels().all():
+            raise AumError(
+                f"augment.background_noise needs clips of no class, and {folder} has none to train on",
+                fix="prepare them with --background DIR, or --set augment.background_noise=0",
+            )
         recipe = infer_frontend(recipe, found.train, len(manifest.labels), manifest.multi_label, kept)
         recipe = _with_microbatches(recipe, process_group)
     config = ModelConfig(

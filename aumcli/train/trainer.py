@@ -242,7 +242,7 @@ def _backward(
     state.network.rows = torch.tensor(rows, device=device), size
     _seed_device(device, stream_seed(state.recipe.seed, epoch, state.epoch.step, MODEL_PURPOSE))
     with autocast(state):
-        loss = loss_of(state.forward(features), targets, state.recipe.train, state.background) * (len(rows) / size)
+        loss = loss_of(state.forward(features), targets, state.recipe.train, state.has_background) * (len(rows) / size)
     state.scaler.scale(loss).backward()
     if math.isfinite(result.loss):
         result.nonfinite_batch = features
@@ -388,7 +388,9 @@ def _finish(state: TrainState) -> None:
     metrics: Metrics = validation_metrics(state, scores, targets, intervals=True)
     if state.process_group.is_rank_zero:
         said = {} if temperature is None else {"temperature": temperature}
-        changes = {"thresholds": best_thresholds(scores, targets), "provenance": config.provenance | said}
+        cautious = not state.manifest.multi_label and bool(targets.any(axis=1).all())
+        thresholds = best_thresholds(scores, targets, cautious)
+        changes = {"thresholds": thresholds, "provenance": config.provenance | said}
         save_model(state.out / "best", network.state_dict(), config.model_copy(update=changes), temperature=temperature)
         write_report(state, metrics, _compared(state, network))
 
@@ -415,7 +417,7 @@ def _calibrate(
     said = f"scores are calibrated by a temperature of {temperature:g}"
     if not state.manifest.multi_label:
         truth = class_indices(targets)
-        errors = [calibration_error(reliability(each, truth, state.background)) for each in (scores, after)]
+        errors = [calibration_error(reliability(each, truth, state.has_background)) for each in (scores, after)]
         said += f": expected calibration error on these clips {percent(errors[0])} before, {percent(errors[1])} after"
     state.log(said)
     return after, temperature

@@ -39,7 +39,7 @@ def validation_scores(state: TrainState, network: SpectrogramNetwork | None = No
 def validation_metrics(state: TrainState, scores: np.ndarray, targets: np.ndarray, intervals: bool = False) -> Metrics:
     """Metrics of scores (clips, classes); with confidence intervals where asked for, which takes longer."""
     truth = targets if state.manifest.multi_label else class_indices(targets)
-    return evaluate_scores(scores, truth, state.classifier.labels, intervals=intervals, background=state.background)
+    return evaluate_scores(scores, truth, state.classifier.labels, intervals=intervals, background=state.has_background)
 
 
 def validate(state: TrainState) -> dict[str, float | None]:
@@ -50,7 +50,7 @@ def validate(state: TrainState) -> dict[str, float | None]:
     if state.recipe.train.loss == "bce":
         loss = F.binary_cross_entropy(probabilities, truth)
     else:
-        if state.background:
+        if state.has_background:
             rest = (1 - torch.from_numpy(scores).double().sum(1, keepdim=True)).clamp(1e-12, 1)  # the background's
             probabilities = torch.cat([probabilities, rest], dim=1)
             truth = torch.cat([truth, 1 - truth.sum(1, keepdim=True)], dim=1)

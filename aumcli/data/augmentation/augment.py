@@ -181,7 +181,7 @@ def mixup_waveforms(
 
 
 def lay_into_noise(
-    waveforms: Tensor, lengths: Tensor, noises: Tensor, noise_lengths: Tensor, louder_db: Tensor, place: Tensor
+    waveforms: Tensor, lengths: Tensor, noises: Tensor, noise_lengths: Tensor, snr_db: Tensor, place: Tensor
 ) -> tuple[Tensor, Tensor]:
     """Lay clips somewhere into longer recordings of something else; into shorter ones from their beginning.
 
@@ -190,7 +190,7 @@ def lay_into_noise(
         lengths: samples of each clip, (b,) int64.
         noises: what each is laid into, likewise.
         noise_lengths: (b,) int64.
-        louder_db: by how much the clip's RMS exceeds the noise's, (b,) float32.
+        snr_db: by how much the clip's RMS exceeds the noise's, (b,) float32.
         place: in [0, 1), (b,): which of the places where the clip fits.
 
     Returns:
@@ -202,7 +202,7 @@ def lay_into_noise(
     power, noise_power = (
         x.square().sum(1) / n.clamp(min=1) for x, n in ((waveforms, lengths), (noises, noise_lengths))
     )
-    gain = 10 ** (-louder_db / 20) * (power / noise_power.clamp(min=1e-12)).sqrt()
+    gain = 10 ** (-snr_db / 20) * (power / noise_power.clamp(min=1e-12)).sqrt()
     return laid + gain[:, None] * noises, torch.maximum(lengths, noise_lengths)
 
 

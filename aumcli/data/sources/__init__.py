@@ -164,7 +164,7 @@ class CorpusIndex:
         arrange: gets the usable and the skipped clips, and returns the clips with their splits and further warnings:
             for sources whose splits depend on which clips are usable.
         notes: how the source was understood, and which files were ignored as usual.
-        background: folders of sounds of no class.
+        background: folders of sounds of no class, each with its split, "" where that is yet to be chosen.
     """
 
     clips: Sequence[Clip]
@@ -177,7 +177,7 @@ class CorpusIndex:
     longest_s: float | None = None
     arrange: Callable[[Sequence[Clip], list[SkippedClip]], tuple[Sequence[Clip], list[str]]] | None = None
     notes: list[str] = field(default_factory=list)
-    background: list[Path] = field(default_factory=list)
+    background: list[tuple[Path, str]] = field(default_factory=list)
 
 
 def not_found(path: Path) -> str:

@@ -1,8 +1,11 @@
 """Sounds of no class, which can be added to any corpus: what a model shall answer with nothing."""
 
+import hashlib
 import os
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
+from itertools import accumulate
 from pathlib import Path
 
 from aumcli.data.clips import Clip
@@ -13,50 +16,69 @@ from aumcli.utils.text import counted
 
 FOLDER = "_background"  # beside the folders of the classes
 SLICE_S = 10.0  # longer recordings are cut into pieces of this length
-SHARES = {"train": 0.8, "val": 0.1, "test": 0.1}
+MANY_SLICES = 10  # of a recording that is shared among the splits
+SHARES = (80.0, 10.0, 10.0)  # percent of train, val, test
 
 
-def background_clips(folders: Iterable[Path]) -> list[Clip]:
-    """The sounds below some folders, without labels and splits; long ones in slices.
+def background_clips(folders: Iterable[tuple[Path, str]]) -> list[Clip]:
+    """The sounds below some folders, without labels; long ones in slices.
+
+    Args:
+        folders: each with the split of its sounds, "" where that is yet to be chosen.
 
     Raises:
         AumError: a folder can't be listed, or there are no sounds.
     """
     clips: list[Clip] = []
-    for folder in folders:
+    for folder, split in folders:
         files = [Path(path) for path in walk_files(folder) if Path(path).suffix.lower() in AUDIO_SUFFIXES]
         if not files:
             raise AumError(
                 f"{folder} holds no sounds of no class", fix=f"put sounds there ({', '.join(sorted(AUDIO_SUFFIXES))})"
             )
         for path in files:
-            clips += _slices(Path(os.path.abspath(path)))
+            clips += _slices(Path(os.path.abspath(path)), split)
     return clips
 
 
-def _slices(path: Path) -> list[Clip]:
+def _slices(path: Path, split: str) -> list[Clip]:
     """A recording as clips of SLICE_S; what is left at its end belongs to the last one."""
     try:
         slices = int(audio_info(path).duration_s / SLICE_S)
     except AumError:
         slices = 0  # whoever opens the clip says why it can't be read
     if slices < 2:
-        return [Clip(path)]
+        return [Clip(path, split=split)]
     starts = [SLICE_S * i for i in range(slices)]
-    return [Clip(path, start, stop) for start, stop in zip(starts, [*starts[1:], None])]
+    return [Clip(path, start, stop, split=split) for start, stop in zip(starts, [*starts[1:], None])]
 
 
-def with_splits(clips: Sequence[Clip], splits: Iterable[str]) -> list[Clip]:
-    """The clips with those of the splits that the corpus has, one piece of the list each.
+def with_splits(clips: Sequence[Clip], splits: Iterable[str], shares: tuple[float, float, float] | None) -> list[Clip]:
+    """The clips with splits, those that the corpus has.
 
-    So a recording is in two splits at most, and then cut in one place.
+    A recording of many slices is cut where a share of it ends, so that every split has some of it; the split of
+    another follows from a hash of its name. So what was in a split stays there when more recordings are added.
+
+    Args:
+        clips: those that have a split keep it.
+        splits: of the corpus.
+        shares: wanted percent of train, val and test; None: SHARES.
     """
-    shares = {name: SHARES[name] for name in SPLITS if name in {*splits}} or {"train": 1.0}
-    total, done, ends = sum(shares.values()), 0.0, {}
-    for name, share in shares.items():
-        done += share / total
-        ends[name] = round(done * len(clips))
-    return [replace(clip, split=next(name for name, end in ends.items() if i < end)) for i, clip in enumerate(clips)]
+    wanted = {name: share for name, share in zip(SPLITS, shares or SHARES) if name in {*splits} and share}
+    wanted = wanted or {"train": 1.0}
+    ends = dict(zip(wanted, accumulate(share / sum(wanted.values()) for share in wanted.values())))
+    slices = Counter(clip.path for clip in clips)
+    placed, seen = [], Counter[Path]()
+    for clip in clips:
+        many = slices[clip.path] >= MANY_SLICES
+        digest = hashlib.sha256(clip.path.name.encode("utf-8", "surrogateescape")).digest()
+        place = (seen[clip.path] + 0.5) / slices[clip.path] if many else int.from_bytes(digest[:6], "big") / 2**48
+        seen[clip.path] += 1
+        split = next((name for name, end in ends.items() if place < end), [*ends][-1])
+        placed.append(clip if clip.split else replace(clip, split=split))
+    if not any(clip.split == "train" for clip in placed) and "train" in wanted:  # a few short recordings
+        placed = [replace(clip, split="train") for clip in placed]
+    return placed
 
 
 def background_note(clips: Sequence[Clip]) -> list[str]:

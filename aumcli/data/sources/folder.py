@@ -125,7 +125,7 @@ class _Found:
     unreadable: list[SkippedClip] = field(default_factory=list)  # folders
     warnings: list[str] = field(default_factory=list)
     ignored: list[str] = field(default_factory=list)  # hidden, or the system's
-    background: list[Path] = field(default_factory=list)  # folders of sounds of no class
+    background: list[tuple[Path, str]] = field(default_factory=list)  # folders of sounds of no class, and their split
 
 
 def _ignored_note(paths: list[str], root: Path) -> list[str]:
@@ -209,7 +209,7 @@ def _class_folders(parent: Path, split: str, found: _Found) -> None:
             other.append(path)
     for folder in _sub_folders(parent):
         if folder.name == FOLDER:
-            found.background.append(folder)
+            found.background.append((folder, split))
             continue
         unreadable: list[OSError] = []
         files = sorted(map(Path, walk_files(folder, found.ignored, unreadable)))
