@@ -56,7 +56,7 @@ digits: .venv/installed
 	$(AUM) prepare synth
 	$(AUM) prepare fsdd $(if $(FSDD),--source $(FSDD))
 	.venv/bin/python benchmarks/other_words.py data/other-words --data data/fsdd
-	$(AUM) prepare fsdd --out data/digits --background data/other-words --background data/synth/train $(if $(FSDD),--source $(FSDD))
+	$(AUM) prepare fsdd --out data/digits --background data/other-words --background data/synth/val $(if $(FSDD),--source $(FSDD))
 	$(AUM) train --recipe digits --data data/digits
 	.venv/bin/python -c "import torch; from aumcli.checkpoints import *; network, config = read_model('runs/digits/best'); \
 	    save_model('aumcli/models/digits', network.state_dict(), config, torch.float16)"

@@ -1,12 +1,13 @@
-"""Speech without digits, to train a model of spoken digits with: sounds of no class.
+"""Speech without digits, and music, to train a model of spoken digits with: sounds of no class.
 
     python benchmarks/other_words.py data/other-words --data data/fsdd
     aum prepare fsdd --out data/digits --background data/other-words
 
 Each recording is one voice of espeak-ng that says WORDS in random order, at its own speed and pitch.
 `unheard_voices.py` and `false_alarms.py` have other voices, and the latter other words. Of each training clip of the
-spoken digits there is one that is no digit, so that a human voice alone doesn't make one: the clip backwards, its
-beginning with the end of another digit by the same speaker, or its pieces in another order. Needs `espeak-ng`.
+spoken digits there is one that is no digit, so that a human voice alone doesn't make one: the clip backwards, or its
+pieces in another order. The music is of plucked
+strings (Karplus and Strong 1983) and of frequency modulation (Chowning 1973). Needs `espeak-ng`.
 """
 
 import random
@@ -64,24 +65,54 @@ yard year yellow yes yet young
 """
 WORDS = _TEXT.split()
 WORDS_EACH = 60
+PIECES_OF_MUSIC, MUSIC_S, MUSIC_HZ = 300, 30, 16000
 PIECES = 5  # of a digit, which are put into another order
+
+
+def pluck(draw: np.random.Generator, hz: float, seconds: float) -> np.ndarray:
+    """A string that is plucked: noise in a loop that averages neighbours."""
+    string = draw.standard_normal(max(2, round(MUSIC_HZ / hz)))
+    bright, rounds = draw.uniform(0.3, 0.5), []
+    for _ in range(int(seconds * MUSIC_HZ / len(string)) + 1):
+        rounds.append(string)
+        string = draw.uniform(0.99, 0.999) * ((1 - bright) * string + bright * np.roll(string, 1))
+    return np.concatenate(rounds)[: int(seconds * MUSIC_HZ)]
+
+
+def modulate(draw: np.random.Generator, hz: float, seconds: float) -> np.ndarray:
+    """A tone by frequency modulation, from a bell to a horn; it may glide."""
+    t = np.arange(int(seconds * MUSIC_HZ)) / MUSIC_HZ
+    glide = hz * (1 + draw.uniform(-0.1, 0.1) * (draw.random() < 0.3) * t / seconds)
+    index = draw.uniform(0, 4) * np.exp(-t * draw.uniform(0, 5))
+    phase = 2 * np.pi * np.cumsum(glide) / MUSIC_HZ
+    tone = np.sin(phase + index * np.sin(draw.choice([0.5, 1, 1, 1.4, 2, 3]) * phase))
+    rise, fall = draw.uniform(0.005, 0.1), draw.uniform(0, 4)
+    return tone * np.minimum(1, t / rise) * np.exp(-fall * t) * np.minimum(1, (t[-1] - t) / 0.05)
+
+
+def play(draw: np.random.Generator) -> np.ndarray:
+    """A piece of MUSIC_S: one to three parts of notes, each with its instrument and beat."""
+    piece = np.zeros(int((MUSIC_S + 4) * MUSIC_HZ))
+    for _ in range(draw.integers(1, 4)):
+        play_note, low, beat_s = draw.choice([pluck, modulate]), draw.uniform(80, 600), draw.uniform(0.1, 0.8)
+        place = 0
+        while place < MUSIC_S * MUSIC_HZ:
+            seconds = beat_s * draw.choice([1, 1, 2, 4])
+            note = play_note(draw, low * 2 ** (draw.integers(0, 19) / 12), min(3.0, seconds * draw.uniform(0.8, 2)))
+            piece[place : place + len(note)] += note / (np.abs(note).max() + 1e-9)
+            place += int(seconds * MUSIC_HZ)
+    piece = piece[: int(MUSIC_S * MUSIC_HZ)]
+    return (10 ** (draw.uniform(-30, -3) / 20) * piece / np.abs(piece).max()).astype(np.float32)
 
 
 def undo_digits(data: Path, folder: Path) -> int:
     """Make of each training clip one that is no digit; how many there are."""
     clips, draw = read_manifest(data).split("train"), np.random.default_rng(0)
-    sounds = [load_audio(clip.path, None, clip.start_s, clip.stop_s) for clip in clips]
-    for i, (clip, (sound, rate_hz)) in enumerate(zip(clips, sounds)):
-        kind = draw.integers(3)
-        if kind == 0:
-            made = sound[::-1]
-        elif kind == 1:
-            others = [j for j, each in enumerate(clips) if each.group == clip.group and each.labels != clip.labels]
-            other = sounds[draw.choice(others)][0]
-            made = np.concatenate([sound[: len(sound) // 2], other[len(other) // 2 :]])
-        else:
-            pieces = np.array_split(sound, PIECES)
-            made = np.concatenate([pieces[j] for j in draw.permutation(PIECES)])
+    for i, clip in enumerate(clips):
+        sound, rate_hz = load_audio(clip.path, None, clip.start_s, clip.stop_s)
+        pieces = np.array_split(sound, PIECES)
+        backwards = draw.random() < 0.5
+        made = sound[::-1] if backwards else np.concatenate([pieces[j] for j in draw.permutation(PIECES)])
         soundfile.write(folder / f"undone-{i:04}.flac", made, rate_hz)
     return len(clips)
 
@@ -105,8 +136,11 @@ def main() -> None:
         pause = draw.choice([" ", ", ", ". "])
         samples, rate_hz = say(pause.join(words), voice, speed, pitch)
         soundfile.write(options.folder / f"{number:03}.flac", samples.numpy(), rate_hz)
+    draw_music = np.random.default_rng(0)
+    for number in range(1 if options.smoke else PIECES_OF_MUSIC):
+        soundfile.write(options.folder / f"music-{number:03}.flac", play(draw_music), MUSIC_HZ)
     undone = undo_digits(options.data, options.folder) if options.data else 0
-    print(f"wrote {recordings} recordings and {undone} short clips to {options.folder}")
+    print(f"wrote {recordings} recordings of speech, music, and {undone} digits undone to {options.folder}")
 
 
 if __name__ == "__main__":
