@@ -13,7 +13,7 @@ from torch import Tensor
 
 from aumcli.checkpoints import read_model
 from aumcli.checkpoints.lookup import find_model
-from aumcli.config import ModelConfig
+from aumcli.config import NOTHING, ModelConfig
 from aumcli.core import at_length
 from aumcli.core.frontend import build_frontend
 from aumcli.core.network import SpectrogramNetwork
@@ -189,7 +189,8 @@ class Classifier:
             top: most labels.
 
         Returns:
-            [(label, score)], best first; of a list one such list for each sound.
+            [(label, score)], best first; of a list one such list for each sound. ("(nothing)", score) is the first
+            where a model with a background class answers that.
 
         Raises:
             AumError: a sound can't be read, or samples are no sound.
@@ -223,9 +224,11 @@ class Classifier:
         return self.best(np.asarray(total / count, dtype=np.float32), top)
 
     def best(self, scores: np.ndarray, top: int) -> Labels:
-        """The `top` likeliest labels with their scores, best first."""
+        """The `top` likeliest labels with their scores, best first; before them NOTHING where that is likelier."""
         order = np.argsort(-scores, kind="stable")[:top]
-        return [(self.config.labels[i], float(scores[i])) for i in order]
+        labels = [(self.config.labels[i], float(scores[i])) for i in order]
+        rest = 1 - float(scores.sum())
+        return [(NOTHING, rest), *labels] if self.has_background and rest > labels[0][1] else labels
 
 
 def activate(logits: Tensor, activation: str) -> Tensor:

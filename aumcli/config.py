@@ -309,6 +309,8 @@ Network = Annotated[
 ]
 
 
+NOTHING = "(nothing)"  # how a clip of no class, or an answer of none, is called
+
 # named augmentations: what a policy sets where the recipe doesn't
 POLICIES: dict[str, dict[str, float]] = {
     # for labels of any kind: pitch, tempo and colour of a sound stay as they are

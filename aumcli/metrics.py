@@ -6,10 +6,10 @@ from dataclasses import dataclass, fields
 
 import numpy as np
 
+from aumcli.config import NOTHING
 from aumcli.errors import AumError
 from aumcli.utils.text import counted, plural
 
-NOTHING = "(nothing)"  # how a clip of no class, or an answer of none, is called
 CAUTION = 0.02  # of F1: what one clip in 25 costs
 Z95 = 1.959963984540054  # of a normal distribution, 95 % lie within this many standard deviations
 

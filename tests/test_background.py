@@ -163,8 +163,10 @@ def test_it_answers_nothing(answering, tmp_path, aum):
     assert wind["events"] == []
     again = aum("predict", "--from-scores", tmp_path / "s.parquet", "--format", "json")
     assert json.loads(again.out)["clips"] == [wind]
-    plain = aum("predict", tmp_path / "low.wav", "--model", "digits", "--format", "json", "--channel", "left")
-    assert plain.code == 0
+    rows = aum("predict", tmp_path / "wind.wav", "--model", run, "--format", "csv").out.splitlines()
+    assert "(nothing)" in rows[1] and len(rows) == 5
+    assert model.predict(tmp_path / "wind.wav")[0] == ("(nothing)", pytest.approx(wind["nothing"], abs=1e-5))
+    assert model.predict(tmp_path / "low.wav")[0][0] == "low"
 
 
 def test_eval_counts_what_is_answered_with_nothing(answering, tmp_path, aum):

@@ -6,11 +6,11 @@ import torch
 
 from aumcli.calibration import calibration_error, fit_temperature, reliability, thresholds_for_precision
 from aumcli.classifier import activate, with_background
-from aumcli.config import AudioMambaConfig, SpectrogramTransformerConfig, TrainConfig
+from aumcli.config import NOTHING, AudioMambaConfig, SpectrogramTransformerConfig, TrainConfig
 from aumcli.core import build_network
 from aumcli.core.network import SpectrogramNetwork
 from aumcli.false_alarms import GRID, ScoredRecording, count_false_alarms
-from aumcli.metrics import NOTHING, answers, class_indices, evaluate_scores
+from aumcli.metrics import answers, class_indices, evaluate_scores
 from aumcli.predict.events import Events
 from aumcli.train.trainer import loss_of
 

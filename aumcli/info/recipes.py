@@ -77,12 +77,13 @@ def _summary(name: str) -> dict[str, str | int]:
     """What distinguishes a recipe from others."""
     recipe = load_recipe(name)
     model, train = recipe.model, recipe.train
+    sizes = " ".join(filter(None, (model.size, model.architecture, getattr(model, "direction", None))))
     return {
         "name": name,
         "corpus": recipe.data.corpus or "any",
         "epochs": train.epochs,
         "batch_size": train.batch_size,
-        "model": " ".join(filter(None, (model.size, model.architecture, getattr(model, "direction", None)))),
+        "model": "that of --init" if "model" in recipe.data.infer else sizes,
         "training": f"{train.optimizer}, {train.schedule}, {train.dtype}",
         "paper": recipe.paper,
         "needs": train.pretrained,

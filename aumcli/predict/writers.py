@@ -20,8 +20,8 @@ from typing import BinaryIO
 
 import numpy as np
 
+from aumcli.config import NOTHING
 from aumcli.errors import AumError
-from aumcli.metrics import NOTHING
 from aumcli.predict.parquet import METADATA, import_pyarrow, parquet_writer
 from aumcli.predict.prediction import Record, embedding_of
 from aumcli.report.tables import PredictionRow, print_predictions

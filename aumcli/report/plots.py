@@ -5,8 +5,9 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from aumcli.config import NOTHING
 from aumcli.errors import AumError, debugging
-from aumcli.metrics import NOTHING, best_row
+from aumcli.metrics import best_row
 from aumcli.utils.files import atomic_path
 from aumcli.utils.text import counted, one_line
 
