@@ -53,11 +53,8 @@ docs: .venv/documented
 
 # The packaged model; FSDD=archive.tar.gz takes a copy of the corpus instead of downloading it.
 digits: .venv/installed
-	$(AUM) prepare synth
 	$(AUM) prepare fsdd $(if $(FSDD),--source $(FSDD))
-	.venv/bin/python benchmarks/other_words.py data/other-words --data data/fsdd
-	$(AUM) prepare fsdd --out data/digits --background data/other-words --background data/synth/val $(if $(FSDD),--source $(FSDD))
-	$(AUM) train --recipe digits --data data/digits
+	$(AUM) train --recipe digits
 	.venv/bin/python -c "import torch; from aumcli.checkpoints import *; network, config = read_model('runs/digits/best'); \
 	    save_model('aumcli/models/digits', network.state_dict(), config, torch.float16)"
 

@@ -10,7 +10,7 @@ from aumcli.config import NOTHING
 from aumcli.errors import AumError
 from aumcli.utils.text import counted, plural
 
-CAUTION = 0.02  # of F1: what one clip in 25 costs
+KEPT = 0.95  # of the clips of known classes
 Z95 = 1.959963984540054  # of a normal distribution, 95 % lie within this many standard deviations
 
 
@@ -333,37 +333,38 @@ def _per_class(
     )
 
 
-def best_thresholds(scores: np.ndarray, targets: np.ndarray, cautious: bool = False) -> tuple[float, ...]:
+def best_thresholds(scores: np.ndarray, targets: np.ndarray) -> tuple[float, ...]:
     """Choose for each class the score from which on it counts as present: the best F1.
+
+    Where every clip has just one class, nothing tells how other sounds score, and low thresholds seem as good as high
+    ones. Then all classes have the threshold that KEPT of the clips reach with their own class.
 
     Args:
         scores: (clips, classes), 0..1.
         targets: (clips, classes), 1 where the clip has the class.
-        cautious: take the highest score whose F1 is next to the best instead. Where every clip has just one class,
-            nothing tells how other sounds score, and low thresholds seem as good as high ones.
 
     Returns:
         A threshold per class, in the middle between two neighbouring scores, four decimals; of equally good ones the
         one nearest to 0.5, and 0.5 for a class that no clip has.
     """
-    slack = CAUTION if cautious else 0.0
-    columns = zip(scores.T, targets.T)
-    return tuple(_best_threshold(column.astype(np.float64), truth > 0, slack) for column, truth in columns)
+    present = targets > 0
+    if len(scores) and (present.sum(axis=1) == 1).all():
+        common = math.floor(1e4 * float(np.quantile(scores[present], 1 - KEPT, method="lower"))) / 1e4
+        return (common,) * scores.shape[1]
+    return tuple(_best_threshold(column.astype(np.float64), truth) for column, truth in zip(scores.T, present.T))
 
 
-def _best_threshold(scores: np.ndarray, present: np.ndarray, slack: float) -> float:
+def _best_threshold(scores: np.ndarray, present: np.ndarray) -> float:
     if not present.any():
         return 0.5
     levels = np.concatenate([[0.0], np.unique(scores), [1.0]])
     candidates = np.unique(np.append(np.round((levels[:-1] + levels[1:]) / 2, 4), 0.5))  # ascending
-    if slack:
-        candidates = np.unique(np.floor(1e4 * scores[present]) / 1e4)
     order = np.argsort(scores)
     hits = np.concatenate([np.cumsum(present[order][::-1])[::-1], [0]])  # with at least this rank's score
     first = np.searchsorted(scores[order], candidates)  # rank from which on it is given
     f1 = 2 * hits[first] / (present.sum() + len(scores) - first)
-    best = candidates[f1 >= f1.max() - slack]
-    return float(best[-1] if slack else best[np.abs(best - 0.5).argmin()])
+    best = candidates[f1 == f1.max()]
+    return float(best[np.abs(best - 0.5).argmin()])
 
 
 def best_row(scores: Sequence[float], losses: Sequence[float]) -> int | None:

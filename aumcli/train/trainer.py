@@ -388,9 +388,7 @@ def _finish(state: TrainState) -> None:
     metrics: Metrics = validation_metrics(state, scores, targets, intervals=True)
     if state.process_group.is_rank_zero:
         said = {} if temperature is None else {"temperature": temperature}
-        cautious = not state.manifest.multi_label and bool(targets.any(axis=1).all())
-        thresholds = best_thresholds(scores, targets, cautious)
-        changes = {"thresholds": thresholds, "provenance": config.provenance | said}
+        changes = {"thresholds": best_thresholds(scores, targets), "provenance": config.provenance | said}
         save_model(state.out / "best", network.state_dict(), config.model_copy(update=changes), temperature=temperature)
         write_report(state, metrics, _compared(state, network))
 
