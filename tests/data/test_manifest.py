@@ -139,7 +139,6 @@ def test_wrong_labels(corpus, rows, word):
     [
         Clip(Path("/a.wav"), labels=("nope",), split="train"),
         Clip(Path("/a.wav"), labels=("/m/1",)),
-        Clip(Path("/a.wav"), split="train"),
     ],
 )
 def test_writing_nonsense_is_refused_and_leaves_the_old(corpus, clip):

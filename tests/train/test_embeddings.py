@@ -27,7 +27,7 @@ VIEWS = ("augment.shift_s=0.05", "augment.noise=0.1", "train.augmented_views=2")
 @pytest.fixture
 def data(corpus, tmp_path):
     """A prepared folder of the test's own, which may keep embeddings."""
-    return shutil.copytree(corpus, tmp_path / "data")
+    return shutil.copytree(corpus, tmp_path / "data", ignore=shutil.ignore_patterns(embeddings.FOLDER))
 
 
 @pytest.fixture
