@@ -1,7 +1,6 @@
 """aum eval: score a split and say how good the scores are."""
 
 import hashlib
-import json
 import zipfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -24,7 +23,7 @@ from aumcli.data.splits import split_clips
 from aumcli.data.training_clips import read_training_clips, seen_in_training
 from aumcli.errors import AumError
 from aumcli.false_alarms import FalseAlarms, ScoredRecording, count_false_alarms, score_recordings
-from aumcli.metrics import Metrics, class_indices, evaluate_scores
+from aumcli.metrics import Metrics, class_indices, evaluate_scores, plain
 from aumcli.report.environment import environment
 from aumcli.report.plots import drawn, plot_confusion, plot_false_alarms, plot_reliability
 from aumcli.utils.csv import listed, write_table
@@ -381,22 +380,24 @@ def as_json(result: Evaluation) -> dict[str, object]:
 
 def _plain(found: FalseAlarms) -> dict[str, object]:
     """False alarms as JSON can hold them: a recall without clips is None."""
-    values = {**vars(found), "own": dict(zip(("per_hour", "time", "recall"), found.own))}
-    text = json.dumps(values)
-    return dict(json.loads(text, parse_constant=lambda name: None))
+    values = {name: plain(value) for name, value in vars(found).items()}
+    return {**values, "own": dict(zip(("per_hour", "time", "recall"), map(plain, found.own)))}
 
 
 def read_scores(path: Path | str) -> tuple[list[str], np.ndarray, np.ndarray]:
     """Read a scores-<split>.npz: clips, scores and targets as in `Evaluation`.
 
-    Where the model can answer nothing, the score of that stands behind those of the classes.
+    Where the model can answer nothing, or a clip is of no class, the score of nothing stands behind those of the
+    classes: -inf for a model that can't answer it.
     """
     try:
         with np.load(path, allow_pickle=False) as arrays:
-            scores = arrays["scores"]
+            scores, targets = arrays["scores"], arrays["targets"]
             if arrays.get("background"):
                 scores = np.column_stack([scores, 1 - scores.sum(axis=1)])
-            return arrays["clips"].tolist(), scores, arrays["targets"]
+            elif (targets < 0).any():
+                scores = np.column_stack([scores, np.full(len(scores), -np.inf, scores.dtype)])
+            return arrays["clips"].tolist(), scores, targets
     except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
         raise AumError(f"can't read {path}: {error}", fix="remove it and evaluate again") from error
 

@@ -80,12 +80,12 @@ class Metrics:
             infinite, beside a mean_auc of None it is undefined. `confusion` becomes, for each true label, the
             predicted labels with their clips, zeros left away; most frequent first.
         """
-        values = {field.name: _plain(getattr(self, field.name)) for field in fields(self)}
-        values["per_class"] = [{f.name: _plain(getattr(row, f.name)) for f in fields(row)} for row in self.per_class]
+        values = {field.name: plain(getattr(self, field.name)) for field in fields(self)}
+        values["per_class"] = [{f.name: plain(getattr(row, f.name)) for f in fields(row)} for row in self.per_class]
         if self.background is None:
             del values["background"]
         else:
-            values["background"] = {f.name: _plain(getattr(self.background, f.name)) for f in fields(self.background)}
+            values["background"] = {f.name: plain(getattr(self.background, f.name)) for f in fields(self.background)}
         if self.confusion is not None:
             labels = self.confusion_labels
             values["confusion"] = {
@@ -396,8 +396,8 @@ def _mean(values: np.ndarray) -> float:
     return float(values.mean()) if len(values) else math.nan
 
 
-def _plain(value: object) -> object:
+def plain(value: object) -> object:
     """A value that JSON can hold: None for NaN and infinity."""
     if isinstance(value, tuple):
-        return [*map(_plain, value)]
+        return [*map(plain, value)]
     return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -19,6 +19,7 @@ from aumcli.data.clips import Clip
 from aumcli.data.datasets.batch import draw_epoch, make_batch
 from aumcli.data.manifest import read_manifest, write_manifest
 from aumcli.data.sources.background import with_splits
+from aumcli.evaluate import read_scores
 from aumcli.prepare import prepare
 
 pytest_plugins = ["aum_fixtures"]
@@ -91,6 +92,23 @@ def test_split_folders_have_their_own(tmp_path):
     prepare("folder", tmp_path / "data", source=tmp_path / "sounds")
     found = {(clip.path.name, clip.split) for clip in read_manifest(tmp_path / "data").clips if not clip.labels}
     assert found == {("a.wav", "train"), ("b.wav", "test")}
+
+
+def test_sounds_of_no_class_to_test_with_are_never_trained_on(tmp_path):
+    for split in ("train", "val", "test"):
+        sounds(tmp_path / "sounds" / split, 2)
+    rumble(tmp_path / "sounds" / "test" / "_background" / "b.wav", 30)
+    prepare("folder", tmp_path / "data", source=tmp_path / "sounds")
+    assert {clip.split for clip in read_manifest(tmp_path / "data").clips if not clip.labels} == {"test"}
+
+
+def test_a_model_that_cant_answer_nothing_is_wrong_about_clips_of_no_class(tmp_path):
+    scores, targets = np.array([[0.1, 0.9], [0.8, 0.2]], np.float32), np.array([-1, 0])
+    np.savez(tmp_path / "s.npz", clips=["a", "b"], scores=scores, targets=targets, background=np.array(False))
+    _, read, _ = read_scores(tmp_path / "s.npz")
+    assert read.argmax(1).tolist() == [1, 0] and read.shape == (2, 3)
+    np.savez(tmp_path / "s.npz", clips=["a", "b"], scores=scores / 4, targets=targets, background=np.array(True))
+    assert read_scores(tmp_path / "s.npz")[1].argmax(1).tolist() == [2, 2]
 
 
 def test_noise_that_isnt_there(corpus, tmp_path):

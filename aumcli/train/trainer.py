@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from aumcli.calibration import calibration_error, fit_temperature, reliability
-from aumcli.checkpoints import read_model, save_model, stored_temperature
+from aumcli.checkpoints import read_model, save_model, stored_temperature, write_config
 from aumcli.classifier import pick_device, with_background
 from aumcli.config import TrainConfig
 from aumcli.core.network import SpectrogramNetwork
@@ -389,7 +389,11 @@ def _finish(state: TrainState) -> None:
     if state.process_group.is_rank_zero:
         said = {} if temperature is None else {"temperature": temperature}
         changes = {"thresholds": best_thresholds(scores, targets), "provenance": config.provenance | said}
-        save_model(state.out / "best", network.state_dict(), config.model_copy(update=changes), temperature=temperature)
+        config = config.model_copy(update=changes)
+        if temperature is None:
+            write_config(state.out / "best", config)
+        else:
+            save_model(state.out / "best", network.state_dict(), config, temperature=temperature)
         write_report(state, metrics, _compared(state, network))
 
 

@@ -76,8 +76,8 @@ def with_splits(clips: Sequence[Clip], splits: Iterable[str], shares: tuple[floa
         seen[clip.path] += 1
         split = next((name for name, end in ends.items() if place < end), [*ends][-1])
         placed.append(clip if clip.split else replace(clip, split=split))
-    if not any(clip.split == "train" for clip in placed) and "train" in wanted:  # a few short recordings
-        placed = [replace(clip, split="train") for clip in placed]
+    if "train" in wanted and not any(clip.split == "train" for clip in placed):  # a few short recordings
+        placed = [clip if own.split else replace(clip, split="train") for own, clip in zip(clips, placed)]
     return placed
 
 
