@@ -113,13 +113,17 @@ def rows_of(record: Record) -> Iterator[Row]:
     if "problem" in record:
         yield path, "failed", None, None, None, None, record["problem"], record["fix"]
         return
-    labels = record["labels"]
-    if record.get("nothing", 0.0) > labels[0]["score"]:
-        labels = [{"label": NOTHING, "score": record["nothing"]}, *labels]
-    for label in labels:
-        yield path, "clip", 0.0, record["duration_s"], label["label"], label["score"], None, None
+    for label, score in _answers(record):
+        yield path, "clip", 0.0, record["duration_s"], label, score, None, None
     for event in record["events"]:
         yield path, "event", event["start_s"], event["stop_s"], event["label"], event["score"], None, None
+
+
+def _answers(record: Record) -> list[tuple[str, float]]:
+    """A clip's labels with their scores, best first; before them NOTHING where that is likelier."""
+    labels = [(label["label"], label["score"]) for label in record["labels"]]
+    nothing = record.get("nothing", 0.0)
+    return [(NOTHING, nothing), *labels] if nothing > labels[0][1] else labels
 
 
 def _table_rows(record: Record) -> Iterator[PredictionRow]:
@@ -128,9 +132,7 @@ def _table_rows(record: Record) -> Iterator[PredictionRow]:
     Of a clip scored in one window an event is the clip itself: the same class, score and length. Such a clip is one
     row: with times where its best label is an event, and with * before the further classes that are.
     """
-    path, labels = record["path"], [(label["label"], label["score"]) for label in record["labels"]]
-    if record.get("nothing", 0.0) > labels[0][1]:
-        labels = [(NOTHING, record["nothing"]), *labels]
+    path, labels = record["path"], _answers(record)
     if record["windows"] != 1:
         yield path, None, None, labels
         for event in record["events"]:
