@@ -381,7 +381,8 @@ def as_json(result: Evaluation) -> dict[str, object]:
 def _plain(found: FalseAlarms) -> dict[str, object]:
     """False alarms as JSON can hold them: a recall without clips is None."""
     values = {name: plain(value) for name, value in vars(found).items()}
-    return {**values, "own": dict(zip(("per_hour", "time", "recall"), map(plain, found.own)))}
+    own = found.own_thresholds._asdict()
+    return {**values, "own_thresholds": {name: plain(value) for name, value in own.items()}}
 
 
 def read_scores(path: Path | str) -> tuple[list[str], np.ndarray, np.ndarray]:

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
@@ -13,6 +14,14 @@ from aumcli.data.decoding.windows import cut_windows
 from aumcli.utils.progress import progress
 
 GRID = (*(round(0.05 * i, 2) for i in range(1, 20)), 0.97, 0.98, 0.99, 0.995, 0.999)
+
+
+class Rates(NamedTuple):
+    """At some thresholds: see `FalseAlarms`."""
+
+    per_hour: float
+    time: float
+    recall: float
 
 
 @dataclass(frozen=True)
@@ -27,7 +36,7 @@ class FalseAlarms:
         per_hour: events at each of these, of all classes together.
         time: share of the windows in which any class reaches it: an event may last for an hour.
         recall: share of the clips whose own class reaches it; NaN without clips.
-        own: events per hour, share of the windows and recall at the model's own thresholds.
+        own_thresholds: the same at the model's own.
         classes: events per hour of each class that has any there, most first.
     """
 
@@ -38,7 +47,7 @@ class FalseAlarms:
     per_hour: tuple[float, ...]
     time: tuple[float, ...]
     recall: tuple[float, ...]
-    own: tuple[float, float, float]
+    own_thresholds: Rates
     classes: dict[str, float]
 
 
@@ -107,7 +116,7 @@ def count_false_alarms(
         tuple(map(float, per_hour)),
         tuple(time(np.full(len(own), t)) for t in GRID),
         tuple(_recall(scores, positive, np.full(len(own), t)) for t in GRID),
-        (float(at_own.sum() / hours), time(own), _recall(scores, positive, own)),
+        Rates(float(at_own.sum() / hours), time(own), _recall(scores, positive, own)),
         classes,
     )
 

@@ -32,7 +32,7 @@ march april june july august september october december robot rocket planet come
 paris berlin madrid lisbon vienna prague warsaw helsinki tomato potato onion carrot lettuce pepper cherry lemon melon
 banana violin trumpet guitar piano cello flute organ doctor lawyer baker butcher tailor sailor soldier painter writer
 """
-TEST_WORDS = _TEXT.split()  # none of them in other_words.py
+TEST_WORDS = _TEXT.split()  # none of them in digits_corpus.py
 GAP_S = (2.0, 6.0)  # from the end of a digit to the next
 Sound = np.ndarray  # (samples,) float32
 

@@ -9,7 +9,7 @@ import pytest
 import soundfile
 import torch
 from tiny import CLASSES, RATE_HZ, sound, sounds, tiny
-from training import assert_same_run, problem, quietly
+from training import assert_same_run, crash, problem, quietly
 
 from aumcli.classifier import load_model
 from aumcli.config import AugmentConfig
@@ -215,7 +215,7 @@ def test_false_alarms_and_thresholds(answering, trained, tmp_path, aum):
     at = counts[run]["thresholds"].index(0.5)
     assert counts[run]["time"][at] < 0.05 < 0.5 < counts[trained]["time"][at]
     assert (
-        counts[trained]["own"]["time"] < 0.5 and counts[trained]["own"]["recall"] > 0.8
+        counts[trained]["own_thresholds"]["time"] < 0.5 and counts[trained]["own_thresholds"]["recall"] > 0.8
     )  # its thresholds are cautious
     file = tmp_path / answering[0].parent.name / "thresholds-val.csv"
     assert file.read_text().startswith("label,threshold,precision,recall,clips\n")
@@ -302,31 +302,11 @@ def test_background_by_augmentation_alone(corpus, tmp_path):
 
 
 @pytest.mark.parametrize("moment", range(1, 5))
-def test_a_crash_while_the_calibrated_model_is_written(corpus, tmp_path, monkeypatch, moment):
+def test_a_crash_while_the_calibrated_model_is_written(corpus, tmp_path, moment):
     """Die at the moment-th rename after the last epoch; the temperature goes into the weights once."""
     recipe = tiny("train.calibrate=true", "train.epochs=2")
     quietly(recipe, tmp_path / "whole", corpus)
-    from aumcli.utils import files
-
-    replace, left = files.os.replace, [None]
-
-    def say(text):
-        if text.startswith("epoch   2/"):
-            left[0] = moment
-
-    class Crash(BaseException):
-        pass
-
-    def crash(source, target):
-        if left[0] is not None:
-            left[0] -= 1
-            if not left[0]:
-                raise Crash
-        replace(source, target)
-
-    with monkeypatch.context() as patch, pytest.raises(Crash):
-        patch.setattr("aumcli.utils.files.os.replace", crash)
-        quietly(recipe, tmp_path / "run", corpus, say=say)
+    crash(recipe, tmp_path / "run", corpus, "epoch   2/", moment)
     quietly(recipe, tmp_path / "run", resume=True)
     assert_same_run(tmp_path / "run", tmp_path / "whole")
     first, second = ((tmp_path / name / "best" / "config.json").read_text() for name in ("run", "whole"))

@@ -22,7 +22,7 @@ CALLS = {
     "endurance.py": ["stop"],
     "false_alarms.py": [""],
     "kernel_backends.py": [""],
-    "other_words.py": [""],
+    "digits_corpus.py": [""],
     "predict.py": ["hour", "clips"],
     "profile_blocks.py": [""],
     "roofline.py": [""],
@@ -57,7 +57,7 @@ def test_runs(call, tmp_path):
         pytest.skip(f"needs the compiled kernels: {reason}")
     if call == "speed.py floors" and shutil.which("cc") is None:
         pytest.skip("needs a C compiler")
-    if call in ("unheard_voices.py", "other_words.py") and shutil.which("espeak-ng") is None:
+    if call in ("unheard_voices.py", "digits_corpus.py") and shutil.which("espeak-ng") is None:
         pytest.skip("needs espeak-ng: apt install espeak-ng")
     script, *words = call.split()
     more = [] if script == "roofline.py" else ["--smoke"]  # which measures nothing

@@ -103,7 +103,7 @@ def test_false_alarms_are_counted_as_events():
     found = count_false_alarms(
         [recording(first), recording(second)], 0.5, scores, positive, np.array([0.5, 0.95]), ["a", "b"]
     )
-    assert found.own == (6.0, pytest.approx(5 / 9), 0.5) and found.classes == {"a": 6.0}
+    assert found.own_thresholds == (6.0, pytest.approx(5 / 9), 0.5) and found.classes == {"a": 6.0}
     assert found.files == 2 and found.windows == 9
     at = dict(zip(GRID, zip(found.per_hour, found.time, found.recall)))
     assert at[0.5][0] == 10.0 and at[0.65] == (4.0, pytest.approx(4 / 9), 1.0)
@@ -121,7 +121,7 @@ def test_they_are_the_events_of_predict(size, hop):
         events.add(start, start + size, row)
     recording = ScoredRecording(starts, starts + size, scores)
     found = count_false_alarms([recording], 1.0, scores, scores > 2, own, ["a", "b", "c"])
-    assert found.own[0] == len(events.finish())
+    assert found.own_thresholds.per_hour == len(events.finish())
 
 
 def test_softmax_with_a_background_class():

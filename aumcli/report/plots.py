@@ -228,7 +228,8 @@ def plot_false_alarms(found: Any, path: Path | str, title: str) -> None:
                 f"{threshold:g}", (found.per_hour[place], 100 * found.recall[place]), fontsize=8, xytext=(4, -9),
                 textcoords="offset points",
             )  # fmt: skip
-        axes.plot(found.own[0], 100 * found.own[2], "*", color=ORANGE, ms=11, label="the model's own thresholds")
+        own = found.own_thresholds
+        axes.plot(own.per_hour, 100 * own.recall, "*", color=ORANGE, ms=11, label="the model's own thresholds")
         axes.set_xscale("symlog", linthresh=1)
         axes.xaxis.set_major_formatter("{x:g}")
         axes.set(xlabel="false alarms per hour", ylabel="recall of clips (%)", xlim=(0, None))

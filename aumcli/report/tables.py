@@ -111,7 +111,7 @@ def print_false_alarms(found: "FalseAlarms", file: TextIO | None = None) -> None
     """Print false alarms per hour and recall by threshold, and which classes have them."""
     shown = [i for i, t in enumerate(found.thresholds) if t in (0.1, 0.3, 0.5, 0.7, 0.9, 0.99)]
     values = [*zip(found.per_hour, found.time, found.recall)]
-    rows = [("the model's own", *found.own), *((f"{found.thresholds[i]:g}", *values[i]) for i in shown)]
+    rows = [("the model's own", *found.own_thresholds), *((f"{found.thresholds[i]:g}", *values[i]) for i in shown)]
     print_table(
         f"false alarms in {found.hours:.2f} hours of {counted(found.files, 'recording')} of no class",
         ("threshold", "per hour", "of the time", "recall of clips"),

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 from tiny import RECIPE, tiny
-from training import Stop, assert_same_run, history, problem, quietly, started, wait_for, weights
+from training import Stop, assert_same_run, crash, history, problem, quietly, started, wait_for, weights
 
 from aumcli.train import trainer
 from aumcli.utils.files import temporary_path
@@ -38,24 +38,9 @@ def test_stop_between_epochs_and_resume(reference, corpus, tmp_path, epochs):
 
 
 @pytest.mark.parametrize("moment", range(1, 7))
-def test_crash_between_any_two_files_of_an_epoch(reference, corpus, tmp_path, monkeypatch, moment):
+def test_crash_between_any_two_files_of_an_epoch(reference, corpus, tmp_path, moment):
     """Die at the moment-th rename of the second epoch: metrics.csv, best/ (where better), last/, last/state.pt."""
-    replace, left = os.replace, [None]
-
-    def say(text):
-        if text.startswith("epoch   1/"):
-            left[0] = moment
-
-    def crash(source, target):
-        if left[0] is not None:
-            left[0] -= 1
-            if not left[0]:
-                raise Stop
-        replace(source, target)
-
-    with monkeypatch.context() as patch, pytest.raises(Stop):
-        patch.setattr("aumcli.utils.files.os.replace", crash)
-        quietly(tiny(), tmp_path / "run", corpus, say=say)
+    crash(tiny(), tmp_path / "run", corpus, "epoch   1/", moment)
     quietly(tiny(), tmp_path / "run", resume=True)
     assert_same_run(tmp_path / "run", reference)
     assert not list((tmp_path / "run").rglob("*.part"))

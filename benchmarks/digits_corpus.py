@@ -1,13 +1,14 @@
-"""Speech without digits, and music, to train a model of spoken digits with: sounds of no class.
+"""What the packaged `digits` is trained with: spoken digits by people and a synthesizer, and sounds of no class.
 
-    python benchmarks/other_words.py data/other-words --data data/fsdd
-    aum prepare fsdd --out data/digits --background data/other-words
+    python benchmarks/digits_corpus.py data/digits-corpus --data data/fsdd
+    aum prepare folder data/digits-corpus --out data/digits --background data/synth/val
 
-Each recording is one voice of espeak-ng that says WORDS in random order, at its own speed and pitch.
-`unheard_voices.py` and `false_alarms.py` have other voices, and the latter other words. Of each training clip of the
-spoken digits there is one that is no digit, so that a human voice alone doesn't make one: the clip backwards, or its
-pieces in another order. The music is of plucked
-strings (Karplus and Strong 1983) and of frequency modulation (Chowning 1973). Needs `espeak-ng`.
+Below `train` and `val` there is a folder for each digit, with the clips of prepared FSDD (--data) and the same digits
+by voices of espeak-ng, and `_background`: WORDS by the same voices, music, and of each training clip of FSDD one that is
+no digit, backwards or with its pieces in another order, so that neither a voice nor a synthesizer is enough to tell what
+is a digit. `test` is FSDD's. The voices of `val` are others than those of `train`; `unheard_voices.py` and
+`false_alarms.py` have yet others, the latter with other words. The music is of plucked strings (Karplus and Strong 1983)
+and of frequency modulation (Chowning 1973). Needs `espeak-ng`.
 """
 
 import random
@@ -20,10 +21,11 @@ from harness import parser_of
 from unheard_voices import say
 
 from aumcli.data.decoding.audio import load_audio
-from aumcli.data.manifest import read_manifest
+from aumcli.data.manifest import Clip, read_manifest
+from aumcli.data.sources.background import FOLDER as BACKGROUND
+from aumcli.data.sources.fsdd import DIGITS
 from aumcli.utils.progress import progress
 
-RECORDINGS = 500
 ACCENTS = ("en-us", "en-us", "en-gb", "en-gb-scotland", "en-029", "en-gb-x-rp")
 _NAMES = """
 Alex Alicia Andrea Andy Annie Denis Diogo Gene Henrique Hugo Jacky Lee Marco Mario Michael Mike Nguyen Storm adam
@@ -31,7 +33,8 @@ anika antonio aunty belinda benjamin boris caleb david ed edward grandma grandpa
 klatt klatt3 klatt6 linda m8 marcelo max michel miguel norbert pablo paul pedro quincy rob robert sandro shelby
 steph travis victor zac
 """
-OWNERS = _NAMES.split()  # variants of the synthesizer
+VARIANTS = _NAMES.split()  # of the synthesizer's voice
+VAL_EVERY = 10  # of the variants, one is for validation
 _TEXT = """
 about above across address after again against air alarm almost along already also always amber and animal answer
 any apple arm around asked away baby back bag ball bank basket because become bed before began behind bell below
@@ -65,6 +68,8 @@ yard year yellow yes yet young
 """
 WORDS = _TEXT.split()
 WORDS_EACH = 60
+RECORDINGS_EACH, DIGITS_EACH = 9, 4  # of each variant: recordings of words, and sayings of each digit
+QUIET = 0.01  # amplitude below which a digit hasn't begun, or is over
 PIECES_OF_MUSIC, MUSIC_S, MUSIC_HZ = 300, 30, 16000
 PIECES = 5  # of a digit, which are put into another order
 
@@ -105,42 +110,65 @@ def play(draw: np.random.Generator) -> np.ndarray:
     return (10 ** (draw.uniform(-30, -3) / 20) * piece / np.abs(piece).max()).astype(np.float32)
 
 
-def undo_digits(data: Path, folder: Path) -> int:
-    """Make of each training clip one that is no digit; how many there are."""
-    clips, draw = read_manifest(data).split("train"), np.random.default_rng(0)
-    for i, clip in enumerate(clips):
-        sound, rate_hz = load_audio(clip.path, None, clip.start_s, clip.stop_s)
-        pieces = np.array_split(sound, PIECES)
-        backwards = draw.random() < 0.5
-        made = sound[::-1] if backwards else np.concatenate([pieces[j] for j in draw.permutation(PIECES)])
-        soundfile.write(folder / f"undone-{i:04}.flac", made, rate_hz)
-    return len(clips)
+def speak_words(variant: str, number: int, folder: Path) -> None:
+    """Write a recording of WORDS in random order by a variant of the synthesizer's voice."""
+    draw = random.Random(f"{variant} {number}")
+    words = draw.choice([" ", ", ", ". "]).join(draw.sample(WORDS, WORDS_EACH))
+    samples, rate_hz = say(words, f"{draw.choice(ACCENTS)}+{variant}", draw.randint(110, 220), draw.randint(20, 90))
+    soundfile.write(folder / f"{variant}-{number}.flac", samples.numpy(), rate_hz)
+
+
+def speak_digit(digit: str, variant: str, number: int, folder: Path) -> None:
+    """Write a clip of a digit by a variant of the synthesizer's voice, with some of the silence around it."""
+    draw = random.Random(f"{digit} {variant} {number}")
+    voice = f"{draw.choice(ACCENTS)}+{variant}"
+    samples, rate_hz = say(digit, voice, draw.randint(110, 200), draw.randint(20, 90))
+    loud = np.flatnonzero(np.abs(samples.numpy()) > QUIET)
+    start, stop = loud[0] - draw.randint(0, rate_hz // 20), loud[-1] + draw.randint(0, rate_hz // 8)
+    soundfile.write(folder / f"{variant}-{number}.flac", samples.numpy()[max(0, start) : stop], rate_hz)
+
+
+def undo_digit(clip: Clip, folder: Path) -> None:
+    """Write a clip that is no digit, made of one: backwards, or its pieces in another order."""
+    draw = np.random.default_rng(list(clip.path.stem.encode()))
+    sound, rate_hz = load_audio(clip.path, None, clip.start_s, clip.stop_s)
+    pieces = np.array_split(sound, PIECES)
+    undone = sound[::-1] if draw.random() < 0.5 else np.concatenate([pieces[i] for i in draw.permutation(PIECES)])
+    soundfile.write(folder / f"undone-{clip.path.stem}.flac", undone, rate_hz)
 
 
 def main() -> None:
     """Write the recordings."""
     parser = parser_of(__doc__)
-    parser.add_argument("folder", type=Path, nargs="?", default=Path("data/other-words"))
-    parser.add_argument(
-        "--data", type=Path, help="prepared FSDD, to make clips that are no digits of its training split"
-    )
+    parser.add_argument("folder", type=Path, nargs="?", default=Path("data/digits-corpus"))
+    parser.add_argument("--data", type=Path, default=Path("data/fsdd"), help="prepared FSDD")
     options = parser.parse_args()
     if shutil.which("espeak-ng") is None:
         parser.error("espeak-ng is not installed")
-    draw = random.Random(0)
-    recordings = 1 if options.smoke else RECORDINGS
-    options.folder.mkdir(parents=True, exist_ok=True)
-    for number in progress(range(recordings), "speaking", unit="recording"):
-        voice = f"{draw.choice(ACCENTS)}+{OWNERS[number % len(OWNERS)]}"
-        speed, pitch, words = draw.randint(110, 220), draw.randint(20, 90), draw.sample(WORDS, WORDS_EACH)
-        pause = draw.choice([" ", ", ", ". "])
-        samples, rate_hz = say(pause.join(words), voice, speed, pitch)
-        soundfile.write(options.folder / f"{number:03}.flac", samples.numpy(), rate_hz)
-    draw_music = np.random.default_rng(0)
-    for number in range(1 if options.smoke else PIECES_OF_MUSIC):
-        soundfile.write(options.folder / f"music-{number:03}.flac", play(draw_music), MUSIC_HZ)
-    undone = undo_digits(options.data, options.folder) if options.data else 0
-    print(f"wrote {recordings} recordings of speech, music, and {undone} digits undone to {options.folder}")
+    if options.folder.exists():
+        parser.error(f"{options.folder} is there already; remove it, or name another folder")
+    for split, labels in {"train": (*DIGITS, BACKGROUND), "val": (*DIGITS, BACKGROUND), "test": DIGITS}.items():
+        for label in labels:
+            (options.folder / split / label).mkdir(parents=True)
+    variants, digits = (VARIANTS[:2], DIGITS[:2]) if options.smoke else (VARIANTS, DIGITS)
+    for i, variant in enumerate(progress(variants, "speaking", unit="voice")):
+        split = options.folder / ("val" if i % VAL_EVERY == 1 else "train")
+        for number in range(1 if options.smoke else RECORDINGS_EACH):
+            speak_words(variant, number, split / BACKGROUND)
+        for number in range(1 if options.smoke else DIGITS_EACH):
+            for digit in digits:
+                speak_digit(digit, variant, number, split / digit)
+    for number in range(2 if options.smoke else PIECES_OF_MUSIC):
+        split = options.folder / ("val" if number % VAL_EVERY == 1 else "train")
+        soundfile.write(split / BACKGROUND / f"music-{number:03}.flac", play(np.random.default_rng(number)), MUSIC_HZ)
+    if not options.smoke:
+        manifest = read_manifest(options.data)
+        names = {label.id: label.name for label in manifest.labels}
+        for clip in manifest.clips:
+            shutil.copy(clip.path, options.folder / clip.split / names[clip.labels[0]])
+        for clip in manifest.split("train"):
+            undo_digit(clip, options.folder / "train" / BACKGROUND)
+    print(f"wrote {sum(1 for _ in options.folder.rglob('*.*'))} recordings to {options.folder}")
 
 
 if __name__ == "__main__":
