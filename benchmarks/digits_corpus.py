@@ -4,11 +4,11 @@
     aum prepare folder data/digits-corpus --out data/digits --background data/synth/val
 
 Below `train` and `val` there is a folder for each digit, with the clips of prepared FSDD (--data) and the same digits
-by voices of espeak-ng, and `_background`: WORDS by the same voices, music, and of each training clip of FSDD one that is
-no digit, backwards or with its pieces in another order, so that neither a voice nor a synthesizer is enough to tell what
-is a digit. `test` is FSDD's. The voices of `val` are others than those of `train`; `unheard_voices.py` and
-`false_alarms.py` have yet others, the latter with other words. The music is of plucked strings (Karplus and Strong 1983)
-and of frequency modulation (Chowning 1973). Needs `espeak-ng`.
+by voices of espeak-ng, and `_background`: WORDS by the same voices, music, and of each training clip of FSDD one that
+is no digit, backwards or with its pieces in another order, so that neither a voice nor a synthesizer is enough to
+tell what is a digit. `test` is FSDD's. The voices of `val` are others than those of `train`; `unheard_voices.py` and
+`false_alarms.py` have yet others, the latter with other words. The music is of plucked strings (Karplus and Strong
+1983) and of frequency modulation (Chowning 1973). Needs `espeak-ng`.
 """
 
 import random
