@@ -156,19 +156,20 @@ class Classifier:
     def _probabilities(self, logits: Tensor) -> np.ndarray:
         return activate(logits.float(), self.config.activation).cpu().numpy()
 
-    def score(self, clips: Sequence[np.ndarray | LongClip]) -> np.ndarray:
+    def score(self, clips: Sequence[np.ndarray | LongClip], highest: bool = False) -> np.ndarray:
         """Score clips of any length, the scores of a clip's windows averaged: (clips, classes), float32.
 
         Args:
             clips: (samples,) float32 at the model's sample rate, or long ones, which are decoded window by window.
+            highest: give the highest of the windows' scores instead.
         """
         totals, counts = np.zeros((len(clips), len(self.labels))), np.zeros(len(clips), dtype=np.int64)
         windows = ((i, window) for i, clip in enumerate(clips) for window in self.windows(clip))
         while batch := list(islice(windows, BATCH_WINDOWS)):
             of, cut = zip(*batch)
-            np.add.at(totals, list(of), self.score_windows(cut))
+            (np.maximum if highest else np.add).at(totals, list(of), self.score_windows(cut))
             np.add.at(counts, list(of), 1)
-        return (totals / counts[:, None]).astype(np.float32)
+        return (totals if highest else totals / counts[:, None]).astype(np.float32)
 
     @overload
     def predict(self, sound: Sound, rate_hz: int | None = None, *, top: int = 5) -> Labels: ...

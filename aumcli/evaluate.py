@@ -229,7 +229,7 @@ def _clips_of(manifest: Manifest, split: str, classifier: Classifier) -> tuple[S
 
 
 def score_clips(
-    classifier: Classifier, clips: Sequence[Clip], waveforms: ClipSource | None = None
+    classifier: Classifier, clips: Sequence[Clip], waveforms: ClipSource | None = None, highest: bool = False
 ) -> Iterator[np.ndarray]:
     """Score clips in their order, those windows of long ones that the model's `views` ask for.
 
@@ -237,6 +237,7 @@ def score_clips(
         classifier: the model.
         clips: what to score.
         waveforms: decodes or streams just these clips; None: from their files.
+        highest: give the highest score among the windows of a clip instead of their mean.
 
     Yields:
         Scores of at most BATCH_CLIPS clips, (b, classes) float32.
@@ -247,7 +248,7 @@ def score_clips(
     decoded = decoded_clips(classifier, clips, waveforms)
     while batch := list(islice(decoded, BATCH_CLIPS)):
         if classifier.config.views == "all":
-            yield classifier.score(batch)
+            yield classifier.score(batch, highest)
         else:
             yield classifier.score_windows(cast(list[np.ndarray], batch))  # a cropped clip is never a long one
 

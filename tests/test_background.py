@@ -17,9 +17,10 @@ from aumcli.core.frontend import build_frontend
 from aumcli.data.augmentation.augment import ClipRandom, lay_into_noise, replace_by_background
 from aumcli.data.clips import Clip
 from aumcli.data.datasets.batch import draw_epoch, make_batch
+from aumcli.data.decoding.audio import load_audio
 from aumcli.data.manifest import read_manifest, write_manifest
 from aumcli.data.sources.background import with_splits
-from aumcli.evaluate import read_scores
+from aumcli.evaluate import read_scores, score_clips
 from aumcli.prepare import prepare
 
 pytest_plugins = ["aum_fixtures"]
@@ -195,6 +196,26 @@ def test_eval_counts_what_is_answered_with_nothing(answering, tmp_path, aum):
     found = json.loads((tmp_path / "e.json").read_text())
     assert found["metrics"]["background"] == {"clips": 2, "rejected": 1.0, "missed": 0.0}
     assert 0 <= found["calibration_error"] < 0.5 and sum(n for _, _, n in found["reliability"]) == 8
+
+
+@pytest.mark.parametrize("settings", [(), ("train.freeze=backbone",)], ids=["trained", "frozen"])
+def test_thresholds_heed_every_window_of_no_class(answering, tmp_path, monkeypatch, settings):
+    """One of its windows is an event, however low the mean of a long clip is."""
+    given = []
+    monkeypatch.setattr(
+        "aumcli.train.trainer.best_thresholds", lambda scores, _: given.append(scores) or (0.5,) * len(CLASSES)
+    )
+    recipe = tiny("train.epochs=1", "augment.policy=none", *(f"augment.{name}=0" for name in OFF), *settings)
+    model = load_model(quietly(recipe, tmp_path / "run", answering[1]))
+    clips = read_manifest(answering[1]).split("val")
+    scores = np.concatenate([*score_clips(model, clips)])
+    others = [i for i, clip in enumerate(clips) if not clip.labels]
+    for i in others:
+        windows = model.windows(load_audio(clips[i].path, RATE_HZ, clips[i].start_s, clips[i].stop_s)[0])
+        highest = np.max([model.score_windows([window])[0] for window in windows], axis=0)
+        assert (highest > scores[i] + 1e-4).any()
+        scores[i] = highest
+    assert others and given[0] == pytest.approx(scores, abs=1e-5)
 
 
 def test_false_alarms_and_thresholds(answering, trained, tmp_path, aum):

@@ -67,12 +67,14 @@ class Embeddings:
         """Embeddings of training clips in an epoch, (b, d): the views take turns."""
         return self.train[epoch % len(self.train), torch.as_tensor(clips)]
 
-    def validation_scores(self, classifier: Classifier) -> np.ndarray:
-        """Scores of this process' validation clips, those of a clip's windows averaged: (clips, classes) float32."""
+    def validation_scores(self, classifier: Classifier, highest: bool = False) -> np.ndarray:
+        """Scores of this process' validation clips, (clips, classes) float32: mean or highest of a clip's windows."""
         windows = classifier.head_scores(self.val)
         totals = np.zeros((self.n_val, windows.shape[1]))
-        np.add.at(totals, self.val_clips, windows)
-        return (totals / np.bincount(self.val_clips, minlength=self.n_val)[:, None]).astype(np.float32)
+        (np.maximum if highest else np.add).at(totals, self.val_clips, windows)
+        if not highest:
+            totals /= np.bincount(self.val_clips, minlength=self.n_val)[:, None]
+        return totals.astype(np.float32)
 
 
 class _Item(NamedTuple):

@@ -386,9 +386,12 @@ def _finish(state: TrainState) -> None:
     if state.recipe.train.calibrate and temperature is None:
         scores, temperature = _calibrate(state, network, scores, targets)
     metrics: Metrics = validation_metrics(state, scores, targets, intervals=True)
+    events, background = scores.copy(), np.flatnonzero(targets.sum(axis=1) == 0)
+    if len(background):  # each of their windows could be an event, and a mean over them hides it
+        events[background] = validation_scores(state, network, highest=True)[0][background]
     if state.process_group.is_rank_zero:
         said = {} if temperature is None else {"temperature": temperature}
-        changes = {"thresholds": best_thresholds(scores, targets), "provenance": config.provenance | said}
+        changes = {"thresholds": best_thresholds(events, targets), "provenance": config.provenance | said}
         config = config.model_copy(update=changes)
         if temperature is None:
             write_config(state.out / "best", config)

@@ -12,21 +12,24 @@ from aumcli.metrics import Metrics, class_indices, evaluate_scores
 from aumcli.train.setup import TrainState
 
 
-def validation_scores(state: TrainState, network: SpectrogramNetwork | None = None) -> tuple[np.ndarray, np.ndarray]:
+def validation_scores(
+    state: TrainState, network: SpectrogramNetwork | None = None, highest: bool = False
+) -> tuple[np.ndarray, np.ndarray]:
     """Score the validation clips.
 
     Args:
         state: of the training.
         network: whose scores; None: those of the weights that are evaluated and saved.
+        highest: give the highest score among the windows of a clip instead of their mean.
 
     Returns:
         Scores and targets, (clips, classes) float32 each, gathered from all processes.
     """
     classifier = state.classifier if network is None else state.classifier.with_network(network)
     batches = (
-        [*score_clips(classifier, state.val.clips, state.val)]
+        [*score_clips(classifier, state.val.clips, state.val, highest)]
         if state.embeddings is None
-        else [state.embeddings.validation_scores(classifier)]
+        else [state.embeddings.validation_scores(classifier, highest)]
     )
     own = np.concatenate(batches) if batches else np.empty((0, len(state.manifest.labels)), dtype=np.float32)
     clips = state.val_clips
