@@ -134,4 +134,5 @@ def make_microbatch(
 
 def _targets(state: TrainState, clips: list[int]) -> Tensor:
     """Targets of training clips, (b, classes) float32."""
-    return torch.from_numpy(state.manifest.targets(state.train.clips.take(clips)))
+    targets = torch.from_numpy(state.manifest.targets(state.train.clips.take(clips)))
+    return targets if state.teacher is None else state.teacher.mix(targets, clips)
