@@ -392,6 +392,9 @@ def predict(
             rich_help_panel=LONG,
         ),
     ] = None,
+    reject: Annotated[
+        bool, typer.Option("--reject", help="answer (nothing) for a clip in which no class reaches its threshold")
+    ] = False,
     smooth: Annotated[
         int | None, typer.Option(help="average so many windows for events (default: 1)", rich_help_panel=LONG)
     ] = None,
@@ -473,6 +476,7 @@ def predict(
         whole=whole,
         threshold=threshold,
         thresholds=thresholds and read_thresholds(thresholds),
+        reject=reject,
         smooth=smooth,
         batch_size=batch,
         workers=workers,

@@ -518,6 +518,9 @@ class PredictConfig(Frozen):
         None, description="lowest score of an event; none: the model's own for each class, else 0.5"
     )
     thresholds: dict[str, NotNegative] | None = Field(None, description="the same for some classes, by name")
+    reject: Flag = Field(
+        False, description="a clip in which no class reaches its threshold is answered with nothing, by any model"
+    )
     smooth: Positive = Field(
         1, description="windows in the moving average of scores that events are made of, an odd number"
     )

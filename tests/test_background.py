@@ -188,6 +188,30 @@ def test_it_answers_nothing(answering, tmp_path, aum):
     assert model.predict(tmp_path / "low.wav")[0][0] == "low"
 
 
+def test_any_model_rejects_what_reaches_no_threshold(trained, clips, tmp_path, aum):
+    """On request, by its own thresholds or those that are given; labels stay as they are."""
+    plain, strict = (
+        json.loads(aum("predict", clips, "--model", trained, "--format", "json", *more).out)
+        for more in ((), ("--reject", "--threshold", "1"))
+    )
+    assert "reject" not in plain and "nothing" not in plain["clips"][0]
+    assert strict["reject"] is True and strict["threshold"] == 1
+    count = len(plain["clips"])
+    for before, after in zip(plain["clips"], strict["clips"]):
+        assert after["labels"] == before["labels"] and after["rejected"] is True
+        assert after["nothing"] == pytest.approx(1 - before["labels"][0]["score"], abs=1e-6)
+    rejecting, scores = ("--reject", "--threshold"), tmp_path / "s.parquet"
+    kept = aum("predict", clips, "--model", trained, *rejecting, "0", "--scores", scores, "--format", "csv")
+    assert "(nothing)" not in kept.out
+    again = ("predict", "--from-scores", scores, *rejecting, "1")
+    assert aum(*again, "--format", "csv").out.count(",(nothing),") == count
+    assert aum(*again).out.count("(nothing)") == count
+    assert "reject" not in json.loads(aum("predict", "--from-scores", scores, "--format", "json").out)
+    page = tmp_path / "page.html"
+    assert aum("predict", clips, "--model", trained, *rejecting, "1", "--html", page).code == 0
+    assert page.read_text(encoding="utf-8").count('"label":"(nothing)"') == count
+
+
 def test_eval_counts_what_is_answered_with_nothing(answering, tmp_path, aum):
     run, data = answering
     result = aum("eval", run, "--data", data, "--out", tmp_path / "out", "--json", tmp_path / "e.json")

@@ -27,6 +27,7 @@ KEYS = (
     "max_gap_s",
     "min_duration_s",
     "channel",
+    "reject",
     "threshold",
 )  # in the order of every output
 
@@ -56,20 +57,20 @@ def with_postprocessing(
 
     Args:
         made: how the scores were made.
-        config: how; of it top, smooth, max_gap_s and min_duration_s.
+        config: how; of it top, reject, smooth, max_gap_s and min_duration_s.
         labels: names of the classes.
         class_thresholds: least score of an event, (classes,).
     """
     each = dict(zip(labels, class_thresholds.astype(float).round(DECIMALS).tolist()))
-    merged = {"max_gap_s": config.max_gap_s or None, "min_duration_s": config.min_duration_s or None}  # 0: not done
+    done = {name: getattr(config, name) or None for name in ("max_gap_s", "min_duration_s", "reject")}  # 0: not done
     values = {
         **made,
         "smooth": config.smooth,
         "top": config.top,
-        **merged,
+        **done,
         "threshold": each if len(set(each.values())) > 1 else next(iter(each.values())),
     }
-    return {name: values[name] for name in KEYS if name in values and not (name in merged and values[name] is None)}
+    return {name: values[name] for name in KEYS if name in values and not (name in done and values[name] is None)}
 
 
 def journal_header(header: Record, classifier: Classifier, config: PredictConfig, outputs: Outputs) -> Record:

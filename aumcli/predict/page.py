@@ -16,7 +16,7 @@ from aumcli.config import FrontendConfig
 from aumcli.data.decoding.audio import load_audio, open_audio
 from aumcli.data.decoding.channels import MEAN, with_channel
 from aumcli.errors import AumError, debugging
-from aumcli.predict.prediction import Record
+from aumcli.predict.prediction import Record, answers
 from aumcli.utils.files import atomic_path
 from aumcli.utils.text import to_json
 
@@ -63,6 +63,7 @@ def write_page(path: Path, header: Record, records: Iterable[Record], files: Map
                 sound = _sound(file, path, room, own=record["path"] in files)
                 room -= len(sound.get("audio", "")) if sound.get("audio", "").startswith("data:") else 0
                 labelled = with_channel(file, header.get("channel", MEAN))
+                shown["labels"] = [{"label": label, "score": score} for label, score in answers(record)]
                 shown |= sound | (_picture_or_why_not(labelled, header["sample_rate_hz"]) if number < PICTURES else {})
             page.write(("," if number else "") + _escaped(shown))
         page.write("]}" + after.replace("@SCRIPT@", script))

@@ -238,7 +238,7 @@ def run_from_scores(
 
     Args:
         scores: what `--scores` wrote.
-        config: how; of it top, smooth, threshold, max_gap_s and min_duration_s.
+        config: how; of it top, reject, smooth, threshold, max_gap_s and min_duration_s.
         outputs: where to; embeddings and scores can't be among them.
         write: takes the text for standard output.
 

@@ -36,7 +36,7 @@ class PostProcessor:
         labels: names of the classes, by index.
         rate_hz: of the samples that windows are counted in.
         thresholds: least score of an event, (classes,) float32.
-        config: how; of it `top`, `smooth`, `max_gap_s` and `min_duration_s`.
+        config: how; of it `top`, `reject`, `smooth`, `max_gap_s` and `min_duration_s`.
         curves: keep scores over time.
         background: the model has a background class, whose score is what the others' lack of 1.
     """
@@ -79,6 +79,8 @@ class PostProcessor:
         """The prediction for a clip with these mean scores, (classes,), and classes in this order."""
         decoded, scores, names = clip.decoded, clip.scores, self.labels
         found = self._events(scores, decoded.duration_s)
+        rejected = self.config.reject and not (mean >= self.thresholds).any()
+        nothing = 1 - float(mean.sum() if self.background else mean[order[0]])
         prediction = Prediction(
             clip.source.path,
             decoded.duration_s,
@@ -89,7 +91,8 @@ class PostProcessor:
             fingerprint=decoded.fingerprint,
             warning=CANCELS.format(clip.source.path) if decoded.cancels else "",
             first_window=scores.first_window,
-            nothing=max(0.0, 1 - float(mean.sum())) if self.background else None,
+            nothing=max(0.0, nothing) if self.background or rejected else None,
+            rejected=rejected,
         )
         if scores.curves is None:
             return prediction

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from aumcli.config import NOTHING
 from aumcli.predict.events import Event
 
 Record = dict[str, Any]  # a prediction as JSON values, see `Prediction.to_record`
@@ -29,7 +30,8 @@ class Prediction:
     windows_per_point: int = 0
     curves: dict[str, list[float]] | None = None  # scores over time of the events' and the likeliest labels
     classes: dict[str, int] | None = None  # with curves: the index of each class that is named
-    nothing: float | None = None  # score of the background class; None: the model has none
+    nothing: float | None = None  # score of the background class, or 1 - the best score of a rejected clip
+    rejected: bool = False  # whether no class reaches its threshold, and that was asked for
     first_window: int = -1  # where its windows begin in a `WindowStore`
     fingerprint: tuple[int, int] = (-1, -1)  # the file's size in bytes and its time in ns when it was read
 
@@ -49,6 +51,7 @@ class Prediction:
             "duration_s": round(self.duration_s, DECIMALS),
             "windows": self.windows,
             **({} if self.nothing is None else {"nothing": round(self.nothing, DECIMALS)}),
+            **({"rejected": True} if self.rejected else {}),
             "labels": [{"label": label, "score": round(score, DECIMALS)} for label, score in self.labels],
             "events": [
                 {
@@ -77,3 +80,10 @@ class Prediction:
 def embedding_of(record: Record) -> np.ndarray:
     """The embedding in a record, (d,) float32."""
     return np.frombuffer(base64.b64decode(record["embedding"]), dtype="<f4")
+
+
+def answers(record: Record) -> list[tuple[str, float]]:
+    """A clip's labels with their scores, best first; before them NOTHING where that is the answer."""
+    labels = [(label["label"], label["score"]) for label in record["labels"]]
+    nothing = record.get("nothing", 0.0)
+    return [(NOTHING, nothing), *labels] if record.get("rejected") or nothing > labels[0][1] else labels

@@ -20,17 +20,16 @@ from typing import BinaryIO
 
 import numpy as np
 
-from aumcli.config import NOTHING
 from aumcli.errors import AumError
 from aumcli.predict.parquet import METADATA, import_pyarrow, parquet_writer
-from aumcli.predict.prediction import Record, embedding_of
+from aumcli.predict.prediction import Record, answers, embedding_of
 from aumcli.report.tables import PredictionRow, print_predictions
 from aumcli.utils.csv import csv_lines
 from aumcli.utils.files import atomic_path, write_json
 from aumcli.utils.text import ESCAPE, one_line, shown, to_json
 
 Row = tuple[str | float | None, ...]  # of COLUMNS
-KEYS = ("path", "duration_s", "windows", "nothing", "labels", "events", "warning", "problem", "fix")
+KEYS = ("path", "duration_s", "windows", "nothing", "rejected", "labels", "events", "warning", "problem", "fix")
 COLUMNS = ("path", "kind", "start_s", "stop_s", "label", "score", "problem", "fix")  # kind: clip, event or failed
 ROWS_TOGETHER = 10_000
 TABLE_ROWS = 500  # rows that a table's columns are fitted to
@@ -113,17 +112,10 @@ def rows_of(record: Record) -> Iterator[Row]:
     if "problem" in record:
         yield path, "failed", None, None, None, None, record["problem"], record["fix"]
         return
-    for label, score in _answers(record):
+    for label, score in answers(record):
         yield path, "clip", 0.0, record["duration_s"], label, score, None, None
     for event in record["events"]:
         yield path, "event", event["start_s"], event["stop_s"], event["label"], event["score"], None, None
-
-
-def _answers(record: Record) -> list[tuple[str, float]]:
-    """A clip's labels with their scores, best first; before them NOTHING where that is likelier."""
-    labels = [(label["label"], label["score"]) for label in record["labels"]]
-    nothing = record.get("nothing", 0.0)
-    return [(NOTHING, nothing), *labels] if nothing > labels[0][1] else labels
 
 
 def _table_rows(record: Record) -> Iterator[PredictionRow]:
@@ -132,7 +124,7 @@ def _table_rows(record: Record) -> Iterator[PredictionRow]:
     Of a clip scored in one window an event is the clip itself: the same class, score and length. Such a clip is one
     row: with times where its best label is an event, and with * before the further classes that are.
     """
-    path, labels = record["path"], _answers(record)
+    path, labels = record["path"], answers(record)
     if record["windows"] != 1:
         yield path, None, None, labels
         for event in record["events"]:
