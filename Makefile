@@ -51,10 +51,13 @@ docs: .venv/documented
 	.venv/bin/python -m pip install --quiet --editable '.[docs]'
 	touch $@
 
-# The packaged model; FSDD=archive.tar.gz takes a copy of the corpus instead of downloading it.
+# The packaged model, which needs espeak-ng; FSDD=archive.tar.gz takes a copy of the corpus instead of downloading it.
 digits: .venv/installed
 	$(AUM) prepare fsdd $(if $(FSDD),--source $(FSDD))
-	$(AUM) train --recipe digits
+	$(AUM) prepare synth
+	.venv/bin/python benchmarks/digits_corpus.py data/digits-corpus
+	$(AUM) prepare folder data/digits-corpus --out data/digits --background data/synth/val
+	$(AUM) train --recipe digits --data data/digits
 	.venv/bin/python -c "import torch; from aumcli.checkpoints import *; network, config = read_model('runs/digits/best'); \
 	    save_model('aumcli/models/digits', network.state_dict(), config, torch.float16)"
 
