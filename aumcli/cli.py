@@ -61,7 +61,7 @@ F = TypeVar("F", bound=Callable[..., object])
 
 CORPORA = (
     "synth, fsdd, speechcommands, esc50, audioset, as20k, vggsound, voxceleb1, epic_sounds; "
-    "your own: folder, csv, ast-json"
+    "your own: folder, csv, annotations, ast-json"
 )
 
 
@@ -121,8 +121,8 @@ def prepare(
     folder: Annotated[
         Path | None,
         typer.Argument(
-            help="your sounds: for `folder` one sub-folder per class, for `csv` the table, "
-            "for `ast-json` the folder of the lists; else as --source"
+            help="your sounds: for `folder` one sub-folder per class, for `csv` the table, for `annotations` "
+            "recordings with label files, for `ast-json` the folder of the lists; else as --source"
         ),
     ] = None,
     out: Annotated[Path | None, typer.Option("--out", "-o", help="where to (default: data/CORPUS)")] = None,
@@ -139,7 +139,8 @@ def prepare(
         list[str] | None,
         typer.Option(
             "--set",
-            help="what only some corpora have: val=5, audioset's train=full, csv's label=COLUMN; "
+            help="what only some corpora have: val=5, audioset's train=full, csv's label=COLUMN, "
+            "annotations' window=3; "
             "group=, what stays in one split: csv's column, folder's `folder`, pattern or table; "
             "keep=silent, keep=loud: such clips too; repeatable",
         ),

@@ -32,7 +32,7 @@ from aumcli.utils.progress import progress
 from aumcli.utils.text import counted, plural
 
 DATA = Path("data")
-OWN_NAMES = ("folder", "csv", "ast-json")  # the user's own data: prepared under the name of its source
+OWN_NAMES = ("annotations", "folder", "csv", "ast-json")  # the user's own data: prepared under the name of its source
 MISSING = "missing.csv"
 JOURNAL = ".prepare.journal"  # what an interrupted call has done already
 NO_VAL = (

@@ -20,6 +20,7 @@ from aumcli.utils.csv import listed
 from aumcli.utils.text import counted
 
 CORPORA = {  # name -> module
+    "annotations": "annotations",
     "as20k": "audioset",
     "ast-json": "ast_json",
     "audioset": "audioset",

@@ -59,6 +59,10 @@ class AudioFinder:
                 return min(fitting, key=lambda path: (os.path.dirname(path) != str(table.parent), path))
         return None
 
+    def sounds(self) -> set[str]:
+        """The paths of all sounds below the folder."""
+        return {path for paths in self._index().values() for path in paths}
+
     def _find(self, name: str) -> str:
         plain = os.path.join(self.folder, name)
         if os.path.exists(split_dataset(plain)[0]):

@@ -47,6 +47,10 @@ SAMPLED = 30  # slices that are compared with their files' lengths before all ar
 CALL = "aum prepare csv TABLE.csv, whose first line names a path and a label column"
 
 
+class NoSoundError(AumError):
+    """No column of a table names its sounds, and none has its name."""
+
+
 def index(request: PrepareRequest) -> CorpusIndex:
     """List the clips of a table, or of all tables in a folder.
 
@@ -68,12 +72,12 @@ def index(request: PrepareRequest) -> CorpusIndex:
     path = request.annotations or request.source
     if path is None:
         raise AumError("which table? None was given", fix=CALL)
-    tables = _tables(path)
-    finder, sound = _sounds(request, path)
+    tables = tables_of(path)
+    finder, sound = sounds_of(request, path)
     rows = Rows()
     for table in tables:
         try:
-            _read(request, table, settings, finder, sound, rows)
+            read_table(request, table, settings, finder, sound, rows)
         except AumError as error:
             if len(tables) == 1:
                 raise AumError(error.problem, error.fix + _of_corpus(table), error.exit_code) from error
@@ -81,7 +85,7 @@ def index(request: PrepareRequest) -> CorpusIndex:
     return _corpus_index(request, path, settings.get("separator"), finder, rows)
 
 
-def _tables(path: Path) -> list[Path]:
+def tables_of(path: Path) -> list[Path]:
     """The table, or those of a folder."""
     if not path.exists():
         raise AumError(f"{path} {not_found(path)}", fix=CALL)
@@ -101,7 +105,7 @@ def _of_corpus(table: Path) -> str:
     return f"; for the corpus itself, aum prepare {names[0]}" if names else ""
 
 
-def _sounds(request: PrepareRequest, path: Path) -> tuple[AudioFinder, str | None]:
+def sounds_of(request: PrepareRequest, path: Path) -> tuple[AudioFinder, str | None]:
     """Where the sounds lie; and the one that all rows are of, where the caller names one."""
     source = request.source if request.annotations is not None else None
     if source is None:
@@ -113,7 +117,7 @@ def _sounds(request: PrepareRequest, path: Path) -> tuple[AudioFinder, str | Non
     return AudioFinder(Path(os.path.abspath(source.parent))), os.path.abspath(source)
 
 
-def _read(
+def read_table(
     request: PrepareRequest,
     table: Path,
     settings: Mapping[str, str],
@@ -175,7 +179,7 @@ def _sound_of(table: Path, header: Sequence[str], finder: AudioFinder) -> str:
     """The sound that has the name of a table without paths."""
     sound = finder.of_table(table)
     if sound is None:
-        raise AumError(
+        raise NoSoundError(
             f"{table} has no column that could be the path; it has {', '.join(header)}",
             fix="name it: --set path=COLUMN; or, where all rows are of one sound: aum prepare csv "
             f"--annotations {shlex.quote(str(table))} --source SOUND.wav",
@@ -288,7 +292,7 @@ def _with_splits(
     columns = clips.columns()
     said = [folds.get(split.removeprefix(FOLD), "") if split.startswith(FOLD) else split for split in columns["split"]]
     keys = [group or names.get(files[path], names[path]) for group, path in zip(columns["group"], columns["path"])]
-    chosen = _splits_by_hash(
+    chosen = splits_by_hash(
         {key for key, split in zip(keys, said) if not split}, request.shares or SHARES, request.seed
     )
     arranged = Clips()
@@ -298,8 +302,8 @@ def _with_splits(
     return arranged
 
 
-def _splits_by_hash(keys: set[str], shares: tuple[float, float, float], seed: int) -> dict[str, str]:
-    """The split of each key by its hash; where few keys leave one empty that has a share, a key goes there."""
+def splits_by_hash(keys: set[str], shares: tuple[float, float, float], seed: int) -> dict[str, str]:
+    """Give the split of each key by its hash; where few keys leave one empty that has a share, a key goes there."""
     order = sorted(keys, key=lambda key: hash_percent(key, seed))
     chosen = {key: split_by_hash(key, shares, seed) for key in order}
     if order and shares[0] and "train" not in chosen.values():

@@ -1,6 +1,7 @@
 """Rows of a user's table as clips."""
 
 import math
+from array import array
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
@@ -26,6 +27,7 @@ class Rows:
 
     clips: Clips = field(default_factory=Clips)  # split: "", or FOLD and a fold, where the table has none
     names: list[str] = field(default_factory=list)  # of their sounds, as written
+    numbers: "array[int]" = field(default_factory=lambda: array("Q"))  # of the rows in their tables, from 1
     skipped: list[SkippedClip] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     sounds: dict[str, str] = field(default_factory=dict)  # table without paths -> the sound of its name
@@ -86,7 +88,7 @@ class RowReader:
         labels = self._labels(values["label"])
         if not labels:
             reason = f"row {number} of {self.table.name} gives it no label"
-            rows.skipped.append(SkippedClip(path, reason, "label it, or remove the row"))
+            rows.skipped.append(SkippedClip(path, reason, "label it, or remove the row", start_s, stop_s))
             return
         split, group = self._split_and_group(values)
         clip = (path, start_s, stop_s, labels, split, group)
@@ -97,6 +99,7 @@ class RowReader:
         rows.seen.add(digest)
         rows.clips.append(*clip)
         rows.names.append(name)
+        rows.numbers.append(number)
         rows.grouped |= bool(group)
         rows.sliced |= start_s is not None or stop_s is not None
 

@@ -18,6 +18,7 @@ pytest_plugins = ["aum_fixtures"]
 
 def test_every_corpus_has_a_source():
     assert set(names()) == {
+        "annotations",
         "synth",
         "fsdd",
         "folder",

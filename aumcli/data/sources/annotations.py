@@ -1,0 +1,356 @@
+"""`aum prepare annotations DIR`: recordings of any length with labelled stretches, cut into windows.
+
+The labels are label tracks of Audacity, selection tables of Raven, or tables of onset, offset and label, read as those
+of `aum prepare csv`: one beside each recording, or one for all that names them. Settings, `--set NAME=VALUE`:
+
+- `window`, `hop`: seconds of a window, 3, and from one to the next, as many unless given; the last one ends with the
+  recording.
+- `inside`: a window has the label of each stretch of which it holds at least this share, 0.5, or which fills this share
+  of it. One that holds less of a stretch, and has no label, is left out.
+- `empty`: windows without labels in training, as a share of those with labels: 1. The other splits keep all of theirs.
+- `unlabelled`: what is where nothing is labelled: `nothing`, so that such windows are of no class, or `unknown`: they
+  are left out.
+- `classes`: names, separated by commas. Only these are labels, and other labelled stretches are of no class.
+- the columns' names, as of `aum prepare csv`, where they aren't recognised: `label=Species`.
+"""
+
+import math
+import os
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from aumcli.data.clips import Clips
+from aumcli.data.decoding.audio import audio_info, walk_files
+from aumcli.data.sources import (
+    CorpusIndex,
+    PrepareRequest,
+    SkippedClip,
+    hash_percent,
+    labels_for,
+    not_found,
+    split_by_hash,
+)
+from aumcli.data.sources.audio_finder import AudioFinder
+from aumcli.data.sources.column_names import looks_like_time
+from aumcli.data.sources.columns import ROLES
+from aumcli.data.sources.folder import OWN_FILES
+from aumcli.data.sources.label_values import label_warnings
+from aumcli.data.sources.table import SEPARATOR, SHARES, TABLES, NoSoundError, read_table, sounds_of, splits_by_hash
+from aumcli.data.sources.table_rows import Rows
+from aumcli.errors import AumError, did_you_mean
+from aumcli.utils.csv import listed
+from aumcli.utils.text import counted
+
+SETTINGS = {"window": "3", "hop": "", "inside": "0.5", "empty": "1", "unlabelled": "nothing", "classes": ""}
+MEANINGS = ("nothing", "unknown")  # of what has no label
+BEYOND_S = 0.05  # how far behind the end of its recording a stretch may end: programs round
+ROUNDING_S = 1e-6
+Row = tuple[str, float | None, float | None, tuple[str, ...], str, str]  # see `Clips.append`
+CALL = "aum prepare annotations DIR, a folder of recordings with their label files"
+
+
+@dataclass(frozen=True)
+class Event:
+    """A labelled stretch of a recording, in s; `doubtful`: its row is wrong, so that nobody knows what is there."""
+
+    start_s: float
+    stop_s: float
+    labels: tuple[str, ...]
+    doubtful: bool = False
+
+
+@dataclass(frozen=True)
+class Windows:
+    """How a recording is cut, in s, and when a window has a label; see the module."""
+
+    size_s: float
+    hop_s: float
+    inside: float
+
+    def starts(self, duration_s: float) -> np.ndarray:
+        """Where windows of a recording start, in s: (n,); the last one ends with it."""
+        last = max(0.0, duration_s - self.size_s)
+        starts = np.arange(math.floor(last / self.hop_s + 1e-9) + 1) * self.hop_s
+        return np.round(np.append(starts, last) if last - starts[-1] > ROUNDING_S else starts, 6)
+
+    def labelled(self, events: Sequence[Event], duration_s: float) -> list[tuple[float, set[str], bool]]:
+        """The windows of a recording: start, labels, and whether it may hold what it has no label of."""
+        starts = self.starts(duration_s)
+        labels: list[set[str]] = [set() for _ in starts]
+        partial = np.zeros(len(starts), dtype=bool)
+        for event in events:
+            first = np.searchsorted(starts, event.start_s - self.size_s, side="right")
+            stop = np.searchsorted(starts, event.stop_s)
+            held = np.minimum(event.stop_s, starts[first:stop] + self.size_s) - np.maximum(
+                event.start_s, starts[first:stop]
+            )
+            least = self.inside * min(event.stop_s - event.start_s, self.size_s)
+            for i, seconds in enumerate(held.tolist(), int(first)):
+                if event.doubtful or seconds < least - ROUNDING_S:
+                    partial[i] |= event.doubtful or bool(event.labels)
+                else:
+                    labels[i].update(event.labels)
+        return list(zip(starts.tolist(), labels, partial.tolist()))
+
+
+def index(request: PrepareRequest) -> CorpusIndex:
+    """List the windows of annotated recordings.
+
+    Args:
+        request: `annotations`, or else `source`, is the folder of the tables, or a table; where both are given,
+            `source` is the folder of the recordings. Settings: see the module.
+
+    Returns:
+        The windows; all of a recording are in one split, by a hash of its group or else its name.
+
+    Raises:
+        AumError: no table, no event, or a setting is wrong.
+    """
+    request.check_settings([*SETTINGS, *ROLES, "separator"])
+    settings = SETTINGS | dict(request.settings)
+    windows, empty = _windows(settings), _number(settings, "empty", 0.0)
+    if settings["unlabelled"] not in MEANINGS:
+        raise AumError(
+            f"--set unlabelled={settings['unlabelled']}: what has no label is {' or '.join(MEANINGS)}",
+            fix=f"--set unlabelled={MEANINGS[0]}",
+        )
+    path = request.annotations or request.source
+    if path is None:
+        raise AumError("which recordings? None were given", fix=CALL)
+    finder, sound = sounds_of(request, path)
+    rows, events, annotated = Rows(), _Events(), []
+    for table in _tables(path):
+        first, skipped = len(rows.clips), len(rows.skipped)
+        try:
+            if not table.read_bytes().strip() and (empty_of := finder.of_table(table)):
+                annotated.append(empty_of)  # somebody listened, and there was nothing
+                continue
+            read_table(request, table, _columns(table) | dict(request.settings), finder, sound, rows)
+        except NoSoundError:
+            rows.skipped.append(
+                SkippedClip(
+                    str(table),
+                    f"{table}: there is no recording of its name, and no column names one",
+                    "put the recording beside it, or name the folder of the recordings: --source FOLDER "
+                    "--annotations TABLES",
+                )
+            )
+            continue
+        except AumError as error:
+            rows.skipped.append(SkippedClip(str(table), error.problem, f"{error.fix}; or move it away"))
+            continue
+        events.add(rows, first, table)
+        for place, each in enumerate(rows.skipped[skipped:], skipped):
+            events.doubt(each)
+            rows.skipped[place] = _with_table(each, table)
+    annotated += rows.sounds.values()
+    return _corpus_index(request, path, finder, rows, events, annotated, windows, empty, settings)
+
+
+def _with_table(skipped: SkippedClip, table: Path) -> SkippedClip:
+    return skipped if str(table) in skipped.reason else SkippedClip(str(table), skipped.reason, skipped.fix)
+
+
+def _number(settings: Mapping[str, str], name: str, least: float, most: float = math.inf) -> float:
+    try:
+        value = float(settings[name])
+    except ValueError:
+        value = math.nan
+    if not least <= value <= most or math.isinf(value):
+        within = f"from {least:g} on" if math.isinf(most) else f"from {least:g} to {most:g}"
+        raise AumError(f"--set {name}={settings[name]} is not a number {within}", fix=f"--set {name}={SETTINGS[name]}")
+    return value
+
+
+def _windows(settings: Mapping[str, str]) -> Windows:
+    size_s = _number(settings, "window", 0.01)
+    hop_s = _number(settings, "hop", 0.01) if settings["hop"] else size_s
+    if hop_s > size_s:
+        raise AumError(f"windows of {size_s:g} s every {hop_s:g} s leave gaps", fix=f"--set hop={size_s:g}")
+    return Windows(size_s, hop_s, _number(settings, "inside", 0.01, 1.0))
+
+
+def _tables(path: Path) -> list[Path]:
+    """The table, or all below a folder."""
+    if not path.exists():
+        raise AumError(f"{path} {not_found(path)}", fix=CALL)
+    if path.is_file():
+        return [path]
+    found = map(Path, walk_files(path))
+    tables = [each for each in found if each.suffix.lower() in TABLES and each.name not in OWN_FILES]
+    if not tables:
+        raise AumError(
+            f"below {path} there are no tables of labels ({', '.join(TABLES)})",
+            fix="export the labels into the folder, under the recording's name: night.txt for night.wav",
+        )
+    return tables
+
+
+def _columns(table: Path) -> dict[str, str]:
+    """The columns of a label track, which has no header: start, stop and label, separated by tabs."""
+    with open(table, encoding="utf-8-sig", errors="replace") as file:
+        cells = next((line for line in file if line.strip()), "").split("\t")
+    return {"start": "1", "stop": "2", "label": "3"} if len(cells) > 2 and all(map(looks_like_time, cells[:2])) else {}
+
+
+class _Events:
+    """Events by recording, and which could not be used."""
+
+    def __init__(self) -> None:
+        self.of: dict[str, list[Event]] = defaultdict(list)
+        self.names: dict[str, str] = {}  # of recordings, as the tables have them
+        self.splits: dict[str, str] = {}
+        self.groups: dict[str, str] = {}
+        self.durations_s: dict[str, float] = {}
+        self.skipped: list[SkippedClip] = []
+        self._lost: set[str] = set()
+
+    def add(self, rows: Rows, first: int, table: Path) -> None:
+        """Add the rows of a table, which are the ones from `first` on."""
+        for place in range(first, len(rows.clips)):
+            clip, number = rows.clips[place], rows.numbers[place]
+            path = str(clip.path)
+            if not self._readable(path, table):
+                continue
+            self.names.setdefault(path, rows.names[place])
+            if clip.split:
+                self.splits[path] = clip.split
+            self.groups[path] = clip.group or self.groups.get(path, "")
+            end_s = self.durations_s[path]
+            start_s, stop_s = clip.start_s or 0.0, end_s if clip.stop_s is None else clip.stop_s
+            if start_s >= end_s or stop_s > end_s + BEYOND_S:
+                self.skipped.append(
+                    SkippedClip(
+                        str(table),
+                        f"{table}: row {number}: from {start_s:g} s to {stop_s:g} s, but {path} ends at {end_s:g} s",
+                        "correct the row, or take the recording that it is of",
+                    )
+                )
+                self.of[path].append(Event(min(start_s, end_s), end_s, (), doubtful=True))
+                continue
+            self.of[path].append(Event(start_s, min(stop_s, end_s), clip.labels))
+
+    def doubt(self, row: SkippedClip) -> None:
+        """Note that something is in a stretch, and its row doesn't say what."""
+        if row.start_s is not None and row.path in self.durations_s:
+            stop_s = self.durations_s[row.path] if row.stop_s is None else row.stop_s
+            self.of[row.path].append(Event(row.start_s, stop_s, (), doubtful=True))
+
+    def _readable(self, path: str, table: Path) -> bool:
+        """Whether a recording can be read; if not, it is said once."""
+        return path in self.durations_s or self.measure(path, f"named by {table}")
+
+    def measure(self, path: str, why: str) -> bool:
+        """Measure a recording; whether it can be read."""
+        if path in self._lost:
+            return False
+        try:
+            self.durations_s[path] = audio_info(path).duration_s
+        except AumError as error:
+            self._lost.add(path)
+            self.skipped.append(SkippedClip(path, f"{error.problem} ({why})", error.fix))
+            return False
+        return True
+
+
+def _corpus_index(
+    request: PrepareRequest,
+    path: Path,
+    finder: AudioFinder,
+    rows: Rows,
+    events: _Events,
+    annotated: Sequence[str],
+    windows: Windows,
+    empty: float,
+    settings: Mapping[str, str],
+) -> CorpusIndex:
+    """The windows of all recordings, with their labels and splits."""
+    for sound in annotated:
+        if sound not in events.durations_s and events.measure(sound, "annotated"):
+            events.names.setdefault(sound, os.path.relpath(sound, finder.folder))
+    ids = {label for each in events.of.values() for event in each for label in event.labels}
+    if not ids:
+        first = [*events.skipped, *rows.skipped]
+        raise AumError(
+            f"{path} has no labelled stretch of a recording" + (f": {first[0].reason}" if first else ""),
+            fix=first[0].fix if first else CALL,
+        )
+    chosen = _chosen(settings["classes"], ids)
+    keys = {sound: events.groups.get(sound) or events.names[sound] for sound in events.durations_s}
+    drawn, shares = [sound for sound in keys if sound not in events.splits], request.shares or SHARES
+    with_labels = {keys[sound] for sound in drawn if any(event.labels for event in events.of.get(sound, []))}
+    splits = splits_by_hash(with_labels, shares, request.seed)
+    for sound in drawn:  # the others can't fill a split
+        splits.setdefault(keys[sound], split_by_hash(keys[sound], shares, request.seed))
+    clips, left_out, labelled = Clips(), 0, 0
+    unlabelled: list[tuple[float, Row]] = []
+    for sound in sorted(keys):
+        duration_s = events.durations_s[sound]
+        split = events.splits.get(sound) or splits[keys[sound]]
+        of_chosen = [
+            replace(event, labels=tuple(label for label in event.labels if label in chosen))
+            for event in events.of.get(sound, [])
+        ]
+        for start_s, labels, partial in windows.labelled(of_chosen, duration_s):
+            whole = duration_s <= windows.size_s + ROUNDING_S
+            span = (None, None) if whole else (start_s, round(start_s + windows.size_s, 6))
+            clip: Row = (sound, *span, tuple(sorted(labels)), split, events.groups.get(sound, ""))
+            if labels:
+                labelled += 1
+                clips.append(*clip)
+            elif partial or settings["unlabelled"] == "unknown":
+                left_out += 1
+            else:
+                unlabelled.append((hash_percent(f"{keys[sound]} {start_s:g}", request.seed), clip))
+    kept = _kept(unlabelled, round(empty * int(clips.is_of_split("train").sum())))
+    for clip in kept:
+        clips.append(*clip)
+    sliced = f"{windows.size_s:g} s" + (f" every {windows.hop_s:g} s" if windows.hop_s != windows.size_s else "")
+    count = sum(bool(event.labels) for each in events.of.values() for event in each)
+    note = (
+        f"{counted(count, 'labelled stretch', 'labelled stretches')} in {counted(len(keys), 'recording')}; windows of "
+        f"{sliced}: {labelled:,} with labels, {len(kept):,} without of {len(unlabelled):,}"
+        + (f"; {left_out:,} left out" if left_out else "")
+    )
+    return CorpusIndex(
+        clips,
+        labels_for(request, chosen),
+        str(path),
+        [*rows.skipped, *events.skipped],
+        identities={"group": lambda clip: clip.group} if rows.grouped else {},
+        notes=[note, *rows.notes],
+        warnings=[*label_warnings(ids, settings.get("separator", SEPARATOR)), *_without_labels(finder, keys)],
+    )
+
+
+def _chosen(text: str, ids: set[str]) -> set[str]:
+    """The classes that labels are taken of."""
+    names = {name.strip() for name in text.split(",") if name.strip()}
+    if unknown := sorted(names - ids):
+        raise AumError(
+            f"no label is {listed(map(repr, unknown))}", fix=f"{did_you_mean(unknown[0], ids)}correct --set classes"
+        )
+    return names or ids
+
+
+def _kept(unlabelled: list[tuple[float, Row]], most: int) -> list[Row]:
+    """Windows without labels: all but those of train, of which the first `most` by their hash."""
+    train = sorted((place, clip) for place, clip in unlabelled if clip[4] == "train")[:most]
+    others = [clip for _, clip in unlabelled if clip[4] != "train"]
+    return sorted([*(clip for _, clip in train), *others], key=lambda clip: (clip[0], clip[1] or 0.0))
+
+
+def _without_labels(finder: AudioFinder, used: Mapping[str, str]) -> list[str]:
+    """A warning about recordings that no table is of."""
+    known = set(used)
+    others = sorted(path for path in finder.sounds() if path not in known)
+    if not others:
+        return []
+    return [
+        f"{counted(len(others), 'recording')} without labels, which {'is' if len(others) == 1 else 'are'} not used: "
+        f"{listed(others)}; where there is nothing in one, an empty table of its name says so"
+    ]

@@ -1,0 +1,171 @@
+"""Annotated recordings: label files as programs write them, and the windows that they become."""
+
+import numpy as np
+import pytest
+import soundfile
+from training import problem
+
+from aumcli.data.manifest import read_manifest
+from aumcli.data.sources.annotations import Event, Windows
+from aumcli.prepare import prepare
+
+RATE_HZ = 8000
+RAVEN = "Selection\tView\tChannel\tBegin Time (s)\tEnd Time (s)\tLow Freq (Hz)\tHigh Freq (Hz)\tSpecies\n"
+
+
+def record(path, seconds):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    noise = 0.01 * np.random.default_rng(len(path.name)).standard_normal(round(seconds * RATE_HZ))
+    soundfile.write(path, noise.astype(np.float32), RATE_HZ)
+    return path
+
+
+def write(path, text, encoding="utf-8"):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(text.encode(encoding))
+    return path
+
+
+def windows_of(folder, out, *settings, **options):
+    """Prepare, and give for each recording's name its windows: start, labels; and the report."""
+    report = prepare("annotations", out, source=folder, settings=settings, **options)
+    found = {}
+    for clip in read_manifest(out).clips:
+        found.setdefault(clip.path.name, []).append((clip.start_s, ";".join(clip.labels), clip.split))
+    return found, report
+
+
+def spans(found, name):
+    return sorted((start, labels) for start, labels, _ in found[name])
+
+
+def test_windows_and_what_is_in_them():
+    windows = Windows(3.0, 3.0, 0.5)
+    assert windows.starts(10.0).tolist() == [0, 3, 6, 7] and windows.starts(9.0).tolist() == [0, 3, 6]
+    assert windows.starts(2.0).tolist() == [0] and Windows(3.0, 1.0, 0.5).starts(4.5).tolist() == [0, 1, 1.5]
+    events = [Event(2.0, 3.5, ("owl",)), Event(3.5, 11.0, ("rain",)), Event(8.9, 9.9, ("fox",))]
+    assert windows.labelled(events, 12.0) == [
+        (0.0, {"owl"}, False),  # two thirds of it
+        (3.0, {"rain"}, True),  # a third of the owl
+        (6.0, {"rain"}, True),  # a tenth of the fox
+        (9.0, {"rain", "fox"}, False),
+    ]
+    assert windows.labelled([Event(2.0, 12.0, (), doubtful=True)], 12.0)[0] == (0.0, set(), True)
+    assert windows.labelled([Event(0.0, 3.0, ())], 6.0) == [(0.0, set(), False), (3.0, set(), False)]
+
+
+def test_label_tracks_selection_tables_and_csv(tmp_path):
+    folder = tmp_path / "night"
+    record(folder / "a.wav", 12)
+    write(folder / "a.txt", "1.000000\t2.500000\towl\n\\\t500.0\t900.0\n2,2\t2,6\tfox\r\n10\t11\towl\n")  # Audacity
+    record(folder / "site" / "b.flac", 9)
+    row = "3.0\t4.0\t100\t200\towl\n"  # Raven has a row for each view
+    write(folder / "site" / "b.Table.1.selections.txt", RAVEN + f"1\tWaveform 1\t1\t{row}1\tSpectrogram 1\t1\t{row}")
+    record(folder / "c.wav", 2)
+    write(folder / "c.csv", "onset;offset;label\n0,2;1,5;B\u00e4r\n", "utf-8-sig")
+    found, report = windows_of(folder, tmp_path / "data", "empty=9")
+    assert spans(found, "a.wav") == [(0.0, "fox;owl"), (3.0, ""), (6.0, ""), (9.0, "owl")]
+    assert spans(found, "b.flac") == [(0.0, ""), (3.0, "owl"), (6.0, "")]
+    assert found["c.wav"] == [(None, "B\u00e4r", found["c.wav"][0][2])]
+    assert all(len({split for *_, split in each}) == 1 for each in found.values())
+    assert {split for each in found.values() for *_, split in each} == {"train", "val", "test"}
+    assert not report.skipped and not report.warnings[1:]
+    assert any("5 labelled stretches in 3 recordings" in note for note in report.notes), report.notes
+
+
+def test_one_table_for_all(tmp_path):
+    folder = tmp_path / "sounds"
+    for name in ("a.wav", "b.wav", "c.wav"):
+        record(folder / name, 6)
+    rows = "".join(
+        f"{i}\tD:\\rec\\{name}\t{start}\t{start + 1}\towl\n"
+        for i, (name, start) in enumerate([("a.wav", 1), ("b.wav", 4)])
+    )
+    table = write(tmp_path / "all.txt", "Selection\tBegin File\tBegin Time (s)\tEnd Time (s)\tCall\n" + rows)
+    found, report = windows_of(folder, tmp_path / "data", "label=Call", annotations=table, split="50/50/0")
+    assert spans(found, "a.wav")[0] == (0.0, "owl") and (3.0, "owl") in spans(found, "b.wav") and "c.wav" not in found
+    assert any("1 recording without labels" in each and "c.wav" in each for each in report.warnings)
+
+
+def test_what_has_no_label(tmp_path):
+    folder = tmp_path / "night"
+    for name in ("a", "b", "quiet"):
+        record(folder / f"{name}.wav", 30)
+    write(folder / "a.txt", "0\t3\towl\n6\t9\tcar\n")
+    write(folder / "b.txt", "3\t6\towl\n")
+    write(folder / "quiet.txt", "")
+    options = {"split": "100/0/0"}
+    found, _ = windows_of(folder, tmp_path / "1", **options)
+    counts = [labels for each in found.values() for _, labels, _ in each]
+    assert counts.count("") == 3 and len(counts) == 6  # as many as have a label
+    again, _ = windows_of(folder, tmp_path / "2", **options)
+    assert again == found
+    found, _ = windows_of(folder, tmp_path / "3", "empty=100", **options)
+    assert len(found["quiet.wav"]) == 10 and sum(map(len, found.values())) == 30
+    found, _ = windows_of(folder, tmp_path / "4", "unlabelled=unknown", **options)
+    assert sorted(spans(found, "a.wav")) == [(0.0, "owl"), (6.0, "car")] and "quiet.wav" not in found
+    found, _ = windows_of(folder, tmp_path / "5", "classes=owl", "empty=100", **options)
+    assert (6.0, "") in spans(found, "a.wav")
+    found, _ = windows_of(folder, tmp_path / "6", split="0/0/100")
+    assert sum(map(len, found.values())) == 30  # a test has all that there is
+
+
+def test_wrong_rows_are_named_and_the_rest_is_done(tmp_path):
+    folder = tmp_path / "night"
+    record(folder / "a.wav", 20)
+    record(folder / "b.wav", 20)
+    write(
+        folder / "a.txt",
+        "5\t5\tpoint\n9\t7\treversed\n-2\t1\tnegative\n18\t70\tlong\n90\t91\tlate\n1\t2\towl\n1.5\t2\towl\n7\t8\t\n",
+    )
+    write(folder / "gone.txt", "1\t2\towl\n")
+    record(folder / "c.wav", 6)
+    write(folder / "c.csv", "start,stop,label\n1,2,B\u00e4r\n", "latin-1")
+    write(folder / "list.csv", "file,start,stop,label\nb.wav,1,2,owl\nlost.wav,1,2,owl\n")
+    found, report = windows_of(folder, tmp_path / "data", "empty=100", split="100/0/0")
+    said = [(each.path, each.reason) for each in report.skipped]
+    for number, words in (
+        (1, "a point in time"),
+        (2, "not a time interval"),
+        (3, "-2 s"),
+        (4, "ends at 20 s"),
+        (5, "ends at 20 s"),
+    ):
+        assert any(
+            "a.txt" in path + reason and f"row {number}" in reason and words in reason for path, reason in said
+        ), (number, said)
+    assert any("row 8" in reason and "no label" in reason for _, reason in said)
+    assert any("gone.txt" in path and "no recording of its name" in reason for path, reason in said)
+    assert any("lost.wav" in path for path, _ in said) and len(said) == 9
+    assert any("c.csv" in path and "UTF-8" in reason for path, reason in said) and "c.wav" not in found
+    clear = [(0.0, "owl"), (3.0, ""), (9.0, ""), (12.0, ""), (15.0, "")]
+    assert spans(found, "a.wav") == clear  # nothing is claimed of stretches whose rows are wrong or have no label
+    assert (0.0, "owl") in spans(found, "b.wav")
+
+
+@pytest.mark.parametrize(
+    ("setting", "words"),
+    [
+        ("window=0", "window"), ("window=x", "window"), ("hop=4", "leave gaps"), ("inside=0", "inside"),
+        ("inside=1.5", "inside"), ("empty=-1", "empty"), ("unlabelled=maybe", "nothing or unknown"),
+        ("classes=owls", "no label is 'owls'"), ("windows=3", "no setting windows"),
+        ("label=Nobody", "no labelled stretch"),
+    ],
+)  # fmt: skip
+def test_wrong_settings(tmp_path, setting, words):
+    record(tmp_path / "night" / "a.wav", 6)
+    write(tmp_path / "night" / "a.csv", "start,stop,label\n1,2,owl\n")
+    error = problem(prepare, "annotations", tmp_path / "data", source=tmp_path / "night", settings=[setting])
+    assert words in error.problem and not (tmp_path / "data").exists()
+
+
+def test_nothing_to_read(tmp_path):
+    record(tmp_path / "night" / "a.wav", 6)
+    assert (
+        "no tables of labels" in problem(prepare, "annotations", tmp_path / "data", source=tmp_path / "night").problem
+    )
+    write(tmp_path / "night" / "a.txt", "")
+    assert (
+        "no labelled stretch" in problem(prepare, "annotations", tmp_path / "data", source=tmp_path / "night").problem
+    )
+    assert "which recordings" in problem(prepare, "annotations", tmp_path / "data").problem
