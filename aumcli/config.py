@@ -458,10 +458,6 @@ class TrainConfig(Frozen):
     ema: Extent = Field(
         0.0, description="decay per step of the averaged weights that are evaluated and saved; 0 for none"
     )
-    teacher: str = Field(
-        "", description="scores-train.npz of another model (aum eval --split train), whose scores are targets too"
-    )
-    teacher_share: Fraction = Field(0.5, description="share of the teacher's scores in the targets; the rest: labels")
     init: str = Field("", description="a checkpoint, a run or a model to start from instead of fresh weights")
     pretrained: str = Field("", description="the checkpoint that `init` has to name; training is refused without it")
     dtype: Literal["float32", "bfloat16", "float16"] = Field(

@@ -158,7 +158,7 @@ def evaluate(
                 "without_clips": [row.label for row in metrics.per_class if not row.support],
             },
         },
-        tuple(clip_name(clip, folder) for clip in clips),
+        tuple(_name(clip, folder) for clip in clips),
         scores,
         targets,
         _notes(matched, manifest, metrics, split),
@@ -404,8 +404,7 @@ def read_scores(path: Path | str) -> tuple[list[str], np.ndarray, np.ndarray]:
         raise AumError(f"can't read {path}: {error}", fix="remove it and evaluate again") from error
 
 
-def clip_name(clip: Clip, folder: Path) -> str:
-    """A clip's path, below the data's folder where it lies there, and start, as `Evaluation.clips` has it."""
+def _name(clip: Clip, folder: Path) -> str:
     path = clip.path.relative_to(folder) if clip.path.is_relative_to(folder) else clip.path
     return path.as_posix() + ("" if clip.start_s is None else f"@{clip.start_s:g}")
 

@@ -204,7 +204,6 @@ def settings_rows(
         ),
         *([("not used", lost)] if lost else []),
         ("start", train.init or (f"NEEDED, by --init: {train.pretrained}" if train.pretrained else "fresh weights")),
-        *([("targets", _targets(train))] if train.teacher else []),
         ("length", f"{length}; {data.sampling}"),
         ("steps", _describe(train)),
         ("long clips", f"{CROPS[data.crop]}; evaluated: {VIEWS[data.views]}"),
@@ -227,12 +226,6 @@ def _reported(data: DataConfig, clips: int | None) -> str:
             f"other clips to report{'' if data.leak == 'train' else keep}"
         )
     return what + count
-
-
-def _targets(train: TrainConfig) -> str:
-    """What shares targets are made of."""
-    share = 100 * train.teacher_share
-    return f"{share:g} % scores of {train.teacher}" + (f", {100 - share:g} % labels" if share < 100 else "")
 
 
 def _describe(train: TrainConfig) -> str:

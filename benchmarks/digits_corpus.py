@@ -4,11 +4,11 @@
     aum prepare folder data/digits-corpus --out data/digits --background data/synth/val
 
 Below `train` and `val` there is a folder for each digit, with the clips of prepared FSDD (--data) and the same digits
-by voices of espeak-ng, and `_background`: WORDS by the same voices, music, and of each training clip of FSDD one that
-is no digit, backwards or with its pieces in another order, so that neither a voice nor a synthesizer is enough to
-tell what is a digit. `test` is FSDD's. The voices of `val` are others than those of `train`; `unheard_voices.py` and
-`false_alarms.py` have yet others, the latter with other words. The music is of plucked strings (Karplus and Strong
-1983) and of frequency modulation (Chowning 1973). Needs `espeak-ng`.
+by voices of espeak-ng, and `_background`: WORDS and invented ones by the same voices, music, and of each training
+clip of FSDD one that is no digit, backwards or with its pieces in another order, so that neither a voice nor a
+synthesizer is enough to tell what is a digit. `test` is FSDD's. The voices of `val` are others than those of `train`;
+`unheard_voices.py` and `false_alarms.py` have yet others, the latter with other words. The music is of plucked
+strings (Karplus and Strong 1983) and of frequency modulation (Chowning 1973). Needs `espeak-ng`.
 """
 
 import random
@@ -67,8 +67,9 @@ whole why wide wild will wind window winter wire wish with woman wonder wood wor
 yard year yellow yes yet young
 """
 WORDS = _TEXT.split()
+SOUNDS_LIKE_DIGITS = {*DIGITS, "won", "to", "too", "for", "fore", "sicks", "ate", "ait", "nein"}
 WORDS_EACH = 60
-RECORDINGS_EACH, DIGITS_EACH = 9, 4  # of each variant: recordings of words, and sayings of each digit
+RECORDINGS_EACH, DIGITS_EACH = 12, 4  # of each variant: recordings of words, and sayings of each digit
 QUIET = 0.01  # amplitude below which a digit hasn't begun, or is over
 PIECES_OF_MUSIC, MUSIC_S, MUSIC_HZ = 300, 30, 16000
 PIECES = 5  # of a digit, which are put into another order
@@ -110,10 +111,19 @@ def play(draw: np.random.Generator) -> np.ndarray:
     return (10 ** (draw.uniform(-30, -3) / 20) * piece / np.abs(piece).max()).astype(np.float32)
 
 
+def invent_word(draw: random.Random) -> str:
+    """The beginning of one word and the end of another: a synthesizer reads anything."""
+    first, second = draw.sample(WORDS, 2)
+    word = first[: draw.randint(1, len(first))] + second[draw.randint(0, len(second) - 1) :]
+    return word if word not in SOUNDS_LIKE_DIGITS else invent_word(draw)
+
+
 def speak_words(variant: str, number: int, folder: Path) -> None:
-    """Write a recording of WORDS in random order by a variant of the synthesizer's voice."""
+    """Write a recording of WORDS and invented ones in random order by a variant of the synthesizer's voice."""
     draw = random.Random(f"{variant} {number}")
-    words = draw.choice([" ", ", ", ". "]).join(draw.sample(WORDS, WORDS_EACH))
+    spoken = [*draw.sample(WORDS, WORDS_EACH // 2), *(invent_word(draw) for _ in range(WORDS_EACH // 2))]
+    draw.shuffle(spoken)
+    words = draw.choice([" ", ", ", ". "]).join(spoken)
     samples, rate_hz = say(words, f"{draw.choice(ACCENTS)}+{variant}", draw.randint(110, 220), draw.randint(20, 90))
     soundfile.write(folder / f"{variant}-{number}.flac", samples.numpy(), rate_hz)
 

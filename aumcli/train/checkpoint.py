@@ -55,7 +55,6 @@ def save_checkpoint(state: TrainState) -> None:
         "recipe": state.recipe.model_dump(mode="json"),
         "data": str(state.data),
         **data_identity(state.manifest, state.data_sha256),
-        "teacher_sha256": state.teacher and state.teacher.sha256,
         "launch": launch_id(),
         "history": state.history,
         "epoch": asdict(state.epoch),

@@ -134,5 +134,4 @@ def make_microbatch(
 
 def _targets(state: TrainState, clips: list[int]) -> Tensor:
     """Targets of training clips, (b, classes) float32."""
-    targets = torch.from_numpy(state.manifest.targets(state.train.clips.take(clips)))
-    return targets if state.teacher is None else state.teacher.mix(targets, clips)
+    return torch.from_numpy(state.manifest.targets(state.train.clips.take(clips)))

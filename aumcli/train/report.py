@@ -32,7 +32,6 @@ def write_report(state: TrainState, metrics: Metrics, comparison: Comparison | N
         "processes": state.process_group.size,
         "data": str(state.data),
         "data_sha256": state.data_sha256,
-        **({"teacher_sha256": state.teacher.sha256} if state.teacher else {}),
         "commit": commit(),
     }
     machine = environment()

@@ -32,7 +32,6 @@ from aumcli.report.tables import text_columns
 from aumcli.train.data_check import check_same_data
 from aumcli.train.distributed import ProcessGroup
 from aumcli.train.optim import make_optimizer
-from aumcli.train.teacher import Teacher, check_same_teacher, read_teacher
 from aumcli.utils.logging import get_logger
 from aumcli.utils.text import counted, escaped
 
@@ -81,7 +80,6 @@ class TrainState:
     unreadable_clips: set[int] = field(default_factory=set)  # indices of training clips
     nonfinite_in_a_row: int = 0  # steps whose loss or gradient was not finite
     saved_at: float = field(default_factory=time.monotonic)
-    teacher: Teacher | None = None
     embeddings: "Embeddings | None" = None  # of a frozen network, whose head is trained on these
     best_weights: dict[str, Tensor] | None = None  # those of the best epoch, where best/ doesn't hold them yet
     short: bool = False  # a short run of which only the last epoch's figures are wanted: it saves and draws nothing
@@ -233,10 +231,6 @@ def build(
         progress,
         sha256,
     )
-    if path := recipe.train.teacher:
-        state.teacher = read_teacher(path, recipe.train.teacher_share, found.train, manifest, config.activation)
-        if saved is not None:
-            check_same_teacher(saved, state.teacher, path, out)
     lost = found.unused_band(recipe.frontend.sample_rate_hz)
     settings = settings_rows(recipe, len(found.train), found.reported, measured, lost, kept is not None)
     return state, [_summary(state, found), *notes], text_columns(settings, 10)
