@@ -437,6 +437,21 @@ def predict(
     scores: Annotated[
         Path | None, typer.Option(help="keep the scores of all windows in this .parquet", rich_help_panel=OUTPUT)
     ] = None,
+    clips_to: Annotated[
+        Path | None,
+        typer.Option("--clips", help="cut events out into this folder, by class, best first", rich_help_panel=OUTPUT),
+    ] = None,
+    clips_each: Annotated[
+        int | None, typer.Option(min=1, help="at most so many of a class (default: 100)", rich_help_panel=OUTPUT)
+    ] = None,
+    clips_pad: Annotated[
+        float | None,
+        typer.Option(min=0, help="seconds kept on either side of each (default: 0.5)", rich_help_panel=OUTPUT),
+    ] = None,
+    clips_spread: Annotated[
+        bool,
+        typer.Option("--clips-spread", help="spread over all scores instead of the best", rich_help_panel=OUTPUT),
+    ] = False,
     resume: Annotated[
         bool, typer.Option("--resume", help="leave out what is done and unchanged", rich_help_panel=OUTPUT)
     ] = False,
@@ -465,6 +480,7 @@ def predict(
     from aumcli.classifier import load_model
     from aumcli.predict import find_clips, predict_config
     from aumcli.predict import pipeline as running
+    from aumcli.predict.clips import EACH, PAD_S, ClipFolder
     from aumcli.predict.inputs import record
     from aumcli.predict.outputs import Outputs
     from aumcli.predict.thresholds import read_thresholds
@@ -485,7 +501,12 @@ def predict(
         max_gap_s=max_gap,
         min_duration_s=min_duration,
     )
-    outputs = Outputs(out, Format.named(format), html, embed, scores, embed_windows)
+    cut_out = None
+    if clips_to is not None:
+        cut_out = ClipFolder(clips_to, clips_each or EACH, PAD_S if clips_pad is None else clips_pad, clips_spread)
+    elif clips_each or clips_pad is not None or clips_spread:
+        raise AumError("--clips-each, --clips-pad and --clips-spread need --clips", fix="add --clips FOLDER")
+    outputs = Outputs(out, Format.named(format), html, embed, scores, embed_windows, cut_out)
     write = partial(echo, end="")
     if from_scores is not None:
         _refuse_with(

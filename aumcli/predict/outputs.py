@@ -7,6 +7,7 @@ from pathlib import Path
 
 from aumcli.errors import AumError
 from aumcli.predict import writers
+from aumcli.predict.clips import ClipFolder, write_event_clips
 from aumcli.predict.inputs import Source, check_names
 from aumcli.predict.page import write_page
 from aumcli.predict.parquet import check_parquet
@@ -35,6 +36,7 @@ class Outputs:
     embed: Path | None = None
     scores: Path | None = None
     embed_windows: bool = False
+    clips: ClipFolder | None = None  # events cut out
 
     @property
     def keeps_windows(self) -> bool:
@@ -64,7 +66,7 @@ class Outputs:
 
         None where nothing is written but to standard output, FIFOs and devices.
         """
-        paths = [self.path, self.html, self.embed, self.scores]
+        paths = [self.path, self.html, self.embed, self.scores, self.clips.folder if self.clips else None]
         return next((path for path in paths if path is not None and not is_stream(path)), None)
 
     @property
@@ -91,6 +93,10 @@ class Outputs:
                 f"{processes} processes can't write windows into one file",
                 fix="leave out --scores and --embed-windows, or make calls with a list and a file for each",
             )
+        if self.clips is not None:
+            if processes > 1:
+                raise AumError(f"{processes} processes can't cut events out", fix="add --clips to --join instead")
+            self.clips.check()
         if self.folder is not None:
             check_names(sources, self.folder)
         if processes > 1 and self.anchor is None:
@@ -171,12 +177,14 @@ class Outputs:
                 write_window_embeddings(self.embed, header, records(), store)
             else:
                 writers.write_embeddings(self.embed, header, records())
+        files = {source.path: source.file for source in sources if source.path != source.file}
         if self.html is not None:
-            files = {source.path: source.file for source in sources if source.path != source.file}
             write_page(self.html, header, records(), files)
         for path in [*([self.out] if self.folder else []), *self.files]:
             if path is not None and descriptor(path) != 1:
                 logger.info(f"wrote {path}")
+        if self.clips is not None:
+            write_event_clips(self.clips, records, files)
 
 
 def _own_path(folder: Path, kind: Format, source: Source) -> Path:

@@ -92,7 +92,7 @@ def run(
     header = header_of(classifier, config)
     if outputs.anchor is None and resume:
         raise AumError("--resume has nothing to continue: printed results are not kept", fix="name a file with --out")
-    if outputs.anchor is None and not outputs.files:
+    if outputs.anchor is None and not outputs.files and outputs.clips is None:
         return _print_at_once(classifier, sources, config, outputs, header, write)
     with ExitStack() as stack:
         if outputs.anchor is not None:

@@ -109,6 +109,25 @@ def load_audio(
     return np.concatenate([first, *others]) if others else first, to_hz
 
 
+def load_channels(path: Path | str, start_s: float, stop_s: float) -> tuple[np.ndarray, int, str]:
+    """Decode a slice of a sound file as it was recorded.
+
+    Args:
+        path: as of `load_audio`; a channel that it names is of no account.
+        start_s, stop_s: of the slice.
+
+    Returns:
+        (samples, channels) float32 in -1..1, the rate in Hz, and the file's encoding as libsndfile calls it.
+
+    Raises:
+        AumError: as `load_audio`.
+    """
+    path = split_channel(os.fspath(path))[0]
+    with _open(path) as sound:
+        blocks = [*_blocks(path, sound, *_span(path, sound, start_s, stop_s))]
+        return np.concatenate(blocks), sound.samplerate, sound.subtype
+
+
 @contextmanager
 def open_audio(
     path: Path | str,
