@@ -16,6 +16,7 @@ of `aum prepare csv`: one beside each recording, or one for all that names them.
 
 import math
 import os
+import re
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -46,6 +47,7 @@ from aumcli.utils.csv import listed
 from aumcli.utils.text import counted
 
 SETTINGS = {"window": "3", "hop": "", "inside": "0.5", "empty": "1", "unlabelled": "nothing", "classes": ""}
+SCORE = re.compile(r" [01]\.\d{3}$")  # behind the labels of a label track that `aum predict` wrote
 MEANINGS = ("nothing", "unknown")  # of what has no label
 BEYOND_S = 0.05  # how far behind the end of its recording a stretch may end: programs round
 ROUNDING_S = 1e-6
@@ -129,7 +131,8 @@ def index(request: PrepareRequest) -> CorpusIndex:
             if not table.read_bytes().strip() and (empty_of := finder.of_table(table)):
                 annotated.append(empty_of)  # somebody listened, and there was nothing
                 continue
-            read_table(request, table, _columns(table) | dict(request.settings), finder, sound, rows)
+            columns = _columns(table)
+            read_table(request, table, columns | dict(request.settings), finder, sound, rows)
         except NoSoundError:
             rows.skipped.append(
                 SkippedClip(
@@ -143,7 +146,7 @@ def index(request: PrepareRequest) -> CorpusIndex:
         except AumError as error:
             rows.skipped.append(SkippedClip(str(table), error.problem, f"{error.fix}; or move it away"))
             continue
-        events.add(rows, first, table)
+        events.add(rows, first, table, scored=bool(columns))
         for place, each in enumerate(rows.skipped[skipped:], skipped):
             events.doubt(each)
             rows.skipped[place] = _with_table(each, table)
@@ -207,10 +210,11 @@ class _Events:
         self.groups: dict[str, str] = {}
         self.durations_s: dict[str, float] = {}
         self.skipped: list[SkippedClip] = []
+        self.scores = 0  # labels with one behind them
         self._lost: set[str] = set()
 
-    def add(self, rows: Rows, first: int, table: Path) -> None:
-        """Add the rows of a table, which are the ones from `first` on."""
+    def add(self, rows: Rows, first: int, table: Path, scored: bool) -> None:
+        """Add the rows of a table, which are the ones from `first` on; its labels may be `scored`, see SCORE."""
         for place in range(first, len(rows.clips)):
             clip, number = rows.clips[place], rows.numbers[place]
             path = str(clip.path)
@@ -232,7 +236,9 @@ class _Events:
                 )
                 self.of[path].append(Event(min(start_s, end_s), end_s, (), doubtful=True))
                 continue
-            self.of[path].append(Event(start_s, min(stop_s, end_s), clip.labels))
+            labels = tuple(SCORE.sub("", label) for label in clip.labels) if scored else clip.labels
+            self.scores += labels != clip.labels
+            self.of[path].append(Event(start_s, min(stop_s, end_s), labels))
 
     def doubt(self, row: SkippedClip) -> None:
         """Note that something is in a stretch, and its row doesn't say what."""
@@ -316,13 +322,14 @@ def _corpus_index(
         f"{sliced}: {labelled:,} with labels, {len(kept):,} without of {len(unlabelled):,}"
         + (f"; {left_out:,} left out" if left_out else "")
     )
+    scores = [f"scores behind labels are not part of them: {events.scores:,}"] if events.scores else []
     return CorpusIndex(
         clips,
         labels_for(request, chosen),
         str(path),
         [*rows.skipped, *events.skipped],
         identities={"group": lambda clip: clip.group} if rows.grouped else {},
-        notes=[note, *rows.notes],
+        notes=[note, *rows.notes, *scores],
         warnings=[*label_warnings(ids, settings.get("separator", SEPARATOR)), *_without_labels(finder, keys)],
     )
 

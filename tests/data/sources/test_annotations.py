@@ -3,12 +3,14 @@
 import numpy as np
 import pytest
 import soundfile
+from tiny import CLASSES, sound
 from training import problem
 
 from aumcli.data.manifest import read_manifest
 from aumcli.data.sources.annotations import Event, Windows
 from aumcli.prepare import prepare
 
+pytest_plugins = ["aum_fixtures"]
 RATE_HZ = 8000
 RAVEN = "Selection\tView\tChannel\tBegin Time (s)\tEnd Time (s)\tLow Freq (Hz)\tHigh Freq (Hz)\tSpecies\n"
 
@@ -141,6 +143,21 @@ def test_wrong_rows_are_named_and_the_rest_is_done(tmp_path):
     clear = [(0.0, "owl"), (3.0, ""), (9.0, ""), (12.0, ""), (15.0, "")]
     assert spans(found, "a.wav") == clear  # nothing is claimed of stretches whose rows are wrong or have no label
     assert (0.0, "owl") in spans(found, "b.wav")
+
+
+@pytest.mark.parametrize("kind", ["audacity", "raven"])
+def test_what_predict_finds_comes_back(aum, trained, tmp_path, kind):
+    for i, (name, hz) in enumerate(CLASSES.items()):
+        sound(tmp_path / "rec" / f"{name}.wav", hz, seconds=4, seed=i)
+    labels = tmp_path / ("labels/" if kind == "audacity" else "all.txt")
+    call = ("predict", tmp_path / "rec", "--model", trained, "--threshold", "0.5", "--format", kind)
+    assert aum(*call, "--out", f"{labels}{'/' if kind == 'audacity' else ''}").code == 0
+    found, report = windows_of(tmp_path / "rec", tmp_path / "data", "window=1", annotations=labels, split="100/0/0")
+    assert {name for each in found.values() for _, label, _ in each for name in label.split(";") if name} == set(
+        CLASSES
+    )
+    assert all(f"{name}.wav" in found and (0.0, name) in spans(found, f"{name}.wav") for name in CLASSES), found
+    assert not report.skipped
 
 
 @pytest.mark.parametrize(
