@@ -306,6 +306,10 @@ def evaluate(
         float | None,
         typer.Option(min=0.01, max=1, help="choose a threshold of this precision for each class: thresholds-SPLIT.csv"),
     ] = None,
+    tolerance: Annotated[
+        float,
+        typer.Option(min=0, help="of annotated recordings: seconds that an event may be apart from an annotated one"),
+    ] = 0.0,
     json_file: Annotated[
         Path | None, typer.Option("--json", help="also write the result to this file; - prints it")
     ] = None,
@@ -316,13 +320,13 @@ def evaluate(
     from aumcli.config import VIEWS
     from aumcli.evaluate import as_json
     from aumcli.evaluate import evaluate as run_evaluation
-    from aumcli.report.tables import print_classes, print_false_alarms, print_metrics, print_thresholds
+    from aumcli.report.tables import print_classes, print_events, print_false_alarms, print_metrics, print_thresholds
     from aumcli.utils.files import write_json
 
     check_folder(out)
     out = out or (model if (model / "best").is_dir() else None)
     _use_threads(threads)
-    result = run_evaluation(model, data, split, out, device, background, precision)
+    result = run_evaluation(model, data, split, out, device, background, precision, tolerance)
     if json_file is not None and descriptor(json_file) == 1:
         return _print_json(as_json(result))
     if json_file:
@@ -333,6 +337,8 @@ def evaluate(
     for note in (f"scored of each clip: {VIEWS[str(result.provenance['views'])]}", *result.notes):
         echo(note)
     print_classes(result.metrics, where=f"eval-{split}.json")
+    if result.events is not None:
+        print_events(result.events)
     if result.false_alarms is not None:
         print_false_alarms(result.false_alarms)
     if result.thresholds:

@@ -22,6 +22,7 @@ from aumcli.data.manifest import Manifest, read_manifest
 from aumcli.data.splits import split_clips
 from aumcli.data.training_clips import read_training_clips, seen_in_training
 from aumcli.errors import AumError
+from aumcli.event_scores import EventScores, Spans, read_events, score_events
 from aumcli.false_alarms import FalseAlarms, ScoredRecording, count_false_alarms, score_recordings
 from aumcli.metrics import Metrics, class_indices, evaluate_scores, plain
 from aumcli.report.environment import environment
@@ -53,6 +54,7 @@ class Evaluation:
     background: bool = False  # whether the model can answer nothing
     reliability: tuple[tuple[float, float, int], ...] = ()  # see `aumcli.calibration`; of data with one label per clip
     false_alarms: FalseAlarms | None = None
+    events: EventScores | None = None  # of annotated recordings
     thresholds: tuple[dict[str, object], ...] = ()  # for a wanted precision: label, threshold, precision, recall
 
     @property
@@ -99,6 +101,7 @@ def evaluate(
     device: str = "cpu",
     background: Path | str | None = None,
     precision: float | None = None,
+    tolerance_s: float = 0.0,
 ) -> Evaluation:
     """Evaluate a model on a split of prepared data.
 
@@ -114,6 +117,7 @@ def evaluate(
         background: a folder of recordings that hold none of the classes: false alarms per hour are counted in them.
         precision: choose for each class the lowest threshold that has this precision on the clips of the split, and on
             the windows of `background` where it is given.
+        tolerance_s: of annotated recordings, how far an event may be from an annotated one that it is taken for.
 
     Returns:
         The metrics.
@@ -168,6 +172,7 @@ def evaluate(
         if windows
         else None,
         thresholds=_thresholds(classifier.labels, scores, positive, windows, precision) if precision else (),
+        events=_events(classifier, read_events(manifest, split, matched.places), tolerance_s),
     )
     if split != "train":
         for warning in seen_in_training(read_training_clips(model), clips, model, split):
@@ -177,6 +182,15 @@ def evaluate(
         if result.no_picture:
             logger.warning(result.no_picture)
     return result
+
+
+def _events(classifier: Classifier, annotated: Spans, tolerance_s: float) -> EventScores | None:
+    """How the model's events agree with the annotated ones, where there are any."""
+    if not annotated:
+        return None
+    recordings, hours = score_recordings(classifier, [Path(path) for path in annotated])
+    rate_hz, scored = classifier.config.frontend.sample_rate_hz, dict(zip(annotated, recordings))
+    return score_events(scored, annotated, classifier.thresholds, classifier.labels, rate_hz, hours, tolerance_s)
 
 
 def _recordings(folder: Path) -> list[Path]:
@@ -376,6 +390,7 @@ def as_json(result: Evaluation) -> dict[str, object]:
         **({"reliability": [list(each) for each in result.reliability]} if result.reliability else {}),
         **({"false_alarms": _plain(result.false_alarms)} if result.false_alarms else {}),
         **({"thresholds": list(result.thresholds)} if result.thresholds else {}),
+        **({"events": result.events.to_dict()} if result.events else {}),
     }
 
 

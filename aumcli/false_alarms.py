@@ -59,6 +59,21 @@ class ScoredRecording:
     stops: np.ndarray
     scores: np.ndarray
 
+    def events(self, thresholds: np.ndarray) -> list[tuple[int, int, int]]:
+        """Events, joined as `aumcli.predict.events.Events` does: class, first sample and the one after the last.
+
+        Args:
+            thresholds: least score, (classes,).
+        """
+        reached, found = self.scores >= thresholds, []
+        for label in np.flatnonzero(reached.any(axis=0)):
+            rows = np.flatnonzero(reached[:, label])
+            firsts = np.flatnonzero(np.append(True, self.starts[rows[1:]] > self.stops[rows[:-1]]))
+            lasts = np.append(firsts[1:], len(rows)) - 1
+            spans = zip(self.starts[rows[firsts]].tolist(), self.stops[rows[lasts]].tolist())
+            found += [(int(label), start, stop) for start, stop in spans]
+        return found
+
 
 def score_recordings(classifier: Classifier, paths: Sequence[Path]) -> tuple[list[ScoredRecording], float]:
     """Score the windows of recordings, as `aum predict` does, and say how many hours they are.
@@ -100,7 +115,8 @@ def count_false_alarms(
     """
 
     def events(at: np.ndarray) -> np.ndarray:
-        return np.sum([_events(each, at) for each in recordings], axis=0)
+        labelled = [label for each in recordings for label, _, _ in each.events(at)]
+        return np.bincount(labelled, minlength=len(at))
 
     def time(at: np.ndarray) -> float:
         return float(np.concatenate([(each.scores >= at).any(axis=1) for each in recordings]).mean())
@@ -119,16 +135,6 @@ def count_false_alarms(
         Rates(float(at_own.sum() / hours), time(own), _recall(scores, positive, own)),
         classes,
     )
-
-
-def _events(recording: ScoredRecording, thresholds: np.ndarray) -> np.ndarray:
-    """Events of each class in a recording, (classes,), joined as `aumcli.predict.events.Events` does."""
-    reached = recording.scores >= thresholds
-    counts = np.zeros(len(thresholds), dtype=int)
-    for label in np.flatnonzero(reached.any(axis=0)):
-        rows = np.flatnonzero(reached[:, label])
-        counts[label] = 1 + (recording.starts[rows[1:]] > recording.stops[rows[:-1]]).sum()
-    return counts
 
 
 def _recall(scores: np.ndarray, positive: np.ndarray, thresholds: np.ndarray) -> float:

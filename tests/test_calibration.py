@@ -121,7 +121,9 @@ def test_they_are_the_events_of_predict(size, hop):
         events.add(start, start + size, row)
     recording = ScoredRecording(starts, starts + size, scores)
     found = count_false_alarms([recording], 1.0, scores, scores > 2, own, ["a", "b", "c"])
-    assert found.own_thresholds.per_hour == len(events.finish())
+    expected = events.finish()
+    assert found.own_thresholds.per_hour == len(expected)
+    assert sorted(recording.events(own)) == sorted((label, start, stop) for start, stop, label, _ in expected)
 
 
 def test_softmax_with_a_background_class():

@@ -24,6 +24,7 @@ LAYERS = (
     {"checkpoints", "data"},
     {"classifier", "metrics"},
     {"report", "plan", "calibration", "false_alarms"},
+    {"event_scores"},
     COMMANDS,
     {"cli"},
     {"__main__"},

@@ -29,6 +29,7 @@ from aumcli.utils.text import counted, escaped, plural, unescaped
 
 logger = get_logger(__name__)
 
+EVENTS = "events.csv"  # of annotated recordings, in the form of manifest.csv; a row without labels is in doubt
 CLIP_COLUMNS = ("path", "start_s", "stop_s", "labels", "split", "group")
 TEXTS = ("path", "group")  # columns that may hold names of files
 REQUIRED_COLUMNS = CLIP_COLUMNS[:-1]  # group is optional

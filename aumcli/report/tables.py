@@ -13,6 +13,7 @@ from aumcli.utils.text import counted, one_line, plural
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from aumcli.event_scores import EventScores
     from aumcli.false_alarms import FalseAlarms
     from aumcli.prepare import PrepareReport
 
@@ -141,6 +142,21 @@ def print_thresholds(rows: Sequence[Mapping[str, Any]], precision: float, file: 
         _console(file).print(
             f"no threshold reaches that precision, and so no event: {names}", highlight=False, markup=False
         )
+
+
+def print_events(found: "EventScores", file: TextIO | None = None) -> None:
+    """Print how a model's events agree with annotated ones, for all classes and for each, worst first."""
+    rows = sorted(found.classes, key=lambda row: (math.isnan(row.f1), row.f1, row.label))
+    near = f", or at most {found.tolerance_s:g} s apart" if found.tolerance_s else ""
+    print_table(
+        f"events in {found.hours:.2f} hours of {counted(found.recordings, 'annotated recording')}, right where they "
+        f"overlap{near}; false alarms per hour: {found.false_alarms_per_hour:,.1f}",
+        ("class", "annotated", "found", "reported", "right", "precision", "recall", "F1"),
+        [(*row, row.precision, row.recall, row.f1) for row in (found.total, *rows[:CLASSES_SHOWN])],
+        file,
+    )
+    if len(rows) > CLASSES_SHOWN:
+        _console(file).print(f"{len(rows) - CLASSES_SHOWN:,} more in the JSON", highlight=False)
 
 
 def _background_rows(metrics: Metrics) -> list[tuple[str, str]]:

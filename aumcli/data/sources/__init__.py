@@ -166,6 +166,8 @@ class CorpusIndex:
             for sources whose splits depend on which clips are usable.
         notes: how the source was understood, and which files were ignored as usual.
         background: folders of sounds of no class, each with its split, "" where that is yet to be chosen.
+        events: annotated stretches of the recordings, with their splits, where all of them are known; without labels
+            where something unknown is.
     """
 
     clips: Sequence[Clip]
@@ -179,6 +181,7 @@ class CorpusIndex:
     arrange: Callable[[Sequence[Clip], list[SkippedClip]], tuple[Sequence[Clip], list[str]]] | None = None
     notes: list[str] = field(default_factory=list)
     background: list[tuple[Path, str]] = field(default_factory=list)
+    events: Clips = field(default_factory=Clips)
 
 
 def not_found(path: Path) -> str:

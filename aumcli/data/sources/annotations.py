@@ -292,7 +292,7 @@ def _corpus_index(
     splits = splits_by_hash(with_labels, shares, request.seed)
     for sound in drawn:  # the others can't fill a split
         splits.setdefault(keys[sound], split_by_hash(keys[sound], shares, request.seed))
-    clips, left_out, labelled = Clips(), 0, 0
+    clips, left_out, labelled, stretches = Clips(), 0, 0, Clips()
     unlabelled: list[tuple[float, Row]] = []
     for sound in sorted(keys):
         duration_s = events.durations_s[sound]
@@ -301,10 +301,14 @@ def _corpus_index(
             replace(event, labels=tuple(label for label in event.labels if label in chosen))
             for event in events.of.get(sound, [])
         ]
+        group = events.groups.get(sound, "")
+        for event in of_chosen:
+            if event.labels or event.doubtful:
+                stretches.append(sound, event.start_s, event.stop_s, event.labels, split, group)
         for start_s, labels, partial in windows.labelled(of_chosen, duration_s):
             whole = duration_s <= windows.size_s + ROUNDING_S
             span = (None, None) if whole else (start_s, round(start_s + windows.size_s, 6))
-            clip: Row = (sound, *span, tuple(sorted(labels)), split, events.groups.get(sound, ""))
+            clip: Row = (sound, *span, tuple(sorted(labels)), split, group)
             if labels:
                 labelled += 1
                 clips.append(*clip)
@@ -330,6 +334,7 @@ def _corpus_index(
         [*rows.skipped, *events.skipped],
         identities={"group": lambda clip: clip.group} if rows.grouped else {},
         notes=[note, *rows.notes, *scores],
+        events=stretches if settings["unlabelled"] == "nothing" else Clips(),
         warnings=[*label_warnings(ids, settings.get("separator", SEPARATOR)), *_without_labels(finder, keys)],
     )
 
