@@ -399,6 +399,10 @@ def predict(
             rich_help_panel=LONG,
         ),
     ] = None,
+    recorded: Annotated[
+        str | None,
+        typer.Option(help="how names say when and where, * for anything (default: {site}_%Y%m%d_%H%M%S and the like)"),
+    ] = None,
     reject: Annotated[
         bool, typer.Option("--reject", help="answer (nothing) for a clip in which no class reaches its threshold")
     ] = False,
@@ -442,6 +446,12 @@ def predict(
     ] = False,
     scores: Annotated[
         Path | None, typer.Option(help="keep the scores of all windows in this .parquet", rich_help_panel=OUTPUT)
+    ] = None,
+    hours: Annotated[
+        Path | None,
+        typer.Option(
+            help="write events by class and hour of the day to this .csv, and a picture", rich_help_panel=OUTPUT
+        ),
     ] = None,
     clips_to: Annotated[
         Path | None,
@@ -499,6 +509,7 @@ def predict(
         whole=whole,
         threshold=threshold,
         thresholds=thresholds and read_thresholds(thresholds),
+        recorded=recorded,
         reject=reject,
         smooth=smooth,
         batch_size=batch,
@@ -512,7 +523,7 @@ def predict(
         cut_out = ClipFolder(clips_to, clips_each or EACH, PAD_S if clips_pad is None else clips_pad, clips_spread)
     elif clips_each or clips_pad is not None or clips_spread:
         raise AumError("--clips-each, --clips-pad and --clips-spread need --clips", fix="add --clips FOLDER")
-    outputs = Outputs(out, Format.named(format), html, embed, scores, embed_windows, cut_out)
+    outputs = Outputs(out, Format.named(format), html, embed, scores, embed_windows, cut_out, hours)
     write = partial(echo, end="")
     if from_scores is not None:
         _refuse_with(

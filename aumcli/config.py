@@ -514,6 +514,7 @@ class PredictConfig(Frozen):
         None, description="lowest score of an event; none: the model's own for each class, else 0.5"
     )
     thresholds: dict[str, NotNegative] | None = Field(None, description="the same for some classes, by name")
+    recorded: str = Field("", description="how names tell when and where, as {site}_%Y%m%d_%H%M%S; empty: as usual")
     reject: Flag = Field(
         False, description="a clip in which no class reaches its threshold is answered with nothing, by any model"
     )

@@ -11,6 +11,7 @@ from pydantic import ValidationError
 from aumcli.classifier import Classifier
 from aumcli.config import PredictConfig
 from aumcli.data.decoding.channels import check_channel
+from aumcli.data.recorded import check_pattern
 from aumcli.errors import AumError
 from aumcli.predict.events import Event as Event
 from aumcli.predict.inputs import Source
@@ -32,6 +33,7 @@ def predict_config(**settings: object) -> PredictConfig:
     try:
         config = PredictConfig(**{name: value for name, value in settings.items() if value is not None})
         check_channel(config.channel)
+        check_pattern(config.recorded)
         return config
     except ValidationError as error:
         first = error.errors()[0]

@@ -27,6 +27,7 @@ KEYS = (
     "max_gap_s",
     "min_duration_s",
     "channel",
+    "recorded",
     "reject",
     "threshold",
 )  # in the order of every output
@@ -62,7 +63,9 @@ def with_postprocessing(
         class_thresholds: least score of an event, (classes,).
     """
     each = dict(zip(labels, class_thresholds.astype(float).round(DECIMALS).tolist()))
-    done = {name: getattr(config, name) or None for name in ("max_gap_s", "min_duration_s", "reject")}  # 0: not done
+    done = {
+        name: getattr(config, name) or None for name in ("max_gap_s", "min_duration_s", "recorded", "reject")
+    }  # 0: not done
     values = {
         **made,
         "smooth": config.smooth,

@@ -8,6 +8,7 @@ from pathlib import Path
 from aumcli.errors import AumError
 from aumcli.predict import writers
 from aumcli.predict.clips import ClipFolder, write_event_clips
+from aumcli.predict.hours import write_hours
 from aumcli.predict.inputs import Source, check_names
 from aumcli.predict.page import write_page
 from aumcli.predict.parquet import check_parquet
@@ -37,6 +38,7 @@ class Outputs:
     scores: Path | None = None
     embed_windows: bool = False
     clips: ClipFolder | None = None  # events cut out
+    hours: Path | None = None  # a table of events by hour of the day, and a picture beside it
 
     @property
     def keeps_windows(self) -> bool:
@@ -66,7 +68,7 @@ class Outputs:
 
         None where nothing is written but to standard output, FIFOs and devices.
         """
-        paths = [self.path, self.html, self.embed, self.scores, self.clips.folder if self.clips else None]
+        paths = [self.path, self.html, self.embed, self.scores, self.hours, self.clips.folder if self.clips else None]
         return next((path for path in paths if path is not None and not is_stream(path)), None)
 
     @property
@@ -74,7 +76,9 @@ class Outputs:
         """All files that are written, without those in a folder of results."""
         out = None if self.folder else self.path
         index = writers.embeddings_index(self.embed) if self.embed is not None else None
-        return [path for path in (out, self.html, self.embed, index, self.scores) if path is not None]
+        picture = None if self.hours is None else self.hours.with_suffix(".png")
+        written = (out, self.html, self.embed, index, self.scores, self.hours, picture)
+        return [path for path in written if path is not None]
 
     def check(self, sources: Sequence[Source], processes: int) -> None:
         """Raise the AumError of an output that can't be written, before the work whose result it holds."""
@@ -93,6 +97,8 @@ class Outputs:
                 f"{processes} processes can't write windows into one file",
                 fix="leave out --scores and --embed-windows, or make calls with a list and a file for each",
             )
+        if self.hours is not None and self.hours.suffix.lower() != ".csv":
+            raise AumError(f"events by hour are a table, not {self.hours.name}", fix="name a .csv file with --hours")
         if self.clips is not None:
             if processes > 1:
                 raise AumError(f"{processes} processes can't cut events out", fix="add --clips to --join instead")
@@ -114,7 +120,7 @@ class Outputs:
         if len(set(places)) < len(places):
             raise AumError(
                 f"{next(place for place in places if places.count(place) > 1)} would be written twice",
-                fix="give --out, --html, --embed and --scores names of their own; an .npy has a .json beside it",
+                fix="give each output a name of its own; an .npy has a .json beside it, --hours a picture",
             )
         there = {real: path for path, real in zip(files, places) if os.path.exists(real)}
         for source in sources if there else ():
@@ -180,6 +186,8 @@ class Outputs:
         files = {source.path: source.file for source in sources if source.path != source.file}
         if self.html is not None:
             write_page(self.html, header, records(), files)
+        if self.hours is not None:
+            write_hours(self.hours, records())
         for path in [*([self.out] if self.folder else []), *self.files]:
             if path is not None and descriptor(path) != 1:
                 logger.info(f"wrote {path}")

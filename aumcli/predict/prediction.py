@@ -1,12 +1,13 @@
 """What a model says of one file, and the same as plain values: the schema of every output."""
 
 import base64
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 
 from aumcli.config import NOTHING
+from aumcli.data.recorded import Recorded
 from aumcli.predict.events import Event
 
 Record = dict[str, Any]  # a prediction as JSON values, see `Prediction.to_record`
@@ -31,6 +32,7 @@ class Prediction:
     curves: dict[str, list[float]] | None = None  # scores over time of the events' and the likeliest labels
     classes: dict[str, int] | None = None  # with curves: the index of each class that is named
     nothing: float | None = None  # score of the background class, or 1 - the best score of a rejected clip
+    recorded: Recorded = field(default_factory=Recorded)
     rejected: bool = False  # whether no class reaches its threshold, and that was asked for
     first_window: int = -1  # where its windows begin in a `WindowStore`
     fingerprint: tuple[int, int] = (-1, -1)  # the file's size in bytes and its time in ns when it was read
@@ -50,6 +52,8 @@ class Prediction:
             "path": self.path,
             "duration_s": round(self.duration_s, DECIMALS),
             "windows": self.windows,
+            **({} if self.recorded.at is None else {"recorded_at": self.recorded.after(0.0)}),
+            **({"site": self.recorded.site} if self.recorded.site else {}),
             **({} if self.nothing is None else {"nothing": round(self.nothing, DECIMALS)}),
             **({"rejected": True} if self.rejected else {}),
             "labels": [{"label": label, "score": round(score, DECIMALS)} for label, score in self.labels],
@@ -57,6 +61,7 @@ class Prediction:
                 {
                     "start_s": round(event.start_s, DECIMALS),
                     "stop_s": round(event.stop_s, DECIMALS),
+                    **({} if self.recorded.at is None else {"recorded_at": self.recorded.after(event.start_s)}),
                     "label": event.label,
                     "score": round(event.score, DECIMALS),
                 }

@@ -29,8 +29,32 @@ from aumcli.utils.files import atomic_path, write_json
 from aumcli.utils.text import ESCAPE, one_line, shown, to_json
 
 Row = tuple[str | float | None, ...]  # of COLUMNS
-KEYS = ("path", "duration_s", "windows", "nothing", "rejected", "labels", "events", "warning", "problem", "fix")
-COLUMNS = ("path", "kind", "start_s", "stop_s", "label", "score", "problem", "fix")  # kind: clip, event or failed
+KEYS = (
+    "path",
+    "duration_s",
+    "windows",
+    "recorded_at",
+    "site",
+    "nothing",
+    "rejected",
+    "labels",
+    "events",
+    "warning",
+    "problem",
+    "fix",
+)
+COLUMNS = (
+    "path",
+    "kind",
+    "start_s",
+    "stop_s",
+    "label",
+    "score",
+    "problem",
+    "fix",
+    "recorded_at",
+    "site",
+)  # kind: clip, event or failed
 ROWS_TOGETHER = 10_000
 TABLE_ROWS = 500  # rows that a table's columns are fitted to
 
@@ -110,12 +134,14 @@ def rows_of(record: Record) -> Iterator[Row]:
     """A record as rows of COLUMNS: one for each label of the clip and for each event, or one for its problem."""
     path = record["path"]
     if "problem" in record:
-        yield path, "failed", None, None, None, None, record["problem"], record["fix"]
+        yield path, "failed", None, None, None, None, record["problem"], record["fix"], None, None
         return
+    at, site = record.get("recorded_at"), record.get("site")
     for label, score in answers(record):
-        yield path, "clip", 0.0, record["duration_s"], label, score, None, None
+        yield path, "clip", 0.0, record["duration_s"], label, score, None, None, at, site
     for event in record["events"]:
-        yield path, "event", event["start_s"], event["stop_s"], event["label"], event["score"], None, None
+        at = event.get("recorded_at")
+        yield path, "event", event["start_s"], event["stop_s"], event["label"], event["score"], None, None, at, site
 
 
 def _table_rows(record: Record) -> Iterator[PredictionRow]:

@@ -237,6 +237,47 @@ def plot_false_alarms(found: Any, path: Path | str, title: str) -> None:
         save_figure(figure, path)
 
 
+def plot_hours(
+    events: "Mapping[str, np.ndarray]", recorded_h: "np.ndarray", path: Path | str, title: str, most: int = 40
+) -> None:
+    """Draw events per recorded hour, by class and hour of the day; hours without recordings are grey.
+
+    Args:
+        events: class -> events in each hour, (24,).
+        recorded_h: hours recorded in each, (24,).
+        path: the PNG to write.
+        title: stands above.
+        most: classes that are drawn, those with the most events; the title counts the others.
+
+    Raises:
+        AumError: `path` can't be written.
+    """
+    import numpy as np
+    from matplotlib import colormaps, rc_context
+    from matplotlib.figure import Figure
+
+    labels = sorted(events, key=lambda label: (-events[label].sum(), label))
+    shown = labels[:most]
+    more = f"; {counted(len(labels) - most, 'class')} with fewer are left out" if len(labels) > most else ""
+    if not shown:
+        shown, events = ["no events"], {"no events": np.zeros(24)}
+    rates = np.array([events[label] / np.maximum(recorded_h, 1e-9) for label in shown])  # (classes, 24)
+    rates = np.ma.masked_array(rates, np.broadcast_to(recorded_h == 0, rates.shape))
+    names = [
+        name if len(name) <= LABEL_CHARACTERS else name[: LABEL_CHARACTERS - 1] + "…" for name in map(one_line, shown)
+    ]
+    with rc_context({**STYLE, "axes.grid": False}):
+        figure = Figure(figsize=(8.0, 1.3 + 0.28 * len(shown)), layout="constrained")
+        axes = figure.subplots()
+        image = axes.imshow(rates, aspect="auto", cmap=colormaps["Blues"].with_extremes(bad="#e4e4e4"), vmin=0)
+        axes.set_title(one_line(title) + more)
+        axes.set_yticks(range(len(shown)), names)
+        axes.set_xticks(range(24))
+        axes.set_xlabel("hour of the day")
+        figure.colorbar(image, ax=axes, label="events per recorded hour", pad=0.01)
+        save_figure(figure, path)
+
+
 def drawn(plot: Callable[..., None], *arguments: object) -> str:
     """Draw a picture: `plot(*arguments)`.
 
