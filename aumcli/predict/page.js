@@ -23,6 +23,7 @@ const STEPS_HZ = [1, 2, 5]
   .sort((a, b) => a - b);
 const TICK_PX = 64; // from one to the next, at least
 const TICK_HEIGHT = 15;
+const DRAG_PX = 5; // less is a click
 const byId = id => document.getElementById(id);
 const SVG = "http://www.w3.org/2000/svg";
 const DRAWN = new Set(["svg", "path", "polyline", "line"]);
@@ -58,6 +59,49 @@ function clock(time, step = 1) {
   const fraction = digits ? "." + String(units % 10 ** digits).padStart(digits, "0") : "";
   return (h ? `${h}:${String(m).padStart(2, "0")}` : m) + `:${String(s).padStart(2, "0")}` + fraction;
 }
+
+// the review: what a person says of events, kept in the browser under the page's own content
+
+const scoreText = event => (event.score === null ? "added" : event.score.toFixed(3));
+const MARKS = { right: "✓ ", wrong: "✗ " };
+const mark = event => MARKS[event?.verdict] ?? "";
+const KEY =
+  "aum predict " +
+  [...JSON.stringify([header.model, files.map(file => [file.path, file.events?.length])])].reduce(
+    (hash, letter) => (Math.imul(31, hash) + letter.codePointAt(0)) | 0,
+    0,
+  );
+for (const file of files)
+  for (const event of file.events ?? []) event.key = [event.start_s, event.stop_s, event.label].join(" ");
+
+function remembered() {
+  try {
+    return JSON.parse(localStorage.getItem(KEY)) ?? [];
+  } catch {
+    return []; // the browser keeps nothing
+  }
+}
+
+function remember() {
+  const said = files.map(({ events = [] }) => [
+    Object.fromEntries(
+      events.filter(event => event.key && event.verdict).map(({ key, verdict, label }) => [key, [verdict, label]]),
+    ),
+    events.filter(event => !event.key).map(({ start_s, stop_s, label }) => [start_s, stop_s, label]),
+  ]);
+  try {
+    localStorage.setItem(KEY, JSON.stringify(said));
+  } catch {
+    byId("kept").textContent = "This browser keeps nothing: save before you close the page.";
+  }
+}
+
+remembered().forEach(([verdicts, added], index) => {
+  const { events } = files[index];
+  for (const event of events ?? []) if (verdicts[event.key]) [event.verdict, event.label] = verdicts[event.key];
+  for (const [start_s, stop_s, label] of added) events?.push({ start_s, stop_s, label, score: null, verdict: "right" });
+});
+for (const file of files) file.events?.sort((a, b) => a.start_s - b.start_s);
 
 // the table
 
@@ -139,15 +183,16 @@ function showRows(found = foundRows()) {
 function rowElement(row) {
   const failed = row.kinds[0] === "failed",
     label = make("td", failed ? { class: "bad" } : {});
-  if (!failed) label.append(dot(row.label));
-  label.append(row.label);
+  const name = row.event?.label ?? row.label;
+  if (!failed) label.append(dot(name));
+  label.append(mark(row.event) + name);
   if (row.kinds[0] === "clip") label.append(make("span", { class: "soft" }, " whole clip"));
   for (const event of row.further ?? [])
     label.append(
       make("br"),
       dot(event.label),
-      `${event.label} `,
-      make("span", { class: "soft" }, event.score.toFixed(3)),
+      `${mark(event)}${event.label} `,
+      make("span", { class: "soft" }, scoreText(event)),
     );
   if (failed) label.setAttribute("colspan", "4"); // a reason needs more room than a label
   const line = make(
@@ -159,7 +204,7 @@ function rowElement(row) {
       : [
           ...[row.start, row.stop].map(value => make("td", { class: "number" }, seconds(value))),
           label,
-          make("td", { class: "number" }, row.score.toFixed(3)),
+          make("td", { class: "number" }, scoreText(row)),
         ]),
   );
   const open = () => goTo(row.index, row.event ?? null, !failed);
@@ -298,7 +343,9 @@ class Plot {
     if (file.peaks) {
       const image = make("img", { src: file.picture, alt: `spectrogram of ${file.path}`, draggable: "false" });
       const box = make("div", { class: "view" }, waveform(file.peaks), image, this.track);
-      for (const event of file.events) box.append(this.box(event));
+      this.view = box;
+      this.selection = make("div", { class: "selection", hidden: "" });
+      box.append(this.selection);
       this.wide.append(box);
       this.spectrogram = image;
       scale.append(
@@ -330,6 +377,9 @@ class Plot {
       button("−", "zoom out", () => this.zoom(1 / ZOOM)),
       button("+", "zoom in", () => this.zoom(ZOOM)),
       button("whole", "show the whole file", () => this.zoom(0)),
+      button("✓", "right: the event is what its label says", () => judge("right")),
+      button("✗", "wrong: there is nothing of the kind", () => judge("wrong")),
+      button("label", "give the event another label", relabel),
       this.readout,
     );
     this.strip.addEventListener(
@@ -342,8 +392,10 @@ class Plot {
       },
       { passive: false },
     );
+    this.wide.addEventListener("mousedown", down => this.drag(down));
     this.wide.addEventListener("click", click => {
       take(this.card);
+      if (this.dragged) return;
       this.seek(this.time(click));
     });
     this.wide.addEventListener("mousemove", move => this.tell(move));
@@ -361,28 +413,65 @@ class Plot {
     const { file } = this,
       own = colour(event.label),
       left = `left:${(100 * event.start_s) / file.duration_s}%`;
-    const title = `${event.label} ${event.score.toFixed(3)}, ${seconds(event.start_s)} to ${seconds(event.stop_s)} s`;
+    const title = `${event.label} ${scoreText(event)}, ${seconds(event.start_s)} to ${seconds(event.stop_s)} s`;
     const box = make("div", {
-      class: "event",
+      class: `event ${event.verdict ?? ""}`,
       style:
         `${left};width:${(100 * (event.stop_s - event.start_s)) / file.duration_s}%;` +
         `border-color:${own};background:${own}2e`,
     });
     const label = make(
       "span",
-      { class: "label", style: `${left};background:${own};color:${ink(own)}`, title },
-      make("b", {}, event.label),
+      { class: `label ${event.verdict ?? ""}`, style: `${left};background:${own};color:${ink(own)}`, title },
+      make("b", {}, mark(event) + event.label),
     );
     this.track.append(label);
-    this.boxes.push({ event, box, label, text: measure.measureText(event.label).width + 10 });
+    this.boxes.push({ event, box, label, text: measure.measureText(mark(event) + event.label).width + 10 });
     return box;
+  }
+
+  draw() {
+    // the events as they are now
+    for (const { box, label } of this.boxes) {
+      box.remove();
+      label.remove();
+    }
+    this.boxes = [];
+    if (this.view) this.view.append(...this.file.events.map(event => this.box(event)));
+    this.filter();
+  }
+
+  drag(down) {
+    // a stretch of the picture becomes an event
+    this.dragged = false;
+    if (!this.view || down.button) return;
+    const first = this.time(down);
+    const move = now => {
+      this.dragged ||= Math.abs(now.clientX - down.clientX) > DRAG_PX;
+      const [from, to] = [first, this.time(now)].sort((a, b) => a - b);
+      this.selection.hidden = !this.dragged;
+      this.selection.style.left = `${(100 * from) / this.file.duration_s}%`;
+      this.selection.style.width = `${(100 * (Math.min(to, this.file.duration_s) - from)) / this.file.duration_s}%`;
+    };
+    const up = async now => {
+      document.removeEventListener("mousemove", move);
+      document.removeEventListener("mouseup", up);
+      if (!this.dragged) return;
+      const [start_s, stop_s] = [first, Math.min(this.time(now), this.file.duration_s)].sort((a, b) => a - b);
+      take(this.card);
+      const label = await askLabel(at?.event?.label ?? "");
+      this.selection.hidden = true;
+      if (label) add(this.card.index, { start_s, stop_s, label, score: null, verdict: "right" });
+    };
+    document.addEventListener("mousemove", move);
+    document.addEventListener("mouseup", up);
   }
 
   shown() {
     // the card is on the page: sizes are known
     if (this.hertz) this.hertz.replaceChildren(frequencies(this.spectrogram.clientHeight));
     this.pxPerS = Math.max(this.fit, Math.min(FIRST_PX, FIRST_PX_PER_S * this.file.duration_s) / this.file.duration_s);
-    this.filter();
+    this.draw();
   }
 
   get fit() {
@@ -466,7 +555,7 @@ class Plot {
     this.readout.textContent = [
       clock(time, 0.01),
       ...(up >= 0 && up <= 1 ? [frequency(hertz(up))] : []),
-      ...here.map(event => `${event.label} ${event.score.toFixed(3)}`),
+      ...here.map(event => `${mark(event)}${event.label} ${scoreText(event)}`),
     ].join("  ·  ");
   }
 
@@ -636,6 +725,139 @@ function toggle() {
   else made.player.pause();
 }
 
+// reviewing
+
+function eventHere() {
+  // the one that was gone to, else one at the place in the file
+  if (at?.event) return at.event;
+  return files[at?.index]?.events?.find(event => event.start_s <= at.time && at.time <= event.stop_s);
+}
+
+function said(index) {
+  // something new of a file's events: show and keep it
+  remember();
+  cards.get(index)?.plot?.draw();
+  showRows();
+  progress();
+}
+
+function judge(verdict) {
+  const event = eventHere();
+  if (!event) return;
+  const { index } = at;
+  if (!event.key && verdict === "wrong") {
+    // one that was added is gone
+    files[index].events.splice(files[index].events.indexOf(event), 1);
+    const place = rows.findIndex(row => row.event === event);
+    rows.splice(place, 1);
+  }
+  event.verdict = event.verdict === verdict ? undefined : verdict;
+  said(index);
+  if (event.verdict) step(1);
+}
+
+async function relabel() {
+  const event = eventHere(),
+    index = at?.index;
+  const label = event && (await askLabel(event.label));
+  if (!label) return;
+  event.label = label;
+  event.verdict = "right";
+  said(index);
+}
+
+function add(index, event) {
+  files[index].events.push(event);
+  files[index].events.sort((a, b) => a.start_s - b.start_s);
+  const { start_s: start, stop_s: stop, label } = event;
+  rows.push({ index, kinds: ["event"], file: files[index].path, start, stop, label, score: null, event });
+  at = { index, time: start, event };
+  said(index);
+}
+
+function askLabel(value) {
+  const [dialog, input] = [byId("ask"), byId("ask-label")];
+  const names = [
+    ...Object.keys(typeof header.threshold === "object" ? header.threshold : {}),
+    ...classes.keys(),
+    ...files.flatMap(file => (file.events ?? []).map(event => event.label)),
+  ];
+  byId("known").replaceChildren(...[...new Set(names)].map(name => make("option", { value: name })));
+  input.value = value;
+  dialog.returnValue = "";
+  dialog.showModal();
+  input.select();
+  return new Promise(resolve =>
+    dialog.addEventListener("close", () => resolve(dialog.returnValue === "ok" ? input.value.trim() : ""), {
+      once: true,
+    }),
+  );
+}
+
+const reviewed = () => files.filter(file => file.events?.some(event => event.verdict));
+
+function progress() {
+  const all = files.flatMap(file => file.events ?? []),
+    done = all.filter(event => event.verdict).length;
+  byId("reviewed").textContent = `${done.toLocaleString("en")} of ${all.length.toLocaleString("en")} events reviewed`;
+  for (const button of document.querySelectorAll("#save button")) button.disabled = !done;
+}
+
+function download(name, lines) {
+  const href = URL.createObjectURL(new Blob([lines.join("")], { type: "text/plain" })),
+    link = make("a", { href, download: name });
+  link.click();
+  setTimeout(() => URL.revokeObjectURL(href), 60000);
+}
+
+const cell = value => (/[",\n\r]/.test(value) ? `"${value.replaceAll('"', '""')}"` : value);
+const plain = text => text.replace(/[\t\r\n]/g, " ");
+const kept = file => file.events.filter(event => event.verdict !== "wrong");
+const SAVE = {
+  csv() {
+    // a row without times says that the file was listened to; one without a label that nobody said what is there
+    const lines = ["path,start_s,stop_s,label,verdict\n"];
+    for (const file of reviewed()) {
+      lines.push(`${cell(file.path)},,,,reviewed\n`);
+      for (const { start_s, stop_s, label, verdict, key } of kept(file))
+        lines.push(
+          `${cell(file.path)},${start_s.toFixed(6)},${stop_s.toFixed(6)},${verdict ? cell(label) : ""},` +
+            `${key ? (verdict ?? "") : "added"}\n`,
+        );
+    }
+    download("review.csv", lines);
+  },
+  audacity() {
+    for (const file of reviewed())
+      download(
+        file.path.replace(/.*[/\\]/, "").replace(/\.[^.]*$/, "") + ".txt",
+        kept(file).map(
+          ({ start_s, stop_s, label }) => `${start_s.toFixed(6)}\t${stop_s.toFixed(6)}\t${plain(label)}\n`,
+        ),
+      );
+  },
+  raven() {
+    const names =
+      "Selection|View|Channel|Begin Time (s)|End Time (s)|Low Freq (Hz)|High Freq (Hz)|" +
+      "Begin Path|File Offset (s)|Label\n";
+    const lines = [names.replaceAll("|", "\t")];
+    let offset = 0;
+    for (const file of reviewed()) {
+      for (const { start_s, stop_s, label } of kept(file))
+        lines.push(
+          [
+            ...[lines.length, "Spectrogram 1", 1, (offset + start_s).toFixed(6), (offset + stop_s).toFixed(6), 0],
+            ...[header.sample_rate_hz / 2, plain(file.path), start_s.toFixed(6), plain(label)],
+          ].join("\t") + "\n",
+        );
+      offset += file.duration_s;
+    }
+    download("review.selections.txt", lines);
+  },
+};
+for (const button of document.querySelectorAll("#save button"))
+  button.addEventListener("click", () => SAVE[button.dataset.format]());
+
 const zoomed = times => (current ?? cards.get(Math.min(...cards.keys())))?.plot?.zoom(times);
 const KEYS = {
   " ": toggle,
@@ -645,6 +867,9 @@ const KEYS = {
   "=": () => zoomed(ZOOM),
   "-": () => zoomed(1 / ZOOM),
   0: () => zoomed(0),
+  y: () => judge("right"),
+  n: () => judge("wrong"),
+  r: relabel,
 };
 document.addEventListener(
   "keydown",
@@ -656,6 +881,7 @@ document.addEventListener(
       key.metaKey ||
       key.altKey ||
       ["INPUT", "SELECT", "TEXTAREA"].includes(tagName) ||
+      byId("ask").open ||
       !Object.hasOwn(KEYS, key.key)
     )
       return;
@@ -675,3 +901,4 @@ byId("about").textContent =
 byId("note").textContent = header.note;
 showCards();
 showRows();
+progress();

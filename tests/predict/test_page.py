@@ -3,6 +3,7 @@
 import json
 import re
 import shutil
+import time
 from itertools import pairwise
 from pathlib import Path
 
@@ -10,6 +11,8 @@ import numpy as np
 import pytest
 import soundfile
 from tiny import run_aum, sound
+
+from aumcli.data.manifest import read_manifest
 
 pytest_plugins = ["aum_fixtures"]
 pytestmark = pytest.mark.usefixtures("on_one_thread")
@@ -471,3 +474,80 @@ def test_the_frequency_axis_is_where_the_picture_has_the_tone(many_events, brows
         number, unit = text.split()
         value = float(number) * (1000 if unit == "kHz" else 1)
         assert bottom == pytest.approx(100 * browser.execute_script("return place(arguments[0])", value), abs=0.01)
+
+
+def test_a_review_is_kept_saved_and_trained_on(folder, trained, browser, aum):
+    """Predict, review, save, prepare: what was rejected is nothing, what was added is there."""
+    from selenium.webdriver.common.action_chains import ActionChains
+    from selenium.webdriver.common.by import By
+
+    shutil.rmtree("in")
+    sound(Path("in/a.wav"), 300.0, seconds=4, seed=1)
+    sound(Path("in/b.wav"), 2000.0, seconds=4, seed=2)
+    call = ("predict", "in", "--model", trained, "--threshold", "0.5", "--html", "page.html")
+    assert aum(*call).code == 0
+    browser.execute_cdp_cmd("Page.setDownloadBehavior", {"behavior": "allow", "downloadPath": str(folder)})
+    browser.get((folder / "page.html").as_uri())
+    data = browser.execute_script("return JSON.parse(document.getElementById('data').textContent)")
+    events = [[event["label"] for event in file["events"]] for file in data["files"]]
+    assert all(events) and not browser.find_element(By.CSS_SELECTOR, "#save button").is_enabled()
+
+    def press(*keys):
+        for key in keys:
+            ActionChains(browser).send_keys(key).perform()
+
+    def reviewed():
+        return browser.find_element(By.ID, "reviewed").text
+
+    total = sum(map(len, events))
+    arrow = "\ue014"
+    press(arrow, "y")  # the first is right, which goes to the next
+    assert reviewed() == f"1 of {total} events reviewed"
+    wait(browser, "document.querySelectorAll('.event.right').length === 1")
+    browser.execute_script("window.scrollTo(0, 0)")
+    for row in browser.find_elements(By.CSS_SELECTOR, "#rows tr[data-kind=event]"):
+        if "b.wav" in row.text:
+            row.click()
+            break
+    for _ in events[1]:
+        press("n")
+    assert reviewed() == f"{1 + len(events[1])} of {total} events reviewed"
+    image = browser.find_elements(By.CSS_SELECTOR, ".view img")[1]
+    browser.execute_script("arguments[0].scrollIntoView({block: 'center'})", image)
+    drag = ActionChains(browser).move_to_element_with_offset(image, -200, 0).click_and_hold().move_by_offset(60, 0)
+    drag.release().perform()
+    wait(browser, "document.getElementById('ask').open")
+    field = browser.find_element(By.ID, "ask-label")
+    field.clear()
+    field.send_keys("fox, red\n")
+    wait(browser, "!document.getElementById('ask').open")
+    wait(browser, "document.querySelectorAll('.event.right').length === 2")
+    assert any("fox, red" in text for text in column(browser, 3))
+    press("r")
+    wait(browser, "document.getElementById('ask').open")
+    browser.find_element(By.ID, "ask-label").send_keys("\ue00c")  # Escape: it stays as it was
+    wait(browser, "!document.getElementById('ask').open")
+    browser.refresh()  # the browser kept it
+    wait(browser, "document.querySelectorAll('.event.right').length === 2")
+    assert reviewed() == f"{2 + len(events[1])} of {total + 1} events reviewed"
+    for button in browser.find_elements(By.CSS_SELECTOR, "#save button"):
+        button.click()
+    names = ("review.csv", "a.txt", "b.txt", "review.selections.txt")
+    for _ in range(100):
+        if all((folder / name).exists() for name in names):
+            break
+        time.sleep(0.1)
+    rows = (folder / "review.csv").read_text().splitlines()
+    assert rows[0] == "path,start_s,stop_s,label,verdict" and "in/b.wav,,,,reviewed" in rows
+    assert sum('"fox, red",added' in row for row in rows) == 1 and not any(row.endswith("wrong") for row in rows)
+    assert (folder / "b.txt").read_text().count("\n") == 1 and "\tfox, red\n" in (folder / "b.txt").read_text()
+    assert "\tfox, red\n" in (folder / "review.selections.txt").read_text()
+    (folder / "labels").mkdir()
+    shutil.move("review.csv", "labels")
+    kept = ("--annotations", "labels", "--out", "data", "--set", "window=1", "--split", "100/0/0")
+    done = aum("prepare", "annotations", "--source", "in", *kept)
+    assert done.code == 0, done.err + done.out
+    clips = read_manifest("data").clips
+    assert {label for clip in clips if clip.path.name == "b.wav" for label in clip.labels} == {"fox, red"}
+    assert any(not clip.labels for clip in clips if clip.path.name == "b.wav")
+    assert {label for clip in clips if clip.path.name == "a.wav" for label in clip.labels} == {events[0][0]}

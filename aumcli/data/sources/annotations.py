@@ -124,7 +124,8 @@ def index(request: PrepareRequest) -> CorpusIndex:
     if path is None:
         raise AumError("which recordings? None were given", fix=CALL)
     finder, sound = sounds_of(request, path)
-    rows, events, annotated = Rows(), _Events(), []
+    unlabelled = Clips()
+    rows, events, annotated = Rows(unlabelled=unlabelled), _Events(), []
     for table in _tables(path):
         first, skipped = len(rows.clips), len(rows.skipped)
         try:
@@ -147,10 +148,9 @@ def index(request: PrepareRequest) -> CorpusIndex:
             rows.skipped.append(SkippedClip(str(table), error.problem, f"{error.fix}; or move it away"))
             continue
         events.add(rows, first, table, scored=bool(columns))
-        for place, each in enumerate(rows.skipped[skipped:], skipped):
-            events.doubt(each)
-            rows.skipped[place] = _with_table(each, table)
-    annotated += rows.sounds.values()
+        rows.skipped[skipped:] = [_with_table(each, table) for each in rows.skipped[skipped:]]
+    annotated += [*rows.sounds.values(), *unlabelled.paths()]
+    events.doubt(unlabelled)
     return _corpus_index(request, path, finder, rows, events, annotated, windows, empty, settings)
 
 
@@ -211,6 +211,7 @@ class _Events:
         self.durations_s: dict[str, float] = {}
         self.skipped: list[SkippedClip] = []
         self.scores = 0  # labels with one behind them
+        self.doubts = 0  # stretches without a label
         self._lost: set[str] = set()
 
     def add(self, rows: Rows, first: int, table: Path, scored: bool) -> None:
@@ -240,11 +241,17 @@ class _Events:
             self.scores += labels != clip.labels
             self.of[path].append(Event(start_s, min(stop_s, end_s), labels))
 
-    def doubt(self, row: SkippedClip) -> None:
-        """Note that something is in a stretch, and its row doesn't say what."""
-        if row.start_s is not None and row.path in self.durations_s:
-            stop_s = self.durations_s[row.path] if row.stop_s is None else row.stop_s
-            self.of[row.path].append(Event(row.start_s, stop_s, (), doubtful=True))
+    def doubt(self, rows: Clips) -> None:
+        """Note stretches of which their rows don't say what they are; a row without times is of no stretch."""
+        for clip in rows:
+            path = str(clip.path)
+            if clip.start_s is None or not (path in self.durations_s or self.measure(path, "annotated")):
+                continue
+            self.names.setdefault(path, clip.path.name)
+            self.doubts += 1
+            end_s = self.durations_s[path]
+            stop_s = end_s if clip.stop_s is None else clip.stop_s
+            self.of[path].append(Event(clip.start_s, min(stop_s, end_s), (), doubtful=True))
 
     def _readable(self, path: str, table: Path) -> bool:
         """Whether a recording can be read; if not, it is said once."""
@@ -326,6 +333,8 @@ def _corpus_index(
         f"{sliced}: {labelled:,} with labels, {len(kept):,} without of {len(unlabelled):,}"
         + (f"; {left_out:,} left out" if left_out else "")
     )
+    if events.doubts:
+        note += f"; {counted(events.doubts, 'stretch', 'stretches')} without a label, of which nothing is claimed"
     scores = [f"scores behind labels are not part of them: {events.scores:,}"] if events.scores else []
     return CorpusIndex(
         clips,

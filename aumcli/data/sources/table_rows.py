@@ -33,6 +33,7 @@ class Rows:
     sounds: dict[str, str] = field(default_factory=dict)  # table without paths -> the sound of its name
     grouped: bool = False
     sliced: bool = False
+    unlabelled: Clips | None = None  # gets rows without a label, which are skipped otherwise
     seen: set[bytes] = field(default_factory=set)  # digests of rows
     repeated: int = 0
 
@@ -86,9 +87,12 @@ class RowReader:
         path = self.finder.path(name) if "path" in values else name
         start_s, stop_s = self._span(values, path)
         labels = self._labels(values["label"])
+        if not labels and rows.unlabelled is not None:
+            rows.unlabelled.append(path, start_s, stop_s, (), "", "")
+            return
         if not labels:
             reason = f"row {number} of {self.table.name} gives it no label"
-            rows.skipped.append(SkippedClip(path, reason, "label it, or remove the row", start_s, stop_s))
+            rows.skipped.append(SkippedClip(path, reason, "label it, or remove the row"))
             return
         split, group = self._split_and_group(values)
         clip = (path, start_s, stop_s, labels, split, group)
