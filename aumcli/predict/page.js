@@ -846,8 +846,8 @@ const SAVE = {
       for (const { start_s, stop_s, label } of kept(file))
         lines.push(
           [
-            ...[lines.length, "Spectrogram 1", 1, (offset + start_s).toFixed(6), (offset + stop_s).toFixed(6), 0],
-            ...[header.sample_rate_hz / 2, plain(file.path), start_s.toFixed(6), plain(label)],
+            ...[lines.length, "Spectrogram 1", 1, (offset + start_s).toFixed(6), (offset + stop_s).toFixed(6), "0.000"],
+            ...[(header.sample_rate_hz / 2).toFixed(3), plain(file.path), start_s.toFixed(6), plain(label)],
           ].join("\t") + "\n",
         );
       offset += file.duration_s;

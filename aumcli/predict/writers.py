@@ -234,8 +234,8 @@ def _raven(header: Record, records: Iterable[Record]) -> Iterator[str]:
                         "1",
                         f"{offset_s + event['start_s']:.6f}",
                         f"{offset_s + event['stop_s']:.6f}",
-                        "0",
-                        f"{header['sample_rate_hz'] / 2:g}",
+                        "0.000",  # as Raven writes them; readers expect a fraction
+                        f"{header['sample_rate_hz'] / 2:.3f}",
                         one_line(record["path"]),
                         f"{event['start_s']:.6f}",
                         one_line(event["label"]),

@@ -128,7 +128,7 @@ def test_audacity_labels_and_raven_tables(predict, rec):
     assert tuple(rows[0]) == writers.RAVEN_COLUMNS and [int(row["Selection"]) for row in rows] == list(
         range(1, len(rows) + 1)
     )
-    assert {row["High Freq (Hz)"] for row in rows} == {"4000"}
+    assert {row["High Freq (Hz)"] for row in rows} == {"4000.000"}
     starts = {"rec/deep/long; 'quoted'.wav": 0, "rec/high.wav": 3, "rec/hiss.wav": 3.5, "rec/low.wav": 4}
     assert {row["Begin Path"] for row in rows} <= set(starts)
     for row in rows:  # times run on through the files
