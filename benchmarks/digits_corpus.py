@@ -24,6 +24,7 @@ from aumcli.data.decoding.audio import load_audio
 from aumcli.data.manifest import Clip, read_manifest
 from aumcli.data.sources.background import FOLDER as BACKGROUND
 from aumcli.data.sources.fsdd import DIGITS
+from aumcli.utils.csv import write_table
 from aumcli.utils.progress import progress
 
 ACCENTS = ("en-us", "en-us", "en-gb", "en-gb-scotland", "en-029", "en-gb-x-rp")
@@ -160,6 +161,10 @@ def main() -> None:
     for split, labels in {"train": (*DIGITS, BACKGROUND), "val": (*DIGITS, BACKGROUND), "test": DIGITS}.items():
         for label in labels:
             (options.folder / split / label).mkdir(parents=True)
+    write_table(
+        options.folder / "class_labels_indices.csv",
+        [{"index": index, "mid": digit, "display_name": digit} for index, digit in enumerate(DIGITS)],
+    )
     variants, digits = (VARIANTS[:2], DIGITS[:2]) if options.smoke else (VARIANTS, DIGITS)
     for i, variant in enumerate(progress(variants, "speaking", unit="voice")):
         split = options.folder / ("val" if i % VAL_EVERY == 1 else "train")

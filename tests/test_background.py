@@ -85,6 +85,17 @@ def test_other_folders_and_other_corpora(tmp_path):
     assert with_splits([], ["train"], None) == []
 
 
+def test_a_table_orders_the_classes_of_a_folder(tmp_path):
+    sounds(tmp_path / "sounds", 4)
+    names = ["low", "high", "hiss"]
+    rows = "".join(f"{i},{name},{name}\n" for i, name in enumerate(names))
+    (tmp_path / "sounds" / "class_labels_indices.csv").write_text("index,mid,display_name\n" + rows)
+    report = prepare("folder", tmp_path / "data", source=tmp_path / "sounds")
+    assert read_manifest(tmp_path / "data").label_names == names and not report.skipped
+    (tmp_path / "sounds" / "class_labels_indices.csv").write_text("index,mid,display_name\n0,low,low\n")
+    assert "lacks 2 classes" in problem(prepare, "folder", tmp_path / "other", source=tmp_path / "sounds").problem
+
+
 def test_split_folders_have_their_own(tmp_path):
     for split, each in (("train", 4), ("val", 2), ("test", 2)):
         sounds(tmp_path / "sounds" / split, each)

@@ -24,8 +24,16 @@ import numpy as np
 from aumcli.data.clips import Clip
 from aumcli.data.decoding.audio import AUDIO_SUFFIXES, is_ignored, walk_files
 from aumcli.data.duplicates import content_digest, distinguish_silent, duplicate_warnings
-from aumcli.data.labels import Label
-from aumcli.data.sources import SPLIT_NAMES, SPLITS, CorpusIndex, PrepareRequest, SkippedClip, not_found
+from aumcli.data.sources import (
+    LABEL_TABLE,
+    SPLIT_NAMES,
+    SPLITS,
+    CorpusIndex,
+    PrepareRequest,
+    SkippedClip,
+    labels_for,
+    not_found,
+)
 from aumcli.data.sources.background import FOLDER
 from aumcli.errors import AumError
 from aumcli.utils.csv import csv_reader, listed, sniff
@@ -50,7 +58,8 @@ def index(request: PrepareRequest) -> CorpusIndex:
         request: `source` is the folder.
 
     Returns:
-        Its clips; where there are no split folders, `arrange` chooses the splits.
+        Its clips; where there are no split folders, `arrange` chooses the splits. Classes are in the order of a
+        class_labels_indices.csv in the folder, else sorted.
 
     Raises:
         AumError: the layout is another, a class is empty, or has a name that can't be a class's.
@@ -94,7 +103,7 @@ def index(request: PrepareRequest) -> CorpusIndex:
             f"{root} has no folder for {' and '.join(carved)}: taken from train, "
             + ", ".join(f"{shares[split]:g} % for {split}" for split in carved)
         )
-    labels = [Label(place, name, name) for place, name in enumerate(classes)]
+    labels = labels_for(request, classes)
     arrange = partial(
         _arrange,
         shares={split: shares[split] / 100 for split in carved},
@@ -205,7 +214,7 @@ def _class_folders(parent: Path, split: str, found: _Found) -> None:
                     "move it into the folder of its class",
                 )
             )
-        elif path.name not in OWN_FILES:
+        elif path.name not in (*OWN_FILES, LABEL_TABLE):
             other.append(path)
     for folder in _sub_folders(parent):
         if folder.name == FOLDER:
