@@ -438,6 +438,10 @@ def predict(
     html: Annotated[
         Path | None, typer.Option(help="write a page to look at and listen to", rich_help_panel=OUTPUT)
     ] = None,
+    review: Annotated[
+        int | None,
+        typer.Option(min=1, help="the page has so many events, by class and score", rich_help_panel=OUTPUT),
+    ] = None,
     embed: Annotated[
         Path | None, typer.Option(help="write embeddings to this .npy or .parquet", rich_help_panel=OUTPUT)
     ] = None,
@@ -523,7 +527,7 @@ def predict(
         cut_out = ClipFolder(clips_to, clips_each or EACH, PAD_S if clips_pad is None else clips_pad, clips_spread)
     elif clips_each or clips_pad is not None or clips_spread:
         raise AumError("--clips-each, --clips-pad and --clips-spread need --clips", fix="add --clips FOLDER")
-    outputs = Outputs(out, Format.named(format), html, embed, scores, embed_windows, cut_out, hours)
+    outputs = Outputs(out, Format.named(format), html, embed, scores, embed_windows, cut_out, review or 0, hours)
     write = partial(echo, end="")
     if from_scores is not None:
         _refuse_with(

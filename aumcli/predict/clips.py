@@ -153,6 +153,28 @@ def _spread(records: Callable[[], Iterator[Record]], each: int) -> dict[str, lis
     return {label: sorted((cut for _, cut in of.values()), reverse=True) for label, of in sorted(steps.items())}
 
 
+def sample_events(records: Callable[[], Iterator[Record]], most: int) -> Iterator[Record]:
+    """The results with some of the events: of each class as many, spread over its scores.
+
+    Args:
+        records: gives the results, again and again.
+        most: events in all, or one of each class where there are more classes.
+
+    Yields:
+        Results that still have events, the times of those left out as `others`, [[start_s, stop_s], ...].
+    """
+    classes = len({cut.label for cut in _cuts(records)})
+    chosen = {-cut.place for cuts in _spread(records, max(1, most // max(1, classes))).values() for cut in cuts}
+    place = 0
+    for record in records():
+        events = record.get("events", [])
+        is_kept = [place + i in chosen for i in range(len(events))]
+        place += len(events)
+        if any(is_kept):
+            others = [[event["start_s"], event["stop_s"]] for event, kept in zip(events, is_kept) if not kept]
+            yield {**record, "events": [event for event, kept in zip(events, is_kept) if kept], "others": others}
+
+
 def _plain(text: str) -> str:
     """A part of a file's name that every system takes."""
     return re.sub(r"[^\w .()+=-]", "_", one_line(text)).strip(" .")[:STEM] or "_"

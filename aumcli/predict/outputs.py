@@ -7,7 +7,7 @@ from pathlib import Path
 
 from aumcli.errors import AumError
 from aumcli.predict import writers
-from aumcli.predict.clips import ClipFolder, write_event_clips
+from aumcli.predict.clips import ClipFolder, sample_events, write_event_clips
 from aumcli.predict.hours import write_hours
 from aumcli.predict.inputs import Source, check_names
 from aumcli.predict.page import write_page
@@ -38,6 +38,7 @@ class Outputs:
     scores: Path | None = None
     embed_windows: bool = False
     clips: ClipFolder | None = None  # events cut out
+    review: int = 0  # the page has so many of the events; 0: all
     hours: Path | None = None  # a table of events by hour of the day, and a picture beside it
 
     @property
@@ -97,6 +98,8 @@ class Outputs:
                 f"{processes} processes can't write windows into one file",
                 fix="leave out --scores and --embed-windows, or make calls with a list and a file for each",
             )
+        if self.review and self.html is None:
+            raise AumError("--review is of the page", fix="add --html FILE.html")
         if self.hours is not None and self.hours.suffix.lower() != ".csv":
             raise AumError(f"events by hour are a table, not {self.hours.name}", fix="name a .csv file with --hours")
         if self.clips is not None:
@@ -185,7 +188,7 @@ class Outputs:
                 writers.write_embeddings(self.embed, header, records())
         files = {source.path: source.file for source in sources if source.path != source.file}
         if self.html is not None:
-            write_page(self.html, header, records(), files)
+            write_page(self.html, header, sample_events(records, self.review) if self.review else records(), files)
         if self.hours is not None:
             write_hours(self.hours, records())
         for path in [*([self.out] if self.folder else []), *self.files]:

@@ -824,6 +824,9 @@ const SAVE = {
           `${cell(file.path)},${start_s.toFixed(6)},${stop_s.toFixed(6)},${verdict ? cell(label) : ""},` +
             `${key ? (verdict ?? "") : "added"}\n`,
         );
+      // of events that a sample left out nobody said anything either
+      for (const [start_s, stop_s] of file.others ?? [])
+        lines.push(`${cell(file.path)},${start_s.toFixed(6)},${stop_s.toFixed(6)},,\n`);
     }
     download("review.csv", lines);
   },

@@ -8,7 +8,7 @@ import soundfile
 from tiny import CLASSES, sound
 from training import problem
 
-from aumcli.predict.clips import ClipFolder, write_event_clips
+from aumcli.predict.clips import ClipFolder, sample_events, write_event_clips
 
 pytest_plugins = ["aum_fixtures"]
 pytestmark = pytest.mark.usefixtures("on_one_thread")
@@ -79,6 +79,22 @@ def test_a_recording_that_is_gone_leaves_nothing(tmp_path):
     error = problem(cut, tmp_path / "out", result(path, (1, 2, "owl", 0.9)), result("gone.wav", (1, 2, "owl", 0.8)))
     assert "gone.wav doesn't exist" in error.problem
     assert [each.name for each in tmp_path.iterdir()] == ["night.wav"]
+
+
+def test_a_sample_for_review(tmp_path):
+    events = [(0.5 * i, 0.5 * i + 0.4, "owl" if i % 2 else "fox", round(0.3 + 0.03 * i, 3)) for i in range(16)]
+    records = [
+        result("a.wav", *events),
+        result("b.wav"),
+        result("c.wav", (1, 2, "rain", 0.4)),
+        {"path": "x", "problem": ""},
+    ]
+    first, second = sample_events(lambda: iter(records), 6)
+    assert first["path"] == "a.wav" and second["path"] == "c.wav" and second["others"] == []
+    assert len(first["events"]) == 4 and len(first["others"]) == 12
+    assert {event["label"] for event in first["events"]} == {"owl", "fox"}
+    times = [[event["start_s"], event["stop_s"]] for event in first["events"]]
+    assert sorted([*times, *first["others"]]) == [[start, stop] for start, stop, *_ in events]
 
 
 def test_no_events(tmp_path):
