@@ -12,17 +12,17 @@ import numpy as np
 
 from aumcli.calibration import NEVER, calibration_error, reliability, thresholds_for_precision
 from aumcli.classifier import Classifier, load_model
-from aumcli.data.clips import Clip
+from aumcli.data.clips import Clip, Clips
 from aumcli.data.corpus import local_folder
 from aumcli.data.datasets.clip_source import ClipSource, Crop, LongClip
 from aumcli.data.datasets.stream import ShardStream, index_of_shards, split_stream
 from aumcli.data.datasets.waveforms import Waveforms
 from aumcli.data.decoding.audio import AUDIO_SUFFIXES, find_files
-from aumcli.data.manifest import Manifest, read_manifest
+from aumcli.data.manifest import Manifest, read_events, read_manifest
 from aumcli.data.splits import split_clips
 from aumcli.data.training_clips import read_training_clips, seen_in_training
 from aumcli.errors import AumError
-from aumcli.event_scores import EventScores, Spans, read_events, score_events
+from aumcli.event_scores import EventScores, annotated_spans, score_events
 from aumcli.false_alarms import FalseAlarms, ScoredRecording, count_false_alarms, score_recordings
 from aumcli.metrics import Metrics, class_indices, evaluate_scores, plain
 from aumcli.report.environment import environment
@@ -172,7 +172,7 @@ def evaluate(
         if windows
         else None,
         thresholds=_thresholds(classifier.labels, scores, positive, windows, precision) if precision else (),
-        events=_events(classifier, read_events(manifest, split, matched.places), tolerance_s),
+        events=None if stream else _events(classifier, manifest, clips, matched, tolerance_s),
     )
     if split != "train":
         for warning in seen_in_training(read_training_clips(model), clips, model, split):
@@ -184,8 +184,15 @@ def evaluate(
     return result
 
 
-def _events(classifier: Classifier, annotated: Spans, tolerance_s: float) -> EventScores | None:
-    """How the model's events agree with the annotated ones, where there are any."""
+def _events(
+    classifier: Classifier, manifest: Manifest, clips: Sequence[Clip], matched: MatchedLabels, tolerance_s: float
+) -> EventScores | None:
+    """How the model's events agree with those of annotated recordings, where the clips are of some."""
+    events = read_events(manifest)
+    if events is None:
+        return None
+    index = {label.id: int(place) for label, place in zip(manifest.labels, matched.places)}
+    annotated = annotated_spans(events, Clips.of(clips), index)
     if not annotated:
         return None
     recordings, hours = score_recordings(classifier, [Path(path) for path in annotated])

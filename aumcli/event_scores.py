@@ -1,15 +1,13 @@
 """How many annotated events a model finds in recordings, and how many of its own are right."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
 
 from aumcli.data.clips import Clips
-from aumcli.data.manifest import CLIP_COLUMNS, EVENTS, Manifest
 from aumcli.false_alarms import ScoredRecording
-from aumcli.utils.csv import csv_rows
 
 
 class ClassEvents(NamedTuple):
@@ -80,31 +78,27 @@ class EventScores:
         }
 
 
+ROUNDING_S = 1e-6
 Spans = dict[str, list[tuple[float, float, int]]]  # recording -> start and stop in s, and class, -1 for one in doubt
 
 
-def read_events(manifest: Manifest, split: str, places: Iterable[int]) -> Spans:
-    """The annotated events of a split's recordings, as `aum prepare annotations` wrote them; {} where there are none.
+def annotated_spans(events: Clips, clips: Clips, index: Mapping[str, int]) -> Spans:
+    """The annotated events in the recordings that some clips are of.
 
     Args:
-        manifest: the data.
-        split: of the recordings.
-        places: the model's index of each of the data's classes.
-
-    Raises:
-        AumError: the file is damaged.
+        events: see `aumcli.data.manifest.read_events`; recordings that they don't name were not annotated.
+        clips: for example of a split.
+        index: label id -> the model's index of the class.
     """
-    path = manifest.folder / EVENTS
-    if not path.exists():
-        return {}
-    index = {label.id: int(place) for label, place in zip(manifest.labels, places)}
-    spans: Spans = {str(recording): [] for recording in Clips.of(manifest.split(split)).paths()}
-    for row in csv_rows(path, CLIP_COLUMNS):
-        recording = str(manifest.folder / row["path"])
-        if row["split"] == split:
-            labels = [index[name] for name in row["labels"].split(";") if name in index] or [-1]
-            for label in labels:
-                spans.setdefault(recording, []).append((float(row["start_s"]), float(row["stop_s"]), label))
+    recordings, spans = {*clips.paths()}, Spans()
+    for event in events:
+        path = str(event.path)
+        if path not in recordings:
+            continue
+        own = spans.setdefault(path, [])
+        if event.start_s is not None and event.stop_s is not None:
+            own += [(event.start_s, event.stop_s, index[label]) for label in event.labels if label in index]
+            own += [] if event.labels else [(event.start_s, event.stop_s, -1)]
     return spans
 
 
@@ -121,7 +115,7 @@ def score_events(
 
     Args:
         recordings: path -> scores of its windows.
-        annotated: see `read_events`.
+        annotated: see `annotated_spans`.
         thresholds: least score of an event, (classes,).
         labels: names of the classes.
         rate_hz: of the samples that windows are counted in.
@@ -148,7 +142,11 @@ def _touching(
     spans: Sequence[tuple[float, float]], others: Sequence[tuple[float, float]], tolerance_s: float
 ) -> np.ndarray:
     """Which spans overlap one of the others, or are at most so far from it: (spans,) bool."""
-    starts, stops = np.array(spans, dtype=float).reshape(-1, 2).T
-    begins, ends = np.array(others, dtype=float).reshape(-1, 2).T
-    near = (starts[:, None] < ends + tolerance_s) & (stops[:, None] > begins - tolerance_s)
-    return np.asarray(near.any(axis=1))
+    if not spans or not others:
+        return np.zeros(len(spans), dtype=bool)
+    starts, stops = np.array(spans, dtype=float).T
+    begins, ends = np.array(sorted(others), dtype=float).T
+    near = tolerance_s + ROUNDING_S if tolerance_s else -ROUNDING_S  # what only touches doesn't overlap
+    latest_end = np.maximum.accumulate(ends)
+    begun = np.searchsorted(begins, stops + near, side="right")  # of the others, those that begin early enough
+    return np.asarray((begun > 0) & (latest_end[np.maximum(begun, 1) - 1] >= starts - near))

@@ -20,7 +20,7 @@ from aumcli.data.decoding.audio import AudioInfo
 from aumcli.data.decoding.channels import MEAN, check_channel, split_channel
 from aumcli.data.decoding.integrity import implausible, open_clips
 from aumcli.data.decoding.windows import LONG_CLIP_S
-from aumcli.data.manifest import EVENTS, read_manifest, write_clips, write_manifest
+from aumcli.data.manifest import read_manifest, write_clips, write_events, write_manifest
 from aumcli.data.sources import KEPT, TEST_ONLY, CorpusIndex, PrepareRequest, SkippedClip
 from aumcli.data.sources.background import background_clips, background_note, with_splits
 from aumcli.errors import AumError
@@ -326,10 +326,7 @@ def _finish(
         )
     found.clips = found.clips.with_channel(request.channel)
     report = _report(request, index, clips, found, warnings)
-    if index.events:
-        write_clips(request.out / EVENTS, index.events.with_channel(request.channel).columns())
-    else:
-        (request.out / EVENTS).unlink(missing_ok=True)  # of an earlier call
+    write_events(request.out, index.events.with_channel(request.channel))
     write_manifest(request.out, found.clips, index.labels, asdict(report))
     if index.missing:
         write_clips(request.out / MISSING, index.missing.columns())

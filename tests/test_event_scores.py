@@ -10,8 +10,8 @@ from tiny import CLASSES, RATE_HZ, sound
 from training import problem
 
 from aumcli.data.decoding.audio import load_audio
-from aumcli.data.manifest import read_manifest
-from aumcli.event_scores import read_events, score_events
+from aumcli.data.manifest import read_events, read_manifest
+from aumcli.event_scores import annotated_spans, score_events
 from aumcli.false_alarms import ScoredRecording
 from aumcli.prepare import prepare
 
@@ -39,7 +39,7 @@ def test_right_found_and_wrong():
     assert [tuple(row) for row in found.classes] == [("owl", 3, 2, 2, 1), ("fox", 1, 0, 1, 0)]
     assert tuple(found.total) == ("all", 4, 2, 3, 1) and found.false_alarms_per_hour == 4.0
     assert found.total.precision == pytest.approx(1 / 3) and found.total.recall == 0.5 and found.total.f1 == 0.4
-    near = score({"a": windows}, truth, tolerance_s=1.01)
+    near = score({"a": windows}, truth, tolerance_s=1.0)
     assert [tuple(row) for row in near.classes] == [("owl", 3, 3, 2, 2), ("fox", 1, 1, 1, 1)]
     assert near.total.f1 == 1 and near.false_alarms_per_hour == 0
 
@@ -66,18 +66,22 @@ def test_eval_of_annotated_recordings(aum, trained, tmp_path):
         (tmp_path / "rec" / split / f"{split}.txt").write_text("".join(rows) + "3\t2\twrong\n")
     prepare("annotations", tmp_path / "data", source=tmp_path / "rec", settings=["window=1"], split="34/33/33")
     manifest = read_manifest(tmp_path / "data")
-    [spans] = read_events(manifest, "test", [0, 1, 2]).values()
-    assert len(spans) == 6 and spans[1][:2] == (1.0, 2.0)
+    events = read_events(manifest)
+    [spans] = annotated_spans(
+        events, manifest.split("test"), {name: i for i, name in enumerate(sorted(CLASSES))}
+    ).values()
+    assert len(spans) == 7 and spans[1][:2] == (1.0, 2.0) and [label for *_, label in spans].count(-1) == 1
+    assert annotated_spans(events, manifest.split("test")[:0], {}) == {}
     result = aum("eval", trained, "--data", tmp_path / "data", "--out", tmp_path / "out", "--tolerance", "0.1")
     assert result.code == 0 and "1 annotated recording" in result.out and "0.1 s apart" in result.out, result.err
     found = json.loads((tmp_path / "out" / "eval-test.json").read_text())["events"]
     assert found["recordings"] == 1 and found["all"]["annotated"] == 6 and found["all"]["recall"] > 0.8
     assert found["hours"] == pytest.approx(6 / 3600) and {row["label"] for row in found["classes"]} == set(CLASSES)
     prepare("annotations", tmp_path / "data", source=tmp_path / "rec", settings=["window=1", "unlabelled=unknown"])
-    assert read_events(read_manifest(tmp_path / "data"), "test", [0, 1, 2]) == {}
+    assert read_events(read_manifest(tmp_path / "data")) is None
 
 
 def test_a_damaged_file_of_events(corpus, tmp_path):
     data = shutil.copytree(corpus, tmp_path / "data")
-    (data / "events.csv").write_text("path,start_s\n")
-    assert "events.csv" in problem(read_events, read_manifest(data), "test", [0, 1, 2]).problem
+    (data / "annotated_events.csv").write_text("path,start_s\n")
+    assert "annotated_events.csv" in problem(read_events, read_manifest(data)).problem

@@ -14,6 +14,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -22,14 +23,16 @@ from aumcli.data.decoding.hdf5 import split_dataset
 from aumcli.data.labels import LABEL_COLUMNS, Label, label_problems, read_labels
 from aumcli.data.parquet import read_parquet, write_parquet
 from aumcli.errors import AumError
-from aumcli.utils.csv import csv_reader, csv_writer, listed, raise_problems
+from aumcli.utils.csv import csv_reader, csv_rows, csv_writer, listed, raise_problems
 from aumcli.utils.files import file_sha256, write_json
 from aumcli.utils.logging import get_logger
 from aumcli.utils.text import counted, escaped, plural, unescaped
 
 logger = get_logger(__name__)
 
-EVENTS = "events.csv"  # of annotated recordings, in the form of manifest.csv; a row without labels is in doubt
+# of annotated recordings, in the form of manifest.csv: without labels where something unknown is, and without times for
+# the recording itself
+EVENTS = "annotated_events.csv"
 CLIP_COLUMNS = ("path", "start_s", "stop_s", "labels", "split", "group")
 TEXTS = ("path", "group")  # columns that may hold names of files
 REQUIRED_COLUMNS = CLIP_COLUMNS[:-1]  # group is optional
@@ -194,12 +197,46 @@ def write_manifest(
     with csv_writer(folder / "labels.csv", LABEL_COLUMNS) as writer:
         writer.writerows((label.index, label.id, label.name) for label in labels)
     write_json(folder / "report.json", report)
+    columns = _written(clips, folder)
+    write_clips(folder / "manifest.csv", columns)
+    write_parquet(folder / "manifest.csv", columns)
+
+
+def write_events(folder: Path, events: Clips) -> None:
+    """Write the labelled stretches of annotated recordings; of none there is no file."""
+    folder = Path(os.path.abspath(folder))
+    if events:
+        write_clips(folder / EVENTS, _written(events, folder))
+    else:
+        (folder / EVENTS).unlink(missing_ok=True)  # of an earlier call
+
+
+def read_events(manifest: Manifest) -> Clips | None:
+    """The labelled stretches that `write_events` wrote; None where the data are not of annotated recordings.
+
+    Raises:
+        AumError: the file is damaged.
+    """
+    path = manifest.folder / EVENTS
+    if not path.exists():
+        return None
+    events = Clips(manifest.folder)
+    for row in csv_rows(path, CLIP_COLUMNS, AGAIN):
+        try:
+            start_s, stop_s = (float(row[name]) if row[name] else None for name in ("start_s", "stop_s"))
+        except ValueError as error:
+            raise AumError(f"{path}: {error}", fix=AGAIN) from error
+        labels = tuple(filter(None, unescaped(row["labels"]).split(";")))
+        events.append(unescaped(row["path"]), start_s, stop_s, labels, row["split"], unescaped(row["group"]))
+    return events
+
+
+def _written(clips: Clips, folder: Path) -> dict[str, list[Any]]:
+    """The columns of clips as files have them: paths below the folder relative, names that are not UTF-8 escaped."""
     columns = clips.columns()
     below = os.path.join(folder, "")
     columns["path"] = [path.removeprefix(below) for path in map(os.path.abspath, columns["path"])]
-    columns = {name: [*map(escaped, values)] if name in TEXTS else values for name, values in columns.items()}
-    write_clips(folder / "manifest.csv", columns)
-    write_parquet(folder / "manifest.csv", columns)
+    return {name: [*map(escaped, values)] if name in TEXTS else values for name, values in columns.items()}
 
 
 def write_clips(path: Path, columns: Mapping[str, Sequence[object]]) -> None:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+import soundfile
 
 from aumcli.data.decoding.audio import load_channels
 from aumcli.errors import AumError
@@ -22,7 +23,7 @@ from aumcli.utils.progress import progress
 from aumcli.utils.text import counted, one_line
 
 EACH, PAD_S = 100, 0.5
-STEM = 80  # characters of a recording's name that a clip's keeps
+STEM = 120  # bytes of a recording's name that a clip's keeps
 EXACT = {
     "PCM_S8": "PCM_16",
     "PCM_U8": "PCM_16",
@@ -38,7 +39,7 @@ class ClipFolder:
     """Where events are cut out to, and which of them.
 
     Attributes:
-        folder: gets a folder for each class; must not exist.
+        folder: gets a folder for each class; must not exist, or be empty.
         each: at most so many of a class, those with the highest scores.
         pad_s: seconds kept on either side.
         spread: instead of the highest, one for each of `each` equal steps of score, where there is one.
@@ -51,9 +52,9 @@ class ClipFolder:
 
     def check(self) -> None:
         """Raise the AumError of a folder that can't be written."""
-        if os.path.lexists(self.folder):
+        if os.path.lexists(self.folder) and not (self.folder.is_dir() and not any(self.folder.iterdir())):
             raise AumError(f"{self.folder} exists already", fix="name another folder with --clips, or remove this one")
-        check_writable(self.folder / "x")
+        check_writable(temporary_path(self.folder))
 
 
 class _Cut(NamedTuple):
@@ -79,8 +80,10 @@ def write_event_clips(wanted: ClipFolder, records: Callable[[], Iterator[Record]
         records: gives the results, again and again.
         files: where those recordings are that have no path of their own.
 
+    Recordings that can't be read any more are named, and the others' events written.
+
     Raises:
-        AumError: the folder can't be written, or a recording can't be read any more.
+        AumError: the folder can't be written.
     """
     counts = Counter(cut.label for cut in _cuts(records))
     chosen = (_spread if wanted.spread else _best)(records, wanted.each)
@@ -91,16 +94,26 @@ def write_event_clips(wanted: ClipFolder, records: Callable[[], Iterator[Record]
         for rank, cut in enumerate(cuts, 1)
     ]
     jobs.sort(key=lambda job: (job[0].path, job[0].start_s))
+    lost: dict[str, str] = {}
     try:
         made.mkdir(parents=True)
         for cut, rank, folder in progress(jobs, "cutting", len(jobs), "event"):
+            try:
+                sound = _decoded(cut, wanted.pad_s, files.get(cut.path, cut.path))
+            except AumError as error:
+                lost.setdefault(cut.path, error.problem)
+                continue
             folder.mkdir(exist_ok=True)
-            _write(cut, rank, folder, wanted.pad_s, files.get(cut.path, cut.path))
+            _write(cut, rank, folder, *sound)
+        if wanted.folder.is_dir():
+            wanted.folder.rmdir()
         os.replace(made, wanted.folder)
-    except OSError as error:
-        raise disk_error(wanted.folder, error) from error
+    except (OSError, soundfile.SoundFileError) as error:
+        raise disk_error(wanted.folder, error if isinstance(error, OSError) else OSError(str(error))) from error
     finally:
         shutil.rmtree(made, ignore_errors=True)
+    for path, problem in lost.items():
+        logger.warning(f"events of {one_line(path)} are not cut out: {problem}")
     left = {label: count for label, count in counts.items() if count > len(chosen[label])}
     logger.info(
         f"wrote {counted(len(jobs), 'event')} of {counted(len(chosen), 'class')} to {wanted.folder}"
@@ -177,7 +190,8 @@ def sample_events(records: Callable[[], Iterator[Record]], most: int) -> Iterato
 
 def _plain(text: str) -> str:
     """A part of a file's name that every system takes."""
-    return re.sub(r"[^\w .()+=-]", "_", one_line(text)).strip(" .")[:STEM] or "_"
+    plain = re.sub(r"[^\w .()+=-]", "_", one_line(text)).strip(" .")
+    return plain.encode()[:STEM].decode("utf-8", "ignore") or "_"
 
 
 def _folder_names(labels: list[str]) -> list[str]:
@@ -194,12 +208,13 @@ def _folder_names(labels: list[str]) -> list[str]:
     return names
 
 
-def _write(cut: _Cut, rank: int, folder: Path, pad_s: float, file: str) -> None:
-    """Write one event."""
-    import soundfile
+def _decoded(cut: _Cut, pad_s: float, file: str) -> tuple[np.ndarray, int, str]:
+    """An event with what is around it, see `load_channels`."""
+    return load_channels(file, max(0.0, cut.start_s - pad_s), min(cut.duration_s, cut.stop_s + pad_s))
 
-    start_s, stop_s = max(0.0, cut.start_s - pad_s), min(cut.duration_s, cut.stop_s + pad_s)
-    samples, rate_hz, encoding = load_channels(file, start_s, stop_s)
+
+def _write(cut: _Cut, rank: int, folder: Path, samples: np.ndarray, rate_hz: int, encoding: str) -> None:
+    """Write one event."""
     stem = _plain(os.path.splitext(os.path.basename(cut.path))[0])
     path = folder / f"{rank:05}_{cut.score:.3f}_{stem}_{cut.start_s:.3f}s.wav"
     kept = EXACT.get(encoding, "FLOAT")

@@ -98,14 +98,9 @@ class Outputs:
                 f"{processes} processes can't write windows into one file",
                 fix="leave out --scores and --embed-windows, or make calls with a list and a file for each",
             )
-        if self.review and self.html is None:
-            raise AumError("--review is of the page", fix="add --html FILE.html")
-        if self.hours is not None and self.hours.suffix.lower() != ".csv":
-            raise AumError(f"events by hour are a table, not {self.hours.name}", fix="name a .csv file with --hours")
-        if self.clips is not None:
-            if processes > 1:
-                raise AumError(f"{processes} processes can't cut events out", fix="add --clips to --join instead")
-            self.clips.check()
+        if self.clips is not None and processes > 1:
+            raise AumError(f"{processes} processes can't cut events out", fix="add --clips to --join instead")
+        self.check_extras()
         if self.folder is not None:
             check_names(sources, self.folder)
         if processes > 1 and self.anchor is None:
@@ -113,6 +108,20 @@ class Outputs:
         self._check_apart(sources)
         for path in (*([self.folder / "x"] if self.folder else []), *self.files):
             check_writable(path)
+
+    def check_extras(self) -> None:
+        """Raise the AumError of events by hour, of a review or of a folder of events that can't be."""
+        if self.review and self.html is None:
+            raise AumError("--review is of the page", fix="add --html FILE.html")
+        if self.hours is not None and self.hours.suffix.lower() != ".csv":
+            raise AumError(f"events by hour are a table, not {self.hours.name}", fix="name a .csv file with --hours")
+        if self.clips is None:
+            return
+        self.clips.check()
+        folder = os.path.realpath(self.clips.folder)
+        for path in (self.folder, *self.files):
+            if path is not None and (os.path.realpath(path) + os.sep).startswith(folder + os.sep):
+                raise AumError(f"{path} lies where events are cut out to", fix="give --clips a folder of its own")
 
     def _check_apart(self, sources: Sequence[Source]) -> None:
         """Refuse to write one output over another, or over a sound."""

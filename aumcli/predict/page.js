@@ -65,12 +65,13 @@ function clock(time, step = 1) {
 const scoreText = event => (event.score === null ? "added" : event.score.toFixed(3));
 const MARKS = { right: "✓ ", wrong: "✗ " };
 const mark = event => MARKS[event?.verdict] ?? "";
+// what it was heard in and what was found: the same page has it again, and no other one
+const content = Array.from(JSON.stringify([header, files.map(file => [file.path, file.duration_s, file.events])]), letter =>
+  letter.codePointAt(0),
+);
 const KEY =
   "aum predict " +
-  [...JSON.stringify([header.model, files.map(file => [file.path, file.events?.length])])].reduce(
-    (hash, letter) => (Math.imul(31, hash) + letter.codePointAt(0)) | 0,
-    0,
-  );
+  [7, 31, 131, 1313].map(factor => content.reduce((hash, unit) => (Math.imul(factor, hash) + unit) | 0, 0)).join(" ");
 for (const file of files)
   for (const event of file.events ?? []) event.key = [event.start_s, event.stop_s, event.label].join(" ");
 
@@ -744,14 +745,17 @@ function said(index) {
 function judge(verdict) {
   const event = eventHere();
   if (!event) return;
-  const { index } = at;
-  if (!event.key && verdict === "wrong") {
+  const { index, time } = at;
+  if (event.key) event.verdict = event.verdict === verdict ? undefined : verdict;
+  else if (verdict === "wrong") {
     // one that was added is gone
-    files[index].events.splice(files[index].events.indexOf(event), 1);
+    const gone = other => other !== event;
+    files[index].events = files[index].events.filter(gone);
+    for (const row of rows) if (row.further) row.further = row.further.filter(gone);
     const place = rows.findIndex(row => row.event === event);
-    rows.splice(place, 1);
+    if (place >= 0) rows.splice(place, 1);
+    at = { index, time };
   }
-  event.verdict = event.verdict === verdict ? undefined : verdict;
   said(index);
   if (event.verdict) step(1);
 }
@@ -813,6 +817,11 @@ function download(name, lines) {
 const cell = value => (/[",\n\r]/.test(value) ? `"${value.replaceAll('"', '""')}"` : value);
 const plain = text => text.replace(/[\t\r\n]/g, " ");
 const kept = file => file.events.filter(event => event.verdict !== "wrong");
+// as label tracks and selection tables have them: of what nobody judged, and of what a sample left out, without a label
+const labelled = file => [
+  ...kept(file).map(({ start_s, stop_s, label, verdict }) => [start_s, stop_s, verdict ? plain(label) : ""]),
+  ...(file.others ?? []).map(([start_s, stop_s]) => [start_s, stop_s, ""]),
+];
 const SAVE = {
   csv() {
     // a row without times says that the file was listened to; one without a label that nobody said what is there
@@ -834,9 +843,7 @@ const SAVE = {
     for (const file of reviewed())
       download(
         file.path.replace(/.*[/\\]/, "").replace(/\.[^.]*$/, "") + ".txt",
-        kept(file).map(
-          ({ start_s, stop_s, label }) => `${start_s.toFixed(6)}\t${stop_s.toFixed(6)}\t${plain(label)}\n`,
-        ),
+        labelled(file).map(([start, stop, label]) => `${start.toFixed(6)}\t${stop.toFixed(6)}\t${label}\n`),
       );
   },
   raven() {
@@ -846,11 +853,11 @@ const SAVE = {
     const lines = [names.replaceAll("|", "\t")];
     let offset = 0;
     for (const file of reviewed()) {
-      for (const { start_s, stop_s, label } of kept(file))
+      for (const [start, stop, label] of labelled(file))
         lines.push(
           [
-            ...[lines.length, "Spectrogram 1", 1, (offset + start_s).toFixed(6), (offset + stop_s).toFixed(6), "0.000"],
-            ...[(header.sample_rate_hz / 2).toFixed(3), plain(file.path), start_s.toFixed(6), plain(label)],
+            ...[lines.length, "Spectrogram 1", 1, (offset + start).toFixed(6), (offset + stop).toFixed(6), "0.000"],
+            ...[(header.sample_rate_hz / 2).toFixed(3), plain(file.path), start.toFixed(6), label],
           ].join("\t") + "\n",
         );
       offset += file.duration_s;

@@ -290,6 +290,7 @@ def join(outputs: Outputs, write: Callable[[str], object]) -> list[Record]:
     if outputs.keeps_windows:
         raise AumError("parts of several processes hold no windows", fix="leave out --scores and --embed-windows")
     writers.check_format(outputs.kind, outputs.out, 1)
+    outputs.check_extras()
     header, records, paths = read_parts(outputs.anchor)
     outputs.write_all(header, records, write)
     failed = [record for record in records() if "problem" in record]

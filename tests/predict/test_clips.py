@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 import soundfile
 from tiny import CLASSES, sound
-from training import problem
 
 from aumcli.predict.clips import ClipFolder, sample_events, write_event_clips
 
@@ -74,11 +73,23 @@ def test_borders_and_names(tmp_path):
     assert len(cut(tmp_path / "stdin", result("-", (1, 2, "owl", 0.9)), files={"-": str(path)})) == 1
 
 
-def test_a_recording_that_is_gone_leaves_nothing(tmp_path):
+def test_a_recording_that_is_gone_is_named(tmp_path, caplog):
     path = record(tmp_path / "night.wav")
-    error = problem(cut, tmp_path / "out", result(path, (1, 2, "owl", 0.9)), result("gone.wav", (1, 2, "owl", 0.8)))
-    assert "gone.wav doesn't exist" in error.problem
-    assert [each.name for each in tmp_path.iterdir()] == ["night.wav"]
+    names = cut(tmp_path / "out", result("gone.wav", (1, 2, "owl", 0.9)), result(path, (1, 2, "owl", 0.8)))
+    assert len(names) == 1 and "gone.wav are not cut out: gone.wav doesn't exist" in caplog.text
+
+
+def test_where_clips_may_lie(aum, trained, tmp_path):
+    sound(tmp_path / "a.wav", 300.0)
+    (tmp_path / "full" / "x").mkdir(parents=True)
+    (tmp_path / "empty").mkdir()
+    call = ("predict", tmp_path / "a.wav", "--model", trained, "--threshold", "0.5")
+    assert aum(*call, "--clips", tmp_path / "empty").code == 0 and list((tmp_path / "empty").rglob("*.wav"))
+    assert "exists already" in aum(*call, "--clips", tmp_path / "full").err
+    for more in (("--out", f"{tmp_path / 'new'}/"), ("--html", tmp_path / "new" / "p.html")):
+        assert "lies where events are cut out" in aum(*call, "--clips", tmp_path / "new", *more).err
+    assert aum("predict", "--join", "--out", tmp_path / "all.csv", "--clips", tmp_path / "full").code == 2
+    assert aum(*call, "--review", "5").code == 2
 
 
 def test_a_sample_for_review(tmp_path):

@@ -40,8 +40,17 @@ from aumcli.data.sources.column_names import looks_like_time
 from aumcli.data.sources.columns import ROLES
 from aumcli.data.sources.folder import OWN_FILES
 from aumcli.data.sources.label_values import label_warnings
-from aumcli.data.sources.table import SEPARATOR, SHARES, TABLES, NoSoundError, read_table, sounds_of, splits_by_hash
-from aumcli.data.sources.table_rows import Rows
+from aumcli.data.sources.table import (
+    SEPARATOR,
+    SHARES,
+    TABLES,
+    NoSoundError,
+    folds_of,
+    read_table,
+    sounds_of,
+    splits_by_hash,
+)
+from aumcli.data.sources.table_rows import FOLD, Rows
 from aumcli.errors import AumError, did_you_mean
 from aumcli.utils.csv import listed
 from aumcli.utils.text import counted
@@ -125,7 +134,7 @@ def index(request: PrepareRequest) -> CorpusIndex:
         raise AumError("which recordings? None were given", fix=CALL)
     finder, sound = sounds_of(request, path)
     unlabelled = Clips()
-    rows, events, annotated = Rows(unlabelled=unlabelled), _Events(), []
+    rows, events, annotated = Rows(unlabelled=unlabelled), _Events(finder.folder), []
     for table in _tables(path):
         first, skipped = len(rows.clips), len(rows.skipped)
         try:
@@ -203,9 +212,9 @@ def _columns(table: Path) -> dict[str, str]:
 class _Events:
     """Events by recording, and which could not be used."""
 
-    def __init__(self) -> None:
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
         self.of: dict[str, list[Event]] = defaultdict(list)
-        self.names: dict[str, str] = {}  # of recordings, as the tables have them
         self.splits: dict[str, str] = {}
         self.groups: dict[str, str] = {}
         self.durations_s: dict[str, float] = {}
@@ -221,7 +230,6 @@ class _Events:
             path = str(clip.path)
             if not self._readable(path, table):
                 continue
-            self.names.setdefault(path, rows.names[place])
             if clip.split:
                 self.splits[path] = clip.split
             self.groups[path] = clip.group or self.groups.get(path, "")
@@ -247,7 +255,6 @@ class _Events:
             path = str(clip.path)
             if clip.start_s is None or not (path in self.durations_s or self.measure(path, "annotated")):
                 continue
-            self.names.setdefault(path, clip.path.name)
             self.doubts += 1
             end_s = self.durations_s[path]
             stop_s = end_s if clip.stop_s is None else clip.stop_s
@@ -256,6 +263,10 @@ class _Events:
     def _readable(self, path: str, table: Path) -> bool:
         """Whether a recording can be read; if not, it is said once."""
         return path in self.durations_s or self.measure(path, f"named by {table}")
+
+    def key(self, path: str) -> str:
+        """What decides a recording's split: its group, else its path below the folder, which no machine changes."""
+        return self.groups.get(path) or Path(os.path.relpath(path, self._folder)).as_posix()
 
     def measure(self, path: str, why: str) -> bool:
         """Measure a recording; whether it can be read."""
@@ -283,8 +294,8 @@ def _corpus_index(
 ) -> CorpusIndex:
     """The windows of all recordings, with their labels and splits."""
     for sound in annotated:
-        if sound not in events.durations_s and events.measure(sound, "annotated"):
-            events.names.setdefault(sound, os.path.relpath(sound, finder.folder))
+        if sound not in events.durations_s:
+            events.measure(sound, "annotated")
     ids = {label for each in events.of.values() for event in each for label in event.labels}
     if not ids:
         first = [*events.skipped, *rows.skipped]
@@ -293,8 +304,12 @@ def _corpus_index(
             fix=first[0].fix if first else CALL,
         )
     chosen = _chosen(settings["classes"], ids)
-    keys = {sound: events.groups.get(sound) or events.names[sound] for sound in events.durations_s}
-    drawn, shares = [sound for sound in keys if sound not in events.splits], request.shares or SHARES
+    keys, folds = {sound: events.key(sound) for sound in events.durations_s}, folds_of(rows.clips)
+    said = {
+        sound: folds.get(split.removeprefix(FOLD), "") if split.startswith(FOLD) else split
+        for sound, split in events.splits.items()
+    }
+    drawn, shares = [sound for sound in keys if not said.get(sound)], request.shares or SHARES
     with_labels = {keys[sound] for sound in drawn if any(event.labels for event in events.of.get(sound, []))}
     splits = splits_by_hash(with_labels, shares, request.seed)
     for sound in drawn:  # the others can't fill a split
@@ -303,12 +318,13 @@ def _corpus_index(
     unlabelled: list[tuple[float, Row]] = []
     for sound in sorted(keys):
         duration_s = events.durations_s[sound]
-        split = events.splits.get(sound) or splits[keys[sound]]
+        split = said.get(sound) or splits[keys[sound]]
         of_chosen = [
             replace(event, labels=tuple(label for label in event.labels if label in chosen))
             for event in events.of.get(sound, [])
         ]
         group = events.groups.get(sound, "")
+        stretches.append(sound, None, None, (), split, group)
         for event in of_chosen:
             if event.labels or event.doubtful:
                 stretches.append(sound, event.start_s, event.stop_s, event.labels, split, group)
@@ -334,7 +350,7 @@ def _corpus_index(
         + (f"; {left_out:,} left out" if left_out else "")
     )
     if events.doubts:
-        note += f"; {counted(events.doubts, 'stretch', 'stretches')} without a label, of which nothing is claimed"
+        note += f"; {counted(events.doubts, 'stretch', 'stretches')} in doubt, of which nothing is claimed"
     scores = [f"scores behind labels are not part of them: {events.scores:,}"] if events.scores else []
     return CorpusIndex(
         clips,

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from aumcli.data.decoding.audio import AUDIO_SUFFIXES, walk_files
 from aumcli.data.decoding.hdf5 import split_dataset
+from aumcli.errors import AumError
 
 BESIDE = re.compile(
     "meta|annot|label|truth|eval|table|csv|split", re.IGNORECASE
@@ -49,14 +50,25 @@ class AudioFinder:
             table: its path.
 
         Returns:
-            night.wav, the one beside it if there are several; None where there is none.
+            night.wav, of several the one whose last folders are most like the table's, then one in a folder above it;
+            None where there is none.
+
+        Raises:
+            AumError: several are equally alike.
         """
-        stem = table.name
+        stem, own = table.name, os.path.abspath(table).split(os.sep)
         while "." in stem:
             stem = stem.rpartition(".")[0]
             fitting = self._index().get(_folded(stem), []) if stem else []
-            if fitting:
-                return min(fitting, key=lambda path: (os.path.dirname(path) != str(table.parent), path))
+            ranks = {path: (_alike(path, own)[0], _is_above(path, own)) for path in fitting}
+            ranked = sorted(ranks, key=lambda path: ranks[path], reverse=True)
+            if len(ranked) > 1 and ranks[ranked[0]] == ranks[ranked[1]]:
+                raise AumError(
+                    f"{table} could be of {ranked[1]} or {ranked[0]}",
+                    fix="put it beside its recording, or add a column that names it",
+                )
+            if ranked:
+                return ranked[0]
         return None
 
     def sounds(self) -> set[str]:
@@ -108,6 +120,12 @@ class AudioFinder:
 def _folded(name: str) -> str:
     """A name as other systems may write it: in any case, its accents composed or not."""
     return unicodedata.normalize("NFC", name).casefold()
+
+
+def _is_above(path: str, own: list[str]) -> bool:
+    """Whether a sound's folder holds, at any depth, what lies at `own`."""
+    folders = path.split(os.sep)[:-1]
+    return own[: len(folders)] == folders
 
 
 def _alike(path: str, parts: list[str]) -> tuple[int, bool]:

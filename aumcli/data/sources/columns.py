@@ -131,7 +131,10 @@ class _ByName:
         for role in ("path", "label"):
             self._take(role, {place for other, place in self.places.items() if other in ("path", "label", *TIMES)})
         for role in ("split", "fold", "group"):
-            self._take(role, set(self.places.values()), splits if role == "split" else None)
+            taken = set(self.places.values())
+            if role == "group" and "recorded_at" in self.header and "site" in self.header:
+                taken.add(self.header.index("site"))  # of `aum predict`: all that one recorder heard is no group
+            self._take(role, taken, splits if role == "split" else None)
         others = self._fitting("label", set(self.places.values())) if "label" in self.open else []
         if others and "label" in self.places:
             names = [self.header[place] for place in others]

@@ -48,7 +48,7 @@ GROUPS = (
     "--set 'group=^([^_]+)_' for what stands before the first _ in the file's name; "
     "or --set group=TABLE.csv with the columns path and group"
 )
-OWN_FILES = ("manifest.csv", "manifest.parquet", "labels.csv", "report.json", "missing.csv", "events.csv")
+OWN_FILES = ("manifest.csv", "manifest.parquet", "labels.csv", "report.json", "missing.csv", "annotated_events.csv")
 
 
 def index(request: PrepareRequest) -> CorpusIndex:

@@ -141,7 +141,7 @@ def read_table(
         if sound is not None and settings.get("path") is None:
             columns.places.pop("path", None)
         if "path" not in columns.places and sound is None:
-            sound = rows.sounds[table.name] = _sound_of(table, columns.header, finder)
+            sound = rows.sounds[str(table)] = _sound_of(table, columns.header, finder)
         if "split" in columns.places and request.shares:
             name = columns.header[columns.places["split"]]
             raise AumError(
@@ -200,7 +200,7 @@ def _corpus_index(
             f"elsewhere{_of_corpus(path)}",
         )
     _check_times(path, rows.clips)
-    folds = _folds(rows.clips)
+    folds = folds_of(rows.clips)
     ids = {label for labels in rows.clips.label_sets for label in labels}
     files: dict[str, str] = {}  # path -> what all of its copies and links share; known once the clips are
     identities = {"group": lambda clip: clip.group} if rows.grouped else {}
@@ -237,7 +237,7 @@ def _notes(rows: Rows, finder: AudioFinder, folds: Mapping[str, str]) -> list[st
     if rows.sounds:
         name, found = next(iter(rows.sounds.items()))
         notes.append(
-            f"no column names the sound, so the one named like the table is used: {found} for {name}"
+            f"no column names the sound, so the one named like the table is used: {found} for {Path(name).name}"
             + (f", and so for {counted(len(rows.sounds) - 1, 'more table')}" if len(rows.sounds) > 1 else "")
         )
     if folds:
@@ -268,7 +268,7 @@ def _check_times(path: Path, clips: Clips) -> None:
         )
 
 
-def _folds(clips: Clips) -> dict[str, str]:
+def folds_of(clips: Clips) -> dict[str, str]:
     """Fold -> split, for clips of which only the fold is known: the last for tests, the one before for validation."""
     folds = sorted(
         {split.removeprefix(FOLD) for split in clips.splits if split.startswith(FOLD)},

@@ -18,6 +18,7 @@ from aumcli.utils.text import counted
 
 EMPTY = ("", "na", "nan")  # a time that isn't there, as R and pandas write it
 FOLD = "fold "  # prefix of a fold in the place of a split, until folds are assigned to splits
+NEAR_S = 0.01  # on either side of a point in time
 TIME_FIX = "correct the row; another column: --set start=COLUMN; complete files: --set start="
 
 
@@ -33,7 +34,7 @@ class Rows:
     sounds: dict[str, str] = field(default_factory=dict)  # table without paths -> the sound of its name
     grouped: bool = False
     sliced: bool = False
-    unlabelled: Clips | None = None  # gets rows without a label, which are skipped otherwise
+    unlabelled: Clips | None = None  # gets rows without a label, skipped otherwise, and what wrong ones may be of
     seen: set[bytes] = field(default_factory=set)  # digests of rows
     repeated: int = 0
 
@@ -85,7 +86,12 @@ class RowReader:
         if not name or "\0" in name:
             raise ValueError("the path contains NUL" if name else "no path")
         path = self.finder.path(name) if "path" in values else name
-        start_s, stop_s = self._span(values, path)
+        try:
+            start_s, stop_s = self._span(values, path)
+        except ValueError:
+            if rows.unlabelled is not None:
+                rows.unlabelled.append(path, *self._touched(values, path), (), "", "")
+            raise
         labels = self._labels(values["label"])
         if not labels and rows.unlabelled is not None:
             rows.unlabelled.append(path, start_s, stop_s, (), "", "")
@@ -140,6 +146,20 @@ class RowReader:
             what = "a point in time, not an interval" if stop_s == first_s else "not a time interval"
             raise ValueError(f"from {first_s:g} s{end} is {what}", TIME_FIX)
         return start_s, stop_s
+
+    def _touched(self, values: Mapping[str, str], path: str) -> tuple[float, float | None]:
+        """What a row with wrong times may be of, in s: from the lower time to the higher, or all of the sound."""
+        try:
+            times = {role: self._seconds(role, values[role], path) for role in self._units if role != "origin"}
+        except ValueError:
+            return 0.0, None
+        if times.get("duration") is not None:
+            times["duration"] = (times["duration"] or 0.0) + (times.get("start") or 0.0)
+        known = [time for time in times.values() if time is not None]
+        if not known:
+            return 0.0, None
+        near = NEAR_S if min(known) == max(known) else 0.0
+        return max(0.0, min(known) - near), max(0.0, max(known)) + near
 
     def _seconds(self, role: str, text: str, path: str) -> float | None:
         """A time as it is written: a number in the column's unit, h:m:s or m:s; None for an empty one."""

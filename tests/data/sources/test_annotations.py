@@ -1,12 +1,15 @@
 """Annotated recordings: label files as programs write them, and the windows that they become."""
 
+import shutil
+from pathlib import Path
+
 import numpy as np
 import pytest
 import soundfile
 from tiny import CLASSES, sound
 from training import problem
 
-from aumcli.data.manifest import read_manifest
+from aumcli.data.manifest import read_events, read_manifest
 from aumcli.data.sources.annotations import Event, Windows
 from aumcli.prepare import prepare
 
@@ -136,13 +139,52 @@ def test_wrong_rows_are_named_and_the_rest_is_done(tmp_path):
         assert any(
             "a.txt" in path + reason and f"row {number}" in reason and words in reason for path, reason in said
         ), (number, said)
-    assert any("1 stretch without a label" in note for note in report.notes)
+    assert any("stretches in doubt" in note for note in report.notes)
     assert any("gone.txt" in path and "no recording of its name" in reason for path, reason in said)
     assert any("lost.wav" in path for path, _ in said) and len(said) == 8
     assert any("c.csv" in path and "UTF-8" in reason for path, reason in said) and "c.wav" not in found
-    clear = [(0.0, "owl"), (3.0, ""), (9.0, ""), (12.0, ""), (15.0, "")]
+    clear = [(0.0, "owl"), (9.0, ""), (12.0, ""), (15.0, "")]
     assert spans(found, "a.wav") == clear  # nothing is claimed of stretches whose rows are wrong or have no label
     assert (0.0, "owl") in spans(found, "b.wav")
+
+
+def test_the_same_name_at_several_sites(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for site, label in (("siteA", "owl"), ("siteB", "fox"), ("siteC", "")):
+        record(tmp_path / "rec" / site / "night.wav", 6)
+        write(tmp_path / "labels" / site / "night.txt", f"1\t2\t{label}\n" if label else RAVEN)
+        write(tmp_path / "rec" / site / "night.txt", f"1\t2\t{label}\n" if label else RAVEN)
+    for annotations in (None, Path("labels")):
+        prepare("annotations", "data", source=Path("rec"), annotations=annotations, split="100/0/0")
+        found = {(clip.path.parent.name, *clip.labels) for clip in read_manifest("data").clips if clip.labels}
+        assert found == {("siteA", "owl"), ("siteB", "fox")}
+        assert "siteC" in {clip.path.parent.name for clip in read_events(read_manifest("data"))}
+    shutil.move("labels/siteA/night.txt", "labels/night.txt")
+    report = prepare("annotations", "data", source=Path("rec"), annotations=Path("labels"))
+    assert any("could be of" in each.reason for each in report.skipped)
+
+
+def test_the_split_doesnt_depend_on_the_place(tmp_path):
+    splits = []
+    for place in ("x", "y/z"):
+        for i in range(8):
+            record(tmp_path / place / f"{i}.wav", 3)
+            write(tmp_path / place / f"{i}.txt", "1\t2\towl\n")
+        found, _ = windows_of(tmp_path / place, tmp_path / place / "data")
+        splits.append({name: each[0][2] for name, each in found.items()})
+    assert splits[0] == splits[1] and len({*splits[0].values()}) == 3
+    shutil.move(tmp_path / "x", tmp_path / "moved")  # the recordings lie beside what was prepared
+    events = read_events(read_manifest(tmp_path / "moved" / "data"))
+    assert len(events) == 16
+
+
+def test_folds_and_groups(tmp_path):
+    rows = "".join(f"{i}.wav,1,2,owl,{1 + i % 3}\n" for i in range(6))
+    for i in range(6):
+        record(tmp_path / "rec" / f"{i}.wav", 3)
+    write(tmp_path / "rec" / "all.csv", "file,start,stop,label,fold\n" + rows)
+    found, _ = windows_of(tmp_path / "rec", tmp_path / "data")
+    assert [found[f"{i}.wav"][0][2] for i in range(6)] == ["train", "val", "test"] * 2
 
 
 @pytest.mark.parametrize("kind", ["audacity", "raven"])
