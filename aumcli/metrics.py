@@ -336,8 +336,9 @@ def _per_class(
 def best_thresholds(scores: np.ndarray, targets: np.ndarray) -> tuple[float, ...]:
     """Choose for each class the score from which on it counts as present: the best F1.
 
-    Where every clip has just one class, nothing tells how other sounds score, and low thresholds seem as good as high
-    ones. Then all classes have the threshold that KEPT of the clips reach with their own class.
+    Where no clip has several classes, all classes have one threshold, since a class may have few clips: the best F1 of
+    all pairs of clip and class. Where every clip has just one class, nothing tells how other sounds score, and low
+    thresholds seem as good as high ones; it is then what KEPT of the clips reach with their own class.
 
     Args:
         scores: (clips, classes), 0..1.
@@ -351,6 +352,8 @@ def best_thresholds(scores: np.ndarray, targets: np.ndarray) -> tuple[float, ...
     if len(scores) and (present.sum(axis=1) == 1).all():
         common = math.floor(1e4 * float(np.quantile(scores[present], 1 - KEPT, method="lower"))) / 1e4
         return (common,) * scores.shape[1]
+    if len(scores) and (present.sum(axis=1) <= 1).all():
+        return (_best_threshold(scores.ravel().astype(np.float64), present.ravel()),) * scores.shape[1]
     return tuple(_best_threshold(column.astype(np.float64), truth) for column, truth in zip(scores.T, present.T))
 
 

@@ -164,6 +164,21 @@ def test_where_every_clip_has_one_class_nearly_all_are_kept():
     assert (scores[range(100), truth] >= thresholds[0]).sum() == 96
 
 
+def test_classes_that_exclude_each_other_have_one_threshold():
+    """Also where some clips are of none of them; a class of few clips would have any."""
+    random = np.random.default_rng(0)
+    targets = np.eye(4)[random.integers(0, 4, 60)][:, :3]  # a quarter is of no class
+    scores = random.random((60, 3)) * 0.8 + 0.2 * targets
+    thresholds = best_thresholds(scores, targets)
+    assert len({*thresholds}) == 1
+
+    def f1(threshold):
+        given = scores >= threshold
+        return 2 * (given & (targets > 0)).sum() / (given.sum() + targets.sum())
+
+    assert f1(thresholds[0]) == pytest.approx(max(f1(value) for value in np.unique(scores)))
+
+
 def test_best_thresholds_of_clean_classes_lie_in_the_gap_nearest_to_a_half():
     targets = np.array([[1], [1], [0], [0]], dtype=np.float32)
     assert best_thresholds(np.array([[0.9], [0.8], [0.2], [0.1]]), targets) == (0.5,)
