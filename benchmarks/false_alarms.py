@@ -163,7 +163,7 @@ def main() -> None:
     parser.add_argument("--speech", type=Path, help="recordings of speech without digits")
     parser.add_argument("--minutes", type=float, default=60, help="of each kind")
     parser.add_argument("--threshold", type=float, help="of all classes (default: the model's own)")
-    parser.add_argument("--snr", type=float, default=10, help="of the digits over what is there, in dB")
+    parser.add_argument("--snr", type=float, default=20, help="of the digits over what is there, in dB")
     options = parser.parse_args()
     model = load_model(options.model)
     rate_hz = model.config.frontend.sample_rate_hz

@@ -14,8 +14,8 @@ def main(folder: str, model: str = "digits") -> int:
     classifier = aumcli.load_model(model)
     predictions = list(aumcli.predict_files(classifier, find_clips([folder]), top=1))
     labelled = [prediction for prediction in predictions if not prediction.problem]
-    for prediction in sorted(labelled, key=lambda prediction: -prediction.labels[0][1]):
-        label, score = prediction.labels[0]
+    for prediction in sorted(labelled, key=lambda prediction: -prediction.answers[0][1]):
+        label, score = prediction.answers[0]
         print(f"{score:.3f}  {label:<12}  {prediction.duration_s:7.2f} s  {prediction.path}")
     failed = [prediction for prediction in predictions if prediction.problem]
     for prediction in failed:

@@ -22,7 +22,7 @@ class Prediction:
     path: str
     duration_s: float = 0.0
     windows: int = 0  # overlapping windows that the file was scored in
-    labels: tuple[tuple[str, float], ...] = ()  # mean scores of the windows, best first
+    labels: tuple[tuple[str, float], ...] = ()  # mean scores of the windows, best first; see `answers`
     events: tuple[Event, ...] = ()  # by time
     problem: str = ""
     fix: str = ""
@@ -36,6 +36,11 @@ class Prediction:
     rejected: bool = False  # whether no class reaches its threshold, and that was asked for
     first_window: int = -1  # where its windows begin in a `WindowStore`
     fingerprint: tuple[int, int] = (-1, -1)  # the file's size in bytes and its time in ns when it was read
+
+    @property
+    def answers(self) -> list[tuple[str, float]]:
+        """The labels with their scores, best first; before them `aumcli.config.NOTHING` where that is the answer."""
+        return _with_nothing([*self.labels], self.nothing or 0.0, self.rejected)
 
     def with_curves(
         self, windows_per_point: int, curves: dict[str, list[float]], classes: dict[str, int]
@@ -90,5 +95,8 @@ def embedding_of(record: Record) -> np.ndarray:
 def answers(record: Record) -> list[tuple[str, float]]:
     """A clip's labels with their scores, best first; before them NOTHING where that is the answer."""
     labels = [(label["label"], label["score"]) for label in record["labels"]]
-    nothing = record.get("nothing", 0.0)
-    return [(NOTHING, nothing), *labels] if record.get("rejected") or nothing > labels[0][1] else labels
+    return _with_nothing(labels, record.get("nothing", 0.0), record.get("rejected", False))
+
+
+def _with_nothing(labels: list[tuple[str, float]], nothing: float, rejected: bool) -> list[tuple[str, float]]:
+    return [(NOTHING, nothing), *labels] if rejected or nothing > labels[0][1] else labels
