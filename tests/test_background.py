@@ -3,6 +3,7 @@
 import json
 import re
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -221,6 +222,24 @@ def test_any_model_rejects_what_reaches_no_threshold(trained, clips, tmp_path, a
     page = tmp_path / "page.html"
     assert aum("predict", clips, "--model", trained, *rejecting, "1", "--html", page).code == 0
     assert page.read_text(encoding="utf-8").count('"label":"(nothing)"') == count
+
+
+def test_answers_become_labels(answering, tmp_path, aum, monkeypatch):
+    """A clip that is answered with nothing is one of no class."""
+    monkeypatch.chdir(tmp_path)
+    for i in range(6):
+        rumble(tmp_path / "new" / f"wind{i}.wav", 2, seed=50 + i)
+        sound(tmp_path / "new" / f"low{i}.wav", CLASSES["low"], seed=50 + i)
+    assert aum("predict", "new", "--model", answering[0], "--top", "1", "--threshold", "1", "--out", "g.csv").code == 0
+    result = aum("prepare", "csv", "g.csv", "--out", "data")
+    assert result.code == 0, result.err
+    manifest = read_manifest("data")
+    rows = [line.split(",") for line in (tmp_path / "g.csv").read_text().splitlines()[1:]]
+    assert {clip.path.name: clip.labels for clip in manifest.clips} == {
+        Path(row[0]).name: () if row[4] == "(nothing)" else (row[4],) for row in rows
+    }
+    assert any(not clip.labels for clip in manifest.clips) and "low" in manifest.label_names
+    assert "(nothing)" not in manifest.label_names
 
 
 def test_eval_counts_what_is_answered_with_nothing(answering, tmp_path, aum):

@@ -8,6 +8,7 @@ from functools import cache
 from hashlib import blake2b
 from pathlib import Path
 
+from aumcli.config import NOTHING
 from aumcli.data.clips import Clips
 from aumcli.data.decoding.audio import audio_info
 from aumcli.data.sources import SPLIT_NAMES, SkippedClip
@@ -93,10 +94,12 @@ class RowReader:
                 rows.unlabelled.append(path, *self._touched(values, path), (), "", "")
             raise
         labels = self._labels(values["label"])
-        if not labels and rows.unlabelled is not None:
+        if labels == (NOTHING,):  # as `aum predict` answers
+            labels = ()
+        elif not labels and rows.unlabelled is not None:
             rows.unlabelled.append(path, start_s, stop_s, (), "", "")
             return
-        if not labels:
+        elif not labels:
             reason = f"row {number} of {self.table.name} gives it no label"
             rows.skipped.append(SkippedClip(path, reason, "label it, or remove the row"))
             return
