@@ -229,7 +229,9 @@ class Classifier:
         order = np.argsort(-scores, kind="stable")[:top]
         labels = [(self.config.labels[i], float(scores[i])) for i in order]
         rest = 1 - float(scores.sum())
-        return [(NOTHING, rest), *labels] if self.has_background and rest > labels[0][1] else labels
+        if not self.has_background or rest <= labels[0][1]:
+            return labels
+        return [(NOTHING, rest), *(labels if top > 1 else ())]
 
 
 def activate(logits: Tensor, activation: str) -> Tensor:

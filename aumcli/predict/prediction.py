@@ -99,4 +99,6 @@ def answers(record: Record) -> list[tuple[str, float]]:
 
 
 def _with_nothing(labels: list[tuple[str, float]], nothing: float, rejected: bool) -> list[tuple[str, float]]:
-    return [(NOTHING, nothing), *labels] if rejected or nothing > labels[0][1] else labels
+    if not rejected and nothing <= labels[0][1]:
+        return labels
+    return [(NOTHING, nothing), *(labels if len(labels) > 1 else ())]  # who asks for one label gets one answer
