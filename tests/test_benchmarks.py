@@ -17,6 +17,7 @@ FOLDER = Path(__file__).parents[1] / "benchmarks"
 SHARED = {"harness.py"}
 CALLS = {
     "accuracy.py": [""],
+    "annotation_loop.py": [""],
     "busy.py": ["--spins 2000"],
     # the other sections differ in how they disturb a training, which tests/train does too
     "endurance.py": ["stop"],
