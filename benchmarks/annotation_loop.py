@@ -117,8 +117,9 @@ def main() -> None:
         events = result.events
         assert events is not None  # the recordings are annotated
         total = events.total
-        rows.append([when, f"{100 * result.metrics.mean_average_precision:.1f} %", f"{100 * total.precision:.1f} %",
-                     f"{100 * total.recall:.1f} %", f"{total.f1:.3f}", f"{events.false_alarms_per_hour:.0f}"])  # fmt: skip
+        mean_ap, wrong = result.metrics.mean_average_precision, events.false_alarms_per_hour
+        shares = (f"{100 * share:.1f} %" for share in (mean_ap, total.precision, total.recall))
+        rows.append([when, *shares, f"{total.f1:.3f}", f"{wrong:.0f}"])
     columns = ("trained on", "mAP of windows", "precision of events", "recall", "F1", "false alarms per hour")
     print_section(
         f"one round of review, {options.minutes:g} minutes each, {options.steps} steps, seed 0", columns, rows
