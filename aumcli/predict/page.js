@@ -504,7 +504,8 @@ class Plot {
   }
 
   layout() {
-    if (!this.strip.clientWidth) return; // not shown
+    const { clientWidth } = this.strip;
+    if (!clientWidth) return; // not shown
     this.pxPerS = Math.max(this.pxPerS, this.fit);
     this.wide.style.width = this.pxPerS > this.fit * 1.0001 ? `${this.width}px` : "100%";
     const step = STEPS_S.find(each => each * this.pxPerS >= TICK_PX) ?? STEPS_S.at(-1),
@@ -535,6 +536,7 @@ class Plot {
       label.style.top = `${lane * LANE_PX + 1}px`;
       label.style.left = `${(100 * start) / this.width}%`;
       resize(label, width - 1);
+      label.classList.toggle("long", width > clientWidth / 2); // its name stays in sight; of thousands that takes long
       lanes[lane] = { start, right: start + width, label };
     }
     this.track.style.height = `${lanes.length * LANE_PX}px`;
