@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta, timezone
 from functools import cache
 
+from aumcli.data.decoding.channels import split_channel
 from aumcli.errors import AumError
 
 # 20240501_043000, SITE_20240501_043000, 2024-05-01T04:30:00+0200, 20240501T043000Z
@@ -62,6 +63,7 @@ def when_recorded(path: str, file: str, pattern: str = "") -> Recorded:
         at = _moment(found.groupdict())
         if at is not None:
             return Recorded(at, (found.groupdict().get("site") or "").strip("_-. "))
+    file = split_channel(file)[0]
     return _from_header(file) if not pattern and file.lower().endswith(".wav") else Recorded()
 
 

@@ -12,6 +12,7 @@ from aumcli.data.decoding.audio import open_audio
 from aumcli.data.decoding.channels import Balance, split_channel
 from aumcli.data.decoding.hdf5 import split_dataset
 from aumcli.data.decoding.windows import cut_windows
+from aumcli.data.recorded import Recorded, when_recorded
 from aumcli.errors import AumError
 from aumcli.predict.inputs import PIPED, Source
 
@@ -32,6 +33,7 @@ class DecodeResult:
 
     duration_s: float = 0.0
     cancels: bool = False  # whether its channels' mean is next to nothing (see `Balance`)
+    recorded: Recorded = field(default_factory=Recorded)
     problem: str = ""
     fix: str = ""
     fingerprint: tuple[int, int] = (-1, -1)
@@ -62,8 +64,13 @@ def fingerprint(source: Source) -> tuple[int, int]:
     return status.st_size, status.st_mtime_ns
 
 
-def decode(source: Source, rate_hz: int, size: int | None, hop: int) -> Iterator[list[Window] | DecodeResult]:
-    """Decode a file to lists of windows of `size` samples (None: one window) at `rate_hz`, then a DecodeResult."""
+def decode(
+    source: Source, rate_hz: int, size: int | None, hop: int, pattern: str = ""
+) -> Iterator[list[Window] | DecodeResult]:
+    """Decode a file to lists of windows of `size` samples (None: one window) at `rate_hz`, then a DecodeResult.
+
+    `pattern` is how names say when they were recorded, see `when_recorded`.
+    """
     if source.problem:
         yield DecodeResult(problem=source.problem, fix=source.fix)
         return
@@ -79,7 +86,7 @@ def decode(source: Source, rate_hz: int, size: int | None, hop: int) -> Iterator
                     yield part
                     part, waiting = [], 0
             yield part
-            yield DecodeResult(info.duration_s, balance.cancels)
+            yield DecodeResult(info.duration_s, balance.cancels, when_recorded(source.path, source.file, pattern))
     except AumError as error:
         fix = error.fix
         if (
@@ -94,7 +101,7 @@ class Decoder:
 
     Args:
         sources: taken one by one, shortly before they are needed.
-        rate_hz, size, hop: see `decode`.
+        rate_hz, size, hop, pattern: see `decode`.
         workers: threads.
 
     Yields:
@@ -104,8 +111,10 @@ class Decoder:
         BaseException: whatever the list of sources raised, behind the files before it.
     """
 
-    def __init__(self, sources: Iterable[Source], rate_hz: int, size: int | None, hop: int, workers: int):
-        self._sources, self._how = iter(sources), (rate_hz, size, hop)
+    def __init__(
+        self, sources: Iterable[Source], rate_hz: int, size: int | None, hop: int, workers: int, pattern: str = ""
+    ):
+        self._sources, self._how = iter(sources), (rate_hz, size, hop, pattern)
         self._runs: deque[_Run] = deque()
         self._waiting, self._exhausted, self._stopped = 0, False, False
         lock = threading.Lock()

@@ -8,7 +8,6 @@ from collections.abc import Sequence
 import numpy as np
 
 from aumcli.config import PredictConfig
-from aumcli.data.recorded import when_recorded
 from aumcli.predict.decoding import DecodeResult
 from aumcli.predict.events import ClipScores, Event
 from aumcli.predict.inputs import Source
@@ -93,7 +92,7 @@ class PostProcessor:
             warning=CANCELS.format(clip.source.path) if decoded.cancels else "",
             first_window=scores.first_window,
             nothing=max(0.0, nothing) if self.background or rejected else None,
-            recorded=when_recorded(clip.source.path, clip.source.file, self.config.recorded),
+            recorded=decoded.recorded,
             rejected=rejected,
         )
         if scores.curves is None:

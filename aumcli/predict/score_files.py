@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
+from aumcli.data.recorded import when_recorded
 from aumcli.errors import AumError
 from aumcli.predict.decoding import DecodeResult
 from aumcli.predict.events import add_batch
@@ -233,7 +234,7 @@ class ScoresFile:
                         for column in ("path", "name", "duration_s", "channels_cancel")
                     )
                     clip = post.begin(Source(path, name, path))
-                    clip.decoded = DecodeResult(duration_s, cancels)
+                    clip.decoded = DecodeResult(duration_s, cancels, when_recorded(path, path, post.config.recorded))
                 if clip is None:
                     raise AumError(
                         f"{self.path} is damaged: a clip's first window is missing",

@@ -128,7 +128,8 @@ def predict_groups(
     sources = (replace(source, file=with_channel(source.file, config.channel)) for source in sources)
     workers = config.workers or default_workers()
     logger.debug(f"decoding in {counted(workers, 'thread')}, windows of {size or 'all'} samples")
-    with Decoder(sources, classifier.config.frontend.sample_rate_hz, size, hop, workers) as decoder:
+    rate_hz = classifier.config.frontend.sample_rate_hz
+    with Decoder(sources, rate_hz, size, hop, workers, config.recorded) as decoder:
         for source, part in decoder:
             clip = clip or scorer.post.begin(source)
             if isinstance(part, DecodeResult):

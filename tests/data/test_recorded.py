@@ -88,6 +88,7 @@ COMMENT = (
 def test_headers(tmp_path, name, content, at, site):
     file = chunk(tmp_path / "ABCD.wav", name, content)
     assert when_recorded("ABCD.wav", file) == Recorded(at, site)
+    assert when_recorded("ABCD.wav", f"{file}::left") == Recorded(at, site)  # as --channel opens it
     assert when_recorded("20200101_000000.wav", file).at == datetime(2020, 1, 1)  # a name was given by a person
 
 
