@@ -172,7 +172,7 @@ def evaluate(
         if windows
         else None,
         thresholds=_thresholds(classifier.labels, scores, positive, windows, precision) if precision else (),
-        events=None if stream else _events(classifier, manifest, clips, matched, tolerance_s),
+        events=None if stream is not None else _events(classifier, manifest, clips, matched, tolerance_s),
     )
     if split != "train":
         for warning in seen_in_training(read_training_clips(model), clips, model, split):

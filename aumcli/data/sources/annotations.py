@@ -228,7 +228,7 @@ class _Events:
         for place in range(first, len(rows.clips)):
             clip, number = rows.clips[place], rows.numbers[place]
             path = str(clip.path)
-            if not self._readable(path, table):
+            if not self.measure(path, f"named by {table}"):
                 continue
             if clip.split:
                 self.splits[path] = clip.split
@@ -253,25 +253,21 @@ class _Events:
         """Note stretches of which their rows don't say what they are; a row without times is of no stretch."""
         for clip in rows:
             path = str(clip.path)
-            if clip.start_s is None or not (path in self.durations_s or self.measure(path, "annotated")):
+            if clip.start_s is None or not self.measure(path, "annotated"):
                 continue
             self.doubts += 1
             end_s = self.durations_s[path]
             stop_s = end_s if clip.stop_s is None else clip.stop_s
-            self.of[path].append(Event(clip.start_s, min(stop_s, end_s), (), doubtful=True))
-
-    def _readable(self, path: str, table: Path) -> bool:
-        """Whether a recording can be read; if not, it is said once."""
-        return path in self.durations_s or self.measure(path, f"named by {table}")
+            self.of[path].append(Event(min(clip.start_s, end_s), min(stop_s, end_s), (), doubtful=True))
 
     def key(self, path: str) -> str:
         """What decides a recording's split: its group, else its path below the folder, which no machine changes."""
         return self.groups.get(path) or Path(os.path.relpath(path, self._folder)).as_posix()
 
     def measure(self, path: str, why: str) -> bool:
-        """Measure a recording; whether it can be read."""
-        if path in self._lost:
-            return False
+        """Measure a recording, once; whether it can be read, which is said once, too."""
+        if path in self.durations_s or path in self._lost:
+            return path in self.durations_s
         try:
             self.durations_s[path] = audio_info(path).duration_s
         except AumError as error:
@@ -294,8 +290,7 @@ def _corpus_index(
 ) -> CorpusIndex:
     """The windows of all recordings, with their labels and splits."""
     for sound in annotated:
-        if sound not in events.durations_s:
-            events.measure(sound, "annotated")
+        events.measure(sound, "annotated")
     ids = {label for each in events.of.values() for event in each for label in event.labels}
     if not ids:
         first = [*events.skipped, *rows.skipped]
@@ -304,21 +299,11 @@ def _corpus_index(
             fix=first[0].fix if first else CALL,
         )
     chosen = _chosen(settings["classes"], ids)
-    keys, folds = {sound: events.key(sound) for sound in events.durations_s}, folds_of(rows.clips)
-    said = {
-        sound: folds.get(split.removeprefix(FOLD), "") if split.startswith(FOLD) else split
-        for sound, split in events.splits.items()
-    }
-    drawn, shares = [sound for sound in keys if not said.get(sound)], request.shares or SHARES
-    with_labels = {keys[sound] for sound in drawn if any(event.labels for event in events.of.get(sound, []))}
-    splits = splits_by_hash(with_labels, shares, request.seed)
-    for sound in drawn:  # the others can't fill a split
-        splits.setdefault(keys[sound], split_by_hash(keys[sound], shares, request.seed))
+    splits = _splits(request, events, folds_of(rows.clips), chosen)
     clips, left_out, labelled, stretches = Clips(), 0, 0, Clips()
     unlabelled: list[tuple[float, Row]] = []
-    for sound in sorted(keys):
+    for sound, split in sorted(splits.items()):
         duration_s = events.durations_s[sound]
-        split = said.get(sound) or splits[keys[sound]]
         of_chosen = [
             replace(event, labels=tuple(label for label in event.labels if label in chosen))
             for event in events.of.get(sound, [])
@@ -338,15 +323,15 @@ def _corpus_index(
             elif partial or settings["unlabelled"] == "unknown":
                 left_out += 1
             else:
-                unlabelled.append((hash_percent(f"{keys[sound]} {start_s:g}", request.seed), clip))
+                unlabelled.append((hash_percent(f"{events.key(sound)} {start_s:g}", request.seed), clip))
     kept = _kept(unlabelled, round(empty * int(clips.is_of_split("train").sum())))
     for clip in kept:
         clips.append(*clip)
     sliced = f"{windows.size_s:g} s" + (f" every {windows.hop_s:g} s" if windows.hop_s != windows.size_s else "")
     count = sum(bool(event.labels) for each in events.of.values() for event in each)
     note = (
-        f"{counted(count, 'labelled stretch', 'labelled stretches')} in {counted(len(keys), 'recording')}; windows of "
-        f"{sliced}: {labelled:,} with labels, {len(kept):,} without of {len(unlabelled):,}"
+        f"{counted(count, 'labelled stretch', 'labelled stretches')} in {counted(len(splits), 'recording')}; windows "
+        f"of {sliced}: {labelled:,} with labels, {len(kept):,} without of {len(unlabelled):,}"
         + (f"; {left_out:,} left out" if left_out else "")
     )
     if events.doubts:
@@ -360,8 +345,30 @@ def _corpus_index(
         identities={"group": lambda clip: clip.group} if rows.grouped else {},
         notes=[note, *rows.notes, *scores],
         events=stretches if settings["unlabelled"] == "nothing" else Clips(),
-        warnings=[*label_warnings(ids, settings.get("separator", SEPARATOR)), *_without_labels(finder, keys)],
+        warnings=[*label_warnings(ids, settings.get("separator", SEPARATOR)), *_without_labels(finder, splits)],
     )
+
+
+def _splits(request: PrepareRequest, events: _Events, folds: Mapping[str, str], chosen: set[str]) -> dict[str, str]:
+    """The split of each recording: as its table says, else by the hash of its key.
+
+    Args:
+        request: its shares and seed are read.
+        events: of all recordings.
+        folds: fold -> split.
+        chosen: the classes.
+    """
+    said = {
+        sound: folds.get(split.removeprefix(FOLD), "") if split.startswith(FOLD) else split
+        for sound, split in events.splits.items()
+    }
+    keys, shares = {sound: events.key(sound) for sound in events.durations_s}, request.shares or SHARES
+    drawn = [sound for sound in keys if not said.get(sound)]
+    with_labels = {keys[sound] for sound in drawn if any(chosen & {*event.labels} for event in events.of[sound])}
+    splits = splits_by_hash(with_labels, shares, request.seed)
+    for sound in drawn:  # the others can't fill a split
+        splits.setdefault(keys[sound], split_by_hash(keys[sound], shares, request.seed))
+    return {sound: said.get(sound) or splits[key] for sound, key in keys.items()}
 
 
 def _chosen(text: str, ids: set[str]) -> set[str]:
@@ -383,8 +390,7 @@ def _kept(unlabelled: list[tuple[float, Row]], most: int) -> list[Row]:
 
 def _without_labels(finder: AudioFinder, used: Mapping[str, str]) -> list[str]:
     """A warning about recordings that no table is of."""
-    known = set(used)
-    others = sorted(path for path in finder.sounds() if path not in known)
+    others = sorted(finder.sounds() - used.keys())
     if not others:
         return []
     return [
