@@ -24,12 +24,8 @@ from aumcli.utils.text import counted, one_line
 
 EACH, PAD_S = 100, 0.5
 STEM = 120  # bytes of a recording's name that a clip's keeps
-EXACT = {
-    "PCM_S8": "PCM_16",
-    "PCM_U8": "PCM_16",
-    "PCM_16": "PCM_16",
-    "PCM_24": "PCM_24",
-}  # encoding of a file -> a clip's
+# encoding of a file -> of its clips
+EXACT = {"PCM_S8": "PCM_16", "PCM_U8": "PCM_16", "PCM_16": "PCM_16", "PCM_24": "PCM_24"}
 
 logger = get_logger(__name__)
 
@@ -75,12 +71,12 @@ def write_event_clips(wanted: ClipFolder, records: Callable[[], Iterator[Record]
     The folder appears when all are written. A clip's name has its rank by score, its score, and the recording's name
     and second; its metadata the label as title, and path, time and score as comment.
 
+    Recordings that can't be read any more are named, and the others' events written.
+
     Args:
         wanted: which, and where to.
         records: gives the results, again and again.
         files: where those recordings are that have no path of their own.
-
-    Recordings that can't be read any more are named, and the others' events written.
 
     Raises:
         AumError: the folder can't be written.
@@ -95,6 +91,7 @@ def write_event_clips(wanted: ClipFolder, records: Callable[[], Iterator[Record]
     ]
     jobs.sort(key=lambda job: (job[0].path, job[0].start_s))
     lost: dict[str, str] = {}
+    written = 0
     try:
         made.mkdir(parents=True)
         for cut, rank, folder in progress(jobs, "cutting", len(jobs), "event"):
@@ -105,6 +102,7 @@ def write_event_clips(wanted: ClipFolder, records: Callable[[], Iterator[Record]
                 continue
             folder.mkdir(exist_ok=True)
             _write(cut, rank, folder, *sound)
+            written += 1
         if wanted.folder.is_dir():
             wanted.folder.rmdir()
         os.replace(made, wanted.folder)
@@ -116,7 +114,7 @@ def write_event_clips(wanted: ClipFolder, records: Callable[[], Iterator[Record]
         logger.warning(f"events of {one_line(path)} are not cut out: {problem}")
     left = {label: count for label, count in counts.items() if count > len(chosen[label])}
     logger.info(
-        f"wrote {counted(len(jobs), 'event')} of {counted(len(chosen), 'class')} to {wanted.folder}"
+        f"wrote {counted(written, 'event')} of {counted(len(chosen), 'class')} to {wanted.folder}"
         + (f"; of {counted(len(left), 'class')} not all {sum(left.values()):,}, but {wanted.each} each" if left else "")
     )
 

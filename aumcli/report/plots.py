@@ -124,10 +124,7 @@ def plot_confusion(matrix: "np.ndarray", label_names: Sequence[str], path: Path 
     support = matrix.sum(axis=1, keepdims=True)
     share = np.ma.masked_array(100 * matrix / np.maximum(support, 1), np.broadcast_to(support == 0, matrix.shape))
     cell = 0.42 if classes <= COUNTS_UP_TO else max(0.062, 0.3 - 0.004 * classes)  # inches
-    names = [
-        name if len(name) <= LABEL_CHARACTERS else name[: LABEL_CHARACTERS - 1] + "…"
-        for name in map(one_line, label_names)
-    ]
+    names = _shortened(label_names)
     font = min(9.0, 0.8 * 72 * cell)
     named = classes <= NAMES_UP_TO  # a picture with more would take a minute, and fits no screen
     margin = 1.0 + 0.62 * font / 72 * max(map(len, names)) * named  # inches, for the names
@@ -263,9 +260,7 @@ def plot_hours(
         shown, events = ["no events"], {"no events": np.zeros(24)}
     rates = np.array([events[label] / np.maximum(recorded_h, 1e-9) for label in shown])  # (classes, 24)
     rates = np.ma.masked_array(rates, np.broadcast_to(recorded_h == 0, rates.shape))
-    names = [
-        name if len(name) <= LABEL_CHARACTERS else name[: LABEL_CHARACTERS - 1] + "…" for name in map(one_line, shown)
-    ]
+    names = _shortened(shown)
     with rc_context({**STYLE, "axes.grid": False}):
         figure = Figure(figsize=(8.0, 1.3 + 0.28 * len(shown)), layout="constrained")
         axes = figure.subplots()
@@ -276,6 +271,13 @@ def plot_hours(
         axes.set_xlabel("hour of the day")
         figure.colorbar(image, ax=axes, label="events per recorded hour", pad=0.01)
         save_figure(figure, path)
+
+
+def _shortened(names: Sequence[str]) -> list[str]:
+    """Names as they stand on an axis: in one line, of at most LABEL_CHARACTERS."""
+    return [
+        name if len(name) <= LABEL_CHARACTERS else name[: LABEL_CHARACTERS - 1] + "…" for name in map(one_line, names)
+    ]
 
 
 def drawn(plot: Callable[..., None], *arguments: object) -> str:

@@ -74,9 +74,11 @@ def test_borders_and_names(tmp_path):
 
 
 def test_a_recording_that_is_gone_is_named(tmp_path, caplog):
+    caplog.set_level("INFO", "aumcli")
     path = record(tmp_path / "night.wav")
     names = cut(tmp_path / "out", result("gone.wav", (1, 2, "owl", 0.9)), result(path, (1, 2, "owl", 0.8)))
     assert len(names) == 1 and "gone.wav are not cut out: gone.wav doesn't exist" in caplog.text
+    assert "wrote 1 event of 1 class" in caplog.text
 
 
 def test_where_clips_may_lie(aum, trained, tmp_path):
