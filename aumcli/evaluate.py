@@ -174,6 +174,9 @@ def evaluate(
         thresholds=_thresholds(classifier.labels, scores, positive, windows, precision) if precision else (),
         events=None if stream is not None else _events(classifier, manifest, clips, matched, tolerance_s),
     )
+    if result.events is None and (tolerance_s or stream is not None and read_events(manifest) is not None):
+        why = "they aren't of annotated recordings" if stream is None else "the recordings are there as shards only"
+        logger.warning(f"events are not compared with annotated ones: {why}")
     if split != "train":
         for warning in seen_in_training(read_training_clips(model), clips, model, split):
             logger.warning(warning)

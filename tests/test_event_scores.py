@@ -79,6 +79,8 @@ def test_eval_of_annotated_recordings(aum, trained, tmp_path):
     assert found["hours"] == pytest.approx(6 / 3600) and {row["label"] for row in found["classes"]} == set(CLASSES)
     prepare("annotations", tmp_path / "data", source=tmp_path / "rec", settings=["window=1", "unlabelled=unknown"])
     assert read_events(read_manifest(tmp_path / "data")) is None
+    lost = aum("eval", trained, "--data", tmp_path / "data", "--out", tmp_path / "lost", "--tolerance", "0.1")
+    assert "events are not compared with annotated ones" in lost.err
 
 
 def test_a_damaged_file_of_events(corpus, tmp_path):
