@@ -77,7 +77,7 @@ def test_csv_without_split_keeps_groups_together(tmp_path):
 )
 def test_csv_mistakes(tmp_path, text, settings, words):
     with pytest.raises(AumError, match=words) as caught:
-        prepare("csv", tmp_path / "out", source=write(tmp_path / "t.csv", text), settings=settings)
+        prepare("csv", tmp_path / "out", source=write(tmp_path / "in" / "t.csv", text), settings=settings)
     assert caught.value.fix
 
 
