@@ -67,7 +67,7 @@ class FrontendConfig(Frozen):
         "centred frames, the last one repeated",
     )
     sample_rate_hz: Positive = Field(16000, description="every clip is resampled to this rate")
-    n_mels: Positive = Field(128, description="mel filters from low_hz to half the sample rate")
+    n_mels: Positive = Field(128, description="mel filters from low_hz to high_hz")
     frames: Positive = Field(1024, description="frames per clip; shorter clips are padded, longer ones cut")
     window_ms: PositiveFloat = Field(25.0, description="Hann window")
     hop_ms: PositiveFloat = Field(10.0, description="from one frame to the next")
@@ -75,6 +75,7 @@ class FrontendConfig(Frozen):
         None, description="points of the FFT; none: the next power of two from the window on"
     )
     low_hz: NotNegative = Field(20.0, description="lower edge of the first filter")
+    high_hz: PositiveFloat | None = Field(None, description="upper edge of the last filter; none: half the sample rate")
     remove_level: Flag = Field(
         False,
         description="subtract each clip's own mean log energy, before padding: how loud a clip is then says nothing",
@@ -94,6 +95,11 @@ class FrontendConfig(Frozen):
     def fft_points(self) -> int:
         """Points of the FFT."""
         return self.fft_size or 1 << (self.window_samples - 1).bit_length()
+
+    @property
+    def band_hz(self) -> tuple[float, float]:
+        """The outer edges of the first and the last filter."""
+        return self.low_hz, self.high_hz or self.sample_rate_hz / 2
 
     @property
     def clip_samples(self) -> int:
@@ -123,6 +129,11 @@ class FrontendConfig(Frozen):
             )
         if self.low_hz >= self.sample_rate_hz / 2:
             raise ValueError(f"low_hz {self.low_hz} is not below half the sample rate {self.sample_rate_hz}")
+        if self.high_hz is not None and not self.low_hz < self.high_hz <= self.sample_rate_hz / 2:
+            raise ValueError(
+                f"high_hz {self.high_hz} is not above low_hz {self.low_hz} and up to half the sample rate "
+                f"{self.sample_rate_hz}"
+            )
         return self
 
 
@@ -586,9 +597,10 @@ class DataConfig(Frozen):
         coerce_numbers_to_str=True,
         description="train and validate without the clips whose group has this name; test on them",
     )
-    infer: tuple[Literal["sample_rate", "clip_length", "normalisation", "model"], ...] = Field(
+    infer: tuple[Literal["sample_rate", "band", "window", "clip_length", "normalisation", "model"], ...] = Field(
         (),
         description="frontend values inferred from the training split, unless a later file or --set gives them; "
+        "band: the frequencies of annotated events; window: one that resolves the band; "
         "model: architecture, sizes and frontend are those of the weights in train.init",
     )
     max_unreadable_clips: Count = Field(

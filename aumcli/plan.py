@@ -56,7 +56,7 @@ class TrainingData:
     def unused_band(self, sample_rate_hz: int) -> str:
         """The band of the recordings above the model's input (see `aumcli.data.infer.unused_band`)."""
         files = self.train if self.index is None else []
-        return unused_band(sample_rates(self.manifest, files), sample_rate_hz)
+        return unused_band(sample_rates(self.manifest, files), sample_rate_hz, self.manifest.band_hz)
 
 
 def training_data(recipe: Recipe, manifest: Manifest) -> TrainingData:
@@ -105,7 +105,12 @@ def start_frontend(recipe: Recipe) -> FrontendConfig | None:
 
 
 def infer_frontend(
-    recipe: Recipe, clips: Sequence[Clip], n_classes: int, multi_label: bool, kept: FrontendConfig | None = None
+    recipe: Recipe,
+    clips: Sequence[Clip],
+    n_classes: int,
+    multi_label: bool,
+    kept: FrontendConfig | None = None,
+    band_hz: tuple[float, float] | None = None,
 ) -> Recipe:
     """Replace what the recipe leaves to the data by measured values, or by those of the weights that it starts from.
 
@@ -115,6 +120,7 @@ def infer_frontend(
         n_classes: labels of the corpus.
         multi_label: whether a clip may have several labels.
         kept: the frontend of the weights that the training starts from: its values are used, and nothing is measured.
+        band_hz: where the corpus' annotated events are; None: not known.
 
     Returns:
         A recipe with every value concrete: `data.infer` empty, `train.loss` and the number of epochs decided.
@@ -130,7 +136,7 @@ def infer_frontend(
     infer, loss = recipe.data.infer, recipe.train.loss
     if loss == "auto":
         loss = "bce" if multi_label else "cross_entropy"
-    shape = infer_shape(infer, clips, recipe.frontend.hop_ms, recipe.model.whole_frames)
+    shape = infer_shape(infer, clips, recipe.frontend, recipe.model.whole_frames, band_hz)
     recipe = recipe.with_values(frontend=shape, model={"n_classes": n_classes}, train={"loss": loss})
     if recipe.train.max_steps:
         fitting = max(1, recipe.train.max_steps // recipe.train.steps_per_epoch(count))
@@ -185,7 +191,20 @@ def settings_rows(
         else f"mean {round(front.mean, 6) + 0.0:g}, std {front.std:g}"
     )
     origin = f"as {train.init} was trained with" if kept else "measured on the clips"
+    usual = FrontendConfig()
+    measured = [
+        item
+        for item in measured
+        if item not in ("band", "window") or any(getattr(front, key) != getattr(usual, key) for key in MEASURED[item])
+    ]
     fitted = f"; {origin}: " + ", ".join(measured).replace("_", " ") if measured else ""
+    special = (
+        ""
+        if front.band_hz == (usual.low_hz, front.sample_rate_hz / 2)
+        else ", {:,g} to {:,g} Hz".format(*front.band_hz)
+    )
+    if (front.window_ms, front.hop_ms) != (usual.window_ms, usual.hop_ms):
+        special += f", windows of {front.window_ms:g} ms every {front.hop_ms:g} ms"
     length = f"{counted(train.epochs, 'epoch')}, batches of {counted(train.batch_size, 'clip')}"
     if clips:
         steps = train.steps_per_epoch(clips)
@@ -199,7 +218,7 @@ def settings_rows(
     return [
         (
             "input",
-            f"{front.sample_rate_hz} Hz, {front.n_mels} mels x {front.frames} frames, {front.clip_s:.2f} s, "
+            f"{front.sample_rate_hz} Hz, {front.n_mels} mels x {front.frames} frames, {front.clip_s:.2f} s{special}, "
             f"{front.kind}, {'without its level, ' if front.remove_level else ''}{normal}{fitted}",
         ),
         *([("not used", lost)] if lost else []),
@@ -283,7 +302,8 @@ def dry_run(recipe: Recipe, data: Path | str | None = None) -> tuple[list[tuple[
         else:
             audio = _audio_bytes([*found.train, *found.val])
         clips, reported, kept = len(found.train), found.reported, start_frontend(recipe)
-        recipe = infer_frontend(recipe, found.train, len(manifest.labels), manifest.multi_label, kept)
+        n_classes = len(manifest.labels)
+        recipe = infer_frontend(recipe, found.train, n_classes, manifest.multi_label, kept, manifest.band_hz)
         lost = found.unused_band(recipe.frontend.sample_rate_hz)
         rows = [
             (

@@ -56,6 +56,7 @@ class PrepareReport:
     multi_label: bool
     splits: dict[str, dict[str, float]]  # split -> {"clips", "seconds"}
     classes: dict[str, dict[str, dict[str, float]]]  # class name -> split -> {"clips", "seconds"[, "missing"]}
+    band_hz: tuple[float, float] | None  # where the annotated events of train are, if their tables say it
     sample_rates_hz: dict[str, int]  # rate -> clips
     longest_s: float
     shortest_s: float
@@ -388,9 +389,11 @@ def _strict_error(skipped: list[SkippedClip], missing: Clips) -> AumError:
     )
 
 
-def _training_notes(request: PrepareRequest, found: _Found, rates: Mapping[int, int]) -> list[str]:
+def _training_notes(
+    request: PrepareRequest, found: _Found, rates: Mapping[int, int], band_hz: tuple[float, float] | None
+) -> list[str]:
     """Notes about what a training does not use."""
-    return [*_unused_band_note(request, rates), *_long_clip_note(request, found)]
+    return [*_unused_band_note(request, rates, band_hz), *_long_clip_note(request, found)]
 
 
 def _long_clip_note(request: PrepareRequest, found: _Found) -> list[str]:
@@ -446,6 +449,7 @@ def _report(
         multi_label=any(len(labels) > 1 for labels in found.clips.label_sets),
         splits=splits,
         classes=classes,
+        band_hz=index.band_hz,
         sample_rates_hz={str(rate): rates[rate] for rate in sorted(rates)},
         longest_s=round(max(found.durations_s), 3),
         shortest_s=round(min(found.durations_s), 6),
@@ -460,7 +464,7 @@ def _report(
             *index.notes,
             *background_note(found.clips.take(np.flatnonzero(~found.clips.has_labels()))),
             *_kept(found),
-            *(_training_notes(request, found, rates) if to_train else ()),
+            *(_training_notes(request, found, rates, index.band_hz) if to_train else ()),
         ],
     )
 
@@ -479,16 +483,18 @@ def _keep_setting(request: PrepareRequest) -> dict[str, str]:
     return {"keep": ",".join(sorted(request.keep))} if request.keep else {}
 
 
-def _unused_band_note(request: PrepareRequest, rates: Mapping[int, int]) -> list[str]:
+def _unused_band_note(
+    request: PrepareRequest, rates: Mapping[int, int], band_hz: tuple[float, float] | None
+) -> list[str]:
     """Which band is above the input of a model of the corpus' own recipe, else of quickstart."""
-    from aumcli.data.infer import HIGHEST_RATE_HZ, unused_band  # torch: late
+    from aumcli.data.infer import inferred_rate, unused_band  # torch: late
     from aumcli.recipe import load_recipe, recipe_names
 
-    rate_hz = HIGHEST_RATE_HZ
-    if request.corpus in recipe_names():
-        recipe = load_recipe(request.corpus)
-        rate_hz = HIGHEST_RATE_HZ if "sample_rate" in recipe.data.infer else recipe.frontend.sample_rate_hz
-    lost = unused_band(rates, rate_hz)
+    recipe = load_recipe(request.corpus if request.corpus in recipe_names() else "quickstart")
+    infers = "sample_rate" in recipe.data.infer
+    lost = unused_band(
+        rates, inferred_rate(rates, band_hz) if infers else recipe.frontend.sample_rate_hz, band_hz if infers else None
+    )
     return [lost] if lost else []
 
 

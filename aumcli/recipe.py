@@ -29,7 +29,13 @@ from aumcli.utils.text import counted, quotable
 SHARED = ("n_mels", "frames")  # the spectrogram's size: the frontend says it, the model follows
 VARIANTS = "variants"  # a recipe's key
 # what data.infer can name -> the frontend's keys that are measured then
-MEASURED = {"sample_rate": ("sample_rate_hz",), "clip_length": ("frames",), "normalisation": ("mean", "std")}
+MEASURED = {
+    "sample_rate": ("sample_rate_hz",),
+    "band": ("low_hz", "high_hz"),
+    "window": ("window_ms", "hop_ms"),
+    "clip_length": ("frames",),
+    "normalisation": ("mean", "std"),
+}
 
 
 class Recipe(Frozen):
@@ -195,7 +201,7 @@ def _laid_over(below: dict[str, Any], layer: dict[str, Any]) -> dict[str, Any]:
     for item in fit:
         keys = MEASURED.get(item, ()) if isinstance(item, str) else ()
         chosen = [key for key in keys if key in own and not (measures and own[key] == _default(key))]
-        if chosen and len(chosen) < len(keys):
+        if item == "normalisation" and 0 < len(chosen) < len(keys):
             other = next(key for key in keys if key not in chosen)
             raise AumError(
                 f"frontend.{chosen[0]} is set, while frontend.{other} is to be measured on the data",

@@ -155,13 +155,14 @@ def test_a_class_of_digital_silence(pets, tmp_path):
 
 
 def test_the_unused_band_is_noted(tmp_path):
-    for rate_hz, name in ((250000, "bats"), (16000, "dogs")):
+    for rate_hz, name in ((250000, "bats"), (192000, "music"), (16000, "dogs")):
         for label in "ab":
             (tmp_path / name / label).mkdir(parents=True)
             wave = 0.1 * np.random.default_rng(0).standard_normal(rate_hz // 10)
             soundfile.write(tmp_path / name / label / "1.wav", wave, rate_hz)
-    (note,) = prepare("folder", tmp_path / "out", source=tmp_path / "bats").notes
-    assert "125 kHz" in note and "8 kHz" in note and "--set frontend.sample_rate_hz=250000" in note
+    (note,) = prepare("folder", tmp_path / "out", source=tmp_path / "music").notes
+    assert "96 kHz" in note and "8 kHz" in note and "--set frontend.sample_rate_hz=192000" in note
+    assert prepare("folder", tmp_path / "out", source=tmp_path / "bats").notes == []  # quickstart's input has all
     assert prepare("folder", tmp_path / "out", source=tmp_path / "dogs").notes == []
 
 

@@ -64,11 +64,12 @@ def test_extends_merges_section_by_section(write):
 @pytest.mark.parametrize(
     "settings, measured",
     [
-        ([], ("sample_rate", "clip_length", "normalisation")),
-        (["frontend.sample_rate_hz=250000", "frontend.frames=60"], ("normalisation",)),
-        (["frontend.frames=1024"], ("sample_rate", "normalisation")),  # a choice, though the default
-        (["frontend.mean=-4.0", "frontend.std=3"], ("sample_rate", "clip_length")),
-        (["frontend.hop_ms=5"], ("sample_rate", "clip_length", "normalisation")),
+        ([], ("sample_rate", "band", "window", "clip_length", "normalisation")),
+        (["frontend.sample_rate_hz=250000", "frontend.frames=60"], ("band", "window", "normalisation")),
+        (["frontend.frames=1024"], ("sample_rate", "band", "window", "normalisation")),  # a choice, though the default
+        (["frontend.mean=-4.0", "frontend.std=3"], ("sample_rate", "band", "window", "clip_length")),
+        (["frontend.hop_ms=5"], ("sample_rate", "band", "clip_length", "normalisation")),
+        (["frontend.high_hz=5000.0"], ("sample_rate", "window", "clip_length", "normalisation")),
         (['data.infer=["sample_rate"]', "frontend.frames=64"], ("sample_rate",)),
     ],
 )
@@ -88,7 +89,8 @@ def test_what_is_set_is_not_measured(write, settings, measured):
 def test_who_changes_a_dump_has_chosen_and_who_asks_for_measuring_gets_it(write):
     dump = dump_recipe(load_recipe("quickstart"))
     recipe = load_recipe(write("mine.toml", dump.replace("sample_rate_hz = 16000", "sample_rate_hz = 250000")))
-    assert recipe.data.infer == ("clip_length", "normalisation") and recipe.frontend.sample_rate_hz == 250000
+    assert recipe.data.infer == ("band", "window", "clip_length", "normalisation")
+    assert recipe.frontend.sample_rate_hz == 250000
     again = load_recipe("fsdd", ['data.infer=["sample_rate", "clip_length"]'])  # fsdd says both values
     assert again.data.infer == ("sample_rate", "clip_length")
     assert load_recipe(write("dump.toml", dump_recipe(again))) == again
@@ -199,6 +201,8 @@ def test_all_mistakes_are_told_at_once(write):
         ("model.size=huge", "'nano', 'tiny'"),
         ("model.direction=Fo", "'Fo-Fo', 'Fo-Bi' or 'Bi-Bi'"),
         ("frontend.low_hz=9000", "low_hz 9000"),
+        ("frontend.high_hz=9000", "high_hz 9000"),
+        ("frontend.high_hz=20", "not above low_hz"),
         ("train.betas=[0.9]", "train.betas"),
     ],
 )

@@ -30,40 +30,46 @@ def mel(hz: Tensor | float) -> Tensor | float:
     return 1127.0 * (torch.log1p(hz / 700.0) if isinstance(hz, Tensor) else math.log1p(hz / 700.0))
 
 
-def mel_filters(n_mels: int, fft_size: int, sample_rate_hz: int, low_hz: float) -> Tensor:
+def mel_filters(n_mels: int, fft_size: int, sample_rate_hz: int, band_hz: tuple[float, float]) -> Tensor:
     """Build triangular filters, equally spaced and triangular in mel, without area normalisation.
 
     Args:
-        n_mels: number of filters between low_hz and half the sample rate.
+        n_mels: number of filters.
         fft_size: points of the FFT; the bin at half the sample rate weighs nothing (as in Kaldi) and is left out.
         sample_rate_hz: Hz.
-        low_hz: Hz.
+        band_hz: outer edges of the first and the last filter.
 
     Returns:
         (fft_size / 2, n_mels), float32. A filter narrower than an FFT bin may be empty.
     """
     bins = mel(torch.arange(fft_size // 2, dtype=torch.float64) * (sample_rate_hz / fft_size))[:, None]  # (bins, 1)
-    edges = torch.linspace(mel(low_hz), mel(sample_rate_hz / 2), n_mels + 2, dtype=torch.float64)
+    edges = torch.linspace(mel(band_hz[0]), mel(band_hz[1]), n_mels + 2, dtype=torch.float64)
     left, centre, right = edges[:-2], edges[1:-1], edges[2:]
     rise, fall = (bins - left) / (centre - left), (right - bins) / (right - centre)
     return torch.minimum(rise, fall).clamp(min=0).float()
 
 
-def hertz_filters(n_mels: int, fft_size: int, sample_rate_hz: int, low_hz: float) -> Tensor:
+def hertz_filters(n_mels: int, fft_size: int, sample_rate_hz: int, band_hz: tuple[float, float]) -> Tensor:
     """Build filters equally spaced in mel but triangular in Hz, as librosa does with `htk=True, norm=None`.
 
     Args:
-        n_mels, sample_rate_hz, low_hz: see `mel_filters`.
+        n_mels, sample_rate_hz, band_hz: see `mel_filters`.
         fft_size: points of the FFT; the bin at half the sample rate is included.
 
     Returns:
         (fft_size / 2 + 1, n_mels), float32.
     """
     bins = torch.arange(fft_size // 2 + 1, dtype=torch.float64)[:, None] * (sample_rate_hz / fft_size)  # (bins, 1)
-    edges = torch.linspace(mel(low_hz), mel(sample_rate_hz / 2), n_mels + 2, dtype=torch.float64)
+    edges = torch.linspace(mel(band_hz[0]), mel(band_hz[1]), n_mels + 2, dtype=torch.float64)
     edges = 700 * torch.expm1(edges / 1127)
     left, centre, right = edges[:-2], edges[1:-1], edges[2:]
     return torch.minimum((bins - left) / (centre - left), (right - bins) / (right - centre)).clamp(min=0).float()
+
+
+def narrowest_spacing_hz(n_mels: int, band_hz: tuple[float, float]) -> float:
+    """Hz from the lower edge to the centre of the first filter, the narrowest."""
+    low, high = map(mel, band_hz)
+    return 700 * math.exp(low / 1127) * math.expm1((high - low) / (n_mels + 1) / 1127)
 
 
 def build_frontend(config: FrontendConfig) -> "LogMel":
@@ -92,7 +98,7 @@ class LogMel(nn.Module):
     def _constants(self, config: FrontendConfig) -> tuple[Tensor, Tensor]:
         return (
             torch.hann_window(config.window_samples, periodic=False),
-            mel_filters(config.n_mels, config.fft_points, config.sample_rate_hz, config.low_hz),
+            mel_filters(config.n_mels, config.fft_points, config.sample_rate_hz, config.band_hz),
         )
 
     def _options(self, config: FrontendConfig) -> MelOptions:
@@ -186,7 +192,7 @@ class EpicSoundsLogMel(LogMel):
     def _constants(self, config: FrontendConfig) -> tuple[Tensor, Tensor]:
         return (
             torch.hann_window(config.window_samples),
-            hertz_filters(config.n_mels, config.fft_points, config.sample_rate_hz, config.low_hz),
+            hertz_filters(config.n_mels, config.fft_points, config.sample_rate_hz, config.band_hz),
         )
 
     def _options(self, config: FrontendConfig) -> MelOptions:

@@ -61,10 +61,25 @@ class Manifest:
     def sample_rates_hz(self) -> dict[int, int]:
         """Clips by the sample rate of their files, from report.json; {} where it doesn't have them."""
         try:
-            rates = json.loads((self.folder / "report.json").read_text(encoding="utf-8"))["sample_rates_hz"]
-            return {int(rate): int(clips) for rate, clips in rates.items()}
-        except (OSError, ValueError, TypeError, KeyError, AttributeError):
+            return {int(rate): int(clips) for rate, clips in self._report["sample_rates_hz"].items()}
+        except (ValueError, TypeError, KeyError, AttributeError):
             return {}  # the manifest is of another origin
+
+    @cached_property
+    def band_hz(self) -> tuple[float, float] | None:
+        """Where the annotated events of train are, from report.json; None where nobody noted it."""
+        try:
+            low_hz, high_hz = map(float, self._report["band_hz"])
+            return (low_hz, high_hz) if 0 <= low_hz < high_hz else None
+        except (ValueError, TypeError, KeyError):
+            return None
+
+    @cached_property
+    def _report(self) -> Any:
+        try:
+            return json.loads((self.folder / "report.json").read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            return {}
 
     @property
     def label_names(self) -> list[str]:

@@ -88,7 +88,7 @@ def _input(config: ModelConfig) -> list[Row]:
         (
             "frontend",
             f"{front.kind}: {counted(front.frames, 'frame')} of {front.window_ms:g} ms every {front.hop_ms:g} ms, "
-            f"{counted(front.n_mels, 'mel band')} from {front.low_hz:g} Hz{normal}",
+            f"{counted(front.n_mels, 'mel band')} from {front.band_hz[0]:g} to {front.band_hz[1]:g} Hz{normal}",
         ),
         ("longer clips", VIEWS[config.views]),
     ]

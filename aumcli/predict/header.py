@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from aumcli.classifier import Classifier
-from aumcli.config import PredictConfig
+from aumcli.config import FrontendConfig, PredictConfig
 from aumcli.data.decoding.channels import MEAN
 from aumcli.predict.outputs import Outputs
 from aumcli.predict.prediction import DECIMALS, SCHEMA, Record
@@ -20,6 +20,7 @@ KEYS = (
     "dtype",
     "background",
     "sample_rate_hz",
+    "band_hz",
     "window_s",
     "hop_s",
     "smooth",
@@ -35,7 +36,9 @@ KEYS = (
 
 def header_of(classifier: Classifier, config: PredictConfig) -> Record:
     """The header of results that a model gives."""
-    rate_hz, (size, hop) = classifier.config.frontend.sample_rate_hz, window_samples(classifier, config)
+    frontend, (size, hop) = classifier.config.frontend, window_samples(classifier, config)
+    rate_hz = frontend.sample_rate_hz
+    is_usual = (frontend.low_hz, frontend.high_hz) == (FrontendConfig().low_hz, None)
     made: Record = {
         "schema": SCHEMA,
         "model": classifier.source,
@@ -44,6 +47,7 @@ def header_of(classifier: Classifier, config: PredictConfig) -> Record:
         "dtype": "float32",
         **({"background": True} if classifier.has_background else {}),
         "sample_rate_hz": rate_hz,
+        **({} if is_usual else {"band_hz": [*frontend.band_hz]}),
         "window_s": size and size / rate_hz,
         "hop_s": hop / rate_hz if size else None,
         **({} if config.channel == MEAN else {"channel": config.channel}),

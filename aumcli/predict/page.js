@@ -2,6 +2,8 @@
 const { header, files } = JSON.parse(document.getElementById("data").textContent);
 // Okabe and Ito's colours, which colour-blind people tell apart, and four more; further classes: the same, with dashes.
 const COLOURS = "#0072b2 #e69f00 #009e73 #d55e00 #56b4e9 #cc79a7 #8a63d2 #a8a032 #b0305c #87909c".split(" ");
+const GREY = "#9a9a9a"; // what is of no class
+const NOTHING = "(nothing)";
 const DASHES = ["", "7 4", "2 3"];
 const ROWS = 300; // shown at first
 const CARDS = 20;
@@ -39,6 +41,7 @@ function make(tag, attributes = {}, ...children) {
 // a class has the colour of its index in the model: the same in every file, and whenever the page is made
 const classes = new Map(files.flatMap(file => Object.entries(file.classes ?? {})));
 const style = label => {
+  if (label === NOTHING) return { colour: GREY, dash: "" };
   const index = classes.get(label) ?? [...label].reduce((sum, letter) => (31 * sum + letter.codePointAt(0)) % 30, 0);
   return { colour: COLOURS[index % COLOURS.length], dash: DASHES[Math.floor(index / COLOURS.length) % DASHES.length] };
 };

@@ -54,7 +54,7 @@ def write_page(path: Path, header: Record, records: Iterable[Record], files: Map
     before, after = html.replace("@HASH@", digest).split("@DATA@")
     room = PAGE_MB * 2**20
     with atomic_path(path) as temporary, open(temporary, "w", encoding="utf-8", newline="") as page:
-        about = {**header, "note": NOTE, "picture": _scale(header["sample_rate_hz"])}
+        about = {**header, "note": NOTE, "picture": _scale(header)}
         page.write(before + '{"header":' + _escaped(about) + ',"files":[')
         for number, record in enumerate(records):
             shown = {key: value for key, value in record.items() if key not in ("embedding", "first_window")}
@@ -64,7 +64,7 @@ def write_page(path: Path, header: Record, records: Iterable[Record], files: Map
                 room -= len(sound.get("audio", "")) if sound.get("audio", "").startswith("data:") else 0
                 labelled = with_channel(file, header.get("channel", MEAN))
                 shown["labels"] = [{"label": label, "score": score} for label, score in answers(record)]
-                shown |= sound | (_picture_or_why_not(labelled, header["sample_rate_hz"]) if number < PICTURES else {})
+                shown |= sound | (_picture_or_why_not(labelled, header) if number < PICTURES else {})
             page.write(("," if number else "") + _escaped(shown))
         page.write("]}" + after.replace("@SCRIPT@", script))
 
@@ -102,10 +102,10 @@ def _sound(file: Path, page: Path, room: int, own: bool) -> dict[str, str]:
     return {"audio": quote(relative.encode("utf-8", "surrogateescape")), "audio_note": f"played from {relative}"}
 
 
-def _picture_or_why_not(file: str, rate_hz: int) -> dict[str, object]:
+def _picture_or_why_not(file: str, header: Record) -> dict[str, object]:
     """What `_picture` gives; where that fails, a note: no picture is worth the page."""
     try:
-        return _picture(file, rate_hz)
+        return _picture(file, header)
     except AumError as error:
         return {"audio_note": f"no picture: {error.problem}"}
     except Exception as error:
@@ -114,24 +114,29 @@ def _picture_or_why_not(file: str, rate_hz: int) -> dict[str, object]:
         return {"audio_note": f"no picture: {type(error).__name__}: {error}"}
 
 
-def _frontend_config(rate_hz: int) -> FrontendConfig:
-    return FrontendConfig(sample_rate_hz=rate_hz, n_mels=MELS)
+def _band_hz(header: Record) -> tuple[float, float]:
+    """The band of the model's input."""
+    low_hz, high_hz = header.get("band_hz") or (FrontendConfig().low_hz, header["sample_rate_hz"] / 2)
+    return low_hz, high_hz
 
 
-def _scale(rate_hz: int) -> dict[str, object]:
+def _scale(header: Record) -> dict[str, object]:
     """What a picture's rows are: mel bands between two frequencies."""
-    return {"hz": [_frontend_config(rate_hz).low_hz, rate_hz / 2], "mels": MELS}
+    return {"hz": [*_band_hz(header)], "mels": MELS}
 
 
-def _picture(file: str, rate_hz: int) -> dict[str, object]:
+def _picture(file: str, header: Record) -> dict[str, object]:
     """Spectrogram as a PNG and the waveform's lowest and highest sample of each column, in percent."""
     import torch
     from matplotlib import colormaps
     from matplotlib.image import imsave
 
     from aumcli.core.frontend import LogMel
+    from aumcli.data.infer import fitted_window
 
-    frontend = LogMel(_frontend_config(rate_hz))
+    rate_hz, (low_hz, high_hz) = header["sample_rate_hz"], _band_hz(header)
+    window = fitted_window(MELS, FrontendConfig().window_ms, rate_hz, (low_hz, high_hz))
+    frontend = LogMel(FrontendConfig(sample_rate_hz=rate_hz, n_mels=MELS, low_hz=low_hz, high_hz=high_hz, **window))
     with open_audio(file, rate_hz) as (info, blocks):
         samples = max(1, int(info.duration_s * rate_hz))
         columns = min(

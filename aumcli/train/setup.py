@@ -186,7 +186,8 @@ def build(
                 f"augment.background_noise needs clips of no class, and {folder} has none to train on",
                 fix="prepare them with --background DIR, or --set augment.background_noise=0",
             )
-        recipe = infer_frontend(recipe, found.train, len(manifest.labels), manifest.multi_label, kept)
+        classes = len(manifest.labels)
+        recipe = infer_frontend(recipe, found.train, classes, manifest.multi_label, kept, manifest.band_hz)
         recipe = _with_microbatches(recipe, process_group)
     config = ModelConfig(
         model=recipe.model,

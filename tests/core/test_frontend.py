@@ -322,3 +322,35 @@ def test_energies_and_features_remove_the_same_level():
     frontend = build_frontend(config)
     fitted = frontend.fit(frontend.energies(clips, lengths), frontend.n_frames(lengths))
     torch.testing.assert_close(frontend.normalise(fitted), frontend(clips, lengths), rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("rate_hz, low_hz, high_hz", [(16000, 300.0, 3400.0), (48000, 2000.0, 20000.0)])
+def test_a_band_is_kaldi_s(rate_hz, low_hz, high_hz):
+    config = FrontendConfig(sample_rate_hz=rate_hz, n_mels=40, low_hz=low_hz, high_hz=high_hz)
+    [clip] = _clips(3, rate_hz)
+    wanted = kaldi.fbank(
+        (clip - clip.mean())[None],
+        htk_compat=True,
+        sample_frequency=rate_hz,
+        use_energy=False,
+        window_type="hanning",
+        num_mel_bins=40,
+        low_freq=low_hz,
+        high_freq=high_hz,
+        dither=0.0,
+    )
+    energies = LogMel(config).energies((clip - clip.mean())[None])[0]
+    assert _excess(energies - wanted, wanted).max() < TOLERANCE
+
+
+@pytest.mark.parametrize("kind", ["kaldi", "epic_sounds"])
+@pytest.mark.parametrize("tone_hz", [200.0, 7000.0])
+def test_the_filters_are_a_band_pass(kind, tone_hz):
+    """A tone an octave outside of the band is at least 80 dB below one inside."""
+    logmel = build_frontend(FrontendConfig(kind=kind, n_mels=32, low_hz=1000.0, high_hz=3000.0))
+    t = torch.arange(16000, dtype=torch.float64) / 16000
+    inside, outside = (
+        logmel.energies(torch.sin(2 * torch.pi * hz * t)[None].float())[0, 2:-2].amax(1) for hz in (1700.0, tone_hz)
+    )
+    decibels = (10 if kind == "kaldi" else 20) / np.log(10) * (inside - outside)  # of energies, of magnitudes
+    assert decibels.min() > 80

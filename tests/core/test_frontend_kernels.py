@@ -21,6 +21,7 @@ CONFIGS = {
     "narrow": {"n_mels": 3},
     "telephone": {"sample_rate_hz": 8000, "n_mels": 61},
     "wide": {"sample_rate_hz": 44100, "n_mels": 40, "fft_size": 4096},
+    "band": {"n_mels": 24, "low_hz": 700.0, "high_hz": 2900.0},
     "epic_sounds": EPIC,
 }
 pytestmark = pytest.mark.usefixtures("needs_cpu")

@@ -3,9 +3,11 @@
 import pytest
 from tiny import sound
 
+from aumcli.config import FrontendConfig
 from aumcli.core.frontend import LogMel
-from aumcli.data.infer import measure_normalisation, sample_rates, unused_band
+from aumcli.data.infer import infer_shape, inferred_rate, measure_normalisation, sample_rates, unused_band
 from aumcli.data.manifest import Clip, read_manifest
+from aumcli.errors import AumError
 from aumcli.recipe import load_recipe
 
 pytest_plugins = ["aum_fixtures"]
@@ -52,3 +54,53 @@ def test_where_nobody_noted_the_rates_the_headers_tell(corpus, tmp_path):
     write_manifest(tmp_path / "copy", manifest.clips, manifest.labels, {})
     assert sample_rates(read_manifest(tmp_path / "copy"), manifest.split("train")) == {8000: 18}
     assert sample_rates(read_manifest(tmp_path / "copy"), [Clip(tmp_path / "gone.wav")]) == {}
+
+
+SHAPE = ("sample_rate", "band", "window", "clip_length")
+
+
+def shaped(tmp_path, rate_hz, seconds, band_hz=None, infer=SHAPE, **given):
+    """The frontend that fits recordings of a rate and a length."""
+    clips = [Clip(sound(tmp_path / f"{rate_hz}.wav", rate_hz / 10, seconds=seconds, rate_hz=rate_hz))] * 3
+    config = FrontendConfig(n_mels=64, **given)
+    chosen = infer_shape(infer, clips, config, lambda frames: frames, band_hz)
+    return FrontendConfig(**config.model_dump() | chosen)
+
+
+@pytest.mark.parametrize(
+    "rate_hz, seconds, band_hz, expected",
+    [
+        (8000, 1.0, None, (8000, 20, None, 25, 10, 100)),  # speech: as ever
+        (44100, 1.0, None, (16000, 20, None, 25, 10, 100)),
+        (192000, 1.0, None, (16000, 20, None, 25, 10, 100)),  # a studio's, perhaps
+        (384000, 1.0, None, (384000, 8000, None, 2.666, 1.333, 751)),  # a bat detector's
+        (384000, 0.1, (20000, 60000), (192000, 18182, 66000, 5.333, 2.6665, 50)),
+        (48000, 1.0, (3000, 9000), (24000, 2727, 9900, 25, 10, 100)),
+        (48000, 1.0, (300, 3000), (8000, 273, 3300, 25, 10, 100)),
+        (44100, 1.0, (300, 21000), (44100, 273, None, 25, 10, 100)),  # beyond the recording nothing is
+        (2000, 10.0, None, (2000, 20, None, 128, 64, 157)),
+        (2000, 10.0, (18, 200), (500, 16, 220, 512, 256, 40)),
+    ],
+)
+def test_the_input_fits_the_recordings_and_their_events(tmp_path, rate_hz, seconds, band_hz, expected):
+    front = shaped(tmp_path, rate_hz, seconds, band_hz)
+    made = front.sample_rate_hz, front.low_hz, front.high_hz, front.window_ms, front.hop_ms, front.frames
+    assert made == expected
+    assert inferred_rate({rate_hz: 3}, band_hz) == expected[0]
+    assert rate_hz % front.sample_rate_hz == 0 or front.sample_rate_hz == 16000
+    assert not (LogMel(front).filters.sum(0) == 0).any()
+
+
+def test_what_is_set_is_not_inferred(tmp_path):
+    front = shaped(tmp_path, 48000, 1.0, (3000, 9000), ("band", "window", "clip_length"), sample_rate_hz=16000)
+    assert (front.sample_rate_hz, front.low_hz, front.high_hz) == (16000, 2727, None)
+    recipe = load_recipe("quickstart", ["frontend.low_hz=500", "frontend.hop_ms=5"])
+    assert recipe.data.infer == ("sample_rate", "clip_length", "normalisation")
+    assert shaped(tmp_path, 48000, 1.0, (3000, 9000), recipe.data.infer).low_hz == 20
+    with pytest.raises(AumError, match=r"events are above 2,727 Hz, the model's input ends at 2,000 Hz"):
+        shaped(tmp_path, 48000, 1.0, (3000, 9000), ("band",), sample_rate_hz=4000)
+
+
+def test_a_band_that_the_model_has_is_no_loss():
+    assert unused_band({384000: 3}, 192000, (20000, 60000)) == ""
+    assert "66 kHz" not in unused_band({384000: 3}, 16000, (20000, 60000)) != ""

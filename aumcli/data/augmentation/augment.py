@@ -237,7 +237,7 @@ def warp_features(
         features = features.masked_fill((index >= n_frames[:, None])[..., None], 0.0)
     if config.freq_warp:
         factor = _log_uniform(chance[:, 1], config.freq_warp)[:, None]  # (b, 1)
-        low, high = _mel(frontend.low_hz), _mel(frontend.sample_rate_hz / 2)
+        low, high = map(_mel, frontend.band_hz)
         step = (high - low) / (mels + 1)
         centre_hz = 700 * torch.expm1((low + step * torch.arange(1, mels + 1, device=device)) / 1127)
         source = (1127 * torch.log1p(centre_hz / factor / 700) - low) / step - 1  # (b, mels), in filters

@@ -168,6 +168,7 @@ class CorpusIndex:
         background: folders of sounds of no class, each with its split, "" where that is yet to be chosen.
         events: annotated stretches of the recordings, with their splits, where all of them are known; without labels
             where something unknown is.
+        band_hz: the frequencies that annotated events of train have; None: not known.
     """
 
     clips: Sequence[Clip]
@@ -182,6 +183,7 @@ class CorpusIndex:
     notes: list[str] = field(default_factory=list)
     background: list[tuple[Path, str]] = field(default_factory=list)
     events: Clips = field(default_factory=Clips)
+    band_hz: tuple[float, float] | None = None
 
 
 def not_found(path: Path) -> str:

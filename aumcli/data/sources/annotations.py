@@ -11,7 +11,11 @@ of `aum prepare csv`: one beside each recording, or one for all that names them.
 - `unlabelled`: what is where nothing is labelled: `nothing`, so that such windows are of no class, or `unknown`: they
   are left out.
 - `classes`: names, separated by commas. Only these are labels, and other labelled stretches are of no class.
-- the columns' names, as of `aum prepare csv`, where they aren't recognised: `label=Species`.
+- the columns' names, as of `aum prepare csv`, where they aren't recognised: `label=Species`; `low` and `high` are the
+  lowest and the highest frequency.
+
+The frequencies of the training recordings' events, in columns or in rows of a label track, are the band of the input of
+a model that infers it.
 """
 
 import math
@@ -60,6 +64,7 @@ SCORE = re.compile(r" [01]\.\d{3}$")  # behind the labels of a label track that 
 MEANINGS = ("nothing", "unknown")  # of what has no label
 BEYOND_S = 0.05  # how far behind the end of its recording a stretch may end: programs round
 ROUNDING_S = 1e-6
+IN_BAND = 0.9  # share of the events of each class that lie in the band: one box drawn too large doesn't decide it
 Row = tuple[str, float | None, float | None, tuple[str, ...], str, str]  # see `Clips.append`
 CALL = "aum prepare annotations DIR, a folder of recordings with their label files"
 
@@ -328,6 +333,7 @@ def _corpus_index(
     for clip in kept:
         clips.append(*clip)
     sliced = f"{windows.size_s:g} s" + (f" every {windows.hop_s:g} s" if windows.hop_s != windows.size_s else "")
+    band_hz, banded = _band_hz(rows, splits, chosen)
     count = sum(bool(event.labels) for each in events.of.values() for event in each)
     note = (
         f"{counted(count, 'labelled stretch', 'labelled stretches')} in {counted(len(splits), 'recording')}; windows "
@@ -336,6 +342,11 @@ def _corpus_index(
     )
     if events.doubts:
         note += f"; {counted(events.doubts, 'stretch', 'stretches')} in doubt, of which nothing is claimed"
+    band = (
+        [f"{counted(banded, 'training event')} with frequencies: {band_hz[0]:,g} to {band_hz[1]:,g} Hz"]
+        if band_hz
+        else []
+    )
     scores = [f"scores behind labels are not part of them: {events.scores:,}"] if events.scores else []
     return CorpusIndex(
         clips,
@@ -343,10 +354,42 @@ def _corpus_index(
         str(path),
         [*rows.skipped, *events.skipped],
         identities={"group": lambda clip: clip.group} if rows.grouped else {},
-        notes=[note, *rows.notes, *scores],
+        notes=[note, *band, *rows.notes, *scores],
         events=stretches if settings["unlabelled"] == "nothing" else Clips(),
-        warnings=[*label_warnings(ids, settings.get("separator", SEPARATOR)), *_without_labels(finder, splits)],
+        band_hz=band_hz,
+        warnings=[
+            *label_warnings(ids, settings.get("separator", SEPARATOR)),
+            *_without_labels(finder, splits),
+            *_without_band(rows.no_bands),
+        ],
     )
+
+
+def _band_hz(rows: Rows, splits: Mapping[str, str], chosen: set[str]) -> tuple[tuple[float, float] | None, int]:
+    """The band of the events of train, in Hz, and of how many: what holds IN_BAND of those of each class.
+
+    A box from 0 Hz on is one that nobody drew: Raven and `aum predict` write it for what has none.
+    """
+    bounds: dict[str, list[tuple[float, float]]] = defaultdict(list)
+    count = 0
+    for place, low_hz, high_hz in rows.bands_hz:
+        clip = rows.clips[place]
+        labels = chosen.intersection(clip.labels) if low_hz and splits.get(str(clip.path)) == "train" else ()
+        count += bool(labels)
+        for label in labels:
+            bounds[label].append((low_hz, high_hz))
+    if not bounds:
+        return None, 0
+    beyond = (1 - IN_BAND) / 2
+    edges = [np.array(each).T for each in bounds.values()]  # (2, events)
+    lowest = min(float(np.quantile(low, beyond, method="lower")) for low, _ in edges)
+    highest = max(float(np.quantile(high, 1 - beyond, method="higher")) for _, high in edges)
+    return (round(lowest, 3), round(highest, 3)), count
+
+
+def _without_band(rows: Sequence[str]) -> list[str]:
+    """A warning about frequencies that can't be used; the rows' labels can."""
+    return [f"frequencies of {counted(len(rows), 'row')} are not used: {listed(rows, 3)}"] if rows else []
 
 
 def _splits(request: PrepareRequest, events: _Events, folds: Mapping[str, str], chosen: set[str]) -> dict[str, str]:

@@ -19,7 +19,16 @@ from aumcli.data.sources.column_names import (
 from aumcli.errors import AumError
 
 TIMES = ("start", "stop", "duration")
-ROLES = ("path", "label", *TIMES, "split", "fold", "group")  # --set ROLE=COLUMN names each, --set ROLE= means none
+FREQUENCIES = ("low", "high")
+ROLES = (
+    "path",
+    "label",
+    *TIMES,
+    *FREQUENCIES,
+    "split",
+    "fold",
+    "group",
+)  # --set ROLE=COLUMN names each, --set ROLE= means none
 NO_TIMES = "or none, for complete files: --set start="
 
 
@@ -41,6 +50,10 @@ class Columns:
     def unit(self, role: str) -> float | None:
         """Seconds per unit of a column of times; None for samples."""
         return unit(self.header[self.places[role]])
+
+    def hertz(self, role: str) -> float:
+        """Hz per unit of a column of frequencies: 1,000 where its name has kHz."""
+        return 1000.0 if "khz" in words(self.header[self.places[role]]) else 1.0
 
     def describe(self) -> str:
         """All columns in one line."""
@@ -130,7 +143,7 @@ class _ByName:
         """All columns; see `find_columns`."""
         for role in ("path", "label"):
             self._take(role, {place for other, place in self.places.items() if other in ("path", "label", *TIMES)})
-        for role in ("split", "fold", "group"):
+        for role in (*FREQUENCIES, "split", "fold", "group"):
             taken = set(self.places.values())
             if role == "group" and "recorded_at" in self.header and "site" in self.header:
                 taken.add(self.header.index("site"))  # of `aum predict`: all that one recorder heard is no group

@@ -30,7 +30,7 @@ from aumcli.data.sources import (
 )
 from aumcli.data.sources.audio_finder import AudioFinder
 from aumcli.data.sources.column_names import known_columns
-from aumcli.data.sources.columns import ROLES, find_columns, is_headerless
+from aumcli.data.sources.columns import FREQUENCIES, ROLES, find_columns, is_headerless
 from aumcli.data.sources.folder import OWN_FILES
 from aumcli.data.sources.label_values import label_warnings
 from aumcli.data.sources.table_rows import FOLD, RowReader, Rows
@@ -41,6 +41,7 @@ from aumcli.utils.text import counted
 TABLES = (".csv", ".tsv", ".txt")  # of a folder of tables
 SHARES = (80.0, 10.0, 10.0)
 SEPARATOR = ";"
+OF_ABOVE = "\\"  # first in a row of Audacity's labels: the frequencies of the one above
 FSD50K = {"fname", "labels", "mids"}  # a table whose labels are joined by commas
 SEVERAL = " (where a sound has all of them, one row should, joined by ;)"
 SAMPLED = 30  # slices that are compared with their files' lengths before all are opened
@@ -67,8 +68,9 @@ def index(request: PrepareRequest) -> CorpusIndex:
     Raises:
         AumError: no table, or its columns can't be told, or its times belong to other files.
     """
-    request.check_settings([*ROLES, "separator"])
-    settings = request.settings
+    roles = [role for role in ROLES if role not in FREQUENCIES]
+    request.check_settings([*roles, "separator"])
+    settings = dict.fromkeys(FREQUENCIES, "") | dict(request.settings)  # clips of tables have no band
     path = request.annotations or request.source
     if path is None:
         raise AumError("which table? None was given", fix=CALL)
@@ -128,16 +130,15 @@ def read_table(
     """Add the rows of one table."""
     dialect = sniff(table, known_columns)
     with csv_reader(table, None, "prepare that", spaces=True, dialect=dialect) as (reader, _):
-        numbered = (
-            (number, row) for number, row in enumerate(reader, 1 + dialect.skip) if any(row) and row[0] != "\\"
-        )  # \ in Audacity's labels: the frequencies of the one above
+        numbered = ((number, row) for number, row in enumerate(reader, 1 + dialect.skip) if any(row))
         sample = list(islice(numbered, SNIFFED))
         if not sample:
             raise AumError(f"{table} has no column that could be the path or the label; it has no first line", fix=CALL)
         first = sample[0][1]
         header = [] if is_headerless(first) else [first[0].lstrip("# "), *first[1:]]
         sample = sample[bool(header) :]
-        columns = find_columns(table, header, [row for _, row in sample], settings, SPLIT_NAMES)
+        values = [row for _, row in sample if row[0] != OF_ABOVE]
+        columns = find_columns(table, header, values, settings, SPLIT_NAMES)
         if sound is not None and settings.get("path") is None:
             columns.places.pop("path", None)
         if "path" not in columns.places and sound is None:
@@ -160,8 +161,13 @@ def read_table(
             decimal_comma=dialect.delimiter != ",",
             follow_folds=request.shares is None,
         )
+        above = 0
         for number, row in chain(sample, numbered):
             try:
+                if row[0] == OF_ABOVE:
+                    reading.add_band(row[1:], above, rows)
+                    continue
+                above = number
                 reading.add(row, number, rows)
             except AumError as error:  # the sound's own
                 rows.skipped.append(SkippedClip(str(table), error.problem, error.fix))

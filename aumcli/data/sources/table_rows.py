@@ -13,7 +13,7 @@ from aumcli.data.clips import Clips
 from aumcli.data.decoding.audio import audio_info
 from aumcli.data.sources import SPLIT_NAMES, SkippedClip
 from aumcli.data.sources.audio_finder import AudioFinder
-from aumcli.data.sources.columns import TIMES, Columns
+from aumcli.data.sources.columns import FREQUENCIES, TIMES, Columns
 from aumcli.data.sources.label_values import FORBIDDEN, separator_setting, split_labels
 from aumcli.utils.text import counted
 
@@ -36,8 +36,10 @@ class Rows:
     grouped: bool = False
     sliced: bool = False
     unlabelled: Clips | None = None  # gets rows without a label, skipped otherwise, and what wrong ones may be of
-    seen: set[bytes] = field(default_factory=set)  # digests of rows
+    seen: dict[bytes, int] = field(default_factory=dict)  # digests of rows -> their clips
     repeated: int = 0
+    bands_hz: list[tuple[int, float, float]] = field(default_factory=list)  # clip, lowest and highest frequency
+    no_bands: list[str] = field(default_factory=list)  # rows whose frequencies are none
 
 
 @dataclass
@@ -64,6 +66,7 @@ class RowReader:
 
     def __post_init__(self) -> None:
         self._units = {role: self.columns.unit(role) for role in (*TIMES, "origin") if role in self.columns.places}
+        self._frequencies = [self.columns.hertz(role) for role in FREQUENCIES if role in self.columns.places]
         self._labels = cache(self._labels_in)  # the same few values in all rows
         self._rate_hz = cache(lambda path: audio_info(path).sample_rate_hz)
 
@@ -106,15 +109,36 @@ class RowReader:
         split, group = self._split_and_group(values)
         clip = (path, start_s, stop_s, labels, split, group)
         digest = blake2b(repr(clip).encode("utf-8", "surrogatepass"), digest_size=16).digest()
-        if digest in rows.seen:  # Raven writes a row for each view of a sound
+        place = rows.seen.setdefault(digest, len(rows.clips))
+        if len(self._frequencies) == 2:
+            self._add_band([values[role] for role in FREQUENCIES], self._frequencies, place, number, rows)
+        if place < len(rows.clips):  # Raven writes a row for each view of a sound
             rows.repeated += 1
             return
-        rows.seen.add(digest)
         rows.clips.append(*clip)
         rows.names.append(name)
         rows.numbers.append(number)
         rows.grouped |= bool(group)
         rows.sliced |= start_s is not None or stop_s is not None
+
+    def add_band(self, cells: Sequence[str], number: int, rows: Rows) -> None:
+        """Add the frequencies of the clip that row `number` gave, if it gave one: lowest and highest, in Hz."""
+        if rows.numbers and rows.numbers[-1] == number:
+            self._add_band(cells[:2], (1.0, 1.0), len(rows.clips) - 1, number, rows)
+
+    def _add_band(self, cells: Sequence[str], hertz: Sequence[float], place: int, number: int, rows: Rows) -> None:
+        if all(text.strip().lower() in EMPTY for text in cells):
+            return
+        try:
+            low, high = (
+                float(text.replace(",", ".") if self.decimal_comma else text) * unit for text, unit in zip(cells, hertz)
+            )
+        except ValueError:
+            low = high = math.nan
+        if 0 <= low < high < math.inf:
+            rows.bands_hz.append((place, low, high))
+        else:
+            rows.no_bands.append(f"{self.table}: row {number} ({' to '.join(cells)})")
 
     def _labels_in(self, text: str) -> tuple[str, ...]:
         labels = split_labels(text, self.separator)

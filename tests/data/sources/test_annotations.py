@@ -228,3 +228,48 @@ def test_nothing_to_read(tmp_path):
         "no labelled stretch" in problem(prepare, "annotations", tmp_path / "data", source=tmp_path / "night").problem
     )
     assert "which recordings" in problem(prepare, "annotations", tmp_path / "data").problem
+
+
+def band_of(folder, out, *settings):
+    """Prepare, and give the band of the events, where they are all of training, and the report."""
+    report = prepare("annotations", out, source=folder, settings=settings, split="100/0/0")
+    assert read_manifest(out).band_hz == (report.band_hz and tuple(report.band_hz))
+    return report.band_hz, report
+
+
+def test_frequencies_are_the_band(tmp_path):
+    folder = tmp_path / "night"
+    for name in "abcd":
+        record(folder / f"{name}.wav", 12)
+    write(folder / "a.txt", "1\t2.5\towl\n\\\t500.0\t900,5\n4\t5\tfox\n\\\t-1.000000\t700.0\n7\t8\towl\n")
+    write(folder / "b.selections.txt", RAVEN + "1\tWaveform 1\t1\t3.0\t4.0\t0.0\t4000.0\towl\n")
+    write(folder / "c.csv", "onset,offset,label,low_khz,high_khz\n1,2,fox,0.25,0.8\n3,4,fox,,\n5,6,owl,0.9,0.7\n")
+    band_hz, report = band_of(folder, tmp_path / "data")
+    assert band_hz == (250.0, 900.5)
+    assert "2 training events with frequencies: 250 to 900.5 Hz" in " ".join(report.notes)
+    [warning] = [each for each in report.warnings if each.startswith("frequencies of")]
+    assert "2 rows" in warning and "a.txt: row 3 (-1.000000 to 700.0)" in warning and "c.csv: row 4" in warning
+    assert sum(bool(clip.labels) for clip in read_manifest(tmp_path / "data").clips) == 6  # labels count nevertheless
+    assert band_of(folder, tmp_path / "data", "classes=owl")[0] == (500.0, 900.5)
+    assert band_of(folder, tmp_path / "data", "low=", "high=")[0] == (500.0, 900.5)  # columns, not Audacity's rows
+
+
+def test_one_box_that_is_too_large_does_not_decide(tmp_path):
+    folder = tmp_path / "night"
+    record(folder / "a.wav", 100)
+    rows = [f"{i}\tSpectrogram 1\t1\t{i}\t{i + 0.5}\t{1000 + i}\t{2000 + i}\towl\n" for i in range(60)]
+    rows += ["61\tSpectrogram 1\t1\t70\t71\t10\t3999\towl\n", "62\tSpectrogram 1\t1\t80\t81\t300\t400\tfox\n"]
+    write(folder / "a.Table.1.selections.txt", RAVEN + "".join(rows))
+    low_hz, high_hz = band_of(folder, tmp_path / "data")[0]
+    assert low_hz == 300 and 2050 < high_hz < 2060
+
+
+def test_only_recordings_that_are_trained_on_tell_the_band(tmp_path):
+    folder = tmp_path / "night"
+    for i in range(12):
+        record(folder / f"{i}.wav", 6)
+        write(folder / f"{i}.txt", f"1\t2\towl\n\\\t{100 + i}\t{1000 + i}\n")
+    prepare("annotations", tmp_path / "data", source=folder)
+    manifest = read_manifest(tmp_path / "data")
+    train = [int(clip.path.stem) for clip in manifest.split("train")]
+    assert len(set(train)) < 12 and manifest.band_hz == (100 + min(train), 1000 + max(train))

@@ -152,12 +152,14 @@ def test_ravens_times_count_through_all_files():
         "label": "Species",
         "start": "File Offset (s)",
         "stop": "End Time (s)",
+        "low": "Low Freq (Hz)",
+        "high": "High Freq (Hz)",
         "origin": "Begin Time (s)",
     }
     text = find_columns(TABLE, header, [], dict.fromkeys(ROLES), SPLIT_NAMES).describe()
     assert (
         "stop = File Offset (s) + End Time (s) - Begin Time (s)" in text
-        and "not used: Selection, View, Channel, Low Freq (Hz)" in text
+        and "low = Low Freq (Hz), high = High Freq (Hz); not used: Selection, View, Channel, Begin File" in text
     )
 
 
