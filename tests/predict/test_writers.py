@@ -134,3 +134,41 @@ def test_a_class_beyond_the_best_labels_is_not_lost_in_the_table():
         tuple(Event(0.0, 0.5, name, score) for name, score in (("high", 0.9), ("low", 0.8))),
     )
     assert "*low 0.800" in "".join(TEXT[Format.TABLE](HEADER, [many.to_dict()]))
+
+
+@pytest.fixture
+def examples():
+    """Label files as Raven and Audacity wrote them."""
+    crowsetta = pytest.importorskip("crowsetta", reason="crowsetta is not installed")
+    return lambda name: crowsetta.example(name, return_path=True).read_bytes()
+
+
+def test_another_library_reads_our_label_files(tmp_path, examples):
+    from crowsetta.formats.bbox import Raven
+    from crowsetta.formats.seq import AudSeq
+
+    writers.write(tmp_path / "r.txt", Format.RAVEN, HEADER, RECORDS)
+    table = Raven.from_file(tmp_path / "r.txt", annot_col="Label").df
+    offsets = [sum(each.duration_s for each in PREDICTIONS[:i]) for i in range(len(PREDICTIONS))]
+    events = [(offset, event) for offset, each in zip(offsets, PREDICTIONS) for event in each.events]
+    assert table["annotation"].tolist() == [event.label for _, event in events]
+    assert table["begin_time_s"].tolist() == [offset + event.start_s for offset, event in events]
+    assert table["end_time_s"].tolist() == [offset + event.stop_s for offset, event in events]
+    assert {*table["low_freq_hz"]} == {0} and {*table["high_freq_hz"]} == {4000}
+    writers.write(tmp_path / "a.txt", Format.AUDACITY, HEADER, RECORDS[:1])
+    track = AudSeq.from_file(tmp_path / "a.txt")
+    assert track.labels.tolist() == ["high 0.900", "low 0.600"]
+    assert track.start_times.tolist() == [0.5, 2.0] and track.end_times.tolist() == [1.5, 3.0]
+
+
+def test_label_files_are_as_the_programs_write_them(examples):
+    """The same columns, separators and forms of numbers; programs on Windows end lines with \\r\\n, and read both."""
+    raven = re.sub(rb"\d+", b"9", examples("Recording1")).replace(b"\r\n", b"\n").split(b"\n")
+    ours = re.sub(r"\d+", "9", "".join(TEXT[Format.RAVEN](HEADER, RECORDS))).encode().split(b"\n")
+    columns = len(b"9\tSpectrogram 9\t9\t9.9\t9.9\t9.9\t9.9".split(b"\t"))
+    assert {tuple(line.split(b"\t")[:columns]) for line in raven} == {
+        tuple(line.split(b"\t")[:columns]) for line in ours
+    }
+    track = re.sub(rb"\d+", b"9", re.sub(rb"\t[^\t]+\n", b"\tlabel\n", examples("marron1")))
+    ours = re.sub(r"\d+", "9", re.sub(r"\t[^\t]+\n", "\tlabel\n", "".join(TEXT[Format.AUDACITY](HEADER, RECORDS))))
+    assert {*track.splitlines(keepends=True)} == {*ours.encode().splitlines(keepends=True)}

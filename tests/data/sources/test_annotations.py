@@ -273,3 +273,32 @@ def test_only_recordings_that_are_trained_on_tell_the_band(tmp_path):
     manifest = read_manifest(tmp_path / "data")
     train = [int(clip.path.stem) for clip in manifest.split("train")]
     assert len(set(train)) < 12 and manifest.band_hz == (100 + min(train), 1000 + max(train))
+
+
+@pytest.mark.parametrize("kind", ["Raven", "AudSeq", "AudBBox"])
+def test_tables_as_programs_wrote_them(tmp_path, kind):
+    """Raven's, Audacity's, and Audacity's with frequencies: the labels and times that another library reads."""
+    crowsetta = pytest.importorskip("crowsetta", reason="crowsetta is not installed")
+    examples = Path(crowsetta.__file__).parent / "examples"
+    pattern, of = {
+        "Raven": ("*.selections.txt", crowsetta.formats.bbox),
+        "AudSeq": ("*.audacity.txt", crowsetta.formats.seq),
+        "AudBBox": ("spinetail.txt", crowsetta.formats.bbox),
+    }[kind]
+    [source] = examples.glob(pattern)
+    read = getattr(of, kind).from_file(source, **({"annot_col": "Species"} if kind == "Raven" else {}))
+    boxes = [] if kind == "AudSeq" else [(box.low_freq, box.high_freq) for box in read.to_bbox()]
+    if boxes:
+        events = [(box.onset, box.offset, box.label) for box in read.to_bbox()]
+    else:
+        events = [*zip(read.start_times.tolist(), read.end_times.tolist(), read.labels.tolist())]
+    folder = tmp_path / "night"
+    record(folder / f"{source.stem.partition('.')[0]}.wav", max(stop for _, stop, _ in events) + 1)
+    shutil.copy(source, folder)
+    report = prepare("annotations", tmp_path / "data", source=folder, split="100/0/0")
+    assert not report.skipped
+    stretches = [each for each in read_events(read_manifest(tmp_path / "data")) if each.start_s is not None]
+    ours = sorted((each.start_s, each.stop_s, *each.labels) for each in stretches)
+    assert [(label,) for *_, label in ours] == [(label,) for *_, label in sorted(events)]
+    assert np.allclose([each[:2] for each in ours], [each[:2] for each in sorted(events)], atol=1e-6)
+    assert report.band_hz == (pytest.approx((np.min(boxes), np.max(boxes)), abs=1e-2) if boxes else None)
