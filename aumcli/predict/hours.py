@@ -60,17 +60,16 @@ def count_hours(records: Iterable[Record]) -> Hours:
     return Hours(table, recorded_s / 3600, dated, undated)
 
 
-def write_hours(path: Path, records: Iterable[Record]) -> None:
+def write_hours(path: Path, found: Hours) -> None:
     """Write a table, and a picture of its name beside it.
 
     Args:
         path: a CSV file: a row for each class and hour that was recorded.
-        records: the results.
+        found: what was counted.
 
     Raises:
         AumError: it can't be written.
     """
-    found = count_hours(records)
     if found.undated:
         unknown = counted(found.undated, "recording")
         logger.warning(f"{path} is without {unknown} of unknown time; --recorded says how names tell it")

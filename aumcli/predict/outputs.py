@@ -8,7 +8,7 @@ from pathlib import Path
 from aumcli.errors import AumError
 from aumcli.predict import writers
 from aumcli.predict.clips import ClipFolder, sample_events, write_event_clips
-from aumcli.predict.hours import write_hours
+from aumcli.predict.hours import count_hours, write_hours
 from aumcli.predict.inputs import Source, check_names
 from aumcli.predict.page import write_page
 from aumcli.predict.parquet import check_parquet
@@ -196,10 +196,12 @@ class Outputs:
             else:
                 writers.write_embeddings(self.embed, header, records())
         files = {source.path: source.file for source in sources if source.path != source.file}
+        hours = count_hours(records()) if self.html is not None or self.hours is not None else None
         if self.html is not None:
-            write_page(self.html, header, sample_events(records, self.review) if self.review else records(), files)
-        if self.hours is not None:
-            write_hours(self.hours, records())
+            shown = sample_events(records, self.review) if self.review else records()
+            write_page(self.html, header, shown, files, hours)
+        if self.hours is not None and hours is not None:
+            write_hours(self.hours, hours)
         for path in [*([self.out] if self.folder else []), *self.files]:
             if path is not None and descriptor(path) != 1:
                 logger.info(f"wrote {path}")

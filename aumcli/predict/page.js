@@ -53,6 +53,7 @@ const ink = hex => {
 };
 const dot = label => make("span", { class: "dot", style: `background:${colour(label)}` });
 const seconds = value => value.toFixed(3);
+const spaced = time => time.replace("T", " "); // 2024-05-01 04:30:00
 
 function clock(time, step = 1) {
   const digits = step < 0.1 ? 2 : step < 1 ? 1 : 0;
@@ -206,7 +207,8 @@ function rowElement(row) {
     ...(failed
       ? [label]
       : [
-          ...[row.start, row.stop].map(value => make("td", { class: "number" }, seconds(value))),
+          make("td", { class: "number", title: spaced(row.event?.recorded_at ?? "") }, seconds(row.start)),
+          make("td", { class: "number" }, seconds(row.stop)),
           label,
           make("td", { class: "number" }, scoreText(row)),
         ]),
@@ -248,6 +250,42 @@ byId("more-rows").addEventListener("click", () => {
   shownRows += ROWS;
   showRows();
 });
+
+// events by hour of the day; shaded by events per recorded hour, as hours differ in how long was recorded
+
+function showHours({ events, recorded_h, undated }) {
+  const hours = recorded_h.flatMap((recorded, hour) => (recorded > 0 ? [hour] : [])),
+    rate = (counts, hour) => counts[hour] / recorded_h[hour],
+    most = Math.max(...Object.values(events).flatMap(counts => hours.map(hour => rate(counts, hour))));
+  const row = (name, cells) => make("tr", {}, make("td", {}, ...name), ...cells);
+  byId("hours").querySelector("thead").append(
+    make("tr", {}, make("th", {}, ""), ...hours.map(hour => make("th", {}, String(hour).padStart(2, "0")))),
+  );
+  byId("hours")
+    .querySelector("tbody")
+    .append(
+      ...Object.entries(events).map(([label, counts]) =>
+        row(
+          [dot(label), label],
+          hours.map(hour =>
+            make(
+              "td",
+              {
+                style: `background:color-mix(in srgb, ${colour(label)} ${(70 * rate(counts, hour)) / most}%, transparent)`,
+                title: `${label}: ${counts[hour]} in ${recorded_h[hour].toFixed(2)} h`,
+              },
+              counts[hour] ? counts[hour].toLocaleString("en") : "",
+            ),
+          ),
+        ),
+      ),
+    );
+  byId("hours-note").textContent =
+    "events that begin in each hour, shaded by events per recorded hour" +
+    (undated ? `; without ${undated.toLocaleString("en")} of unknown time` : "");
+  byId("hours").hidden = false;
+}
+if (header.hours) showHours(header.hours);
 
 // pictures
 
@@ -622,6 +660,8 @@ function card(index) {
       { class: "meta" },
       `${seconds(file.duration_s)} s, ${file.windows} window${file.windows > 1 ? "s" : ""}, ` +
         `${file.events.length} event${file.events.length === 1 ? "" : "s"}` +
+        (file.recorded_at ? `; from ${spaced(file.recorded_at)}` : "") +
+        (file.site ? ` at ${file.site}` : "") +
         (file.audio_note ? `; ${file.audio_note}` : ""),
     ),
   );

@@ -17,6 +17,7 @@ from aumcli.data.decoding.audio import load_audio, open_audio
 from aumcli.data.decoding.channels import MEAN, with_channel
 from aumcli.errors import AumError, debugging
 from aumcli.predict.prediction import Record, answers
+from aumcli.predict.hours import Hours
 from aumcli.utils.files import atomic_path
 from aumcli.utils.text import to_json
 
@@ -37,7 +38,9 @@ NOTE = (
 )
 
 
-def write_page(path: Path, header: Record, records: Iterable[Record], files: Mapping[str, str]) -> None:
+def write_page(
+    path: Path, header: Record, records: Iterable[Record], files: Mapping[str, str], hours: Hours | None = None
+) -> None:
     """Write the page.
 
     It has a table of everything, and for each file a player, a picture with its events, and scores over time.
@@ -47,6 +50,7 @@ def write_page(path: Path, header: Record, records: Iterable[Record], files: Map
         header: how the results were made.
         records: results with curves (see `Prediction.to_record`).
         files: where those sounds are that have no path of their own, such as standard input.
+        hours: events by hour of the day, of recordings that say when they begin.
     """
     folder = resources.files("aumcli.predict")
     html, script = ((folder / name).read_text(encoding="utf-8") for name in ("page.html", "page.js"))
@@ -55,6 +59,12 @@ def write_page(path: Path, header: Record, records: Iterable[Record], files: Map
     room = PAGE_MB * 2**20
     with atomic_path(path) as temporary, open(temporary, "w", encoding="utf-8", newline="") as page:
         about = {**header, "note": NOTE, "picture": _scale(header)}
+        if hours is not None and hours.dated:
+            about["hours"] = {
+                "events": {label: counts.tolist() for label, counts in hours.events.items()},
+                "recorded_h": [round(float(each), 4) for each in hours.recorded_h],
+                "undated": hours.undated,
+            }
         page.write(before + '{"header":' + _escaped(about) + ',"files":[')
         for number, record in enumerate(records):
             shown = {key: value for key, value in record.items() if key not in ("embedding", "first_window")}

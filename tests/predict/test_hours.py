@@ -38,7 +38,7 @@ def test_events_and_hours_recorded():
 
 
 def test_without_events(tmp_path):
-    write_hours(tmp_path / "h.csv", [record("2024-05-01T23:30:00", 60)])
+    write_hours(tmp_path / "h.csv", count_hours([record("2024-05-01T23:30:00", 60)]))
     assert (tmp_path / "h.png").stat().st_size > 1000 and read(tmp_path / "h.csv") == []
 
 

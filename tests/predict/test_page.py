@@ -1,5 +1,6 @@
 """The HTML page, as a person uses it: in Chromium, without a network."""
 
+import csv
 import json
 import re
 import shutil
@@ -622,3 +623,32 @@ def test_a_round_of_review_mends_mistakes(tmp_path, monkeypatch, browser, aum):
     shutil.move("review.csv", "labels")
     after = fit("after")
     assert after < before / 2
+
+
+def test_events_by_hour_of_the_day(trained, tmp_path, monkeypatch, browser, aum):
+    from selenium.webdriver.common.by import By
+
+    monkeypatch.chdir(tmp_path)
+    for hour in (4, 21):
+        sound(Path(f"rec/POND_20240501_{hour:02}5959.wav"), 300.0, seconds=3, seed=hour)
+    sound(Path("rec/clip.wav"), 300.0, seconds=3, seed=1)
+    call = ("predict", "rec", "--model", trained, "--threshold", "0.5", "--html", "page.html", "--review", "1")
+    assert aum(*call, "--hours", "hours.csv", "--out", "all.csv").code == 0
+    rows = list(csv.DictReader(Path("hours.csv").read_text().splitlines()))
+    browser.get((tmp_path / "page.html").as_uri())
+    table = browser.find_element(By.ID, "hours")
+    assert "without 1 of unknown time" in table.text
+    heads = [cell.text for cell in table.find_elements(By.TAG_NAME, "th")][1:]
+    assert heads == ["04", "05", "21", "22"]  # the last minute of an hour and the next
+    found = {}
+    for line in table.find_elements(By.CSS_SELECTOR, "tbody tr"):
+        name, *counts = (cell.text for cell in line.find_elements(By.TAG_NAME, "td"))
+        found |= {(name, int(hour)): int(count or 0) for hour, count in zip(heads, counts)}
+    assert found == {(row["label"], int(row["hour"])): int(row["events"]) for row in rows}  # all, not only the sample
+    assert sum(found.values()) > 1
+    assert aum(*call[:-2]).code == 0
+    browser.get((tmp_path / "page.html").as_uri())
+    assert "from 2024-05-01 04:59:59 at POND" in browser.find_element(By.ID, "cards").text
+    aum("predict", "rec/clip.wav", "--model", trained, "--html", "page.html")
+    browser.get((tmp_path / "page.html").as_uri())
+    assert not browser.find_element(By.ID, "hours").is_displayed()
