@@ -16,8 +16,8 @@ from aumcli.config import FrontendConfig
 from aumcli.data.decoding.audio import load_audio, open_audio
 from aumcli.data.decoding.channels import MEAN, with_channel
 from aumcli.errors import AumError, debugging
-from aumcli.predict.prediction import Record, answers
 from aumcli.predict.hours import Hours
+from aumcli.predict.prediction import Record, answers
 from aumcli.utils.files import atomic_path
 from aumcli.utils.text import to_json
 
@@ -135,6 +135,20 @@ def _scale(header: Record) -> dict[str, object]:
     return {"hz": [*_band_hz(header)], "mels": MELS}
 
 
+def _columns(start: int, count: int, step: int, samples: int, columns: int) -> tuple[np.ndarray, ...]:
+    """The columns of a picture of so many samples that `count` values fall into, one every `step` samples from `start`.
+
+    Returns:
+        For each column that gets some: its index, which of the values is its first, and how many it gets.
+    """
+    last = (start + (count - 1) * step) * columns // samples
+    into = np.arange(start * columns // samples, last + 1)
+    firsts = np.maximum(0, -(-(-(-into * samples // columns) - start) // step))  # rounded up, twice
+    sizes = np.diff(firsts, append=count)
+    into, firsts, sizes = into[sizes > 0], firsts[sizes > 0], sizes[sizes > 0]
+    return np.minimum(into, columns - 1), firsts, sizes
+
+
 def _picture(file: str, header: Record) -> dict[str, object]:
     """Spectrogram as a PNG and the waveform's lowest and highest sample of each column, in percent."""
     import torch
@@ -157,14 +171,13 @@ def _picture(file: str, header: Record) -> dict[str, object]:
         for block in blocks:
             if not len(block):
                 continue
-            frames = frontend.energies(torch.from_numpy(block)[None])[0].numpy()  # (frames, mels)
-            places = (start + np.arange(len(frames)) * frontend.config.hop_samples) * columns // samples
-            places = np.minimum(places, columns - 1)
-            np.add.at(energy, places, frames)
-            np.add.at(count, places, 1)
-            places = np.minimum((start + np.arange(len(block))) * columns // samples, columns - 1)
-            np.minimum.at(peaks[:, 0], places, block)
-            np.maximum.at(peaks[:, 1], places, block)
+            frames = frontend.energies(torch.from_numpy(block)[None])[0].double().numpy()  # (frames, mels)
+            into, firsts, sizes = _columns(start, len(frames), frontend.config.hop_samples, samples, columns)
+            np.add.at(energy, into, np.add.reduceat(frames, firsts))
+            np.add.at(count, into, sizes)
+            into, firsts, _ = _columns(start, len(block), 1, samples, columns)
+            np.minimum.at(peaks[:, 0], into, np.minimum.reduceat(block, firsts))
+            np.maximum.at(peaks[:, 1], into, np.maximum.reduceat(block, firsts))
             start += len(block)
     filled = np.maximum.accumulate(np.where(count > 0, np.arange(columns), 0))  # a gap repeats its left
     energy = (energy / np.maximum(count, 1)[:, None])[filled]

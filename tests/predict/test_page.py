@@ -14,6 +14,7 @@ import soundfile
 from tiny import run_aum, sound
 
 from aumcli.data.manifest import read_manifest
+from aumcli.predict.page import _columns
 
 pytest_plugins = ["aum_fixtures"]
 pytestmark = pytest.mark.usefixtures("on_one_thread")
@@ -652,3 +653,15 @@ def test_events_by_hour_of_the_day(trained, tmp_path, monkeypatch, browser, aum)
     aum("predict", "rec/clip.wav", "--model", trained, "--html", "page.html")
     browser.get((tmp_path / "page.html").as_uri())
     assert not browser.find_element(By.ID, "hours").is_displayed()
+
+
+def test_the_columns_of_a_picture():
+    rng = np.random.default_rng(0)
+    for _ in range(300):
+        samples, columns, step, count = (int(rng.integers(1, most)) for most in (5000, 900, 200, 400))
+        start = int(rng.integers(0, samples))
+        into, firsts, sizes = _columns(start, count, step, samples, columns)
+        places = np.minimum((start + np.arange(count) * step) * columns // samples, columns - 1)
+        wanted, got = (np.bincount(places, minlength=columns), np.zeros(columns, dtype=int))
+        np.add.at(got, into, sizes)
+        assert (got == wanted).all() and firsts[0] == 0 and (places[firsts] == into).all()
