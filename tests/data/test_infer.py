@@ -97,6 +97,8 @@ def test_what_is_set_is_not_inferred(tmp_path):
     recipe = load_recipe("quickstart", ["frontend.low_hz=500", "frontend.hop_ms=5"])
     assert recipe.data.infer == ("sample_rate", "clip_length", "normalisation")
     assert shaped(tmp_path, 48000, 1.0, (3000, 9000), recipe.data.infer).low_hz == 20
+    front = shaped(tmp_path, 250000, 1.0, None, ("window",), sample_rate_hz=125000, low_hz=20000, high_hz=60000)
+    assert (front.low_hz, front.high_hz, front.window_ms) == (20000, 60000, 4.096)
     with pytest.raises(AumError, match=r"events are above 2,727 Hz, the model's input ends at 2,000 Hz"):
         shaped(tmp_path, 48000, 1.0, (3000, 9000), ("band",), sample_rate_hz=4000)
 
