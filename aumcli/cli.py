@@ -476,8 +476,14 @@ def predict(
         bool, typer.Option("--resume", help="leave out what is done and unchanged", rich_help_panel=OUTPUT)
     ] = False,
     join: Annotated[
-        bool, typer.Option("--join", help="join the parts that processes of torchrun wrote", rich_help_panel=OUTPUT)
+        bool, typer.Option("--join", help="join the parts that several processes wrote", rich_help_panel=OUTPUT)
     ] = False,
+    part: Annotated[
+        str | None,
+        typer.Option(
+            help="label the 3rd of 40 shares of the list: 3/40, or slurm in an array job", rich_help_panel=SPEED
+        ),
+    ] = None,
     batch: Annotated[
         int | None,
         typer.Option(
@@ -501,7 +507,7 @@ def predict(
     from aumcli.predict import find_clips, predict_config
     from aumcli.predict import pipeline as running
     from aumcli.predict.clips import EACH, PAD_S, ClipFolder
-    from aumcli.predict.inputs import record
+    from aumcli.predict.inputs import part_of, record
     from aumcli.predict.outputs import Outputs
     from aumcli.predict.thresholds import read_thresholds
     from aumcli.predict.writers import Format
@@ -543,6 +549,7 @@ def predict(
                 "--channel": channel != "mean",
                 "--resume": resume,
                 "--join": join,
+                "--part": part,
             },
         )
         failed = running.run_from_scores(from_scores, config, outputs, write)
@@ -557,7 +564,8 @@ def predict(
         path, why = (model, "named by --model") if model else default_model()
         logger.info(f"model {path} ({why})")
         _use_threads(threads)
-        failed = running.run(load_model(path, device), sources, config, outputs, write, resume)
+        share = part_of(part) if part else None
+        failed = running.run(load_model(path, device), sources, config, outputs, write, resume, share)
     for each in failed:
         print_error(AumError(each["problem"], each["fix"]))
     raise typer.Exit(1 if failed else 0)

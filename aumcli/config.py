@@ -597,10 +597,12 @@ class DataConfig(Frozen):
         coerce_numbers_to_str=True,
         description="train and validate without the clips whose group has this name; test on them",
     )
-    infer: tuple[Literal["sample_rate", "band", "window", "clip_length", "normalisation", "model"], ...] = Field(
+    infer: tuple[
+        Literal["sample_rate", "low_hz", "high_hz", "window", "clip_length", "normalisation", "model"], ...
+    ] = Field(
         (),
         description="frontend values inferred from the training split, unless a later file or --set gives them; "
-        "band: the frequencies of annotated events; window: one that resolves the band; "
+        "low_hz, high_hz: of annotated events; window: window, hop and FFT that resolve the band; "
         "model: architecture, sizes and frontend are those of the weights in train.init",
     )
     max_unreadable_clips: Count = Field(

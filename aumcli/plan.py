@@ -53,10 +53,11 @@ class TrainingData:
     val: Sequence[Clip]
     reported: int
 
-    def unused_band(self, sample_rate_hz: int) -> str:
-        """The band of the recordings above the model's input (see `aumcli.data.infer.unused_band`)."""
+    def unused_band(self, frontend: FrontendConfig) -> str:
+        """The frequencies of the recordings that the model doesn't hear (see `aumcli.data.infer.unused_band`)."""
         files = self.train if self.index is None else []
-        return unused_band(sample_rates(self.manifest, files), sample_rate_hz, self.manifest.band_hz)
+        rates = sample_rates(self.manifest, files)
+        return unused_band(rates, frontend.sample_rate_hz, frontend.low_hz, self.manifest.band_hz)
 
 
 def training_data(recipe: Recipe, manifest: Manifest) -> TrainingData:
@@ -192,10 +193,10 @@ def settings_rows(
     )
     origin = f"as {train.init} was trained with" if kept else "measured on the clips"
     usual = FrontendConfig()
+    changed = {item: any(getattr(front, key) != getattr(usual, key) for key in MEASURED[item]) for item in measured}
+    names = {"low_hz": "lowest frequency", "high_hz": "highest frequency"}
     measured = [
-        item
-        for item in measured
-        if item not in ("band", "window") or any(getattr(front, key) != getattr(usual, key) for key in MEASURED[item])
+        names.get(item, item) for item in measured if changed[item] or item not in ("low_hz", "high_hz", "window")
     ]
     fitted = f"; {origin}: " + ", ".join(measured).replace("_", " ") if measured else ""
     special = (
@@ -304,7 +305,7 @@ def dry_run(recipe: Recipe, data: Path | str | None = None) -> tuple[list[tuple[
         clips, reported, kept = len(found.train), found.reported, start_frontend(recipe)
         n_classes = len(manifest.labels)
         recipe = infer_frontend(recipe, found.train, n_classes, manifest.multi_label, kept, manifest.band_hz)
-        lost = found.unused_band(recipe.frontend.sample_rate_hz)
+        lost = found.unused_band(recipe.frontend)
         rows = [
             (
                 "data",

@@ -31,8 +31,9 @@ VARIANTS = "variants"  # a recipe's key
 # what data.infer can name -> the frontend's keys that are measured then
 MEASURED = {
     "sample_rate": ("sample_rate_hz",),
-    "band": ("low_hz", "high_hz"),
-    "window": ("window_ms", "hop_ms"),
+    "low_hz": ("low_hz",),
+    "high_hz": ("high_hz",),
+    "window": ("window_ms", "hop_ms", "fft_size"),
     "clip_length": ("frames",),
     "normalisation": ("mean", "std"),
 }

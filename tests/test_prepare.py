@@ -162,7 +162,8 @@ def test_the_unused_band_is_noted(tmp_path):
             soundfile.write(tmp_path / name / label / "1.wav", wave, rate_hz)
     (note,) = prepare("folder", tmp_path / "out", source=tmp_path / "music").notes
     assert "96 kHz" in note and "8 kHz" in note and "--set frontend.sample_rate_hz=192000" in note
-    assert prepare("folder", tmp_path / "out", source=tmp_path / "bats").notes == []  # quickstart's input has all
+    (note,) = prepare("folder", tmp_path / "out", source=tmp_path / "bats").notes
+    assert "begins at 8 kHz" in note and "--set frontend.low_hz=20" in note
     assert prepare("folder", tmp_path / "out", source=tmp_path / "dogs").notes == []
 
 

@@ -64,12 +64,15 @@ def test_extends_merges_section_by_section(write):
 @pytest.mark.parametrize(
     "settings, measured",
     [
-        ([], ("sample_rate", "band", "window", "clip_length", "normalisation")),
-        (["frontend.sample_rate_hz=250000", "frontend.frames=60"], ("band", "window", "normalisation")),
-        (["frontend.frames=1024"], ("sample_rate", "band", "window", "normalisation")),  # a choice, though the default
-        (["frontend.mean=-4.0", "frontend.std=3"], ("sample_rate", "band", "window", "clip_length")),
-        (["frontend.hop_ms=5"], ("sample_rate", "band", "clip_length", "normalisation")),
-        (["frontend.high_hz=5000.0"], ("sample_rate", "window", "clip_length", "normalisation")),
+        ([], ("sample_rate", "low_hz", "high_hz", "window", "clip_length", "normalisation")),
+        (["frontend.sample_rate_hz=250000", "frontend.frames=60"], ("low_hz", "high_hz", "window", "normalisation")),
+        (
+            ["frontend.frames=1024"],
+            ("sample_rate", "low_hz", "high_hz", "window", "normalisation"),
+        ),  # a choice, though the default
+        (["frontend.mean=-4.0", "frontend.std=3"], ("sample_rate", "low_hz", "high_hz", "window", "clip_length")),
+        (["frontend.hop_ms=5"], ("sample_rate", "low_hz", "high_hz", "clip_length", "normalisation")),
+        (["frontend.high_hz=5000"], ("sample_rate", "low_hz", "window", "clip_length", "normalisation")),
         (['data.infer=["sample_rate"]', "frontend.frames=64"], ("sample_rate",)),
     ],
 )
@@ -89,7 +92,7 @@ def test_what_is_set_is_not_measured(write, settings, measured):
 def test_who_changes_a_dump_has_chosen_and_who_asks_for_measuring_gets_it(write):
     dump = dump_recipe(load_recipe("quickstart"))
     recipe = load_recipe(write("mine.toml", dump.replace("sample_rate_hz = 16000", "sample_rate_hz = 250000")))
-    assert recipe.data.infer == ("band", "window", "clip_length", "normalisation")
+    assert recipe.data.infer == ("low_hz", "high_hz", "window", "clip_length", "normalisation")
     assert recipe.frontend.sample_rate_hz == 250000
     again = load_recipe("fsdd", ['data.infer=["sample_rate", "clip_length"]'])  # fsdd says both values
     assert again.data.infer == ("sample_rate", "clip_length")

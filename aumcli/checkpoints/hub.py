@@ -166,7 +166,8 @@ def model_card(
         ("Architecture", f"{config.model.describe()}; {parameters:,} parameters"),
         (
             "Input",
-            f"{frontend.sample_rate_hz} Hz, {frontend.n_mels} mels, {frontend.frames} frames of {frontend.hop_ms:g} ms "
+            f"{frontend.sample_rate_hz} Hz, {frontend.n_mels} mels from {frontend.band_hz[0]:g} to "
+            f"{frontend.band_hz[1]:g} Hz, {frontend.frames} frames of {frontend.hop_ms:g} ms "
             f"({frontend.clip_s:.2f} s); mean {frontend.mean}, std {frontend.std}",
         ),
         ("Trained on", trained_on),

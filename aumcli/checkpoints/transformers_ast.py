@@ -143,7 +143,7 @@ def write(folder: Path | str, tensors: dict[str, Tensor], config: ModelConfig) -
     if other := [key for key, value in fixed.items() if value != getattr(FrontendConfig(), key)]:
         raise AumError(
             f"transformers has no such frontend: its {other[0]} is {getattr(config.frontend, other[0])}",
-            fix="only Kaldi's features in windows of 25 ms every 10 ms exist there",
+            fix="only Kaldi's features from 20 Hz to half the sample rate in windows of 25 ms every 10 ms exist there",
         )
     names = {str(i): label for i, label in enumerate(config.labels)}
     with atomic_path(folder / WEIGHTS) as temporary:

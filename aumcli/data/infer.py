@@ -1,4 +1,4 @@
-"""What a training infers from its data: sample rate, clip length and normalisation, measured on the training split."""
+"""What a training infers from its data: sample rate, band, window, clip length and normalisation of its input."""
 
 import math
 from collections import Counter
@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from aumcli.config import FrontendConfig
+from aumcli.config import MOST_FILTER_WEIGHTS, FrontendConfig
 from aumcli.core.frontend import build_frontend, narrowest_spacing_hz
 from aumcli.data.clips import Clip
 from aumcli.data.datasets.clip_source import LongClip
@@ -31,6 +31,8 @@ SHORTEST_S, SHORTEST_FRAMES = 0.5, 50  # the lesser of these
 LONGEST_FRAMES = 1000  # 10 s at the usual hop
 MARGIN = 1.1  # beyond the frequencies of annotated events, on either side
 WIDEST_BIN, NARROWEST_BIN = 2.5, 1 / 8  # of a window that is kept: an FFT bin, as a share of the narrowest mel spacing
+USUAL_HZ = (4000, ULTRASONIC_HZ)  # rates at which the recipe's window fits the usual band
+LEAST_WINDOWS = 20  # one after the other, of a clip
 HEADERS_READ = 100  # where report.json doesn't have the sample rates
 MEASURED_CLIPS = 2000  # normalisation is a mean over millions of values: more clips don't change it
 
@@ -45,43 +47,48 @@ def infer_shape(
     """Choose what the model's input covers, by the headers of sound files and the frequencies of annotated events.
 
     Args:
-        infer: what to choose (see `DataConfig.infer`): sample_rate, band, window and clip_length are.
+        infer: what to choose (see `DataConfig.infer`); normalisation is not.
         clips: the training split.
         frontend: what is not chosen.
         whole_frames: of the model's configuration (see `NetworkConfig`): rounds up what its tokens have to fill.
-        band_hz: where the events are; None: not known, so that the frontend's band is kept.
+        band_hz: where the events are; None: not known.
 
     Returns:
-        Values of the frontend, those that were to be chosen and are others.
+        Values of the frontend, those that were to be chosen.
 
     Raises:
-        AumError: a clip can't be read, or the band isn't below half of a sample rate that is given.
+        AumError: a clip can't be read, or the events are above the model's input.
     """
     chosen: dict[str, Any] = {}
-    if not {"sample_rate", "band", "window", "clip_length"} & set(infer):
+    if not {"sample_rate", "low_hz", "high_hz", "window", "clip_length"} & set(infer):
         return chosen
-    durations_s, rates = _headers(clips)
-    own_hz = Counter(rates).most_common(1)[0][0]
-    wanted = _wanted_band(own_hz, band_hz) if "band" in infer else None
+    durations_s, counts = _headers(clips)
+    clip_s = float(np.quantile(durations_s, COVERED))
+    own_hz = _own_rate(Counter(counts), band_hz)
+    is_open = {"sample_rate", "low_hz", "high_hz"} <= set(infer)
+    wanted = _wanted_band(own_hz, band_hz if {"low_hz", "high_hz"} & set(infer) else None, is_open)
     if "sample_rate" in infer:
         chosen["sample_rate_hz"] = _fitted_rate(own_hz, wanted)
     rate_hz = chosen.get("sample_rate_hz", frontend.sample_rate_hz)
-    if wanted is not None:
-        low_hz, high_hz = round(wanted[0]), min(round(wanted[1]), rate_hz / 2)
-        if low_hz >= high_hz:
-            raise AumError(
-                f"the annotated events are above {low_hz:,} Hz, the model's input ends at {high_hz:,g} Hz",
-                fix=f"--set frontend.sample_rate_hz={own_hz}; or --set frontend.low_hz=20 to listen below them",
-            )
-        chosen |= {"low_hz": float(low_hz), "high_hz": high_hz if high_hz < rate_hz / 2 else None}
-    band = chosen.get("low_hz", frontend.low_hz), chosen.get("high_hz", frontend.high_hz) or rate_hz / 2
-    if "window" in infer:
-        chosen |= fitted_window(frontend.n_mels, frontend.window_ms, rate_hz, band)
+    if wanted is not None and "low_hz" in infer:
+        chosen["low_hz"] = float(round(wanted[0]))
+    if wanted is not None and "high_hz" in infer:
+        chosen["high_hz"] = float(round(wanted[1])) if wanted[1] < rate_hz / 2 else None
+    low_hz = chosen.get("low_hz", frontend.low_hz)
+    high_hz = chosen.get("high_hz", frontend.high_hz) or rate_hz / 2
+    if low_hz >= high_hz:
+        better = f"--set frontend.sample_rate_hz={own_hz}; or " if own_hz / 2 > low_hz and rate_hz != own_hz else ""
+        raise AumError(
+            f"the annotated events are from {low_hz:,.0f} Hz on, the model's input ends at {high_hz:,.0f} Hz",
+            fix=f"{better}correct their frequencies; or --set frontend.low_hz=20 to listen below them",
+        )
+    is_unusual = wanted is not None or not is_open or not USUAL_HZ[0] <= rate_hz <= USUAL_HZ[1]
+    if "window" in infer and is_unusual:
+        chosen |= fitted_window(frontend.n_mels, frontend.window_ms, rate_hz, (low_hz, high_hz), clip_s)
     if "clip_length" in infer:
         hop_s = chosen.get("hop_ms", frontend.hop_ms) / 1000
         least_s = min(SHORTEST_S, SHORTEST_FRAMES * hop_s)
-        frames = math.ceil(max(least_s, float(np.quantile(durations_s, COVERED))) / hop_s)
-        chosen["frames"] = whole_frames(min(LONGEST_FRAMES, frames))
+        chosen["frames"] = whole_frames(min(LONGEST_FRAMES, math.ceil(max(least_s, clip_s) / hop_s)))
     return chosen
 
 
@@ -92,15 +99,27 @@ def inferred_rate(rates: Mapping[int, int], band_hz: tuple[float, float] | None)
         rates: clips by the sample rate of their files in Hz, at least one.
         band_hz: where the annotated events are; None: not known.
     """
-    own_hz = max(rates, key=lambda rate: rates[rate])
-    return _fitted_rate(own_hz, _wanted_band(own_hz, band_hz))
+    own_hz = _own_rate(rates, band_hz)
+    return _fitted_rate(own_hz, _wanted_band(own_hz, band_hz, True))
 
 
-def _wanted_band(own_hz: int, band_hz: tuple[float, float] | None) -> tuple[float, float] | None:
-    """The band that events need, in Hz, by their frequencies or the recordings' sample rate; None: the usual one."""
+def _own_rate(rates: Mapping[int, int], band_hz: tuple[float, float] | None) -> int:
+    """The most frequent sample rate, of those that hold the events where any does; in Hz."""
+    holding = {rate: count for rate, count in rates.items() if band_hz is not None and rate / 2 >= band_hz[1]}
+    return max(holding or rates, key=lambda rate: rates[rate])
+
+
+def _wanted_band(own_hz: int, band_hz: tuple[float, float] | None, is_open: bool) -> tuple[float, float] | None:
+    """The band that events need, in Hz, by their frequencies or the recordings' sample rate; None: the usual one.
+
+    Args:
+        own_hz: of the recordings.
+        band_hz: of annotated events.
+        is_open: whether neither the sample rate nor an edge of the band is given.
+    """
     if band_hz is not None:
         return band_hz[0] / MARGIN, band_hz[1] * MARGIN
-    return (LOW_HZ, own_hz / 2) if own_hz > STUDIO_HZ else None
+    return (LOW_HZ, own_hz / 2) if is_open and own_hz > STUDIO_HZ else None
 
 
 def _fitted_rate(own_hz: int, wanted: tuple[float, float] | None) -> int:
@@ -113,8 +132,10 @@ def _fitted_rate(own_hz: int, wanted: tuple[float, float] | None) -> int:
     )
 
 
-def fitted_window(n_mels: int, window_ms: float, rate_hz: int, band_hz: tuple[float, float]) -> dict[str, float]:
-    """A frontend's window and hop in ms; {} where mel filters have FFT bins of their own, not too many, as it is.
+def fitted_window(
+    n_mels: int, window_ms: float, rate_hz: int, band_hz: tuple[float, float], clip_s: float
+) -> dict[str, float | int]:
+    """A frontend's window, hop and FFT where mel filters would be empty, or the window longer than they need; else {}.
 
     A window that is too short leaves filters empty, one that is too long blurs calls of milliseconds.
 
@@ -123,15 +144,22 @@ def fitted_window(n_mels: int, window_ms: float, rate_hz: int, band_hz: tuple[fl
         window_ms: as it is.
         rate_hz: the sample rate.
         band_hz: outer edges of the first and the last filter.
+        clip_s: how long clips are: no window is longer than a share of them; zeros give its FFT the points it lacks.
     """
     spacing_hz = narrowest_spacing_hz(n_mels, band_hz)
     samples = max(2, int(rate_hz * window_ms / 1000))
     bin_hz = rate_hz / (1 << (samples - 1).bit_length())
     if NARROWEST_BIN <= bin_hz / spacing_hz <= WIDEST_BIN:
         return {}
-    samples = 1 << math.ceil(math.log2(rate_hz / spacing_hz))
-    window_ms = math.floor(1e6 * samples / rate_hz) / 1000  # a rounding up would need an FFT of twice the size
-    return {"window_ms": window_ms, "hop_ms": round(window_ms / 2, 4)}
+    points = min(1 << math.ceil(math.log2(rate_hz / spacing_hz)), 1 << (MOST_FILTER_WEIGHTS // n_mels).bit_length() - 1)
+    longest_s = max(clip_s / LEAST_WINDOWS, 2 / rate_hz)
+    window_ms = math.floor(1e6 * min(points / rate_hz, longest_s)) / 1000  # rounded up it would need a larger FFT
+    least_ms = 1000 * clip_s / LONGEST_FRAMES  # from one window to the next, so that the input holds a clip
+    fitted: dict[str, float | int] = {
+        "window_ms": window_ms,
+        "hop_ms": round(min(window_ms, max(window_ms / 2, least_ms)), 4),
+    }
+    return fitted | ({"fft_size": points} if points / rate_hz > longest_s else {})
 
 
 def sample_rates(manifest: Manifest, clips: Sequence[Clip]) -> dict[int, int]:
@@ -150,17 +178,25 @@ def sample_rates(manifest: Manifest, clips: Sequence[Clip]) -> dict[int, int]:
     return dict(rates)
 
 
-def unused_band(rates: Mapping[int, int], rate_hz: int, band_hz: tuple[float, float] | None = None) -> str:
-    """Describe the frequencies of the recordings above half the model's sample rate, and the settings that keep them.
+def unused_band(
+    rates: Mapping[int, int], rate_hz: int, low_hz: float, band_hz: tuple[float, float] | None = None
+) -> str:
+    """Describe the frequencies of the recordings that the model doesn't hear, and the settings that keep them.
 
     Args:
         rates: clips by the sample rate of their files in Hz.
         rate_hz: the model's.
+        low_hz: where its input begins.
         band_hz: where the annotated events are, if that is known.
 
     Returns:
         A sentence, "" where nothing is lost.
     """
+    if band_hz is None and low_hz >= LOW_HZ:
+        return (
+            f"the model's input begins at {low_hz / 1000:g} kHz; to hear what is below instead, train with "
+            "--set frontend.low_hz=20"
+        )
     above = sum(clips for rate, clips in rates.items() if rate > rate_hz)
     if not above or band_hz and band_hz[1] <= rate_hz / 2:
         return ""

@@ -2,11 +2,13 @@
 
 import functools
 import glob
+import hashlib
 import os
 import shutil
 import stat
 import sys
 import tempfile
+from array import array
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -14,6 +16,7 @@ from pathlib import Path
 from typing import BinaryIO, TypeVar
 
 from aumcli.data.decoding.audio import find_audio
+from aumcli.data.decoding.hdf5 import split_dataset
 from aumcli.errors import AumError
 from aumcli.utils import csv as tables
 from aumcli.utils.files import no_scratch
@@ -22,6 +25,8 @@ from aumcli.utils.text import one_line
 
 T = TypeVar("T")
 BLOCK_SAMPLES = 4096
+BLOCK_FILES, BLOCK_BYTES = 128, 2**24  # most files of a block, and of what size together
+LEAST_BLOCKS = 16  # of a list that has so many files
 SHOWN_CHARACTERS = 80  # of a damaged line
 PIPED = "send sound that can be read: ffmpeg -i FILE -f wav - | aum predict -"
 
@@ -240,7 +245,86 @@ def check_names(sources: Sequence[Source], out: Path) -> None:
         )
 
 
-def share(sources: Sequence[Source]) -> tuple[Sequence[Source], int, int]:
-    """The part of this process among those that torchrun started: (every n-th sound, which process, n)."""
+@dataclass(frozen=True)
+class Share:
+    """What one of several processes labels of a list.
+
+    Attributes:
+        sources: its sounds, in the list's order.
+        blocks: the block of each in the whole list: sounds of one are labelled together, and no others with them, so
+            that scores are the same to the last bit however the list is shared out.
+        rank, processes: which of how many it is.
+        digest: SHA-256 of the whole list's names.
+    """
+
+    sources: Sequence[Source]
+    blocks: Sequence[int]
+    rank: int = 0
+    processes: int = 1
+    digest: str = ""
+
+
+def share(sources: Sequence[Source], part: tuple[int, int] | None = None) -> Share:
+    """The share of this process: of the blocks of a list every n-th.
+
+    Args:
+        sources: the whole list.
+        part: which process of how many it is, from 0; None: as torchrun says, else the only one.
+
+    Raises:
+        AumError: both say it.
+    """
     rank, processes = rank_and_world_size()
-    return sources[rank::processes], rank, processes
+    if part is not None and processes > 1:
+        raise AumError("--part and torchrun both share the list out", fix="use one of them")
+    rank, processes = part or (rank, processes)
+    blocks = _blocks(sources)
+    digest = hashlib.sha256()
+    for source in sources:
+        digest.update(source.path.encode("utf-8", "surrogateescape") + b"\0")
+    own = [i for i, block in enumerate(blocks) if block % processes == rank] if processes > 1 else range(len(sources))
+    return Share([sources[i] for i in own], [blocks[i] for i in own], rank, processes, digest.hexdigest())
+
+
+def _blocks(sources: Sequence[Source]) -> "array[int]":
+    """The number of each source's block: small files fill one together, a long recording is one of its own."""
+    most = min(BLOCK_FILES, max(1, len(sources) // LEAST_BLOCKS))
+    numbers, number, files, size = array("Q"), 0, 0, 0
+    for source in sources:
+        try:
+            own = os.stat(split_dataset(source.file)[0]).st_size
+        except (OSError, ValueError):  # it will be named when it is opened
+            own = 0
+        if files and (files == most or size + own > BLOCK_BYTES):
+            number, files, size = number + 1, 0, 0
+        numbers.append(number)
+        files, size = files + 1, size + own
+    return numbers
+
+
+def part_of(text: str) -> tuple[int, int]:
+    """Read --part: which process of how many, from 0.
+
+    Args:
+        text: "3/40", counted from 1; or "slurm", for a task of an array job.
+
+    Raises:
+        AumError: it is neither, or this is no array job.
+    """
+    if text == "slurm":
+        names = ("SLURM_ARRAY_TASK_ID", "SLURM_ARRAY_TASK_MIN", "SLURM_ARRAY_TASK_MAX", "SLURM_ARRAY_TASK_COUNT")
+        try:
+            number, first, last, count = (int(os.environ[name]) for name in names)
+        except (KeyError, ValueError) as error:
+            raise AumError(f"this is no task of a Slurm array job: {error}", fix="sbatch --array=1-40 ...") from error
+        if last - first + 1 != count:
+            raise AumError(
+                f"the array job has {count} tasks, numbered {first} to {last}", fix=f"sbatch --array=1-{count} ..."
+            )
+        return number - first, count
+    place, _, of = text.partition("/")
+    if not (place.isascii() and place.isdigit() and of.isascii() and of.isdigit() and 0 < int(place) <= int(of)):
+        raise AumError(
+            f"--part {text} is not one of several, such as 3/40, nor slurm", fix="--part 1/40 to --part 40/40"
+        )
+    return int(place) - 1, int(of)

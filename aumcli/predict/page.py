@@ -159,8 +159,9 @@ def _picture(file: str, header: Record) -> dict[str, object]:
     from aumcli.data.infer import fitted_window
 
     rate_hz, (low_hz, high_hz) = header["sample_rate_hz"], _band_hz(header)
-    window = fitted_window(MELS, FrontendConfig().window_ms, rate_hz, (low_hz, high_hz))
-    frontend = LogMel(FrontendConfig(sample_rate_hz=rate_hz, n_mels=MELS, low_hz=low_hz, high_hz=high_hz, **window))
+    window = fitted_window(MELS, FrontendConfig().window_ms, rate_hz, (low_hz, high_hz), FrontendConfig().clip_s)
+    band = {"sample_rate_hz": rate_hz, "n_mels": MELS, "low_hz": low_hz, "high_hz": high_hz}
+    frontend = LogMel(FrontendConfig(**band | window))
     with open_audio(file, rate_hz) as (info, blocks):
         samples = max(1, int(info.duration_s * rate_hz))
         columns = min(

@@ -1,13 +1,14 @@
 """Parts of an output: what each of several processes leaves of its share of the sounds, and what joins them.
 
-A part is a header and then a result a line, both as JSON. It appears when it is complete.
+A part is how it was made, which blocks of the list it has (see `aumcli.predict.inputs.Share`), and then a result a
+line, all as JSON. It appears when it is complete.
 """
 
 import glob
 import json
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
-from itertools import chain
+from itertools import chain, groupby
 from pathlib import Path
 
 from aumcli.errors import AumError
@@ -24,10 +25,18 @@ def part_path(out: Path, rank: int, processes: int) -> Path:
     return beside(out, PART.format(rank + 1, processes), LONGEST)
 
 
-def write_part(path: Path, header: Record, records: Iterator[Record]) -> None:
-    """Write a process's part."""
+def write_part(path: Path, made: Record, blocks: Sequence[int], records: Iterator[Record]) -> None:
+    """Write a process's part.
+
+    Args:
+        path: see `part_path`.
+        made: how the results were made, and of which list; the same in all parts.
+        blocks: the block of each result.
+        records: the results.
+    """
+    sizes = [[block, sum(1 for _ in each)] for block, each in groupby(blocks)]
     with atomic_path(path) as temporary, open(temporary, "wb") as file:
-        file.writelines(map(_line, chain([header], records)))
+        file.writelines(map(_line, chain([made, {"blocks": sizes}], records)))
 
 
 def read_parts(out: Path) -> tuple[Record, Callable[[], Iterator[Record]], list[Path]]:
@@ -47,7 +56,7 @@ def read_parts(out: Path) -> tuple[Record, Callable[[], Iterator[Record]], list[
     if len(counts) != 1:
         raise AumError(
             f"there are {'parts of different calls' if counts else 'no parts'} beside {out}",
-            fix="name the --out of the torchrun call" + (", and remove what is left of others" if counts else ""),
+            fix="name the --out of the processes" + (", and remove what is left of others" if counts else ""),
         )
     processes = counts.pop()
     paths = [part_path(out, rank, processes) for rank in range(processes)]
@@ -55,7 +64,7 @@ def read_parts(out: Path) -> tuple[Record, Callable[[], Iterator[Record]], list[
         if not path.exists():
             raise AumError(
                 f"{path} is missing: that process has not finished",
-                fix="run the same torchrun command with --resume",
+                fix="run that process again, with --resume",
                 exit_code=1,
             )
     headers = []
@@ -64,9 +73,10 @@ def read_parts(out: Path) -> tuple[Record, Callable[[], Iterator[Record]], list[
             headers.append(_parsed(path, file.readline()))
     if any(header != headers[0] for header in headers):
         raise AumError(
-            f"the parts of {out} were made in different ways", fix="run the same torchrun command for all of them"
+            f"the parts of {out} were made in different ways, or of different lists of sounds",
+            fix="run the same command for all of them",
         )
-    return headers[0], lambda: _interleave(paths), paths
+    return headers[0]["header"], lambda: _in_order(paths), paths
 
 
 def _parsed(path: Path, line: bytes) -> Record:
@@ -76,22 +86,22 @@ def _parsed(path: Path, line: bytes) -> Record:
     except (ValueError, TypeError) as error:
         raise AumError(
             f"{path} is damaged",
-            fix=f"remove it, and run the same torchrun command again: rm {shell_quoted(path)}",
+            fix=f"remove it, and run that process again: rm {shell_quoted(path)}",
             exit_code=1,
         ) from error
 
 
-def _interleave(paths: Sequence[Path]) -> Iterator[Record]:
+def _in_order(paths: Sequence[Path]) -> Iterator[Record]:
+    """The results of all parts, in the order of the list."""
     with ExitStack() as stack:
         files = [stack.enter_context(open(path, "rb")) for path in paths]
-        for file in files:
+        order = []
+        for i, (path, file) in enumerate(zip(paths, files)):
             file.readline()
-        while True:
-            for path, file in zip(paths, files):
-                line = file.readline()
-                if not line:
-                    return
-                yield _parsed(path, line)
+            order += [(block, size, i) for block, size in _parsed(path, file.readline())["blocks"]]
+        for _, size, i in sorted(order):
+            for _ in range(size):
+                yield _parsed(paths[i], files[i].readline())
 
 
 def _line(record: Record) -> bytes:

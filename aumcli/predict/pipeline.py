@@ -13,7 +13,7 @@ from aumcli.config import PredictConfig
 from aumcli.errors import AumError
 from aumcli.predict import writers
 from aumcli.predict.header import header_of, journal_header, with_postprocessing
-from aumcli.predict.inputs import Source, share
+from aumcli.predict.inputs import Share, Source, share
 from aumcli.predict.journal import LONGEST, ResultsJournal, journal_path
 from aumcli.predict.outputs import Outputs
 from aumcli.predict.parts import part_path, read_parts, write_part
@@ -67,10 +67,11 @@ def run(
     outputs: Outputs,
     write: Callable[[str], object],
     resume: bool = False,
+    part: tuple[int, int] | None = None,
 ) -> list[Record]:
     """Label sounds and write the results.
 
-    Where torchrun started several processes, each labels every n-th sound and leaves a part (see `join`).
+    One of several processes labels its share of the sounds and leaves a part (see `join`).
 
     Args:
         classifier: see `aumcli.load_model`.
@@ -79,21 +80,23 @@ def run(
         outputs: where to.
         write: takes the text for standard output.
         resume: continue an interrupted call: what is in its journal and unchanged on disk is not computed again.
+        part: which process of how many this is, from 0; None: as torchrun says, else the only one.
 
     Returns:
-        The records of those that failed; none of a process of several, since torchrun stops all when one ends with an
+        The records of those that failed; none of a process of several, since launchers stop all when one ends with an
         exit code: `join` names them.
 
     Raises:
         AumError: an output can't be written, or there is a journal already.
     """
-    sources, rank, processes = share(sources)
+    own = share(sources, part)
+    sources, rank, processes = own.sources, own.rank, own.processes
     outputs.check(sources, processes)
     header = header_of(classifier, config)
     if outputs.anchor is None and resume:
         raise AumError("--resume has nothing to continue: printed results are not kept", fix="name a file with --out")
     if outputs.anchor is None and not outputs.files and outputs.clips is None:
-        return _print_at_once(classifier, sources, config, outputs, header, write)
+        return _print_at_once(classifier, own, config, outputs, header, write)
     with ExitStack() as stack:
         if outputs.anchor is not None:
             path = journal_path(outputs.anchor, rank, processes)
@@ -108,7 +111,7 @@ def run(
             logger.warning(note)
         outputs.warn_of_cut_names(sources)
         done = Progress()
-        _label(classifier, journal, config, outputs, header, done, store)
+        _label(classifier, journal, own.blocks, config, outputs, header, done, store)
         logger.info(str(done))
         failed = _failed(journal.records())
         if processes == 1 or outputs.anchor is None:
@@ -117,10 +120,10 @@ def run(
                 write_scores(outputs.scores, {**header, **facts}, journal.records, sources, store)
             outputs.write_all(header, journal.records, write, sources, store)
         else:
-            part = part_path(outputs.anchor, rank, processes)
-            write_part(part, header, journal.records())
+            path = part_path(outputs.anchor, rank, processes)
+            write_part(path, {"header": header, "list": own.digest}, own.blocks, journal.records())
             logger.info(
-                f"wrote {part}, {len(failed)} failed; when all {processes} parts are there: "
+                f"wrote {path}, {len(failed)} failed; when all {processes} parts are there: "
                 f"aum predict --join --out {outputs.anchor}"
             )
             failed = []
@@ -133,7 +136,7 @@ def run(
 
 def _print_at_once(
     classifier: Classifier,
-    sources: Sequence[Source],
+    own: Share,
     config: PredictConfig,
     outputs: Outputs,
     header: Record,
@@ -141,8 +144,8 @@ def _print_at_once(
 ) -> list[Record]:
     """Label sounds and print each result as it comes; the records of those that failed."""
     done = Progress()
-    with progress(None, "predicting", len(sources)) as bar:
-        groups = predict_groups(classifier, sources, config, at=bar.set_postfix_str)
+    with progress(None, "predicting", len(own.sources)) as bar:
+        groups = predict_groups(classifier, own.sources, config, at=bar.set_postfix_str, blocks=own.blocks)
         records = (done.add(each) for group in groups for each in _counted(group, bar))
         for text in writers.printed(outputs.kind, header, records):
             write(text)
@@ -165,6 +168,7 @@ def _window_store(classifier: Classifier, outputs: Outputs, journal: Path) -> Wi
 def _label(
     classifier: Classifier,
     journal: ResultsJournal,
+    blocks: Sequence[int],
     config: PredictConfig,
     outputs: Outputs,
     header: Record,
@@ -185,6 +189,7 @@ def _label(
             curves=outputs.html is not None,
             store=store,
             at=bar.set_postfix_str,
+            blocks=(blocks[i] for i in places),
         )
         first = 0
         for group in groups:

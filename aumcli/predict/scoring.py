@@ -5,7 +5,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from itertools import groupby
+from itertools import groupby, repeat
 
 import numpy as np
 import torch
@@ -31,6 +31,7 @@ logger = get_logger(__name__)
 
 GROUP_BATCHES = 8  # most batches whose results are yielded together
 FEW_TOKENS = 48  # with fewer the automatic batch is larger
+POOLED = 16  # windows of a batch that is one of these
 AT_ONCE = 4  # most batches scored in parallel
 POSITION_BYTES = 12  # for each of a token's values: its position before and after it is resized, and a copy
 LONG_S = 60.0  # from there on a file's own progress is shown
@@ -106,11 +107,12 @@ def predict_groups(
     curves: bool = False,
     store: WindowStore | None = None,
     at: Callable[[str], None] = lambda place: None,
+    blocks: Iterable[int] | None = None,
 ) -> Iterator[list[Prediction]]:
     """Label files in order, some at a time.
 
-    Which files form a group, and so which windows share a batch, depends on the files alone: scores of a list that is
-    continued after a group are the same to the last bit.
+    Which files form a group, and so which windows share a batch, depends on the files and their blocks alone: scores of
+    a list that is continued after a group are the same to the last bit.
 
     Args:
         classifier: see `aumcli.load_model`.
@@ -119,6 +121,7 @@ def predict_groups(
         embed, curves: keep each clip's embedding, its scores over time.
         store: is given the scores of all windows.
         at: is told how far a long file is decoded.
+        blocks: a number for each source: files of different ones share no batch. None: there is one.
     """
     size, hop = window_samples(classifier, config)
     if size is not None:
@@ -129,9 +132,15 @@ def predict_groups(
     workers = config.workers or default_workers()
     logger.debug(f"decoding in {counted(workers, 'thread')}, windows of {size or 'all'} samples")
     rate_hz = classifier.config.frontend.sample_rate_hz
+    numbers = iter(repeat(0) if blocks is None else blocks)
+    block = None
     with Decoder(sources, rate_hz, size, hop, workers, config.recorded) as decoder:
         for source, part in decoder:
-            clip = clip or scorer.post.begin(source)
+            if clip is None:
+                last, block = block, next(numbers)
+                if last != block:
+                    scorer.close_group()
+                clip = scorer.post.begin(source)
             if isinstance(part, DecodeResult):
                 scorer.end(clip, part)
                 clip = None
@@ -211,12 +220,12 @@ class _Scorer:
             clip.decoded = decoded
         self._group.append(clip)
         if not self._waiting or self._windows >= GROUP_BATCHES * self.batch:
-            self._close_group()
+            self.close_group()
 
     def finished(self, all: bool = False) -> Iterator[list[Prediction]]:
         """Groups whose windows are scored; as many batches stay in work as can be at once, or none."""
         if all:
-            self._close_group()
+            self.close_group()
         while self._work:
             first = self._work[0]
             if not isinstance(first, list) and not all and self._batches <= (self.at_once if self.pool else 0):
@@ -227,7 +236,8 @@ class _Scorer:
             else:
                 self._take(first)
 
-    def _close_group(self) -> None:
+    def close_group(self) -> None:
+        """Have what waits scored, and give the group back when it is."""
         if self._waiting:
             self._start()
         if self._group:
@@ -237,11 +247,11 @@ class _Scorer:
     def _start(self) -> None:
         """Have the waiting windows scored as one batch.
 
-        One that isn't full is scored here, by all threads, when it is its turn.
+        One of few windows is scored here, by all threads, when it is its turn.
         """
         waiting, self._waiting = self._waiting, []
         windows = [samples for _, (_, samples) in waiting]
-        if self.pool is not None and len(waiting) == self.batch:
+        if self.pool is not None and len(waiting) >= min(self.batch, POOLED):
             scores: Callable[[], Encoded] = self.pool.submit(self._encode, windows).result
         else:
             scores = functools.partial(self._encode, windows)

@@ -232,7 +232,7 @@ def build(
         progress,
         sha256,
     )
-    lost = found.unused_band(recipe.frontend.sample_rate_hz)
+    lost = found.unused_band(recipe.frontend)
     settings = settings_rows(recipe, len(found.train), found.reported, measured, lost, kept is not None)
     return state, [_summary(state, found), *notes], text_columns(settings, 10)
 

@@ -19,7 +19,7 @@ from tiny import CLASSES, RATE_HZ, sound
 
 from aumcli.data.decoding.audio import load_audio
 from aumcli.predict import writers
-from aumcli.predict.inputs import Source, find_clips
+from aumcli.predict.inputs import Source, find_clips, share
 from aumcli.predict.journal import ResultsJournal
 from aumcli.utils.journal import SUFFIX, Journal
 
@@ -468,6 +468,52 @@ def test_parts_join_into_what_one_process_writes(predict, monkeypatch):
         }
         assert [event["label"] for event in a["events"]] == [event["label"] for event in b["events"]]
     assert predict("--join", "--out", "r.json").code == 2  # they are gone
+
+
+def test_shares_join_byte_for_byte(predict, monkeypatch):
+    """Whatever the number of shares, and in whatever order they are labelled, and also by tasks of a Slurm array."""
+    folder = many(40)
+    sound(Path(folder) / "long.wav", 300.0, seconds=40)
+    (Path(folder) / "007.wav").write_text("no sound")
+    assert predict(folder, "--out", "once.json").code == 1
+    for count in (2, 7):
+        for place in range(count, 0, -1):
+            assert predict(folder, "--out", "r.json", "--part", f"{place}/{count}").code == 0
+        assert predict("--join", "--out", "r.json").code == 1
+        assert Path("r.json").read_bytes() == Path("once.json").read_bytes()
+    for name, value in (("MIN", 3), ("MAX", 5), ("COUNT", 3)):
+        monkeypatch.setenv(f"SLURM_ARRAY_TASK_{name}", str(value))
+    for number in (5, 3, 4):
+        monkeypatch.setenv("SLURM_ARRAY_TASK_ID", str(number))
+        predict(folder, "--out", "s.json", "--part", "slurm")
+    assert predict("--join", "--out", "s.json").code == 1
+    assert Path("s.json").read_bytes() == Path("once.json").read_bytes()
+
+
+def test_shares_that_do_not_belong_together(predict, monkeypatch):
+    folder = many(6)
+    predict(folder, "--out", "r.json", "--part", "1/2")
+    (Path(folder) / "005.wav").unlink()
+    predict(folder, "--out", "r.json", "--part", "2/2")
+    assert "of different lists of sounds" in predict("--join", "--out", "r.json").err
+    for wrong in ("0/2", "3/2", "1", "a/b", "1/-2", "slurm"):
+        result = predict(folder, "--out", "r.json", "--part", wrong)
+        assert result.code == 2 and "fix:" in result.err
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setenv("RANK", "0")
+    assert "use one of them" in predict(folder, "--out", "r.json", "--part", "1/2").err
+
+
+def test_blocks_of_a_list(tmp_path):
+    small = [Source.of(sound(tmp_path / f"{i}.wav", 300.0, seconds=0.1)) for i in range(40)]
+    assert [*share(small).blocks] == [i // 2 for i in range(40)]
+    assert set(share(small * 100).blocks) == set(range(32)) and share(small[:3]).processes == 1
+    large = tmp_path / "large.wav"
+    large.write_bytes(bytes(2**24))
+    assert [*share([*small * 100, Source.of(large), *small]).blocks][3999:4002] == [31, 32, 33]
+    own = [share(small, (rank, 3)) for rank in range(3)]
+    assert sorted(block for each in own for block in each.blocks) == [*share(small).blocks]
+    assert len({each.digest for each in own}) == 1 and own[0].sources[2] == small[6]
 
 
 def test_a_source_is_taken_as_it_is():

@@ -21,7 +21,7 @@ a model that infers it.
 import math
 import os
 import re
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -64,7 +64,9 @@ SCORE = re.compile(r" [01]\.\d{3}$")  # behind the labels of a label track that 
 MEANINGS = ("nothing", "unknown")  # of what has no label
 BEYOND_S = 0.05  # how far behind the end of its recording a stretch may end: programs round
 ROUNDING_S = 1e-6
-IN_BAND = 0.9  # share of the events of each class that lie in the band: one box drawn too large doesn't decide it
+BEYOND = 0.05  # share of a class's events below the band, and above it: a box drawn too large doesn't decide
+BOXED = 0.5  # share of a class's events that have frequencies, at least: else nobody knows its band
+SHORT = 20  # times as long as half of the events at most is a good window
 Row = tuple[str, float | None, float | None, tuple[str, ...], str, str]  # see `Clips.append`
 CALL = "aum prepare annotations DIR, a folder of recordings with their label files"
 
@@ -226,6 +228,7 @@ class _Events:
         self.skipped: list[SkippedClip] = []
         self.scores = 0  # labels with one behind them
         self.doubts = 0  # stretches without a label
+        self.rejected: set[int] = set()  # places of rows beyond their recording's end
         self._lost: set[str] = set()
 
     def add(self, rows: Rows, first: int, table: Path, scored: bool) -> None:
@@ -249,6 +252,7 @@ class _Events:
                     )
                 )
                 self.of[path].append(Event(min(start_s, end_s), end_s, (), doubtful=True))
+                self.rejected.add(place)
                 continue
             labels = tuple(SCORE.sub("", label) for label in clip.labels) if scored else clip.labels
             self.scores += labels != clip.labels
@@ -333,7 +337,7 @@ def _corpus_index(
     for clip in kept:
         clips.append(*clip)
     sliced = f"{windows.size_s:g} s" + (f" every {windows.hop_s:g} s" if windows.hop_s != windows.size_s else "")
-    band_hz, banded = _band_hz(rows, splits, chosen)
+    band_hz, of_band = _band_hz(rows, events, splits, chosen)
     count = sum(bool(event.labels) for each in events.of.values() for event in each)
     note = (
         f"{counted(count, 'labelled stretch', 'labelled stretches')} in {counted(len(splits), 'recording')}; windows "
@@ -342,11 +346,6 @@ def _corpus_index(
     )
     if events.doubts:
         note += f"; {counted(events.doubts, 'stretch', 'stretches')} in doubt, of which nothing is claimed"
-    band = (
-        [f"{counted(banded, 'training event')} with frequencies: {band_hz[0]:,g} to {band_hz[1]:,g} Hz"]
-        if band_hz
-        else []
-    )
     scores = [f"scores behind labels are not part of them: {events.scores:,}"] if events.scores else []
     return CorpusIndex(
         clips,
@@ -354,7 +353,7 @@ def _corpus_index(
         str(path),
         [*rows.skipped, *events.skipped],
         identities={"group": lambda clip: clip.group} if rows.grouped else {},
-        notes=[note, *band, *rows.notes, *scores],
+        notes=[note, *of_band, *_too_long(windows, events), *rows.notes, *scores],
         events=stretches if settings["unlabelled"] == "nothing" else Clips(),
         band_hz=band_hz,
         warnings=[
@@ -365,31 +364,56 @@ def _corpus_index(
     )
 
 
-def _band_hz(rows: Rows, splits: Mapping[str, str], chosen: set[str]) -> tuple[tuple[float, float] | None, int]:
-    """The band of the events of train, in Hz, and of how many: what holds IN_BAND of those of each class.
+def _band_hz(
+    rows: Rows, events: _Events, splits: Mapping[str, str], chosen: set[str]
+) -> tuple[tuple[float, float] | None, list[str]]:
+    """The band of the events of train in Hz, None where nobody knows it; and a note about it.
 
-    A box from 0 Hz on is one that nobody drew: Raven and `aum predict` write it for what has none.
+    It holds all but BEYOND of the events of each class on either side. A box from 0 Hz on is one that nobody drew:
+    Raven and `aum predict` write it for what has none.
     """
     bounds: dict[str, list[tuple[float, float]]] = defaultdict(list)
-    count = 0
+    boxed = set()
     for place, low_hz, high_hz in rows.bands_hz:
         clip = rows.clips[place]
-        labels = chosen.intersection(clip.labels) if low_hz and splits.get(str(clip.path)) == "train" else ()
-        count += bool(labels)
-        for label in labels:
-            bounds[label].append((low_hz, high_hz))
+        if low_hz and place not in events.rejected and splits.get(str(clip.path)) == "train":
+            labels = chosen & {name for label in clip.labels for name in (label, SCORE.sub("", label))}
+            boxed |= {place} if labels else set()
+            for label in labels:
+                bounds[label].append((low_hz, high_hz))
     if not bounds:
-        return None, 0
-    beyond = (1 - IN_BAND) / 2
-    edges = [np.array(each).T for each in bounds.values()]  # (2, events)
-    lowest = min(float(np.quantile(low, beyond, method="lower")) for low, _ in edges)
-    highest = max(float(np.quantile(high, 1 - beyond, method="higher")) for _, high in edges)
-    return (round(lowest, 3), round(highest, 3)), count
+        return None, []
+    of_class = Counter(
+        label
+        for sound, each in events.of.items()
+        if splits.get(sound) == "train"
+        for event in each
+        for label in chosen.intersection(event.labels)
+    )
+    count = f"{len(boxed):,} of {counted(of_class.total(), 'training event')} with frequencies"
+    if unknown := [label for label, events_of in of_class.items() if len(bounds[label]) < BOXED * events_of]:
+        return None, [f"{count}, too few of {listed(sorted(unknown))}: they don't decide which band a model hears"]
+    edges = [np.sort(np.array(each), axis=0).T for each in bounds.values() if each]  # (2, events)
+    low_hz = min(float(low[int(BEYOND * len(low))]) for low, _ in edges)
+    high_hz = max(float(high[-1 - int(BEYOND * len(high))]) for _, high in edges)
+    return (round(low_hz, 3), round(high_hz, 3)), [f"{count}: {low_hz:,g} to {high_hz:,g} Hz"]
+
+
+def _too_long(windows: Windows, events: _Events) -> list[str]:
+    """A note about windows that are very much longer than the events in them."""
+    lengths = [event.stop_s - event.start_s for each in events.of.values() for event in each if event.labels]
+    half_s = float(np.median(lengths))
+    if 2 * SHORT * half_s >= windows.size_s:
+        return []
+    return [
+        f"half of the events last at most {half_s:.2g} s, and windows {windows.size_s:g} s: shorter ones say better "
+        f"when, and take less to compute: --set window={SHORT * half_s:.1g}"
+    ]
 
 
 def _without_band(rows: Sequence[str]) -> list[str]:
     """A warning about frequencies that can't be used; the rows' labels can."""
-    return [f"frequencies of {counted(len(rows), 'row')} are not used: {listed(rows, 3)}"] if rows else []
+    return [f"frequencies are not used: {listed(rows, 3)}"] if rows else []
 
 
 def _splits(request: PrepareRequest, events: _Events, folds: Mapping[str, str], chosen: set[str]) -> dict[str, str]:

@@ -65,7 +65,7 @@ ONE_WORD = re.compile(r"(start|begin|onset|end|stop)(time|timestamp|sec|secs|sec
 
 def words(name: str) -> list[str]:
     """A column's name as words in lower case: "Begin Time (s)" -> begin, time, s; "fsID" -> fs, id."""
-    apart = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", " ", name).lower().replace("_", " ")
+    apart = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", " ", name.replace("kHz", "khz")).lower().replace("_", " ")
     found: list[str] = []
     for word in re.findall(r"[^\W_]+", apart):
         two = ONE_WORD.fullmatch(word)

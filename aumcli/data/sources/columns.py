@@ -20,6 +20,7 @@ from aumcli.errors import AumError
 
 TIMES = ("start", "stop", "duration")
 FREQUENCIES = ("low", "high")
+HERTZ = {"hz": 1.0, "khz": 1000.0}
 ROLES = (
     "path",
     "label",
@@ -51,9 +52,9 @@ class Columns:
         """Seconds per unit of a column of times; None for samples."""
         return unit(self.header[self.places[role]])
 
-    def hertz(self, role: str) -> float:
-        """Hz per unit of a column of frequencies: 1,000 where its name has kHz."""
-        return 1000.0 if "khz" in words(self.header[self.places[role]]) else 1.0
+    def hertz(self, role: str) -> float | None:
+        """Hz per unit of a column of frequencies; None where its name has no unit."""
+        return next((HERTZ[word] for word in words(self.header[self.places[role]]) if word in HERTZ), None)
 
     def describe(self) -> str:
         """All columns in one line."""

@@ -41,6 +41,7 @@ from aumcli.utils.text import counted
 TABLES = (".csv", ".tsv", ".txt")  # of a folder of tables
 SHARES = (80.0, 10.0, 10.0)
 SEPARATOR = ";"
+IN_KHZ = 500  # frequencies in a column without a unit that are all lower may be in kHz
 OF_ABOVE = "\\"  # first in a row of Audacity's labels: the frequencies of the one above
 FSD50K = {"fname", "labels", "mids"}  # a table whose labels are joined by commas
 SEVERAL = " (where a sound has all of them, one row should, joined by ;)"
@@ -161,7 +162,7 @@ def read_table(
             decimal_comma=dialect.delimiter != ",",
             follow_folds=request.shares is None,
         )
-        above = 0
+        above, bands = 0, len(rows.bands_hz)
         for number, row in chain(sample, numbered):
             try:
                 if row[0] == OF_ABOVE:
@@ -174,6 +175,11 @@ def read_table(
             except ValueError as error:
                 problem, fix = (*error.args, "correct the row")[:2]
                 rows.skipped.append(SkippedClip(str(table), f"{table}: row {number}: {problem}", fix))
+    highest_hz = max((high for _, _, high in rows.bands_hz[bands:]), default=math.inf)
+    if all(role in columns.places and columns.hertz(role) is None for role in FREQUENCIES) and highest_hz < IN_KHZ:
+        del rows.bands_hz[bands:]
+        low, high = (columns.header[columns.places[role]] for role in FREQUENCIES)
+        rows.no_bands.append(f"{table}: {low} and {high} may be in kHz: rename them {low}_khz and {high}_khz, or _hz")
     delimiter = {"\t": ", separated by tabs", ",": ""}.get(dialect.delimiter, f", separated by {dialect.delimiter}")
     several = any(len(labels) > 1 for labels in rows.clips.label_sets)
     joined = f"; several labels are joined by {separator!r}" if several else ""

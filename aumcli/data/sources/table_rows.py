@@ -66,7 +66,7 @@ class RowReader:
 
     def __post_init__(self) -> None:
         self._units = {role: self.columns.unit(role) for role in (*TIMES, "origin") if role in self.columns.places}
-        self._frequencies = [self.columns.hertz(role) for role in FREQUENCIES if role in self.columns.places]
+        self._needed = [place for role, place in self.columns.places.items() if role not in FREQUENCIES]
         self._labels = cache(self._labels_in)  # the same few values in all rows
         self._rate_hz = cache(lambda path: audio_info(path).sample_rate_hz)
 
@@ -83,9 +83,10 @@ class RowReader:
             AumError: the sound can't be read.
         """
         places, width = self.columns.places, len(self.columns.header)
-        if len(row) <= max(places.values()) or any(row[width:]):
+        if len(row) <= max(self._needed) or any(row[width:]):
+            self._doubt(row, rows)
             raise ValueError(f"{counted(len(row), 'value')} for {counted(width, 'column')}")
-        values = {role: row[place].strip() for role, place in places.items()}
+        values = {role: row[place].strip() for role, place in places.items() if place < len(row)}
         name = values.get("path", self.sound)
         if not name or "\0" in name:
             raise ValueError("the path contains NUL" if name else "no path")
@@ -110,8 +111,9 @@ class RowReader:
         clip = (path, start_s, stop_s, labels, split, group)
         digest = blake2b(repr(clip).encode("utf-8", "surrogatepass"), digest_size=16).digest()
         place = rows.seen.setdefault(digest, len(rows.clips))
-        if len(self._frequencies) == 2:
-            self._add_band([values[role] for role in FREQUENCIES], self._frequencies, place, number, rows)
+        if set(FREQUENCIES) <= places.keys():
+            cells = [values.get(role, "") for role in FREQUENCIES]
+            self._add_band(cells, [self.columns.hertz(role) or 1.0 for role in FREQUENCIES], place, number, rows)
         if place < len(rows.clips):  # Raven writes a row for each view of a sound
             rows.repeated += 1
             return
@@ -125,6 +127,14 @@ class RowReader:
         """Add the frequencies of the clip that row `number` gave, if it gave one: lowest and highest, in Hz."""
         if rows.numbers and rows.numbers[-1] == number:
             self._add_band(cells[:2], (1.0, 1.0), len(rows.clips) - 1, number, rows)
+
+    def _doubt(self, row: Sequence[str], rows: Rows) -> None:
+        """Note the sound that a row without all values is of, if it says it, as one of which nothing more is known."""
+        place = self.columns.places.get("path", len(row))
+        name = self.sound if "path" not in self.columns.places else row[place].strip() if place < len(row) else ""
+        if rows.unlabelled is not None and name and "\0" not in name:
+            path = name if name == self.sound else self.finder.path(name)
+            rows.unlabelled.append(path, 0.0, None, (), "", "")
 
     def _add_band(self, cells: Sequence[str], hertz: Sequence[float], place: int, number: int, rows: Rows) -> None:
         if all(text.strip().lower() in EMPTY for text in cells):

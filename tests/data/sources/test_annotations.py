@@ -241,17 +241,51 @@ def test_frequencies_are_the_band(tmp_path):
     folder = tmp_path / "night"
     for name in "abcd":
         record(folder / f"{name}.wav", 12)
-    write(folder / "a.txt", "1\t2.5\towl\n\\\t500.0\t900,5\n4\t5\tfox\n\\\t-1.000000\t700.0\n7\t8\towl\n")
+    tracks = "1\t2.5\towl 0.900\n\\\t500.0\t900,5\n4\t5\tfox\n\\\t-1.000000\t700.0\n7\t8\towl\n\\\t600\t800\n"
+    write(folder / "a.txt", tracks)
     write(folder / "b.selections.txt", RAVEN + "1\tWaveform 1\t1\t3.0\t4.0\t0.0\t4000.0\towl\n")
-    write(folder / "c.csv", "onset,offset,label,low_khz,high_khz\n1,2,fox,0.25,0.8\n3,4,fox,,\n5,6,owl,0.9,0.7\n")
+    columns = "onset,offset,label,Low Freq (kHz),High Freq (kHz)\n"
+    write(folder / "c.csv", columns + "1,2,fox,0.25,0.8\n3,4,fox,0.3,0.7\n5,6,owl,0.9,0.7\n8,9,fox\n")
     band_hz, report = band_of(folder, tmp_path / "data")
     assert band_hz == (250.0, 900.5)
-    assert "2 training events with frequencies: 250 to 900.5 Hz" in " ".join(report.notes)
-    [warning] = [each for each in report.warnings if each.startswith("frequencies of")]
-    assert "2 rows" in warning and "a.txt: row 3 (-1.000000 to 700.0)" in warning and "c.csv: row 4" in warning
-    assert sum(bool(clip.labels) for clip in read_manifest(tmp_path / "data").clips) == 6  # labels count nevertheless
+    assert "4 of 8 training events with frequencies: 250 to 900.5 Hz" in " ".join(report.notes)
+    [warning] = [each for each in report.warnings if each.startswith("frequencies")]
+    assert "a.txt: row 3 (-1.000000 to 700.0)" in warning and "c.csv: row 4" in warning
+    assert sum(bool(clip.labels) for clip in read_manifest(tmp_path / "data").clips) == 7  # labels count nevertheless
+    assert not report.skipped
     assert band_of(folder, tmp_path / "data", "classes=owl")[0] == (500.0, 900.5)
-    assert band_of(folder, tmp_path / "data", "low=", "high=")[0] == (500.0, 900.5)  # columns, not Audacity's rows
+    band_hz, report = band_of(folder, tmp_path / "data", "low=", "high=")  # columns, not Audacity's rows
+    assert band_hz is None and "2 of 8 training events with frequencies, too few of fox" in " ".join(report.notes)
+
+
+def test_frequencies_in_an_unknown_unit_are_not_used(tmp_path):
+    folder = tmp_path / "night"
+    record(folder / "a.wav", 12)
+    write(folder / "a.csv", "onset,offset,label,low_freq,high_freq\n1,2,bat,31,52.5\n")
+    band_hz, report = band_of(folder, tmp_path / "data")
+    assert band_hz is None and any("low_freq_khz" in each for each in report.warnings)
+    write(folder / "a.csv", "onset,offset,label,low_freq,high_freq\n1,2,bat,1031,2052.5\n3,4,,,\n")
+    assert band_of(folder, tmp_path / "data")[0] == (1031, 2052.5)
+
+
+def test_a_row_without_all_values_leaves_its_recording_in_doubt(tmp_path):
+    folder = tmp_path / "night"
+    record(folder / "a.wav", 12)
+    record(folder / "b.wav", 12)
+    rows = "a.wav,1,2,owl\nb.wav,7\nb.wav,1,2,owl\n"
+    write(folder / "all.csv", "file,start,stop,label\n" + rows)
+    found, report = windows_of(folder, tmp_path / "data", "empty=9", split="100/0/0")
+    assert spans(found, "b.wav") == [(0.0, "owl")] and len(spans(found, "a.wav")) == 4
+    assert "2 values for 4 columns" in report.skipped[0].reason
+
+
+def test_windows_much_longer_than_events_are_said(tmp_path):
+    folder = tmp_path / "night"
+    record(folder / "a.wav", 12)
+    write(folder / "a.txt", "1\t1.01\tbat\n2\t2.008\tbat\n")
+    report = windows_of(folder, tmp_path / "data")[1]
+    assert any("--set window=0.2" in note for note in report.notes)
+    assert not any("--set window" in note for note in windows_of(folder, tmp_path / "data", "window=0.2")[1].notes)
 
 
 def test_one_box_that_is_too_large_does_not_decide(tmp_path):
@@ -262,6 +296,8 @@ def test_one_box_that_is_too_large_does_not_decide(tmp_path):
     write(folder / "a.Table.1.selections.txt", RAVEN + "".join(rows))
     low_hz, high_hz = band_of(folder, tmp_path / "data")[0]
     assert low_hz == 300 and 2050 < high_hz < 2060
+    write(folder / "a.Table.1.selections.txt", RAVEN + "".join(rows[40:61]))  # a twentieth of 21 is one, too
+    assert band_of(folder, tmp_path / "data")[0] == (1040, 2059)
 
 
 def test_only_recordings_that_are_trained_on_tell_the_band(tmp_path):
