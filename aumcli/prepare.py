@@ -56,7 +56,6 @@ class PrepareReport:
     multi_label: bool
     splits: dict[str, dict[str, float]]  # split -> {"clips", "seconds"}
     classes: dict[str, dict[str, dict[str, float]]]  # class name -> split -> {"clips", "seconds"[, "missing"]}
-    band_hz: tuple[float, float] | None  # where the annotated events of train are, if their tables say it
     sample_rates_hz: dict[str, int]  # rate -> clips
     longest_s: float
     shortest_s: float
@@ -65,6 +64,7 @@ class PrepareReport:
     missing: dict[str, dict[str, int]]  # split -> {"listed", "missing"}; missing.csv names each
     warnings: list[str]
     notes: list[str]  # how the source was understood
+    band_hz: tuple[float, float] | None = None  # where the annotated events of train are, if their tables say it
 
     @property
     def failures(self) -> int:

@@ -19,6 +19,7 @@ from false_alarms import mix_digits, noise
 from harness import parser_of, print_environment, print_section
 
 from aumcli import load_model
+from aumcli.config import NOTHING
 from aumcli.data.decoding.audio import load_audio
 from aumcli.data.manifest import read_manifest
 from aumcli.evaluate import Evaluation, evaluate
@@ -57,9 +58,10 @@ def review(model: Path, path: Path, truth: list[tuple[float, float, str]]) -> li
         return any(label == one[2] and start < one[1] and stop > one[0] for start, stop, label in others)
 
     right = [event for event in found if hit(event, truth)]
+    wrong = [(start, stop, NOTHING) for start, stop, _ in set(found) - set(right)]
     missed = [event for event in truth if not hit(event, found)]
-    print(f"{path.name}: {len(right)} right, {len(found) - len(right)} wrong, {len(missed)} added", file=sys.stderr)
-    return sorted(right + missed)
+    print(f"{path.name}: {len(right)} right, {len(wrong)} wrong, {len(missed)} added", file=sys.stderr)
+    return sorted(right + wrong + missed)
 
 
 def fit(folder: Path, name: str, rows: Rows, steps: int) -> tuple[Path, Evaluation]:

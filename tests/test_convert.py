@@ -199,7 +199,11 @@ def test_audiosets_classes_need_no_recipe(published, tmp_path, aum):
     [
         ("voxceleb1", "has 309 classes, the recipe voxceleb1 has 1251", "--recipe vggsound"),
         ("audioset", "has 527", "--recipe vggsound"),
-        ("quickstart", "measures sample_rate, clip_length, normalisation on the data", "recipe.toml"),
+        (
+            "quickstart",
+            "measures sample_rate, low_hz, high_hz, window, clip_length, and 1 more on the data",
+            "recipe.toml",
+        ),
         ("vgsound", "no recipe vgsound", "vggsound"),
         ("auto.toml", "train.loss is auto", "--activation sigmoid"),
     ],

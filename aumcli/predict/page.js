@@ -861,10 +861,14 @@ function download(name, lines) {
 
 const cell = value => (/[",\n\r]/.test(value) ? `"${value.replaceAll('"', '""')}"` : value);
 const plain = text => text.replace(/[\t\r\n]/g, " ");
-const kept = file => file.events.filter(event => event.verdict !== "wrong");
-// as label tracks and selection tables have them: of what nobody judged, and of what a sample left out, without a label
+// what is there: of what nobody judged that isn't known; of what was added and then rejected there is nothing to say
+const statements = file =>
+  file.events
+    .filter(event => event.key || event.verdict !== "wrong")
+    .map(event => ({ ...event, label: event.verdict === "wrong" ? NOTHING : event.verdict ? event.label : "" }));
+// as label tracks and selection tables have them; of what a sample left out nobody said anything either
 const labelled = file => [
-  ...kept(file).map(({ start_s, stop_s, label, verdict }) => [start_s, stop_s, verdict ? plain(label) : ""]),
+  ...statements(file).map(({ start_s, stop_s, label }) => [start_s, stop_s, plain(label)]),
   ...(file.others ?? []).map(([start_s, stop_s]) => [start_s, stop_s, ""]),
 ];
 const SAVE = {
@@ -873,12 +877,11 @@ const SAVE = {
     const lines = ["path,start_s,stop_s,label,verdict\n"];
     for (const file of reviewed()) {
       lines.push(`${cell(file.path)},,,,reviewed\n`);
-      for (const { start_s, stop_s, label, verdict, key } of kept(file))
+      for (const { start_s, stop_s, label, verdict, key } of statements(file))
         lines.push(
-          `${cell(file.path)},${start_s.toFixed(6)},${stop_s.toFixed(6)},${verdict ? cell(label) : ""},` +
+          `${cell(file.path)},${start_s.toFixed(6)},${stop_s.toFixed(6)},${cell(label)},` +
             `${key ? (verdict ?? "") : "added"}\n`,
         );
-      // of events that a sample left out nobody said anything either
       for (const [start_s, stop_s] of file.others ?? [])
         lines.push(`${cell(file.path)},${start_s.toFixed(6)},${stop_s.toFixed(6)},,\n`);
     }

@@ -541,8 +541,12 @@ def test_a_review_is_kept_saved_and_trained_on(folder, trained, browser, aum):
         time.sleep(0.1)
     rows = (folder / "review.csv").read_text().splitlines()
     assert rows[0] == "path,start_s,stop_s,label,verdict" and "in/b.wav,,,,reviewed" in rows
-    assert sum('"fox, red",added' in row for row in rows) == 1 and not any(row.endswith("wrong") for row in rows)
-    assert (folder / "b.txt").read_text().count("\n") == 1 and "\tfox, red\n" in (folder / "b.txt").read_text()
+    assert sum('"fox, red",added' in row for row in rows) == 1
+    wrong = [row for row in rows if row.endswith("wrong")]
+    assert len(wrong) == len(events[1]) and all(",(nothing)," in row for row in wrong)
+    assert (folder / "b.txt").read_text().count("(nothing)") == len(events[1]) and "\tfox, red\n" in (
+        folder / "b.txt"
+    ).read_text()
     assert "\tfox, red\n" in (folder / "review.selections.txt").read_text()
     (folder / "labels").mkdir()
     shutil.move("review.csv", "labels")
@@ -559,13 +563,13 @@ RATE_HZ = 8000
 
 
 def night(path, seed, whistles):
-    """A recording with sweeps up (owls) and down (foxes) every two seconds; gives the owls as (start, stop) in s."""
+    """A recording with sweeps up (owls) and down (foxes) every four seconds; gives the owls as (start, stop) in s."""
     rng = np.random.default_rng(seed)
-    wave = 0.02 * rng.standard_normal(2 * RATE_HZ * len(whistles))
+    wave = 0.02 * rng.standard_normal(4 * RATE_HZ * len(whistles))
     t = np.arange(int(0.4 * RATE_HZ)) / RATE_HZ
     owls = []
     for number, kind in enumerate(whistles):
-        start = int((2 * number + rng.uniform(0.2, 1.4)) * RATE_HZ)
+        start = int((4 * number + rng.uniform(0.5, 3.0)) * RATE_HZ)
         hz = rng.uniform(900, 1100) + (1 if kind == "owl" else -1) * 900 * (t - 0.2)
         wave[start : start + len(t)] += 0.3 * np.hanning(len(t)) * np.sin(2 * np.pi * np.cumsum(hz) / RATE_HZ)
         owls += [(start / RATE_HZ, start / RATE_HZ + 0.4)] if kind == "owl" else []
@@ -582,7 +586,7 @@ def mistakes(found, owls):
 
 
 def test_a_round_of_review_mends_mistakes(tmp_path, monkeypatch, browser, aum):
-    """A model that has only heard owls takes foxes for them; after their rejection in the page the next one doesn't."""
+    """A model that has only heard owls takes foxes for them; the next one, since they were named in the page, not."""
     from selenium.webdriver.common.action_chains import ActionChains
     from selenium.webdriver.common.by import By
 
@@ -595,14 +599,32 @@ def test_a_round_of_review_mends_mistakes(tmp_path, monkeypatch, browser, aum):
     Path("labels/1.txt").write_text(track)
 
     def fit(name):
-        told = ("--annotations", "labels", "--source", "night", "--set", "window=0.6", "--split", "100/0/0")
+        told = (
+            "--annotations",
+            "labels",
+            "--source",
+            "night",
+            "--set",
+            "window=0.6",
+            "--set",
+            "inside=0.8",
+            "--split",
+            "100/0/0",
+        )
         assert aum("prepare", "annotations", *told, "--out", f"data-{name}").code == 0
-        how = ("augment.policy=gentle", "data.val=train", "train.epochs=40", "train.ema=0.98", "train.batch_size=16")
+        how = (
+            "augment.policy=gentle",
+            "data.val=train",
+            "train.epochs=40",
+            "train.ema=0.98",
+            "train.batch_size=16",
+            "seed=1",
+        )
         small = ("model.width=32", "model.stem.channels=[8, 8, 16, 16]")
         sets = [word for value in (*how, *small) for word in ("--set", value)]
         assert aum("train", "--data", f"data-{name}", "--out", f"run-{name}", *sets).code == 0
         found = json.loads(aum("predict", "other/3.wav", "--model", f"run-{name}", "--format", "json").out)
-        return mistakes(found["clips"][0]["events"], third)
+        return mistakes([event for event in found["clips"][0]["events"] if event["label"] == "owl"], third)
 
     before = fit("before")
     assert before >= 4
@@ -614,7 +636,16 @@ def test_a_round_of_review_mends_mistakes(tmp_path, monkeypatch, browser, aum):
     events = data["files"][0]["events"]
     ActionChains(browser).send_keys("\ue014").perform()
     for event in events:
-        ActionChains(browser).send_keys("n" if mistakes([event], second) > len(second) else "y").perform()
+        if mistakes([event], second) < len(second):
+            ActionChains(browser).send_keys("y").perform()
+            continue
+        ActionChains(browser).send_keys("r").perform()
+        wait(browser, "document.getElementById('ask').open")
+        field = browser.find_element(By.ID, "ask-label")
+        field.clear()
+        field.send_keys("fox\n")
+        wait(browser, "!document.getElementById('ask').open")
+        ActionChains(browser).send_keys("\ue014").perform()
     assert browser.find_element(By.ID, "reviewed").text == f"{len(events)} of {len(events)} events reviewed"
     browser.find_element(By.CSS_SELECTOR, "#save button").click()
     for _ in range(100):

@@ -7,7 +7,9 @@ of `aum prepare csv`: one beside each recording, or one for all that names them.
   recording.
 - `inside`: a window has the label of each stretch of which it holds at least this share, 0.5, or which fills this share
   of it. One that holds less of a stretch, and has no label, is left out.
-- `empty`: windows without labels in training, as a share of those with labels: 1. The other splits keep all of theirs.
+- `empty`: windows without labels in training, as a share of those with labels: 1, those with labels of other classes
+  first. The other splits keep all of theirs, and all keep those in which a row says `(nothing)`, such as an event that
+  was rejected: from these a model learns most.
 - `unlabelled`: what is where nothing is labelled: `nothing`, so that such windows are of no class, or `unknown`: they
   are left out.
 - `classes`: names, separated by commas. Only these are labels, and other labelled stretches are of no class.
@@ -23,7 +25,7 @@ import os
 import re
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -64,6 +66,7 @@ SCORE = re.compile(r" [01]\.\d{3}$")  # behind the labels of a label track that 
 MEANINGS = ("nothing", "unknown")  # of what has no label
 BEYOND_S = 0.05  # how far behind the end of its recording a stretch may end: programs round
 ROUNDING_S = 1e-6
+REJECTED, OTHERS, EMPTY = range(3)  # windows without labels, by how much is learned from them
 BEYOND = 0.05  # share of a class's events below the band, and above it: a box drawn too large doesn't decide
 BOXED = 0.5  # share of a class's events that have frequencies, at least: else nobody knows its band
 SHORT = 20  # times as long as half of the events at most is a good window
@@ -73,12 +76,36 @@ CALL = "aum prepare annotations DIR, a folder of recordings with their label fil
 
 @dataclass(frozen=True)
 class Event:
-    """A labelled stretch of a recording, in s; `doubtful`: its row is wrong, so that nobody knows what is there."""
+    """A labelled stretch of a recording, in s.
+
+    Attributes:
+        labels: those that are classes.
+        doubtful: its row is wrong, so that nobody knows what is there.
+        others: whether it has labels that aren't classes.
+    """
 
     start_s: float
     stop_s: float
     labels: tuple[str, ...]
     doubtful: bool = False
+    others: bool = False
+
+
+@dataclass
+class Window:
+    """A window of a recording: where it starts in s, its labels, and why it has none.
+
+    Attributes:
+        partial: it may hold what it has no label of.
+        rejected: somebody says that there is nothing.
+        others: it has labels that aren't classes.
+    """
+
+    start_s: float
+    labels: set[str] = field(default_factory=set)
+    partial: bool = False
+    rejected: bool = False
+    others: bool = False
 
 
 @dataclass(frozen=True)
@@ -95,12 +122,14 @@ class Windows:
         starts = np.arange(math.floor(last / self.hop_s + 1e-9) + 1) * self.hop_s
         return np.round(np.append(starts, last) if last - starts[-1] > ROUNDING_S else starts, 6)
 
-    def labelled(self, events: Sequence[Event], duration_s: float) -> list[tuple[float, set[str], bool]]:
-        """The windows of a recording: start, labels, and whether it may hold what it has no label of."""
+    def labelled(self, events: Sequence[Event], duration_s: float) -> list[Window]:
+        """The windows of a recording."""
         starts = self.starts(duration_s)
-        labels: list[set[str]] = [set() for _ in starts]
-        partial = np.zeros(len(starts), dtype=bool)
+        windows = [Window(start_s) for start_s in starts.tolist()]
         for event in events:
+            is_nothing = not (event.labels or event.others or event.doubtful)
+            if is_nothing and event.stop_s - event.start_s >= duration_s - ROUNDING_S:
+                continue  # the recording was listened to
             first = np.searchsorted(starts, event.start_s - self.size_s, side="right")
             stop = np.searchsorted(starts, event.stop_s)
             held = np.minimum(event.stop_s, starts[first:stop] + self.size_s) - np.maximum(
@@ -109,10 +138,12 @@ class Windows:
             least = self.inside * min(event.stop_s - event.start_s, self.size_s)
             for i, seconds in enumerate(held.tolist(), int(first)):
                 if event.doubtful or seconds < least - ROUNDING_S:
-                    partial[i] |= event.doubtful or bool(event.labels)
+                    windows[i].partial |= event.doubtful or bool(event.labels)
                 else:
-                    labels[i].update(event.labels)
-        return list(zip(starts.tolist(), labels, partial.tolist()))
+                    windows[i].labels.update(event.labels)
+                    windows[i].rejected |= is_nothing
+                    windows[i].others |= event.others
+        return windows
 
 
 def index(request: PrepareRequest) -> CorpusIndex:
@@ -310,11 +341,15 @@ def _corpus_index(
     chosen = _chosen(settings["classes"], ids)
     splits = _splits(request, events, folds_of(rows.clips), chosen)
     clips, left_out, labelled, stretches = Clips(), 0, 0, Clips()
-    unlabelled: list[tuple[float, Row]] = []
+    unlabelled: list[tuple[int, float, Row]] = []  # by how much is learned from it, then by hash
     for sound, split in sorted(splits.items()):
         duration_s = events.durations_s[sound]
         of_chosen = [
-            replace(event, labels=tuple(label for label in event.labels if label in chosen))
+            replace(
+                event,
+                labels=tuple(label for label in event.labels if label in chosen),
+                others=not chosen.issuperset(event.labels),
+            )
             for event in events.of.get(sound, [])
         ]
         group = events.groups.get(sound, "")
@@ -322,17 +357,19 @@ def _corpus_index(
         for event in of_chosen:
             if event.labels or event.doubtful:
                 stretches.append(sound, event.start_s, event.stop_s, event.labels, split, group)
-        for start_s, labels, partial in windows.labelled(of_chosen, duration_s):
+        for window in windows.labelled(of_chosen, duration_s):
+            start_s, labels = window.start_s, window.labels
             whole = duration_s <= windows.size_s + ROUNDING_S
             span = (None, None) if whole else (start_s, round(start_s + windows.size_s, 6))
             clip: Row = (sound, *span, tuple(sorted(labels)), split, group)
             if labels:
                 labelled += 1
                 clips.append(*clip)
-            elif partial or settings["unlabelled"] == "unknown":
+            elif window.partial or settings["unlabelled"] == "unknown" and not (window.rejected or window.others):
                 left_out += 1
             else:
-                unlabelled.append((hash_percent(f"{events.key(sound)} {start_s:g}", request.seed), clip))
+                rank = REJECTED if window.rejected else OTHERS if window.others else EMPTY
+                unlabelled.append((rank, hash_percent(f"{events.key(sound)} {start_s:g}", request.seed), clip))
     kept = _kept(unlabelled, round(empty * int(clips.is_of_split("train").sum())))
     for clip in kept:
         clips.append(*clip)
@@ -448,11 +485,17 @@ def _chosen(text: str, ids: set[str]) -> set[str]:
     return names or ids
 
 
-def _kept(unlabelled: list[tuple[float, Row]], most: int) -> list[Row]:
-    """Windows without labels: all but those of train, of which the first `most` by their hash."""
-    train = sorted((place, clip) for place, clip in unlabelled if clip[4] == "train")[:most]
-    others = [clip for _, clip in unlabelled if clip[4] != "train"]
-    return sorted([*(clip for _, clip in train), *others], key=lambda clip: (clip[0], clip[1] or 0.0))
+def _kept(unlabelled: list[tuple[int, float, Row]], most: int) -> list[Row]:
+    """Windows without labels: all but those of train, of which all that were rejected, and of the others the first.
+
+    Args:
+        unlabelled: rank, hash and row.
+        most: how many of train, if there are not more that were rejected.
+    """
+    train = sorted(each for each in unlabelled if each[2][4] == "train")
+    train = train[: max(most, sum(rank == REJECTED for rank, _, _ in train))]
+    others = [each for each in unlabelled if each[2][4] != "train"]
+    return sorted((clip for _, _, clip in (*train, *others)), key=lambda clip: (clip[0], clip[1] or 0.0))
 
 
 def _without_labels(finder: AudioFinder, used: Mapping[str, str]) -> list[str]:

@@ -10,7 +10,7 @@ from tiny import CLASSES, sound
 from training import problem
 
 from aumcli.data.manifest import read_events, read_manifest
-from aumcli.data.sources.annotations import Event, Windows
+from aumcli.data.sources.annotations import Event, Window, Windows
 from aumcli.prepare import prepare
 
 pytest_plugins = ["aum_fixtures"]
@@ -50,13 +50,15 @@ def test_windows_and_what_is_in_them():
     assert windows.starts(2.0).tolist() == [0] and Windows(3.0, 1.0, 0.5).starts(4.5).tolist() == [0, 1, 1.5]
     events = [Event(2.0, 3.5, ("owl",)), Event(3.5, 11.0, ("rain",)), Event(8.9, 9.9, ("fox",))]
     assert windows.labelled(events, 12.0) == [
-        (0.0, {"owl"}, False),  # two thirds of it
-        (3.0, {"rain"}, True),  # a third of the owl
-        (6.0, {"rain"}, True),  # a tenth of the fox
-        (9.0, {"rain", "fox"}, False),
+        Window(0.0, {"owl"}),  # two thirds of it
+        Window(3.0, {"rain"}, partial=True),  # a third of the owl
+        Window(6.0, {"rain"}, partial=True),  # a tenth of the fox
+        Window(9.0, {"rain", "fox"}),
     ]
-    assert windows.labelled([Event(2.0, 12.0, (), doubtful=True)], 12.0)[0] == (0.0, set(), True)
-    assert windows.labelled([Event(0.0, 3.0, ())], 6.0) == [(0.0, set(), False), (3.0, set(), False)]
+    assert windows.labelled([Event(2.0, 12.0, (), doubtful=True)], 12.0)[0] == Window(0.0, partial=True)
+    assert windows.labelled([Event(0.0, 3.0, ())], 6.0) == [Window(0.0, rejected=True), Window(3.0)]
+    assert windows.labelled([Event(0.0, 6.0, ())], 6.0) == [Window(0.0), Window(3.0)]  # it was listened to
+    assert windows.labelled([Event(0.0, 3.0, (), others=True)], 3.0) == [Window(0.0, others=True)]
 
 
 def test_label_tracks_selection_tables_and_csv(tmp_path):
@@ -338,3 +340,18 @@ def test_tables_as_programs_wrote_them(tmp_path, kind):
     assert [(label,) for *_, label in ours] == [(label,) for *_, label in sorted(events)]
     assert np.allclose([each[:2] for each in ours], [each[:2] for each in sorted(events)], atol=1e-6)
     assert report.band_hz == (pytest.approx((np.min(boxes), np.max(boxes)), abs=1e-2) if boxes else None)
+
+
+def test_rejected_events_and_other_classes_are_kept_first(tmp_path):
+    folder = tmp_path / "night"
+    record(folder / "a.wav", 90)
+    nothing = "".join(f"{3 * i}\t{3 * i + 2}\t(nothing)\n" for i in range(2, 6))
+    write(folder / "a.txt", f"1\t2\towl\n{nothing}31\t32\tfox\n4\t5\towl\n")
+    found = windows_of(folder, tmp_path / "data", split="100/0/0")[0]
+    empty = [start for start, labels in spans(found, "a.wav") if not labels]
+    assert empty == [6, 9, 12, 15]  # more than labelled ones
+    found = windows_of(folder, tmp_path / "data", "unlabelled=unknown", "classes=owl", split="100/0/0")[0]
+    assert [start for start, labels in spans(found, "a.wav") if not labels] == [6, 9, 12, 15]
+    write(folder / "a.txt", "1\t2\towl\n31\t32\tfox\n")
+    found = windows_of(folder, tmp_path / "data", "classes=owl", split="100/0/0")[0]
+    assert [start for start, labels in spans(found, "a.wav") if not labels] == [30]
