@@ -68,7 +68,7 @@ BEYOND_S = 0.05  # how far behind the end of its recording a stretch may end: pr
 ROUNDING_S = 1e-6
 REJECTED, OTHERS, EMPTY = range(3)  # windows without labels, by how much is learned from them
 BEYOND = 0.05  # share of a class's events below the band, and above it: a box drawn too large doesn't decide
-BOXED = 0.5  # share of a class's events that have frequencies, at least: else nobody knows its band
+BOXED, ENOUGH = 0.5, 10  # share of a class's events that have frequencies, or how many: else nobody knows its band
 SHORT = 20  # times as long as half of the events at most is a good window
 Row = tuple[str, float | None, float | None, tuple[str, ...], str, str]  # see `Clips.append`
 CALL = "aum prepare annotations DIR, a folder of recordings with their label files"
@@ -428,7 +428,9 @@ def _band_hz(
         for label in chosen.intersection(event.labels)
     )
     count = f"{len(boxed):,} of {counted(of_class.total(), 'training event')} with frequencies"
-    if unknown := [label for label, events_of in of_class.items() if len(bounds[label]) < BOXED * events_of]:
+    if unknown := [
+        label for label, events_of in of_class.items() if len(bounds[label]) < min(BOXED * events_of, ENOUGH)
+    ]:
         return None, [f"{count}, too few of {listed(sorted(unknown))}: they don't decide which band a model hears"]
     edges = [np.sort(np.array(each), axis=0).T for each in bounds.values() if each]  # (2, events)
     low_hz = min(float(low[int(BEYOND * len(low))]) for low, _ in edges)

@@ -260,6 +260,15 @@ def test_frequencies_are_the_band(tmp_path):
     assert band_hz is None and "2 of 8 training events with frequencies, too few of fox" in " ".join(report.notes)
 
 
+@pytest.mark.parametrize("boxed, known", [(9, False), (10, True)])
+def test_ten_boxes_of_a_class_are_enough(tmp_path, boxed, known):
+    folder = tmp_path / "night"
+    record(folder / "a.wav", 100)
+    rows = [f"{i}\t{i + 0.5}\towl\n" + ("\\\t500\t900\n" if i < boxed else "") for i in range(60)]  # reviewed: no boxes
+    write(folder / "a.txt", "".join(rows))
+    assert (band_of(folder, tmp_path / "data")[0] is not None) is known
+
+
 def test_frequencies_in_an_unknown_unit_are_not_used(tmp_path):
     folder = tmp_path / "night"
     record(folder / "a.wav", 12)
