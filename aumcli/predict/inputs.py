@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import BinaryIO, TypeVar
 
 from aumcli.data.decoding.audio import find_audio
-from aumcli.data.decoding.hdf5 import split_dataset
 from aumcli.errors import AumError
 from aumcli.utils import csv as tables
 from aumcli.utils.files import no_scratch
@@ -254,7 +253,7 @@ class Share:
         blocks: the block of each in the whole list: sounds of one are labelled together, and no others with them, so
             that scores are the same to the last bit however the list is shared out.
         rank, processes: which of how many it is.
-        digest: SHA-256 of the whole list's names.
+        digest: of several, SHA-256 of the whole list's names.
     """
 
     sources: Sequence[Source]
@@ -279,10 +278,12 @@ def share(sources: Sequence[Source], part: tuple[int, int] | None = None) -> Sha
         raise AumError("--part and torchrun both share the list out", fix="use one of them")
     rank, processes = part or (rank, processes)
     blocks = _blocks(sources)
+    if processes == 1:
+        return Share(sources, blocks)
     digest = hashlib.sha256()
     for source in sources:
         digest.update(source.path.encode("utf-8", "surrogateescape") + b"\0")
-    own = [i for i, block in enumerate(blocks) if block % processes == rank] if processes > 1 else range(len(sources))
+    own = [i for i, block in enumerate(blocks) if block % processes == rank]
     return Share([sources[i] for i in own], [blocks[i] for i in own], rank, processes, digest.hexdigest())
 
 
@@ -292,8 +293,8 @@ def _blocks(sources: Sequence[Source]) -> "array[int]":
     numbers, number, files, size = array("Q"), 0, 0, 0
     for source in sources:
         try:
-            own = os.stat(split_dataset(source.file)[0]).st_size
-        except (OSError, ValueError):  # it will be named when it is opened
+            own = os.stat(source.file).st_size
+        except (OSError, ValueError):  # a data set of an HDF5 file, or what will be named when it is opened
             own = 0
         if files and (files == most or size + own > BLOCK_BYTES):
             number, files, size = number + 1, 0, 0

@@ -1,7 +1,7 @@
 """Parts of an output: what each of several processes leaves of its share of the sounds, and what joins them.
 
-A part is how it was made, which blocks of the list it has (see `aumcli.predict.inputs.Share`), and then a result a
-line, all as JSON. It appears when it is complete.
+A part is a line that says how and of which list it was made and which blocks of that it has (see
+`aumcli.predict.inputs.Share`), and then a result a line, all as JSON. It appears when it is complete.
 """
 
 import glob
@@ -36,7 +36,7 @@ def write_part(path: Path, made: Record, blocks: Sequence[int], records: Iterato
     """
     sizes = [[block, sum(1 for _ in each)] for block, each in groupby(blocks)]
     with atomic_path(path) as temporary, open(temporary, "wb") as file:
-        file.writelines(map(_line, chain([made, {"blocks": sizes}], records)))
+        file.writelines(map(_line, chain([{**made, "blocks": sizes}], records)))
 
 
 def read_parts(out: Path) -> tuple[Record, Callable[[], Iterator[Record]], list[Path]]:
@@ -67,23 +67,26 @@ def read_parts(out: Path) -> tuple[Record, Callable[[], Iterator[Record]], list[
                 fix="run that process again, with --resume",
                 exit_code=1,
             )
-    headers = []
+    heads = []
     for path in paths:
         with open(path, "rb") as file:
-            headers.append(_parsed(path, file.readline()))
-    if any(header != headers[0] for header in headers):
+            heads.append(_parsed(path, file.readline(), ("header", "list", "blocks")))
+    if any((head["header"], head["list"]) != (heads[0]["header"], heads[0]["list"]) for head in heads):
         raise AumError(
             f"the parts of {out} were made in different ways, or of different lists of sounds",
             fix="run the same command for all of them",
         )
-    return headers[0]["header"], lambda: _in_order(paths), paths
+    order = sorted((block, size, i) for i, head in enumerate(heads) for block, size in head["blocks"])
+    return heads[0]["header"], lambda: _in_order(paths, order), paths
 
 
-def _parsed(path: Path, line: bytes) -> Record:
-    """A line of a part."""
+def _parsed(path: Path, line: bytes, keys: Sequence[str] = ()) -> Record:
+    """A line of a part, which has some keys."""
     try:
-        return {**json.loads(line)}
-    except (ValueError, TypeError) as error:
+        record: Record = {**json.loads(line)}
+        _ = [record[key] for key in keys]
+        return record
+    except (ValueError, TypeError, KeyError) as error:
         raise AumError(
             f"{path} is damaged",
             fix=f"remove it, and run that process again: rm {shell_quoted(path)}",
@@ -91,15 +94,13 @@ def _parsed(path: Path, line: bytes) -> Record:
         ) from error
 
 
-def _in_order(paths: Sequence[Path]) -> Iterator[Record]:
-    """The results of all parts, in the order of the list."""
+def _in_order(paths: Sequence[Path], order: Sequence[tuple[int, int, int]]) -> Iterator[Record]:
+    """The results of all parts, in the order of the list: of each block its number, its size and which part has it."""
     with ExitStack() as stack:
         files = [stack.enter_context(open(path, "rb")) for path in paths]
-        order = []
-        for i, (path, file) in enumerate(zip(paths, files)):
+        for file in files:
             file.readline()
-            order += [(block, size, i) for block, size in _parsed(path, file.readline())["blocks"]]
-        for _, size, i in sorted(order):
+        for _, size, i in order:
             for _ in range(size):
                 yield _parsed(paths[i], files[i].readline())
 

@@ -504,6 +504,18 @@ def test_shares_that_do_not_belong_together(predict, monkeypatch):
     assert "use one of them" in predict(folder, "--out", "r.json", "--part", "1/2").err
 
 
+def test_a_damaged_part_is_said(predict):
+    folder = many(4)
+    predict(folder, "--out", "r.json", "--part", "1/2")
+    predict(folder, "--out", "r.json", "--part", "2/2")
+    part = Path("r.json.part-1-of-2")
+    whole = part.read_text()
+    for text in ("{}\n", "nonsense", whole[: whole.index("\n") + 1]):
+        part.write_text(text)
+        result = predict("--join", "--out", "r.json")
+        assert result.code == 1 and "r.json.part-1-of-2 is damaged" in result.err
+
+
 def test_blocks_of_a_list(tmp_path):
     small = [Source.of(sound(tmp_path / f"{i}.wav", 300.0, seconds=0.1)) for i in range(40)]
     assert [*share(small).blocks] == [i // 2 for i in range(40)]
@@ -511,6 +523,8 @@ def test_blocks_of_a_list(tmp_path):
     large = tmp_path / "large.wav"
     large.write_bytes(bytes(2**24))
     assert [*share([*small * 100, Source.of(large), *small]).blocks][3999:4002] == [31, 32, 33]
+    inside = [Source.of(f"{large}::{i}") for i in range(3200)]  # of an HDF5 file nobody knows how large its sounds are
+    assert [*share(inside).blocks] == [i // 128 for i in range(3200)]
     own = [share(small, (rank, 3)) for rank in range(3)]
     assert sorted(block for each in own for block in each.blocks) == [*share(small).blocks]
     assert len({each.digest for each in own}) == 1 and own[0].sources[2] == small[6]
