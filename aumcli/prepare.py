@@ -405,8 +405,7 @@ def _long_clip_note(request: PrepareRequest, found: _Found) -> list[str]:
         f"{counted(len(long), 'clip lasts', 'clips last')} longer than {LONG_CLIP_S:g} s, "
         f"the longest {max(long):,.0f} s: an epoch trains on one random crop of each, as long as the model's input "
         "(10 s at most at the usual hop, unless frontend.frames sets more); a table with start and stop makes several "
-        "clips of one "
-        "file: aum prepare csv"
+        "clips of one file: aum prepare csv"
     ]
 
 
@@ -488,14 +487,12 @@ def _unused_band_note(
     request: PrepareRequest, rates: Mapping[int, int], band_hz: tuple[float, float] | None
 ) -> list[str]:
     """Which band is above the input of a model of the corpus' own recipe, else of quickstart."""
-    from aumcli.data.infer import LOW_HZ, STUDIO_HZ, inferred_rate, unused_band  # torch: late
+    from aumcli.data.infer import inferred_input, unused_band  # torch: late
     from aumcli.recipe import load_recipe, recipe_names
 
     recipe = load_recipe(request.corpus if request.corpus in recipe_names() else "quickstart")
     if "sample_rate" in recipe.data.infer:
-        rate_hz = inferred_rate(rates, band_hz)
-        low_hz = LOW_HZ if band_hz is None and rate_hz > STUDIO_HZ else recipe.frontend.low_hz
-        lost = unused_band(rates, rate_hz, low_hz, band_hz)
+        lost = unused_band(rates, *inferred_input(rates, band_hz), band_hz)
     else:
         lost = unused_band(rates, recipe.frontend.sample_rate_hz, recipe.frontend.low_hz)
     return [lost] if lost else []

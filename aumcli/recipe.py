@@ -202,7 +202,7 @@ def _laid_over(below: dict[str, Any], layer: dict[str, Any]) -> dict[str, Any]:
     for item in fit:
         keys = MEASURED.get(item, ()) if isinstance(item, str) else ()
         chosen = [key for key in keys if key in own and not (measures and own[key] == _default(key))]
-        if item == "normalisation" and 0 < len(chosen) < len(keys):
+        if item == "normalisation" and 0 < len(chosen) < len(keys):  # one says nothing without the other
             other = next(key for key in keys if key not in chosen)
             raise AumError(
                 f"frontend.{chosen[0]} is set, while frontend.{other} is to be measured on the data",

@@ -32,7 +32,7 @@ LONGEST_FRAMES = 1000  # 10 s at the usual hop
 MARGIN = 1.1  # beyond the frequencies of annotated events, on either side
 WIDEST_BIN, NARROWEST_BIN = 2.5, 1 / 8  # of a window that is kept: an FFT bin, as a share of the narrowest mel spacing
 USUAL_HZ = (4000, ULTRASONIC_HZ)  # rates at which the recipe's window fits the usual band
-LEAST_WINDOWS = 20  # one after the other, of a clip
+LEAST_WINDOWS, LEAST_SAMPLES = 20, 4  # of windows one after the other, in a clip; and in a window
 HEADERS_READ = 100  # where report.json doesn't have the sample rates
 MEASURED_CLIPS = 2000  # normalisation is a mean over millions of values: more clips don't change it
 
@@ -92,15 +92,16 @@ def infer_shape(
     return chosen
 
 
-def inferred_rate(rates: Mapping[int, int], band_hz: tuple[float, float] | None) -> int:
-    """The sample rate in Hz that `infer_shape` chooses.
+def inferred_input(rates: Mapping[int, int], band_hz: tuple[float, float] | None) -> tuple[int, float]:
+    """The sample rate that `infer_shape` chooses where all is open, and where the input begins; both in Hz.
 
     Args:
         rates: clips by the sample rate of their files in Hz, at least one.
         band_hz: where the annotated events are; None: not known.
     """
     own_hz = _own_rate(rates, band_hz)
-    return _fitted_rate(own_hz, _wanted_band(own_hz, band_hz, True))
+    wanted = _wanted_band(own_hz, band_hz, True)
+    return _fitted_rate(own_hz, wanted), FrontendConfig().low_hz if wanted is None else wanted[0]
 
 
 def _own_rate(rates: Mapping[int, int], band_hz: tuple[float, float] | None) -> int:
@@ -152,7 +153,7 @@ def fitted_window(
     if NARROWEST_BIN <= bin_hz / spacing_hz <= WIDEST_BIN:
         return {}
     points = min(1 << math.ceil(math.log2(rate_hz / spacing_hz)), 1 << (MOST_FILTER_WEIGHTS // n_mels).bit_length() - 1)
-    longest_s = max(clip_s / LEAST_WINDOWS, 2 / rate_hz)
+    longest_s = max(clip_s / LEAST_WINDOWS, LEAST_SAMPLES / rate_hz)
     window_ms = math.floor(1e6 * min(points / rate_hz, longest_s)) / 1000  # rounded up it would need a larger FFT
     least_ms = 1000 * clip_s / LONGEST_FRAMES  # from one window to the next, so that the input holds a clip
     fitted: dict[str, float | int] = {
@@ -190,29 +191,32 @@ def unused_band(
         band_hz: where the annotated events are, if that is known.
 
     Returns:
-        A sentence, "" where nothing is lost.
+        A sentence for either end, "" where nothing is lost.
     """
+    lost = []
     if band_hz is None and low_hz >= LOW_HZ:
-        return (
+        lost.append(
             f"the model's input begins at {low_hz / 1000:g} kHz; to hear what is below instead, train with "
             "--set frontend.low_hz=20"
         )
     above = sum(clips for rate, clips in rates.items() if rate > rate_hz)
-    if not above or band_hz and band_hz[1] <= rate_hz / 2:
-        return ""
-    highest = max(rates)
-    keep = f"--set frontend.sample_rate_hz={highest}"
-    if highest > ULTRASONIC_HZ:
-        window_ms = 10_000 * WINDOW_SAMPLES // highest / 10
-        keep += f" --set frontend.window_ms={window_ms} --set frontend.hop_ms={window_ms / 2:g}"
-        keep += f" --set frontend.low_hz={LOW_HZ:g}"
-    every = sum(rates.values())
-    some = (
-        "recordings reach"
-        if above == every
-        else f"{above:,} of {counted(every, 'recording')} {plural(above, 'reaches', 'reach')} up to"
-    )
-    return f"{some} {_khz(highest)}, the model's input ends at {_khz(rate_hz)}; to keep the rest, train with {keep}"
+    if above and not (band_hz and band_hz[1] <= rate_hz / 2):
+        highest = max(rates)
+        keep = f"--set frontend.sample_rate_hz={highest}"
+        if highest > ULTRASONIC_HZ:
+            window_ms = 10_000 * WINDOW_SAMPLES // highest / 10
+            keep += f" --set frontend.window_ms={window_ms} --set frontend.hop_ms={window_ms / 2:g}"
+            keep += f" --set frontend.low_hz={LOW_HZ:g}"
+        every = sum(rates.values())
+        some = (
+            "recordings reach"
+            if above == every
+            else f"{above:,} of {counted(every, 'recording')} {plural(above, 'reaches', 'reach')} up to"
+        )
+        lost.append(
+            f"{some} {_khz(highest)}, the model's input ends at {_khz(rate_hz)}; to keep the rest, train with {keep}"
+        )
+    return "; ".join(lost)
 
 
 def _khz(rate_hz: int) -> str:

@@ -5,7 +5,7 @@ from tiny import sound
 
 from aumcli.config import FrontendConfig
 from aumcli.core.frontend import LogMel
-from aumcli.data.infer import infer_shape, inferred_rate, measure_normalisation, sample_rates, unused_band
+from aumcli.data.infer import infer_shape, inferred_input, measure_normalisation, sample_rates, unused_band
 from aumcli.data.manifest import Clip, read_manifest
 from aumcli.errors import AumError
 from aumcli.recipe import load_recipe
@@ -85,6 +85,7 @@ def shaped(tmp_path, rate_hz, seconds, band_hz=None, infer=SHAPE, **given):
         (44100, 1.0, (300, 21000), (44100, 273, None, 25, 10, 100)),  # beyond the recording nothing is
         (2000, 10.0, None, (2000, 20, None, 128, 64, 157)),
         (2000, 20.0, (18, 200), (500, 16, 220, 512, 256, 79)),
+        (2000, 0.5, (9, 20), (50, 8, 22, 80, 40, 13)),  # a window has four samples at least
         (2000, 3.0, (18, 200), (500, 16, 220, 150, 75, 40)),  # zeros give the FFT its points
     ],
 )
@@ -92,7 +93,7 @@ def test_the_input_fits_the_recordings_and_their_events(tmp_path, rate_hz, secon
     front = shaped(tmp_path, rate_hz, seconds, band_hz)
     made = front.sample_rate_hz, front.low_hz, front.high_hz, front.window_ms, front.hop_ms, front.frames
     assert made == expected
-    assert inferred_rate({rate_hz: 3}, band_hz) == expected[0]
+    assert inferred_input({rate_hz: 3}, band_hz)[0] == expected[0]
     assert rate_hz % front.sample_rate_hz == 0 or front.sample_rate_hz == 16000
     assert not (LogMel(front).filters.sum(0) == 0).any()
 
@@ -126,10 +127,12 @@ def test_the_rate_is_one_that_holds_the_events(tmp_path):
     clips = [Clip(sound(tmp_path / f"{i}.wav", 300.0, rate_hz=rate)) for i, rate in enumerate(rates)]
     for band_hz, rate_hz in ((None, 16000), ((38000, 60000), 192000), ((3000, 5000), 11025)):
         chosen = infer_shape(SHAPE, clips, FrontendConfig(), lambda frames: frames, band_hz)
-        assert chosen["sample_rate_hz"] == rate_hz == inferred_rate({44100: 2, 384000: 1}, band_hz)
+        assert chosen["sample_rate_hz"] == rate_hz == inferred_input({44100: 2, 384000: 1}, band_hz)[0]
 
 
 def test_a_band_that_the_model_has_is_no_loss():
     assert unused_band({384000: 3}, 192000, 18182, (20000, 60000)) == ""
     assert "192 kHz" in unused_band({384000: 3}, 16000, 20, (20000, 60000))
     assert "begins at 8 kHz" in unused_band({384000: 3}, 384000, 8000)
+    both = unused_band({384000: 3}, 192000, 8000)
+    assert "begins at 8 kHz" in both and "ends at 96 kHz" in both

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from aumcli.config import AugmentConfig, FrontendConfig
+from aumcli.core.frontend import mel
 
 LOW_HZ = 20.0  # no noise below: inaudible, and brown noise would have all its power there
 HIGH_PASS_HZ = (100.0, 400.0)  # range of the lower edge of a telephone or a small loudspeaker
@@ -237,7 +238,7 @@ def warp_features(
         features = features.masked_fill((index >= n_frames[:, None])[..., None], 0.0)
     if config.freq_warp:
         factor = _log_uniform(chance[:, 1], config.freq_warp)[:, None]  # (b, 1)
-        low, high = map(_mel, frontend.band_hz)
+        low, high = map(mel, frontend.band_hz)
         step = (high - low) / (mels + 1)
         centre_hz = 700 * torch.expm1((low + step * torch.arange(1, mels + 1, device=device)) / 1127)
         source = (1127 * torch.log1p(centre_hz / factor / 700) - low) / step - 1  # (b, mels), in filters
@@ -408,11 +409,6 @@ def _log_uniform(chance: Tensor, extent: float) -> Tensor:
 def _between(chance: Tensor, low: float, high: float) -> Tensor:
     """[0, 1) -> [low, high)."""
     return low + (high - low) * chance
-
-
-def _mel(hz: float) -> float:
-    """Kaldi's mel scale."""
-    return 1127 * math.log1p(hz / 700)
 
 
 def _fft_size(samples: int) -> int:

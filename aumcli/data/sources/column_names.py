@@ -11,6 +11,16 @@ def _words_of(text: str) -> tuple[str, ...]:
     return tuple(text.split())
 
 
+HERTZ = {"hz": 1.0, "khz": 1000.0}  # per unit of frequency
+
+
+def _frequencies(edge: str, bound: str) -> tuple[str, ...]:
+    """Names for an edge of a band, with a unit and without."""
+    names = [f"{first}_{word}" for first in (edge, bound) for word in ("freq", "frequency", "f")]
+    names += [f"{word}_{last}" for last in (edge, bound) for word in ("freq", "frequency")]
+    return (*(f"{name}_{unit}" for name in (*names, edge) for unit in HERTZ), *names)
+
+
 # In order of preference; the last ones of paths and labels are numbers and ids, which serve where nothing else does.
 NAMES = {
     "path": _words_of("""
@@ -25,14 +35,8 @@ NAMES = {
         sound_class sound_type scientific_name species_name genre genres top_genre instrument emotion call_type
         annotation annotations manual_id primary_common_name positive_labels classes species_code ground_truth target
         target_label hasbird class_id label_id category_id mid mids"""),
-    "low": _words_of("""
-        low_freq_hz low_freq_khz low_freq low_frequency_hz low_frequency_khz low_frequency low_hz low_khz low_f freq_low
-        freq_low_hz frequency_low min_freq min_freq_hz min_freq_khz min_frequency min_frequency_hz min_f freq_min
-        freq_min_hz frequency_min"""),
-    "high": _words_of("""
-        high_freq_hz high_freq_khz high_freq high_frequency_hz high_frequency_khz high_frequency high_hz high_khz high_f
-        freq_high freq_high_hz frequency_high max_freq max_freq_hz max_freq_khz max_frequency max_frequency_hz max_f
-        freq_max freq_max_hz frequency_max"""),
+    "low": _frequencies("low", "min"),
+    "high": _frequencies("high", "max"),
     "split": _words_of("split set subset partition data_split split_name"),
     "fold": _words_of("fold folds cv_fold fold_id kfold"),
     "group": _words_of("""

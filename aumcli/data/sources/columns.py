@@ -7,6 +7,7 @@ from pathlib import Path
 
 from aumcli.data.decoding.audio import AUDIO_SUFFIXES
 from aumcli.data.sources.column_names import (
+    HERTZ,
     NAMES,
     SURE,
     UNCLEAR,
@@ -20,16 +21,8 @@ from aumcli.errors import AumError
 
 TIMES = ("start", "stop", "duration")
 FREQUENCIES = ("low", "high")
-HERTZ = {"hz": 1.0, "khz": 1000.0}
-ROLES = (
-    "path",
-    "label",
-    *TIMES,
-    *FREQUENCIES,
-    "split",
-    "fold",
-    "group",
-)  # --set ROLE=COLUMN names each, --set ROLE= means none
+# --set ROLE=COLUMN names each, --set ROLE= means none
+ROLES = ("path", "label", *TIMES, *FREQUENCIES, "split", "fold", "group")
 NO_TIMES = "or none, for complete files: --set start="
 
 

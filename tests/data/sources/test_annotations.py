@@ -275,6 +275,8 @@ def test_frequencies_in_an_unknown_unit_are_not_used(tmp_path):
     write(folder / "a.csv", "onset,offset,label,low_freq,high_freq\n1,2,bat,31,52.5\n")
     band_hz, report = band_of(folder, tmp_path / "data")
     assert band_hz is None and any("low_freq_khz" in each for each in report.warnings)
+    write(folder / "a.csv", "onset,offset,label,min_f_khz,max_f_khz\n1,2,bat,0.031,0.0525\n")  # as is proposed
+    assert band_of(folder, tmp_path / "data")[0] == (31, 52.5)
     write(folder / "a.csv", "onset,offset,label,low_freq,high_freq\n1,2,bat,1031,2052.5\n3,4,,,\n")
     assert band_of(folder, tmp_path / "data")[0] == (1031, 2052.5)
 
